@@ -1,0 +1,386 @@
+"""Dataset fingerprints that can be merged: Federated Fingerprint Extraction (FFE).
+
+nnU-Net draws the same number of foreground voxels, with replacement, from every case that has
+foreground. The distribution it describes is therefore the equal-weight mixture of the cases'
+foreground distributions, and the federated one is the mixture of the sites' with the number of such
+cases as weight.
+
+Rules:
+ * n, mean, m2 (hence std), minimum and maximum merge exactly (Chan, Golub and LeVeque 1979).
+ * Quantiles merge through the quantile function at :data:`KNOTS`: the weighted sum of the sites'
+   piecewise linear distribution functions is inverted. What is lost is bounded in probability by
+   the distance between knots: 0.0015 at most, and about 0.00025 at the percentiles 0.5 and 99.5.
+ * Averaging the sites' std, median and percentiles, as the published reference does, describes no
+   distribution at all: between sites of unlike scanners it is wrong by a factor.
+ * At a probability where the distribution has a gap, the quantile is the middle of the gap.
+ * No case name and no voxel leaves a site, except the extremes that nnU-Net itself reports.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fedfs.errors import DatasetError, MalformedError, StudyError
+from fedfs.learner import ChannelSketch, SiteFingerprint
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+FloatArray = npt.NDArray[np.floating[Any]]
+Vector = npt.NDArray[np.float64]
+
+MAX_ORDER_STATISTICS = 50_000
+"""Order statistics that one case contributes to the quantiles."""
+MAX_KNOTS = 4096
+MAX_CHANNELS = 64
+MAX_SHAPE = 100_000
+_MAX_INTENSITY = float(np.finfo(np.float32).max)
+_MAX_SPACING_MM = 1e6
+_DIMENSIONS = (2, 3)
+_PERCENTILES = {"percentile_00_5": 0.005, "median": 0.5, "percentile_99_5": 0.995}
+
+# Half the width of the probability interval whose ends are averaged: wider than the rounding of a
+# cumulative sum, narrower than any step worth resolving.
+_GAP = 1e-9
+
+
+def _knots(intervals: int = 1022) -> tuple[float, ...]:
+    # Smoothstep is dense at both ends and made of +, - and * only: the same bits on every machine.
+    steps = (i / intervals for i in range(intervals + 1))
+    return tuple(sorted({t * t * (3.0 - 2.0 * t) for t in steps} | set(_PERCENTILES.values())))
+
+
+KNOTS: tuple[float, ...] = _knots()
+"""Probabilities at which quantile functions are exchanged; 0, 0.005, 0.5, 0.995 and 1 are among."""
+
+NO_FOREGROUND = ChannelSketch(
+    n_cases=0, mean=0.0, m2=0.0, minimum=0.0, maximum=0.0, probabilities=(), quantiles=()
+)
+"""The neutral element of :func:`merge_channels`: a channel without foreground in any case."""
+
+
+@dataclass(frozen=True, eq=False)
+class CaseSketch:
+    """Foreground of one case in one channel; all its voxels together weigh 1.
+
+    Attributes:
+        n_voxels: foreground voxels; 0 makes the other fields meaningless.
+        mean: mean of all voxels.
+        variance: mean squared deviation of all voxels.
+        minimum: smallest voxel.
+        maximum: largest voxel.
+        values: distinct order statistics, ascending.
+        weights: share of the case's order statistics that each value stands for.
+    """
+
+    n_voxels: int
+    mean: float
+    variance: float
+    minimum: float
+    maximum: float
+    values: FloatArray
+    weights: Vector
+
+
+def sketch_case(values: npt.NDArray[Any]) -> CaseSketch:
+    """Describe one case's foreground so that its voxels can be let go.
+
+    Args:
+        values: foreground intensities of one channel, any shape and real type, possibly empty.
+
+    Raises:
+        DatasetError: an intensity is NaN, infinite or too large for float32.
+    """
+    ordered = np.sort(values, axis=None)
+    n_voxels = ordered.size
+    if n_voxels == 0:
+        return CaseSketch(0, 0.0, 0.0, 0.0, 0.0, np.empty(0), np.empty(0))
+    exact = ordered.astype(np.float64)
+    # Sorting puts NaN last, and comparing with NaN is false.
+    if not (exact[0] >= -_MAX_INTENSITY and exact[-1] <= _MAX_INTENSITY):
+        raise DatasetError("the foreground of an image holds NaN or infinite intensities")
+    mean = float(exact.mean())
+    variance = float(np.square(exact - mean).mean())
+    if n_voxels > MAX_ORDER_STATISTICS:
+        picks = np.linspace(0, n_voxels - 1, MAX_ORDER_STATISTICS).round().astype(np.int64)
+        ordered = ordered[picks]
+    distinct, counts = np.unique(ordered, return_counts=True)
+    return CaseSketch(
+        n_voxels=n_voxels,
+        mean=mean,
+        variance=variance,
+        minimum=float(exact[0]),
+        maximum=float(exact[-1]),
+        values=distinct,
+        weights=counts / ordered.size,
+    )
+
+
+def mix_cases(cases: Sequence[CaseSketch]) -> ChannelSketch:
+    """Mix cases with equal weight, those without foreground left out.
+
+    Mean, m2, minimum and maximum are exact; the quantiles are those of the weighted empirical
+    distribution of the cases' order statistics.
+    """
+    cases = [case for case in cases if case.n_voxels]
+    if not cases:
+        return NO_FOREGROUND
+    n_cases = len(cases)
+    mean, m2 = _pool([(1, case.mean, case.variance) for case in cases])
+    values = np.concatenate([case.values for case in cases]).astype(np.float64)
+    order = np.argsort(values, kind="stable")
+    values = values[order]
+    cumulative = np.cumsum(np.concatenate([case.weights for case in cases])[order])
+    cumulative /= cumulative[-1]
+    knots = np.asarray(KNOTS)
+    last = values.size - 1
+    below = values[np.minimum(np.searchsorted(cumulative, knots - _GAP), last)]
+    above = values[np.minimum(np.searchsorted(cumulative, knots + _GAP), last)]
+    return _channel(
+        n_cases,
+        mean,
+        m2,
+        minimum=min(case.minimum for case in cases),
+        maximum=max(case.maximum for case in cases),
+        quantiles=(below + above) / 2,
+    )
+
+
+def sketch_channel(cases: Sequence[npt.NDArray[Any]]) -> ChannelSketch:
+    """Sketch one channel from every case's foreground intensities, held in memory together.
+
+    Raises:
+        DatasetError: an intensity is NaN or infinite.
+    """
+    return mix_cases([sketch_case(values) for values in cases])
+
+
+def merge_channels(sketches: Sequence[ChannelSketch]) -> ChannelSketch:
+    """Merge sketches of the same channel, weighted by their number of cases with foreground.
+
+    Commutative; associative up to rounding in the exact parts and up to the distance between knots
+    in the quantiles. Sketches without cases are neutral, and a single sketch is returned as it is.
+    """
+    sketches = [sketch for sketch in sketches if sketch.n_cases]
+    if not sketches:
+        return NO_FOREGROUND
+    if len(sketches) == 1:
+        return sketches[0]
+    n_cases = sum(sketch.n_cases for sketch in sketches)
+    mean, m2 = _pool([(s.n_cases, s.mean, s.m2) for s in sketches])
+    grid = np.unique(np.concatenate([sketch.quantiles for sketch in sketches]))
+    limits = np.zeros((2, grid.size))
+    for sketch in sketches:
+        limits += sketch.n_cases / n_cases * _distribution(sketch, grid)
+    # (left limit, right limit) of every grid value in turn: an atom is a vertical step.
+    probability = np.maximum.accumulate(limits.T.ravel())
+    value = np.repeat(grid, 2)
+    knots = np.asarray(KNOTS)
+    below = np.interp(knots - _GAP, probability, value)
+    above = np.interp(knots + _GAP, probability, value)
+    return _channel(
+        n_cases,
+        mean,
+        m2,
+        minimum=min(sketch.minimum for sketch in sketches),
+        maximum=max(sketch.maximum for sketch in sketches),
+        quantiles=(below + above) / 2,
+    )
+
+
+def merge_fingerprints(fingerprints: Mapping[str, SiteFingerprint]) -> SiteFingerprint:
+    """Merge validated fingerprints, sites in sorted order.
+
+    Raises:
+        MalformedError: naming the first site whose channels or dimensions disagree with the others.
+        StudyError: there is no fingerprint.
+    """
+    if not fingerprints:
+        raise StudyError("no site has published a fingerprint")
+    sites = sorted(fingerprints)
+    parts = [fingerprints[site] for site in sites]
+    first = parts[0]
+    for site, part in zip(sites, parts, strict=True):
+        if len(part.channels) != len(first.channels):
+            raise MalformedError(
+                f"fingerprint of site {site!r} has {len(part.channels)} channels, "
+                f"that of {sites[0]!r} has {len(first.channels)}"
+            )
+        if part.geometry and first.geometry and _dimension(part) != _dimension(first):
+            raise MalformedError(
+                f"fingerprint of site {site!r} is {_dimension(part)}-dimensional, "
+                f"that of {sites[0]!r} is {_dimension(first)}-dimensional"
+            )
+    return SiteFingerprint(
+        n_cases=sum(part.n_cases for part in parts),
+        channels=tuple(
+            merge_channels(same) for same in zip(*(p.channels for p in parts), strict=True)
+        ),
+        geometry=tuple(case for part in parts for case in part.geometry),
+    )
+
+
+def validate_fingerprint(fingerprint: SiteFingerprint) -> None:
+    """Check a fingerprint that nobody vouches for; types are as the codec left them.
+
+    Raises:
+        MalformedError: naming the field that no dataset could have.
+    """
+    n_cases = fingerprint.n_cases
+    _require(n_cases >= 1, "n_cases", "must be at least 1")
+    _require(1 <= len(fingerprint.channels) <= MAX_CHANNELS, "channels", "must be 1 to 64")
+    for index, channel in enumerate(fingerprint.channels):
+        path = f"channels[{index}]"
+        _require(0 <= channel.n_cases <= n_cases, f"{path}.n_cases", "must be 0 to n_cases")
+        _validate_channel(channel, path)
+    _require(len(fingerprint.geometry) == n_cases, "geometry", "must have one entry per case")
+    dimension = _dimension(fingerprint)
+    for index, case in enumerate(fingerprint.geometry):
+        path = f"geometry[{index}]"
+        _require(
+            dimension in _DIMENSIONS
+            and len(case.spacing_mm) == len(case.shape_after_crop) == dimension,
+            path,
+            "must have 2 or 3 axes, as many as all other cases",
+        )
+        # Comparisons are written so that NaN fails them.
+        _require(
+            all(0 < spacing <= _MAX_SPACING_MM for spacing in case.spacing_mm),
+            f"{path}.spacing_mm",
+            "must be positive and at most 1e6",
+        )
+        _require(
+            all(1 <= size <= MAX_SHAPE for size in case.shape_after_crop),
+            f"{path}.shape_after_crop",
+            f"must be 1 to {MAX_SHAPE}",
+        )
+        _require(
+            0 < case.relative_size_after_cropping <= 1,
+            f"{path}.relative_size_after_cropping",
+            "must be in (0, 1]",
+        )
+
+
+def to_nnunet(fingerprint: SiteFingerprint) -> dict[str, Any]:
+    """Return the content of nnU-Net's ``dataset_fingerprint.json`` in plain Python values.
+
+    Raises:
+        MalformedError: a channel has no foreground in any case, so it cannot be normalised.
+    """
+    channels = {}
+    for index, channel in enumerate(fingerprint.channels):
+        if channel.n_cases == 0:
+            raise MalformedError(
+                f"channel {index} has no foreground voxel in any case of the federation",
+                hint="check that the sites' segmentations hold the labels of dataset.json",
+            )
+        channels[str(index)] = {
+            "mean": float(channel.mean),
+            "std": math.sqrt(channel.m2 / channel.n_cases),
+            "min": float(channel.minimum),
+            "max": float(channel.maximum),
+            **{
+                name: float(np.interp(probability, channel.probabilities, channel.quantiles))
+                for name, probability in _PERCENTILES.items()
+            },
+        }
+    relative_sizes = [case.relative_size_after_cropping for case in fingerprint.geometry]
+    return {
+        "spacings": [[float(mm) for mm in case.spacing_mm] for case in fingerprint.geometry],
+        "shapes_after_crop": [[int(n) for n in c.shape_after_crop] for c in fingerprint.geometry],
+        "foreground_intensity_properties_per_channel": channels,
+        "median_relative_size_after_cropping": float(np.median(relative_sizes)),
+    }
+
+
+def _pool(parts: Sequence[tuple[int, float, float]]) -> tuple[float, float]:
+    """Pool (n, mean, m2); exactly rounded sums make the order of the parts irrelevant."""
+    mean = math.fsum(n * mean for n, mean, _ in parts) / sum(n for n, _, _ in parts)
+    between = math.fsum(n * (part - mean) ** 2 for n, part, _ in parts)
+    return mean, math.fsum(m2 for _, _, m2 in parts) + between
+
+
+def _distribution(sketch: ChannelSketch, grid: Vector) -> npt.NDArray[np.float64]:
+    """Left and right limits of the sketch's distribution function at ``grid``, shape (2, n)."""
+    quantiles = np.asarray(sketch.quantiles)
+    probabilities = np.asarray(sketch.probabilities)
+    limits = np.empty((2, grid.size))
+    for row, side in enumerate(("left", "right")):
+        # How many quantiles are below the grid value (left) or not above it (right).
+        reached = np.searchsorted(quantiles, grid, side=side)  # type: ignore[call-overload]
+        inside = (reached > 0) & (reached < quantiles.size)
+        upper = np.clip(reached, 1, quantiles.size - 1)
+        lower = upper - 1
+        width = np.where(inside, quantiles[upper] - quantiles[lower], 1.0)  # positive inside
+        share = np.where(inside, (grid - quantiles[lower]) / width, 0.0)
+        ramp = probabilities[lower] + share * (probabilities[upper] - probabilities[lower])
+        limits[row] = np.where(inside, ramp, reached > 0)
+    return limits
+
+
+def _channel(
+    n_cases: int, mean: float, m2: float, *, minimum: float, maximum: float, quantiles: Vector
+) -> ChannelSketch:
+    quantiles[0], quantiles[-1] = minimum, maximum
+    quantiles = np.maximum.accumulate(np.clip(quantiles, minimum, maximum))
+    return ChannelSketch(
+        n_cases=n_cases,
+        mean=min(max(mean, minimum), maximum),
+        m2=min(m2, _largest_m2(n_cases, minimum, maximum)),  # a constant has exactly none
+        minimum=minimum,
+        maximum=maximum,
+        probabilities=KNOTS,
+        quantiles=tuple(quantiles.tolist()),
+    )
+
+
+def _largest_m2(n_cases: int, minimum: float, maximum: float) -> float:
+    # Popoviciu: a variance is at most a quarter of the squared width.
+    return n_cases * (maximum - minimum) ** 2 / 4
+
+
+def _dimension(fingerprint: SiteFingerprint) -> int:
+    return len(fingerprint.geometry[0].spacing_mm)
+
+
+def _require(condition: bool, path: str, rule: str) -> None:  # noqa: FBT001  reads as a sentence
+    if not condition:
+        raise MalformedError(f"fingerprint: {path} {rule}")
+
+
+def _validate_channel(channel: ChannelSketch, path: str) -> None:
+    if channel.n_cases == 0:
+        _require(channel == NO_FOREGROUND, path, "must be empty where no case has foreground")
+        return
+    low, high = channel.minimum, channel.maximum
+    _require(
+        -_MAX_INTENSITY <= low <= high <= _MAX_INTENSITY,
+        f"{path}.minimum",
+        "must be finite and not above maximum",
+    )
+    _require(low <= channel.mean <= high, f"{path}.mean", "must be between minimum and maximum")
+    bound = _largest_m2(channel.n_cases, low, high) * (1 + 1e-6)
+    _require(0 <= channel.m2 <= bound, f"{path}.m2", "must be possible between minimum and maximum")
+    probabilities, quantiles = np.asarray(channel.probabilities), np.asarray(channel.quantiles)
+    _require(
+        1 < len(probabilities) == len(quantiles) <= MAX_KNOTS,
+        f"{path}.quantiles",
+        f"must be 2 to {MAX_KNOTS}, as many as probabilities",
+    )
+    _require(
+        bool(
+            probabilities[0] == 0 and probabilities[-1] == 1 and np.all(np.diff(probabilities) > 0)
+        ),
+        f"{path}.probabilities",
+        "must ascend from 0 to 1",
+    )
+    _require(
+        bool(quantiles[0] == low and quantiles[-1] == high and np.all(np.diff(quantiles) >= 0)),
+        f"{path}.quantiles",
+        "must ascend from minimum to maximum",
+    )

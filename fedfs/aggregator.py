@@ -1,0 +1,427 @@
+"""The aggregator's loop: observe, decide, act, publish.
+
+A version is made in three objects: the tensors, under a key that carries their hash; the round
+record, whose creation is the decision; and the manifest, which follows from the record and is what
+sites look for. Of two aggregators that decide differently the store lets one record win, and both
+then publish the same manifest. A crash between any two of them is completed by whoever comes next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from fedfs.aggregate import encodings, fingerprints, strategies, weighting
+from fedfs.checkpoint import TensorFile, stream_safetensors, weights_sha256
+from fedfs.errors import (
+    MalformedError,
+    ObjectExistsError,
+    ObjectNotFoundError,
+    RejectedError,
+    StoreError,
+    StudyError,
+    TensorError,
+)
+from fedfs.learner import Array, Progress, SiteFingerprint
+from fedfs.observe import Observer, fetch_payload, newest_charter, prune_cache
+from fedfs.protocol import layout, rounds
+from fedfs.protocol.messages import (
+    Charter,
+    Excluded,
+    FinishedMessage,
+    ModelManifest,
+    PayloadRef,
+    PlanMessage,
+    RoundRecord,
+    UpdateManifest,
+    UsedUpdate,
+)
+from fedfs.protocol.rounds import (
+    CloseRound,
+    CloseStudy,
+    CompleteVersion,
+    Done,
+    MakePlan,
+    PublishInitial,
+    Wait,
+)
+from fedfs.protocol.state import StudyState
+from fedfs.publish import Publisher, StatusReporter
+from fedfs.site import MAX_MODEL_BYTES, Outcome
+
+log = logging.getLogger(__name__)
+
+_SLACK_BYTES = 2**20
+
+
+class Planned(Protocol):
+    """What planning gives: nnU-Net plans, the ``dataset.json`` they were made for, versions."""
+
+    @property
+    def plans(self) -> Mapping[str, Any]:
+        """nnU-Net plans."""
+
+    @property
+    def dataset_json(self) -> Mapping[str, Any]:
+        """The ``dataset.json`` of the federation."""
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """Software that made the plan."""
+
+
+class Planner(Protocol):
+    """Plans and makes initial weights; :mod:`fedfs.nnunet` does, in a process of its own."""
+
+    def plan(self, charter: Charter, fingerprint: Mapping[str, Any], n_cases: int) -> Planned:
+        """Plan once for all sites from the federated fingerprint in nnU-Net's format."""
+
+    def initial_weights(
+        self, charter: Charter, plan: PlanMessage, path: Path, *, pretrained: Path | None
+    ) -> None:
+        """Write version 0 to ``path``: the same tensors for the same charter and plan."""
+
+
+class Aggregator:
+    """The aggregator of a study.
+
+    Args:
+        observer: looks at the whole store.
+        publisher: signs with the aggregator's key.
+        status: tells others what this process does.
+        planner: makes the plan and the initial weights.
+        folder: cache of downloaded tensors; may be deleted at any time.
+    """
+
+    def __init__(
+        self,
+        *,
+        observer: Observer,
+        publisher: Publisher,
+        status: StatusReporter,
+        planner: Planner,
+        folder: Path,
+    ) -> None:
+        self._observer = observer
+        self._publisher = publisher
+        self._status = status
+        self._planner = planner
+        self._cache = folder / "tensors"
+        self._seconds: dict[str, float] = {}
+
+    def step(self) -> Outcome:
+        """Do the next thing, if there is one.
+
+        Raises:
+            StudyError: the charter cannot be carried out, or this host holds another key.
+            StoreError: the store refuses.
+        """
+        state = self._observer.refresh()
+        self._status.version = state.newest
+        self._status.rejected = {**state.rejected, **state.unusable}
+        action = rounds.decide_aggregator(state)
+        if isinstance(action, Wait):
+            self._status.say("wait", waiting_for=action.reason)
+            return Outcome(worked=False, finished=False, text=f"waiting for {action.reason}")
+        if isinstance(action, Done):
+            self._status.say("finished")
+            return Outcome(
+                worked=False, finished=True, text=f"finished: version {action.version} is the last"
+            )
+        if newest_charter(state).aggregator_key != self._publisher.public_key:
+            raise StudyError(
+                "the charter names another aggregator key than the one this host holds",
+                hint="run the aggregator on the host where `fedfs init` was run",
+            )
+        try:
+            text = self._act(action, state)
+        except ObjectExistsError as error:
+            return self._already_there(error)
+        log.info("%s", text)
+        return Outcome(worked=True, finished=False, text=text)
+
+    def _act(self, action: rounds.AggregatorAction, state: StudyState) -> str:
+        match action:
+            case MakePlan(sites):
+                return self._make_plan(sites, state)
+            case PublishInitial():
+                return self._publish_initial(state)
+            case CompleteVersion(version):
+                return self._complete(state.rounds[version])
+            case CloseRound():
+                return self._close_round(action, state)
+            case CloseStudy(version):
+                self._publisher.message(
+                    FinishedMessage,
+                    layout.FINISHED,
+                    version=version,
+                    weights_sha256=state.models[version].weights_sha256,
+                )
+                return f"closed the study with version {version}"
+        raise StudyError(f"an aggregator cannot do {action!r}")
+
+    def _make_plan(self, sites: tuple[str, ...], state: StudyState) -> str:
+        charter = newest_charter(state)
+        self._status.say("plan")
+        parts: dict[str, SiteFingerprint] = {}
+        for site in sites:
+            message = state.fingerprints[site]
+            part = SiteFingerprint(message.n_cases, message.channels, message.geometry)
+            try:
+                fingerprints.validate_fingerprint(part)
+                if len(part.channels) != len(charter.dataset.channel_names):
+                    raise MalformedError(f"holds {len(part.channels)} channels")
+            except RejectedError as error:
+                raise StudyError(
+                    f"the fingerprint of {site} cannot be used: it {error}",
+                    hint="settle it with the site; the coordinator may remove it from the roster",
+                ) from error
+            parts[site] = part
+        merged = fingerprints.merge_fingerprints(parts)
+        pooled = fingerprints.to_nnunet(merged)
+        planned = self._planner.plan(charter, pooled, merged.n_cases)
+        self._publisher.message(
+            PlanMessage,
+            layout.plan(),
+            sites={s: state.digests[layout.fingerprint(s)] for s in sites},
+            n_cases=merged.n_cases,
+            fingerprint=pooled,
+            plans=planned.plans,
+            dataset_json=planned.dataset_json,
+            versions=dict(planned.versions),
+        )
+        return f"planned for {len(sites)} sites with {merged.n_cases} cases"
+
+    def _publish_initial(self, state: StudyState) -> str:
+        charter = newest_charter(state)
+        if state.plan is None:
+            raise StudyError("there is no plan to initialise a network from")
+        self._status.say("initial weights")
+        pretrained = None
+        if charter.pretrained is not None:
+            pretrained = self._fetch(charter.pretrained, MAX_MODEL_BYTES)
+        with self._scratch() as folder:
+            path = folder / "model.safetensors"
+            self._planner.initial_weights(charter, state.plan, path, pretrained=pretrained)
+            record = self._publish_version(0, path, charter)
+        return self._complete(record)
+
+    def _close_round(self, action: CloseRound, state: StudyState) -> str:
+        charter, base = newest_charter(state), state.models[action.base]
+        self._status.say("aggregate")
+        self._seconds = {}
+        began_s = time.perf_counter()
+        updates = [self._update(key, state) for key in action.keys]
+        base_path = self._fetch(base.payload, MAX_MODEL_BYTES)
+        with TensorFile(base_path) as base_file, self._scratch() as folder:
+            paths = self._usable_payloads(updates, base_file, base, state)
+            if len(paths) < len(updates):
+                return "refused an update that cannot be used"  # decide again without it
+            self._seconds["read"] = time.perf_counter() - began_s
+            weights = _weigh(updates, charter)
+            path = folder / "model.safetensors"
+            _combine(base_file, paths, weights, charter, path)
+            self._seconds["aggregate"] = time.perf_counter() - began_s - self._seconds["read"]
+            record = self._publish_version(
+                action.base + 1,
+                path,
+                charter,
+                used=_used(updates, weights, state),
+                excluded=_excluded(action.base, state),
+                opened_at=base.created_at,
+            )
+        text = self._complete(record)
+        prune_cache(self._cache, [record.model.sha256])
+        return f"{text} from {len(updates)} updates ({', '.join(u.site for u in updates)})"
+
+    def _update(self, key: str, state: StudyState) -> UpdateManifest:
+        return next(update for update in state.updates.values() if update.key == key)
+
+    def _usable_payloads(
+        self,
+        updates: list[UpdateManifest],
+        base_file: TensorFile,
+        base: ModelManifest,
+        state: StudyState,
+    ) -> list[Path]:
+        """Fetch and check every payload; those that cannot be used are noted in the state."""
+        shapes = {name: base_file.shape(name) for name in base_file.names}
+        paths = []
+        for update in updates:
+            try:
+                _check_claims(update, state)
+                path = self._fetch(update.payload, base.payload.size + _SLACK_BYTES)
+                with TensorFile(path) as file:
+                    file.check_against(shapes)
+                    for name in file.names:
+                        file.read(name, finite=True)
+            except RejectedError as error:
+                state.unusable[update.key] = str(error)
+                log.warning("refused the update of %s: %s", update.site, error)
+            except ObjectNotFoundError as error:
+                raise StoreError(
+                    f"the update of {update.site} is announced but its payload is not there",
+                    hint="is it still being copied? it was published before the announcement",
+                ) from error
+            else:
+                paths.append(path)
+        return paths
+
+    def _publish_version(
+        self,
+        version: int,
+        path: Path,
+        charter: Charter,
+        *,
+        used: tuple[UsedUpdate, ...] = (),
+        excluded: tuple[Excluded, ...] = (),
+        opened_at: str = "",
+    ) -> RoundRecord:
+        """Upload the tensors at ``path``, then decide by creating the round record."""
+        self._status.progress(Progress(step="publish", done=0, total=0, unit="bytes"))
+        began_s = time.perf_counter()
+        with TensorFile(path) as file:
+            sha256, shapes = weights_sha256(file), [file.shape(name) for name in file.names]
+        ref = self._publisher.payload(path, lambda sha: layout.model_payload(version, sha))
+        path.replace(self._cache / f"{ref.sha256}.safetensors")
+        self._seconds["publish"] = time.perf_counter() - began_s
+        return self._publisher.message(
+            RoundRecord,
+            layout.round_record(version),
+            version=version,
+            updates=used,
+            excluded=excluded,
+            policy=charter.policy,
+            weighting=charter.weighting,
+            strategy=charter.strategy,
+            model=ref,
+            weights_sha256=sha256,
+            n_tensors=len(shapes),
+            n_parameters=sum(math.prod(shape) for shape in shapes),
+            encoding="fp32",
+            opened_at=opened_at,
+            seconds={name: round(value, 4) for name, value in self._seconds.items()},
+        )
+
+    def _complete(self, record: RoundRecord) -> str:
+        """Publish the manifest that a round record calls for; its bytes follow from the record."""
+        manifest = ModelManifest(
+            study=record.study,
+            key=layout.model(record.version),
+            created_at=record.created_at,
+            version=record.version,
+            payload=record.model,
+            weights_sha256=record.weights_sha256,
+            n_tensors=record.n_tensors,
+            n_parameters=record.n_parameters,
+            encoding=record.encoding,
+        )
+        self._publisher.signed(manifest)
+        return f"published version {record.version}"
+
+    @contextlib.contextmanager
+    def _scratch(self) -> Iterator[Path]:
+        """A folder for a file that is being made, beside the cache it will move to."""
+        self._cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self._cache) as folder:
+            yield Path(folder)
+
+    def _fetch(self, ref: PayloadRef, max_bytes: int) -> Path:
+        try:
+            return fetch_payload(self._publisher.store, ref, self._cache, max_bytes=max_bytes)
+        except TensorError:
+            if ref.key.startswith(layout.AGGREGATOR):
+                log.warning("%s, which the aggregator published, is damaged on the store", ref.key)
+            raise
+
+    def _already_there(self, error: ObjectExistsError) -> Outcome:
+        """Another aggregator was faster, or somebody put something under our key."""
+        key = next((k for k in sorted(self._observer.refresh().rejected) if k in str(error)), None)
+        if key is not None:
+            raise StoreError(
+                f"{key} holds something that the aggregator did not publish",
+                hint="somebody else can write there: remove the object, check who may write",
+            ) from error
+        return Outcome(worked=True, finished=False, text="another aggregator was faster")
+
+
+def _check_claims(update: UpdateManifest, state: StudyState) -> None:
+    """Check what an update says of itself against what its site published before."""
+    fingerprint = state.fingerprints.get(update.site)
+    if fingerprint is None or not 0 < update.n_training_cases <= fingerprint.n_cases:
+        known = fingerprint.n_cases if fingerprint else "none"
+        raise MalformedError(
+            f"claims {update.n_training_cases} training cases; its site's fingerprint has {known}"
+        )
+    if update.n_iterations <= 0:
+        raise MalformedError("completed no iteration")
+
+
+def _weigh(updates: list[UpdateManifest], charter: Charter) -> tuple[float, ...]:
+    budget = charter.schedule.local_epochs * charter.schedule.iterations_per_epoch
+    contributions = [
+        weighting.Contribution(
+            site=update.site,
+            n_cases=update.n_training_cases,
+            n_iterations=update.n_iterations,
+            planned_iterations=budget,
+        )
+        for update in updates
+    ]
+    return weighting.weigh(contributions, charter.weighting.name)
+
+
+def _combine(
+    base_file: TensorFile,
+    paths: list[Path],
+    weights: tuple[float, ...],
+    charter: Charter,
+    out: Path,
+) -> None:
+    """Write the new version to ``out``, one tensor at a time."""
+    strategy = strategies.by_name(charter.strategy.name, charter.strategy.options)
+    encoding = encodings.by_name(charter.encoding.name)
+    with contextlib.ExitStack() as stack:
+        files = [stack.enter_context(TensorFile(path)) for path in paths]
+
+        def tensor(name: str) -> Array:
+            base = base_file.read(name)
+            deltas = [encoding.decode(file.read(name), base) for file in files]
+            return strategy.combine(name, base, deltas, weights)
+
+        shapes = {name: base_file.shape(name) for name in base_file.names}
+        stream_safetensors(out, shapes, tensor)
+
+
+def _used(
+    updates: list[UpdateManifest], weights: tuple[float, ...], state: StudyState
+) -> tuple[UsedUpdate, ...]:
+    return tuple(
+        UsedUpdate(
+            site=update.site,
+            base_version=update.base_version,
+            manifest_sha256=state.digests[update.key],
+            payload_sha256=update.payload.sha256,
+            weight=weight,
+            n_training_cases=update.n_training_cases,
+            n_iterations=update.n_iterations,
+            size=update.payload.size,
+        )
+        for update, weight in zip(updates, weights, strict=True)
+    )
+
+
+def _excluded(base: int, state: StudyState) -> tuple[Excluded, ...]:
+    """Who and what did not go into the version after ``base``, with the reason."""
+    out = []
+    for key_text, reason in sorted({**state.rejected, **state.unusable}.items()):
+        key = layout.parse(key_text)
+        if key is not None and key.kind == "update" and key.version == base:
+            out.append(Excluded(site=key.site or "", key=key_text, reason=reason))
+    return tuple(out)

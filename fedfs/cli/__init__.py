@@ -1,0 +1,68 @@
+"""The command line: parse, build a configuration, call one function, print.
+
+Exit codes: 0 worked or finished, 10 (``--once``) nothing to do now, and one per branch of the error
+tree in :mod:`fedfs.errors`. Nothing heavy is imported before a command needs it.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from fedfs import __version__
+from fedfs.cli.aggregate import aggregate
+from fedfs.cli.coordinator import approve, init
+from fedfs.cli.demo import demo
+from fedfs.cli.reader import export, status
+from fedfs.cli.site import site
+from fedfs.cli.terminal import show_error
+from fedfs.config import load_toml
+from fedfs.errors import FedfsError
+
+_EPILOG = """\b
+Exit codes: 0 worked or finished; 10 nothing to do now (--once); 2 usage;
+3 this host's set-up; 4 the store; 5 a peer's message; 6 the study; 7 training.
+Options can be set in the environment (FEDFS_SITE_RUN_DEVICE=cuda) or in a
+TOML file (--config). FEDFS_HOME says where keys are kept.
+"""
+
+
+@click.group(
+    epilog=_EPILOG,
+    context_settings={"auto_envvar_prefix": "FEDFS", "help_option_names": ["-h", "--help"]},
+)
+@click.version_option(__version__)
+@click.option(
+    "--config",
+    type=click.Path(dir_okay=False),
+    help="TOML file with one table per command, e.g. [site.run].",
+)
+@click.pass_context
+def fedfs(context: click.Context, config: str | None) -> None:
+    """Federated nnU-Net training through files: a shared folder is all that sites share."""
+    if config:
+        from pathlib import Path
+
+        context.default_map = dict(load_toml(Path(config)))
+
+
+for _command in (init, approve, site, aggregate, status, export, demo):
+    fedfs.add_command(_command)
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    try:
+        fedfs.main(standalone_mode=False)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except click.Abort:
+        show_error("interrupted; start the same command again to go on")
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except FedfsError as error:
+        show_error(str(error), hint=error.hint)
+        sys.exit(error.exit_code)

@@ -1,0 +1,142 @@
+"""Commands of the coordinator: ``init`` and ``approve``."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from fedfs.cli.terminal import show_json, show_pairs, show_table
+
+
+def _number_pairs(
+    _context: click.Context, _option: click.Parameter, values: tuple[str, ...]
+) -> dict[str, float]:
+    out: dict[str, float] = {}
+    for value in values:
+        name, sign, number = value.partition("=")
+        try:
+            out[name] = float(number)
+        except ValueError:
+            sign = ""
+        if not sign:
+            raise click.BadParameter(f"{value!r} is not NAME=NUMBER")
+    return out
+
+
+@click.command()
+@click.argument("store")
+@click.option("--name", required=True, help="Name of the study: a-z, 0-9 and -.")
+@click.option(
+    "--dataset-json",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="nnU-Net dataset.json that every site's has to agree with (channels, labels).",
+)
+@click.option("--dataset-name", help="DatasetXXX_NAME of the exported model.")
+@click.option("-c", "--configuration", default="3d_fullres", show_default=True)
+@click.option("--planner", default="ExperimentPlanner", show_default=True)
+@click.option("--trainer", default="nnUNetTrainer", show_default=True)
+@click.option("-f", "--fold", default="0", show_default=True, help="0 to 4, or all.")
+@click.option("--rounds", default=20, show_default=True, help="Global versions to make.")
+@click.option("--local-epochs", type=int, help="nnU-Net epochs per round (250 iterations each).")
+@click.option("--local-iterations", type=int, help="Iterations per round, as one epoch.")
+@click.option("--val-iterations", default=50, show_default=True, help="Per epoch and evaluation.")
+@click.option(
+    "--gpu-memory-target", type=float, metavar="GB", help="As nnU-Net's planner takes it."
+)
+@click.option("--target-spacing", type=float, nargs=3, metavar="MM MM MM", help="Of 3d_fullres.")
+@click.option(
+    "--planner-option",
+    "planner_options",
+    multiple=True,
+    metavar="NAME=NUMBER",
+    callback=_number_pairs,
+    help="Attribute of nnU-Net's planner, e.g. UNet_base_num_features=16. Repeatable.",
+)
+@click.option(
+    "--pretrained", type=click.Path(path_type=Path), help="nnU-Net checkpoint to start from."
+)
+@click.option("--weighting", default="n_cases", show_default=True, help="n_cases or uniform.")
+@click.option(
+    "--min-sites", default=2, show_default=True, help="Sites to wait for before planning."
+)
+@click.option("--minimum-cases", default=1, show_default=True, help="Fewest cases a site may have.")
+@click.option("--seed", default=12345, show_default=True, help="Of the initial weights.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def init(store: str, *, dataset_json: Path, pretrained: Path | None, as_json: bool,
+         gpu_memory_target: float | None, target_spacing: tuple[float, ...] | None,
+         **options: object) -> None:  # fmt: skip
+    """Start a study: write its charter to STORE, make the coordinator's and aggregator's keys."""
+    import tempfile
+
+    from fedfs.nnunet.classes import versions
+    from fedfs.store import open_store
+    from fedfs.study import StudyOptions, init_study, read_dataset_json
+    from fedfs.trust.keyring import default_home
+    from fedfs.trust.signing import key_fingerprint
+
+    chosen = StudyOptions(
+        dataset_json=read_dataset_json(dataset_json),
+        gpu_memory_target_gb=gpu_memory_target,
+        target_spacing=target_spacing or None,
+        **options,  # type: ignore[arg-type]  # click has converted them
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        if pretrained is not None:
+            from fedfs.nnunet.process import run_isolated
+
+            converted = Path(folder) / "pretrained.safetensors"
+            request = {"checkpoint": str(pretrained.absolute()), "output": str(converted)}
+            run_isolated("convert_checkpoint", request, workdir=Path(folder))
+            pretrained = converted
+        charter = init_study(
+            open_store(store, must_exist=False),
+            default_home(),
+            chosen,
+            clock=time.time,
+            versions=versions(),
+            pretrained=pretrained,
+        )
+    facts = {
+        "study": charter.study,
+        "coordinator key": key_fingerprint(charter.coordinator_key),
+        "aggregator key": key_fingerprint(charter.aggregator_key),
+        "store": store,
+    }
+    if as_json:
+        show_json({name.replace(" ", "_"): value for name, value in facts.items()})
+        return
+    show_pairs(facts)
+    click.echo(
+        f"\nNext, at every site:  fedfs site join {store} --site NAME --dataset DatasetXXX_NAME"
+    )
+    click.echo(f"then here:            fedfs approve {store} --all")
+    click.echo(f"and, as a service:    fedfs aggregate {store}")
+
+
+@click.command()
+@click.argument("store")
+@click.argument("sites", nargs=-1)
+@click.option("--all", "everybody", is_flag=True, help="Approve every site that has asked.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def approve(store: str, sites: tuple[str, ...], *, everybody: bool, as_json: bool) -> None:
+    """Admit SITES to the study. Compare the key fingerprints with each site by telephone."""
+    from fedfs.store import open_store
+    from fedfs.study import approve_sites
+    from fedfs.trust.keyring import default_home
+    from fedfs.trust.signing import key_fingerprint
+
+    if everybody == bool(sites):
+        raise click.UsageError("name the sites to approve, or give --all")
+    charter, added = approve_sites(
+        open_store(store), default_home(), None if everybody else sites, clock=time.time
+    )
+    rows = [(entry.site, key_fingerprint(entry.public_key)) for entry in added]
+    if as_json:
+        show_json({"charter": charter.number, "approved": dict(rows)})
+    elif rows:
+        show_table(("approved", "key fingerprint, to compare by telephone"), rows)
+    else:
+        click.echo("nobody new to approve")

@@ -1,0 +1,75 @@
+"""Commands for everybody who can read the store: ``status`` and ``export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from fedfs.cli.terminal import show_json, show_pairs, show_table
+
+
+@click.command()
+@click.argument("store")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def status(store: str, *, as_json: bool) -> None:
+    """Show who is where: the round, what every site does, who is waited for and since when."""
+    from fedfs.observe import open_study
+    from fedfs.status import summarize
+    from fedfs.store import open_store
+
+    view = summarize(open_study(open_store(store)).state)
+    if as_json:
+        show_json(view)
+        return
+    scores = list(view.mean_dice.items())
+    show_pairs(
+        {
+            "study": view.study,
+            "coordinator key": view.coordinator_fingerprint,
+            "phase": view.phase,
+            "version": f"{view.version} of {view.rounds}" if view.version >= 0 else "none yet",
+            "mean Dice": f"{scores[-1][1]:.4f} (version {scores[-1][0]})" if scores else "-",
+            "aggregator": f"{view.aggregator} ({view.aggregator_since or '-'})",
+            "waiting for": f"{', '.join(view.waiting_for)} since {view.waiting_since}"
+            if view.waiting_for
+            else "nobody",
+        }
+    )
+    if view.sites:
+        click.echo()
+        show_table(
+            ("site", "state", "cases", "doing", "last seen", "update", "Dice", "failures"),
+            [
+                (
+                    s.site, s.state, s.n_cases, s.activity, s.since,
+                    "-" if s.last_update is None else f"from {s.last_update}",
+                    "-" if s.mean_dice is None else f"{s.mean_dice:.4f}", s.failures or "",
+                )
+                for s in view.sites
+            ],
+        )  # fmt: skip
+    if view.rejected:
+        click.echo()
+        show_table(("not accepted", "because it"), list(view.rejected.items()))
+
+
+@click.command()
+@click.argument("store")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path, file_okay=False),
+              help="Folder to use as nnUNet_results.")  # fmt: skip
+@click.option("--version", type=int, help="Global version; default: the newest.")
+@click.option("--dataset-name", help="DatasetXXX_NAME; default: the charter's.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def export(store: str, output: Path, *, version: int | None, dataset_name: str | None,
+           as_json: bool) -> None:  # fmt: skip
+    """Write a global model as an nnU-Net results folder that nnUNetv2_predict takes."""
+    from fedfs.export import export_version
+    from fedfs.store import open_store
+
+    done = export_version(open_store(store), output, version=version, dataset_name=dataset_name)
+    if as_json:
+        show_json(done)
+        return
+    show_pairs({"model": done.folder, "version": done.version})
+    click.echo(f"\nPredict with:\n  export nnUNet_results={output}\n  {done.predict_command}")

@@ -1,0 +1,131 @@
+"""How things look: errors, JSON, tables, logs and progress; lines where there is no terminal."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import click
+
+if TYPE_CHECKING:
+    from fedfs.learner import Progress
+
+_LINE_EVERY_S = 30.0
+
+log = logging.getLogger("fedfs")
+
+
+def show_error(message: str, *, hint: str = "") -> None:
+    """Print an error, and what to do about it, to stderr."""
+    click.echo(f"{click.style('error:', fg='red', bold=True)} {message}", err=True)
+    if hint:
+        click.echo(f"{click.style('hint:', bold=True)} {hint}", err=True)
+
+
+def show_json(value: Any) -> None:
+    """Print a value (dataclasses included) as JSON."""
+    click.echo(json.dumps(_plain(value), indent=2, sort_keys=True))
+
+
+def show_pairs(pairs: Mapping[str, object]) -> None:
+    """Print names and values, aligned."""
+    width = max((len(name) for name in pairs), default=0)
+    for name, value in pairs.items():
+        click.echo(f"{name:<{width}}  {value}")
+
+
+def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print a table; plain text where there is no terminal."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(*("" if cell is None else str(cell) for cell in row))
+    width = None if sys.stdout.isatty() else 160
+    Console(width=width, highlight=False).print(table)
+
+
+def start_logging(*, verbose: bool) -> None:
+    """Send the log to stderr: one line per thing done."""
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.WARNING,
+        format="%(asctime)s %(levelname)-7s %(message)s",
+        datefmt="%Y-%m-%dT%H:%M:%S",
+        stream=sys.stderr,
+    )
+    logging.getLogger("fedfs").setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+class ProgressDisplay:
+    """Shows the progress of long steps: a bar in a terminal, a line every half minute elsewhere."""
+
+    def __init__(self) -> None:
+        self._step = ""
+        self._line_s = 0.0
+        self._bar: Any = None
+        self._task: Any = None
+
+    def __enter__(self) -> Self:
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+            self._bar = Progress(
+                TextColumn("{task.description:<14}"),
+                BarColumn(),
+                TextColumn("{task.completed:.0f}/{task.total:.0f} {task.fields[unit]}"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[metrics]}"),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, progress: Progress) -> None:
+        """Show ``progress``; a :data:`fedfs.learner.Report`."""
+        metrics = "  ".join(f"{name} {value:.4g}" for name, value in progress.metrics.items())
+        if self._bar is not None:
+            self._show_bar(progress, metrics)
+        elif progress.step != self._step or time.monotonic() - self._line_s > _LINE_EVERY_S:
+            self._line_s = time.monotonic()
+            if progress.total:
+                counted = f"{progress.done}/{progress.total} {progress.unit}"
+                log.info("%s %s %s", progress.step, counted, metrics)
+        self._step = progress.step
+
+    def _show_bar(self, progress: Progress, metrics: str) -> None:
+        if progress.step != self._step:
+            if self._task is not None:
+                self._bar.remove_task(self._task)
+            self._task = self._bar.add_task(progress.step, unit=progress.unit, metrics="")
+        self._bar.update(
+            self._task, completed=progress.done, total=progress.total or None,
+            unit=progress.unit, metrics=metrics,
+        )  # fmt: skip
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

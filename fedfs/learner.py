@@ -1,0 +1,204 @@
+"""The seam between the protocol and whatever learns.
+
+A site's loop knows only this interface. :mod:`fedfs.nnunet` implements it with nnU-Net; tests
+implement it with arithmetic, so that crashes and races can be tried by the thousand.
+
+Rules:
+ * Every method may be killed at any instant and called again with the same arguments; it then
+   continues or starts over, and the result counts once.
+ * A method that cannot give a true result raises :class:`~fedfs.errors.TrainingError` or
+   :class:`~fedfs.errors.DatasetError`. It never returns untrained weights.
+ * Tensors are canonical (see :mod:`fedfs.checkpoint`): each parameter once, float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float32]
+Tensors = Mapping[str, Array]
+"""Canonical tensor name -> float32 array."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a long-running step is: ``done`` of ``total`` ``unit``s, and a metric or two."""
+
+    step: str
+    done: int
+    total: int
+    unit: str
+    epoch: int | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+Report = Callable[[Progress], None]
+"""Called often; must return quickly and must not raise."""
+
+
+@dataclass(frozen=True)
+class ChannelSketch:
+    """Foreground intensities of one channel, in mergeable form.
+
+    The distribution is the equal-weight mixture of the cases that have foreground, as nnU-Net
+    draws the same number of foreground voxels from every such case.
+
+    Attributes:
+        n_cases: cases with foreground.
+        mean: mean of the mixture.
+        m2: mean squared deviation of the mixture times ``n_cases``.
+        minimum: smallest foreground intensity.
+        maximum: largest foreground intensity.
+        probabilities: ascending knots in [0, 1], first 0 and last 1.
+        quantiles: quantile function at the knots, ascending.
+    """
+
+    n_cases: int
+    mean: float
+    m2: float
+    minimum: float
+    maximum: float
+    probabilities: tuple[float, ...]
+    quantiles: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class CaseGeometry:
+    """Geometry of one case, axes in the order of nnU-Net's reader, in no particular case order."""
+
+    spacing_mm: tuple[float, ...]
+    shape_after_crop: tuple[int, ...]
+    relative_size_after_cropping: float
+
+
+@dataclass(frozen=True)
+class SiteFingerprint:
+    """A site's dataset fingerprint in mergeable form: no voxel, no case name."""
+
+    n_cases: int
+    channels: tuple[ChannelSketch, ...]
+    geometry: tuple[CaseGeometry, ...]
+
+
+@dataclass(frozen=True)
+class RoundTask:
+    """One round's local training, in nnU-Net epochs.
+
+    Attributes:
+        version: global version that the training starts from.
+        weights_sha256: hash of that version's weights.
+        first_epoch: epoch of the federation this round starts with (learning-rate schedule).
+        n_epochs: epochs to train.
+        total_epochs: epochs of the whole federation.
+        iterations_per_epoch: training iterations per epoch.
+        val_iterations_per_epoch: validation iterations per epoch and per evaluation.
+    """
+
+    version: int
+    weights_sha256: str
+    first_epoch: int
+    n_epochs: int
+    total_epochs: int
+    iterations_per_epoch: int
+    val_iterations_per_epoch: int
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What local training produced.
+
+    Attributes:
+        tensors: trained canonical tensors.
+        n_training_cases: cases in the training split.
+        n_epochs: completed epochs.
+        n_iterations: completed training iterations.
+        metrics: aggregate numbers only, e.g. ``train_loss``, ``pseudo_dice``.
+        seconds: time spent per phase, e.g. ``training``, ``validation``.
+    """
+
+    tensors: Tensors
+    n_training_cases: int
+    n_epochs: int
+    n_iterations: int
+    metrics: Mapping[str, float]
+    seconds: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """Overlap of one class or region over all validation voxels or cases.
+
+    ``tp``, ``fp``, ``fn`` are voxel counts; they are 0 where only a mean Dice is known. ``dice`` is
+    None where the class occurs in neither prediction nor reference.
+    """
+
+    dice: float | None
+    tp: int = 0
+    fp: int = 0
+    fn: int = 0
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """Scores of given weights on the site's own validation cases; aggregate numbers only."""
+
+    n_cases: int
+    classes: Mapping[str, ClassScore]
+    loss: float | None
+    seconds: float
+
+    @property
+    def mean_dice(self) -> float | None:
+        """Mean over the classes that occur, as nnU-Net's foreground mean; None if none occurs."""
+        known = [score.dice for score in self.classes.values() if score.dice is not None]
+        return sum(known) / len(known) if known else None
+
+
+class Learner(Protocol):
+    """What a site does with its own data."""
+
+    def dataset_facts(self) -> Mapping[str, Any]:
+        """Describe the local dataset after checking that every file is there.
+
+        Returns:
+            ``n_cases``, ``channel_names``, ``labels``, ``regions_class_order`` (or None) and
+            ``file_ending``.
+
+        Raises:
+            DatasetError: a file is missing or ``dataset.json`` is unusable.
+            SetupError: an nnU-Net variable is missing or points nowhere.
+        """
+
+    def versions(self) -> Mapping[str, str]:
+        """Return versions of the software that decides results (nnunetv2, torch, ...)."""
+
+    def fingerprint(self, report: Report) -> SiteFingerprint:
+        """Read every training case once and return the fingerprint."""
+
+    def prepare(
+        self, plans: Mapping[str, Any], fingerprint: Mapping[str, Any], report: Report
+    ) -> None:
+        """Adopt the federated plan and preprocess; a no-op where that is done already.
+
+        Args:
+            plans: nnU-Net plans as the aggregator published them.
+            fingerprint: the federated fingerprint in nnU-Net's format.
+            report: progress callback.
+        """
+
+    def evaluate(self, task: RoundTask, tensors: Tensors, report: Report) -> EvaluationResult:
+        """Score a global version on own validation cases (nnU-Net's pseudo Dice)."""
+
+    def train(self, task: RoundTask, tensors: Tensors, report: Report) -> TrainResult:
+        """Train the round's budget starting from ``tensors``."""
+
+    def finish(self, task: RoundTask, tensors: Tensors, report: Report) -> EvaluationResult:
+        """Store the final model where nnU-Net would, and run nnU-Net's full validation."""
+
+    def close(self) -> None:
+        """Release workers and memory; the learner is not used afterwards."""

@@ -1,0 +1,317 @@
+"""What a plan from the store may say before nnU-Net sees it.
+
+nnU-Net resolves names in plans to Python objects and calls them: ``pydoc.locate`` on the network
+class and its building blocks, a search through its own modules for preprocessors, readers,
+resampling functions and label managers that returns whatever has the name. A signed plan is still
+somebody else's word.
+
+Rules:
+ * Every name that nnU-Net would resolve is one of those listed here. Keys that nnU-Net ignores are
+   left alone.
+ * Every name that becomes part of a path is a plain file name.
+ * Numbers are finite and within what a machine can hold.
+ * The module is pure: it imports nothing of nnU-Net.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection, Iterator, Mapping
+from itertools import chain
+from typing import Any
+
+from fedfs.errors import MalformedError
+
+_UNET = "dynamic_network_architectures.architectures.unet."
+NETWORKS = frozenset({_UNET + "PlainConvUNet", _UNET + "ResidualEncoderUNet"})
+_DIMENSIONS = ("1d", "2d", "3d")
+_NORMS = ("InstanceNorm", "BatchNorm", "Dropout")
+_MODULE_OF = {"InstanceNorm": "instancenorm", "BatchNorm": "batchnorm", "Dropout": "dropout"}
+BUILDING_BLOCKS: Mapping[str, frozenset[str]] = {
+    "conv_op": frozenset(f"torch.nn.modules.conv.Conv{d}" for d in _DIMENSIONS),
+    "norm_op": frozenset(
+        f"torch.nn.modules.{_MODULE_OF[n]}.{n}{d}" for n in _NORMS[:2] for d in _DIMENSIONS
+    ),
+    "dropout_op": frozenset(f"torch.nn.modules.dropout.Dropout{d}" for d in _DIMENSIONS[1:]),
+    "nonlin": frozenset(
+        prefix + name
+        for prefix in ("torch.nn.", "torch.nn.modules.activation.")
+        for name in ("LeakyReLU", "ReLU", "ELU", "GELU", "SiLU", "Mish", "PReLU")
+    ),
+}
+_PER_STAGE = (
+    "features_per_stage",
+    "n_conv_per_stage",
+    "n_blocks_per_stage",
+    "n_conv_per_stage_decoder",
+    "kernel_sizes",
+    "strides",
+)
+_OTHER_ARGUMENTS = ("n_stages", "conv_bias", "nonlin_first", "stem_channels")
+_OPTIONS = ("norm_op_kwargs", "dropout_op_kwargs", "nonlin_kwargs")
+
+PREPROCESSORS = frozenset({"DefaultPreprocessor"})
+RESAMPLING = frozenset(
+    {
+        "resample_data_or_seg_to_shape",
+        "resample_torch_simple",
+        "resample_torch_fornnunet",
+        "no_resampling_hack",
+    }
+)
+NORMALIZATION = frozenset(
+    {
+        "ZScoreNormalization",
+        "CTNormalization",
+        "NoNormalization",
+        "RescaleTo01Normalization",
+        "RGBTo01Normalization",
+    }
+)
+READERS = frozenset(
+    {
+        "NaturalImage2DIO",
+        "SimpleITKIO",
+        "SimpleITKIOWithReorient",
+        "Tiff3DIO",
+        "NibabelIO",
+        "NibabelIOWithReorient",
+    }
+)
+LABEL_MANAGERS = frozenset({"LabelManager"})
+PLANNER_OPTIONS = frozenset(
+    {
+        "UNet_base_num_features",
+        "UNet_max_features_2d",
+        "UNet_max_features_3d",
+        "UNet_featuremap_min_edge_length",
+        "UNet_min_batch_size",
+        "max_dataset_covered",
+    }
+)
+"""Attributes of nnU-Net's planner that its documentation has users change in a subclass."""
+
+MAX_CONFIGURATIONS = 32
+MAX_CHANNELS = 256
+MAX_EDGE = 2048
+MAX_PATCH_VOXELS = 2**27
+MAX_BATCH_SIZE = 10_000
+MAX_FEATURES = 4096
+MAX_STAGES = 16
+MAX_BLOCKS = 64
+MAX_NUMBER = 1e30
+
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,79}")
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,119}")
+_DATASET_NAME = re.compile(r"Dataset\d{3}_[A-Za-z0-9_-]{1,100}")
+
+
+def check_name(kind: str, name: Any) -> str:
+    """Return ``name`` if it may be the name of a trainer, planner or the like.
+
+    Raises:
+        MalformedError: naming ``kind``.
+    """
+    if not isinstance(name, str) or _IDENTIFIER.fullmatch(name) is None:
+        raise MalformedError(f"{kind}: {_shown(name)} is not a Python identifier")
+    return name
+
+
+def check_file_name(kind: str, name: Any) -> str:
+    """Return ``name`` if it may be part of nnU-Net's paths (plans, configuration).
+
+    Raises:
+        MalformedError: naming ``kind``.
+    """
+    if not isinstance(name, str) or _FILE_NAME.fullmatch(name) is None:
+        raise MalformedError(f"{kind}: {_shown(name)} is not a plain file name")
+    return name
+
+
+def check_dataset_name(name: Any) -> str:
+    """Return ``name`` if it follows ``DatasetXXX_NAME``.
+
+    Raises:
+        MalformedError: it does not.
+    """
+    if not isinstance(name, str) or _DATASET_NAME.fullmatch(name) is None:
+        raise MalformedError(f"dataset_name: {_shown(name)} does not follow DatasetXXX_NAME")
+    return name
+
+
+def check_planner_options(options: Mapping[str, Any]) -> None:
+    """Check attributes that are set on nnU-Net's planner.
+
+    Raises:
+        MalformedError: an attribute is not among :data:`PLANNER_OPTIONS`, or not a sane number.
+    """
+    for name, value in options.items():
+        _one_of(f"planner option {_shown(name)}", name, PLANNER_OPTIONS)
+        _number(f"planner option {name}", value, low=0, high=MAX_FEATURES, open_low=True)
+
+
+def check_plans(plans: Mapping[str, Any], configuration: str) -> None:
+    """Check nnU-Net plans; ``configuration`` must be among them and be complete.
+
+    Raises:
+        MalformedError: naming the first field that is refused.
+    """
+    check_dataset_name(plans.get("dataset_name"))
+    check_file_name("plans_name", plans.get("plans_name"))
+    _one_of("image_reader_writer", plans.get("image_reader_writer"), READERS)
+    _one_of("label_manager", plans.get("label_manager"), LABEL_MANAGERS)
+    check_name("experiment_planner_used", plans.get("experiment_planner_used"))
+    for key in ("transpose_forward", "transpose_backward"):
+        if sorted(_list(key, plans.get(key))) not in ([0, 1], [0, 1, 2]):
+            raise MalformedError(f"{key}: not a permutation of the axes")
+    _intensities(plans.get("foreground_intensity_properties_per_channel"))
+    configurations = _object("configurations", plans.get("configurations"))
+    if len(configurations) > MAX_CONFIGURATIONS:
+        raise MalformedError(f"configurations: more than {MAX_CONFIGURATIONS}")
+    if configuration not in configurations:
+        raise MalformedError(
+            f"configuration {_shown(configuration)} is not in the plans, which have "
+            + ", ".join(sorted(map(str, configurations)))
+        )
+    for name in configurations:
+        check_file_name("configuration", name)
+        _configuration(f"configurations.{name}", resolved(configurations, name), configurations)
+
+
+def resolved(configurations: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return a configuration together with what it inherits.
+
+    Raises:
+        MalformedError: it inherits from nothing, or in a circle.
+    """
+    chain_of: list[Mapping[str, Any]] = []
+    current: Any = name
+    while current is not None:
+        where = f"configurations.{name}.inherits_from"
+        if not isinstance(current, str) or current not in configurations:
+            raise MalformedError(f"{where}: no configuration {_shown(current)}")
+        if len(chain_of) > len(configurations):
+            raise MalformedError(f"{where}: inherits in a circle")
+        chain_of.append(_object(f"configurations.{current}", configurations[current]))
+        current = chain_of[-1].get("inherits_from")
+    return dict(chain.from_iterable(part.items() for part in reversed(chain_of)))
+
+
+def _configuration(path: str, value: Mapping[str, Any], others: Collection[str]) -> None:
+    check_file_name(f"{path}.data_identifier", value.get("data_identifier"))
+    _one_of(f"{path}.preprocessor_name", value.get("preprocessor_name"), PREPROCESSORS)
+    for scheme in _list(f"{path}.normalization_schemes", value.get("normalization_schemes")):
+        _one_of(f"{path}.normalization_schemes", scheme, NORMALIZATION)
+    for use in _list(f"{path}.use_mask_for_norm", value.get("use_mask_for_norm")):
+        if not isinstance(use, bool):
+            raise MalformedError(f"{path}.use_mask_for_norm: {_shown(use)} is not true or false")
+    for what in ("data", "seg", "probabilities"):
+        key = f"resampling_fn_{what}"
+        _one_of(f"{path}.{key}", value.get(key), RESAMPLING)
+        _options(f"{path}.{key}_kwargs", value.get(f"{key}_kwargs"))
+    _number(f"{path}.batch_size", value.get("batch_size"), low=1, high=MAX_BATCH_SIZE, whole=True)
+    patch = _list(f"{path}.patch_size", value.get("patch_size"))
+    for edge in patch:
+        _number(f"{path}.patch_size", edge, low=1, high=MAX_EDGE, whole=True)
+    if len(patch) not in (2, 3) or math.prod(patch) > MAX_PATCH_VOXELS:
+        raise MalformedError(f"{path}.patch_size: not 2 or 3 axes, or too many voxels")
+    for mm in _list(f"{path}.spacing", value.get("spacing")):
+        _number(f"{path}.spacing", mm, low=0, high=MAX_NUMBER, open_low=True)
+    if not isinstance(value.get("batch_dice"), bool):
+        raise MalformedError(f"{path}.batch_dice: not true or false")
+    for key in ("previous_stage", "next_stage"):
+        stage = value.get(key)
+        if stage is not None and (not isinstance(stage, str) or stage not in others):
+            raise MalformedError(f"{path}.{key}: no configuration {_shown(stage)}")
+    _architecture(f"{path}.architecture", value.get("architecture"))
+
+
+def _architecture(path: str, value: Any) -> None:
+    architecture = _object(path, value)
+    _one_of(f"{path}.network_class_name", architecture.get("network_class_name"), NETWORKS)
+    for key in _list(f"{path}._kw_requires_import", architecture.get("_kw_requires_import")):
+        _one_of(f"{path}._kw_requires_import", key, BUILDING_BLOCKS)
+    arguments = _object(f"{path}.arch_kwargs", architecture.get("arch_kwargs"))
+    for key, argument in arguments.items():
+        _argument(f"{path}.arch_kwargs.{key}", key, argument)
+    if "n_stages" not in arguments:
+        raise MalformedError(f"{path}.arch_kwargs.n_stages: missing")
+
+
+def _argument(path: str, key: str, value: Any) -> None:
+    if key in _PER_STAGE:
+        high = MAX_FEATURES if key == "features_per_stage" else MAX_BLOCKS
+        for number in _flat(path, value):
+            _number(path, number, low=1, high=high, whole=True)
+    elif key == "n_stages":
+        _number(path, value, low=1, high=MAX_STAGES, whole=True)
+    elif key not in BUILDING_BLOCKS and key not in _OPTIONS and key not in _OTHER_ARGUMENTS:
+        raise MalformedError(f"{path}: unknown argument of the network")
+    elif value is None:
+        return
+    elif key in BUILDING_BLOCKS:
+        _one_of(path, value, BUILDING_BLOCKS[key])
+    elif key in _OPTIONS:
+        _options(path, value)
+    elif not isinstance(value, bool):
+        _number(path, value, low=1, high=MAX_FEATURES, whole=True)
+
+
+def _intensities(value: Any) -> None:
+    path = "foreground_intensity_properties_per_channel"
+    channels = _object(path, value)
+    if not 1 <= len(channels) <= MAX_CHANNELS:
+        raise MalformedError(f"{path}: must describe 1 to {MAX_CHANNELS} channels")
+    for channel, properties in channels.items():
+        for key, number in _object(f"{path}.{channel}", properties).items():
+            _number(f"{path}.{channel}.{key}", number, low=-MAX_NUMBER, high=MAX_NUMBER)
+
+
+def _options(path: str, value: Any) -> None:
+    for key, option in _object(path, value).items():
+        check_name(path, key)
+        if option is not None and not isinstance(option, bool):
+            _number(f"{path}.{key}", option, low=-MAX_NUMBER, high=MAX_NUMBER)
+
+
+def _flat(path: str, value: Any) -> Iterator[Any]:
+    if isinstance(value, list | tuple):
+        if len(value) > MAX_STAGES:
+            raise MalformedError(f"{path}: more than {MAX_STAGES} stages")
+        for item in value:
+            yield from item if isinstance(item, list | tuple) else (item,)
+    else:
+        yield value
+
+
+def _one_of(path: str, name: Any, allowed: Collection[str]) -> None:
+    if not isinstance(name, str) or name not in allowed:
+        raise MalformedError(f"{path}: {_shown(name)} is not allowed")
+
+
+def _number(
+    path: str, value: Any, *, low: float, high: float, whole: bool = False, open_low: bool = False
+) -> None:
+    kinds = (int,) if whole else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds):
+        raise MalformedError(f"{path}: {_shown(value)} is not a {'whole ' if whole else ''}number")
+    # NaN fails every comparison.
+    if not (low < value if open_low else low <= value) or not value <= high:
+        raise MalformedError(f"{path}: {_shown(value)} is out of bounds")
+
+
+def _list(path: str, value: Any) -> list[Any]:
+    if not isinstance(value, list | tuple) or len(value) > MAX_CHANNELS:
+        raise MalformedError(f"{path}: not a list of reasonable length")
+    return list(value)
+
+
+def _object(path: str, value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise MalformedError(f"{path}: missing or not an object")
+    return value
+
+
+def _shown(value: Any) -> str:
+    return repr(value)[:80]

@@ -1,0 +1,95 @@
+"""What a site reaches alone: the same training on its own data, with no federation.
+
+It is the learner's code with one round of all epochs, so that the only difference to a federated
+site is the exchange of weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedfs.checkpoint import TensorFile, weights_sha256
+from fedfs.learner import Report, RoundTask
+from fedfs.nnunet.environment import NnUNetPaths
+from fedfs.nnunet.learner import LearnerSettings, NnUNetLearner
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalRequest:
+    """A plain training of one site.
+
+    Attributes:
+        raw, preprocessed, results: nnU-Net's folders.
+        dataset: ``DatasetXXX_NAME`` or its number.
+        plans: the plan to train with.
+        fingerprint: the fingerprint it was made from.
+        tensors: safetensors file of the initial weights.
+        state_dir: for what has to survive a kill.
+    """
+
+    raw: str
+    preprocessed: str
+    results: str
+    dataset: str
+    plans: Mapping[str, Any]
+    fingerprint: Mapping[str, Any]
+    tensors: str
+    configuration: str
+    trainer: str
+    fold: str
+    state_dir: str
+    epochs: int
+    iterations_per_epoch: int
+    val_iterations_per_epoch: int
+    device: str | None = None
+    num_processes: int = 1
+
+
+def train_local(request: LocalRequest, report: Report) -> Path:
+    """Train for all epochs and return the model folder under ``results``.
+
+    Raises:
+        SetupError, TrainingError: as the learner does.
+    """
+    learner = NnUNetLearner(
+        LearnerSettings(
+            paths=NnUNetPaths(Path(request.raw), Path(request.preprocessed), Path(request.results)),
+            dataset=request.dataset,
+            configuration=request.configuration,
+            trainer=request.trainer,
+            fold=request.fold,
+            state_dir=Path(request.state_dir),
+            device=request.device,
+            num_processes=request.num_processes,
+            full_validation=False,
+        )
+    )
+    try:
+        learner.prepare(request.plans, request.fingerprint, report)
+        with TensorFile(Path(request.tensors)) as initial:
+            task = RoundTask(
+                version=0,
+                weights_sha256=weights_sha256(initial),
+                first_epoch=0,
+                n_epochs=request.epochs,
+                total_epochs=request.epochs,
+                iterations_per_epoch=request.iterations_per_epoch,
+                val_iterations_per_epoch=request.val_iterations_per_epoch,
+            )
+            trained = learner.train(task, initial, report).tensors
+        final = RoundTask(
+            version=1,
+            weights_sha256=weights_sha256(trained),
+            first_epoch=request.epochs,
+            n_epochs=0,
+            total_epochs=request.epochs,
+            iterations_per_epoch=request.iterations_per_epoch,
+            val_iterations_per_epoch=request.val_iterations_per_epoch,
+        )
+        learner.finish(final, trained, report)
+        return learner.model_folder()
+    finally:
+        learner.close()

@@ -1,0 +1,167 @@
+"""nnU-Net's classes by name, and trainers made from them.
+
+Rules:
+ * Classes are looked for where nnU-Net looks, in nnunetv2's own package only: not in folders that
+   an environment variable names.
+ * A trainer is made as ``nnUNetv2_train`` makes it. What fedfs changes, it changes on the instance.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from fedfs.errors import SetupError
+from fedfs.nnunet import allowlist
+
+log = logging.getLogger(__name__)
+
+_DECIDE_RESULTS = ("nnunetv2", "torch", "batchgeneratorsv2", "dynamic-network-architectures")
+
+
+@dataclass(frozen=True)
+class TrainerSettings:
+    """What makes a trainer: names as ``nnUNetv2_train`` takes them.
+
+    Attributes:
+        fold: ``all`` or a number.
+        device: ``cpu``, ``cuda``, ``mps``; None for the best there is.
+    """
+
+    trainer: str
+    configuration: str
+    fold: str
+    device: str | None = None
+
+
+def versions() -> dict[str, str]:
+    """Return versions of the packages that decide results, without importing them."""
+    return {name: metadata.version(name) for name in _DECIDE_RESULTS}
+
+
+def trainer_class(name: str) -> type[Any]:
+    """Return nnU-Net's trainer class ``name``.
+
+    Raises:
+        SetupError: nnunetv2 has no such trainer.
+    """
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+    return _find("trainer", name, "training.nnUNetTrainer", nnUNetTrainer)
+
+
+def planner_class(name: str) -> type[Any]:
+    """Return nnU-Net's planner class ``name``.
+
+    Raises:
+        SetupError: nnunetv2 has no such planner.
+    """
+    from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import (
+        ExperimentPlanner,
+    )
+
+    return _find("planner", name, "experiment_planning", ExperimentPlanner)
+
+
+def make_trainer(
+    settings: TrainerSettings, plans: Mapping[str, Any], dataset_json: Mapping[str, Any]
+) -> Any:
+    """Return a trainer, not initialised yet, whose output goes to its log file and our log.
+
+    nnU-Net's variables must be set: the constructor creates the trainer's output folder.
+    """
+    trainer = trainer_class(settings.trainer)(
+        plans={**copy.deepcopy(dict(plans)), "continue_training": False},
+        configuration=settings.configuration,
+        fold=fold_of(settings.fold),
+        dataset_json=copy.deepcopy(dict(dataset_json)),
+        device=device(settings.device),
+    )
+    if trainer.device.type == "cuda":
+        _prepare_cuda()
+    return trainer
+
+
+def fold_of(text: str) -> int | str:
+    """Return a fold as nnU-Net wants it: ``all`` or an integer.
+
+    Raises:
+        SetupError: neither.
+    """
+    if text == "all":
+        return text
+    if not text.isdecimal() or len(text) > 3:  # noqa: PLR2004  nobody has a thousand folds
+        raise SetupError(f"fold {text!r} is neither a number nor all")
+    return int(text)
+
+
+def plain_module(trainer: Any) -> Any:
+    """Return the trainer's network without the wrappers of torch.compile and DDP."""
+    network = trainer.network
+    for wrapper in ("module", "_orig_mod"):
+        network = getattr(network, wrapper, network)
+    return network
+
+
+def initialize_without_data(trainer: Any) -> None:
+    """Run the trainer's own ``initialize`` where nothing has been preprocessed.
+
+    nnU-Net looks at the preprocessed folder for its file format; an empty file answers.
+    """
+    folder = Path(trainer.preprocessed_dataset_folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "none.b2nd").touch()
+    trainer.initialize()
+
+
+def _find(kind: str, name: str, package: str, base: type[Any]) -> type[Any]:
+    import nnunetv2
+    from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
+
+    allowlist.check_name(kind, name)
+    root = Path(nnunetv2.__path__[0])
+    found = recursive_find_python_class(
+        str(root.joinpath(*package.split("."))), name, f"nnunetv2.{package}", str(root)
+    )
+    own = isinstance(found, type) and issubclass(found, base)
+    if not own or not found.__module__.startswith("nnunetv2."):
+        raise SetupError(
+            f"nnunetv2 {metadata.version('nnunetv2')} has no {kind} {name}",
+            hint="all sites and the aggregator need the same version of nnunetv2",
+        )
+    return found  # type: ignore[no-any-return]
+
+
+def device(name: str | None) -> Any:
+    """Return the torch device of that name; None for the best there is.
+
+    Raises:
+        SetupError: there is no such device here.
+    """
+    import torch
+
+    if name is None:
+        if torch.cuda.is_available():
+            name = "cuda"
+        else:
+            name = "mps" if torch.backends.mps.is_available() else "cpu"
+        log.info("device: %s", name)
+    if name == "cuda" and not torch.cuda.is_available():
+        raise SetupError("no CUDA device is available", hint="choose --device cpu")
+    if name not in ("cpu", "cuda", "mps"):
+        raise SetupError(f"device {name!r} is none of cpu, cuda, mps")
+    return torch.device(name)
+
+
+def _prepare_cuda() -> None:
+    # As nnU-Net's own command does.
+    import torch
+
+    torch.set_num_threads(1)
+    torch.backends.cudnn.deterministic = False
+    torch.backends.cudnn.benchmark = True

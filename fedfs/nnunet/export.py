@@ -1,0 +1,122 @@
+"""A global version as an ordinary nnU-Net model folder.
+
+Rules:
+ * The checkpoint is written by the trainer's own ``save_checkpoint``, so that every tool of nnU-Net
+   takes it.
+ * The folder appears whole, by one rename. A model that is there already stays: the same version
+   counts as exported, a different one is an error.
+ * Runs in a process of its own, see :mod:`fedfs.nnunet.process`.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedfs.checkpoint import TensorFile, load_into, weights_sha256
+from fedfs.errors import UserError
+from fedfs.nnunet import allowlist, classes, files
+from fedfs.nnunet.dataset import ordered, read_json
+from fedfs.nnunet.environment import NnUNetPaths, applied
+from fedfs.nnunet.output import captured
+
+log = logging.getLogger(__name__)
+
+_RECORD = "fedfs.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportRequest:
+    """What is exported, and where to.
+
+    Attributes:
+        tensors: safetensors file of canonical tensors.
+        output: a results folder, as ``nnUNet_results``.
+        dataset_name: ``DatasetXXX_NAME`` to export under.
+        version: global version, for the record.
+        epochs: nnU-Net epochs that went into it.
+    """
+
+    plans: Mapping[str, Any]
+    dataset_json: Mapping[str, Any]
+    fingerprint: Mapping[str, Any]
+    trainer: str
+    configuration: str
+    fold: str
+    tensors: str
+    output: str
+    dataset_name: str
+    version: int
+    epochs: int
+
+
+def export_model(request: ExportRequest) -> Path:
+    """Write the model folder and return it.
+
+    Raises:
+        MalformedError: the plans are refused.
+        SetupError: nnunetv2 has no such trainer.
+        TensorError: the tensors are not those of the network.
+        UserError: a different model is there already.
+    """
+    plans = {**request.plans, "dataset_name": allowlist.check_dataset_name(request.dataset_name)}
+    allowlist.check_plans(plans, request.configuration)
+    allowlist.check_name("trainer", request.trainer)
+    name = f"{request.trainer}__{plans['plans_name']}__{request.configuration}"
+    target = Path(request.output) / request.dataset_name / name
+    with TensorFile(Path(request.tensors)) as tensors:
+        record = {
+            "version": request.version,
+            "fold": request.fold,
+            "weights_sha256": weights_sha256(tensors),
+        }
+        if target.exists():
+            return _same(target, record)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".fedfs-export-", dir=target.parent) as temporary:
+            made = _make(request, plans, tensors, Path(temporary))
+            files.write_json(made / _RECORD, record)
+            made.rename(target)
+    files.sync(target.parent)
+    return target
+
+
+def _make(
+    request: ExportRequest, plans: Mapping[str, Any], tensors: TensorFile, room: Path
+) -> Path:
+    dataset_json = ordered(request.dataset_json)
+    settings = classes.TrainerSettings(request.trainer, request.configuration, request.fold, "cpu")
+    paths = NnUNetPaths(raw=room, preprocessed=room / "preprocessed", results=room / "results")
+    with applied(paths.variables()), captured(log):
+        trainer = classes.make_trainer(settings, plans, dataset_json)
+        classes.initialize_without_data(trainer)
+        trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()  # nnU-Net's spelling
+        load_into(classes.plain_module(trainer), tensors)
+        trainer.num_epochs = request.epochs
+        trainer.current_epoch = request.epochs - 1  # saved as the number of completed epochs
+        folder = Path(trainer.output_folder)
+        shutil.rmtree(folder)  # holds a log of this moment only
+        folder.mkdir()
+        trainer.save_checkpoint(str(folder / "checkpoint_final.pth"))
+    files.sync(folder / "checkpoint_final.pth")
+    made = Path(trainer.output_folder_base)
+    files.write_json(made / "plans.json", plans)
+    files.write_json(made / "dataset.json", dataset_json)
+    files.write_json(made / "dataset_fingerprint.json", request.fingerprint)
+    return made
+
+
+def _same(target: Path, record: Mapping[str, Any]) -> Path:
+    found = target / _RECORD
+    if found.exists() and read_json(found) == record:
+        log.info("%s has been exported before", target)
+        return target
+    raise UserError(
+        f"{target} exists and holds another model",
+        hint="choose another output folder, or move that one away",
+    )

@@ -1,0 +1,137 @@
+"""A site's dataset fingerprint: nnU-Net's measurements, kept in mergeable form.
+
+Rules:
+ * A case is read with the reader nnU-Net would take and cropped with its function; foreground is
+   where the segmentation is positive, as in nnU-Net.
+ * Every foreground voxel counts, where nnU-Net draws a random sample: one pass, no seed.
+ * One unusable case stops the fingerprint. The error names the case and stays at the site.
+ * The geometries come in random order, so that their order says nothing about the cases.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from dataclasses import dataclass
+
+import numpy as np
+
+from fedfs.aggregate.fingerprints import CaseSketch, mix_cases, sketch_case
+from fedfs.errors import DatasetError
+from fedfs.learner import CaseGeometry, Progress, Report, SiteFingerprint
+from fedfs.nnunet.dataset import Case, RawDataset
+from fedfs.nnunet.output import captured
+from fedfs.nnunet.workers import map_cases
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What one case contributes."""
+
+    channels: tuple[CaseSketch, ...]
+    geometry: CaseGeometry
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What a worker needs to measure one case."""
+
+    case: Case
+    reader: str
+    labels: frozenset[int]
+
+    @property
+    def name(self) -> str:
+        return self.case.name
+
+
+def extract(
+    dataset: RawDataset,
+    *,
+    num_processes: int,
+    report: Report,
+    rng: random.Random | None = None,
+) -> SiteFingerprint:
+    """Read every training case once and return the site's fingerprint.
+
+    Args:
+        dataset: the raw dataset.
+        num_processes: 1 reads in this process.
+        report: called after every case.
+        rng: shuffles the geometries; the operating system's randomness by default.
+
+    Raises:
+        TrainingError: a case is broken (``broken-case``), or memory ran out.
+    """
+    reader = reader_name(dataset)
+    jobs = [_Job(case, reader, dataset.label_values) for case in dataset.cases]
+    measured: list[_Measured] = []
+    for result in map_cases(_measure, jobs, num_processes=num_processes):
+        measured.append(result)
+        report(Progress("fingerprint", len(measured), len(jobs), "case"))
+    geometry = [result.geometry for result in measured]
+    (rng or random.SystemRandom()).shuffle(geometry)
+    n_channels = len(dataset.dataset_json["channel_names"])
+    return SiteFingerprint(
+        n_cases=len(measured),
+        channels=tuple(
+            mix_cases([result.channels[c] for result in measured]) for c in range(n_channels)
+        ),
+        geometry=tuple(geometry),
+    )
+
+
+def reader_name(dataset: RawDataset) -> str:
+    """Return the name of the reader that nnU-Net determines for the dataset.
+
+    Raises:
+        DatasetError: no reader of nnU-Net reads the first image.
+    """
+    from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+
+    example = str(dataset.cases[0].images[0])
+    with captured(log):
+        try:
+            found = determine_reader_writer_from_dataset_json(
+                dict(dataset.dataset_json), example, verbose=False
+            )
+        except RuntimeError as error:
+            raise DatasetError(
+                f"{dataset.name}: no reader of nnU-Net reads {example}",
+                hint="see the file endings in nnU-Net's dataset_format.md",
+            ) from error
+    return str(found.__name__)
+
+
+def _measure(job: _Job) -> _Measured:
+    from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer_by_name
+    from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
+
+    reader = recursive_find_reader_writer_by_name(job.reader)()
+    images_CZYX, properties = reader.read_images([str(path) for path in job.case.images])  # noqa: N806  axes are in the name
+    segmentation_1ZYX, _ = reader.read_seg(str(job.case.label))  # noqa: N806  same
+    if images_CZYX.shape[1:] != segmentation_1ZYX.shape[1:]:
+        raise DatasetError(
+            f"the image has shape {images_CZYX.shape[1:]}, "
+            f"its segmentation {segmentation_1ZYX.shape[1:]}"
+        )
+    if not np.isfinite(images_CZYX).all() or not np.isfinite(segmentation_1ZYX).all():
+        raise DatasetError("the image or its segmentation holds NaN or infinite values")
+    found = {float(value) for value in np.unique(segmentation_1ZYX)}
+    if not found <= job.labels:
+        unknown = ", ".join(f"{value:g}" for value in sorted(found - job.labels)[:5])
+        raise DatasetError(f"the segmentation holds {unknown}, which dataset.json does not name")
+    cropped, segmentation, _ = crop_to_nonzero(images_CZYX, segmentation_1ZYX)
+    foreground = segmentation[0] > 0
+    return _Measured(
+        channels=tuple(sketch_case(channel[foreground]) for channel in cropped),
+        geometry=CaseGeometry(
+            spacing_mm=tuple(float(mm) for mm in properties["spacing"]),
+            shape_after_crop=tuple(int(n) for n in cropped.shape[1:]),
+            relative_size_after_cropping=float(
+                np.prod(cropped.shape[1:]) / np.prod(images_CZYX.shape[1:])
+            ),
+        ),
+    )

@@ -1,0 +1,104 @@
+"""The study's last weights become the site's nnU-Net model.
+
+Rules:
+ * The model folder is the one ``nnUNetv2_train`` would have filled, with the federated fingerprint.
+   ``checkpoint_best.pth`` in it, if any, is nnU-Net's best epoch of local training.
+ * Finishing twice with the same weights gives the result of the first time.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from fedfs.learner import ClassScore, EvaluationResult, Progress, Report
+from fedfs.nnunet import evaluation, files
+from fedfs.nnunet.rounds import Session
+
+log = logging.getLogger(__name__)
+
+_FINISHED = "finished.json"
+
+
+class FinalModel:
+    """Writes the model and remembers that it did.
+
+    Args:
+        state_dir: fedfs's own folder for this study and site.
+        fingerprint: the federated fingerprint, to lie beside the model.
+        full_validation: run nnU-Net's validation of whole cases; else score random patches.
+    """
+
+    def __init__(
+        self, *, state_dir: Path, fingerprint: Mapping[str, Any], full_validation: bool
+    ) -> None:
+        self._record = state_dir / _FINISHED
+        self._fingerprint = fingerprint
+        self._full_validation = full_validation
+
+    def already(self, weights_sha256: str) -> EvaluationResult | None:
+        """Return the result if these weights have been finished and the model is still there."""
+        try:
+            record = json.loads(self._record.read_text(encoding="utf-8"))
+            checkpoint = Path(record["checkpoint"])
+            if record["weights_sha256"] != weights_sha256:
+                return None
+            if files.sha256(checkpoint) != record["checkpoint_sha256"]:
+                return None
+            result = record["result"]
+            scores = {name: ClassScore(**score) for name, score in result["classes"].items()}
+            return EvaluationResult(**{**result, "classes": scores})
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            log.warning("%s is unusable (%s); finishing again", self._record, error)
+            return None
+
+    def make(self, session: Session, weights_sha256: str, report: Report) -> EvaluationResult:
+        """Write the model of the network's present weights and validate it."""
+        trainer = session.trainer
+        folder = Path(trainer.output_folder)
+        result = None if self._full_validation else evaluation.pseudo_dice(session, report)
+        trainer.on_train_end()
+        checkpoint = folder / "checkpoint_final.pth"
+        files.write_json(
+            Path(trainer.output_folder_base, "dataset_fingerprint.json"), self._fingerprint
+        )
+        if result is None:
+            result = _validate(session, folder / "validation", report)
+        files.sync(checkpoint)
+        files.write_json(
+            self._record,
+            {
+                "weights_sha256": weights_sha256,
+                "checkpoint": str(checkpoint),
+                "checkpoint_sha256": files.sha256(checkpoint),
+                "result": asdict(result),
+            },
+        )
+        return result
+
+
+def _validate(session: Session, folder: Path, report: Report) -> EvaluationResult:
+    shutil.rmtree(folder, ignore_errors=True)  # nnU-Net scores whatever lies there
+    total, done = session.n_validation_cases, 0
+
+    def on_line(line: str) -> None:
+        nonlocal done
+        if "predicting " in line:
+            done += 1
+            report(Progress("validate", min(done, total), total, "case"))
+
+    began = session.clock()
+    session.watch_lines(on_line)
+    session.trainer.perform_actual_validation()
+    return evaluation.read_summary(
+        folder / "summary.json",
+        session.trainer.dataset_json,
+        seconds=session.clock() - began,
+    )

@@ -1,0 +1,281 @@
+"""A site's learner: nnU-Net on the site's own data, round by round.
+
+Rules:
+ * Every method may be killed and called again; see :mod:`fedfs.nnunet.preprocess` for the data and
+   :mod:`fedfs.nnunet.checkpoints` for the training.
+ * What nnU-Net prints goes to the log. What it raises leaves as a
+   :class:`~fedfs.errors.TrainingError` that says of which kind the failure is.
+ * The result is an ordinary nnU-Net model folder under ``nnUNet_results``.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from fedfs.aggregate.fingerprints import to_nnunet
+from fedfs.checkpoint import weights_sha256
+from fedfs.errors import FedfsError, SetupError
+from fedfs.learner import (
+    EvaluationResult,
+    Report,
+    RoundTask,
+    SiteFingerprint,
+    Tensors,
+    TrainResult,
+)
+from fedfs.nnunet import allowlist, classes, evaluation, files, preprocess
+from fedfs.nnunet import fingerprint as fingerprints
+from fedfs.nnunet.checkpoints import CheckpointStore, RoundProgress
+from fedfs.nnunet.dataset import RawDataset
+from fedfs.nnunet.environment import NnUNetPaths, applied, limit_pools
+from fedfs.nnunet.finish import FinalModel
+from fedfs.nnunet.output import Captured, captured
+from fedfs.nnunet.rounds import Session, translate
+
+log = logging.getLogger(__name__)
+
+_FINGERPRINT = "dataset_fingerprint.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnerSettings:
+    """What a site's learner needs to know.
+
+    Attributes:
+        paths: nnU-Net's folders.
+        dataset: ``DatasetXXX_NAME`` or its number.
+        fold: ``all`` or a number.
+        device: ``cpu``, ``cuda``, ``mps``; None for the best there is.
+        state_dir: fedfs's own folder for this study and site.
+        num_processes: for fingerprint, preprocessing and nnU-Net's pools.
+        checkpoint_interval_s: shortest time between two checkpoints within a round.
+        full_validation: run nnU-Net's validation of whole cases at the end.
+    """
+
+    paths: NnUNetPaths
+    dataset: str
+    configuration: str
+    trainer: str
+    fold: str
+    state_dir: Path
+    device: str | None = None
+    num_processes: int = 8
+    checkpoint_interval_s: float = 60.0
+    full_validation: bool = True
+
+
+class NnUNetLearner:
+    """Implements :class:`fedfs.learner.Learner` with nnU-Net's own trainer."""
+
+    def __init__(
+        self, settings: LearnerSettings, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._plans: dict[str, Any] | None = None
+        self._federated_fingerprint: Mapping[str, Any] = {}
+        self._dataset: RawDataset | None = None
+        self._session: Session | None = None
+        self._trained: RoundProgress | None = None
+        limit_pools(settings.num_processes)
+
+    def dataset_facts(self) -> Mapping[str, Any]:
+        """See :class:`fedfs.learner.Learner`."""
+        return self._raw().facts()
+
+    def versions(self) -> Mapping[str, str]:
+        """See :class:`fedfs.learner.Learner`."""
+        return classes.versions()
+
+    def fingerprint(self, report: Report) -> SiteFingerprint:
+        """See :class:`fedfs.learner.Learner`.
+
+        The local fingerprint is also written where nnU-Net keeps it, unless there is one.
+        """
+        dataset = self._raw()
+        result = fingerprints.extract(
+            dataset, num_processes=self._settings.num_processes, report=report
+        )
+        target = self._settings.paths.preprocessed / dataset.name / _FINGERPRINT
+        if not target.exists() and all(channel.n_cases for channel in result.channels):
+            files.write_json(target, to_nnunet(result))
+        return result
+
+    def prepare(
+        self, plans: Mapping[str, Any], fingerprint: Mapping[str, Any], report: Report
+    ) -> None:
+        """See :class:`fedfs.learner.Learner`."""
+        settings, dataset = self._settings, self._raw()
+        allowlist.check_plans(plans, settings.configuration)
+        allowlist.check_name("trainer", settings.trainer)
+        preprocess.check_fold(classes.fold_of(settings.fold), dataset, settings.paths)
+        with self._nnunet():
+            adopted = preprocess.adopt(plans, dataset, fingerprints.reader_name(dataset))
+            preprocess.check_previous_stage(
+                adopted, settings.configuration, settings.trainer, dataset, settings.paths
+            )
+            preprocess.check_model(
+                adopted, settings.configuration, settings.trainer, dataset, settings.paths
+            )
+            preprocess.write_plans(adopted, dataset, settings.paths)
+            preprocess.preprocess(
+                adopted,
+                settings.configuration,
+                dataset,
+                settings.paths,
+                num_processes=settings.num_processes,
+                report=report,
+            )
+        local = settings.paths.preprocessed / dataset.name / _FINGERPRINT
+        if not local.exists():  # nnU-Net's trainer copies it
+            files.write_json(local, fingerprint)
+        self._plans, self._federated_fingerprint = adopted, fingerprint
+
+    def evaluate(self, task: RoundTask, tensors: Tensors, report: Report) -> EvaluationResult:
+        """See :class:`fedfs.learner.Learner`."""
+        with self._nnunet() as output:
+            session = self._open(task)
+            session.load(tensors)
+            return evaluation.pseudo_dice(session, output.outside(report))
+
+    def train(self, task: RoundTask, tensors: Tensors, report: Report) -> TrainResult:
+        """See :class:`fedfs.learner.Learner`."""
+        with self._nnunet() as output:
+            session, progress = self._continue(task, tensors)
+            saved = self._clock()
+            seconds = {"training": 0.0, "validation": 0.0, "checkpoint": 0.0, **progress.seconds}
+            while progress.epochs_done < task.n_epochs:
+                spent = session.train_epoch(output.outside(report), task=task)
+                for phase, value in spent.items():
+                    seconds[phase] += value
+                progress = replace(
+                    progress,
+                    epochs_done=progress.epochs_done + 1,
+                    n_iterations=progress.n_iterations + task.iterations_per_epoch,
+                    metrics=session.metrics(),
+                    seconds=dict(seconds),
+                )
+                finished = progress.epochs_done == task.n_epochs
+                if finished or self._clock() - saved >= self._settings.checkpoint_interval_s:
+                    session.tensors()  # never keep what is not finite
+                    began = self._clock()
+                    progress = self._store().save(progress, session.save)
+                    saved = self._clock()
+                    seconds["checkpoint"] += saved - began
+            self._trained = progress
+            return TrainResult(
+                tensors=session.tensors(),
+                n_training_cases=session.n_training_cases,
+                n_epochs=progress.epochs_done,
+                n_iterations=progress.n_iterations,
+                metrics=progress.metrics,
+                seconds=seconds,
+            )
+
+    def finish(self, task: RoundTask, tensors: Tensors, report: Report) -> EvaluationResult:
+        """See :class:`fedfs.learner.Learner`."""
+        settings = self._settings
+        model = FinalModel(
+            state_dir=settings.state_dir,
+            fingerprint=self._federated_fingerprint,
+            full_validation=settings.full_validation,
+        )
+        with self._nnunet() as output:
+            weights = task.weights_sha256 or weights_sha256(tensors)
+            finished = model.already(weights)
+            if finished is not None:
+                return finished
+            session = self._open(task)
+            session.load(tensors)
+            session.start_at(task.total_epochs)
+            try:
+                return model.make(session, weights, output.outside(report))
+            finally:
+                self.close()  # nnU-Net has shut down the data loaders
+
+    def model_folder(self) -> Path:
+        """Return nnU-Net's folder of this model."""
+        settings, plans = self._settings, self._adopted()
+        name = f"{settings.trainer}__{plans['plans_name']}__{settings.configuration}"
+        return settings.paths.results / self._raw().name / name
+
+    def close(self) -> None:
+        """See :class:`fedfs.learner.Learner`."""
+        session, self._session, self._trained = self._session, None, None
+        if session is not None:
+            session.close()
+
+    @contextmanager
+    def _nnunet(self) -> Iterator[Captured]:
+        """Around every use of nnU-Net: its variables, its output, its errors."""
+        with applied(self._settings.paths.variables()), captured(log) as output:
+            try:
+                yield output
+            except FedfsError:
+                self.close()
+                raise
+            except Exception as error:
+                self.close()
+                raise translate(error) from error
+
+    def _raw(self) -> RawDataset:
+        if self._dataset is None:
+            self._dataset = RawDataset.open(self._settings.paths, self._settings.dataset)
+        return self._dataset
+
+    def _adopted(self) -> dict[str, Any]:
+        if self._plans is None:
+            raise SetupError("the plan has not been adopted yet", hint="call prepare() first")
+        return self._plans
+
+    def _open(self, task: RoundTask) -> Session:
+        plans = self._adopted()
+        if self._session is not None and not self._session.serves(task):
+            self.close()
+        if self._session is None:
+            settings = self._settings
+            self._session = Session(
+                classes.TrainerSettings(
+                    settings.trainer, settings.configuration, settings.fold, settings.device
+                ),
+                plans,
+                self._raw().dataset_json,
+                task=task,
+                clock=self._clock,
+            )
+        return self._session
+
+    def _store(self) -> CheckpointStore:
+        settings = self._settings
+        identity = files.json_sha256(
+            [self._adopted(), settings.trainer, settings.configuration, settings.fold]
+        )
+        return CheckpointStore(settings.state_dir, identity)
+
+    def _continue(self, task: RoundTask, tensors: Tensors) -> tuple[Session, RoundProgress]:
+        """Bring a trainer to where the round stands; return both."""
+        session, store = self._open(task), self._store()
+        progress = store.fresh(task)
+        kept = store.load()
+        if kept is not None and not (kept[0] == self._trained and kept[0].version != task.version):
+            # Not what this trainer has just done: another process did it, or half a round.
+            try:
+                session.restore(kept[1])
+            except (RuntimeError, KeyError, ValueError, pickle.UnpicklingError) as error:
+                log.warning("%s cannot be loaded (%s); not used", kept[1], error)
+                self.close()
+                session, kept = self._open(task), None
+        if kept is not None and kept[0].belongs_to(task):
+            progress = kept[0]
+            log.info("continuing version %d after epoch %d", task.version, progress.epochs_done)
+        else:
+            session.load(tensors)
+        session.start_at(task.first_epoch + progress.epochs_done)
+        return session, progress

@@ -1,0 +1,217 @@
+"""Planning for all sites at once, at the aggregator, from the federated fingerprint.
+
+Rules:
+ * nnU-Net's own planner makes the plan. It is given a raw dataset without images, the federated
+   fingerprint and ``numTraining`` summed over the sites, because the batch size depends on it.
+ * There is no image here to try readers on: the reader is the first that nnU-Net lists for the file
+   ending. Sites put their own into the plan, and nothing else but their dataset's name.
+ * Preprocessed data are kept apart from those of plans that a site made for itself: every
+   configuration's ``data_identifier`` carries the name of these plans.
+ * Initial weights come from the trainer's own ``initialize`` under a seed; version 0 is the same
+   for the same plan and seed.
+
+Both functions import nnunetv2 and run in a process of their own, see
+:mod:`fedfs.nnunet.process`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedfs.checkpoint import TensorFile, extract, write_safetensors
+from fedfs.errors import StudyError, UserError
+from fedfs.learner import Array
+from fedfs.nnunet import allowlist, classes
+from fedfs.nnunet.dataset import ordered
+from fedfs.nnunet.environment import AUGMENTATION_WORKERS, NnUNetPaths, applied
+from fedfs.nnunet.output import captured
+
+log = logging.getLogger(__name__)
+
+_SEGMENTATION_LAYERS = ".seg_layers."
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanRequest:
+    """What a plan is made from.
+
+    Attributes:
+        dataset_name: the study's ``DatasetXXX_NAME``.
+        dataset_json: ``channel_names``, ``labels``, ``file_ending``, ``regions_class_order`` and
+            ``label_order`` where there are regions.
+        fingerprint: federated fingerprint in nnU-Net's format.
+        n_cases: cases of all sites together.
+        configuration: must be among the configurations that nnU-Net plans.
+        planner_options: attributes set on the planner, see :data:`allowlist.PLANNER_OPTIONS`.
+    """
+
+    dataset_name: str
+    dataset_json: Mapping[str, Any]
+    fingerprint: Mapping[str, Any]
+    n_cases: int
+    configuration: str
+    planner: str = "ExperimentPlanner"
+    plans_name: str = "nnUNetPlans"
+    gpu_memory_target_gb: float | None = None
+    target_spacing: tuple[float, ...] | None = None
+    planner_options: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanResult:
+    """Plans and the ``dataset.json`` they were made for, as JSON values, and package versions."""
+
+    plans: Mapping[str, Any]
+    dataset_json: Mapping[str, Any]
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsRequest:
+    """What version 0 is made from.
+
+    Attributes:
+        plans: nnU-Net plans.
+        dataset_json: as in the plan's result.
+        seed: of torch's random numbers while the network is made.
+        pretrained: safetensors of canonical tensors to start from, segmentation layers apart.
+        output: safetensors file to write.
+    """
+
+    plans: Mapping[str, Any]
+    dataset_json: Mapping[str, Any]
+    configuration: str
+    trainer: str
+    seed: int
+    output: str
+    pretrained: str | None = None
+
+
+def plan(request: PlanRequest) -> PlanResult:
+    """Plan with nnU-Net's planner.
+
+    Raises:
+        MalformedError: a name or planner option is refused.
+        SetupError: nnunetv2 has no such planner.
+        StudyError: nnU-Net plans no such configuration for these data.
+    """
+    allowlist.check_dataset_name(request.dataset_name)
+    allowlist.check_file_name("plans_name", request.plans_name)
+    allowlist.check_planner_options(request.planner_options)
+    dataset_json = {**ordered(request.dataset_json), "numTraining": request.n_cases}
+    with _empty_room() as paths, captured(log):
+        _write(paths.raw / request.dataset_name / "dataset.json", {**dataset_json, "dataset": {}})
+        _write(
+            paths.preprocessed / request.dataset_name / "dataset_fingerprint.json",
+            request.fingerprint,
+        )
+        planner = _make_planner(request, dataset_json)
+        planner.plan_experiment()
+        # Read what nnU-Net wrote: by then everything in it is JSON.
+        made = paths.preprocessed / request.dataset_name / f"{request.plans_name}.json"
+        plans: dict[str, Any] = json.loads(made.read_text(encoding="utf-8"))
+    configurations = plans["configurations"]
+    if request.configuration not in configurations:
+        raise StudyError(
+            f"nnU-Net plans no configuration {request.configuration} for these data",
+            hint=f"it plans {', '.join(sorted(configurations))}",
+        )
+    for name, configuration in configurations.items():
+        if "data_identifier" in configuration:
+            configuration["data_identifier"] = f"{request.plans_name}_{name}"
+    allowlist.check_plans(plans, request.configuration)
+    return PlanResult(plans=plans, dataset_json=dataset_json, versions=classes.versions())
+
+
+def initial_weights(request: WeightsRequest) -> None:
+    """Build the network as the trainer does and write its canonical tensors.
+
+    Raises:
+        MalformedError: the plans are refused.
+        SetupError: nnunetv2 has no such trainer.
+        UserError: the pretrained weights do not fit the network.
+    """
+    import torch
+
+    allowlist.check_plans(request.plans, request.configuration)
+    settings = classes.TrainerSettings(request.trainer, request.configuration, "all", "cpu")
+    with _empty_room(), captured(log):
+        trainer = classes.make_trainer(settings, request.plans, ordered(request.dataset_json))
+        torch.manual_seed(request.seed)
+        classes.initialize_without_data(trainer)
+    tensors = extract(classes.plain_module(trainer))
+    if request.pretrained is not None:
+        tensors = _overlaid(tensors, Path(request.pretrained))
+    write_safetensors(Path(request.output), tensors)
+
+
+def _make_planner(request: PlanRequest, dataset_json: Mapping[str, Any]) -> Any:
+    from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+
+    options: dict[str, Any] = {"plans_name": request.plans_name}
+    if request.gpu_memory_target_gb is not None:
+        options["gpu_memory_target_in_gb"] = request.gpu_memory_target_gb
+    if request.target_spacing is not None:
+        options["overwrite_target_spacing"] = [float(mm) for mm in request.target_spacing]
+    planner = classes.planner_class(request.planner)(request.dataset_name, **options)
+    for name, value in request.planner_options.items():
+        before = getattr(planner, name)
+        # JSON knows one kind of number; nnU-Net counts in integers.
+        setattr(planner, name, int(value) if isinstance(before, int) else float(value))
+    try:
+        reader = determine_reader_writer_from_dataset_json(dict(dataset_json), verbose=False)
+    except RuntimeError as error:
+        raise StudyError(
+            f"nnU-Net has no reader for the file ending {dataset_json['file_ending']}"
+        ) from error
+    planner.determine_reader_writer = lambda: reader
+    return planner
+
+
+def _overlaid(tensors: dict[str, Array], pretrained: Path) -> dict[str, Array]:
+    """Return the pretrained tensors, with the network's own segmentation layers (nnU-Net)."""
+    out = dict(tensors)
+    with TensorFile(pretrained) as given:
+        for name, own in tensors.items():
+            if _SEGMENTATION_LAYERS in f".{name}":
+                continue
+            if name not in given:
+                raise UserError(f"the pretrained weights have no tensor {name}")
+            if given.shape(name) != own.shape:
+                raise UserError(
+                    f"the pretrained tensor {name} has shape {list(given.shape(name))}, "
+                    f"the network's has {list(own.shape)}",
+                    hint="plan with the architecture of the pretrained network",
+                )
+            out[name] = np.asarray(given[name], dtype=np.float32)
+    return out
+
+
+@contextmanager
+def _empty_room() -> Iterator[NnUNetPaths]:
+    """Set nnU-Net's variables to temporary folders."""
+    with tempfile.TemporaryDirectory(prefix="fedfs-plan-") as folder:
+        paths = NnUNetPaths(*(Path(folder, name) for name in ("raw", "preprocessed", "results")))
+        variables = paths.variables()
+        # With 0 workers, which suits small machines for training, planning fails.
+        if os.environ.get(AUGMENTATION_WORKERS, "") == "0":
+            variables[AUGMENTATION_WORKERS] = "1"
+        for path in (paths.raw, paths.preprocessed, paths.results):
+            path.mkdir()
+        with applied(variables):
+            yield paths
+
+
+def _write(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value), encoding="utf-8")

@@ -1,0 +1,93 @@
+"""Prediction and scores of a model folder on images that it was not trained on."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from fedfs.learner import EvaluationResult
+from fedfs.nnunet import classes, evaluation
+from fedfs.nnunet.dataset import read_json
+from fedfs.nnunet.environment import limit_pools
+from fedfs.nnunet.output import captured
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreRequest:
+    """What is predicted and scored.
+
+    Attributes:
+        model: model folder, ``.../nnUNetTrainer__nnUNetPlans__2d``.
+        images: folder of images named as in ``imagesTs``.
+        labels: folder of their segmentations.
+        output: folder for predictions and ``summary.json``.
+        use_mirroring: nnU-Net's test-time augmentation.
+    """
+
+    model: str
+    fold: str
+    images: str
+    labels: str
+    output: str
+    device: str | None = None
+    use_mirroring: bool = True
+    num_processes: int = 1
+
+
+def predict_and_score(request: ScoreRequest) -> EvaluationResult:
+    """Predict with nnU-Net's predictor and score with its metrics: mean Dice over the cases.
+
+    Raises:
+        DatasetError: the model folder is incomplete.
+    """
+    limit_pools(request.num_processes)
+    dataset_json = read_json(Path(request.model, "dataset.json"))
+    began = time.monotonic()
+    with captured(log):
+        summary = _predict(request, dataset_json)
+    return evaluation.read_summary(summary, dataset_json, seconds=time.monotonic() - began)
+
+
+def as_json(result: EvaluationResult) -> dict[str, Any]:
+    """Return a result as JSON values, its mean Dice included."""
+    return {**asdict(result), "mean_dice": result.mean_dice}
+
+
+def _predict(request: ScoreRequest, dataset_json: dict[str, Any]) -> Path:
+    from nnunetv2.evaluation.evaluate_predictions import compute_metrics_on_folder
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+    predictor = nnUNetPredictor(
+        use_mirroring=request.use_mirroring,
+        device=classes.device(request.device),
+        allow_tqdm=False,
+    )
+    predictor.initialize_from_trained_model_folder(
+        request.model, use_folds=(classes.fold_of(request.fold),)
+    )
+    output = Path(request.output)
+    output.mkdir(parents=True, exist_ok=True)
+    predictor.predict_from_files(
+        request.images,
+        str(output),
+        num_processes_preprocessing=request.num_processes,
+        num_processes_segmentation_export=request.num_processes,
+    )
+    manager = predictor.label_manager
+    summary = output / "summary.json"
+    compute_metrics_on_folder(
+        request.labels,
+        str(output),
+        str(summary),
+        predictor.plans_manager.image_reader_writer_class(),
+        dataset_json["file_ending"],
+        manager.foreground_regions if manager.has_regions else manager.foreground_labels,
+        manager.ignore_label,
+        num_processes=request.num_processes,
+    )
+    return summary

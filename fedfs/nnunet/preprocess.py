@@ -1,0 +1,254 @@
+"""Adopts the federated plan at a site: writes it where nnU-Net looks, preprocesses the cases.
+
+Rules:
+ * Plan, ``dataset.json`` and preprocessed cases lie where ``nnUNetv2_train`` finds them.
+ * What is there already and is not ours is not overwritten: a different plan of the same name, a
+   ``dataset.json`` of other labels.
+ * A case is preprocessed in a hidden sub-folder and moved when it is whole, its ``.pkl`` last. A
+   kill leaves whole cases, and the next start does the missing ones.
+ * A folder is trusted only with a marker that names everything the result depends on. The marker
+   lies in the folder, so that it goes when nnU-Net preprocesses anew.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedfs.errors import DatasetError, SetupError
+from fedfs.learner import Progress, Report
+from fedfs.nnunet import allowlist, files
+from fedfs.nnunet.dataset import Case, RawDataset, difference, read_json
+from fedfs.nnunet.environment import NnUNetPaths
+from fedfs.nnunet.workers import map_cases
+
+log = logging.getLogger(__name__)
+
+_HIDDEN = ".fedfs"
+_DECIDES = (
+    "preprocessor_name",
+    "spacing",
+    "normalization_schemes",
+    "use_mask_for_norm",
+    "resampling_fn_data",
+    "resampling_fn_data_kwargs",
+    "resampling_fn_seg",
+    "resampling_fn_seg_kwargs",
+    "patch_size",
+)
+_ENDINGS = (".b2nd", "_seg.b2nd", ".pkl")
+MIN_CASES_FOR_FOLDS = 5
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What a worker needs to preprocess one case."""
+
+    case: Case
+    folder: str
+    plans: Mapping[str, Any]
+    configuration: str
+    dataset_json: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.case.name
+
+
+def adopt(plans: Mapping[str, Any], dataset: RawDataset, reader: str) -> dict[str, Any]:
+    """Return the federated plan with this site's dataset name and reader, else unchanged."""
+    return {**plans, "dataset_name": dataset.name, "image_reader_writer": reader}
+
+
+def write_plans(plans: Mapping[str, Any], dataset: RawDataset, paths: NnUNetPaths) -> None:
+    """Write plan and ``dataset.json`` to ``nnUNet_preprocessed``.
+
+    Raises:
+        SetupError: another plan of this name is there.
+        DatasetError: a ``dataset.json`` with other labels or channels is there.
+    """
+    folder = paths.preprocessed / dataset.name
+    target = folder / f"{plans['plans_name']}.json"
+    if not target.exists():
+        files.write_json(target, plans)
+    elif read_json(target) != json.loads(json.dumps(plans)):
+        raise SetupError(
+            f"{target} is a different plan of the same name",
+            hint="it may belong to an earlier study: move it away, with the folders of its data",
+        )
+    own = folder / "dataset.json"
+    if not own.exists():
+        files.copy(dataset.folder / "dataset.json", own)
+    elif differences := difference(dataset.dataset_json, read_json(own)):
+        raise DatasetError(
+            f"{own} disagrees with that of the raw dataset: {'; '.join(differences)}",
+            hint="it is left from an earlier state of the dataset: remove it",
+        )
+
+
+def preprocess(
+    plans: Mapping[str, Any],
+    configuration: str,
+    dataset: RawDataset,
+    paths: NnUNetPaths,
+    *,
+    num_processes: int,
+    report: Report,
+) -> Path:
+    """Preprocess every case that is not preprocessed yet; return the folder.
+
+    Raises:
+        TrainingError: a case cannot be processed, or memory ran out.
+    """
+    settings = allowlist.resolved(plans["configurations"], configuration)
+    folder = paths.preprocessed / dataset.name / str(settings["data_identifier"])
+    marker = _marker(plans, settings, dataset)
+    _trust_or_clear(folder, marker, dataset)
+    missing = [c for c in dataset.cases if not (folder / f"{c.name}.pkl").exists()]
+    done, total = len(dataset.cases) - len(missing), len(dataset.cases)
+    report(Progress("preprocess", done, total, "case"))
+    partial = folder / _HIDDEN / "partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    jobs = [
+        _Job(case, str(partial), plans, configuration, dataset.dataset_json) for case in missing
+    ]
+    for case in map_cases(_preprocess, jobs, num_processes=num_processes):
+        _publish(partial, folder, case)
+        done += 1
+        report(Progress("preprocess", done, total, "case"))
+    partial.rmdir()
+    _copy_references(dataset, paths)
+    return folder
+
+
+def check_fold(fold: int | str, dataset: RawDataset, paths: NnUNetPaths) -> None:
+    """Check that nnU-Net can split the cases.
+
+    Raises:
+        SetupError: too few cases for the five folds, and no ``splits_final.json``.
+    """
+    splits = paths.preprocessed / dataset.name / "splits_final.json"
+    raw_splits = dataset.folder / "splits_final.json"
+    if raw_splits.exists() and not splits.exists():
+        files.copy(raw_splits, splits)  # as nnU-Net's planner does
+    if fold == "all" or splits.exists() or len(dataset.cases) >= MIN_CASES_FOR_FOLDS:
+        return
+    raise SetupError(
+        f"{dataset.name} has {len(dataset.cases)} cases, nnU-Net needs {MIN_CASES_FOR_FOLDS} "
+        f"to split them for fold {fold}",
+        hint=f"provide {splits}, or run the study with fold all",
+    )
+
+
+def check_model(
+    plans: Mapping[str, Any],
+    configuration: str,
+    trainer: str,
+    dataset: RawDataset,
+    paths: NnUNetPaths,
+) -> None:
+    """Check that training will not overwrite a model made with another plan.
+
+    Raises:
+        SetupError: it would.
+    """
+    model = f"{trainer}__{plans['plans_name']}__{configuration}"
+    path = paths.results / dataset.name / model / "plans.json"
+    if path.exists() and read_json(path) != json.loads(json.dumps(plans)):
+        raise SetupError(
+            f"{path.parent} holds a model of another plan of the same name",
+            hint="move it away",
+        )
+
+
+def check_previous_stage(
+    plans: Mapping[str, Any],
+    configuration: str,
+    trainer: str,
+    dataset: RawDataset,
+    paths: NnUNetPaths,
+) -> None:
+    """Check that a cascade's second stage finds the segmentations of its first.
+
+    Raises:
+        SetupError: they are missing.
+    """
+    settings = allowlist.resolved(plans["configurations"], configuration)
+    previous = settings.get("previous_stage")
+    if previous is None:
+        return
+    model = f"{trainer}__{plans['plans_name']}__{previous}"
+    folder = paths.results / dataset.name / model / "predicted_next_stage" / configuration
+    if any(not (folder / f"{case.name}.b2nd").exists() for case in dataset.cases):
+        raise SetupError(
+            f"{configuration} continues {previous}, whose segmentations are not all in {folder}",
+            hint=f"finish a study of {previous} with the same plans and trainer first",
+        )
+
+
+def _marker(
+    plans: Mapping[str, Any], settings: Mapping[str, Any], dataset: RawDataset
+) -> dict[str, Any]:
+    decides = {key: settings.get(key) for key in _DECIDES}
+    for key in ("transpose_forward", "foreground_intensity_properties_per_channel",
+                "image_reader_writer", "label_manager"):  # fmt: skip
+        decides[key] = plans[key]
+    for key in ("labels", "regions_class_order"):
+        decides[key] = dataset.dataset_json.get(key)
+    return {"sha256": files.json_sha256(decides)}
+
+
+def _trust_or_clear(folder: Path, marker: Mapping[str, Any], dataset: RawDataset) -> None:
+    path = folder / _HIDDEN / "made_with.json"
+    if not (path.exists() and read_json(path) == marker):
+        if folder.exists():
+            log.info("%s was made with other settings: preprocessing again", folder)
+            shutil.rmtree(folder)
+        files.write_json(path, marker)
+        return
+    keep = {case.name + ending for case in dataset.cases for ending in _ENDINGS}
+    for entry in folder.iterdir():
+        if entry.is_file() and entry.name not in keep:
+            entry.unlink()  # a case that left the dataset would still be trained on
+
+
+def _preprocess(job: _Job) -> str:
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    manager = PlansManager(dict(job.plans))
+    configuration = manager.get_configuration(job.configuration)
+    preprocessor = configuration.preprocessor_class(verbose=False)
+    preprocessor.run_case_save(
+        str(Path(job.folder, job.case.name)),
+        [str(path) for path in job.case.images],
+        str(job.case.label),
+        manager,
+        configuration,
+        dict(job.dataset_json),
+    )
+    return job.case.name
+
+
+def _publish(partial: Path, folder: Path, case: str) -> None:
+    names = [case + ending for ending in _ENDINGS]
+    for name in names:
+        files.sync(partial / name)
+    for name in names:
+        os.replace(partial / name, folder / name)  # noqa: PTH105  says that it overwrites
+    files.sync(folder)
+
+
+def _copy_references(dataset: RawDataset, paths: NnUNetPaths) -> None:
+    """Copy the segmentations nnU-Net validates against, where they are newer."""
+    folder = paths.preprocessed / dataset.name / "gt_segmentations"
+    for case in dataset.cases:
+        target = folder / (case.name + str(dataset.dataset_json["file_ending"]))
+        if not target.exists() or target.stat().st_mtime < case.label.stat().st_mtime:
+            files.copy(case.label, target)

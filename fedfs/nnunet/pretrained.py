@@ -1,0 +1,60 @@
+"""Weights of an nnU-Net checkpoint, read without running code.
+
+A ``.pth`` file is a pickle. torch can refuse everything in it but tensors and a list of harmless
+types; nnU-Net's checkpoints need numpy's numbers beside those.
+"""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedfs.checkpoint import canonical_names, write_safetensors
+from fedfs.errors import UserError
+from fedfs.learner import Array
+
+
+def convert_checkpoint(checkpoint: Path, output: Path) -> None:
+    """Write the weights of an nnU-Net checkpoint as a safetensors file of canonical tensors.
+
+    Raises:
+        UserError: see :func:`read_checkpoint`.
+    """
+    write_safetensors(output, read_checkpoint(checkpoint))
+
+
+def read_checkpoint(path: Path) -> dict[str, Array]:
+    """Return the canonical tensors of a checkpoint that ``nnUNetv2_train`` wrote.
+
+    Raises:
+        UserError: the file is missing, damaged, not nnU-Net's, or holds more than data.
+    """
+    import torch
+
+    try:
+        with torch.serialization.safe_globals(_harmless()):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise UserError(
+            f"{path} is not a checkpoint of nnU-Net, or is damaged",
+            hint="give checkpoint_final.pth of a trained model",
+        ) from error
+    weights = content.get("network_weights") if isinstance(content, dict) else None
+    if not isinstance(weights, dict):
+        raise UserError(f"{path} holds no network_weights", hint="give a checkpoint of nnU-Net")
+    return {
+        name: weights[names[0]].to(torch.float32).contiguous().numpy()
+        for name, names in canonical_names(weights).items()
+        if weights[names[0]].is_floating_point()
+    }
+
+
+def _harmless() -> list[Any]:
+    scalar = np.float64(0).__reduce__()[0]
+    dtypes = [type(np.dtype(t)) for t in (np.float16, np.float32, np.float64, np.int64, np.bool_)]
+    return [scalar, np.dtype, *dtypes]

@@ -1,0 +1,241 @@
+"""One nnU-Net trainer that lives through the rounds of a study.
+
+Rules:
+ * The epoch body is nnU-Net's ``run_training``: the same hooks in the same order. The trainer's
+   ``num_epochs`` is that of the whole study, so the learning-rate schedule spans all rounds.
+ * A round replaces the weights and nothing else: optimizer (momentum), gradient scaler, data
+   loaders and nnU-Net's log go on.
+ * nnU-Net's log holds exactly one value per epoch. Epochs that are repeated are cut off; epochs in
+   which the site was away repeat the last value.
+ * A loss that is not finite ends the round before anything is published.
+ * A trainer in which anything failed is not used again.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedfs.checkpoint import extract, load_into
+from fedfs.errors import TrainingError
+from fedfs.learner import Array, Progress, Report, RoundTask, Tensors
+from fedfs.nnunet import classes
+
+log = logging.getLogger(__name__)
+
+_REPORT_EVERY_S = 1.0
+_LOST_WORKER = "background worker"
+
+
+class Session:
+    """A trainer with its data loaders.
+
+    Args:
+        settings: trainer, configuration, fold, device.
+        plans: the adopted plan.
+        dataset_json: the site's.
+        task: the first round; total epochs and iterations hold for all.
+        clock: seconds, for progress only.
+    """
+
+    def __init__(
+        self,
+        settings: classes.TrainerSettings,
+        plans: Mapping[str, Any],
+        dataset_json: Mapping[str, Any],
+        *,
+        task: RoundTask,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.clock = clock
+        self._budget = _budget(task)
+        self._on_line: Callable[[str], None] = lambda _: None
+        self.trainer = classes.make_trainer(settings, plans, dataset_json)
+        self.trainer.num_epochs = task.total_epochs
+        self.trainer.num_iterations_per_epoch = task.iterations_per_epoch
+        self.trainer.num_val_iterations_per_epoch = task.val_iterations_per_epoch
+        self._quieten()
+        self.trainer.initialize()
+        self.trainer.on_train_start()
+        self.n_training_cases, self.n_validation_cases = self._count_cases()
+
+    def serves(self, task: RoundTask) -> bool:
+        """Return whether the trainer was made for this schedule."""
+        return self._budget == _budget(task)
+
+    def load(self, tensors: Tensors) -> None:
+        """Replace the network's weights.
+
+        Raises:
+            TensorError: names or shapes are not the network's.
+        """
+        load_into(classes.plain_module(self.trainer), tensors)
+
+    def tensors(self) -> dict[str, Array]:
+        """Return the network's canonical tensors.
+
+        Raises:
+            TrainingError: a value is not finite.
+        """
+        tensors = extract(classes.plain_module(self.trainer))
+        for name, value in tensors.items():
+            if not np.isfinite(value).all():
+                raise _not_finite(f"the tensor {name} holds values that are not finite")
+        return tensors
+
+    def save(self, path: Path) -> None:
+        """Write nnU-Net's checkpoint of the epochs completed so far."""
+        # save_checkpoint counts the epoch under way as completed; on_train_end does the same.
+        self.trainer.current_epoch -= 1
+        try:
+            self.trainer.save_checkpoint(str(path))
+        finally:
+            self.trainer.current_epoch += 1
+
+    def restore(self, path: Path) -> None:
+        """Load a checkpoint: weights, optimizer, gradient scaler, epoch and log."""
+        self.trainer.load_checkpoint(str(path))
+
+    def start_at(self, epoch: int) -> None:
+        """Set the study's epoch, and bring nnU-Net's log in line with it."""
+        self.trainer.current_epoch = epoch
+        values = self.trainer.logger.get_checkpoint()
+        now = time.time()
+        for key, series in values.items():
+            del series[epoch:]
+            while len(series) < epoch:
+                series.append(series[-1] if series else _before_the_first(key, self, now))
+
+    def train_epoch(self, report: Report, *, task: RoundTask) -> dict[str, float]:
+        """Run one epoch as nnU-Net's ``run_training`` does; return its seconds per phase.
+
+        Raises:
+            TrainingError: the loss is not finite.
+        """
+        import torch
+
+        trainer, epoch, began = self.trainer, int(self.trainer.current_epoch), self.clock()
+        total = trainer.num_iterations_per_epoch
+        trainer.on_epoch_start()
+        trainer.on_train_epoch_start()
+        outputs, reported = [], -math.inf
+        for iteration in range(total):
+            outputs.append(trainer.train_step(next(trainer.dataloader_train)))
+            loss = float(outputs[-1]["loss"])
+            if not math.isfinite(loss):
+                raise _not_finite(f"the loss became {loss} in epoch {epoch}")
+            if self.clock() - reported >= _REPORT_EVERY_S or iteration + 1 == total:
+                reported = self.clock()
+                done = (epoch - task.first_epoch) * total + iteration + 1
+                report(
+                    Progress(
+                        "train", done, task.n_epochs * total, "iteration", epoch, {"loss": loss}
+                    )
+                )
+        trainer.on_train_epoch_end(outputs)
+        trained = self.clock()
+        with torch.no_grad():
+            trainer.on_validation_epoch_start()
+            results = [
+                trainer.validation_step(next(trainer.dataloader_val))
+                for _ in range(trainer.num_val_iterations_per_epoch)
+            ]
+            trainer.on_validation_epoch_end(results)
+        trainer.on_epoch_end()
+        return {"training": trained - began, "validation": self.clock() - trained}
+
+    def metrics(self) -> dict[str, float]:
+        """Return the last epoch's numbers from nnU-Net's log, as far as they are finite."""
+        keys = {
+            "train_loss": "train_losses",
+            "val_loss": "val_losses",
+            "pseudo_dice": "mean_fg_dice",
+            "learning_rate": "lrs",
+        }
+        values = {
+            name: float(self.trainer.logger.get_value(key, step=-1)) for name, key in keys.items()
+        }
+        return {name: value for name, value in values.items() if math.isfinite(value)}
+
+    def watch_lines(self, on_line: Callable[[str], None]) -> None:
+        """Call ``on_line`` with every line that the trainer logs."""
+        self._on_line = on_line
+
+    def close(self) -> None:
+        """Shut down the workers of the data loaders."""
+        for loader in (self.trainer.dataloader_train, self.trainer.dataloader_val):
+            finish = getattr(loader, "_finish", None)
+            if finish is not None:
+                finish()
+        self.trainer.dataloader_train = self.trainer.dataloader_val = None
+
+    def _quieten(self) -> None:
+        original = self.trainer.print_to_log_file
+
+        def to_file(*args: Any, also_print_to_console: bool = True, **kwargs: Any) -> None:
+            del also_print_to_console
+            line = " ".join(str(arg) for arg in args)
+            log.debug("%s", line.strip())
+            self._on_line(line)
+            original(*args, also_print_to_console=False, **kwargs)
+
+        self.trainer.print_to_log_file = to_file
+
+    def _count_cases(self) -> tuple[int, int]:
+        training, validation = self.trainer.do_split()
+        return len(training), len(validation)
+
+
+def translate(error: Exception) -> TrainingError:
+    """Return the failure that an exception out of nnU-Net stands for."""
+    import torch
+
+    text = " ".join(str(error).split())
+    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or (
+        isinstance(error, RuntimeError)
+        and any(sign in text for sign in ("out of memory", "can't allocate memory"))
+    ):
+        return TrainingError(
+            "out of memory",
+            kind="out-of-memory",
+            hint="free the GPU, or ask the coordinator for a plan with a smaller "
+            "gpu_memory_target_gb",
+        )
+    if isinstance(error, RuntimeError) and _LOST_WORKER in text:
+        return TrainingError(
+            "a data-loading worker of nnU-Net died",
+            kind="data-loader",
+            hint="it may have been killed for want of memory: lower nnUNet_n_proc_DA",
+        )
+    if isinstance(error, OSError):
+        return TrainingError(f"cannot read or write: {error}", kind="disk")
+    return TrainingError(f"nnU-Net failed: {type(error).__name__}: {text[:300]}", kind="crash")
+
+
+def _budget(task: RoundTask) -> tuple[int, int, int]:
+    return task.total_epochs, task.iterations_per_epoch, task.val_iterations_per_epoch
+
+
+def _not_finite(message: str) -> TrainingError:
+    return TrainingError(
+        message,
+        kind="not-finite",
+        hint="look for extreme intensities in the images, or lower the learning rate",
+    )
+
+
+def _before_the_first(key: str, session: Session, now: float) -> Any:
+    """Return what stands in nnU-Net's log for epochs before this site took part."""
+    if key == "dice_per_class_or_region":
+        manager = session.trainer.label_manager
+        heads = manager.foreground_regions if manager.has_regions else manager.foreground_labels
+        return [math.nan] * len(heads)
+    if key == "ema_fg_dice":
+        return 0.0  # the moving average continues from it: NaN would never go away
+    return now if key.endswith("timestamps") else math.nan

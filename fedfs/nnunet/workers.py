@@ -1,0 +1,113 @@
+"""Work on one case after the other, in this process or in several.
+
+Rules:
+ * Workers are spawned, never forked: this process may hold a GPU or threads.
+ * A worker ends when this process does, also if this process is killed.
+ * What goes wrong with a case comes back as a value and is raised here with the case's name; a
+   worker that vanishes was killed, usually for want of memory.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from fedfs.errors import FedfsError, TrainingError
+
+OUT_OF_MEMORY_HINT = "use fewer processes, or a machine with more memory"
+_REASON_LENGTH = 300
+
+
+class Job(Protocol):
+    """Work on one case; picklable."""
+
+    @property
+    def name(self) -> str:
+        """Name of the case."""
+
+
+J = TypeVar("J", bound=Job)
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """An error in a form that survives the way between processes."""
+
+    kind: str
+    message: str
+    hint: str
+
+
+def map_cases(function: Callable[[J], R], jobs: Sequence[J], *, num_processes: int) -> Iterator[R]:
+    """Yield ``function(job)`` for every job, in order.
+
+    Args:
+        function: defined at the top of a module.
+        jobs: picklable arguments.
+        num_processes: 1 works in this process.
+
+    Raises:
+        TrainingError: ``broken-case`` naming the first case that failed, or ``out-of-memory``.
+    """
+    if num_processes <= 1 or len(jobs) <= 1:
+        for job in jobs:
+            yield _unwrap(_guarded(function, job))
+        return
+    pool = ProcessPoolExecutor(
+        max_workers=min(num_processes, len(jobs)),
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_start_worker,
+    )
+    try:
+        for future in [pool.submit(_guarded, function, job) for job in jobs]:
+            yield _unwrap(future.result())
+    except BrokenProcessPool as error:
+        raise TrainingError(
+            "a worker process was killed, probably for want of memory",
+            kind="out-of-memory",
+            hint=OUT_OF_MEMORY_HINT,
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _guarded(function: Callable[[J], R], job: J) -> R | _Failure:
+    try:
+        return function(job)
+    except TrainingError as error:
+        return _Failure(error.kind, f"case {job.name}: {error}", error.hint)
+    except FedfsError as error:
+        return _Failure("broken-case", f"case {job.name}: {error}", error.hint)
+    except MemoryError:
+        return _Failure("out-of-memory", f"case {job.name}: out of memory", OUT_OF_MEMORY_HINT)
+    except Exception as error:  # noqa: BLE001  readers of images raise anything; the case is named
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:_REASON_LENGTH]
+        return _Failure("broken-case", f"case {job.name} cannot be processed: {reason}", "")
+
+
+def _unwrap(result: R | _Failure) -> R:
+    if isinstance(result, _Failure):
+        raise TrainingError(result.message, kind=result.kind, hint=result.hint)
+    return result
+
+
+def _start_worker() -> None:
+    # The pool gives parallelism; libraries that start threads of their own would multiply it.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115  for as long as it lives
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -1,0 +1,187 @@
+"""Frozen dataclasses to JSON bytes and back.
+
+Rules:
+ * Writing is canonical: sorted keys, no white space, UTF-8, no NaN. Equal messages have equal
+   bytes.
+ * Reading is strict: no duplicate key, no NaN or Infinity, bounded depth and bounded numbers, every
+   field of the type its annotation says. What is wrong is named by its path,
+   ``roster[2].public_key``.
+ * Fields this version does not know are kept in ``extra`` and written back, so that an old tool may
+   amend what a newer one wrote.
+
+Supported annotations: ``str``, ``int``, ``float``, ``bool``, ``X | None``, ``tuple[X, ...]``,
+``Mapping[str, X]``, dataclasses of these, and ``JSON`` for an opaque value.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import types
+import typing
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
+from typing import Any, TypeVar
+
+from fedfs.errors import MalformedError
+
+JSON = Any
+MAX_DEPTH = 32
+_MAX_DIGITS = 24
+_STRUCTURE = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+
+T = TypeVar("T")
+
+
+def dumps(value: JSON) -> bytes:
+    """Return the canonical JSON encoding of ``value``.
+
+    Raises:
+        MalformedError: the value holds NaN, Infinity or something that is not JSON.
+    """
+    try:
+        text = json.dumps(
+            value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+        )
+        return text.encode()
+    except (TypeError, ValueError) as error:
+        raise MalformedError(f"cannot be written as JSON: {error}") from error
+
+
+def loads(data: bytes) -> JSON:
+    """Parse JSON that nobody vouches for; the caller has bounded its length.
+
+    Raises:
+        MalformedError: not UTF-8, not JSON, a duplicate key, too deep, or a number out of bounds.
+    """
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise MalformedError(f"not UTF-8 at byte {error.start}") from error
+    _check_depth(text)
+    try:
+        return json.loads(
+            text,
+            object_pairs_hook=_object_without_duplicates,
+            parse_constant=_refuse_constant,
+            parse_int=_bounded_int,
+            parse_float=_finite_float,
+        )
+    except json.JSONDecodeError as error:
+        raise MalformedError(f"not JSON: {error.msg} at character {error.pos}") from error
+
+
+def to_json(value: Any) -> JSON:
+    """Turn a dataclass (and what it holds) into plain JSON values."""
+    if is_dataclass(value) and not isinstance(value, type):
+        out = dict(getattr(value, "extra", {}))
+        for item in fields(value):
+            if item.name != "extra":
+                out[item.name] = to_json(getattr(value, item.name))
+        return out
+    if isinstance(value, Mapping):
+        return {key: to_json(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [to_json(item) for item in value]
+    return value
+
+
+def from_json(cls: type[T], value: JSON, path: str = "") -> T:
+    """Build the dataclass ``cls`` from plain JSON values.
+
+    Raises:
+        MalformedError: naming the first field that is missing or of the wrong type.
+    """
+    if not isinstance(value, dict):
+        raise MalformedError(f"{path or cls.__name__}: expected an object, got {_name(value)}")
+    types_by_name = _annotations(typing.cast("Hashable", cls))
+    known: dict[str, Any] = {}
+    for item in fields(cls):  # type: ignore[arg-type]
+        if item.name == "extra":
+            continue
+        where = f"{path}.{item.name}" if path else item.name
+        if item.name in value:
+            known[item.name] = _convert(types_by_name[item.name], value[item.name], where)
+        elif item.default is MISSING and item.default_factory is MISSING:
+            raise MalformedError(f"{where}: missing")
+    if "extra" in types_by_name:
+        known["extra"] = {k: v for k, v in value.items() if k not in types_by_name}
+    return cls(**known)
+
+
+@cache
+def _annotations(cls: Hashable) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
+
+
+def _convert(annotation: Any, value: JSON, path: str) -> Any:  # noqa: PLR0911  a table of types
+    if annotation is Any:
+        return value
+    origin = typing.get_origin(annotation)
+    if origin in (types.UnionType, typing.Union):
+        inner = [arg for arg in typing.get_args(annotation) if arg is not type(None)]
+        return None if value is None else _convert(inner[0], value, path)
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise MalformedError(f"{path}: expected a list, got {_name(value)}")
+        inner = typing.get_args(annotation)[0]
+        if inner is float and all(type(item) is float for item in value):
+            return tuple(value)  # fingerprints hold many thousand numbers
+        return tuple(_convert(inner, item, f"{path}[{i}]") for i, item in enumerate(value))
+    if origin is not None and issubclass(origin, Mapping):
+        if not isinstance(value, dict):
+            raise MalformedError(f"{path}: expected an object, got {_name(value)}")
+        inner = typing.get_args(annotation)[1]
+        return {key: _convert(inner, item, f"{path}.{key}") for key, item in value.items()}
+    if is_dataclass(annotation) and isinstance(annotation, type):
+        return from_json(annotation, value, path)
+    if annotation is float and type(value) is int:
+        return float(value)
+    if type(value) is not annotation:
+        raise MalformedError(f"{path}: expected {annotation.__name__}, got {_name(value)}")
+    return value
+
+
+def _name(value: JSON) -> str:
+    names = {dict: "an object", list: "a list", type(None): "null"}
+    return names.get(type(value), type(value).__name__)
+
+
+def _check_depth(text: str) -> None:
+    depth = 0
+    for match in _STRUCTURE.finditer(text):
+        found = match.group()
+        if found in "[{":
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise MalformedError(f"JSON nested deeper than {MAX_DEPTH} levels")
+        elif found in "]}":
+            depth -= 1
+
+
+def _object_without_duplicates(pairs: list[tuple[str, JSON]]) -> dict[str, JSON]:
+    out = dict(pairs)
+    if len(out) != len(pairs):
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise MalformedError(f"JSON object holds the key {twice!r} twice")
+    return out
+
+
+def _refuse_constant(text: str) -> None:
+    raise MalformedError(f"JSON number {text} is not finite")
+
+
+def _bounded_int(text: str) -> int:
+    if len(text) > _MAX_DIGITS:
+        raise MalformedError(f"JSON integer of {len(text)} digits")
+    return int(text)
+
+
+def _finite_float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise MalformedError(f"JSON number {text[:_MAX_DIGITS]} is not finite")
+    return value

@@ -1,0 +1,205 @@
+"""Every key of the store, built and parsed here and nowhere else.
+
+::
+
+    federation/charter-0001.json
+    sites/<site>/join-0001.json
+    sites/<site>/fingerprint-0001.json
+    sites/<site>/updates/00007/update-<sha256>.safetensors
+    sites/<site>/updates/00007/manifest.json
+    sites/<site>/evaluations/00007-pseudo.json          -full.json for nnU-Net's full validation
+    sites/<site>/failures/00007-0001.json
+    sites/<site>/status/00000001.json
+    aggregator/plan-0001.json
+    aggregator/models/00007/model-<sha256>.safetensors
+    aggregator/models/00007/manifest.json
+    aggregator/rounds/00007.json
+    aggregator/status/00000001.json
+    aggregator/finished.json
+    federation/pretrained-<sha256>.safetensors
+
+Rules for every key, checked on the way in and on the way out:
+ * only ``a-z 0-9 . _ - /``: survives every file system, object store and shell;
+ * relative, no empty part, no part that starts with a dot: no traversal, no hidden or temporary
+   file;
+ * at most 255 characters, parts at most 128: fits every store beneath a prefix.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from fedfs.errors import MalformedError, UserError
+
+FEDERATION = "federation/"
+AGGREGATOR = "aggregator/"
+SITES = "sites/"
+FINISHED = "aggregator/finished.json"
+
+_MAX_KEY, _MAX_PART = 255, 128
+_PART = re.compile(r"[a-z0-9_-][a-z0-9._-]*")
+_SITE = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
+
+_SHA = r"(?P<sha256>[0-9a-f]{64})"
+_OF_SITE = r"sites/(?P<site>[a-z0-9-]{1,32})/"
+_PATTERNS: dict[str, re.Pattern[str]] = {
+    kind: re.compile(pattern)
+    for kind, pattern in {
+        "charter": r"federation/charter-(?P<number>[0-9]{4})\.json",
+        "pretrained": rf"federation/pretrained-{_SHA}\.safetensors",
+        "join": _OF_SITE + r"join-(?P<number>[0-9]{4})\.json",
+        "fingerprint": _OF_SITE + r"fingerprint-(?P<number>[0-9]{4})\.json",
+        "update": _OF_SITE + r"updates/(?P<version>[0-9]{5})/manifest\.json",
+        "update-payload": _OF_SITE + rf"updates/(?P<version>[0-9]{{5}})/update-{_SHA}\.safetensors",
+        "evaluation": _OF_SITE
+        + r"evaluations/(?P<version>[0-9]{5})-(?P<variant>pseudo|full)\.json",
+        "failure": _OF_SITE + r"failures/(?P<version>[0-9]{5})-(?P<number>[0-9]{4})\.json",
+        "status": _OF_SITE + r"status/(?P<number>[0-9]{8})\.json",
+        "plan": r"aggregator/plan-(?P<number>[0-9]{4})\.json",
+        "model": r"aggregator/models/(?P<version>[0-9]{5})/manifest\.json",
+        "model-payload": rf"aggregator/models/(?P<version>[0-9]{{5}})/model-{_SHA}\.safetensors",
+        "round": r"aggregator/rounds/(?P<version>[0-9]{5})\.json",
+        "aggregator-status": r"aggregator/status/(?P<number>[0-9]{8})\.json",
+        "finished": r"aggregator/finished\.json",
+    }.items()
+}
+
+
+@dataclass(frozen=True)
+class Key:
+    """A parsed key: what it names, whose it is, and its numbers."""
+
+    text: str
+    kind: str
+    site: str | None = None
+    version: int | None = None
+    number: int | None = None
+    sha256: str | None = None
+    variant: str | None = None
+
+    @property
+    def is_payload(self) -> bool:
+        """Whether the object holds tensors rather than a signed message."""
+        return self.sha256 is not None
+
+
+def check_key(text: str) -> str:
+    """Return ``text`` if it obeys the rules for keys.
+
+    Raises:
+        MalformedError: saying which rule it breaks.
+    """
+    if len(text) > _MAX_KEY:
+        raise MalformedError(f"key of {len(text)} characters, at most {_MAX_KEY} are allowed")
+    for part in text.split("/"):
+        if len(part) > _MAX_PART or not _PART.fullmatch(part):
+            raise MalformedError(
+                f"key {text!r}: part {part!r} may only hold a-z 0-9 . _ -, must not be empty or "
+                f"start with a dot, and is limited to {_MAX_PART} characters"
+            )
+    return text
+
+
+def parse(text: str) -> Key | None:
+    """Parse a key; None for anything that this version of the protocol does not name."""
+    for kind, pattern in _PATTERNS.items():
+        match = pattern.fullmatch(text)
+        if match:
+            found = match.groupdict()
+            version, number = found.get("version"), found.get("number")
+            return Key(
+                text,
+                kind,
+                site=found.get("site"),
+                version=None if version is None else int(version),
+                number=None if number is None else int(number),
+                sha256=found.get("sha256"),
+                variant=found.get("variant"),
+            )
+    return None
+
+
+def check_site(name: str) -> str:
+    """Return a site's name if it can be used in keys.
+
+    Raises:
+        UserError: with the rule it breaks.
+    """
+    if not _SITE.fullmatch(name):
+        raise UserError(
+            f"site name {name!r} is not usable",
+            hint="use 1 to 32 of a-z, 0-9 and -, starting and ending with a letter or digit",
+        )
+    return name
+
+
+def site_prefix(site: str) -> str:
+    """Prefix of everything that ``site`` writes."""
+    return f"{SITES}{site}/"
+
+
+def charter(number: int) -> str:
+    """Key of the charter's ``number``-th amendment, the first being 1."""
+    return f"federation/charter-{number:04d}.json"
+
+
+def pretrained(sha256: str) -> str:
+    """Key of the pretrained weights that a charter names."""
+    return f"federation/pretrained-{sha256}.safetensors"
+
+
+def join(site: str, number: int) -> str:
+    """Key of a site's ``number``-th join request."""
+    return f"sites/{site}/join-{number:04d}.json"
+
+
+def fingerprint(site: str, number: int = 1) -> str:
+    """Key of a site's dataset fingerprint."""
+    return f"sites/{site}/fingerprint-{number:04d}.json"
+
+
+def plan(number: int = 1) -> str:
+    """Key of the federated plan."""
+    return f"aggregator/plan-{number:04d}.json"
+
+
+def update(site: str, version: int) -> str:
+    """Key of the manifest of the update that ``site`` trained from ``version``."""
+    return f"sites/{site}/updates/{version:05d}/manifest.json"
+
+
+def update_payload(site: str, version: int, sha256: str) -> str:
+    """Key of the tensors of the update that ``site`` trained from ``version``."""
+    return f"sites/{site}/updates/{version:05d}/update-{sha256}.safetensors"
+
+
+def evaluation(site: str, version: int, variant: str) -> str:
+    """Key of a site's scores of ``version``; ``variant`` is ``pseudo`` or ``full``."""
+    return f"sites/{site}/evaluations/{version:05d}-{variant}.json"
+
+
+def failure(site: str, version: int, number: int) -> str:
+    """Key of a site's ``number``-th failure record at ``version``."""
+    return f"sites/{site}/failures/{version:05d}-{number:04d}.json"
+
+
+def status(site: str | None, number: int) -> str:
+    """Key of the ``number``-th status of a site, or of the aggregator (None)."""
+    owner = "aggregator" if site is None else f"sites/{site}"
+    return f"{owner}/status/{number:08d}.json"
+
+
+def model(version: int) -> str:
+    """Key of the manifest of global model ``version``."""
+    return f"aggregator/models/{version:05d}/manifest.json"
+
+
+def model_payload(version: int, sha256: str) -> str:
+    """Key of the tensors of global model ``version``."""
+    return f"aggregator/models/{version:05d}/model-{sha256}.safetensors"
+
+
+def round_record(version: int) -> str:
+    """Key of the record of how ``version`` was made."""
+    return f"aggregator/rounds/{version:05d}.json"

@@ -1,0 +1,161 @@
+"""Sign and publish: payload first, the message that names it last.
+
+Publishing is idempotent as far as a restart needs it: an object that is already there with the same
+bytes is success. Different bytes under a key that is ours mean that another process of the same
+role was faster, or that somebody put something there; the caller looks again and decides.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fedfs.errors import StoreError
+from fedfs.learner import Progress
+from fedfs.observe import file_sha256
+from fedfs.protocol import layout
+from fedfs.protocol.messages import Message, PayloadRef, StatusMessage, utc
+from fedfs.store.base import Store
+from fedfs.trust.signing import SigningKey
+
+log = logging.getLogger(__name__)
+
+Clock = Callable[[], float]
+M = TypeVar("M", bound=Message)
+
+_KEPT_STATUSES = 2
+
+
+class Publisher:
+    """Publishes messages of one study under one key.
+
+    Args:
+        store: where to.
+        key: signs.
+        study: id of the study.
+        clock: POSIX seconds.
+    """
+
+    def __init__(self, store: Store, key: SigningKey, study: str, *, clock: Clock) -> None:
+        self.store = store
+        self.study = study
+        self.public_key = key.public
+        self._key = key
+        self._clock = clock
+
+    def message(self, cls: type[M], key: str, **fields: Any) -> M:
+        """Build, sign and create a message.
+
+        Raises:
+            ObjectExistsError: the key holds something else already.
+            StoreError: the store refuses.
+        """
+        return self.signed(cls(study=self.study, key=key, created_at=utc(self._clock()), **fields))
+
+    def signed(self, message: M) -> M:
+        """Sign and create a message that is complete already."""
+        self.store.create(message.key, self._key.sign(message))
+        return message
+
+    def payload(self, path: Path, key_for: Callable[[str], str]) -> PayloadRef:
+        """Upload a tensor file under the key that its hash gives."""
+        sha256 = file_sha256(path)
+        ref = PayloadRef(key=key_for(sha256), sha256=sha256, size=path.stat().st_size)
+        self.store.upload(ref.key, path)
+        return ref
+
+
+class StatusReporter:
+    """Publishes what a process is doing, seldom and at no risk: a status that fails is only logged.
+
+    Args:
+        publisher: signs and publishes.
+        site: the site, or "" for the aggregator.
+        interval_s: shortest time between two statuses of the same step.
+        clock: POSIX seconds.
+        listener: called with every progress, for the terminal.
+    """
+
+    def __init__(
+        self,
+        publisher: Publisher,
+        site: str,
+        *,
+        interval_s: float,
+        clock: Clock,
+        listener: Callable[[Progress], None] | None = None,
+    ) -> None:
+        self._publisher = publisher
+        self._site = site
+        self._interval_s = interval_s
+        self._clock = clock
+        self._listener = listener
+        self._number: int | None = None
+        self._last_s = -math.inf
+        self._said: tuple[object, ...] = ()
+        self._step_began: tuple[str, float] = ("", 0.0)
+        self.version = -1
+        self.rejected: dict[str, str] = {}
+
+    def progress(self, progress: Progress) -> None:
+        """Report progress of a step; a :data:`fedfs.learner.Report`."""
+        if self._listener is not None:
+            self._listener(progress)
+        now_s = self._clock()
+        if self._step_began[0] != progress.step:
+            self._step_began = (progress.step, now_s)
+        elapsed_s = now_s - self._step_began[1]
+        eta_s = None
+        if progress.done > 0 and progress.total >= progress.done:
+            eta_s = round(elapsed_s / progress.done * (progress.total - progress.done), 1)
+        said = (progress.step, self.version)
+        if said == self._said and now_s - self._last_s < self._interval_s:
+            return
+        self._publish(
+            said, step=progress.step, done=progress.done, total=progress.total, unit=progress.unit,
+            eta_s=eta_s, waiting_for="", error="",
+        )  # fmt: skip
+
+    def say(self, step: str, *, waiting_for: str = "", error: str = "") -> None:
+        """Report a state; the same state again is published only once."""
+        said = (step, self.version, waiting_for, error, tuple(sorted(self.rejected)))
+        if said != self._said:
+            self._publish(
+                said, step=step, done=0, total=0, unit="", eta_s=None, waiting_for=waiting_for,
+                error=error,
+            )  # fmt: skip
+
+    def _publish(self, said: tuple[object, ...], **fields: Any) -> None:
+        self._said, self._last_s = said, self._clock()
+        try:
+            number = self._next_number()
+            self._publisher.message(
+                StatusMessage,
+                layout.status(self._site or None, number),
+                site=self._site,
+                version=self.version,
+                rejected=dict(self.rejected),
+                **fields,
+            )
+        except StoreError as error:
+            self._number = None
+            log.warning("could not publish the status: %s", error)
+
+    def _next_number(self) -> int:
+        store = self._publisher.store
+        if self._number is None:
+            prefix = layout.status(self._site or None, 0).rpartition("/")[0] + "/"
+            keys = [layout.parse(entry.key) for entry in store.list(prefix)]
+            numbers = sorted(key.number for key in keys if key and key.number is not None)
+            self._number = numbers[-1] if numbers else 0
+            stale = numbers[: 1 - _KEPT_STATUSES]
+        else:
+            stale = [self._number + 1 - _KEPT_STATUSES]
+        for number in stale:
+            if number > 0:
+                store.delete(layout.status(self._site or None, number))
+        self._number += 1
+        return self._number

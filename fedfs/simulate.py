@@ -1,0 +1,217 @@
+"""Several hosts on one machine: a folder, an environment and operating-system processes for each.
+
+Hosts share nothing but the store: each has its own nnU-Net folders, its own keys, its own
+processes.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedfs.errors import FedfsError, UserError
+
+_TERMINATE_S = 20.0
+
+
+@dataclass(frozen=True)
+class Host:
+    """One hospital's (or the coordinator's) machine, in a folder.
+
+    Attributes:
+        name: the site's name.
+        folder: holds ``nnUNet_raw``, ``nnUNet_preprocessed``, ``nnUNet_results``, ``fedfs``, logs.
+        threads: CPU threads a process of this host may use.
+    """
+
+    name: str
+    folder: Path
+    threads: int = 1
+
+    @property
+    def raw(self) -> Path:
+        """This host's ``nnUNet_raw``."""
+        return self.folder / "nnUNet_raw"
+
+    @property
+    def preprocessed(self) -> Path:
+        """This host's ``nnUNet_preprocessed``."""
+        return self.folder / "nnUNet_preprocessed"
+
+    @property
+    def results(self) -> Path:
+        """This host's ``nnUNet_results``."""
+        return self.folder / "nnUNet_results"
+
+    def make(self) -> Host:
+        """Make the folders."""
+        for folder in (self.raw, self.preprocessed, self.results):
+            folder.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment of this host's processes."""
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("nnUNet_", "FEDFS_"))
+        }
+        threads = str(self.threads)
+        return {
+            **inherited,
+            "FEDFS_HOME": str(self.folder / "fedfs"),
+            "nnUNet_raw": str(self.raw),
+            "nnUNet_preprocessed": str(self.preprocessed),
+            "nnUNet_results": str(self.results),
+            # Augmentation in the training process, one worker elsewhere: several hosts share cores.
+            "nnUNet_n_proc_DA": "0",
+            "nnUNet_def_n_proc": "1",
+            "OMP_NUM_THREADS": threads,
+            "MKL_NUM_THREADS": threads,
+            "OPENBLAS_NUM_THREADS": threads,
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    def run(self, *arguments: str) -> str:
+        """Run a fedfs command to its end and return what it printed.
+
+        Raises:
+            FedfsError: it failed; with what it said.
+        """
+        done = subprocess.run(
+            [sys.executable, "-m", "fedfs", *arguments],
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise FedfsError(
+                f"fedfs {' '.join(arguments)} on {self.name} exited with {done.returncode}:\n"
+                + done.stderr.strip()
+            )
+        return done.stdout
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start a fedfs command as a process of its own; it logs to :attr:`log_path`."""
+        with self.log_path.open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "fedfs", *arguments],
+                env=self.environment(),
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+            )
+
+    @property
+    def log_path(self) -> Path:
+        """Where started processes log."""
+        return self.folder / "log.txt"
+
+    def log_tail(self, n_lines: int = 15) -> str:
+        """Return the end of the log."""
+        try:
+            lines = self.log_path.read_text(errors="replace").splitlines()
+        except FileNotFoundError:
+            return ""
+        return "\n".join(lines[-n_lines:])
+
+
+def stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """End processes that still run, gently first."""
+    for process in processes:
+        if process.poll() is None:
+            process.terminate()
+    for process in processes:
+        try:
+            process.wait(timeout=_TERMINATE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@dataclass(frozen=True)
+class Split:
+    """Cases of one site: for training (and its own validation), and kept away from every site."""
+
+    site: str
+    training: tuple[str, ...]
+    test: tuple[str, ...]
+
+
+def read_cases(folder: Path) -> Mapping[str, tuple[str, ...]]:
+    """Return site -> cases from the ``cases.csv`` of an nnU-Net raw dataset folder.
+
+    Raises:
+        UserError: the file is missing, or has no columns ``case`` and ``site``.
+    """
+    path = folder / "cases.csv"
+    try:
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+    except OSError as error:
+        raise UserError(
+            f"cannot read {path}: {error.strerror}",
+            hint="the folder needs imagesTr, labelsTr, dataset.json, and cases.csv (case,site)",
+        ) from error
+    if not rows or not {"case", "site"} <= set(rows[0]):
+        raise UserError(f"{path} has no columns 'case' and 'site'")
+    sites: dict[str, list[str]] = {}
+    for row in rows:
+        sites.setdefault(row["site"], []).append(row["case"])
+    return {site: tuple(sorted(cases)) for site, cases in sorted(sites.items())}
+
+
+def split_cases(cases: Mapping[str, Sequence[str]], *, test_share: float) -> tuple[Split, ...]:
+    """Keep every n-th case of each site for the test that all models take.
+
+    Raises:
+        UserError: a site has too few cases to keep one away and train on five.
+    """
+    every = max(2, round(1 / test_share))
+    out = []
+    for site, names in sorted(cases.items()):
+        test = tuple(names[every - 1 :: every])
+        training = tuple(name for name in names if name not in test)
+        if not test or len(training) < 5:  # noqa: PLR2004  nnU-Net's five folds
+            raise UserError(f"site {site} has {len(names)} cases, too few to split")
+        out.append(Split(site, training, test))
+    return tuple(out)
+
+
+def place_dataset(source: Path, target: Path, cases: Sequence[str]) -> None:
+    """Make an nnU-Net raw dataset of some cases of another, by links.
+
+    Raises:
+        UserError: the source is not an nnU-Net raw dataset, or lacks a case.
+    """
+    try:
+        dataset = json.loads((source / "dataset.json").read_text())
+        ending = str(dataset["file_ending"])
+        n_channels = len(dataset["channel_names"])
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{source} is not an nnU-Net raw dataset: {error}") from error
+    for folder in ("imagesTr", "labelsTr"):
+        (target / folder).mkdir(parents=True, exist_ok=True)
+    for case in cases:
+        names = [f"imagesTr/{case}_{channel:04d}{ending}" for channel in range(n_channels)]
+        for name in (*names, f"labelsTr/{case}{ending}"):
+            if not (source / name).is_file():
+                raise UserError(f"{source} lacks {name}")
+            link = target / name
+            if not link.exists():
+                link.symlink_to((source / name).resolve())
+    dataset["numTraining"] = len(cases)
+    (target / "dataset.json").write_text(json.dumps(dataset, indent=1))
+
+
+def remove(folder: Path) -> None:
+    """Delete a folder and what it holds."""
+    shutil.rmtree(folder, ignore_errors=True)

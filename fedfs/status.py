@@ -1,0 +1,182 @@
+"""From accepted messages to what a person wants to know: who is where, who waits for whom.
+
+Pure: no I/O, no clock. ``summarize`` makes the view model that the terminal and ``--json`` show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fedfs.errors import StudyError
+from fedfs.protocol import rounds
+from fedfs.protocol.messages import Charter, StatusMessage
+from fedfs.protocol.state import StudyState
+from fedfs.trust.signing import key_fingerprint
+
+
+@dataclass(frozen=True)
+class SiteStatus:
+    """One site, or one that asks to be one.
+
+    Attributes:
+        state: ``asks to join``, ``active``, or what the roster says.
+        activity: what it does or did last, in words.
+        since: UTC time of its last sign of life; "" if none.
+        n_cases: cases it announced.
+        last_update: newest version it trained from; None if none.
+        mean_dice: of the newest version it has evaluated, with that version.
+        failures: number of failure records.
+    """
+
+    site: str
+    state: str
+    key_fingerprint: str
+    activity: str
+    since: str
+    n_cases: int | None
+    last_update: int | None
+    evaluated_version: int | None
+    mean_dice: float | None
+    failures: int
+
+
+@dataclass(frozen=True)
+class StudyStatus:
+    """The whole study at a glance.
+
+    Attributes:
+        phase: ``joining``, ``planning``, ``training``, ``finished``.
+        version: newest global version, -1 before there is one.
+        waiting_for: names of who is waited for; ``waiting_since`` says since when (UTC).
+        mean_dice: by version, the case-weighted mean of the sites' mean Dice.
+        rejected: key -> reason, for objects on the store that nobody accepts.
+    """
+
+    study: str
+    name: str
+    coordinator_fingerprint: str
+    phase: str
+    version: int
+    rounds: int
+    waiting_for: tuple[str, ...]
+    waiting_since: str
+    aggregator: str
+    aggregator_since: str
+    sites: tuple[SiteStatus, ...]
+    mean_dice: Mapping[str, float]
+    rejected: Mapping[str, str]
+
+
+def summarize(state: StudyState) -> StudyStatus:
+    """Return the view model of a study.
+
+    Raises:
+        StudyError: there is no charter.
+    """
+    charter = state.charter
+    if charter is None:
+        raise StudyError("the store holds no charter that can be trusted")
+    phase, waiting, since = _waiting(state, charter)
+    aggregator = state.statuses.get("")
+    names = sorted({*charter.active_sites, *(e.site for e in charter.roster), *state.joins})
+    return StudyStatus(
+        study=charter.study,
+        name=charter.name,
+        coordinator_fingerprint=key_fingerprint(charter.coordinator_key),
+        phase=phase,
+        version=state.newest,
+        rounds=charter.schedule.rounds,
+        waiting_for=waiting,
+        waiting_since=since,
+        aggregator=_activity(aggregator),
+        aggregator_since=aggregator.created_at if aggregator else "",
+        sites=tuple(_site(state, charter, name) for name in names),
+        mean_dice={
+            str(v): dice for v in sorted(state.models) if (dice := mean_dice(state, v)) is not None
+        },
+        rejected={**state.rejected, **state.unusable},
+    )
+
+
+def mean_dice(state: StudyState, version: int) -> float | None:
+    """Return the mean over sites of a version's mean pseudo Dice, weighted by validation cases."""
+    scores = [
+        (message.n_cases, message.mean_dice)
+        for (_, of, variant), message in sorted(state.evaluations.items())
+        if of == version and variant == "pseudo" and message.mean_dice is not None
+    ]
+    n_cases = sum(n for n, _ in scores)
+    return sum(n * dice for n, dice in scores) / n_cases if n_cases else None
+
+
+def _waiting(state: StudyState, charter: Charter) -> tuple[str, tuple[str, ...], str]:
+    """Return the phase, who is waited for, and since when."""
+    if state.finished is not None:
+        missing = tuple(
+            site
+            for site in charter.active_sites
+            if (site, state.finished.version, "full") not in state.evaluations
+        )
+        return "finished", missing, state.finished.created_at if missing else ""
+    if state.plan is None:
+        if len(charter.active_sites) < charter.min_sites:
+            unapproved = set(state.joins) - {entry.site for entry in charter.roster}
+            who = "the coordinator's approval" if unapproved else "sites to join"
+            return "joining", (who,), charter.created_at
+        late = tuple(site for site in charter.active_sites if site not in state.fingerprints)
+        return "planning", late or ("aggregator",), charter.created_at
+    if state.newest < 0:
+        return "planning", ("aggregator",), state.plan.created_at
+    newest = state.models[state.newest]
+    late = rounds.waited_for(state, state.newest) if state.newest < charter.schedule.rounds else ()
+    return "training", late or ("aggregator",), newest.created_at
+
+
+def _site(state: StudyState, charter: Charter, name: str) -> SiteStatus:
+    entry, join, status = charter.entry(name), state.joins.get(name), state.statuses.get(name)
+    public_key = entry.public_key if entry else join.public_key if join else ""
+    updates = [version for site, version in state.updates if site == name]
+    evaluated = max(
+        (version for site, version, variant in state.evaluations
+         if site == name and variant == "pseudo"),
+        default=None,
+    )  # fmt: skip
+    score = None if evaluated is None else state.evaluations[name, evaluated, "pseudo"]
+    last = status or join
+    return SiteStatus(
+        site=name,
+        state=entry.state if entry else "asks to join",
+        key_fingerprint=key_fingerprint(public_key) if public_key else "",
+        activity=_activity(status) if entry else "waits for approval",
+        since=last.created_at if last else "",
+        n_cases=join.n_cases if join else None,
+        last_update=max(updates, default=None),
+        evaluated_version=evaluated,
+        mean_dice=score.mean_dice if score else None,
+        failures=sum(failure.site == name for failure in state.failures),
+    )
+
+
+def _activity(status: StatusMessage | None) -> str:
+    if status is None:
+        return "not seen yet"
+    if status.error:
+        return f"failed: {status.error}"
+    if status.waiting_for:
+        return f"waits for {status.waiting_for}"
+    text = status.step
+    if status.total:
+        text += f" {status.done}/{status.total} {status.unit}"
+    if status.eta_s:
+        text += f", {duration(status.eta_s)} to go"
+    return text
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in the largest unit that fits: ``45 s``, ``12 min``, ``3.5 h``."""
+    if seconds < 90:  # noqa: PLR2004  one and a half minutes read best in seconds
+        return f"{seconds:.0f} s"
+    if seconds < 5400:  # noqa: PLR2004  and one and a half hours in minutes
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

@@ -1,0 +1,233 @@
+"""The seam between fedfs and whatever keeps its files: six verbs, each with its promise.
+
+Rules:
+ * An object is written once and never changed. There is no rename, no append, no lock.
+ * Keys obey :func:`fedfs.protocol.layout.check_key`, on the way in and on the way out. No key is
+   the folder of another one.
+ * What goes wrong on the store's side is a :class:`~fedfs.errors.StoreError`, what goes wrong with
+   the local file of an upload or download is a :class:`~fedfs.errors.SetupError`. No other
+   exception of an operating system or a vendor's library leaves a store.
+ * A verb that failed left no object and no part of one; every verb may be repeated.
+ * Stores may be used by several threads, and by several processes that each open their own.
+
+Retries, latency, faults and limits are wrappers: a :class:`Store` that holds a :class:`Store`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from fedfs.errors import (
+    MalformedError,
+    ObjectExistsError,
+    ObjectNotFoundError,
+    ObjectTooLargeError,
+    SetupError,
+)
+from fedfs.protocol.layout import check_key
+
+CHUNK_BYTES = 1 << 20
+"""Memory that copying takes, whatever the size of the object."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One listed object.
+
+    Attributes:
+        key: its key.
+        size: length in bytes.
+        modified_s: when it was created, in seconds since 1970 by the *store's* clock, which may
+            disagree with this host's.
+    """
+
+    key: str
+    size: int
+    modified_s: float
+
+
+class Store(ABC):
+    """A place for objects; ``url`` names it in messages."""
+
+    url: str
+
+    @abstractmethod
+    def get(self, key: str, *, max_bytes: int) -> bytes:
+        """Return the whole object, reading at most ``max_bytes`` + 1 bytes of it.
+
+        Raises:
+            ObjectNotFoundError: nothing is there.
+            ObjectTooLargeError: it is longer than ``max_bytes``.
+            StoreError: it cannot be read.
+        """
+
+    @abstractmethod
+    def create(self, key: str, data: bytes) -> bool:
+        """Create the object, whole or not at all; of several creators exactly one wins.
+
+        Readers and listings see nothing of it before it is complete, and it is durable when this
+        returns.
+
+        Returns:
+            True if it was created now, False if the key holds exactly these bytes already, as
+            after a lost acknowledgement.
+
+        Raises:
+            ObjectExistsError: the key holds other bytes, which stay.
+            StoreFullError: no space is left.
+            StorePermissionError: the store is read-only, or access is denied.
+            StoreError: it cannot be written.
+        """
+
+    @abstractmethod
+    def upload(self, key: str, path: Path) -> bool:
+        """Create the object from a local file of any size in bounded memory; see :meth:`create`.
+
+        Raises:
+            SetupError: the local file cannot be read.
+            StoreError: as for :meth:`create`.
+        """
+
+    @abstractmethod
+    def download(self, key: str, path: Path, *, max_bytes: int) -> None:
+        """Copy the object to a local file in bounded memory.
+
+        The file appears at ``path`` complete, and replaces what was there; its folder must exist.
+
+        Raises:
+            ObjectNotFoundError: nothing is there.
+            ObjectTooLargeError: it is longer than ``max_bytes``.
+            SetupError: the local file cannot be written.
+            StoreError: it cannot be read.
+        """
+
+    @abstractmethod
+    def list(self, prefix: str) -> Iterator[Entry]:
+        """Yield every object whose key starts with ``prefix``, sorted by key.
+
+        Names that are no keys (hidden, temporary or foreign files) are left out. Objects that come
+        or go meanwhile may or may not be listed, all others are.
+
+        Args:
+            prefix: ends with ``/``, or is empty for the whole store. One that holds nothing, or
+                does not exist, gives an empty listing.
+
+        Raises:
+            MalformedError: the prefix is not one.
+            StoreError: the listing would be incomplete.
+        """
+
+    @abstractmethod
+    def delete(self, key: str) -> None:
+        """Remove the object; nothing happens where there is none.
+
+        Raises:
+            StorePermissionError: the store is read-only, or access is denied.
+            StoreError: it cannot be removed.
+        """
+
+    def watch_path(self) -> Path | None:
+        """Return the local folder in which this host's changes show up, None if there is none."""
+        return None
+
+    def _not_found(self, key: str) -> ObjectNotFoundError:
+        return ObjectNotFoundError(f"{self.url}: there is no object {key}")
+
+    def _exists(self, key: str) -> ObjectExistsError:
+        return ObjectExistsError(
+            f"{self.url}: {key} exists already and holds different bytes",
+            hint="objects are never changed; does a second process run in the same role?",
+        )
+
+    def _too_large(self, key: str, max_bytes: int) -> ObjectTooLargeError:
+        return ObjectTooLargeError(
+            f"{self.url}: {key} is larger than the {max_bytes} bytes allowed for it",
+            hint="whoever published it must be asked; it was not read",
+        )
+
+
+def is_key(text: str) -> bool:
+    """Return whether a name found on a store obeys the rules for keys."""
+    try:
+        check_key(text)
+    except MalformedError:
+        return False
+    return True
+
+
+def check_prefix(text: str) -> str:
+    """Return ``text`` if it can be listed: empty, or a key followed by ``/``.
+
+    Raises:
+        MalformedError: it is neither.
+    """
+    if text and not text.endswith("/"):
+        raise MalformedError(f"prefix {text!r} must be empty or end with /")
+    if text:
+        check_key(text[:-1])
+    return text
+
+
+@contextlib.contextmanager
+def open_local(path: Path) -> Iterator[BinaryIO]:
+    """Open the local file of an upload.
+
+    Raises:
+        SetupError: it is missing or unreadable.
+    """
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise _local_error(path, "read", error) from error
+    with file:
+        yield file
+
+
+def local_chunks(file: BinaryIO, path: Path) -> Iterator[bytes]:
+    """Yield a local file from its beginning, :data:`CHUNK_BYTES` at a time.
+
+    Raises:
+        SetupError: reading fails.
+    """
+    try:
+        file.seek(0)
+        while chunk := file.read(CHUNK_BYTES):
+            yield chunk
+    except OSError as error:
+        raise _local_error(path, "read", error) from error
+
+
+def write_local(path: Path, chunks: Iterator[bytes]) -> None:
+    """Write a download to ``path``, where it appears whole or not at all.
+
+    Raises:
+        SetupError: it cannot be written. Whatever ``chunks`` raises passes through.
+    """
+    temporary = path.with_name(f".fedfs-{uuid.uuid4().hex}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            for chunk in chunks:
+                file.write(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:  # a local one: the store's are none of the operating system's
+        raise _local_error(path, "written", error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def _local_error(path: Path, verb: str, error: OSError) -> SetupError:
+    reason = error.strerror or str(error)
+    return SetupError(
+        f"{path} on this host cannot be {verb}: {reason}",
+        hint="check the path, its permissions and the free space",
+    )

@@ -1,0 +1,299 @@
+"""A store in a folder: local, or shared through NFS, SMB or a FUSE mount.
+
+Written on ``os``, because fsspec's local files promise neither atomic creation nor whole files to
+readers. POSIX only.
+
+Rules:
+ * An object is written to a hidden file beside its place, synchronised, and then given its name by
+   ``link``, which fails if the name is taken: readers see all of it or nothing, one writer wins.
+   Where the share has no links, :func:`fedfs.store.posix.rename_exclusively` does the same under
+   a lock. Links and locks do not see each other: all writers of one key must use the same.
+ * Names are resolved one folder at a time from the root, and a symbolic link is never followed, so
+   nobody who can write to the share leads a reader out of it. The root itself may be a link.
+ * Folders that were made for an object which then could not be written stay: listings do not show
+   them, and removing them would race with other writers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import stat
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+from fedfs.errors import StoreError, StoreFullError, StorePermissionError
+from fedfs.protocol.layout import check_key
+from fedfs.store import posix
+from fedfs.store.base import (
+    CHUNK_BYTES,
+    Entry,
+    Store,
+    check_prefix,
+    is_key,
+    local_chunks,
+    open_local,
+    write_local,
+)
+
+_log = logging.getLogger(__name__)
+
+_SWEEP_EVERY_S = 3600.0
+_ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+_RIVAL = "does a second process run in the same role?"
+_REASONS: dict[int, tuple[type[StoreError], str, str]] = {
+    errno.ENOSPC: (StoreFullError, "no space is left", "free some space on the store"),
+    errno.EDQUOT: (StoreFullError, "the quota is used up", "free some space, or raise the quota"),
+    errno.EROFS: (StorePermissionError, "the store is read-only", "mount it for writing"),
+    errno.EACCES: (StorePermissionError, "access is denied", "check the folder's permissions"),
+    errno.EPERM: (StorePermissionError, "it is not permitted", "check the folder's permissions"),
+    errno.EDEADLK: (StoreError, "another writer keeps its name locked", _RIVAL),
+}
+
+
+class FolderStore(Store):
+    """Objects as files beneath ``root``."""
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        must_exist: bool = True,
+        use_links: bool = True,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Open the folder.
+
+        Args:
+            root: the folder.
+            must_exist: refuse to work without the folder, as when a share is not mounted;
+                otherwise the first object written creates it.
+            use_links: False if the share has no links, or another writer's mount of it has none.
+            pause: waits so many seconds for another writer's lock.
+
+        Raises:
+            StoreError: ``root`` is missing, or is not a folder.
+        """
+        self._root = root.absolute()
+        self.url = self._root.as_uri()
+        self._must_exist = must_exist
+        self._links = use_links
+        self._pause = pause
+        self._swept_s: dict[str, float] = {}
+        with contextlib.suppress(FileNotFoundError), self._errors("the store", "opened"):
+            os.close(self._open_root(create=False))
+
+    def get(self, key: str, *, max_bytes: int) -> bytes:
+        """See :meth:`fedfs.store.base.Store.get`."""
+        with self._open_object(check_key(key)) as fd:
+            return b"".join(self._read(fd, key, max_bytes))
+
+    def create(self, key: str, data: bytes) -> bool:
+        """See :meth:`fedfs.store.base.Store.create`."""
+        return self._publish(check_key(key), lambda: (data,))
+
+    def upload(self, key: str, path: Path) -> bool:
+        """See :meth:`fedfs.store.base.Store.upload`."""
+        check_key(key)
+        with open_local(path) as file:
+            return self._publish(key, partial(local_chunks, file, path))
+
+    def download(self, key: str, path: Path, *, max_bytes: int) -> None:
+        """See :meth:`fedfs.store.base.Store.download`."""
+        with self._open_object(check_key(key)) as fd:
+            write_local(path, self._read(fd, key, max_bytes))
+
+    def list(self, prefix: str) -> Iterator[Entry]:
+        """See :meth:`fedfs.store.base.Store.list`."""
+        return self._walk(check_prefix(prefix))
+
+    def delete(self, key: str) -> None:
+        """See :meth:`fedfs.store.base.Store.delete`."""
+        *folders, name = check_key(key).split("/")
+        with (
+            contextlib.suppress(*_ABSENT),
+            self._errors(key, "deleted"),
+            self._folder(folders) as folder,
+        ):
+            mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+            if stat.S_ISREG(mode):
+                os.unlink(name, dir_fd=folder)
+            elif not stat.S_ISDIR(mode):
+                raise self._foreign(key)
+
+    def watch_path(self) -> Path:
+        """See :meth:`fedfs.store.base.Store.watch_path`."""
+        return self._root
+
+    @contextlib.contextmanager
+    def _open_object(self, key: str) -> Iterator[int]:
+        *folders, name = key.split("/")
+        try:
+            with self._errors(key, "read"), self._folder(folders) as folder:
+                fd = self._open_regular(key, name, folder)
+        except _ABSENT:
+            raise self._not_found(key) from None
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    def _open_regular(self, key: str, name: str, folder: int) -> int:
+        try:
+            fd = os.open(name, posix.READ_FLAGS, dir_fd=folder)
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENXIO):  # a symbolic link, a socket
+                raise self._foreign(key) from error
+            raise
+        mode = os.fstat(fd).st_mode
+        if stat.S_ISREG(mode):
+            return fd
+        os.close(fd)
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
+        raise self._foreign(key)
+
+    def _read(self, fd: int, key: str, max_bytes: int) -> Iterator[bytes]:
+        with self._errors(key, "read"):
+            if os.fstat(fd).st_size > max_bytes:
+                raise self._too_large(key, max_bytes)
+        left = max_bytes + 1
+        while True:
+            with self._errors(key, "read"):
+                chunk = os.read(fd, min(left, CHUNK_BYTES))
+            if not chunk:
+                return
+            left -= len(chunk)
+            if left <= 0:
+                raise self._too_large(key, max_bytes)
+            yield chunk
+
+    def _walk(self, prefix: str) -> Iterator[Entry]:
+        try:
+            with self._errors(prefix or "the store", "listed"):
+                names = prefix.split("/")[:-1]
+                with self._folder(names) as step, posix.listable(step) as folder:
+                    found = _scan(prefix, folder)
+        except _ABSENT:
+            return
+        for name, entry in found:
+            if entry is None:
+                yield from self._walk(prefix + name)
+            else:
+                yield entry
+
+    def _publish(self, key: str, chunks: Callable[[], Iterable[bytes]]) -> bool:
+        *folders, name = key.split("/")
+        with self._errors(key, "written"), self._folder(folders, create=True) as folder:
+            if posix.is_free(name, folder):  # otherwise a retry would write everything again
+                with posix.temporary_file(folder, chunks()) as (temporary, now_s):
+                    self._sweep("/".join(folders), folder, now_s)
+                    created = self._give_name(temporary, name, folder)
+                if created:
+                    posix.sync_folder(folder)
+                    return True
+            with open(self._open_regular(key, name, folder), "rb") as file:  # noqa: PTH123  a descriptor
+                same = all(file.read(len(chunk)) == chunk for chunk in chunks())
+                if not same or file.read(1):
+                    raise self._exists(key)
+            return False
+
+    def _give_name(self, temporary: str, name: str, folder: int) -> bool:
+        if self._links:
+            try:
+                return posix.link_exclusively(temporary, name, folder)
+            except OSError as error:
+                if not posix.has_no_links(error):
+                    raise
+                self._links = False
+                _log.info("%s has no links (%s): locks are used", self.url, error.strerror)
+        return posix.rename_exclusively(temporary, name, folder, pause=self._pause)
+
+    def _sweep(self, where: str, folder: int, now_s: float) -> None:
+        if now_s - self._swept_s.get(where, -_SWEEP_EVERY_S) >= _SWEEP_EVERY_S:
+            self._swept_s[where] = now_s
+            posix.sweep_temporary_files(folder, now_s)
+
+    @contextlib.contextmanager
+    def _folder(self, names: Sequence[str], *, create: bool = False) -> Iterator[int]:
+        """Go down from the root and yield a descriptor of the folder, good for ``dir_fd``."""
+        fd = self._open_root(create=create)
+        try:
+            for name in names:
+                if create and posix.is_free(name, fd):
+                    with contextlib.suppress(FileExistsError):
+                        os.mkdir(name, dir_fd=fd)
+                        posix.sync_folder(fd)
+                child = self._step(name, fd)
+                os.close(fd)
+                fd = child
+            yield fd
+        finally:
+            os.close(fd)
+
+    def _step(self, name: str, folder: int) -> int:
+        try:
+            return os.open(name, posix.STEP_FLAGS, dir_fd=folder)
+        except OSError as error:
+            if error.errno in (errno.ENOTDIR, errno.ELOOP):
+                mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+                if stat.S_ISLNK(mode):
+                    raise self._foreign(name) from error
+            raise
+
+    def _open_root(self, *, create: bool) -> int:
+        try:
+            if create and not self._must_exist:
+                self._root.mkdir(parents=True, exist_ok=True)
+            return os.open(self._root, posix.STEP_FLAGS & ~os.O_NOFOLLOW)
+        except FileNotFoundError as error:
+            if not self._must_exist:
+                raise
+            raise StoreError(
+                f"{self.url}: the folder is not there", hint="is the share mounted?"
+            ) from error
+        except (NotADirectoryError, FileExistsError) as error:
+            raise StoreError(f"{self.url} is not a folder", hint="give a folder") from error
+
+    def _foreign(self, what: str) -> StoreError:
+        return StoreError(
+            f"{self.url}: {what} is a symbolic link or a device, not a file of the store",
+            hint="links could lead out of the store; put a copy there instead",
+        )
+
+    @contextlib.contextmanager
+    def _errors(self, key: str, verb: str) -> Iterator[None]:
+        """Turn errors of the operating system into this project's.
+
+        Those which mean that nothing is there pass through, except to a writer.
+        """
+        try:
+            yield
+        except OSError as error:
+            if isinstance(error, _ABSENT) and verb != "written":
+                raise
+            code = error.errno or errno.EIO
+            default = (StoreError, os.strerror(code), "check the share, its mount and its server")
+            kind, reason, hint = _REASONS.get(code, default)
+            raise kind(f"{self.url}: {key} cannot be {verb}: {reason}", hint=hint) from error
+
+
+def _scan(prefix: str, folder: int) -> list[tuple[str, Entry | None]]:
+    """Return a folder's files, and its folders with a ``/`` behind, which then sort as keys do."""
+    found: list[tuple[str, Entry | None]] = []
+    with os.scandir(folder) as items:
+        for item in items:
+            key = prefix + item.name
+            if not is_key(key):
+                continue
+            if item.is_dir(follow_symlinks=False):
+                found.append((item.name + "/", None))
+            elif item.is_file(follow_symlinks=False):
+                with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
+                    info = item.stat(follow_symlinks=False)
+                    found.append((item.name, Entry(key, info.st_size, info.st_mtime)))
+    return sorted(found, key=lambda pair: pair[0])

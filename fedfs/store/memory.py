@@ -1,0 +1,95 @@
+"""A store in this process's memory: the test double of the project, with the promises of the seam.
+
+The dictionary ``objects`` is public so that a test can look, or meddle, behind the store's back.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedfs.protocol.layout import check_key
+from fedfs.store.base import (
+    CHUNK_BYTES,
+    Entry,
+    Store,
+    check_prefix,
+    is_key,
+    local_chunks,
+    open_local,
+    write_local,
+)
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """An object and its time of creation, in seconds since 1970."""
+
+    data: bytes
+    modified_s: float
+
+
+class MemoryStore(Store):
+    """Objects in a dictionary behind a lock."""
+
+    def __init__(self, *, name: str = "test", clock: Callable[[], float] = time.time) -> None:
+        self.url = f"memory://{name}"
+        self.objects: dict[str, StoredObject] = {}
+        self._clock = clock
+        self._lock = threading.Lock()
+
+    def get(self, key: str, *, max_bytes: int) -> bytes:
+        """See :meth:`fedfs.store.base.Store.get`."""
+        check_key(key)
+        with self._lock:
+            found = self.objects.get(key)
+        if found is None:
+            raise self._not_found(key)
+        if len(found.data) > max_bytes:
+            raise self._too_large(key, max_bytes)
+        return found.data
+
+    def create(self, key: str, data: bytes) -> bool:
+        """See :meth:`fedfs.store.base.Store.create`."""
+        check_key(key)
+        with self._lock:
+            found = self.objects.get(key)
+            if found is None:
+                self.objects[key] = StoredObject(bytes(data), self._clock())
+                return True
+        if found.data != data:
+            raise self._exists(key)
+        return False
+
+    def upload(self, key: str, path: Path) -> bool:
+        """See :meth:`fedfs.store.base.Store.upload`; here memory is the store."""
+        check_key(key)
+        with open_local(path) as file:
+            data = b"".join(local_chunks(file, path))
+        return self.create(key, data)
+
+    def download(self, key: str, path: Path, *, max_bytes: int) -> None:
+        """See :meth:`fedfs.store.base.Store.download`."""
+        data = self.get(key, max_bytes=max_bytes)
+        steps = range(0, len(data), CHUNK_BYTES)
+        write_local(path, (data[start : start + CHUNK_BYTES] for start in steps))
+
+    def list(self, prefix: str) -> Iterator[Entry]:
+        """See :meth:`fedfs.store.base.Store.list`."""
+        check_prefix(prefix)
+        with self._lock:
+            found = sorted(self.objects.items())
+        return (
+            Entry(key, len(item.data), item.modified_s)
+            for key, item in found
+            if key.startswith(prefix) and is_key(key)
+        )
+
+    def delete(self, key: str) -> None:
+        """See :meth:`fedfs.store.base.Store.delete`."""
+        check_key(key)
+        with self._lock:
+            self.objects.pop(key, None)

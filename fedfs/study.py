@@ -1,0 +1,354 @@
+"""What people decide: a coordinator starts a study and approves sites, a site asks to join.
+
+None of these needs anybody else to be there at the time; each publishes one message.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fedfs.aggregate import strategies, weighting
+from fedfs.errors import DatasetError, FedfsError, ObjectExistsError, StudyError, UserError
+from fedfs.learner import Learner
+from fedfs.observe import Observer, newest_charter, open_study
+from fedfs.protocol import layout, messages, rounds
+from fedfs.protocol.messages import (
+    Charter,
+    DatasetSpec,
+    JoinRequest,
+    Named,
+    NnUNetSpec,
+    PayloadRef,
+    RosterEntry,
+    Schedule,
+)
+from fedfs.publish import Clock, Publisher
+from fedfs.store.base import Store
+from fedfs.trust.keyring import Keyring
+from fedfs.trust.signing import SigningKey, key_fingerprint, study_id
+
+_STUDY_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
+_DATASET_NAME = re.compile(r"Dataset[0-9]{3}_[A-Za-z0-9_-]{1,60}")
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,79}")
+_CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")
+_MAX_ROUNDS = 99_999
+
+
+@dataclass(frozen=True)
+class StudyOptions:
+    """What the coordinator chooses; names and meanings are nnU-Net's where nnU-Net has them.
+
+    Raises:
+        UserError: a value cannot be used.
+    """
+
+    name: str
+    dataset_json: Mapping[str, Any]
+    dataset_name: str | None = None
+    configuration: str = "3d_fullres"
+    planner: str = "ExperimentPlanner"
+    trainer: str = "nnUNetTrainer"
+    fold: str = "0"
+    rounds: int = 20
+    local_epochs: int | None = None
+    local_iterations: int | None = None
+    val_iterations: int = 50
+    gpu_memory_target_gb: float | None = None
+    target_spacing: tuple[float, ...] | None = None
+    planner_options: Mapping[str, float] = field(default_factory=dict)
+    policy: str = "all"
+    weighting: str = "n_cases"
+    strategy: str = "FedAvg"
+    min_sites: int = 2
+    minimum_cases: int = 1
+    seed: int = 12345
+
+    def __post_init__(self) -> None:
+        if not _STUDY_NAME.fullmatch(self.name):
+            raise UserError(
+                f"study name {self.name!r} is not usable",
+                hint="use 1 to 40 of a-z, 0-9 and -, starting and ending with a letter or digit",
+            )
+        if self.dataset_name is not None and not _DATASET_NAME.fullmatch(self.dataset_name):
+            raise UserError(
+                f"dataset name {self.dataset_name!r} is not nnU-Net's DatasetXXX_NAME",
+                hint="for example Dataset004_Hippocampus",
+            )
+        if self.configuration not in _CONFIGURATIONS:
+            raise UserError(
+                f"configuration {self.configuration!r} cannot be federated",
+                hint=f"one of {', '.join(_CONFIGURATIONS)}",
+            )
+        for what, name in (("planner", self.planner), ("trainer", self.trainer)):
+            if not _IDENTIFIER.fullmatch(name):
+                raise UserError(f"{what} {name!r} is not a class name")
+        if self.fold != "all" and self.fold not in ("0", "1", "2", "3", "4"):
+            raise UserError(f"fold {self.fold!r} is neither 'all' nor 0 to 4")
+        if self.local_epochs is not None and self.local_iterations is not None:
+            raise UserError("give --local-epochs or --local-iterations, not both")
+        weighting.check_policy(self.weighting)
+        strategies.by_name(self.strategy)
+        if self.policy not in rounds.POLICIES:
+            known = ", ".join(sorted(rounds.POLICIES))
+            raise UserError(f"policy {self.policy!r} is unknown", hint=f"one of {known}")
+        bounds = {
+            "rounds": (self.rounds, _MAX_ROUNDS),
+            "local epochs": (self.local_epochs or 1, 100_000),
+            "local iterations": (self.local_iterations or 1, 10_000_000),
+            "validation iterations": (self.val_iterations, 100_000),
+            "minimum number of sites": (self.min_sites, 10_000),
+            "minimum number of cases": (self.minimum_cases, 1_000_000),
+        }
+        for what, (value, most) in bounds.items():
+            if not 1 <= value <= most:
+                raise UserError(f"{what} {value} is not between 1 and {most}")
+
+    def schedule(self) -> Schedule:
+        """Return the budget in nnU-Net epochs: 250 iterations, or a round of N in one epoch."""
+        return Schedule(
+            rounds=self.rounds,
+            local_epochs=self.local_epochs or 1,
+            iterations_per_epoch=self.local_iterations or 250,
+            val_iterations_per_epoch=self.val_iterations,
+            seed=self.seed,
+        )
+
+
+def read_dataset_json(path: Path) -> Mapping[str, Any]:
+    """Return the content of a ``dataset.json``.
+
+    Raises:
+        UserError: missing, not JSON, or without ``channel_names`` or ``labels``.
+    """
+    try:
+        value = json.loads(path.read_text())
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} is not a dataset.json: not an object")
+    for name in ("channel_names", "labels", "file_ending"):
+        if name not in value:
+            raise UserError(
+                f"{path} has no {name!r}", hint="it has to be a dataset.json as nnU-Net v2 wants it"
+            )
+    return value
+
+
+def init_study(
+    store: Store,
+    home: Path,
+    options: StudyOptions,
+    *,
+    clock: Clock,
+    versions: Mapping[str, str],
+    pretrained: Path | None = None,
+) -> Charter:
+    """Write the charter of a new study; make the coordinator's and the aggregator's keys.
+
+    Args:
+        store: an empty place.
+        home: this host's fedfs home.
+        options: what the coordinator chose.
+        clock: POSIX seconds.
+        versions: software the study is set up with.
+        pretrained: safetensors file of canonical tensors to start from.
+
+    Raises:
+        StudyError: the store holds a study already.
+        StoreError: the store refuses; nothing is left behind.
+    """
+    if any(True for _ in store.list(layout.FEDERATION)):
+        raise StudyError(
+            f"{store.url} holds a federation already",
+            hint="one store, one study: choose another folder or prefix",
+        )
+    coordinator, nonce = SigningKey.generate(), secrets.token_hex(16)
+    study = study_id(options.name, nonce, coordinator.public)
+    keyring = Keyring(home, study)
+    keyring.create("coordinator", coordinator)
+    try:
+        aggregator = keyring.create("aggregator")
+        publisher = Publisher(store, coordinator, study, clock=clock)
+        payload = None if pretrained is None else publisher.payload(pretrained, layout.pretrained)
+        charter = publisher.message(
+            Charter,
+            layout.charter(1),
+            **_charter_fields(options, nonce, coordinator, aggregator, payload, versions),
+        )
+    except FedfsError as error:
+        keyring.discard("aggregator")
+        keyring.discard("coordinator")
+        if isinstance(error, ObjectExistsError):
+            raise StudyError(f"{store.url} holds a federation already") from error
+        raise
+    return charter
+
+
+def _charter_fields(
+    options: StudyOptions,
+    nonce: str,
+    coordinator: SigningKey,
+    aggregator: SigningKey,
+    pretrained: PayloadRef | None,
+    versions: Mapping[str, str],
+) -> dict[str, Any]:
+    dataset = options.dataset_json
+    regions = dataset.get("regions_class_order")
+    camel = "".join(part.capitalize() for part in options.name.split("-"))
+    return {
+        "number": 1,
+        "previous_sha256": "",
+        "name": options.name,
+        "nonce": nonce,
+        "coordinator_key": coordinator.public,
+        "aggregator_key": aggregator.public,
+        "mode": "ffe",
+        "dataset": DatasetSpec(
+            name=options.dataset_name or f"Dataset900_{camel}",
+            channel_names={str(k): str(v) for k, v in dataset["channel_names"].items()},
+            labels=dict(dataset["labels"]),
+            label_order=tuple(dataset["labels"]),
+            regions_class_order=None if regions is None else tuple(int(i) for i in regions),
+            file_ending=str(dataset["file_ending"]),
+        ),
+        "nnunet": NnUNetSpec(
+            configuration=options.configuration,
+            planner=options.planner,
+            # One name everywhere, which no plan of the site's own can have.
+            plans_name=f"nnUNetPlans_{options.name}-{nonce[:6]}",
+            trainer=options.trainer,
+            fold=options.fold,
+            gpu_memory_target_gb=options.gpu_memory_target_gb,
+            target_spacing=options.target_spacing,
+            planner_options=dict(options.planner_options),
+            versions=dict(versions),
+        ),
+        "schedule": options.schedule(),
+        "policy": Named(name=options.policy),
+        "weighting": Named(name=options.weighting),
+        "strategy": Named(name=options.strategy),
+        "encoding": Named(name="fp32"),
+        "min_sites": options.min_sites,
+        "minimum_cases": options.minimum_cases,
+        "pretrained": pretrained,
+        "roster": (),
+    }
+
+
+def join_study(
+    observer: Observer,
+    publisher: Publisher,
+    site: str,
+    learner: Learner,
+    *,
+    difference: Sequence[str],
+) -> JoinRequest:
+    """Ask to be admitted; asking again changes nothing.
+
+    Args:
+        observer: has looked at the store.
+        publisher: signs with the site's key.
+        site: the site's name.
+        learner: knows the local dataset.
+        difference: where the local ``dataset.json`` disagrees with the charter, in words.
+
+    Raises:
+        DatasetError: the dataset disagrees with the charter.
+        StudyError: the name belongs to another key.
+    """
+    charter = newest_charter(observer.state)
+    if difference:
+        raise DatasetError(
+            f"the dataset of {site} disagrees with the charter of study {charter.name!r}:\n  "
+            + "\n  ".join(difference),
+            hint="map your labels and channels to the study's, or talk to the coordinator",
+        )
+    facts = learner.dataset_facts()
+    entry, before = charter.entry(site), observer.state.joins.get(site)
+    for other in (entry, before):
+        if other is not None and other.public_key != publisher.public_key:
+            raise StudyError(
+                f"the name {site!r} is taken by another key ({key_fingerprint(other.public_key)})",
+                hint="choose another name, or work on the host that joined with it",
+            )
+    if before is not None and before.n_cases == facts["n_cases"]:
+        return before
+    number = 1
+    while layout.join(site, number) in observer.keys:
+        number += 1
+    return publisher.message(
+        JoinRequest,
+        layout.join(site, number),
+        site=site,
+        public_key=publisher.public_key,
+        n_cases=facts["n_cases"],
+        file_ending=facts["file_ending"],
+        versions=dict(learner.versions()),
+    )
+
+
+def approve_sites(
+    store: Store, home: Path, sites: Sequence[str] | None, *, clock: Clock
+) -> tuple[Charter, tuple[RosterEntry, ...]]:
+    """Admit sites to the roster by amending the charter.
+
+    Args:
+        store: the study's store.
+        home: this host's fedfs home; holds the coordinator's key.
+        sites: names; None for all that asked.
+        clock: POSIX seconds.
+
+    Returns:
+        The charter in force, and the entries that are new in it.
+
+    Raises:
+        StudyError: a site has not asked, or is on the roster with another key.
+        KeyFileError: this host is not the coordinator's.
+    """
+    observer = open_study(store)
+    charter = newest_charter(observer.state)
+    keyring = Keyring(home, charter.study)
+    coordinator = keyring.load("coordinator")
+    asked = observer.state.joins
+    added = []
+    for site in sorted(asked) if sites is None else dict.fromkeys(sites):
+        if site not in asked:
+            raise StudyError(
+                f"site {site!r} has not asked to join",
+                hint=f"it runs: fedfs site join STORE --site {site}; "
+                f"asked so far: {', '.join(sorted(asked)) or 'nobody'}",
+            )
+        entry = charter.entry(site)
+        if entry is None:
+            added.append(RosterEntry(site=site, public_key=asked[site].public_key))
+        elif entry.public_key != asked[site].public_key:
+            raise StudyError(
+                f"site {site!r} is on the roster with another key",
+                hint="compare key fingerprints with the site by telephone before anything else",
+            )
+    if not added:
+        return charter, ()
+    amended = dataclasses.replace(
+        charter,
+        number=charter.number + 1,
+        key=layout.charter(charter.number + 1),
+        created_at=messages.utc(clock()),
+        previous_sha256=observer.state.digests[charter.key],
+        roster=tuple(sorted((*charter.roster, *added), key=lambda entry: entry.site)),
+    )
+    try:
+        Publisher(store, coordinator, charter.study, clock=clock).signed(amended)
+    except ObjectExistsError as error:
+        raise StudyError(
+            "the charter was amended by somebody else at the same time", hint="run it again"
+        ) from error
+    return amended, tuple(added)

@@ -1,0 +1,165 @@
+"""Ed25519 keys and DSSE envelopes.
+
+An envelope is the JSON form of the Dead Simple Signing Envelope (DSSE 1.0,
+https://github.com/secure-systems-lab/dsse): base64 payload, payload type, signatures. What is
+signed
+is the pre-authentication encoding of type and payload bytes, so nothing is parsed before it is
+verified, and a signature for one type of message is worthless for another.
+
+Ed25519 signatures are deterministic: signing the same message twice gives the same bytes, which is
+what makes publishing idempotent.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from fedfs.errors import KeyFileError, MalformedError, SignatureError
+from fedfs.protocol import codec, messages
+from fedfs.protocol.messages import Message
+
+_KEY_BYTES = 32
+_MAX_SIGNATURES = 4
+
+
+class SigningKey:
+    """A private Ed25519 key."""
+
+    def __init__(self, key: Ed25519PrivateKey) -> None:
+        self._key = key
+
+    @classmethod
+    def generate(cls) -> SigningKey:
+        """Make a new key from the operating system's randomness."""
+        return cls(Ed25519PrivateKey.generate())
+
+    @classmethod
+    def from_pem(cls, data: bytes) -> SigningKey:
+        """Read an unencrypted PKCS #8 key.
+
+        Raises:
+            KeyFileError: it is not one, or not Ed25519.
+        """
+        try:
+            key = serialization.load_pem_private_key(data, password=None)
+        except (ValueError, TypeError) as error:
+            raise KeyFileError(f"not a private key in PEM form: {error}") from error
+        if not isinstance(key, Ed25519PrivateKey):
+            raise KeyFileError("not an Ed25519 key")
+        return cls(key)
+
+    def to_pem(self) -> bytes:
+        """Return the key in unencrypted PKCS #8 PEM form."""
+        return self._key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+
+    @property
+    def public(self) -> str:
+        """The public key as it appears in messages: base64 of its 32 bytes."""
+        return base64.b64encode(self._key.public_key().public_bytes_raw()).decode()
+
+    def sign(self, message: Message) -> bytes:
+        """Return the envelope of ``message``, ready to be published."""
+        payload = messages.encode(message)
+        kind = messages.payload_type(type(message))
+        signature = self._key.sign(_pre_authentication_encoding(kind, payload))
+        return codec.dumps(
+            {
+                "payloadType": kind,
+                "payload": base64.b64encode(payload).decode(),
+                "signatures": [
+                    {"keyid": key_id(self.public), "sig": base64.b64encode(signature).decode()}
+                ],
+            }
+        )
+
+
+class Envelope:
+    """A parsed envelope; nothing in it is believed before :meth:`verify`.
+
+    Raises:
+        SignatureError: the object is not a signed envelope.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        try:
+            value = codec.loads(data)
+        except MalformedError as error:
+            raise SignatureError(f"is not a signed envelope: {error}") from error
+        if not isinstance(value, dict):
+            raise SignatureError("is not a signed envelope")
+        payload, kind, signatures = (
+            value.get("payload"), value.get("payloadType"), value.get("signatures"),
+        )  # fmt: skip
+        if not isinstance(payload, str) or not isinstance(kind, str):
+            raise SignatureError("is not a signed envelope: no payload or payload type")
+        if not isinstance(signatures, list) or not 0 < len(signatures) <= _MAX_SIGNATURES:
+            raise SignatureError("carries no signature")
+        self.payload = _from_base64(payload, "payload")
+        self.payload_type = kind
+        self._signatures = [
+            _from_base64(item["sig"], "signature")
+            for item in signatures
+            if isinstance(item, dict) and isinstance(item.get("sig"), str)
+        ]
+
+    def verify(self, public_key: str, payload_type: str) -> bytes:
+        """Return the payload if ``public_key`` signed it as ``payload_type``.
+
+        Raises:
+            SignatureError: it did not.
+        """
+        signed = _pre_authentication_encoding(payload_type, self.payload)
+        key = _public_key(public_key)
+        if self.payload_type == payload_type:
+            for signature in self._signatures:
+                try:
+                    key.verify(signature, signed)
+                except InvalidSignature:
+                    continue
+                return self.payload
+        raise SignatureError(f"is not signed by the expected key {key_id(public_key)[:16]}")
+
+
+def key_id(public_key: str) -> str:
+    """Return the hex SHA-256 of a public key given in base64."""
+    return hashlib.sha256(_from_base64(public_key, "public key")).hexdigest()
+
+
+def key_fingerprint(public_key: str) -> str:
+    """Return what two people compare by telephone: 128 bits in eight groups of four digits."""
+    digits = key_id(public_key)[:32]
+    return " ".join(digits[i : i + 4] for i in range(0, len(digits), 4))
+
+
+def study_id(name: str, nonce: str, coordinator_key: str) -> str:
+    """Return the id of a study: its name, and a hash that only this coordinator key can have."""
+    digest = hashlib.sha256(f"fedfs-study\n{name}\n{nonce}\n{coordinator_key}".encode())
+    return f"{name}-{digest.hexdigest()[:32]}"
+
+
+def _public_key(text: str) -> Ed25519PublicKey:
+    raw = _from_base64(text, "public key")
+    if len(raw) != _KEY_BYTES:
+        raise SignatureError("names a public key that is not an Ed25519 key")
+    return Ed25519PublicKey.from_public_bytes(raw)
+
+
+def _from_base64(text: str, what: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise SignatureError(f"holds a {what} that is not base64") from error
+
+
+def _pre_authentication_encoding(kind: str, payload: bytes) -> bytes:
+    return b"DSSEv1 %d %s %d %s" % (len(kind.encode()), kind.encode(), len(payload), payload)

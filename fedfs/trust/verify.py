@@ -1,0 +1,202 @@
+"""What may be believed of what lies on the store: decided here, without I/O and without a clock.
+
+``TrustedView`` is fed the bytes found under each key and keeps the accepted messages. Its rules:
+
+ * The study's id contains a hash of the coordinator's key: the first charter proves itself against
+   the id. Each amendment is signed by the coordinator key of the one before, numbered without a
+   gap, and names the hash of the one before.
+ * A join request proves only that its sender holds the key it presents.
+ * What lies under ``sites/<site>/`` is signed by the key that the newest charter's roster has for
+   that site; what lies under ``aggregator/`` by the aggregator key of the newest charter.
+ * Every message names the study and the key it lies under, so that it cannot be moved.
+ * An update names a version that exists, and the weights that version has.
+ * A model's manifest agrees with the round record of its version; versions start at 0 without a
+   gap.
+ * An object is written once: the first accepted message under a key stays.
+ * What is refused is remembered with the reason, and tried again when the charter changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from fedfs.errors import MisplacedError, RejectedError, SignatureError
+from fedfs.protocol import layout, messages
+from fedfs.protocol.layout import Key
+from fedfs.protocol.messages import (
+    Charter,
+    EvaluationMessage,
+    FailureMessage,
+    FingerprintMessage,
+    FinishedMessage,
+    JoinRequest,
+    Message,
+    ModelManifest,
+    PlanMessage,
+    RoundRecord,
+    StatusMessage,
+    UpdateManifest,
+)
+from fedfs.protocol.state import StudyState
+from fedfs.trust.signing import Envelope, study_id
+
+
+class TrustedView:
+    """The accepted state of one study.
+
+    Args:
+        study: the id that the reader knows the study by; None to take it from the first charter
+            (trust on first use: the caller shows the id to a person).
+    """
+
+    def __init__(self, study: str | None = None) -> None:
+        self._study = study
+        self.state = StudyState()
+
+    @property
+    def study(self) -> str:
+        """The study's id; "" before the first charter was accepted."""
+        return self._study or ""
+
+    def wants(self, key: Key) -> bool:
+        """Whether the object under ``key`` is a message that has not been accepted yet."""
+        return not key.is_payload and key.text not in self.state.digests
+
+    def add(self, key: Key, data: bytes) -> Message:
+        """Verify and accept the message under ``key``.
+
+        Raises:
+            RejectedError: with the reason, which is also kept in ``state.rejected``.
+        """
+        try:
+            message = self._verify(key, data)
+        except RejectedError as error:
+            self.state.rejected[key.text] = str(error)
+            raise
+        self.state.rejected.pop(key.text, None)
+        self._keep(key, message)
+        return message
+
+    def _verify(self, key: Key, data: bytes) -> Message:
+        cls = messages.message_class(key.kind)
+        if cls is None:
+            raise MisplacedError("is not a message")
+        envelope = Envelope(data)
+        if key.kind == "charter":
+            message: Message = self._verify_charter(key, envelope)
+        elif key.kind == "join":
+            message = self._verify_join(key, envelope)
+        else:
+            payload = envelope.verify(self._key_for(key), messages.payload_type(cls))
+            message = messages.decode(cls, payload, key=key.text, study=self.study)
+        self._check_place(key, message)
+        self.state.digests[key.text] = hashlib.sha256(envelope.payload).hexdigest()
+        return message
+
+    def _verify_charter(self, key: Key, envelope: Envelope) -> Charter:
+        kind = messages.payload_type(Charter)
+        number = key.number or 0
+        if number == 1:
+            # Not believed yet: read only to learn which key has to have signed it.
+            claimed = messages.decode(Charter, envelope.payload, key=key.text, study=None)
+            proven = study_id(claimed.name, claimed.nonce, claimed.coordinator_key)
+            if claimed.study != proven or (self._study is not None and proven != self._study):
+                raise MisplacedError(f"is the charter of another study ({claimed.study!r})")
+            envelope.verify(claimed.coordinator_key, kind)
+            self._study = proven
+            return claimed
+        before = self.state.charters.get(number - 1)
+        if before is None:
+            raise MisplacedError(f"amends charter {number - 1}, which is not there")
+        payload = envelope.verify(before.coordinator_key, kind)
+        charter = messages.decode(Charter, payload, key=key.text, study=self.study)
+        if charter.previous_sha256 != self.state.digests[before.key]:
+            raise MisplacedError(f"does not amend the charter {number - 1} that is on the store")
+        return charter
+
+    def _verify_join(self, key: Key, envelope: Envelope) -> JoinRequest:
+        claimed = messages.decode(JoinRequest, envelope.payload, key=key.text, study=self.study)
+        envelope.verify(claimed.public_key, messages.payload_type(JoinRequest))
+        return claimed
+
+    def _key_for(self, key: Key) -> str:
+        charter = self.state.charter
+        if charter is None:
+            raise SignatureError("cannot be verified: there is no charter that can be trusted")
+        if key.site is None:
+            return charter.aggregator_key
+        entry = charter.entry(key.site)
+        if entry is None:
+            raise SignatureError(f"comes from {key.site!r}, which is not on the roster")
+        if entry.state != "active":
+            raise SignatureError(f"comes from {key.site!r}, which is {entry.state}")
+        return entry.public_key
+
+    def _check_place(self, key: Key, message: Message) -> None:
+        """Check that numbers inside the message are those of the key it was signed for."""
+        inside = {
+            "site": getattr(message, "site", None),
+            "version": getattr(message, "base_version", getattr(message, "version", None)),
+            "number": getattr(message, "number", None),
+            "variant": getattr(message, "variant", None),
+        }
+        for name in ("site", "version", "number", "variant"):
+            expected = getattr(key, name)
+            if expected is not None and inside[name] not in (None, expected):
+                raise MisplacedError(f"says {name} {inside[name]!r}, its key says {expected!r}")
+        if isinstance(message, ModelManifest):
+            self._check_model(message)
+        if isinstance(message, UpdateManifest):
+            self._check_update(message)
+
+    def _check_model(self, model: ModelManifest) -> None:
+        record = self.state.rounds.get(model.version)
+        if record is None:
+            raise MisplacedError(f"is version {model.version}, which has no round record")
+        if (record.model, record.weights_sha256) != (model.payload, model.weights_sha256):
+            raise MisplacedError(f"disagrees with the round record of version {model.version}")
+        if model.version > 0 and model.version - 1 not in self.state.models:
+            raise MisplacedError(f"is version {model.version}, but there is none before it")
+
+    def _check_update(self, update: UpdateManifest) -> None:
+        base = self.state.models.get(update.base_version)
+        if base is None:
+            raise MisplacedError(f"was trained from version {update.base_version}, unknown here")
+        if update.base_weights_sha256 != base.weights_sha256:
+            raise MisplacedError(f"was trained from other weights than version {base.version} has")
+        own = layout.update_payload(update.site, update.base_version, update.payload.sha256)
+        if update.payload.key != own:
+            raise MisplacedError("names a payload outside its own place")
+
+    def _keep(self, key: Key, message: Message) -> None:  # noqa: C901, PLR0912  one branch per message
+        state = self.state
+        match message:
+            case Charter():
+                state.charters[message.number] = message
+                state.rejected = {}  # the roster may have changed: everything gets another chance
+            case JoinRequest():
+                before = state.joins.get(message.site)
+                if before is None or before.key < message.key:
+                    state.joins[message.site] = message
+            case FingerprintMessage():
+                state.fingerprints[message.site] = message
+            case PlanMessage():
+                state.plan = message
+            case RoundRecord():
+                state.rounds[message.version] = message
+            case ModelManifest():
+                state.models[message.version] = message
+            case UpdateManifest():
+                state.updates[message.site, message.base_version] = message
+            case EvaluationMessage():
+                state.evaluations[message.site, message.version, message.variant] = message
+            case FailureMessage():
+                state.failures.append(message)
+            case StatusMessage():
+                before_status = state.statuses.get(message.site)
+                if before_status is None or before_status.key < message.key:
+                    state.statuses[message.site] = message
+            case FinishedMessage():
+                state.finished = message
+            case _:
+                raise MisplacedError(f"is not expected under {key.text}")

@@ -1,0 +1,335 @@
+"""What lies on the store is not believed: a table of forgeries, each ignored and named.
+
+Whatever is done to the store by somebody without a rostered key, the federation ends with the same
+models, or waits; it never accepts, crashes or mixes up.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from federation import Federation, forge
+from fedfs.checkpoint import write_safetensors
+from fedfs.errors import (
+    MalformedError,
+    MisplacedError,
+    RejectedError,
+    SignatureError,
+    StudyError,
+    UnsupportedVersionError,
+)
+from fedfs.observe import open_study
+from fedfs.protocol import codec, layout, messages
+from fedfs.protocol.messages import FailureMessage, RosterEntry, UpdateManifest
+from fedfs.publish import Publisher
+from fedfs.trust.signing import Envelope, SigningKey
+from fedfs.trust.verify import TrustedView
+
+
+def until_version(federation: Federation, version: int) -> None:
+    while federation.observe().state.newest < version:
+        for name in ("aggregator", *federation.targets):
+            federation.step(name)
+
+
+def envelope_of(federation: Federation, key: str) -> bytes:
+    return federation.store.objects[key].data
+
+
+def resign(federation: Federation, key: str, host: str, role: str, **changes) -> bytes:
+    """Sign a changed copy of the message under ``key`` with the key of ``role``."""
+    parsed = layout.parse(key)
+    cls = messages.message_class(parsed.kind)
+    payload = Envelope(envelope_of(federation, key)).payload
+    message = messages.decode(cls, payload, key=key, study=None)
+    return federation.keyring(host).load(role).sign(dataclasses.replace(message, **changes))
+
+
+def add(federation: Federation, key: str, data: bytes):
+    """Feed one object to a view that has seen everything else."""
+    observer = open_study(federation.store)
+    view = observer._view
+    view.state.digests.pop(key, None)
+    return view.add(layout.parse(key), data)
+
+
+UPDATE = layout.update("north", 0)
+
+
+@pytest.fixture
+def running(federation):
+    until_version(federation, 1)
+    return federation
+
+
+def tampered(data: bytes) -> bytes:
+    value = json.loads(data)
+    payload = json.loads(base64.b64decode(value["payload"]))
+    payload["n_training_cases"] = 10**6
+    value["payload"] = base64.b64encode(codec.dumps(payload)).decode()
+    return codec.dumps(value)
+
+
+def without_signature(data: bytes) -> bytes:
+    value = json.loads(data)
+    value["signatures"] = []
+    return codec.dumps(value)
+
+
+FORGERIES = {
+    "empty": (lambda f: b"", SignatureError, "not a signed envelope"),
+    "not JSON": (lambda f: b"\x00\xff" * 50, SignatureError, "not a signed envelope"),
+    "a JSON list": (lambda f: b"[]", SignatureError, "not a signed envelope"),
+    "truncated": (lambda f: envelope_of(f, UPDATE)[:-20], SignatureError, "not a signed envelope"),
+    "unsigned": (lambda f: without_signature(envelope_of(f, UPDATE)), SignatureError, "no signature"),
+    "tampered": (lambda f: tampered(envelope_of(f, UPDATE)), SignatureError, "not signed by"),
+    "deep": (lambda f: b"[" * 10**6, SignatureError, "deeper"),
+    "duplicate keys": (
+        lambda f: b'{"payload":"","payload":""}', SignatureError, "twice",
+    ),
+    "another site's key": (
+        lambda f: resign(f, UPDATE, "south", "site-south"), SignatureError, "not signed by",
+    ),
+    "the aggregator's key": (
+        lambda f: resign(f, UPDATE, "coordinator", "aggregator"), SignatureError, "not signed by",
+    ),
+    "replayed from another round": (
+        lambda f: envelope_of(f, layout.update("north", 1)), MisplacedError, "was signed for the key",
+    ),
+    "another site's update": (
+        lambda f: envelope_of(f, layout.update("south", 0)), SignatureError, "not signed by",
+    ),
+    "another kind of message": (
+        lambda f: envelope_of(f, layout.fingerprint("north")), SignatureError, "not signed by",
+    ),
+    "another study": (
+        lambda f: resign(f, UPDATE, "north", "site-north", study="other-" + "0" * 32),
+        MisplacedError, "another study",
+    ),
+    "says another site inside": (
+        lambda f: resign(f, UPDATE, "north", "site-north", site="south"), MisplacedError, "site",
+    ),
+    "says another version inside": (
+        lambda f: resign(f, UPDATE, "north", "site-north", base_version=1), MisplacedError, "version",
+    ),
+    "trained from other weights": (
+        lambda f: resign(f, UPDATE, "north", "site-north", base_weights_sha256="0" * 64),
+        MisplacedError, "other weights",
+    ),
+    "names another site's payload": (
+        lambda f: resign(
+            f, UPDATE, "north", "site-north",
+            payload=f.observe().state.updates["south", 0].payload,
+        ),
+        MisplacedError, "outside its own place",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FORGERIES)
+def test_a_forged_update_is_refused_with_its_own_reason(running, name):
+    for _ in range(6):  # north has an update from version 1 to replay
+        running.step("north")
+    make, error, says = FORGERIES[name]
+    data = make(running)
+    with pytest.raises(error, match=says):
+        add(running, UPDATE, data)
+    forge(running.store, UPDATE, data)
+    assert says in running.observe().state.rejected[UPDATE]
+
+
+def test_a_newer_major_version_is_refused_with_advice(running):
+    payload = json.loads(Envelope(envelope_of(running, UPDATE)).payload)
+    payload["schema"] = "fedfs/2.0"
+    with pytest.raises(UnsupportedVersionError, match="protocol version 2.0") as caught:
+        messages.decode(UpdateManifest, codec.dumps(payload), key=UPDATE, study=None)
+    assert "upgrade" in caught.value.hint
+
+
+def test_a_newer_minor_version_is_read_and_its_fields_are_kept(running):
+    payload = json.loads(Envelope(envelope_of(running, UPDATE)).payload)
+    payload.update(schema="fedfs/1.9", surprise=[1])
+    message = messages.decode(UpdateManifest, codec.dumps(payload), key=UPDATE, study=None)
+    assert message.extra == {"surprise": [1]}
+    assert json.loads(messages.encode(message))["surprise"] == [1]
+
+
+def test_garbage_anywhere_changes_nothing(tmp_path):
+    plain = Federation(tmp_path / "plain").start()
+    plain.run()
+    federation = Federation(tmp_path / "attacked").start()
+    until_version(federation, 1)
+    for key in (
+        "aggregator/models/00077/manifest.json", "aggregator/rounds/00003.json",
+        "aggregator/plan-0002.json", "sites/ghost/fingerprint-0001.json",
+        "sites/ghost/updates/00001/manifest.json", "federation/charter-0009.json",
+        "sites/east/updates/00099/manifest.json", "sites/east/status/99999999.json",
+        "thumbs.db", "sites/readme.txt", "aggregator/models/00000/model-" + "0" * 64 + ".safetensors",
+    ):  # fmt: skip
+        federation.store.create(key, b"garbage")
+    with pytest.raises(Exception, match="rounds/00003.json"):
+        federation.run(seed=1)  # the aggregator's next key is taken: it says so
+    del federation.store.objects["aggregator/rounds/00003.json"]
+    federation.processes.clear()
+    federation.run(seed=2)
+    models = [{k for k in f.store.objects if "/model-" in k and "0" * 64 not in k}
+              for f in (plain, federation)]  # fmt: skip
+    assert models[0] == models[1]
+
+
+def test_a_site_that_is_not_on_the_roster_is_ignored(running):
+    rogue = Publisher(running.store, SigningKey.generate(), running.charter.study, clock=running.clock)
+    rogue.message(
+        FailureMessage, layout.failure("ghost", 0, 1),
+        site="ghost", version=0, step="train", kind="x", message="y",
+    )  # fmt: skip
+    state = running.observe().state
+    assert not state.failures
+    assert "not on the roster" in state.rejected[layout.failure("ghost", 0, 1)]
+
+
+def payload_attack(federation: Federation, tensors=None, data: bytes | None = None, **changes):
+    """North publishes, with its own valid key, an update from version 1 with a bad payload."""
+    state = federation.observe().state
+    path = federation.folder / "bad.safetensors"
+    if data is None:
+        write_safetensors(path, tensors)
+    else:
+        path.write_bytes(data)
+    publisher = federation.publisher("site-north", "north")
+    ref = publisher.payload(path, lambda sha: layout.update_payload("north", 1, sha))
+    good = state.updates["north", 0]
+    fields = {
+        "site": "north", "base_version": 1, "base_weights_sha256": state.models[1].weights_sha256,
+        "payload": ref, "encoding": "fp32", "n_training_cases": good.n_training_cases,
+        "n_epochs": 1, "n_iterations": 5, "n_planned_iterations": 5, "metrics": {}, "seconds": {},
+    }  # fmt: skip
+    publisher.message(UpdateManifest, layout.update("north", 1), **{**fields, **changes})
+    return ref
+
+
+GOOD_SHAPES = {"a.weight": (2, 3), "b.bias": (4,)}
+
+
+def zeros(**shapes):
+    return {
+        name: np.zeros(shape, dtype=np.float32)
+        for name, shape in {**GOOD_SHAPES, **shapes}.items()
+        if shape is not None
+    }
+
+
+BAD_PAYLOADS = {
+    "NaN": ({"tensors": {**zeros(), "b.bias": np.full(4, np.nan, np.float32)}}, "finite"),
+    "infinite": ({"tensors": {**zeros(), "b.bias": np.full(4, np.inf, np.float32)}}, "finite"),
+    "wrong shape": ({"tensors": zeros(**{"b.bias": (5,)})}, "b.bias"),
+    "a tensor missing": ({"tensors": zeros(**{"b.bias": None})}, "b.bias"),
+    "a tensor too many": ({"tensors": zeros(**{"c": (1,)})}, "c"),
+    "wrong type": ({"tensors": {**zeros(), "b.bias": np.zeros(4, np.float64)}}, "b.bias"),
+    "not safetensors": ({"data": b"x" * 200}, ""),
+    "a header of 100 GB": ({"data": (10**11).to_bytes(8, "little") + b"{}" * 50}, "header"),
+    "claims too many cases": ({"tensors": zeros(), "n_training_cases": 10**9}, "training cases"),
+    "claims no cases": ({"tensors": zeros(), "n_training_cases": 0}, "training cases"),
+    "no iterations": ({"tensors": zeros(), "n_iterations": 0}, "no iteration"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_PAYLOADS)
+def test_a_bad_payload_of_a_rostered_site_is_left_out_and_named(running, name):
+    arguments, says = BAD_PAYLOADS[name]
+    payload_attack(running, **arguments)
+    until_version(running, 2)
+    record = running.observe().state.rounds[2]
+    assert [update.site for update in record.updates] == ["east", "south"]
+    assert [(e.site, e.key) for e in record.excluded] == [("north", layout.update("north", 1))]
+    assert says in record.excluded[0].reason
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "grow"])
+def test_a_payload_damaged_on_the_store_is_left_out_and_named(running, damage):
+    ref = payload_attack(running, tensors=zeros())
+    data = running.store.objects[ref.key].data
+    damaged = {
+        "truncate": data[:-1], "flip": data[:-1] + bytes([data[-1] ^ 1]), "grow": data + b"0" * 10**6,
+    }  # fmt: skip
+    forge(running.store, ref.key, damaged[damage])
+    until_version(running, 2)
+    record = running.observe().state.rounds[2]
+    assert "signed for" in record.excluded[0].reason
+    assert "north" not in {update.site for update in record.updates}
+
+
+def test_a_charter_that_another_key_signed_is_refused(running):
+    charter = running.observe().state.charter
+    impostor = SigningKey.generate()
+    forged = dataclasses.replace(
+        charter, number=3, key=layout.charter(3), coordinator_key=impostor.public,
+        previous_sha256=running.observe().state.digests[charter.key],
+        roster=(*charter.roster, RosterEntry(site="rogue", public_key=impostor.public)),
+    )  # fmt: skip
+    running.store.create(layout.charter(3), impostor.sign(forged))
+    state = running.observe().state
+    assert state.charter.number == 2
+    assert "not signed by" in state.rejected[layout.charter(3)]
+
+
+def test_a_replaced_first_charter_is_another_study(running):
+    """The study's id holds a hash of the coordinator's key: it cannot be impersonated."""
+    charter = running.observe().state.charters[1]
+    impostor = SigningKey.generate()
+    forged = dataclasses.replace(charter, coordinator_key=impostor.public)
+    forge(running.store, layout.charter(1), impostor.sign(forged))
+    with pytest.raises(RejectedError, match="another study"):
+        open_study(running.store)
+    with pytest.raises(MisplacedError):
+        TrustedView(charter.study).add(layout.parse(layout.charter(1)), impostor.sign(forged))
+
+
+def test_a_rolled_back_charter_is_noticed_by_whoever_saw_the_newer(running):
+    state, keyring = running.observe().state, running.keyring("north")
+    keyring.note_charter(2, state.digests[layout.charter(2)])
+    keyring.note_charter(2, state.digests[layout.charter(2)])
+    with pytest.raises(MisplacedError, match="shows charter 1, but this host has seen charter 2"):
+        keyring.note_charter(1, state.digests[layout.charter(1)])
+    with pytest.raises(MisplacedError):
+        keyring.note_charter(2, "0" * 64)
+
+
+def test_an_object_larger_than_any_message_is_not_read(running, monkeypatch):
+    monkeypatch.setattr("fedfs.observe._MAX_ENVELOPE_BYTES", 10_000)
+    running.store.create(layout.failure("north", 0, 1), b"x" * 20_000)
+    state = running.observe().state
+    assert "larger than any message" in state.rejected[layout.failure("north", 0, 1)]
+
+
+def test_a_fingerprint_that_cannot_be_used_is_an_error_that_names_the_site(tmp_path):
+    federation = Federation(tmp_path).start()
+    learner = federation.learners["north"]
+    good = learner.fingerprint(None)
+    channel = dataclasses.replace(good.channels[0], m2=-1.0)
+    learner.fingerprint = lambda report: dataclasses.replace(good, channels=(channel,))
+    for site in federation.targets:
+        federation.step(site)
+    with pytest.raises(StudyError, match="fingerprint of north"):
+        federation.step("aggregator")
+
+
+def test_a_store_without_a_study_says_so(tmp_path):
+    federation = Federation(tmp_path)
+    federation.store.objects.clear()
+    with pytest.raises(StudyError, match="holds no federation"):
+        open_study(federation.store)
+
+
+def test_a_message_of_a_type_that_does_not_belong_under_its_key_is_refused():
+    with pytest.raises(MisplacedError, match="where a 'update' message belongs"):
+        messages.decode(
+            UpdateManifest, codec.dumps({"schema": "fedfs/1.0", "type": "plan"}), key=UPDATE, study=None
+        )
+    with pytest.raises(MalformedError, match="not a fedfs schema"):
+        messages.decode(UpdateManifest, codec.dumps({"schema": 3}), key=UPDATE, study=None)

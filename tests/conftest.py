@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from federation import Federation
+
+
+@pytest.fixture
+def federation(tmp_path: Path) -> Federation:
+    """Three sites, joined and approved; nothing done yet."""
+    return Federation(tmp_path).start()
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of real images; tests that need it are skipped where it is absent."""
+    default = Path(__file__).parents[2] / "shared" / "data"
+    path = Path(os.environ.get("FEDFS_TEST_DATA", default))
+    if not path.is_dir():
+        pytest.skip(f"no real images at {path}; set FEDFS_TEST_DATA to run this test")
+    return path

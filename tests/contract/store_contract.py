@@ -1,0 +1,261 @@
+"""What every store must do, whatever is behind it.
+
+A store's tests subclass :class:`StoreContract` and give it a fixture ``store``, and ``put_raw``
+and ``raw_objects``, which go behind the store's back: they are the oracle.
+"""
+
+import hashlib
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from fedfs.errors import (
+    MalformedError,
+    ObjectExistsError,
+    ObjectNotFoundError,
+    ObjectTooLargeError,
+    SetupError,
+)
+from fedfs.store import Store
+
+KEY = "sites/a/join-0001.json"
+BAD_KEYS = [
+    "",
+    "/",
+    "/etc/passwd",
+    "a//b",
+    "a/",
+    "../a",
+    "a/../b",
+    "a/.hidden",
+    ".fedfs-x.tmp",
+    "A",
+    "a b",
+    "a\\b",
+    "a\nb",
+    "a\0b",
+    "é",
+    "a" * 129,
+    "/".join(["a" * 60] * 5),
+]
+FOREIGN_NAMES = ["Thumbs.db", ".DS_Store", "~$notes.json", "join 0001.json", "sites/a/.part", "é"]
+N_RACES, N_WRITERS = 20, 16
+
+
+def outcome(store: Store, key: str, data: bytes) -> str:
+    try:
+        return "won" if store.create(key, data) else "same"
+    except ObjectExistsError:
+        return "lost"
+
+
+class StoreContract:
+    def put_raw(self, store, name, data):
+        raise NotImplementedError
+
+    def raw_objects(self, store):
+        """Return name -> bytes of everything there is, hidden and foreign things included."""
+        raise NotImplementedError
+
+    # Creating and reading
+
+    @pytest.mark.parametrize("data", [b"", b"x", bytes(range(256)) * 1000])
+    def test_what_was_created_is_read(self, store, data):
+        assert store.create(KEY, data) is True
+        assert store.get(KEY, max_bytes=len(data)) == data
+        assert self.raw_objects(store) == {KEY: data}
+
+    def test_same_bytes_again_are_a_lost_acknowledgement(self, store):
+        store.create(KEY, b"one")
+        assert store.create(KEY, b"one") is False
+        assert self.raw_objects(store) == {KEY: b"one"}
+
+    @pytest.mark.parametrize("other", [b"", b"on", b"two", b"one more"])
+    def test_an_object_is_never_overwritten(self, store, other):
+        store.create(KEY, b"one")
+        with pytest.raises(ObjectExistsError, match=KEY) as caught:
+            store.create(KEY, other)
+        assert store.url in str(caught.value)
+        assert caught.value.hint
+        assert self.raw_objects(store) == {KEY: b"one"}
+
+    def test_a_missing_object_is_named(self, store, tmp_path):
+        with pytest.raises(ObjectNotFoundError, match=KEY):
+            store.get(KEY, max_bytes=10)
+        with pytest.raises(ObjectNotFoundError, match=KEY):
+            store.download(KEY, tmp_path / "file", max_bytes=10)
+        assert list(tmp_path.glob("file*")) == []
+
+    def test_reading_is_bounded(self, store, tmp_path):
+        store.create(KEY, b"12345")
+        assert store.get(KEY, max_bytes=5) == b"12345"
+        with pytest.raises(ObjectTooLargeError, match="4 bytes"):
+            store.get(KEY, max_bytes=4)
+        with pytest.raises(ObjectTooLargeError):
+            store.get(KEY, max_bytes=0)
+        target = tmp_path / "target"
+        target.mkdir()
+        with pytest.raises(ObjectTooLargeError):
+            store.download(KEY, target / "file", max_bytes=4)
+        assert list(target.iterdir()) == []
+
+    # Files
+
+    @pytest.mark.parametrize("size", [0, 1, 3 * 2**20 + 17])
+    def test_a_file_travels_both_ways(self, store, tmp_path, size):
+        data = hashlib.shake_128(b"seed").digest(size)
+        source, target = tmp_path / "source", tmp_path / "target"
+        source.write_bytes(data)
+        target.write_bytes(b"an older file is replaced")
+        assert store.upload(KEY, source) is True
+        assert store.upload(KEY, source) is False
+        assert store.create(KEY, data) is False
+        store.download(KEY, target, max_bytes=size)
+        assert target.read_bytes() == data
+        assert self.raw_objects(store) == {KEY: data}
+        assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+    def test_an_upload_does_not_overwrite(self, store, tmp_path):
+        source = tmp_path / "source"
+        source.write_bytes(b"1" * 2**20 + b"2")
+        store.upload(KEY, source)
+        source.write_bytes(b"1" * 2**20 + b"3")
+        with pytest.raises(ObjectExistsError):
+            store.upload(KEY, source)
+        assert store.get(KEY, max_bytes=2**21)[-1:] == b"2"
+
+    def test_trouble_with_the_local_file_is_not_the_stores(self, store, tmp_path):
+        with pytest.raises(SetupError, match="absent"):
+            store.upload(KEY, tmp_path / "absent")
+        with pytest.raises(SetupError):
+            store.upload(KEY, tmp_path)
+        assert self.raw_objects(store) == {}
+        store.create(KEY, b"1")
+        with pytest.raises(SetupError, match="absent"):
+            store.download(KEY, tmp_path / "absent" / "file", max_bytes=1)
+
+    # Listing and deleting
+
+    def test_listing_is_sorted_by_key_and_cut_by_prefix(self, store):
+        keys = ["b", "a/x", "a-b/c", "a.b", "a/b/c", "a0", "a/b.c", "a/b-c/d", "ab/c"]
+        for key in keys:
+            store.create(key, key.encode())
+        assert [entry.key for entry in store.list("")] == sorted(keys)
+        assert [entry.key for entry in store.list("a/")] == ["a/b-c/d", "a/b.c", "a/b/c", "a/x"]
+        assert [entry.key for entry in store.list("a/b/")] == ["a/b/c"]
+        assert [entry.size for entry in store.list("ab/")] == [4]
+
+    def test_entries_carry_a_plausible_time(self, store):
+        for number in range(3):
+            store.create(f"a/{number}", b"")
+        times_s = [entry.modified_s for entry in store.list("a/")]
+        assert times_s == sorted(times_s)
+        assert times_s[0] > 1.7e9
+
+    def test_a_missing_prefix_is_an_empty_listing(self, store):
+        assert list(store.list("")) == []
+        store.create("a/b", b"")
+        assert list(store.list("a/b/")) == []
+        assert list(store.list("c/")) == []
+        assert list(store.list("c/d/")) == []
+
+    def test_foreign_names_are_not_listed(self, store):
+        store.create(KEY, b"1")
+        for name in FOREIGN_NAMES:
+            self.put_raw(store, name, b"foreign")
+        assert [entry.key for entry in store.list("")] == [KEY]
+        assert [entry.key for entry in store.list("sites/a/")] == [KEY]
+
+    def test_deleting_is_idempotent(self, store):
+        store.create(KEY, b"1")
+        store.delete(KEY)
+        store.delete(KEY)
+        store.delete("never/was")
+        store.delete(KEY + "/beneath")
+        assert self.raw_objects(store) == {}
+        assert store.create(KEY, b"2") is True
+
+    def test_deleting_removes_only_its_key(self, store):
+        for key in ("a/b", "a/c", "ab"):
+            store.create(key, b"")
+        store.delete("a/b")
+        store.delete("a")
+        assert sorted(self.raw_objects(store)) == ["a/c", "ab"]
+
+    # Keys
+
+    @pytest.mark.parametrize("key", BAD_KEYS)
+    def test_no_verb_takes_a_bad_key(self, store, tmp_path, key):
+        source = tmp_path / "source"
+        source.write_bytes(b"")
+        for verb in (
+            lambda: store.get(key, max_bytes=1),
+            lambda: store.create(key, b""),
+            lambda: store.upload(key, source),
+            lambda: store.download(key, tmp_path / "target", max_bytes=1),
+            lambda: store.delete(key),
+        ):
+            with pytest.raises(MalformedError):
+                verb()
+        assert self.raw_objects(store) == {}
+
+    @pytest.mark.parametrize("prefix", ["a", "/", "../", ".hidden/", "A/", "a//"])
+    def test_no_listing_of_a_bad_prefix(self, store, prefix):
+        with pytest.raises(MalformedError):
+            list(store.list(prefix))
+
+    def test_the_longest_key_fits(self, store):
+        for key in ("a" * 128, "/".join(["b" * 127] * 2)):
+            assert store.create(key, b"1")
+            assert store.get(key, max_bytes=1) == b"1"
+            assert [entry.key for entry in store.list("")][-1] == key
+
+    # Races
+
+    def test_of_many_threads_one_wins(self, store):
+        with ThreadPoolExecutor(N_WRITERS) as pool:
+            for race in range(N_RACES):
+                start = threading.Barrier(N_WRITERS)
+
+                def write(number, race=race, start=start):
+                    start.wait(10)
+                    return outcome(store, f"race/{race:02d}", b"%d" % number)
+
+                outcomes = list(pool.map(write, range(N_WRITERS)))
+                assert outcomes.count("won") == 1
+                assert outcomes.count("lost") == N_WRITERS - 1
+                assert store.get(f"race/{race:02d}", max_bytes=9) == b"%d" % outcomes.index("won")
+        assert len(self.raw_objects(store)) == N_RACES
+
+    def test_readers_see_all_or_nothing(self, store):
+        keys = [f"torn/{number:02d}" for number in range(12)]
+        size = 2**19
+        written = threading.Event()
+        seen = set()
+
+        def read():
+            while True:
+                last = written.is_set()
+                for entry in store.list("torn/"):
+                    assert entry.size == size
+                for key in keys:
+                    try:
+                        data = store.get(key, max_bytes=2 * size)
+                    except ObjectNotFoundError:
+                        continue
+                    assert data == key[-2:].encode() * (size // 2)
+                    seen.add(key)
+                if last:
+                    return
+
+        with ThreadPoolExecutor(2) as pool:
+            readers = [pool.submit(read) for _ in range(2)]
+            try:
+                for key in keys:
+                    store.create(key, key[-2:].encode() * (size // 2))
+            finally:
+                written.set()
+            for reader in readers:
+                reader.result(60)
+        assert seen == set(keys)

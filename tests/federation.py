@@ -1,0 +1,223 @@
+"""A federation in memory: the real loops, messages and signatures around fake learning.
+
+Tests change its state (kill a process, forge an object) and run the real code.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedfs.aggregate import fingerprints
+from fedfs.aggregator import Aggregator
+from fedfs.checkpoint import write_safetensors
+from fedfs.learner import (
+    CaseGeometry,
+    ClassScore,
+    EvaluationResult,
+    Progress,
+    SiteFingerprint,
+    TrainResult,
+)
+from fedfs.nnunet.planner import Planned
+from fedfs.observe import Observer, open_study
+from fedfs.publish import Publisher, StatusReporter
+from fedfs.site import Outcome, Site
+from fedfs.store.base import Store
+from fedfs.store.memory import MemoryStore
+from fedfs.study import StudyOptions, approve_sites, init_study, join_study
+from fedfs.trust.keyring import Keyring
+
+DATASET_JSON = {
+    "channel_names": {"0": "MRI"},
+    "labels": {"background": 0, "organ": 1},
+    "file_ending": ".nii.gz",
+}
+INITIAL = {
+    "a.weight": np.arange(6, dtype=np.float32).reshape(2, 3) / 7,
+    "b.bias": np.full(4, -1, dtype=np.float32),
+}
+
+
+class FakeLearner:
+    """Moves every weight half way to the site's own target; counts what it is asked to do."""
+
+    def __init__(self, target: float, n_cases: int = 10) -> None:
+        self.target = np.float32(target)
+        self.n_cases = n_cases
+        self.calls: list[tuple[str, int]] = []
+        self.closed = False
+
+    def dataset_facts(self) -> Mapping[str, Any]:
+        return {**DATASET_JSON, "n_cases": self.n_cases, "regions_class_order": None}
+
+    def versions(self) -> Mapping[str, str]:
+        return {"nnunetv2": "0"}
+
+    def fingerprint(self, report: Any) -> SiteFingerprint:
+        self.calls.append(("fingerprint", -1))
+        values = np.linspace(float(self.target), float(self.target) + 10, 50)
+        channel = fingerprints.sketch_channel([values] * self.n_cases)
+        case = CaseGeometry((1.0, 1.0, 1.0), (20, 20, 20), 1.0)
+        return SiteFingerprint(self.n_cases, (channel,), (case,) * self.n_cases)
+
+    def prepare(self, plans: Any, fingerprint: Any, report: Any) -> None:
+        self.calls.append(("prepare", -1))
+
+    def evaluate(self, task: Any, tensors: Any, report: Any) -> EvaluationResult:
+        self.calls.append(("evaluate", task.version))
+        return self._score(tensors)
+
+    def train(self, task: Any, tensors: Any, report: Any) -> TrainResult:
+        self.calls.append(("train", task.version))
+        report(Progress("train", 1, 2, "iterations", task.first_epoch, {"loss": 0.5}))
+        trained = {name: value + (self.target - value) / 2 for name, value in tensors.items()}
+        iterations = task.n_epochs * task.iterations_per_epoch
+        return TrainResult(
+            trained, self.n_cases, task.n_epochs, iterations, {"train_loss": 0.1}, {}
+        )
+
+    def finish(self, task: Any, tensors: Any, report: Any) -> EvaluationResult:
+        self.calls.append(("finish", task.version))
+        return self._score(tensors)
+
+    def close(self) -> None:
+        self.closed = True
+
+    def _score(self, tensors: Any) -> EvaluationResult:
+        error = float(np.mean([np.mean(np.abs(value - self.target)) for value in tensors.values()]))
+        return EvaluationResult(2, {"organ": ClassScore(1 / (1 + error), 1, 1, 1)}, error, 0.0)
+
+
+class FakePlanner:
+    """Plans nothing and starts from :data:`INITIAL`."""
+
+    def plan(self, charter: Any, fingerprint: Mapping[str, Any], n_cases: int) -> Planned:
+        return Planned({"plans_name": charter.nnunet.plans_name}, {**DATASET_JSON}, {})
+
+    def initial_weights(self, charter: Any, plan: Any, path: Path, *, pretrained: Any) -> None:
+        write_safetensors(path, INITIAL)
+
+
+class Federation:
+    """A study with its hosts; every ``step_*`` call is a fresh process unless it is kept alive."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        targets: Mapping[str, float] | None = None,
+        store: Store | None = None,
+        **options: Any,
+    ) -> None:
+        self.folder = folder
+        self.now_s = 1_800_000_000.0
+        self.store = store or MemoryStore(clock=self.clock)
+        self.targets = dict(targets or {"east": 1.0, "north": 2.0, "south": -3.0})
+        self.learners = {
+            site: FakeLearner(target, n_cases=10 * (i + 1))
+            for i, (site, target) in enumerate(sorted(self.targets.items()))
+        }
+        settings = {"rounds": 3, "local_iterations": 5, "min_sites": len(self.targets)}
+        self.charter = init_study(
+            self.store,
+            self.home("coordinator"),
+            StudyOptions(name="test", dataset_json=DATASET_JSON, **{**settings, **options}),
+            clock=self.clock,
+            versions={},
+        )
+        self.processes: dict[str, Any] = {}
+
+    def clock(self) -> float:
+        self.now_s += 1.0
+        return self.now_s
+
+    def home(self, host: str) -> Path:
+        return self.folder / host
+
+    def keyring(self, host: str) -> Keyring:
+        return Keyring(self.home(host), self.charter.study)
+
+    def publisher(self, role: str, host: str, store: Store | None = None) -> Publisher:
+        key = self.keyring(host).load_or_create(role)
+        return Publisher(store or self.store, key, self.charter.study, clock=self.clock)
+
+    def join(self, *sites: str) -> None:
+        for site in sites or self.targets:
+            observer = open_study(self.store, site=site)
+            publisher = self.publisher(f"site-{site}", site)
+            join_study(observer, publisher, site, self.learners[site], difference=[])
+
+    def approve(self, *sites: str) -> None:
+        approve_sites(self.store, self.home("coordinator"), sites or None, clock=self.clock)
+
+    def make_site(self, site: str, store: Store | None = None) -> Site:
+        place = store or self.store
+        publisher = self.publisher(f"site-{site}", site, place)
+        folder = self.home(site) / "work"
+        folder.mkdir(parents=True, exist_ok=True)
+        return Site(
+            site,
+            observer=open_study(place, site=site, skip=("status", "aggregator-status")),
+            publisher=publisher,
+            status=StatusReporter(publisher, site, interval_s=1e9, clock=self.clock),
+            learner=self.learners[site],
+            folder=folder,
+        )
+
+    def make_aggregator(self, store: Store | None = None, work: str = "work") -> Aggregator:
+        place = store or self.store
+        publisher = self.publisher("aggregator", "coordinator", place)
+        return Aggregator(
+            observer=open_study(place, skip=("status", "aggregator-status")),
+            publisher=publisher,
+            status=StatusReporter(publisher, "", interval_s=1e9, clock=self.clock),
+            planner=FakePlanner(),
+            folder=self.home("coordinator") / work,
+        )
+
+    def process(self, name: str) -> Any:
+        """A process that is kept alive between steps; ``kill`` forgets it."""
+        if name not in self.processes:
+            self.processes[name] = (
+                self.make_aggregator() if name == "aggregator" else self.make_site(name)
+            )
+        return self.processes[name]
+
+    def kill(self, name: str) -> None:
+        self.processes.pop(name, None)
+
+    def step(self, name: str) -> Outcome:
+        return self.process(name).step()
+
+    def run(self, *, seed: int = 0, max_steps: int = 2000) -> None:
+        """Step everybody in random order until all are finished."""
+        names, rng = ["aggregator", *self.targets], random.Random(seed)
+        finished: set[str] = set()
+        for _ in range(max_steps):
+            name = rng.choice([n for n in names if n not in finished])
+            if self.step(name).finished:
+                finished.add(name)
+            if len(finished) == len(names):
+                return
+        raise AssertionError(f"not finished after {max_steps} steps: {set(names) - finished}")
+
+    def start(self) -> Federation:
+        self.join()
+        self.approve()
+        return self
+
+    def observe(self) -> Observer:
+        return open_study(self.store)
+
+
+def forge(store: MemoryStore, key: str, data: bytes) -> None:
+    """Put bytes under a key behind the store's back."""
+    before = store.objects.get(key)
+    template = before or next(iter(store.objects.values()))
+    store.objects[key] = dataclasses.replace(template, data=data)

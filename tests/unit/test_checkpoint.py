@@ -1,0 +1,459 @@
+import hashlib
+import json
+import math
+import os
+import resource
+import struct
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+from torch import nn
+
+from fedfs import checkpoint
+from fedfs.checkpoint import TensorFile
+from fedfs.errors import MalformedError, TensorError
+
+TENSORS = {
+    "b.weight": np.arange(12, dtype=np.float32).reshape(3, 4),
+    "a": np.array(2.5, dtype=np.float32),
+    "empty": np.empty((0, 3), dtype=np.float32),
+    "c.bias": np.linspace(-1, 1, 7, dtype=np.float32),
+}
+
+
+def assert_same(found, expected):
+    assert set(found) == set(expected)
+    for name, array in expected.items():
+        assert found[name].dtype == array.dtype
+        assert found[name].shape == array.shape
+        np.testing.assert_array_equal(found[name], array)
+
+
+def small_net(kind):
+    nets = pytest.importorskip("dynamic_network_architectures.architectures.unet")
+    common = {
+        "input_channels": 1,
+        "n_stages": 3,
+        "features_per_stage": (4, 8, 8),
+        "conv_op": nn.Conv3d,
+        "kernel_sizes": 3,
+        "strides": (1, 2, 2),
+        "num_classes": 3,
+        "n_conv_per_stage_decoder": (1, 1),
+        "conv_bias": True,
+        "norm_op": nn.InstanceNorm3d,
+        "norm_op_kwargs": {"eps": 1e-5, "affine": True},
+        "nonlin": nn.LeakyReLU,
+        "nonlin_kwargs": {"inplace": True},
+        "deep_supervision": True,
+    }
+    if kind == "plain":
+        return nets.PlainConvUNet(n_conv_per_stage=(2, 2, 2), **common)
+    return nets.ResidualEncoderUNet(n_blocks_per_stage=(1, 2, 2), **common)
+
+
+class Wrapped(nn.Module):
+    """What torch.compile (``_orig_mod``) and DistributedDataParallel (``module``) do to names."""
+
+    def __init__(self, child, attribute):
+        super().__init__()
+        self.add_module(attribute, child)
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(5, 4)
+        self.output = nn.Linear(4, 5)
+        self.output.weight = self.embedding.weight
+        self.norm = nn.BatchNorm1d(4)
+        self.none_a = nn.Parameter(torch.empty(0))
+        self.none_b = nn.Parameter(torch.empty(0))
+
+
+@pytest.mark.parametrize("kind", ["plain", "residual"])
+def test_every_parameter_of_a_real_unet_has_one_canonical_name(kind):
+    net = small_net(kind)
+    state = net.state_dict()
+    names = checkpoint.canonical_names(state)
+    assert len(names) == len(list(net.parameters()))  # torch lists a shared parameter once
+    assert sorted(name for group in names.values() for name in group) == sorted(state)
+    assert len(state) > 2 * len(names)
+    assert not any("all_modules" in name or "decoder.encoder" in name for name in names)
+    for canonical, group in names.items():
+        assert canonical in group
+        assert all(torch.equal(state[canonical], state[alias]) for alias in group)
+
+
+@pytest.mark.parametrize("kind", ["plain", "residual"])
+@pytest.mark.parametrize("attributes", [["_orig_mod"], ["module"], ["_orig_mod", "module"]])
+def test_wrappers_change_no_canonical_name(kind, attributes):
+    net = small_net(kind)
+    wrapped = net
+    for attribute in attributes:
+        wrapped = Wrapped(wrapped, attribute)
+    assert_same(checkpoint.extract(wrapped), checkpoint.extract(net))
+
+
+@pytest.mark.parametrize("kind", ["plain", "residual"])
+def test_a_real_unet_computes_the_same_after_its_tensors_moved_to_another(kind, tmp_path):
+    source, target = small_net(kind).eval(), small_net(kind).eval()
+    image = torch.randn(1, 1, 16, 16, 16)
+    path = tmp_path / "model.safetensors"
+    checkpoint.write_safetensors(path, checkpoint.extract(source))
+    with TensorFile(path) as file:
+        checkpoint.load_into(Wrapped(target, "_orig_mod"), file)
+    with torch.no_grad():
+        for mine, other in zip(source(image), target(image), strict=True):
+            assert torch.equal(mine, other)
+
+
+def test_tied_weights_are_one_tensor_and_integer_and_empty_ones_are_kept_apart():
+    module = Tied()
+    names = checkpoint.canonical_names(module.state_dict())
+    assert names["output.weight"] == ("embedding.weight", "output.weight")
+    assert {"none_a", "none_b"} <= names.keys()
+    tensors = checkpoint.extract(module)
+    assert "norm.running_mean" in tensors
+    assert "norm.num_batches_tracked" not in tensors
+    assert list(tensors) == sorted(tensors)
+
+
+def test_ties_between_names_go_to_the_first():
+    weight = torch.ones(2)
+    assert checkpoint.canonical_names({"bb": weight, "aa": weight, "ccc": weight}) == {
+        "aa": ("aa", "bb", "ccc")
+    }
+
+
+def test_views_of_one_storage_are_different_tensors():
+    weight = torch.arange(6.0)
+    state = {"all": weight, "head": weight[:3], "tail": weight[3:], "pairs": weight.view(2, 3)}
+    assert set(checkpoint.canonical_names(state)) == set(state)
+
+
+def test_different_tensors_of_the_same_stripped_name_are_an_error():
+    with pytest.raises(TensorError, match=r"two different tensors 'conv\.weight'"):
+        checkpoint.canonical_names(
+            {"conv.weight": torch.ones(1), "module.conv.weight": torch.ones(1)}
+        )
+
+
+def test_extracted_tensors_are_copies_in_float32():
+    module = nn.Linear(3, 2).to(torch.bfloat16)
+    tensors = checkpoint.extract(module)
+    assert {array.dtype for array in tensors.values()} == {np.dtype(np.float32)}
+    before = module.weight.detach().clone()
+    tensors["weight"] += 1
+    assert torch.equal(module.weight, before)
+
+
+def test_loading_works_in_place_and_keeps_type_and_integer_buffers():
+    module = Tied().half()
+    pointer, counter = module.output.weight.data_ptr(), module.norm.num_batches_tracked
+    counter.fill_(7)
+    tensors = {name: array * 2 for name, array in checkpoint.extract(module).items()}
+    for array in tensors.values():
+        array.setflags(write=False)
+    checkpoint.load_into(module, tensors)
+    assert_same(checkpoint.extract(module), tensors)
+    assert module.output.weight is module.embedding.weight
+    assert module.output.weight.data_ptr() == pointer
+    assert module.output.weight.dtype == torch.float16
+    assert module.output.weight.requires_grad
+    assert int(counter) == 7
+
+
+def test_loading_names_the_first_differences_and_changes_nothing():
+    module = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2))
+    before = checkpoint.extract(module)
+    tensors = {name: array + 1 for name, array in before.items()}
+    tensors["0.bias"] = np.zeros(3, np.float32)
+    del tensors["1.bias"]
+    tensors["2.bias"] = np.zeros(2, np.float32)
+    tensors["1.weight"] = tensors["1.weight"].astype(np.float64)
+    with pytest.raises(TensorError) as error:
+        checkpoint.load_into(module, tensors)
+    assert str(error.value) == (
+        "tensors differ: '1.bias' is missing; '2.bias' is unexpected; "
+        "'0.bias' is F32 [3], not F32 [2]; and 1 more"
+    )
+    assert_same(checkpoint.extract(module), before)
+
+
+def test_a_complex_parameter_is_not_lost_in_silence():
+    module = nn.Module()
+    module.register_parameter("phase", nn.Parameter(torch.ones(2, dtype=torch.complex64)))
+    with pytest.raises(TensorError, match="'phase' is complex"):
+        checkpoint.extract(module)
+
+
+def test_the_hash_is_that_of_names_types_shapes_and_values():
+    digest = hashlib.sha256()
+    for header, array in [
+        (b'["a","F32",[]]', TENSORS["a"]),
+        (b'["b.weight","F32",[3,4]]', TENSORS["b.weight"]),
+    ]:
+        digest.update(header + b"\n" + array.tobytes())
+    two = {"b.weight": TENSORS["b.weight"], "a": TENSORS["a"]}
+    assert checkpoint.weights_sha256(two) == digest.hexdigest()
+
+
+def test_the_hash_ignores_layout_and_sees_every_other_difference(tmp_path):
+    reference = checkpoint.weights_sha256(TENSORS)
+    same = [
+        dict(reversed(TENSORS.items())),
+        {n: np.asarray(a, order="F") for n, a in TENSORS.items()},
+        {n: a.astype(">f4") for n, a in TENSORS.items()},
+    ]
+    assert {checkpoint.weights_sha256(tensors) for tensors in same} == {reference}
+    path = tmp_path / "t.safetensors"
+    safetensors.numpy.save_file(TENSORS, path, metadata={"some": "text"})
+    with TensorFile(path) as file:
+        assert checkpoint.weights_sha256(file) == reference
+    different = [
+        {**TENSORS, "a": TENSORS["a"] + 1},
+        {**TENSORS, "a": TENSORS["a"].reshape(1)},
+        {**TENSORS, "a": TENSORS["a"].astype(np.float64)},
+        {**TENSORS, "b.weight": TENSORS["b.weight"].reshape(4, 3)},
+        {("z" if n == "a" else n): a for n, a in TENSORS.items()},
+        {n: a for n, a in TENSORS.items() if n != "empty"},
+    ]
+    assert len({reference, *map(checkpoint.weights_sha256, different)}) == len(different) + 1
+
+
+def test_equal_tensors_make_equal_files_in_any_order_and_streamed(tmp_path):
+    metadata = {str(i): "x" * i for i in range(20)}
+    checkpoint.write_safetensors(tmp_path / "1", TENSORS, metadata=metadata)
+    shuffled = dict(reversed(TENSORS.items()))
+    checkpoint.write_safetensors(
+        tmp_path / "2", shuffled, metadata=dict(reversed(metadata.items()))
+    )
+    shapes = {name: array.shape for name, array in TENSORS.items()}
+    checkpoint.stream_safetensors(tmp_path / "3", shapes, TENSORS.__getitem__, metadata=metadata)
+    assert len({(tmp_path / name).read_bytes() for name in "123"}) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2", "3"]
+
+
+def test_files_go_both_ways_between_us_and_the_safetensors_library(tmp_path):
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    metadata = {"format": "pt", "study": "caf\u00e9"}
+    checkpoint.write_safetensors(ours, TENSORS, metadata=metadata)
+    assert_same(safetensors.numpy.load_file(ours), TENSORS)
+    with safetensors.safe_open(ours, framework="np") as file:
+        assert file.metadata() == metadata
+    safetensors.numpy.save_file(TENSORS, theirs, metadata=metadata)
+    with TensorFile(theirs) as file:
+        assert_same(dict(file), TENSORS)
+        assert file.metadata == metadata
+        assert file.names == ("a", "b.weight", "c.bias", "empty")
+        assert (file.shape("b.weight"), file.dtype("b.weight")) == ((3, 4), "F32")
+
+
+def test_other_types_go_both_ways_and_bfloat16_is_sized_but_not_read(tmp_path):
+    arrays = {t: np.ones((2, 3), t) for t in ("f2", "f8", "i1", "u1", "i2", "i4", "i8", "?")}
+    checkpoint.write_safetensors(tmp_path / "ours", arrays)
+    assert_same(safetensors.numpy.load_file(tmp_path / "ours"), arrays)
+    torch_save = pytest.importorskip("safetensors.torch").save_file
+    torch_save({"bf": torch.ones(3, dtype=torch.bfloat16), "f": torch.ones(2)}, tmp_path / "bf")
+    with TensorFile(tmp_path / "bf") as file:
+        assert file.dtype("bf") == "BF16"
+        assert file.read("f").tolist() == [1, 1]
+        with pytest.raises(TensorError, match="'bf' has type BF16"):
+            file.read("bf")
+    with pytest.raises(TensorError, match="complex64"):
+        checkpoint.write_safetensors(tmp_path / "c", {"c": np.ones(2, np.complex64)})
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "model"
+    checkpoint.write_safetensors(path, TENSORS)
+    before = path.read_bytes()
+
+    def fails(name):
+        if name == "c.bias":
+            raise OSError(28, "No space left on device")
+        return TENSORS[name]
+
+    shapes = {name: array.shape for name, array in TENSORS.items()}
+    with pytest.raises(OSError, match="No space"):
+        checkpoint.stream_safetensors(path, shapes, fails)
+    with pytest.raises(TensorError, match="announced as F32"):
+        checkpoint.stream_safetensors(path, {"b.weight": (4, 3)}, TENSORS.__getitem__)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_values_that_are_not_finite_are_refused_by_name(tmp_path, bad):
+    path = tmp_path / "t"
+    checkpoint.write_safetensors(path, {**TENSORS, "c.bias": np.float32([0, bad])})
+    with TensorFile(path) as file:
+        assert file["a"] == 2.5
+        with pytest.raises(TensorError, match=r"'c\.bias' holds NaN or infinite"):
+            file.read("c.bias")
+        assert len(file.read("c.bias", finite=False)) == 2
+
+
+def test_a_file_is_checked_against_what_is_expected(tmp_path):
+    path = tmp_path / "t"
+    checkpoint.write_safetensors(path, TENSORS)
+    shapes = {name: array.shape for name, array in TENSORS.items()}
+    with TensorFile(path) as file:
+        file.check_against(shapes)
+        with pytest.raises(TensorError, match=r"'a' is F32 \[\], not F32 \[1\]$"):
+            file.check_against({**shapes, "a": (1,)})
+        with pytest.raises(TensorError, match=r"'z' is missing$"):
+            file.check_against({**shapes, "z": (1,)})
+        with pytest.raises(TensorError, match=r"'a' is unexpected$"):
+            file.check_against({n: s for n, s in shapes.items() if n != "a"})
+        with pytest.raises(TensorError, match="not F16"):
+            file.check_against(shapes, dtype="F16")
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_an_error_and_not_a_crash(tmp_path):
+    path = tmp_path / "t"
+    checkpoint.write_safetensors(path, TENSORS)
+    with TensorFile(path) as file:
+        os.truncate(path, path.stat().st_size - 40)
+        with pytest.raises(TensorError, match="truncated"):
+            file.read("c.bias")
+
+
+def test_what_was_read_outlives_the_file_and_can_be_written_to(tmp_path):
+    path = tmp_path / "t"
+    checkpoint.write_safetensors(path, TENSORS)
+    with TensorFile(path) as file:
+        array = file["b.weight"]
+    path.unlink()
+    array += 1
+    np.testing.assert_array_equal(array, TENSORS["b.weight"] + 1)
+
+
+def entry(dtype="F32", shape=(2,), offsets=(0, 8)):
+    return {"dtype": dtype, "shape": list(shape), "data_offsets": list(offsets)}
+
+
+def forged(header, data=bytes(8), length=None):
+    raw = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(raw) if length is None else length) + raw + data
+
+
+FORGERIES = {
+    "empty file": b"",
+    "shorter than the length": b"\x02\0\0\0",
+    "length only": struct.pack("<Q", 2),
+    "length zero": struct.pack("<Q", 0) + b"{}",
+    "header of 100 GB": forged({}, length=100 * 10**9),
+    "header of 2**64 - 1 bytes": forged({}, length=2**64 - 1),
+    "header longer than the file": forged({"t": entry()}, length=1000),
+    "header is a list": forged(b"[]", b""),
+    "header is a number": forged(b"12", b""),
+    "header starts with a space": forged(b" {}", b""),
+    "header is not JSON": forged(b"{'t': 1}"),
+    "header is not UTF-8": forged(b'{"\xff": 1}'),
+    "header is nested deeply": forged(b'{"t":' * 5000),
+    "header holds NaN": forged(b'{"t": NaN}'),
+    "duplicate name": forged(
+        b'{"t":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},'
+        b'"t":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'
+    ),
+    "duplicate field": forged(
+        b'{"t":{"dtype":"F32","dtype":"F64","shape":[1],"data_offsets":[0,8]}}'
+    ),
+    "truncated data": forged({"t": entry()}, bytes(7)),
+    "trailing data": forged({"t": entry()}, bytes(9)),
+    "data without tensors": forged({}, bytes(8)),
+    "overlapping tensors": forged({"a": entry(), "b": entry()}),
+    "half-overlapping tensors": forged({"a": entry(), "b": entry(offsets=(4, 12))}, bytes(12)),
+    "gap between tensors": forged({"a": entry(), "b": entry(offsets=(12, 20))}, bytes(20)),
+    "gap before the first": forged({"a": entry(offsets=(8, 16))}, bytes(16)),
+    "beyond the end": forged({"t": entry(shape=(2**40,), offsets=(0, 2**42))}),
+    "end before begin": forged({"t": entry(offsets=(8, 0))}),
+    "negative offset": forged({"t": entry(offsets=(-8, 0))}),
+    "negative size": forged({"t": entry(shape=(-2,))}),
+    "two negative sizes": forged({"t": entry(shape=(-2, -1))}),
+    "sizes that overflow 64 bits to 2": forged({"t": entry(shape=(2**63 + 1, 2))}),
+    "sizes of 20 digits": forged({"t": entry(shape=(10**20,))}),
+    "sizes of 5000 digits": forged(
+        b'{"t":{"dtype":"F32","shape":[%s],"data_offsets":[0,8]}}' % (b"9" * 5000)
+    ),
+    "many dimensions": forged({"t": entry(shape=[1] * 1000 + [2])}),
+    "size is a float": forged({"t": entry(shape=(2.0,))}),
+    "size is a truth value": forged({"t": entry(shape=(True, 2))}),
+    "shape is a number": forged(b'{"t":{"dtype":"F32","shape":2,"data_offsets":[0,8]}}'),
+    "three offsets": forged({"t": entry(offsets=(0, 8, 8))}),
+    "shape does not match the bytes": forged({"t": entry(shape=(3,))}),
+    "type does not match the bytes": forged({"t": entry(dtype="F16")}),
+    "unknown type": forged({"t": entry(dtype="F4")}),
+    "type is a list": forged({"t": entry(dtype=["F32"])}),
+    "field missing": forged({"t": {"dtype": "F32", "shape": [2]}}),
+    "unknown field": forged({"t": {**entry(), "scale": 1}}),
+    "entry is null": forged({"t": None}),
+    "empty name": forged({"": entry()}),
+    "name of 10,000 characters": forged({"t" * 10_000: entry()}),
+    "metadata is a list": forged({"__metadata__": [], "t": entry()}),
+    "metadata holds a number": forged({"__metadata__": {"a": 1}, "t": entry()}),
+}
+
+
+@pytest.mark.parametrize("content", FORGERIES.values(), ids=FORGERIES.keys())
+def test_a_forged_file_is_refused_at_once_and_in_little_memory(tmp_path, content):
+    path = tmp_path / "forged"
+    path.write_bytes(content)
+    memory_kb, begin = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    with pytest.raises((TensorError, MalformedError)) as error:
+        TensorFile(path)
+    assert time.perf_counter() - begin < 1
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory_kb < 32 << 10
+    assert len(str(error.value)) < 400
+
+
+def test_the_table_of_forgeries_starts_from_a_file_that_is_accepted(tmp_path):
+    path = tmp_path / "good"
+    path.write_bytes(forged({"__metadata__": {"a": "b"}, "t": entry()}))
+    with TensorFile(path) as file:
+        assert file["t"].tolist() == [0, 0]
+
+
+def test_header_and_number_of_tensors_are_bounded(tmp_path):
+    path = tmp_path / "t"
+    checkpoint.write_safetensors(path, TENSORS)
+    with pytest.raises(TensorError, match="at most 3 are accepted"):
+        TensorFile(path, max_tensors=3)
+    with pytest.raises(TensorError, match="at most 64 are accepted"):
+        TensorFile(path, max_header_bytes=64)
+
+
+def test_a_refused_file_is_closed(tmp_path):
+    path = tmp_path / "forged"
+    path.write_bytes(b"")
+    free = os.dup(0)  # the lowest number that the next open() will get
+    os.close(free)
+    with pytest.raises(TensorError):
+        TensorFile(path)
+    again = os.dup(0)
+    os.close(again)
+    assert again == free
+
+
+def test_a_folder_is_not_a_tensor_file(tmp_path):
+    with pytest.raises(TensorError, match="not a regular file"):
+        TensorFile(tmp_path)
+
+
+def test_files_are_read_and_written_without_torch(tmp_path):
+    code = (
+        "import sys, pathlib, numpy as np\n"
+        "from fedfs import checkpoint\n"
+        "path = pathlib.Path(sys.argv[1])\n"
+        "checkpoint.write_safetensors(path, {'a': np.ones(3, 'f4')})\n"
+        "checkpoint.weights_sha256(checkpoint.TensorFile(path))\n"
+        "assert not {'torch', 'nnunetv2'} & sys.modules.keys()\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "t")], check=True, timeout=60)

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedfs.errors import MalformedError
+from fedfs.protocol import codec
+
+
+@dataclass(frozen=True)
+class Inner:
+    key: str
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Outer:
+    number: int
+    ratio: float
+    flag: bool
+    maybe: float | None
+    items: tuple[Inner, ...]
+    named: Mapping[str, float]
+    anything: Any
+    optional: str = "default"
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+GOOD = {
+    "number": 1, "ratio": 2, "flag": True, "maybe": None, "items": [{"key": "k", "new": 1}],
+    "named": {"a": 0.5}, "anything": [1, {"x": None}], "later": "kept",
+}  # fmt: skip
+
+
+def test_unknown_fields_survive_a_round_trip_at_every_level():
+    outer = codec.from_json(Outer, GOOD)
+    assert outer.extra == {"later": "kept"}
+    assert outer.items[0].extra == {"new": 1}
+    assert codec.to_json(outer) == {**GOOD, "optional": "default"}
+
+
+def test_equal_values_have_equal_bytes_whatever_their_order():
+    assert codec.dumps({"b": 1, "a": [1.5]}) == codec.dumps({"a": [1.5], "b": 1}) == b'{"a":[1.5],"b":1}'
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"number": "1"}, "number: expected int, got str"),
+        ({"number": True}, "number: expected int, got bool"),
+        ({"number": 1.0}, "number: expected int, got float"),
+        ({"ratio": "x"}, "ratio: expected float, got str"),
+        ({"flag": 1}, "flag: expected bool, got int"),
+        ({"maybe": []}, "maybe: expected float, got a list"),
+        ({"items": {}}, "items: expected a list, got an object"),
+        ({"items": [{}]}, "items[0].key: missing"),
+        ({"items": [{"key": "k"}, None]}, "items[1]: expected an object, got null"),
+        ({"named": {"a": "b"}}, "named.a: expected float, got str"),
+    ],
+)
+def test_a_field_that_is_wrong_is_named_by_its_path(change, says):
+    with pytest.raises(MalformedError, match="^" + says.replace("[", r"\[").replace("]", r"\]")):
+        codec.from_json(Outer, {**GOOD, **change})
+
+
+def test_a_missing_field_is_named():
+    with pytest.raises(MalformedError, match="number: missing"):
+        codec.from_json(Outer, {k: v for k, v in GOOD.items() if k != "number"})
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b'{"a":1,"a":2}', "'a' twice"),
+        (b"[" * 100_000, "deeper than 32"),
+        (b'{"a":' * 40 + b"1" + b"}" * 40, "deeper than 32"),
+        (b'{"a":NaN}', "not finite"),
+        (b'{"a":-Infinity}', "not finite"),
+        (b'{"a":1e999}', "not finite"),
+        (b'{"a":' + b"9" * 5000 + b"}", "5000 digits"),
+        (b'"\xff"', "not UTF-8 at byte 1"),
+        (b'{"a":}', "not JSON"),
+        (b"", "not JSON"),
+    ],
+)
+def test_hostile_json_is_refused(data, says):
+    with pytest.raises(MalformedError, match=says):
+        codec.loads(data)
+
+
+def test_brackets_inside_strings_are_not_depth():
+    assert codec.loads(b'["' + b"[" * 500 + b'\\"["]') == ["[" * 500 + '"[']
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**20), 10**20) | st.text()
+    | st.floats(allow_nan=False, allow_infinity=False),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=20,
+)  # fmt: skip
+
+
+@given(json_values)
+def test_what_is_written_can_be_read(value):
+    assert codec.loads(codec.dumps(value)) == value
+
+
+@given(st.binary(max_size=200))
+def test_arbitrary_bytes_raise_only_malformed(data):
+    try:
+        codec.loads(data)
+    except MalformedError:
+        pass
