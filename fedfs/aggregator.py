@@ -29,7 +29,14 @@ from fedfs.errors import (
     TensorError,
 )
 from fedfs.learner import Array, Progress, SiteFingerprint
-from fedfs.observe import Observer, fetch_payload, newest_charter, prune_cache
+from fedfs.loop import Outcome
+from fedfs.observe import (
+    MAX_MODEL_BYTES,
+    Observer,
+    fetch_payload,
+    newest_charter,
+    prune_cache,
+)
 from fedfs.protocol import layout, rounds
 from fedfs.protocol.messages import (
     Charter,
@@ -53,7 +60,6 @@ from fedfs.protocol.rounds import (
 )
 from fedfs.protocol.state import StudyState
 from fedfs.publish import Publisher, StatusReporter
-from fedfs.site import MAX_MODEL_BYTES, Outcome
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,7 @@ from pathlib import Path
 from fedfs.errors import StudyError, UserError
 from fedfs.nnunet.export import ExportRequest
 from fedfs.nnunet.process import run_isolated
-from fedfs.observe import fetch_payload, newest_charter, open_study
-from fedfs.site import MAX_MODEL_BYTES
+from fedfs.observe import MAX_MODEL_BYTES, fetch_payload, newest_charter, open_study
 from fedfs.store.base import Store
 
 

@@ -31,6 +31,9 @@ from fedfs.trust.verify import TrustedView
 
 log = logging.getLogger(__name__)
 
+MAX_MODEL_BYTES = 32 * 2**30
+"""Largest model anybody downloads; nnU-Net's largest presets are well below 2 GB."""
+
 # Envelopes carry the payload in base64, four bytes for three.
 _MAX_ENVELOPE_BYTES = MAX_BYTES * 4 // 3 + 4096
 

@@ -57,7 +57,7 @@ def make_case(
     u, v = dy * np.cos(angle) + dx * np.sin(angle), dx * np.cos(angle) - dy * np.sin(angle)
     organ = ((z - centre[0]) / radii[0]) ** 2 + (u / radii[1]) ** 2 + (v / radii[2]) ** 2 <= 1
     offset = rng.uniform(-0.4, 0.4, 3) * radii
-    size = scanner.radius * rng.uniform(0.3, 0.45)
+    size = scanner.radius * rng.uniform(0.4, 0.55)
     lesion = organ & (
         ((z - centre[0] - offset[0]) * 2.5) ** 2 + (dy - offset[1]) ** 2 + (dx - offset[2]) ** 2
         <= size**2

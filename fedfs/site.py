@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from fedfs.aggregate import encodings
@@ -23,7 +21,14 @@ from fedfs.errors import (
     TrainingError,
 )
 from fedfs.learner import EvaluationResult, Learner, Progress, RoundTask, Tensors
-from fedfs.observe import Observer, fetch_payload, newest_charter, prune_cache
+from fedfs.loop import Outcome
+from fedfs.observe import (
+    MAX_MODEL_BYTES,
+    Observer,
+    fetch_payload,
+    newest_charter,
+    prune_cache,
+)
 from fedfs.protocol import layout, rounds
 from fedfs.protocol.messages import (
     EvaluationMessage,
@@ -37,24 +42,6 @@ from fedfs.protocol.state import StudyState
 from fedfs.publish import Publisher, StatusReporter
 
 log = logging.getLogger(__name__)
-
-MAX_MODEL_BYTES = 32 * 2**30
-"""Largest model a site downloads; nnU-Net's largest presets are well below 2 GB."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What one step did.
-
-    Attributes:
-        worked: something was done, look again at once.
-        finished: nothing will ever be left to do.
-        text: what was done or is waited for, in words.
-    """
-
-    worked: bool
-    finished: bool
-    text: str
 
 
 class Site:
@@ -277,31 +264,6 @@ class Site:
                 f"the roster has another key for site {self.name!r} than this host",
                 hint="is this the host that joined? compare with: fedfs status STORE",
             )
-
-
-def run(step: Callable[[], Outcome], *, wait: Callable[[], object], reset: Callable[[], None],
-        once: bool = False) -> Outcome:  # fmt: skip
-    """Call ``step`` until nothing is left to do.
-
-    Args:
-        step: a site's or an aggregator's step.
-        wait: waits for a change of the store.
-        reset: called after work was done, so that the next wait is short.
-        once: return instead of waiting.
-
-    Returns:
-        The last outcome: finished, or (``once``) waiting. ``worked`` says whether any step worked.
-    """
-    worked = False
-    while True:
-        outcome = step()
-        if outcome.worked:
-            worked = True
-            reset()
-        elif outcome.finished or once:
-            return Outcome(worked=worked, finished=outcome.finished, text=outcome.text)
-        else:
-            wait()
 
 
 def _dice(result: EvaluationResult) -> str:

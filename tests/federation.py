@@ -24,10 +24,11 @@ from fedfs.learner import (
     SiteFingerprint,
     TrainResult,
 )
+from fedfs.loop import Outcome
 from fedfs.nnunet.planner import Planned
 from fedfs.observe import Observer, open_study
 from fedfs.publish import Publisher, StatusReporter
-from fedfs.site import Outcome, Site
+from fedfs.site import Site
 from fedfs.store.base import Store
 from fedfs.store.memory import MemoryStore
 from fedfs.study import StudyOptions, approve_sites, init_study, join_study

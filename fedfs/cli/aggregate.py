@@ -47,10 +47,10 @@ def run_aggregator(config: Any, listener: Any) -> Any:
     import random
 
     from fedfs.aggregator import Aggregator
+    from fedfs.loop import run
     from fedfs.nnunet.planner import NnUNetPlanner
     from fedfs.observe import newest_charter, open_study
     from fedfs.publish import Publisher, StatusReporter
-    from fedfs.site import run
     from fedfs.store import open_store
     from fedfs.trust.keyring import Keyring, default_cache
     from fedfs.watch import Waiter

@@ -126,9 +126,10 @@ def run_site(config: Any, listener: Any) -> Any:
     """Build a site from its configuration and run it."""
     import random
 
+    from fedfs.loop import run
     from fedfs.observe import newest_charter, open_study
     from fedfs.publish import Publisher, StatusReporter
-    from fedfs.site import Site, run
+    from fedfs.site import Site
     from fedfs.store import open_store
     from fedfs.trust.keyring import Keyring
     from fedfs.watch import Waiter

@@ -60,6 +60,8 @@ def start_logging(*, verbose: bool) -> None:
         datefmt="%Y-%m-%dT%H:%M:%S",
         stream=sys.stderr,
     )
+    # It reports every event that arrives while a watch is being ended.
+    logging.getLogger("watchdog").setLevel(logging.CRITICAL)
     logging.getLogger("fedfs").setLevel(logging.DEBUG if verbose else logging.INFO)
 
 
@@ -103,11 +105,12 @@ class ProgressDisplay:
         metrics = "  ".join(f"{name} {value:.4g}" for name, value in progress.metrics.items())
         if self._bar is not None:
             self._show_bar(progress, metrics)
-        elif progress.step != self._step or time.monotonic() - self._line_s > _LINE_EVERY_S:
+        elif progress.step != self._step:
+            self._line_s = time.monotonic()  # a short step needs no line
+        elif progress.total and time.monotonic() - self._line_s > _LINE_EVERY_S:
             self._line_s = time.monotonic()
-            if progress.total:
-                counted = f"{progress.done}/{progress.total} {progress.unit}"
-                log.info("%s %s %s", progress.step, counted, metrics)
+            counted = f"{progress.done}/{progress.total} {progress.unit}"
+            log.info("%s %s %s", progress.step, counted, metrics)
         self._step = progress.step
 
     def _show_bar(self, progress: Progress, metrics: str) -> None:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedfs.errors import DatasetError
+from fedfs.errors import DatasetError, MalformedError
 from fedfs.nnunet.environment import NnUNetPaths
 
 LABEL_ORDER = "label_order"
@@ -126,16 +126,27 @@ def difference(charter_dataset: Mapping[str, Any], local: Mapping[str, Any]) -> 
 
 
 def ordered(dataset_json: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a ``dataset.json`` with channels by number and labels by ``label_order``."""
-    out = {key: value for key, value in dataset_json.items() if key != LABEL_ORDER}
+    """Return a ``dataset.json`` from the store as nnU-Net has to see it.
+
+    Channels come by number, labels by ``label_order``.
+
+    Raises:
+        MalformedError: there are regions, and ``label_order`` does not give their order.
+    """
+    labels = dataset_json["labels"]
+    order = dataset_json.get(LABEL_ORDER) or (None if has_regions(dataset_json) else list(labels))
+    if order is None or sorted(order) != sorted(labels):
+        raise MalformedError(
+            f"{LABEL_ORDER}: must name every label once; the order of regions decides which "
+            "output of the network is which"
+        )
     names = channel_names(dataset_json)
-    out["channel_names"] = {str(i): names[str(i)] for i in sorted(int(key) for key in names)}
-    order = dataset_json.get(LABEL_ORDER)
-    if order:
-        labels = dataset_json["labels"]
-        if sorted(order) != sorted(labels):
-            raise DatasetError("label_order does not name the labels of the dataset")
-        out["labels"] = {name: labels[name] for name in order}
+    out = {
+        **dataset_json,
+        "channel_names": {key: names[key] for key in sorted(names, key=int)},
+        "labels": {name: labels[name] for name in order},
+    }
+    out.pop(LABEL_ORDER, None)
     if out.get("regions_class_order") is None:
         out.pop("regions_class_order", None)
     return out

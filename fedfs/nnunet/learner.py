@@ -56,6 +56,7 @@ class LearnerSettings:
         state_dir: fedfs's own folder for this study and site.
         num_processes: for fingerprint, preprocessing and nnU-Net's pools.
         checkpoint_interval_s: shortest time between two checkpoints within a round.
+        plot_interval_s: shortest time between two drawings of nnU-Net's ``progress.png``.
         full_validation: run nnU-Net's validation of whole cases at the end.
     """
 
@@ -68,6 +69,7 @@ class LearnerSettings:
     device: str | None = None
     num_processes: int = 8
     checkpoint_interval_s: float = 60.0
+    plot_interval_s: float = 60.0
     full_validation: bool = True
 
 
@@ -192,7 +194,7 @@ class NnUNetLearner:
             finished = model.already(weights)
             if finished is not None:
                 return finished
-            session = self._open(task)
+            session, _ = self._recover(task)
             session.load(tensors)
             session.start_at(task.total_epochs)
             try:
@@ -248,6 +250,7 @@ class NnUNetLearner:
                 plans,
                 self._raw().dataset_json,
                 task=task,
+                plot_interval_s=settings.plot_interval_s,
                 clock=self._clock,
             )
         return self._session
@@ -261,21 +264,28 @@ class NnUNetLearner:
 
     def _continue(self, task: RoundTask, tensors: Tensors) -> tuple[Session, RoundProgress]:
         """Bring a trainer to where the round stands; return both."""
-        session, store = self._open(task), self._store()
-        progress = store.fresh(task)
-        kept = store.load()
-        if kept is not None and not (kept[0] == self._trained and kept[0].version != task.version):
-            # Not what this trainer has just done: another process did it, or half a round.
-            try:
-                session.restore(kept[1])
-            except (RuntimeError, KeyError, ValueError, pickle.UnpicklingError) as error:
-                log.warning("%s cannot be loaded (%s); not used", kept[1], error)
-                self.close()
-                session, kept = self._open(task), None
-        if kept is not None and kept[0].belongs_to(task):
-            progress = kept[0]
+        session, kept = self._recover(task)
+        if kept is not None and kept.belongs_to(task):
+            progress = kept
             log.info("continuing version %d after epoch %d", task.version, progress.epochs_done)
         else:
+            progress = self._store().fresh(task)
             session.load(tensors)
         session.start_at(task.first_epoch + progress.epochs_done)
+        return session, progress
+
+    def _recover(self, task: RoundTask) -> tuple[Session, RoundProgress | None]:
+        """Return a trainer as the last checkpoint left it, and how far that is."""
+        session, kept = self._open(task), self._store().load()
+        if kept is None:
+            return session, None
+        progress, checkpoint = kept
+        if progress == self._trained and not progress.belongs_to(task):
+            return session, progress  # this very trainer wrote it
+        try:
+            session.restore(checkpoint)
+        except (RuntimeError, KeyError, ValueError, pickle.UnpicklingError) as error:
+            log.warning("%s cannot be loaded (%s); not used", checkpoint, error)
+            self.close()
+            return self._open(task), None
         return session, progress

@@ -130,7 +130,11 @@ def plan(request: PlanRequest) -> PlanResult:
         if "data_identifier" in configuration:
             configuration["data_identifier"] = f"{request.plans_name}_{name}"
     allowlist.check_plans(plans, request.configuration)
-    return PlanResult(plans=plans, dataset_json=dataset_json, versions=classes.versions())
+    return PlanResult(
+        plans=plans,
+        dataset_json={**request.dataset_json, "numTraining": request.n_cases},
+        versions=classes.versions(),
+    )
 
 
 def initial_weights(request: WeightsRequest) -> None:

@@ -26,6 +26,7 @@ from fedfs.checkpoint import extract, load_into
 from fedfs.errors import TrainingError
 from fedfs.learner import Array, Progress, Report, RoundTask, Tensors
 from fedfs.nnunet import classes
+from fedfs.nnunet.workers import forked_children_end_with_us
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,8 @@ class Session:
         plans: the adopted plan.
         dataset_json: the site's.
         task: the first round; total epochs and iterations hold for all.
+        plot_interval_s: shortest time between two drawings of ``progress.png``. It takes a second,
+            which an epoch of nnU-Net's 250 iterations does not feel, but a shorter one does.
         clock: seconds, for progress only.
     """
 
@@ -51,6 +54,7 @@ class Session:
         dataset_json: Mapping[str, Any],
         *,
         task: RoundTask,
+        plot_interval_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.clock = clock
@@ -61,8 +65,10 @@ class Session:
         self.trainer.num_iterations_per_epoch = task.iterations_per_epoch
         self.trainer.num_val_iterations_per_epoch = task.val_iterations_per_epoch
         self._quieten()
+        self._plot_rarely(plot_interval_s)
         self.trainer.initialize()
-        self.trainer.on_train_start()
+        with forked_children_end_with_us():
+            self.trainer.on_train_start()
         self.n_training_cases, self.n_validation_cases = self._count_cases()
 
     def serves(self, task: RoundTask) -> bool:
@@ -186,6 +192,19 @@ class Session:
             original(*args, also_print_to_console=False, **kwargs)
 
         self.trainer.print_to_log_file = to_file
+
+    def _plot_rarely(self, interval_s: float) -> None:
+        logger, plotted = self.trainer.logger, -math.inf
+        original = logger.plot_progress_png
+
+        def plot(folder: str) -> None:
+            nonlocal plotted
+            last = self.trainer.current_epoch + 1 >= self.trainer.num_epochs
+            if last or self.clock() - plotted >= interval_s:
+                original(folder)
+                plotted = self.clock()
+
+        logger.plot_progress_png = plot
 
     def _count_cases(self) -> tuple[int, int]:
         training, validation = self.trainer.do_split()

@@ -2,21 +2,26 @@
 
 Rules:
  * Workers are spawned, never forked: this process may hold a GPU or threads.
- * A worker ends when this process does, also if this process is killed.
+ * A worker ends when this process does, also if this process is killed. nnU-Net's data loaders do
+   not by themselves: they go on for ever and hold the GPU's memory.
  * What goes wrong with a case comes back as a value and is raised here with the case's name; a
    worker that vanishes was killed, usually for want of memory.
 """
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Protocol, TypeVar
 
 from fedfs.errors import FedfsError, TrainingError
@@ -79,6 +84,21 @@ def map_cases(function: Callable[[J], R], jobs: Sequence[J], *, num_processes: i
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+@contextmanager
+def forked_children_end_with_us() -> Iterator[None]:
+    """Have the kernel kill processes that are forked here when this thread ends (Linux only)."""
+    global _tie_forked  # noqa: PLW0603  the hook has no arguments
+    if not sys.platform.startswith("linux"):
+        yield
+        return
+    _install_hook()
+    _tie_forked = True
+    try:
+        yield
+    finally:
+        _tie_forked = False
+
+
 def _guarded(function: Callable[[J], R], job: J) -> R | _Failure:
     try:
         return function(job)
@@ -111,3 +131,18 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
+
+
+_PR_SET_PDEATHSIG = 1
+_tie_forked = False
+
+
+@cache
+def _install_hook() -> None:
+    libc = ctypes.CDLL(None)
+
+    def tie() -> None:
+        if _tie_forked:
+            libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
+
+    os.register_at_fork(after_in_child=tie)

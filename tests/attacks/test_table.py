@@ -75,7 +75,7 @@ def tampered(data: bytes) -> bytes:
     return codec.dumps(value)
 
 
-def without_signature(data: bytes) -> bytes:
+def unsigned(data: bytes) -> bytes:
     value = json.loads(data)
     value["signatures"] = []
     return codec.dumps(value)
@@ -86,7 +86,7 @@ FORGERIES = {
     "not JSON": (lambda f: b"\x00\xff" * 50, SignatureError, "not a signed envelope"),
     "a JSON list": (lambda f: b"[]", SignatureError, "not a signed envelope"),
     "truncated": (lambda f: envelope_of(f, UPDATE)[:-20], SignatureError, "not a signed envelope"),
-    "unsigned": (lambda f: without_signature(envelope_of(f, UPDATE)), SignatureError, "no signature"),
+    "unsigned": (lambda f: unsigned(envelope_of(f, UPDATE)), SignatureError, "no signature"),
     "tampered": (lambda f: tampered(envelope_of(f, UPDATE)), SignatureError, "not signed by"),
     "deep": (lambda f: b"[" * 10**6, SignatureError, "deeper"),
     "duplicate keys": (
@@ -99,7 +99,8 @@ FORGERIES = {
         lambda f: resign(f, UPDATE, "coordinator", "aggregator"), SignatureError, "not signed by",
     ),
     "replayed from another round": (
-        lambda f: envelope_of(f, layout.update("north", 1)), MisplacedError, "was signed for the key",
+        lambda f: envelope_of(f, layout.update("north", 1)), MisplacedError,
+        "was signed for the key",
     ),
     "another site's update": (
         lambda f: envelope_of(f, layout.update("south", 0)), SignatureError, "not signed by",
@@ -115,7 +116,8 @@ FORGERIES = {
         lambda f: resign(f, UPDATE, "north", "site-north", site="south"), MisplacedError, "site",
     ),
     "says another version inside": (
-        lambda f: resign(f, UPDATE, "north", "site-north", base_version=1), MisplacedError, "version",
+        lambda f: resign(f, UPDATE, "north", "site-north", base_version=1), MisplacedError,
+        "version",
     ),
     "trained from other weights": (
         lambda f: resign(f, UPDATE, "north", "site-north", base_weights_sha256="0" * 64),
@@ -169,7 +171,8 @@ def test_garbage_anywhere_changes_nothing(tmp_path):
         "aggregator/plan-0002.json", "sites/ghost/fingerprint-0001.json",
         "sites/ghost/updates/00001/manifest.json", "federation/charter-0009.json",
         "sites/east/updates/00099/manifest.json", "sites/east/status/99999999.json",
-        "thumbs.db", "sites/readme.txt", "aggregator/models/00000/model-" + "0" * 64 + ".safetensors",
+        "thumbs.db", "sites/readme.txt",
+        "aggregator/models/00000/model-" + "0" * 64 + ".safetensors",
     ):  # fmt: skip
         federation.store.create(key, b"garbage")
     with pytest.raises(Exception, match="rounds/00003.json"):
@@ -183,7 +186,9 @@ def test_garbage_anywhere_changes_nothing(tmp_path):
 
 
 def test_a_site_that_is_not_on_the_roster_is_ignored(running):
-    rogue = Publisher(running.store, SigningKey.generate(), running.charter.study, clock=running.clock)
+    rogue = Publisher(
+        running.store, SigningKey.generate(), running.charter.study, clock=running.clock
+    )
     rogue.message(
         FailureMessage, layout.failure("ghost", 0, 1),
         site="ghost", version=0, step="train", kind="x", message="y",
@@ -255,7 +260,8 @@ def test_a_payload_damaged_on_the_store_is_left_out_and_named(running, damage):
     ref = payload_attack(running, tensors=zeros())
     data = running.store.objects[ref.key].data
     damaged = {
-        "truncate": data[:-1], "flip": data[:-1] + bytes([data[-1] ^ 1]), "grow": data + b"0" * 10**6,
+        "truncate": data[:-1], "flip": data[:-1] + bytes([data[-1] ^ 1]),
+        "grow": data + b"0" * 10**6,
     }  # fmt: skip
     forge(running.store, ref.key, damaged[damage])
     until_version(running, 2)
@@ -329,7 +335,10 @@ def test_a_store_without_a_study_says_so(tmp_path):
 def test_a_message_of_a_type_that_does_not_belong_under_its_key_is_refused():
     with pytest.raises(MisplacedError, match="where a 'update' message belongs"):
         messages.decode(
-            UpdateManifest, codec.dumps({"schema": "fedfs/1.0", "type": "plan"}), key=UPDATE, study=None
+            UpdateManifest,
+            codec.dumps({"schema": "fedfs/1.0", "type": "plan"}),
+            key=UPDATE,
+            study=None,
         )
     with pytest.raises(MalformedError, match="not a fedfs schema"):
         messages.decode(UpdateManifest, codec.dumps({"schema": 3}), key=UPDATE, study=None)

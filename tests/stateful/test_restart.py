@@ -1,7 +1,7 @@
 """Any process may die at any call to the store and be started again.
 
-A store wrapper dies at its k-th call, for every k, before or after the call took effect (the latter is
-a lost acknowledgement). A fresh process then goes on; the federation must end as if nothing had
+A store wrapper dies at its k-th call, for every k, before or after the call took effect (the latter
+is a lost acknowledgement). A fresh process then goes on; the federation must end as if nothing had
 happened. These are the invariants of ``docs/protocol.md``, section "Invariants".
 """
 
@@ -17,7 +17,6 @@ from federation import Federation
 from fedfs.errors import StoreError
 from fedfs.protocol import layout
 from fedfs.store.base import Store
-
 
 TWO = {"east": 1.0, "north": 2.0}
 

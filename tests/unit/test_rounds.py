@@ -29,7 +29,10 @@ def test_the_global_model_is_the_case_weighted_mean_of_the_updates(federation):
     expected = {name: value.astype(np.float64) for name, value in INITIAL.items()}
     for _ in range(3):
         trained = [
-            ({n: (v + (t.target - v) / 2).astype(np.float32) for n, v in expected.items()}, t.n_cases)
+            (
+                {n: (v + (t.target - v) / 2).astype(np.float32) for n, v in expected.items()},
+                t.n_cases,
+            )
             for t in federation.learners.values()
         ]
         total = sum(n for _, n in trained)

@@ -1,0 +1,148 @@
+"""The demo: the whole of a study on one machine."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import click
+
+from fedfs.cli.terminal import show_json, show_table
+
+if TYPE_CHECKING:
+    from fedfs.status import StudyStatus
+
+
+@click.command()
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="nnU-Net raw dataset with cases.csv (case,site); default: made-up images.",
+)
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where everything goes and stays; default: a new temporary folder.",
+)
+@click.option("--rounds", default=10, show_default=True)
+@click.option("--local-iterations", default=40, show_default=True, help="Per round and site.")
+@click.option("-c", "--configuration", default="2d", show_default=True)
+@click.option(
+    "--device", type=click.Choice(["cuda", "cpu", "mps"]), help="Default: the best there is."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, and progress to stderr.")
+def demo(*, data: Path | None, folder: Path | None, rounds: int, local_iterations: int,
+         configuration: str, device: str | None, as_json: bool) -> None:  # fmt: skip
+    """Run a study of three hospitals on this machine, and see what federation is worth.
+
+    Made-up images by default, or real ones with --data. Everything is real but the distance:
+    separate processes share nothing but a folder.
+    """
+    import tempfile
+
+    from fedfs.demo import Demo, DemoOptions
+
+    place = folder or Path(tempfile.mkdtemp(prefix="fedfs-demo-"))
+    if folder is not None and folder.exists() and any(folder.iterdir()):
+        raise click.UsageError(f"{folder} is not empty")
+    place.mkdir(parents=True, exist_ok=True)
+    options = DemoOptions(
+        folder=place.resolve(),
+        data=data,
+        configuration=configuration,
+        rounds=rounds,
+        local_iterations=local_iterations,
+        device=device,
+    )
+    display = _Display(to_stderr=as_json)
+    with display:
+        result = Demo(options, say=display.say, watch=display.watch).run()
+    if as_json:
+        show_json(result)
+        return
+    _show(result)
+
+
+def _show(result: Any) -> None:
+    click.echo(f"\nmean Dice on {result.n_test_cases} cases that no site trained on\n")
+    rows = [
+        (
+            s.site, s.n_training_cases,
+            f"{s.local_own:.3f}", f"{s.federated_own:.3f}",
+            f"{s.local_all:.3f}", f"{s.federated_all:.3f}",
+        )
+        for s in result.sites
+    ]  # fmt: skip
+    show_table(
+        ("site", "cases", "own images: alone", "federated", "all images: alone", "federated"), rows
+    )
+    phases = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in result.seconds.items())
+    click.echo(f"\ntime: {phases}")
+    click.echo("predict with it:")
+    click.echo(f"  export nnUNet_results={result.model.parents[1]}\n  {result.predict_command}\n")
+    click.echo(
+        f"demo: sites={len(result.sites)} rounds={result.rounds} "
+        f"dice_local={result.dice_local:.4f} dice_federated={result.dice_federated:.4f} "
+        f"model={result.model}"
+    )
+
+
+class _Display:
+    """A live table in a terminal; elsewhere a line when something happens."""
+
+    def __init__(self, *, to_stderr: bool) -> None:
+        self._to_stderr = to_stderr
+        self._live: Any = None
+        self._lines: set[str] = set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+
+    def say(self, text: str) -> None:
+        """Print a line about the phase that begins."""
+        self._stop()
+        click.echo(f"- {text}", err=self._to_stderr)
+
+    def watch(self, status: StudyStatus) -> None:
+        """Show where the study is."""
+        stream = sys.stderr if self._to_stderr else sys.stdout
+        if stream.isatty():
+            self._show_live(status)
+            return
+        dice = status.mean_dice.get(str(status.version))
+        if dice is not None:
+            n_scores = sum(s.evaluated_version == status.version for s in status.sites)
+            if n_scores == len(status.sites):
+                self._once(f"  version {status.version} of {status.rounds}: pseudo Dice {dice:.3f}")
+        else:
+            self._once(f"  {status.phase}: waiting for {', '.join(status.waiting_for) or 'nobody'}")
+
+    def _once(self, line: str) -> None:
+        if line not in self._lines:
+            self._lines.add(line)
+            click.echo(line, err=self._to_stderr)
+
+    def _show_live(self, status: StudyStatus) -> None:
+        from rich.console import Console
+        from rich.live import Live
+        from rich.table import Table
+
+        if self._live is None:
+            self._live = Live(console=Console(stderr=self._to_stderr), refresh_per_second=4)
+            self._live.start()
+        version = f"version {max(status.version, 0)} of {status.rounds}"
+        table = Table("who", "doing", "pseudo Dice", title=f"{status.name}: {version}", box=None)
+        table.add_row("aggregator", status.aggregator, "")
+        for site in status.sites:
+            dice = "" if site.mean_dice is None else f"{site.mean_dice:.3f}"
+            table.add_row(site.site, site.activity, dice)
+        self._live.update(table)
+
+    def _stop(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None

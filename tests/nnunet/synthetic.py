@@ -1,0 +1,89 @@
+"""Small nnU-Net datasets, and rounds that take seconds."""
+
+import dataclasses
+import json
+
+import numpy as np
+import SimpleITK
+
+from fedfs.learner import RoundTask
+from fedfs.nnunet.environment import NnUNetPaths
+
+DATASET = "Dataset901_Ellipsoids"
+LABELS = {"background": 0, "shell": 1, "core": 2}
+
+
+def make_paths(folder):
+    made = NnUNetPaths(*(folder / name for name in ("raw", "preprocessed", "results")))
+    for path in (made.raw, made.preprocessed, made.results):
+        path.mkdir(parents=True)
+    return made
+
+
+def dataset_json(n_cases=0, **changes):
+    return {
+        "channel_names": {"0": "MRI"},
+        "labels": LABELS,
+        "numTraining": n_cases,
+        "file_ending": ".nii.gz",
+        **changes,
+    }
+
+
+def write_dataset(
+    raw,
+    n_cases,
+    *,
+    name=DATASET,
+    seed=0,
+    shape=(24, 40, 32),
+    gain=100.0,
+    labels=LABELS,
+    spacing=(1.0, 1.0, 1.0),
+    **changes,
+):
+    """Write noise with two nested ellipsoids per case; ``shape`` as in nnU-Net, z first."""
+    rng = np.random.default_rng(seed)
+    ending = changes.get("file_ending", ".nii.gz")
+    folder = raw / name
+    for sub in ("imagesTr", "labelsTr"):
+        (folder / sub).mkdir(parents=True)
+    for i in range(n_cases):
+        image, label = ellipsoids(rng, shape, gain)
+        for array, path in (
+            (image, folder / "imagesTr" / f"case_{i:03d}_0000{ending}"),
+            (label, folder / "labelsTr" / f"case_{i:03d}{ending}"),
+        ):
+            out = SimpleITK.GetImageFromArray(array)
+            out.SetSpacing([float(mm) for mm in spacing[::-1]])
+            SimpleITK.WriteImage(out, str(path))
+    content = dataset_json(n_cases, labels=labels, **changes)
+    (folder / "dataset.json").write_text(json.dumps(content))
+    return folder
+
+
+def ellipsoids(rng, shape, gain):
+    grid = np.stack(np.meshgrid(*(np.arange(n) for n in shape), indexing="ij"), -1)
+    centre = np.array(shape) * rng.uniform(0.4, 0.6, 3)
+    radii = np.array(shape) * rng.uniform(0.25, 0.35, 3)
+    distance = np.sqrt((((grid - centre) / radii) ** 2).sum(-1))
+    label = (distance < 1).astype(np.uint8) + (distance < 0.5).astype(np.uint8)
+    noise = rng.normal(0, 0.3, shape)
+    return (gain * (1 + label + noise)).astype(np.float32), label
+
+
+def task(version=0, *, first_epoch=0, n_epochs=1, total_epochs=4, weights_sha256="", iterations=4):
+    return RoundTask(
+        version=version,
+        weights_sha256=weights_sha256,
+        first_epoch=first_epoch,
+        n_epochs=n_epochs,
+        total_epochs=total_epochs,
+        iterations_per_epoch=iterations,
+        val_iterations_per_epoch=2,
+    )
+
+
+class Reports(list):
+    def __call__(self, progress):
+        self.append(dataclasses.asdict(progress))

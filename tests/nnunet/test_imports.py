@@ -1,0 +1,27 @@
+"""The light half of the room must not drag in the heavy one."""
+
+import subprocess
+import sys
+
+import pytest
+
+LIGHT = [
+    "fedfs.nnunet",
+    "fedfs.nnunet.allowlist",
+    "fedfs.nnunet.baseline",
+    "fedfs.nnunet.classes",
+    "fedfs.nnunet.dataset",
+    "fedfs.nnunet.environment",
+    "fedfs.nnunet.export",
+    "fedfs.nnunet.fingerprint",
+    "fedfs.nnunet.learner",
+    "fedfs.nnunet.plans",
+    "fedfs.nnunet.predict",
+    "fedfs.nnunet.process",
+]
+
+
+@pytest.mark.parametrize("heavy", ["torch", "nnunetv2"])
+def test_importing_imports_neither_torch_nor_nnunetv2(heavy):
+    code = f"import sys, {', '.join(LIGHT)}; sys.exit({heavy!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
