@@ -23,6 +23,22 @@ from fedfs.watch import WaitSettings
 
 
 @dataclass(frozen=True)
+class JoinConfig:
+    """What ``fedfs site join`` needs to know.
+
+    Attributes:
+        dataset: ``DatasetXXX_NAME`` or its number.
+        expected_key: fingerprint of the coordinator's key, as told by telephone.
+    """
+
+    store_url: str
+    site: str
+    dataset: str
+    home: Path
+    expected_key: str | None = None
+
+
+@dataclass(frozen=True)
 class SiteConfig:
     """What ``fedfs site run`` needs to know.
 

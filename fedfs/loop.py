@@ -1,6 +1,6 @@
 """The loop around a step, which a site and the aggregator have in common.
 
-``while step(): wait``: a step observes, decides, acts and publishes; the loop only waits in between.
+``while step(): wait``: a step observes, decides, acts and publishes; the loop only waits between.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fedfs.errors import StoreError
+from fedfs.errors import ObjectExistsError, StoreError
 from fedfs.learner import Progress
 from fedfs.observe import file_sha256
 from fedfs.protocol import layout
@@ -61,10 +61,20 @@ class Publisher:
         return message
 
     def payload(self, path: Path, key_for: Callable[[str], str]) -> PayloadRef:
-        """Upload a tensor file under the key that its hash gives."""
+        """Upload a tensor file under the key that its hash gives.
+
+        Raises:
+            StoreError: the store refuses, or the key holds other bytes than its name says.
+        """
         sha256 = file_sha256(path)
         ref = PayloadRef(key=key_for(sha256), sha256=sha256, size=path.stat().st_size)
-        self.store.upload(ref.key, path)
+        try:
+            self.store.upload(ref.key, path)
+        except ObjectExistsError as error:
+            raise StoreError(
+                f"{ref.key} holds other bytes than its name says",
+                hint="it is damaged, or somebody else can write there: remove the object",
+            ) from error
         return ref
 
 

@@ -54,9 +54,8 @@ for _command in (init, approve, site, aggregate, status, export, demo):
 def main() -> None:
     """Run the command line and exit with its code."""
     try:
-        fedfs.main(standalone_mode=False)
-    except click.exceptions.Exit as done:
-        sys.exit(done.exit_code)
+        code = fedfs.main(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
     except click.Abort:
         show_error("interrupted; start the same command again to go on")
         sys.exit(130)

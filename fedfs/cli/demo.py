@@ -25,15 +25,25 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, file_okay=False),
     help="Where everything goes and stays; default: a new temporary folder.",
 )
-@click.option("--rounds", default=10, show_default=True)
-@click.option("--local-iterations", default=40, show_default=True, help="Per round and site.")
+@click.option("--rounds", type=int, help="Default: 10, 20 with --data.")
+@click.option(
+    "--local-iterations", type=int, help="Per round and site; default: 40, 50 with --data."
+)
 @click.option("-c", "--configuration", default="2d", show_default=True)
 @click.option(
     "--device", type=click.Choice(["cuda", "cpu", "mps"]), help="Default: the best there is."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, and progress to stderr.")
-def demo(*, data: Path | None, folder: Path | None, rounds: int, local_iterations: int,
-         configuration: str, device: str | None, as_json: bool) -> None:  # fmt: skip
+def demo(
+    *,
+    data: Path | None,
+    folder: Path | None,
+    rounds: int | None,
+    local_iterations: int | None,
+    configuration: str,
+    device: str | None,
+    as_json: bool,
+) -> None:
     """Run a study of three hospitals on this machine, and see what federation is worth.
 
     Made-up images by default, or real ones with --data. Everything is real but the distance:
@@ -51,8 +61,8 @@ def demo(*, data: Path | None, folder: Path | None, rounds: int, local_iteration
         folder=place.resolve(),
         data=data,
         configuration=configuration,
-        rounds=rounds,
-        local_iterations=local_iterations,
+        rounds=rounds or (20 if data else 10),
+        local_iterations=local_iterations or (50 if data else 40),
         device=device,
     )
     display = _Display(to_stderr=as_json)

@@ -8,6 +8,7 @@ import logging
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -60,6 +61,9 @@ def start_logging(*, verbose: bool) -> None:
         datefmt="%Y-%m-%dT%H:%M:%S",
         stream=sys.stderr,
     )
+    logging.captureWarnings(capture=True)
+    if not verbose:  # for developers of the libraries we use
+        logging.getLogger("py.warnings").setLevel(logging.ERROR)
     # It reports every event that arrives while a watch is being ended.
     logging.getLogger("watchdog").setLevel(logging.CRITICAL)
     logging.getLogger("fedfs").setLevel(logging.DEBUG if verbose else logging.INFO)
@@ -131,4 +135,4 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    return value
+    return str(value) if isinstance(value, Path) else value

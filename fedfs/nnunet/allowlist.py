@@ -18,80 +18,25 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Iterator, Mapping
-from itertools import chain
+from itertools import chain, permutations
 from typing import Any
 
 from fedfs.errors import MalformedError
+from fedfs.nnunet.known_names import (
+    ARCHITECTURE_OPTIONS,
+    BUILDING_BLOCKS,
+    LABEL_MANAGERS,
+    NETWORKS,
+    NORMALIZATION,
+    OTHER_ARGUMENTS,
+    PER_STAGE,
+    PLANNER_OPTIONS,
+    PREPROCESSORS,
+    READERS,
+    RESAMPLING,
+)
 
-_UNET = "dynamic_network_architectures.architectures.unet."
-NETWORKS = frozenset({_UNET + "PlainConvUNet", _UNET + "ResidualEncoderUNet"})
-_DIMENSIONS = ("1d", "2d", "3d")
-_NORMS = ("InstanceNorm", "BatchNorm", "Dropout")
-_MODULE_OF = {"InstanceNorm": "instancenorm", "BatchNorm": "batchnorm", "Dropout": "dropout"}
-BUILDING_BLOCKS: Mapping[str, frozenset[str]] = {
-    "conv_op": frozenset(f"torch.nn.modules.conv.Conv{d}" for d in _DIMENSIONS),
-    "norm_op": frozenset(
-        f"torch.nn.modules.{_MODULE_OF[n]}.{n}{d}" for n in _NORMS[:2] for d in _DIMENSIONS
-    ),
-    "dropout_op": frozenset(f"torch.nn.modules.dropout.Dropout{d}" for d in _DIMENSIONS[1:]),
-    "nonlin": frozenset(
-        prefix + name
-        for prefix in ("torch.nn.", "torch.nn.modules.activation.")
-        for name in ("LeakyReLU", "ReLU", "ELU", "GELU", "SiLU", "Mish", "PReLU")
-    ),
-}
-_PER_STAGE = (
-    "features_per_stage",
-    "n_conv_per_stage",
-    "n_blocks_per_stage",
-    "n_conv_per_stage_decoder",
-    "kernel_sizes",
-    "strides",
-)
-_OTHER_ARGUMENTS = ("n_stages", "conv_bias", "nonlin_first", "stem_channels")
-_OPTIONS = ("norm_op_kwargs", "dropout_op_kwargs", "nonlin_kwargs")
-
-PREPROCESSORS = frozenset({"DefaultPreprocessor"})
-RESAMPLING = frozenset(
-    {
-        "resample_data_or_seg_to_shape",
-        "resample_torch_simple",
-        "resample_torch_fornnunet",
-        "no_resampling_hack",
-    }
-)
-NORMALIZATION = frozenset(
-    {
-        "ZScoreNormalization",
-        "CTNormalization",
-        "NoNormalization",
-        "RescaleTo01Normalization",
-        "RGBTo01Normalization",
-    }
-)
-READERS = frozenset(
-    {
-        "NaturalImage2DIO",
-        "SimpleITKIO",
-        "SimpleITKIOWithReorient",
-        "Tiff3DIO",
-        "NibabelIO",
-        "NibabelIOWithReorient",
-    }
-)
-LABEL_MANAGERS = frozenset({"LabelManager"})
-PLANNER_OPTIONS = frozenset(
-    {
-        "UNet_base_num_features",
-        "UNet_max_features_2d",
-        "UNet_max_features_3d",
-        "UNet_featuremap_min_edge_length",
-        "UNet_min_batch_size",
-        "max_dataset_covered",
-    }
-)
-"""Attributes of nnU-Net's planner that its documentation has users change in a subclass."""
-
+_PERMUTATIONS = (*permutations(range(2)), *permutations(range(3)))
 MAX_CONFIGURATIONS = 32
 MAX_CHANNELS = 256
 MAX_EDGE = 2048
@@ -163,7 +108,7 @@ def check_plans(plans: Mapping[str, Any], configuration: str) -> None:
     _one_of("label_manager", plans.get("label_manager"), LABEL_MANAGERS)
     check_name("experiment_planner_used", plans.get("experiment_planner_used"))
     for key in ("transpose_forward", "transpose_backward"):
-        if sorted(_list(key, plans.get(key))) not in ([0, 1], [0, 1, 2]):
+        if tuple(_list(key, plans.get(key))) not in _PERMUTATIONS:
             raise MalformedError(f"{key}: not a permutation of the axes")
     _intensities(plans.get("foreground_intensity_properties_per_channel"))
     configurations = _object("configurations", plans.get("configurations"))
@@ -172,7 +117,7 @@ def check_plans(plans: Mapping[str, Any], configuration: str) -> None:
     if configuration not in configurations:
         raise MalformedError(
             f"configuration {_shown(configuration)} is not in the plans, which have "
-            + ", ".join(sorted(map(str, configurations)))
+            + _shown(sorted(configurations))
         )
     for name in configurations:
         check_file_name("configuration", name)
@@ -240,19 +185,23 @@ def _architecture(path: str, value: Any) -> None:
 
 
 def _argument(path: str, key: str, value: Any) -> None:
-    if key in _PER_STAGE:
+    if key in PER_STAGE:
         high = MAX_FEATURES if key == "features_per_stage" else MAX_BLOCKS
         for number in _flat(path, value):
             _number(path, number, low=1, high=high, whole=True)
     elif key == "n_stages":
         _number(path, value, low=1, high=MAX_STAGES, whole=True)
-    elif key not in BUILDING_BLOCKS and key not in _OPTIONS and key not in _OTHER_ARGUMENTS:
+    elif (
+        key not in BUILDING_BLOCKS
+        and key not in ARCHITECTURE_OPTIONS
+        and key not in OTHER_ARGUMENTS
+    ):
         raise MalformedError(f"{path}: unknown argument of the network")
     elif value is None:
         return
     elif key in BUILDING_BLOCKS:
         _one_of(path, value, BUILDING_BLOCKS[key])
-    elif key in _OPTIONS:
+    elif key in ARCHITECTURE_OPTIONS:
         _options(path, value)
     elif not isinstance(value, bool):
         _number(path, value, low=1, high=MAX_FEATURES, whole=True)

@@ -114,13 +114,13 @@ def difference(charter_dataset: Mapping[str, Any], local: Mapping[str, Any]) -> 
     ours, theirs = charter_dataset.get("labels") or {}, local.get("labels") or {}
     for name in sorted({*ours, *theirs}):
         if name not in theirs:
-            lines.append(f"label {name!r} ({_shown(ours[name])}) is missing in the dataset")
+            lines.append(f"label {name!r} ({json.dumps(ours[name])}) is missing in the dataset")
         elif name not in ours:
-            lines.append(f"label {name!r} ({_shown(theirs[name])}) is not in the charter")
+            lines.append(f"label {name!r} ({json.dumps(theirs[name])}) is not in the charter")
         elif _label(ours[name]) != _label(theirs[name]):
             lines.append(
-                f"label {name!r} is {_shown(ours[name])} in the charter "
-                f"and {_shown(theirs[name])} in the dataset"
+                f"label {name!r} is {json.dumps(ours[name])} in the charter "
+                f"and {json.dumps(theirs[name])} in the dataset"
             )
     return lines + _region_differences(charter_dataset, local)
 
@@ -291,10 +291,6 @@ def _region_differences(charter: Mapping[str, Any], local: Mapping[str, Any]) ->
 
 def _label(value: Any) -> tuple[int, ...]:
     return tuple(value) if isinstance(value, list | tuple) else (value,)
-
-
-def _shown(value: Any) -> str:
-    return json.dumps(value)
 
 
 def _some(names: Sequence[str]) -> str:

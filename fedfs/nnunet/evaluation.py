@@ -82,12 +82,10 @@ def class_names(dataset_json: Mapping[str, Any]) -> dict[str, str]:
             for name, value in labels.items()
             if set(value if isinstance(value, list) else [value]) != {0}
         }
-    numbers = {name: v[0] if isinstance(v, list) else v for name, v in labels.items()}
-    return {
-        name: str(number)
-        for name, number in sorted(numbers.items(), key=lambda item: item[1])
-        if number != 0
-    }
+    by_number: dict[int, str] = {}
+    for name, value in labels.items():
+        by_number.setdefault(value[0] if isinstance(value, list) else value, name)
+    return {name: str(number) for number, name in sorted(by_number.items()) if number != 0}
 
 
 def _dice(tp: float, fp: float, fn: float) -> float | None:

@@ -5,6 +5,7 @@ Rules:
    :mod:`fedfs.nnunet.checkpoints` for the training.
  * What nnU-Net prints goes to the log. What it raises leaves as a
    :class:`~fedfs.errors.TrainingError` that says of which kind the failure is.
+ * All calls come from one thread, which outlives the learner: nnU-Net's workers end with it.
  * The result is an ordinary nnU-Net model folder under ``nnUNet_results``.
 """
 
@@ -102,9 +103,12 @@ class NnUNetLearner:
         The local fingerprint is also written where nnU-Net keeps it, unless there is one.
         """
         dataset = self._raw()
-        result = fingerprints.extract(
-            dataset, num_processes=self._settings.num_processes, report=report
-        )
+        with self._nnunet() as output:
+            result = fingerprints.extract(
+                dataset,
+                num_processes=self._settings.num_processes,
+                report=output.outside(report),
+            )
         target = self._settings.paths.preprocessed / dataset.name / _FINGERPRINT
         if not target.exists() and all(channel.n_cases for channel in result.channels):
             files.write_json(target, to_nnunet(result))
@@ -118,7 +122,7 @@ class NnUNetLearner:
         allowlist.check_plans(plans, settings.configuration)
         allowlist.check_name("trainer", settings.trainer)
         preprocess.check_fold(classes.fold_of(settings.fold), dataset, settings.paths)
-        with self._nnunet():
+        with self._nnunet() as output:
             adopted = preprocess.adopt(plans, dataset, fingerprints.reader_name(dataset))
             preprocess.check_previous_stage(
                 adopted, settings.configuration, settings.trainer, dataset, settings.paths
@@ -133,11 +137,13 @@ class NnUNetLearner:
                 dataset,
                 settings.paths,
                 num_processes=settings.num_processes,
-                report=report,
+                report=output.outside(report),
             )
         local = settings.paths.preprocessed / dataset.name / _FINGERPRINT
         if not local.exists():  # nnU-Net's trainer copies it
             files.write_json(local, fingerprint)
+        if adopted != self._plans:
+            self.close()
         self._plans, self._federated_fingerprint = adopted, fingerprint
 
     def evaluate(self, task: RoundTask, tensors: Tensors, report: Report) -> EvaluationResult:

@@ -132,19 +132,23 @@ def check_fold(fold: int | str, dataset: RawDataset, paths: NnUNetPaths) -> None
     """Check that nnU-Net can split the cases.
 
     Raises:
-        SetupError: too few cases for the five folds, and no ``splits_final.json``.
+        SetupError: too few cases for the five folds and no ``splits_final.json``, or one that does
+            not fit the dataset.
     """
     splits = paths.preprocessed / dataset.name / "splits_final.json"
     raw_splits = dataset.folder / "splits_final.json"
     if raw_splits.exists() and not splits.exists():
         files.copy(raw_splits, splits)  # as nnU-Net's planner does
-    if fold == "all" or splits.exists() or len(dataset.cases) >= MIN_CASES_FOR_FOLDS:
+    if fold == "all":
         return
-    raise SetupError(
-        f"{dataset.name} has {len(dataset.cases)} cases, nnU-Net needs {MIN_CASES_FOR_FOLDS} "
-        f"to split them for fold {fold}",
-        hint=f"provide {splits}, or run the study with fold all",
-    )
+    if splits.exists():
+        _check_splits(splits, fold, dataset)
+    elif len(dataset.cases) < MIN_CASES_FOR_FOLDS:
+        raise SetupError(
+            f"{dataset.name} has {len(dataset.cases)} cases, nnU-Net needs {MIN_CASES_FOR_FOLDS} "
+            f"to split them for fold {fold}",
+            hint=f"provide {splits}, or run the study with fold all",
+        )
 
 
 def check_model(
@@ -190,6 +194,24 @@ def check_previous_stage(
         raise SetupError(
             f"{configuration} continues {previous}, whose segmentations are not all in {folder}",
             hint=f"finish a study of {previous} with the same plans and trainer first",
+        )
+
+
+def _check_splits(path: Path, fold: int | str, dataset: RawDataset) -> None:
+    splits = read_json(path)
+    try:
+        # Beyond the last fold, nnU-Net splits at random.
+        chosen = splits[int(fold)] if int(fold) < len(splits) else None
+        parts = [] if chosen is None else [chosen["train"], chosen["val"]]
+        named = {str(case) for part in parts for case in part}
+    except (TypeError, KeyError, ValueError) as error:
+        raise SetupError(f"{path} is not a list of train and val cases") from error
+    unknown = sorted(named - {case.name for case in dataset.cases})
+    if unknown or not all(parts):
+        what = f"names {unknown[0]}, which is not in" if unknown else "leaves nothing to use of"
+        raise SetupError(
+            f"{path} {what} {dataset.name} for fold {fold}",
+            hint="it may be left from an earlier state of the dataset: correct or remove it",
         )
 
 

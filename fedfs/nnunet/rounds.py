@@ -232,8 +232,12 @@ def translate(error: Exception) -> TrainingError:
             kind="data-loader",
             hint="it may have been killed for want of memory: lower nnUNet_n_proc_DA",
         )
-    if isinstance(error, OSError):
-        return TrainingError(f"cannot read or write: {error}", kind="disk")
+    if isinstance(error, OSError) or "PytorchStreamWriter" in text:
+        return TrainingError(
+            f"cannot read or write: {text[:300]}",
+            kind="disk",
+            hint="look for a full disk or a folder that is read-only",
+        )
     return TrainingError(f"nnU-Net failed: {type(error).__name__}: {text[:300]}", kind="crash")
 
 

@@ -11,6 +11,7 @@ Rules:
 from __future__ import annotations
 
 import ctypes
+import errno
 import multiprocessing
 import os
 import signal
@@ -108,6 +109,10 @@ def _guarded(function: Callable[[J], R], job: J) -> R | _Failure:
         return _Failure("broken-case", f"case {job.name}: {error}", error.hint)
     except MemoryError:
         return _Failure("out-of-memory", f"case {job.name}: out of memory", OUT_OF_MEMORY_HINT)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+        kind = "disk" if full else "broken-case"
+        return _Failure(kind, f"case {job.name}: {error}", "")
     except Exception as error:  # noqa: BLE001  readers of images raise anything; the case is named
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:_REASON_LENGTH]
         return _Failure("broken-case", f"case {job.name} cannot be processed: {reason}", "")

@@ -105,7 +105,7 @@ AggregatorAction = (
 )
 
 
-def decide_site(state: StudyState, site: str, *, prepared: bool) -> SiteAction:  # noqa: PLR0911  one return per state
+def decide_site(state: StudyState, site: str, *, prepared: bool) -> SiteAction:
     """Return what ``site`` does next.
 
     Args:
@@ -124,8 +124,14 @@ def decide_site(state: StudyState, site: str, *, prepared: bool) -> SiteAction: 
         return Wait("the aggregator's plan, which needs the fingerprints of all sites")
     if site not in state.plan.sites:
         return Wait("nothing: the plan was made before this site joined, and does not include it")
-    if not prepared:
-        return Prepare()
+    action = _work_on_newest(state, charter, site)
+    has_begun = any(of == site for of, _, _ in state.evaluations)
+    if not prepared and (not has_begun or not isinstance(action, Wait | Done)):
+        return Prepare()  # early the first time; later only if there is work to do
+    return action
+
+
+def _work_on_newest(state: StudyState, charter: Charter, site: str) -> SiteAction:
     version = state.newest
     if version < 0:
         return Wait("the initial weights from the aggregator")

@@ -144,6 +144,10 @@ class TrustedView:
             expected = getattr(key, name)
             if expected is not None and inside[name] not in (None, expected):
                 raise MisplacedError(f"says {name} {inside[name]!r}, its key says {expected!r}")
+        if key.kind in ("fingerprint", "plan") and key.number != 1:
+            raise MisplacedError(f"is {key.kind} {key.number}; there is only one, number 1")
+        if key.kind == "aggregator-status" and inside["site"] != "":
+            raise MisplacedError(f"is the aggregator's, but says site {inside['site']!r}")
         if isinstance(message, ModelManifest):
             self._check_model(message)
         if isinstance(message, UpdateManifest):
@@ -164,6 +168,9 @@ class TrustedView:
             raise MisplacedError(f"was trained from version {update.base_version}, unknown here")
         if update.base_weights_sha256 != base.weights_sha256:
             raise MisplacedError(f"was trained from other weights than version {base.version} has")
+        charter = self.state.charter
+        if charter is None or update.encoding != charter.encoding.name:
+            raise MisplacedError(f"has the encoding {update.encoding!r}, not the charter's")
         own = layout.update_payload(update.site, update.base_version, update.payload.sha256)
         if update.payload.key != own:
             raise MisplacedError("names a payload outside its own place")

@@ -20,6 +20,7 @@ from fedfs.errors import (
     MisplacedError,
     RejectedError,
     SignatureError,
+    StoreError,
     StudyError,
     UnsupportedVersionError,
 )
@@ -41,12 +42,12 @@ def envelope_of(federation: Federation, key: str) -> bytes:
     return federation.store.objects[key].data
 
 
-def resign(federation: Federation, key: str, host: str, role: str, **changes) -> bytes:
-    """Sign a changed copy of the message under ``key`` with the key of ``role``."""
-    parsed = layout.parse(key)
+def resign(federation: Federation, at: str, host: str, role: str, **changes) -> bytes:
+    """Sign a changed copy of the message that lies ``at`` a key with the key of ``role``."""
+    parsed = layout.parse(at)
     cls = messages.message_class(parsed.kind)
-    payload = Envelope(envelope_of(federation, key)).payload
-    message = messages.decode(cls, payload, key=key, study=None)
+    payload = Envelope(envelope_of(federation, at)).payload
+    message = messages.decode(cls, payload, key=at, study=None)
     return federation.keyring(host).load(role).sign(dataclasses.replace(message, **changes))
 
 
@@ -304,6 +305,39 @@ def test_a_rolled_back_charter_is_noticed_by_whoever_saw_the_newer(running):
         keyring.note_charter(1, state.digests[layout.charter(1)])
     with pytest.raises(MisplacedError):
         keyring.note_charter(2, "0" * 64)
+
+
+def test_a_second_fingerprint_or_plan_does_not_exist(running):
+    data = resign(
+        running, layout.fingerprint("north"), "north", "site-north",
+        key=layout.fingerprint("north", 2),
+    )  # fmt: skip
+    running.store.create(layout.fingerprint("north", 2), data)
+    assert "there is only one" in running.observe().state.rejected[layout.fingerprint("north", 2)]
+
+
+def test_foreign_bytes_under_a_payload_key_stop_the_writer_and_are_named(running):
+    """Its key holds the hash of what belongs there, so the writer can tell."""
+    plain = Federation(running.folder / "plain").start()
+    until_version(plain, 2)
+    key = next(k for k in plain.store.objects if "models/00002/model-" in k)
+    running.store.create(key, b"foreign")
+    with pytest.raises(StoreError, match="holds other bytes than its name says"):
+        until_version(running, 2)
+
+
+def test_an_update_in_another_encoding_than_the_charters_is_refused(running):
+    data = resign(running, UPDATE, "north", "site-north", encoding="topk")
+    with pytest.raises(MisplacedError, match="encoding 'topk'"):
+        add(running, UPDATE, data)
+
+
+def test_an_aggregator_status_cannot_speak_for_a_site(running):
+    key = layout.status(None, 9999)
+    text = next(k for k in running.store.objects if k.startswith("aggregator/status/"))
+    data = resign(running, text, "coordinator", "aggregator", key=key, site="north")
+    with pytest.raises(MisplacedError, match="aggregator"):
+        add(running, key, data)
 
 
 def test_an_object_larger_than_any_message_is_not_read(running, monkeypatch):

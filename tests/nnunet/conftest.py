@@ -8,7 +8,7 @@ os.environ.setdefault("nnUNet_compile", "f")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
-from synthetic import make_paths
+from synthetic import Study, make_paths
 
 
 @pytest.fixture
@@ -26,3 +26,9 @@ def no_workers(monkeypatch):
 @pytest.fixture(scope="session")
 def hippocampus(shared_data):
     return shared_data / "hippocampus"
+
+
+@pytest.fixture(scope="session")
+def study(tmp_path_factory):
+    """A raw dataset of 6 cases, its 2d plan and initial weights; made once, never changed."""
+    return Study(tmp_path_factory.mktemp("study"))

@@ -6,8 +6,14 @@ import json
 import numpy as np
 import SimpleITK
 
+from fedfs.aggregate.fingerprints import to_nnunet
+from fedfs.checkpoint import TensorFile
 from fedfs.learner import RoundTask
+from fedfs.nnunet import fingerprint
+from fedfs.nnunet.dataset import RawDataset
 from fedfs.nnunet.environment import NnUNetPaths
+from fedfs.nnunet.learner import LearnerSettings
+from fedfs.nnunet.plans import PlanRequest, WeightsRequest, initial_weights, plan
 
 DATASET = "Dataset901_Ellipsoids"
 LABELS = {"background": 0, "shell": 1, "core": 2}
@@ -87,3 +93,64 @@ def task(version=0, *, first_epoch=0, n_epochs=1, total_epochs=4, weights_sha256
 class Reports(list):
     def __call__(self, progress):
         self.append(dataclasses.asdict(progress))
+
+
+class Study:
+    """What a site finds on the store when training begins."""
+
+    def __init__(self, folder, *, configuration="2d", n_cases=6, **changes):
+        self.configuration = configuration
+        self.paths = make_paths(folder)
+        write_dataset(self.paths.raw, n_cases, shape=(12, 32, 32), **changes)
+        dataset = RawDataset.open(self.paths, DATASET)
+        site = fingerprint.extract(dataset, num_processes=1, report=Reports())
+        self.fingerprint = to_nnunet(site)
+        made = plan(
+            PlanRequest(
+                dataset_name="Dataset800_Study",
+                dataset_json={
+                    **dataset.dataset_json,
+                    "label_order": list(dataset.dataset_json["labels"]),
+                },
+                fingerprint=self.fingerprint,
+                n_cases=n_cases,
+                configuration=configuration,
+                plans_name="fedfsPlans",
+                gpu_memory_target_gb=0.1,
+                planner_options={
+                    "UNet_base_num_features": 8,
+                    "UNet_max_features_2d": 16,
+                    "UNet_max_features_3d": 16,
+                },
+            )
+        )
+        self.plans, self.dataset_json = made.plans, made.dataset_json
+        self.weights_file = folder / "weights.safetensors"
+        initial_weights(
+            WeightsRequest(
+                plans=self.plans,
+                dataset_json=self.dataset_json,
+                configuration=configuration,
+                trainer="nnUNetTrainer",
+                seed=1,
+                output=str(self.weights_file),
+            )
+        )
+        with TensorFile(self.weights_file) as tensors:
+            self.tensors = dict(tensors)
+
+    def site(self, folder, **changes):
+        """Return settings of a site that has the study's images and nothing else yet."""
+        for name in ("preprocessed", "results"):
+            (folder / name).mkdir(exist_ok=True)
+        values = {
+            "paths": NnUNetPaths(self.paths.raw, folder / "preprocessed", folder / "results"),
+            "dataset": DATASET,
+            "configuration": self.configuration,
+            "trainer": "nnUNetTrainer",
+            "fold": "0",
+            "state_dir": folder / "state",
+            "device": "cpu",
+            "num_processes": 1,
+        }
+        return LearnerSettings(**{**values, **changes})

@@ -1,6 +1,9 @@
+import contextlib
 import copy
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fedfs.errors import MalformedError
 from fedfs.nnunet import allowlist
@@ -182,7 +185,7 @@ def test_a_circle_of_inheritance_ends():
 
 
 def test_a_configuration_that_is_missing_lists_those_that_exist():
-    with pytest.raises(MalformedError, match="have 3d_cascade_fullres, 3d_fullres, 3d_lowres"):
+    with pytest.raises(MalformedError, match="have .*3d_cascade_fullres.*3d_fullres.*3d_lowres"):
         allowlist.check_plans(genuine(), "2d")
 
 
@@ -215,3 +218,24 @@ def test_planner_options_are_those_that_users_change():
             allowlist.check_planner_options(options)
     with pytest.raises(MalformedError, match="UNet_min_batch_size"):
         allowlist.check_planner_options({"UNet_min_batch_size": "8"})
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=8,
+)
+
+
+def places(value, way=()):
+    yield way
+    items = value.items() if isinstance(value, dict) else ()
+    for key, inner in items:
+        yield from places(inner, (*way, key))
+
+
+@settings(max_examples=500, deadline=None)
+@given(place=st.sampled_from([p for p in places(genuine()) if p]), value=JSON)
+def test_whatever_stands_in_a_plan_it_is_accepted_or_refused(place, value):
+    with contextlib.suppress(MalformedError):
+        allowlist.check_plans(changed("/".join(place), value), "3d_cascade_fullres")

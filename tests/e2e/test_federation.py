@@ -1,0 +1,160 @@
+"""Real processes, real nnU-Net, made-up images and a folder: killed, by cron, and used."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from fedfs.observe import open_study
+from fedfs.protocol import layout
+from fedfs.simulate import Host, read_cases, stop
+from fedfs.store import open_store
+from phantom_hosts import DATASET, N_CASES
+
+pytestmark = [pytest.mark.nnunet]
+
+BUDGET = (
+    "-c", "2d", "--local-iterations", "4", "--val-iterations", "1", "--gpu-memory-target", "0.02",
+    "--planner-option", "UNet_base_num_features=8", "--planner-option", "UNet_max_features_2d=16",
+)  # fmt: skip
+TIMEOUT_S = 420.0
+
+
+def begin(hosts: dict[str, Host], store: str, images: Path, *sites: str, rounds: int) -> None:
+    hosts["coordinator"].run(
+        "init", store, "--name", "e2e", "--dataset-json", str(images / "dataset.json"),
+        "--min-sites", str(len(sites)), "--rounds", str(rounds), *BUDGET,
+    )  # fmt: skip
+    for site in sites:
+        hosts[site].run("site", "join", store, "--site", site, "--dataset", DATASET)
+    hosts["coordinator"].run("approve", store, "--all")
+
+
+def once(host: Host, *arguments: str) -> tuple[int, str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "fedfs", *arguments, "--once"],
+        env=host.environment(), capture_output=True, text=True, check=False, timeout=TIMEOUT_S,
+    )  # fmt: skip
+    assert done.returncode in (0, 10), done.stderr
+    return done.returncode, done.stdout
+
+
+def check_study(store: str, *, rounds: int, sites: list[str]) -> None:
+    state = open_study(open_store(store)).state
+    assert sorted(state.models) == sorted(state.rounds) == list(range(rounds + 1))
+    assert not state.rejected
+    used = Counter((u.site, u.base_version) for r in state.rounds.values() for u in r.updates)
+    assert used == Counter({(site, v): 1 for site in sites for v in range(rounds)})
+    assert state.finished is not None
+    names = [layout.parse(e.key) for e in open_store(store).list("")]
+    manifests = Counter(k.text for k in names if k is not None and k.kind in ("model", "update"))
+    assert set(manifests.values()) == {1}
+    for site in sites:
+        assert (site, rounds, "full") in state.evaluations
+
+
+@pytest.mark.xdist_group("federation")
+def test_processes_killed_at_random_moments_finish_the_study(
+    tmp_path, hosts, phantom_images, record_property
+):
+    """SIGKILL at random moments; then the model predicts a case that no site has seen."""
+    store, rng = str(tmp_path / "store"), random.Random(7)
+    sites = sorted(N_CASES)
+    begin(hosts, store, phantom_images, *sites, rounds=3)
+    commands = {
+        site: (hosts[site], "site", "run", store, "--site", site, "-np", "1") for site in sites
+    }
+    commands["aggregator"] = (hosts["coordinator"], "aggregate", store)
+    running = {name: host.start(*command) for name, (host, *command) in commands.items()}
+    deadline_s = time.monotonic() + TIMEOUT_S
+    kills: Counter[str] = Counter()
+    next_kill_s = time.monotonic() + rng.uniform(2, 6)
+    try:
+        while running:
+            assert time.monotonic() < deadline_s, {n: h[0].log_tail() for n, h in commands.items()}
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                next(iter(running.values())).wait(timeout=0.2)
+            for name, process in list(running.items()):
+                host, *command = commands[name]
+                code = process.poll()
+                if code == 0:
+                    del running[name]
+                elif code == -signal.SIGKILL:
+                    running[name] = host.start(*command)
+                elif code is not None:
+                    pytest.fail(f"{name} exited with {code}:\n{host.log_tail(40)}")
+            if running and kills.total() < 9 and time.monotonic() > next_kill_s:
+                victim = rng.choice(sorted(running))
+                running[victim].kill()
+                kills[victim] += 1
+                # Sites take some ten seconds to start: let them get somewhere in between.
+                next_kill_s = time.monotonic() + rng.uniform(3, 14)
+    finally:
+        stop(list(running.values()))
+    record_property("kills", dict(kills))
+    assert kills.total() >= 4
+    check_study(store, rounds=3, sites=sites)
+    use_the_model(tmp_path, hosts["coordinator"], store, phantom_images)
+
+
+def use_the_model(tmp_path: Path, host: Host, store: str, phantom_images: Path) -> None:
+    """Export as the user would and let nnU-Net's own command predict."""
+    view = json.loads(host.run("status", store, "--json"))
+    assert view["phase"] == "finished"
+    assert view["waiting_for"] == []
+    made = json.loads(host.run("export", store, "-o", str(tmp_path / "model"), "--json"))
+    folder = Path(made["folder"])
+    assert {p.name for p in folder.iterdir()} >= {"plans.json", "dataset.json", "fold_0"}
+    assert folder.name.startswith("nnUNetTrainer__")
+    case = read_cases(phantom_images)["east"][0]
+    images = tmp_path / "new"
+    images.mkdir()
+    name = f"{case}_0000.nii.gz"
+    (images / name).symlink_to(phantom_images / "imagesTr" / name)
+    command = made["predict_command"].replace("IMAGES", str(images)).split()
+    command[command.index("PREDICTIONS")] = str(tmp_path / "out")
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / command[0]), *command[1:],
+         "-device", "cpu", "--disable_tta", "-npp", "1", "-nps", "1"],
+        env={**host.environment(), "nnUNet_results": str(tmp_path / "model")},
+        capture_output=True, text=True, check=False, timeout=TIMEOUT_S,
+    )  # fmt: skip
+    assert (tmp_path / "out" / f"{case}.nii.gz").is_file(), done.stdout + done.stderr
+
+
+@pytest.mark.xdist_group("cron")
+def test_cron_drives_both_sides(tmp_path, hosts, phantom_images):
+    """Every call does what can be done now and returns; its exit code says if there was any."""
+    store, host, coordinator = str(tmp_path / "store"), hosts["north"], hosts["coordinator"]
+    begin(hosts, store, phantom_images, "north", rounds=1)
+    run = ("site", "run", store, "--site", "north", "-np", "1")
+    code, text = once(coordinator, "aggregate", store)
+    assert (code, text.strip()) == (10, "waiting for the fingerprint of north")
+    code, text = once(host, *run)
+    assert code == 0
+    assert "the aggregator's plan" in text
+    code, text = once(coordinator, "aggregate", store)
+    assert code == 0
+    assert "the update of north from version 0" in text
+    code, text = once(host, *run)
+    assert code == 0
+    assert "version 1 from the aggregator" in text
+    assert once(host, *run)[0] == 10
+    code, text = once(coordinator, "aggregate", store)
+    assert (code, text.strip()) == (0, "finished: version 1 is the last")
+    code, text = once(host, *run)
+    assert (code, text.strip()) == (0, "finished: version 1 is the final model")
+    check_study(store, rounds=1, sites=["north"])
+    results = host.results / DATASET
+    final = next(results.glob("nnUNetTrainer__*__2d/fold_0/checkpoint_final.pth"))
+    assert (final.parent / "validation" / "summary.json").is_file()
+    assert code == 0

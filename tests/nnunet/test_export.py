@@ -1,0 +1,239 @@
+"""The exported model, through nnU-Net's own commands."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK
+import torch
+from synthetic import DATASET, Reports
+
+from fedfs.checkpoint import TensorFile
+from fedfs.errors import TensorError, UserError
+from fedfs.learner import RoundTask
+from fedfs.nnunet.baseline import LocalRequest
+from fedfs.nnunet.export import ExportRequest, export_model
+from fedfs.nnunet.learner import NnUNetLearner
+from fedfs.nnunet.predict import ScoreRequest
+from fedfs.nnunet.pretrained import read_checkpoint
+from fedfs.nnunet.process import run_isolated
+
+pytestmark = pytest.mark.nnunet
+
+EXPORTED = "Dataset800_Study"
+MODEL = "nnUNetTrainer__fedfsPlans__2d"
+COMMANDS = Path(sys.executable).parent
+
+
+def request(study, output, **changes):
+    values = {
+        "plans": study.plans,
+        "dataset_json": study.dataset_json,
+        "fingerprint": study.fingerprint,
+        "trainer": "nnUNetTrainer",
+        "configuration": "2d",
+        "fold": "all",
+        "tensors": str(study.weights_file),
+        "output": str(output),
+        "dataset_name": EXPORTED,
+        "version": 3,
+        "epochs": 6,
+    }
+    return ExportRequest(**{**values, **changes})
+
+
+@pytest.fixture(scope="module")
+def exported(study, tmp_path_factory):
+    output = tmp_path_factory.mktemp("exported")
+    found = run_isolated("export", request(study, output), workdir=output)["model"]
+    assert found == str(output / EXPORTED / MODEL)
+    return output
+
+
+@pytest.fixture
+def one_case(study, tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    shutil.copy(study.paths.raw / DATASET / "imagesTr" / "case_000_0000.nii.gz", images)
+    return images
+
+
+def run(command, *args, **environ):
+    done = subprocess.run(
+        [str(COMMANDS / command), *map(str, args)],
+        env={"PATH": str(COMMANDS), "nnUNet_def_n_proc": "1", **environ},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_the_folder_is_complete_and_nothing_else_is_left(exported):
+    model = exported / EXPORTED / MODEL
+    assert sorted(p.relative_to(exported / EXPORTED) for p in model.parent.rglob("*")) == sorted(
+        Path(MODEL, name)
+        for name in (
+            ".", "plans.json", "dataset.json", "dataset_fingerprint.json", "fedfs.json",
+            "fold_all", "fold_all/checkpoint_final.pth",
+        )
+    )  # fmt: skip
+
+
+def test_the_checkpoint_is_what_nnunet_writes(exported, study):
+    checkpoint = torch.load(
+        exported / EXPORTED / MODEL / "fold_all" / "checkpoint_final.pth", weights_only=False
+    )
+    assert checkpoint["trainer_name"] == "nnUNetTrainer"
+    assert checkpoint["init_args"]["configuration"] == "2d"
+    assert checkpoint["current_epoch"] == 6
+    assert checkpoint["inference_allowed_mirroring_axes"] == (0, 1)
+    for name, value in study.tensors.items():
+        assert np.array_equal(checkpoint["network_weights"][name].numpy(), value)
+
+
+def test_the_weights_can_be_read_back_without_running_code(exported, study, tmp_path):
+    checkpoint = exported / EXPORTED / MODEL / "fold_all" / "checkpoint_final.pth"
+    output = tmp_path / "weights.safetensors"
+    fields = {"checkpoint": str(checkpoint), "output": str(output)}
+    run_isolated("convert_checkpoint", fields, workdir=tmp_path)
+    with TensorFile(output) as tensors:
+        assert tensors.keys() == study.tensors.keys()
+        assert all(np.array_equal(tensors[name], study.tensors[name]) for name in tensors)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", None])
+def test_other_files_are_not_taken_for_checkpoints(tmp_path, content):
+    path = tmp_path / "x.pth"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match="x.pth"):
+        read_checkpoint(path)
+
+
+def test_a_checkpoint_with_code_in_it_is_refused(tmp_path):
+    class Attack:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "attacked",)
+
+    torch.save({"network_weights": {}, "x": Attack()}, tmp_path / "x.pth")
+    with pytest.raises(UserError, match="x.pth"):
+        read_checkpoint(tmp_path / "x.pth")
+    assert not (tmp_path / "attacked").exists()
+
+
+def test_nnunetv2_predict_takes_it(exported, one_case, tmp_path):
+    out = tmp_path / "out"
+    run(
+        "nnUNetv2_predict", "-i", one_case, "-o", out, "-d", "800", "-c", "2d", "-f", "all",
+        "-tr", "nnUNetTrainer", "-p", "fedfsPlans", "-device", "cpu", "--disable_tta",
+        "-npp", 1, "-nps", 1, nnUNet_results=str(exported),
+    )  # fmt: skip
+    image = SimpleITK.ReadImage(str(one_case / "case_000_0000.nii.gz"))
+    assert SimpleITK.ReadImage(str(out / "case_000.nii.gz")).GetSize() == image.GetSize()
+
+
+def test_nnunetv2_predict_from_modelfolder_takes_it(exported, one_case, tmp_path):
+    run(
+        "nnUNetv2_predict_from_modelfolder", "-i", one_case, "-o", tmp_path / "out",
+        "-m", exported / EXPORTED / MODEL, "-f", "all", "-device", "cpu", "--disable_tta",
+        "-npp", 1, "-nps", 1,
+    )  # fmt: skip
+    assert (tmp_path / "out" / "case_000.nii.gz").exists()
+
+
+def test_the_same_version_may_be_exported_twice(exported, study):
+    assert export_model(request(study, exported)) == exported / EXPORTED / MODEL
+
+
+@pytest.mark.parametrize("changes", [{"version": 4}, {"fold": "0"}])
+def test_a_different_model_is_not_overwritten(exported, study, changes):
+    with pytest.raises(UserError, match="holds another model") as caught:
+        export_model(request(study, exported, **changes))
+    assert caught.value.hint
+
+
+def test_nothing_is_left_of_an_export_that_failed(study, tmp_path):
+    from fedfs.checkpoint import write_safetensors  # noqa: PLC0415  used here only
+
+    path = tmp_path / "short.safetensors"
+    write_safetensors(path, dict(list(study.tensors.items())[1:]))
+    with pytest.raises(TensorError):
+        export_model(request(study, tmp_path / "out", tensors=str(path)))
+    assert [p for p in (tmp_path / "out").rglob("*") if p.is_file()] == []
+
+
+def test_a_model_folder_is_scored_on_other_images(exported, study, tmp_path):
+    raw = study.paths.raw / DATASET
+    score = ScoreRequest(
+        model=str(exported / EXPORTED / MODEL),
+        fold="all",
+        images=str(raw / "imagesTr"),
+        labels=str(raw / "labelsTr"),
+        output=str(tmp_path / "predicted"),
+        device="cpu",
+        use_mirroring=False,
+    )
+    result = run_isolated("score", score, workdir=tmp_path)
+    assert result["n_cases"] == 6
+    assert set(result["classes"]) == {"shell", "core"}
+    assert (tmp_path / "predicted" / "summary.json").exists()
+
+
+def test_training_alone_is_one_round_of_all_epochs(study, tmp_path, no_workers):
+    site = study.site(tmp_path)
+    local = LocalRequest(
+        **{name: str(getattr(site.paths, name)) for name in ("raw", "preprocessed", "results")},
+        dataset=DATASET,
+        plans=study.plans,
+        fingerprint=study.fingerprint,
+        tensors=str(study.weights_file),
+        configuration="2d",
+        trainer="nnUNetTrainer",
+        fold="all",
+        state_dir=str(site.state_dir),
+        epochs=2,
+        iterations_per_epoch=2,
+        val_iterations_per_epoch=2,
+        device="cpu",
+    )
+    report = Reports()
+    model = Path(run_isolated("train_local", local, workdir=tmp_path, report=report)["model"])
+    assert json.loads((model / "plans.json").read_text())["dataset_name"] == DATASET
+    assert (model / "fold_all" / "checkpoint_final.pth").exists()
+    assert {"preprocess", "train"} <= {p["step"] for p in report}
+
+    again = Reports()  # killed and started again, it has nothing to train
+    run_isolated("train_local", local, workdir=tmp_path, report=again)
+    assert "train" not in {p["step"] for p in again}
+
+
+def test_a_federation_of_one_equals_training_alone(study, tmp_path, no_workers):
+    """One site, rounds of one epoch, weights sent back as they came: plain nnU-Net training."""
+    results = []
+    for name, n_epochs in (("rounds", 1), ("alone", 3)):
+        folder = tmp_path / name
+        folder.mkdir()
+        learner = NnUNetLearner(study.site(folder))
+        learner.prepare(study.plans, study.fingerprint, Reports())
+        tensors = study.tensors
+        for version in range(3 // n_epochs):
+            task = RoundTask(version, f"{version}", version * n_epochs, n_epochs, 3, 2, 1)
+            seeded(learner, task)
+            tensors = learner.train(task, tensors, Reports()).tensors
+        results.append(tensors)
+        learner.close()
+    for name in study.tensors:
+        assert np.array_equal(results[0][name], results[1][name])
+
+
+def seeded(learner, task):
+    if task.version == 0:
+        with learner._nnunet():
+            learner._open(task)
+        np.random.seed(1)  # noqa: NPY002  the stream that nnU-Net's loaders draw from
+        torch.manual_seed(1)

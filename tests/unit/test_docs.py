@@ -1,0 +1,201 @@
+"""The documents say what the code does: commands, options, keys, fields, exit codes, links."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+import fedfs
+from fedfs import errors, learner
+from fedfs.aggregate.encodings import ENCODINGS
+from fedfs.aggregate.strategies import by_name
+from fedfs.aggregate.weighting import POLICIES as WEIGHTINGS
+from fedfs.cli import fedfs as cli
+from fedfs.observe import _MAX_ENVELOPE_BYTES
+from fedfs.protocol import codec, layout, messages, rounds
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")]
+DOCUMENTS += sorted((ROOT / "docs").glob("*.md"))
+README = (ROOT / "README.md").read_text()
+PROTOCOL = (ROOT / "docs" / "protocol.md").read_text()
+THREATS = (ROOT / "docs" / "threat-model.md").read_text()
+
+COMMON = {field.name for field in dataclasses.fields(messages.Message)}
+CLASSES = [cls for cls in vars(messages).values() if dataclasses.is_dataclass(cls)]
+MESSAGES = [cls for cls in CLASSES if issubclass(cls, messages.Message) and hasattr(cls, "TYPE")]
+OBJECTS = [cls for cls in CLASSES if not issubclass(cls, messages.Message)]
+
+
+def commands(command=cli, path="fedfs"):
+    yield path, command
+    for name, child in getattr(command, "commands", {}).items():
+        yield from commands(child, f"{path} {name}")
+
+
+COMMANDS = dict(commands())
+
+
+def has_word(text, word):
+    return re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", text) is not None
+
+
+def section(text, heading):
+    """What stands between a heading and the next one."""
+    match = re.search(
+        rf"^#+ (?:[\d.]+ )?{re.escape(heading)}$(.*?)(?=^#|\Z)", text, re.MULTILINE | re.DOTALL
+    )
+    assert match, f"there is no section {heading!r}"
+    return match.group(1)
+
+
+def rows(text):
+    """Cells of the rows of a section's tables, headings and rulers left out."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return [row for i, row in enumerate(cells)
+            if not re.fullmatch(r":?-+:?", row[0]) and not _is_heading(cells, i)]  # fmt: skip
+
+
+def _is_heading(cells, i):
+    return i + 1 < len(cells) and re.fullmatch(r":?-+:?", cells[i + 1][0]) is not None
+
+
+def option_rows():
+    """Command -> what the README's table of options says about it."""
+    out, command = {}, ""
+    for row in rows(section(README, "Options")):
+        if row[0]:
+            command = re.match(r"`(fedfs(?: [a-z]+)+)", row[0]).group(1)
+        out[command] = out.get(command, "") + " ".join(row[1:]) + "\n"
+    return out
+
+
+@pytest.mark.parametrize("path", [p for p, c in COMMANDS.items() if not isinstance(c, click.Group)])
+def test_every_command_and_option_is_in_the_readme(path):
+    said = option_rows()
+    assert path in said, f"{path} has no row in the table of options"
+    for parameter in COMMANDS[path].params:
+        if not isinstance(parameter, click.Option):
+            continue
+        if "--json" in parameter.opts:
+            short = path.removeprefix("fedfs ")
+            assert path == "fedfs status" or has_word(said["fedfs status"], short)
+        else:
+            # One spelling beside the command; each spelling somewhere in the table.
+            assert any(has_word(said[path], spelling) for spelling in parameter.opts), (
+                parameter.name
+            )
+            for spelling in parameter.opts:
+                assert has_word("\n".join(said.values()), spelling), f"{path} {spelling}"
+
+
+def test_the_readme_has_no_option_that_does_not_exist():
+    for path, said in option_rows().items():
+        known = {o for p in COMMANDS[path].params for o in p.opts} | {"--json"}
+        spellings = re.findall(r"(?<![\w-])(--[a-z-]+)", said)
+        assert set(spellings) <= known, path
+
+
+def test_options_of_the_group_are_in_the_readme():
+    for parameter in cli.params:
+        for spelling in parameter.opts:
+            assert has_word(README, f"fedfs {spelling}"), spelling
+
+
+def test_exit_codes_in_the_readme_are_those_of_the_errors():
+    branches = [errors.FedfsError, *errors.FedfsError.__subclasses__()]
+    expected = {str(cls.exit_code): cls.__name__ for cls in branches}
+    expected |= {str(errors.EXIT_OK): "none", str(errors.EXIT_WAITING): "none"}
+    found = {row[0]: row[1].strip("`") for row in rows(section(README, "Exit codes"))}
+    assert found == expected
+
+
+def test_the_protocol_lists_every_kind_of_key():
+    table = {row[0].strip("`"): row[1] for row in rows(section(PROTOCOL, "Keys")) if row}
+    assert table.keys() == layout._PATTERNS.keys()
+    for kind, cell in table.items():
+        example = re.findall(r"`([^`]+)`", cell)[0]
+        key = re.sub(r"N+", lambda found: "1" * len(found.group()), example)
+        key = key.replace("<site>", "north").replace("<sha256>", "0" * 64)
+        parsed = layout.parse(key)
+        assert parsed is not None, key
+        assert parsed.kind == kind
+
+
+@pytest.mark.parametrize("cls", MESSAGES, ids=lambda cls: cls.TYPE)
+def test_the_protocol_describes_every_message(cls):
+    fields = {field.name for field in dataclasses.fields(cls)} - COMMON
+    assert {row[0].strip("`") for row in rows(section(PROTOCOL, f"`{cls.TYPE}`"))} == fields
+
+
+@pytest.mark.parametrize("cls", OBJECTS, ids=lambda cls: cls.__name__)
+def test_the_protocol_describes_every_object_inside_messages(cls):
+    fields = {field.name for field in dataclasses.fields(cls)} - {"extra"}
+    assert {row[0].strip("`") for row in rows(section(PROTOCOL, cls.__name__))} == fields
+
+
+def test_objects_of_the_learner_are_among_those_checked():
+    assert {learner.ChannelSketch, learner.CaseGeometry, learner.ClassScore} <= set(OBJECTS)
+    assert len(MESSAGES) == 11
+
+
+def test_the_protocol_describes_the_common_fields():
+    found = {row[0].strip("`") for row in rows(section(PROTOCOL, "Messages"))}
+    assert found == COMMON - {"extra"} | {"schema", "type"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"`{messages.SCHEMA}`",
+        f"{messages.MAX_BYTES // 2**20} MiB",
+        f"{_MAX_ENVELOPE_BYTES:,} bytes",
+        f"{codec.MAX_DEPTH} levels, {codec._MAX_DIGITS} characters",
+        *(f"`{name}`" for name in (*ENCODINGS, *WEIGHTINGS, *rounds.POLICIES)),
+        f"`{type(by_name('fedavg')).__name__}`",
+    ],
+)
+def test_the_protocol_names_limits_and_rules(text):
+    assert text in PROTOCOL
+
+
+def test_tests_that_the_threat_model_names_exist():
+    sources = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    for name in set(re.findall(r"`(test_\w+)`", THREATS)):
+        assert f"def {name}(" in sources, name
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_paths_and_links_lead_somewhere(path):
+    text = re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        file, _, anchor = target.partition("#")
+        if "://" in target:
+            continue
+        found = path.parent / file if file else path
+        assert found.exists(), target
+        assert not anchor or anchor in anchors(found.read_text()), target
+    for name in re.findall(r"`((?:fedfs|tests|docs|bench)/[\w./]+\.(?:py|md))`", text):
+        assert (ROOT / name).exists(), name
+
+
+def anchors(text):
+    """Anchors of headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_changelog_names_the_current_version():
+    changes = (ROOT / "CHANGELOG.md").read_text()
+    assert re.search(rf"^## \[{re.escape(fedfs.__version__)}\]", changes, re.MULTILINE)
+
+
+def test_the_licence_is_the_one_that_the_package_names():
+    text = (ROOT / "LICENSE").read_text()
+    assert "Apache License\n                           Version 2.0, January 2004" in text
+    assert "END OF TERMS AND CONDITIONS" in text
