@@ -1,9 +1,9 @@
 """How much of a round is fedfs's own: everything that is not nnU-Net's work or waiting for others.
 
 A site's share is what its loop spends outside the learner: listing, verifying, downloading,
-hashing, writing, uploading. The aggregator's share is all it does between the last update and the next
-version. Both are measured inside one run of a real federation of one site on made-up images, whose
-rounds take a minute or more, with a model of the size of nnU-Net's default 2d network.
+hashing, writing, uploading. The aggregator's share is all it does between the last update and the
+next version. Both are measured inside one run of a real federation of one site on made-up images,
+with a network of the size of nnU-Net's default 2d one.
 
     python bench/overhead.py            # a table
     python bench/overhead.py --json     # for a machine

@@ -143,9 +143,7 @@ def _work_on_newest(state: StudyState, charter: Charter, site: str) -> SiteActio
         return Wait(f"version {version + 1} from the aggregator")
     if (site, version, "full") not in state.evaluations:
         return Finish(version)
-    if state.finished is None:
-        return Wait("the aggregator to close the study")
-    return Done(version)
+    return Done(version) if state.finished else Wait("the aggregator to close the study")
 
 
 def decide_aggregator(state: StudyState) -> AggregatorAction:
