@@ -60,6 +60,7 @@ def measure(folder: Path, *, rounds: int, iterations: int, features: int) -> dic
 
     from fedfs.aggregator import Aggregator
     from fedfs.assemble import make_learner
+    from fedfs.config import StudyOptions
     from fedfs.nnunet.classes import versions
     from fedfs.nnunet.environment import from_environment
     from fedfs.nnunet.planner import NnUNetPlanner
@@ -67,7 +68,7 @@ def measure(folder: Path, *, rounds: int, iterations: int, features: int) -> dic
     from fedfs.publish import Publisher, StatusReporter
     from fedfs.site import Site
     from fedfs.store import open_store
-    from fedfs.study import StudyOptions, approve_sites, init_study, join_study
+    from fedfs.study import approve_sites, init_study, join_study
     from fedfs.trust.keyring import Keyring
 
     store, home = open_store(str(folder / "store"), must_exist=False), folder / "home"

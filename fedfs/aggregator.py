@@ -17,8 +17,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from fedfs.aggregate import encodings, fingerprints, strategies, weighting
-from fedfs.checkpoint import TensorFile, stream_safetensors, weights_sha256
+from fedfs import versions
+from fedfs.aggregate import fingerprints
+from fedfs.checkpoint import TensorFile, weights_sha256
 from fedfs.errors import (
     MalformedError,
     ObjectExistsError,
@@ -28,7 +29,7 @@ from fedfs.errors import (
     StudyError,
     TensorError,
 )
-from fedfs.learner import Array, Progress, SiteFingerprint
+from fedfs.learner import Progress, SiteFingerprint
 from fedfs.loop import Outcome
 from fedfs.observe import (
     MAX_MODEL_BYTES,
@@ -149,6 +150,11 @@ class Aggregator:
             text = self._act(action, state)
         except ObjectExistsError as error:
             return self._already_there(error)
+        except ObjectNotFoundError as error:
+            # Published before it was announced; a copy of the store may bring it later.
+            reason = f"a payload that is announced but not there: {error}"
+            self._status.say("wait", waiting_for=reason)
+            return Outcome(worked=False, finished=False, text=f"waiting for {reason}")
         log.info("%s", text)
         return Outcome(worked=True, finished=False, text=text)
 
@@ -230,16 +236,16 @@ class Aggregator:
             if len(paths) < len(updates):
                 return "refused an update that cannot be used"  # decide again without it
             self._seconds["read"] = time.perf_counter() - began_s
-            weights = _weigh(updates, charter)
+            weights = versions.weigh(updates, charter)
             path = folder / "model.safetensors"
-            _combine(base_file, paths, weights, charter, path)
+            versions.combine(base_file, paths, weights, charter, path)
             self._seconds["aggregate"] = time.perf_counter() - began_s - self._seconds["read"]
             record = self._publish_version(
                 action.base + 1,
                 path,
                 charter,
-                used=_used(updates, weights, state),
-                excluded=_excluded(action.base, state),
+                used=versions.used(updates, weights, state),
+                excluded=versions.excluded(action.base, state),
                 opened_at=base.created_at,
             )
         text = self._complete(record)
@@ -261,7 +267,7 @@ class Aggregator:
         paths = []
         for update in updates:
             try:
-                _check_claims(update, state)
+                versions.check_claims(update, state)
                 path = self._fetch(update.payload, base.payload.size + _SLACK_BYTES)
                 with TensorFile(path) as file:
                     file.check_against(shapes)
@@ -270,11 +276,6 @@ class Aggregator:
             except RejectedError as error:
                 state.unusable[update.key] = str(error)
                 log.warning("refused the update of %s: %s", update.site, error)
-            except ObjectNotFoundError as error:
-                raise StoreError(
-                    f"the update of {update.site} is announced but its payload is not there",
-                    hint="is it still being copied? it was published before the announcement",
-                ) from error
             else:
                 paths.append(path)
         return paths
@@ -355,79 +356,3 @@ class Aggregator:
                 hint="somebody else can write there: remove the object, check who may write",
             ) from error
         return Outcome(worked=True, finished=False, text="another aggregator was faster")
-
-
-def _check_claims(update: UpdateManifest, state: StudyState) -> None:
-    """Check what an update says of itself against what its site published before."""
-    fingerprint = state.fingerprints.get(update.site)
-    if fingerprint is None or not 0 < update.n_training_cases <= fingerprint.n_cases:
-        known = fingerprint.n_cases if fingerprint else "none"
-        raise MalformedError(
-            f"claims {update.n_training_cases} training cases; its site's fingerprint has {known}"
-        )
-    if update.n_iterations <= 0:
-        raise MalformedError("completed no iteration")
-
-
-def _weigh(updates: list[UpdateManifest], charter: Charter) -> tuple[float, ...]:
-    budget = charter.schedule.local_epochs * charter.schedule.iterations_per_epoch
-    contributions = [
-        weighting.Contribution(
-            site=update.site,
-            n_cases=update.n_training_cases,
-            n_iterations=update.n_iterations,
-            planned_iterations=budget,
-        )
-        for update in updates
-    ]
-    return weighting.weigh(contributions, charter.weighting.name)
-
-
-def _combine(
-    base_file: TensorFile,
-    paths: list[Path],
-    weights: tuple[float, ...],
-    charter: Charter,
-    out: Path,
-) -> None:
-    """Write the new version to ``out``, one tensor at a time."""
-    strategy = strategies.by_name(charter.strategy.name, charter.strategy.options)
-    encoding = encodings.by_name(charter.encoding.name)
-    with contextlib.ExitStack() as stack:
-        files = [stack.enter_context(TensorFile(path)) for path in paths]
-
-        def tensor(name: str) -> Array:
-            base = base_file.read(name)
-            deltas = [encoding.decode(file.read(name), base) for file in files]
-            return strategy.combine(name, base, deltas, weights)
-
-        shapes = {name: base_file.shape(name) for name in base_file.names}
-        stream_safetensors(out, shapes, tensor)
-
-
-def _used(
-    updates: list[UpdateManifest], weights: tuple[float, ...], state: StudyState
-) -> tuple[UsedUpdate, ...]:
-    return tuple(
-        UsedUpdate(
-            site=update.site,
-            base_version=update.base_version,
-            manifest_sha256=state.digests[update.key],
-            payload_sha256=update.payload.sha256,
-            weight=weight,
-            n_training_cases=update.n_training_cases,
-            n_iterations=update.n_iterations,
-            size=update.payload.size,
-        )
-        for update, weight in zip(updates, weights, strict=True)
-    )
-
-
-def _excluded(base: int, state: StudyState) -> tuple[Excluded, ...]:
-    """Who and what did not go into the version after ``base``, with the reason."""
-    out = []
-    for key_text, reason in sorted({**state.rejected, **state.unusable}.items()):
-        key = layout.parse(key_text)
-        if key is not None and key.kind == "update" and key.version == base:
-            out.append(Excluded(site=key.site or "", key=key_text, reason=reason))
-    return tuple(out)

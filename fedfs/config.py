@@ -12,14 +12,127 @@ A TOML file holds one table per command, with the names of its options::
 
 from __future__ import annotations
 
+import json
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fedfs.aggregate import strategies, weighting
 from fedfs.errors import UserError
+from fedfs.protocol import rounds
+from fedfs.protocol.messages import Schedule
 from fedfs.watch import WaitSettings
+
+_STUDY_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
+_DATASET_NAME = re.compile(r"Dataset[0-9]{3}_[A-Za-z0-9_-]{1,60}")
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,79}")
+_CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")
+_MAX_ROUNDS = 99_999
+
+
+@dataclass(frozen=True)
+class StudyOptions:
+    """What the coordinator chooses; names and meanings are nnU-Net's where nnU-Net has them.
+
+    Raises:
+        UserError: a value cannot be used.
+    """
+
+    name: str
+    dataset_json: Mapping[str, Any]
+    dataset_name: str | None = None
+    configuration: str = "3d_fullres"
+    planner: str = "ExperimentPlanner"
+    trainer: str = "nnUNetTrainer"
+    fold: str = "0"
+    rounds: int = 20
+    local_epochs: int | None = None
+    local_iterations: int | None = None
+    val_iterations: int = 50
+    gpu_memory_target_gb: float | None = None
+    target_spacing: tuple[float, ...] | None = None
+    planner_options: Mapping[str, float] = field(default_factory=dict)
+    policy: str = "all"
+    weighting: str = "n_cases"
+    strategy: str = "FedAvg"
+    min_sites: int = 2
+    minimum_cases: int = 1
+    seed: int = 12345
+
+    def __post_init__(self) -> None:
+        if not _STUDY_NAME.fullmatch(self.name):
+            raise UserError(
+                f"study name {self.name!r} is not usable",
+                hint="use 1 to 40 of a-z, 0-9 and -, starting and ending with a letter or digit",
+            )
+        if self.dataset_name is not None and not _DATASET_NAME.fullmatch(self.dataset_name):
+            raise UserError(
+                f"dataset name {self.dataset_name!r} is not nnU-Net's DatasetXXX_NAME",
+                hint="for example Dataset004_Hippocampus",
+            )
+        if self.configuration not in _CONFIGURATIONS:
+            raise UserError(
+                f"configuration {self.configuration!r} cannot be federated",
+                hint=f"one of {', '.join(_CONFIGURATIONS)}",
+            )
+        for what, name in (("planner", self.planner), ("trainer", self.trainer)):
+            if not _IDENTIFIER.fullmatch(name):
+                raise UserError(f"{what} {name!r} is not a class name")
+        if self.fold != "all" and self.fold not in ("0", "1", "2", "3", "4"):
+            raise UserError(f"fold {self.fold!r} is neither 'all' nor 0 to 4")
+        if self.local_epochs is not None and self.local_iterations is not None:
+            raise UserError("give --local-epochs or --local-iterations, not both")
+        weighting.check_policy(self.weighting)
+        strategies.by_name(self.strategy)
+        if self.policy not in rounds.POLICIES:
+            known = ", ".join(sorted(rounds.POLICIES))
+            raise UserError(f"policy {self.policy!r} is unknown", hint=f"one of {known}")
+        bounds = {
+            "rounds": (self.rounds, _MAX_ROUNDS),
+            "local epochs": (self.local_epochs or 1, 100_000),
+            "local iterations": (self.local_iterations or 1, 10_000_000),
+            "validation iterations": (self.val_iterations, 100_000),
+            "minimum number of sites": (self.min_sites, 10_000),
+            "minimum number of cases": (self.minimum_cases, 1_000_000),
+        }
+        for what, (value, most) in bounds.items():
+            if not 1 <= value <= most:
+                raise UserError(f"{what} {value} is not between 1 and {most}")
+
+    def schedule(self) -> Schedule:
+        """Return the budget in nnU-Net epochs: 250 iterations, or a round of N in one epoch."""
+        return Schedule(
+            rounds=self.rounds,
+            local_epochs=self.local_epochs or 1,
+            iterations_per_epoch=self.local_iterations or 250,
+            val_iterations_per_epoch=self.val_iterations,
+            seed=self.seed,
+        )
+
+
+def read_dataset_json(path: Path) -> Mapping[str, Any]:
+    """Return the content of a ``dataset.json``.
+
+    Raises:
+        UserError: missing, not JSON, or without ``channel_names`` or ``labels``.
+    """
+    try:
+        value = json.loads(path.read_text())
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} is not a dataset.json: not an object")
+    for name in ("channel_names", "labels", "file_ending"):
+        if name not in value:
+            raise UserError(
+                f"{path} has no {name!r}", hint="it has to be a dataset.json as nnU-Net v2 wants it"
+            )
+    return value
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,10 @@ from fedfs.errors import (
     DatasetError,
     FedfsError,
     ObjectExistsError,
+    ObjectNotFoundError,
     StoreError,
     StudyError,
+    TensorError,
     TrainingError,
 )
 from fedfs.learner import EvaluationResult, Learner, Progress, RoundTask, Tensors
@@ -98,6 +100,8 @@ class Site:
             text = self._act(action, state)
         except ObjectExistsError as error:
             return self._already_there(error)
+        except (TensorError, ObjectNotFoundError) as error:
+            return self._unreadable(state, error)
         except (TrainingError, DatasetError) as error:
             self._publish_failure(error, type(action).__name__.lower(), state)
             raise
@@ -221,7 +225,7 @@ class Site:
         with TensorFile(path) as file:
             tensors = {name: file.read(name) for name in file.names}
         if weights_sha256(tensors) != model.weights_sha256:
-            raise StudyError(f"the weights of version {model.version} are not those signed for")
+            raise TensorError(f"the weights of version {model.version} are not those signed for")
         return tensors
 
     def _report_transfer(self, direction: str) -> None:
@@ -256,6 +260,13 @@ class Site:
                 hint="somebody else can write there: remove the object, check who may write",
             ) from error
         return Outcome(worked=True, finished=False, text="another process of this site was faster")
+
+    def _unreadable(self, state: StudyState, error: FedfsError) -> Outcome:
+        """The newest model is damaged or not there yet: wait until somebody restores it."""
+        reason = f"version {state.newest} to be restored on the store: {error}"
+        log.warning("waiting for %s", reason)
+        self._status.say("wait", waiting_for=reason, error=str(error))
+        return Outcome(worked=False, finished=False, text=f"waiting for {reason}")
 
     def _require_known_key(self, state: StudyState) -> None:
         entry = newest_charter(state).entry(self.name)

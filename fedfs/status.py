@@ -95,8 +95,15 @@ def summarize(state: StudyState) -> StudyStatus:
         mean_dice={
             str(v): dice for v in sorted(state.models) if (dice := mean_dice(state, v)) is not None
         },
-        rejected={**state.rejected, **state.unusable},
+        rejected=_rejected(state),
     )
+
+
+def _rejected(state: StudyState) -> dict[str, str]:
+    """What is on the store and was not accepted, by us, the aggregator or a past round."""
+    aggregator = state.statuses.get("")
+    left_out = {item.key: item.reason for r in state.rounds.values() for item in r.excluded}
+    return {**left_out, **(aggregator.rejected if aggregator else {}), **state.rejected}
 
 
 def mean_dice(state: StudyState, version: int) -> float | None:

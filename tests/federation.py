@@ -16,6 +16,7 @@ import numpy as np
 from fedfs.aggregate import fingerprints
 from fedfs.aggregator import Aggregator
 from fedfs.checkpoint import write_safetensors
+from fedfs.config import StudyOptions
 from fedfs.learner import (
     CaseGeometry,
     ClassScore,
@@ -31,7 +32,7 @@ from fedfs.publish import Publisher, StatusReporter
 from fedfs.site import Site
 from fedfs.store.base import Store
 from fedfs.store.memory import MemoryStore
-from fedfs.study import StudyOptions, approve_sites, init_study, join_study
+from fedfs.study import approve_sites, init_study, join_study
 from fedfs.trust.keyring import Keyring
 
 DATASET_JSON = {
@@ -207,6 +208,11 @@ class Federation:
             if len(finished) == len(names):
                 return
         raise AssertionError(f"not finished after {max_steps} steps: {set(names) - finished}")
+
+    def run_site(self, name: str) -> None:
+        """Step one site until it has to wait."""
+        while self.step(name).worked:
+            pass
 
     def start(self) -> Federation:
         self.join()

@@ -71,9 +71,10 @@ def init(store: str, *, dataset_json: Path, pretrained: Path | None, as_json: bo
     """Start a study: write its charter to STORE, make the coordinator's and aggregator's keys."""
     import tempfile
 
+    from fedfs.config import StudyOptions, read_dataset_json
     from fedfs.nnunet.classes import versions
     from fedfs.store import open_store
-    from fedfs.study import StudyOptions, init_study, read_dataset_json
+    from fedfs.study import init_study
     from fedfs.trust.keyring import default_home
     from fedfs.trust.signing import key_fingerprint
 

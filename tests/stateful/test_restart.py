@@ -8,14 +8,16 @@ happened. These are the invariants of ``docs/protocol.md``, section "Invariants"
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from federation import Federation
+from federation import Federation, forge
 from fedfs.errors import StoreError
 from fedfs.protocol import layout
+from fedfs.status import summarize
 from fedfs.store.base import Store
 
 TWO = {"east": 1.0, "north": 2.0}
@@ -142,6 +144,43 @@ def test_two_processes_of_one_site_do_not_harm(tmp_path):
         if name not in finished and federation.step(name).finished:
             finished.add(name)
     assert finished == set(names)
+    check_invariants(federation)
+
+
+def test_a_model_that_is_damaged_or_missing_is_waited_for_and_named(federation):
+    """Nothing is lost: the sites go on when it has been restored."""
+    while federation.observe().state.newest < 1:
+        for name in ("aggregator", *federation.targets):
+            federation.step(name)
+    key = federation.observe().state.models[1].payload.key
+    good = federation.store.objects[key]
+    shutil.rmtree(federation.home("north") / "work" / "models")  # a copy would do otherwise
+    for damaged in (None, good.data[:-1]):
+        if damaged is None:
+            del federation.store.objects[key]
+        else:
+            forge(federation.store, key, damaged)
+        outcome = federation.step("north")
+        assert (outcome.worked, outcome.finished) == (False, False)
+        assert "version 1 to be restored" in outcome.text
+        sites = {site.site: site for site in summarize(federation.observe().state).sites}
+        assert sites["north"].activity.startswith("failed: ")
+    federation.store.objects[key] = good
+    federation.run()
+    check_invariants(federation)
+
+
+def test_an_update_whose_payload_is_not_there_yet_is_waited_for(federation):
+    while (("north", 0)) not in federation.observe().state.updates:
+        for name in ("aggregator", "north", "east", "south"):
+            federation.step(name)
+    key = federation.observe().state.updates["north", 0].payload.key
+    payload = federation.store.objects.pop(key)
+    for site in ("east", "south"):
+        federation.step(site)
+    assert "announced but not there" in federation.step("aggregator").text
+    federation.store.objects[key] = payload
+    federation.run()
     check_invariants(federation)
 
 

@@ -1,0 +1,133 @@
+"""A site's failures, its statuses, and what other people see of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from federation import Federation
+from fedfs.errors import DatasetError, StoreError, StudyError, TrainingError
+from fedfs.learner import Progress
+from fedfs.protocol import layout
+from fedfs.publish import StatusReporter
+from fedfs.status import summarize
+from fedfs.trust.signing import SigningKey
+
+
+def until_training(federation: Federation) -> None:
+    while federation.observe().state.newest < 0:
+        for name in ("aggregator", *federation.targets):
+            federation.step(name)
+
+
+@pytest.mark.parametrize("kind", ["not-finite", "out-of-memory", "broken-case"])
+def test_a_failed_training_is_a_failure_record_and_never_an_update(federation, kind):
+    until_training(federation)
+    learner = federation.learners["north"]
+
+    def fail(*_):
+        raise TrainingError("case patient_0815 in /data is broken", kind=kind)
+
+    train, learner.train = learner.train, fail
+    for _ in range(2):
+        with pytest.raises(TrainingError):
+            federation.run_site("north")
+    state = federation.observe().state
+    assert ("north", 0) not in state.updates
+    assert [(f.site, f.version, f.step, f.kind) for f in state.failures] == [
+        ("north", 0, "train", kind)
+    ] * 2
+    for key, found in federation.store.objects.items():
+        assert b"patient" not in found.data, key  # details stay at the site
+    north = next(site for site in summarize(state).sites if site.site == "north")
+    assert (north.failures, north.activity) == (2, f"failed: train: {kind}")
+    learner.train = train
+    federation.run()
+    assert sorted(federation.observe().state.models) == [0, 1, 2, 3]
+
+
+def test_a_site_with_too_few_cases_publishes_no_fingerprint(tmp_path):
+    federation = Federation(tmp_path, minimum_cases=15).start()
+    with pytest.raises(DatasetError, match="has 10 cases; the charter asks for at least 15"):
+        federation.step("east")
+    assert "east" not in federation.observe().state.fingerprints
+
+
+def test_a_host_with_another_key_than_the_roster_is_told(federation):
+    federation.kill("north")
+    keyring = federation.keyring("north")
+    keyring.discard("site-north")
+    keyring.create("site-north", SigningKey.generate())
+    with pytest.raises(StudyError, match="another key for site 'north'"):
+        federation.step("north")
+
+
+def test_a_name_that_another_key_holds_cannot_be_joined_with(federation):
+    federation.keyring("north").discard("site-north")
+    with pytest.raises(StudyError, match="taken by another key"):
+        federation.join("north")
+
+
+def test_joining_and_approving_again_changes_nothing(federation):
+    before = dict(federation.store.objects)
+    federation.join()
+    federation.approve()
+    assert federation.store.objects == before
+
+
+def test_statuses_are_few_and_the_newest_is_shown(federation):
+    federation.run()
+    for site in (*federation.targets, None):
+        prefix = layout.status(site, 0).rpartition("/")[0] + "/"
+        assert len(list(federation.store.list(prefix))) <= 2
+    view = summarize(federation.observe().state)
+    assert view.phase == "finished"
+    assert [site.activity for site in view.sites] == ["finished"] * 3
+    assert view.waiting_for == ()
+
+
+def test_progress_is_published_seldom_with_an_estimate(federation):
+    now_s = [0.0]
+    reporter = StatusReporter(
+        federation.publisher("site-north", "north"), "north", interval_s=10.0,
+        clock=lambda: now_s[0],
+    )  # fmt: skip
+    for done in range(41):
+        reporter.progress(Progress("train", done, 100, "iteration"))
+        now_s[0] += 1.0
+    federation.observe()
+    prefix = layout.status("north", 0).rpartition("/")[0] + "/"
+    numbers = [layout.parse(entry.key).number for entry in federation.store.list(prefix)]
+    assert max(numbers) == 5  # at 0, 10, 20, 30 and 40 s
+    status = federation.observe().state.statuses["north"]
+    assert (status.done, status.total, status.eta_s) == (40, 100, 60.0)
+
+
+def test_a_store_that_refuses_a_status_does_not_stop_the_work(federation, monkeypatch):
+    publisher = federation.publisher("site-north", "north")
+    reporter = StatusReporter(publisher, "north", interval_s=0, clock=federation.clock)
+
+    def refuse(*_):
+        raise StoreError("the share is gone")
+
+    monkeypatch.setattr(federation.store, "create", refuse)
+    reporter.say("train")
+    reporter.progress(Progress("train", 1, 2, "iteration"))
+
+
+def test_who_is_waited_for_is_said_since_when(federation):
+    until_training(federation)
+    view = summarize(federation.observe().state)
+    assert view.phase == "training"
+    assert view.waiting_for == ("east", "north", "south")
+    assert view.waiting_since == federation.observe().state.models[0].created_at
+    while ("north", 0) not in federation.observe().state.updates:
+        federation.step("north")
+    assert summarize(federation.observe().state).waiting_for == ("east", "south")
+
+
+def test_the_mean_dice_of_a_version_is_weighted_by_cases(federation):
+    federation.run()
+    state = federation.observe().state
+    scores = [state.evaluations[site, 3, "pseudo"] for site in federation.targets]
+    expected = sum(s.mean_dice * s.n_cases for s in scores) / sum(s.n_cases for s in scores)
+    assert summarize(state).mean_dice["3"] == pytest.approx(expected)
