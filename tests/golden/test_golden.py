@@ -1,0 +1,49 @@
+"""Files that an earlier version wrote must still load, and mean the same.
+
+``study-1.0.json`` holds every message of a finished study of one site, as published by fedfs 0.1.0.
+It is never regenerated: a change that cannot read it needs a new major version of the protocol.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from federation import INITIAL
+from fedfs.checkpoint import weights_sha256
+from fedfs.observe import open_study
+from fedfs.protocol import codec, layout, messages
+from fedfs.status import summarize
+from fedfs.store.memory import MemoryStore
+from fedfs.trust.signing import Envelope
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    store = MemoryStore()
+    content = json.loads((Path(__file__).parent / "study-1.0.json").read_text())
+    for key, envelope in content.items():
+        store.create(key, codec.dumps(envelope))
+    return store
+
+
+def test_a_study_of_protocol_1_0_is_accepted_in_full(store):
+    state = open_study(store).state
+    assert not state.rejected
+    assert len(state.digests) == len(store.objects)
+    assert sorted(state.models) == [0, 1]
+    assert [(u.site, u.weight) for u in state.rounds[1].updates] == [("north", 1.0)]
+    assert summarize(state).phase == "finished"
+
+
+def test_reading_and_writing_gives_the_same_bytes(store):
+    for key, found in store.objects.items():
+        payload = Envelope(found.data).payload
+        cls = messages.message_class(layout.parse(key).kind)
+        assert messages.encode(messages.decode(cls, payload, key=key, study=None)) == payload
+
+
+def test_the_hash_of_weights_has_not_changed(store):
+    assert open_study(store).state.models[0].weights_sha256 == weights_sha256(INITIAL)
