@@ -19,7 +19,7 @@ Rules:
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -194,7 +194,10 @@ def merge_channels(sketches: Sequence[ChannelSketch]) -> ChannelSketch:
 
 
 def merge_fingerprints(fingerprints: Mapping[str, SiteFingerprint]) -> SiteFingerprint:
-    """Merge validated fingerprints, sites in sorted order.
+    """Merge validated fingerprints.
+
+    Geometries come sorted, so that their order does not say whose cases they are; planning takes
+    medians and does not care.
 
     Raises:
         MalformedError: naming the first site whose channels or dimensions disagree with the others.
@@ -221,7 +224,7 @@ def merge_fingerprints(fingerprints: Mapping[str, SiteFingerprint]) -> SiteFinge
         channels=tuple(
             merge_channels(same) for same in zip(*(p.channels for p in parts), strict=True)
         ),
-        geometry=tuple(case for part in parts for case in part.geometry),
+        geometry=tuple(sorted((case for part in parts for case in part.geometry), key=astuple)),
     )
 
 
