@@ -24,6 +24,7 @@ from typing import Any
 from fedfs import phantoms
 from fedfs.errors import FedfsError, TrainingError
 from fedfs.export import export_version
+from fedfs.learner import Progress
 from fedfs.nnunet.baseline import LocalRequest
 from fedfs.nnunet.predict import ScoreRequest
 from fedfs.nnunet.process import run_isolated
@@ -50,7 +51,7 @@ class DemoOptions:
     folder: Path
     data: Path | None = None
     configuration: str = "2d"
-    rounds: int = 10
+    rounds: int = 12
     local_iterations: int = 40
     val_iterations: int = 5
     test_share: float = 0.25
@@ -104,14 +105,21 @@ class Demo:
         options: what to do.
         say: called with a line about each phase.
         watch: called with the study's status about every second while it runs.
+        progress: called with a site's name and its progress while it trains alone.
     """
 
     def __init__(
-        self, options: DemoOptions, *, say: Say, watch: Callable[[StudyStatus], None]
+        self,
+        options: DemoOptions,
+        *,
+        say: Say,
+        watch: Callable[[StudyStatus], None],
+        progress: Callable[[str, Progress], None],
     ) -> None:
         self._options = options
         self._say = say
         self._watch = watch
+        self._progress = progress
         self._store = options.folder / "store"
         self._scores = options.folder / "scores"
         self._coordinator = Host("coordinator", options.folder / "coordinator").make()
@@ -238,7 +246,13 @@ class Demo:
                 device=options.device,
             )
             environ = {**host.environment(), "nnUNet_results": str(results)}
-            done = run_isolated("train_local", request, environ=environ, workdir=host.folder)
+            done = run_isolated(
+                "train_local",
+                request,
+                environ=environ,
+                workdir=host.folder,
+                report=lambda progress: self._progress(host.name, progress),
+            )
             return Path(done["model"])
 
         with ThreadPoolExecutor(len(hosts)) as pool:

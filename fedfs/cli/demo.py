@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TextIO
 
 import click
 
 from fedfs.cli.terminal import show_json, show_table
 
 if TYPE_CHECKING:
+    from fedfs.learner import Progress
     from fedfs.status import StudyStatus
 
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, file_okay=False),
     help="Where everything goes and stays; default: a new temporary folder.",
 )
-@click.option("--rounds", type=int, help="Default: 10, 20 with --data.")
+@click.option("--rounds", type=int, help="Default: 12, 20 with --data.")
 @click.option(
     "--local-iterations", type=int, help="Per round and site; default: 40, 50 with --data."
 )
@@ -61,13 +62,13 @@ def demo(
         folder=place.resolve(),
         data=data,
         configuration=configuration,
-        rounds=rounds or (20 if data else 10),
+        rounds=rounds or (20 if data else 12),
         local_iterations=local_iterations or (50 if data else 40),
         device=device,
     )
     display = _Display(to_stderr=as_json)
     with display:
-        result = Demo(options, say=display.say, watch=display.watch).run()
+        result = Demo(options, say=display.say, watch=display.watch, progress=display.alone).run()
     if as_json:
         show_json(result)
         return
@@ -105,6 +106,7 @@ class _Display:
         self._to_stderr = to_stderr
         self._live: Any = None
         self._lines: set[str] = set()
+        self._alone: dict[str, str] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -119,24 +121,39 @@ class _Display:
 
     def watch(self, status: StudyStatus) -> None:
         """Show where the study is."""
-        stream = sys.stderr if self._to_stderr else sys.stdout
-        if stream.isatty():
-            self._show_live(status)
+        if self._stream().isatty():
+            rows = [("aggregator", status.aggregator, "")]
+            for site in status.sites:
+                dice = "" if site.mean_dice is None else f"{site.mean_dice:.3f}"
+                rows.append((site.site, site.activity, dice))
+            title = f"{status.name}: version {max(status.version, 0)} of {status.rounds}"
+            self._show_live(title, rows)
             return
-        dice = status.mean_dice.get(str(status.version))
-        if dice is not None:
+        mean = status.mean_dice.get(str(status.version))
+        if mean is not None:
             n_scores = sum(s.evaluated_version == status.version for s in status.sites)
             if n_scores == len(status.sites):
-                self._once(f"  version {status.version} of {status.rounds}: pseudo Dice {dice:.3f}")
+                self._once(f"  version {status.version} of {status.rounds}: pseudo Dice {mean:.3f}")
         else:
             self._once(f"  {status.phase}: waiting for {', '.join(status.waiting_for) or 'nobody'}")
+
+    def alone(self, site: str, progress: Progress) -> None:
+        """Show how far a site is that trains alone."""
+        epoch = "" if progress.epoch is None else f"epoch {progress.epoch}, "
+        self._alone[site] = f"{progress.step} {epoch}{progress.done}/{progress.total}"
+        if self._stream().isatty():
+            rows = [(name, doing, "") for name, doing in sorted(self._alone.items())]
+            self._show_live("training alone", rows)
 
     def _once(self, line: str) -> None:
         if line not in self._lines:
             self._lines.add(line)
             click.echo(line, err=self._to_stderr)
 
-    def _show_live(self, status: StudyStatus) -> None:
+    def _stream(self) -> TextIO:
+        return sys.stderr if self._to_stderr else sys.stdout
+
+    def _show_live(self, title: str, rows: list[tuple[str, str, str]]) -> None:
         from rich.console import Console
         from rich.live import Live
         from rich.table import Table
@@ -144,12 +161,9 @@ class _Display:
         if self._live is None:
             self._live = Live(console=Console(stderr=self._to_stderr), refresh_per_second=4)
             self._live.start()
-        version = f"version {max(status.version, 0)} of {status.rounds}"
-        table = Table("who", "doing", "pseudo Dice", title=f"{status.name}: {version}", box=None)
-        table.add_row("aggregator", status.aggregator, "")
-        for site in status.sites:
-            dice = "" if site.mean_dice is None else f"{site.mean_dice:.3f}"
-            table.add_row(site.site, site.activity, dice)
+        table = Table("who", "doing", "pseudo Dice", title=title, box=None, title_justify="left")
+        for row in rows:
+            table.add_row(*row)
         self._live.update(table)
 
     def _stop(self) -> None:
