@@ -51,6 +51,7 @@ from fedfs.protocol.messages import (
     UsedUpdate,
 )
 from fedfs.protocol.rounds import (
+    CheckUpdate,
     CloseRound,
     CloseStudy,
     CompleteVersion,
@@ -121,6 +122,7 @@ class Aggregator:
         self._planner = planner
         self._cache = folder / "tensors"
         self._seconds: dict[str, float] = {}
+        self._checked: dict[str, Path] = {}
 
     def step(self) -> Outcome:
         """Do the next thing, if there is one.
@@ -132,7 +134,7 @@ class Aggregator:
         state = self._observer.refresh()
         self._status.version = state.newest
         self._status.rejected = {**state.rejected, **state.unusable}
-        action = rounds.decide_aggregator(state)
+        action = rounds.decide_aggregator(state, checked=self._checked)
         if isinstance(action, Wait):
             self._status.say("wait", waiting_for=action.reason)
             return Outcome(worked=False, finished=False, text=f"waiting for {action.reason}")
@@ -166,6 +168,8 @@ class Aggregator:
                 return self._publish_initial(state)
             case CompleteVersion(version):
                 return self._complete(state.rounds[version])
+            case CheckUpdate(key):
+                return self._check_update(key, state)
             case CloseRound():
                 return self._close_round(action, state)
             case CloseStudy(version):
@@ -229,17 +233,17 @@ class Aggregator:
         self._status.say("aggregate")
         self._seconds = {}
         began_s = time.perf_counter()
+        if not all(self._checked[key].exists() for key in action.keys):
+            self._checked.clear()
+            return "lost the cache, fetching the updates again"
         updates = [self._update(key, state) for key in action.keys]
         base_path = self._fetch(base.payload, MAX_MODEL_BYTES)
         with TensorFile(base_path) as base_file, self._scratch() as folder:
-            paths = self._usable_payloads(updates, base_file, base, state)
-            if len(paths) < len(updates):
-                return "refused an update that cannot be used"  # decide again without it
-            self._seconds["read"] = time.perf_counter() - began_s
+            paths = [self._checked[key] for key in action.keys]
             weights = versions.weigh(updates, charter)
             path = folder / "model.safetensors"
             versions.combine(base_file, paths, weights, charter, path)
-            self._seconds["aggregate"] = time.perf_counter() - began_s - self._seconds["read"]
+            self._seconds["aggregate"] = time.perf_counter() - began_s
             record = self._publish_version(
                 action.base + 1,
                 path,
@@ -249,36 +253,30 @@ class Aggregator:
                 opened_at=base.created_at,
             )
         text = self._complete(record)
+        self._checked.clear()
         prune_cache(self._cache, [record.model.sha256])
         return f"{text} from {len(updates)} updates ({', '.join(u.site for u in updates)})"
 
     def _update(self, key: str, state: StudyState) -> UpdateManifest:
         return next(update for update in state.updates.values() if update.key == key)
 
-    def _usable_payloads(
-        self,
-        updates: list[UpdateManifest],
-        base_file: TensorFile,
-        base: ModelManifest,
-        state: StudyState,
-    ) -> list[Path]:
-        """Fetch and check every payload; those that cannot be used are noted in the state."""
-        shapes = {name: base_file.shape(name) for name in base_file.names}
-        paths = []
-        for update in updates:
-            try:
-                versions.check_claims(update, state)
-                path = self._fetch(update.payload, base.payload.size + _SLACK_BYTES)
-                with TensorFile(path) as file:
-                    file.check_against(shapes)
-                    for name in file.names:
-                        file.read(name, finite=True)
-            except RejectedError as error:
-                state.unusable[update.key] = str(error)
-                log.warning("refused the update of %s: %s", update.site, error)
-            else:
-                paths.append(path)
-        return paths
+    def _check_update(self, key: str, state: StudyState) -> str:
+        """Fetch an update's payload and read it once; what cannot be used is noted in the state."""
+        update = self._update(key, state)
+        base = state.models[update.base_version]
+        base_path = self._fetch(base.payload, MAX_MODEL_BYTES)
+        try:
+            versions.check_claims(update, state)
+            path = self._fetch(update.payload, base.payload.size + _SLACK_BYTES)
+            with TensorFile(base_path) as base_file, TensorFile(path) as file:
+                file.check_against({name: base_file.shape(name) for name in base_file.names})
+                for name in file.names:
+                    file.read(name, finite=True)
+        except RejectedError as error:
+            state.unusable[key] = str(error)
+            return f"refused the update of {update.site}: {error}"
+        self._checked[key] = path
+        return f"received the update of {update.site} from version {update.base_version}"
 
     def _publish_version(
         self,

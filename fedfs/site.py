@@ -75,6 +75,7 @@ class Site:
         self._learner = learner
         self._folder = folder
         self._prepared = False
+        self._loaded: tuple[str, Tensors] = ("", {})
 
     def step(self) -> Outcome:
         """Do the next thing, if there is one.
@@ -218,6 +219,8 @@ class Site:
         )
 
     def _tensors(self, model: ModelManifest) -> Tensors:
+        if self._loaded[0] == model.weights_sha256:  # evaluated, now to be trained from
+            return self._loaded[1]
         self._report_transfer("download")
         cache = self._folder / "models"
         path = fetch_payload(self._publisher.store, model.payload, cache, max_bytes=MAX_MODEL_BYTES)
@@ -226,6 +229,7 @@ class Site:
             tensors = {name: file.read(name) for name in file.names}
         if weights_sha256(tensors) != model.weights_sha256:
             raise TensorError(f"the weights of version {model.version} are not those signed for")
+        self._loaded = (model.weights_sha256, tensors)
         return tensors
 
     def _report_transfer(self, direction: str) -> None:

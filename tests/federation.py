@@ -209,10 +209,11 @@ class Federation:
                 return
         raise AssertionError(f"not finished after {max_steps} steps: {set(names) - finished}")
 
-    def run_site(self, name: str) -> None:
-        """Step one site until it has to wait."""
-        while self.step(name).worked:
+    def run_process(self, name: str) -> Outcome:
+        """Step a site or the aggregator until it has to wait."""
+        while (outcome := self.step(name)).worked:
             pass
+        return outcome
 
     def start(self) -> Federation:
         self.join()

@@ -116,7 +116,7 @@ def _annotations(cls: Hashable) -> dict[str, Any]:
     return typing.get_type_hints(cls)
 
 
-def _convert(annotation: Any, value: JSON, path: str) -> Any:  # noqa: PLR0911  a table of types
+def _convert(annotation: Any, value: JSON, path: str) -> Any:
     if annotation is Any:
         return value
     origin = typing.get_origin(annotation)

@@ -11,7 +11,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from fedfs.errors import StudyError
@@ -85,6 +85,13 @@ class CompleteVersion:
 
 
 @dataclass(frozen=True)
+class CheckUpdate:
+    """Aggregator: fetch the payload of the update under ``key`` and see whether it can be used."""
+
+    key: str
+
+
+@dataclass(frozen=True)
 class CloseRound:
     """Aggregator: make version ``base + 1`` from the updates under ``keys``."""
 
@@ -101,7 +108,14 @@ class CloseStudy:
 
 SiteAction = PublishFingerprint | Prepare | Evaluate | Train | Finish | Wait | Done
 AggregatorAction = (
-    MakePlan | PublishInitial | CompleteVersion | CloseRound | CloseStudy | Wait | Done
+    MakePlan
+    | PublishInitial
+    | CompleteVersion
+    | CheckUpdate
+    | CloseRound
+    | CloseStudy
+    | Wait
+    | Done
 )
 
 
@@ -146,8 +160,12 @@ def _work_on_newest(state: StudyState, charter: Charter, site: str) -> SiteActio
     return Done(version) if state.finished else Wait("the aggregator to close the study")
 
 
-def decide_aggregator(state: StudyState) -> AggregatorAction:
+def decide_aggregator(state: StudyState, *, checked: Collection[str] = ()) -> AggregatorAction:
     """Return what the aggregator does next.
+
+    Args:
+        state: what it accepted from the store.
+        checked: keys of updates whose payload this process has fetched and found usable.
 
     Raises:
         StudyError: the charter names a policy that this software does not know.
@@ -164,6 +182,9 @@ def decide_aggregator(state: StudyState) -> AggregatorAction:
         return CompleteVersion(version)
     if version >= charter.schedule.rounds:
         return CloseStudy(version)
+    unchecked = _received(state, version) - {*checked, *state.unusable}
+    if unchecked:
+        return CheckUpdate(min(unchecked))  # while others still train
     return _policy(charter.policy)(state, charter.policy, version)
 
 
@@ -188,14 +209,10 @@ def _close_when_all(state: StudyState, policy: Named, version: int) -> Aggregato
     missing = waited_for(state, version)
     if missing:
         return Wait(f"the update of {', '.join(missing)} from version {version}")
-    keys = [
-        layout.update(site, version)
-        for site in _participants(state)
-        if layout.update(site, version) not in state.unusable
-    ]
-    if not keys:
+    usable = _received(state, version) - set(state.unusable)
+    if not usable:
         return Wait(f"a usable update from version {version}; every one so far was refused")
-    return CloseRound(version, tuple(keys))
+    return CloseRound(version, tuple(sorted(usable)))
 
 
 Policy = Callable[[StudyState, Named, int], AggregatorAction]
@@ -217,6 +234,15 @@ def _participants(state: StudyState) -> tuple[str, ...]:
     """Sites that the plan includes and that are active now, sorted."""
     charter, plan = _charter(state), state.plan
     return tuple(s for s in charter.active_sites if plan is not None and s in plan.sites)
+
+
+def _received(state: StudyState, version: int) -> set[str]:
+    """Keys of the participants' updates from ``version``."""
+    return {
+        layout.update(site, version)
+        for site in _participants(state)
+        if (site, version) in state.updates
+    }
 
 
 def _charter(state: StudyState) -> Charter:

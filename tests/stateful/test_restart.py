@@ -154,14 +154,15 @@ def test_a_model_that_is_damaged_or_missing_is_waited_for_and_named(federation):
             federation.step(name)
     key = federation.observe().state.models[1].payload.key
     good = federation.store.objects[key]
-    shutil.rmtree(federation.home("north") / "work" / "models")  # a copy would do otherwise
+    shutil.rmtree(federation.home("north") / "work" / "models")  # a copy would do otherwise,
+    federation.kill("north")  # as would what it has in memory
     for damaged in (None, good.data[:-1]):
         if damaged is None:
             del federation.store.objects[key]
         else:
             forge(federation.store, key, damaged)
-        outcome = federation.step("north")
-        assert (outcome.worked, outcome.finished) == (False, False)
+        outcome = federation.run_process("north")
+        assert not outcome.finished
         assert "version 1 to be restored" in outcome.text
         sites = {site.site: site for site in summarize(federation.observe().state).sites}
         assert sites["north"].activity.startswith("failed: ")
@@ -176,9 +177,9 @@ def test_an_update_whose_payload_is_not_there_yet_is_waited_for(federation):
             federation.step(name)
     key = federation.observe().state.updates["north", 0].payload.key
     payload = federation.store.objects.pop(key)
-    for site in ("east", "south"):
-        federation.step(site)
-    assert "announced but not there" in federation.step("aggregator").text
+    federation.run_process("east")
+    federation.run_process("south")
+    assert "announced but not there" in federation.run_process("aggregator").text
     federation.store.objects[key] = payload
     federation.run()
     check_invariants(federation)

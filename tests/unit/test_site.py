@@ -30,7 +30,7 @@ def test_a_failed_training_is_a_failure_record_and_never_an_update(federation, k
     train, learner.train = learner.train, fail
     for _ in range(2):
         with pytest.raises(TrainingError):
-            federation.run_site("north")
+            federation.run_process("north")
     state = federation.observe().state
     assert ("north", 0) not in state.updates
     assert [(f.site, f.version, f.step, f.kind) for f in state.failures] == [
