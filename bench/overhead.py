@@ -149,7 +149,7 @@ def measure(folder: Path, *, rounds: int, iterations: int, features: int) -> dic
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--iterations", type=int, default=150)
+    parser.add_argument("--iterations", type=int, default=900, help="per round")
     parser.add_argument("--features", type=int, default=32, help="UNet_base_num_features")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
