@@ -62,10 +62,12 @@ from fedfs.protocol.rounds import (
 )
 from fedfs.protocol.state import StudyState
 from fedfs.publish import Publisher, StatusReporter
+from fedfs.tensorfile import file_bytes
 
 log = logging.getLogger(__name__)
 
-_SLACK_BYTES = 2**20
+# So that a payload that is slightly wrong is read, and what is wrong can be said.
+_SLACK_BYTES = 2**16
 
 
 class Planned(Protocol):
@@ -221,7 +223,7 @@ class Aggregator:
         self._status.say("initial weights")
         pretrained = None
         if charter.pretrained is not None:
-            pretrained = self._fetch(charter.pretrained, MAX_MODEL_BYTES)
+            pretrained = self._fetch(charter.pretrained)
         with self._scratch() as folder:
             path = folder / "model.safetensors"
             self._planner.initial_weights(charter, state.plan, path, pretrained=pretrained)
@@ -237,17 +239,26 @@ class Aggregator:
             self._checked.clear()
             return "lost the cache, fetching the updates again"
         updates = [self._update(key, state) for key in action.keys]
-        base_path = self._fetch(base.payload, MAX_MODEL_BYTES)
-        with TensorFile(base_path) as base_file, self._scratch() as folder:
-            paths = [self._checked[key] for key in action.keys]
-            weights = versions.weigh(updates, charter)
-            path = folder / "model.safetensors"
-            versions.combine(base_file, paths, weights, charter, path)
+        base_path = self._fetch(base.payload)
+        weights = versions.weigh(updates, charter)
+        with contextlib.ExitStack() as stack:
+            folder = stack.enter_context(self._scratch())
+            memory = state.rounds[action.base].state
+            parts = versions.Combination(
+                base=stack.enter_context(TensorFile(base_path)),
+                state=stack.enter_context(TensorFile(self._fetch(memory))) if memory else None,
+                updates={update.site: self._checked[update.key] for update in updates},
+                weights=weights,
+                version=action.base + 1,
+            )
+            path, state_path = folder / "model.safetensors", folder / "state.safetensors"
+            has_state = versions.combine(parts, charter, model=path, state=state_path)
             self._seconds["aggregate"] = time.perf_counter() - began_s
             record = self._publish_version(
                 action.base + 1,
                 path,
                 charter,
+                state_path=state_path if has_state else None,
                 used=versions.used(updates, weights, state),
                 excluded=versions.excluded(action.base, state),
                 opened_at=base.created_at,
@@ -264,14 +275,15 @@ class Aggregator:
         """Fetch an update's payload and read it once; what cannot be used is noted in the state."""
         update = self._update(key, state)
         base = state.models[update.base_version]
-        base_path = self._fetch(base.payload, MAX_MODEL_BYTES)
+        base_path = self._fetch(base.payload)
         try:
             versions.check_claims(update, state)
-            path = self._fetch(update.payload, base.payload.size + _SLACK_BYTES)
-            with TensorFile(base_path) as base_file, TensorFile(path) as file:
-                file.check_against({name: base_file.shape(name) for name in base_file.names})
-                for name in file.names:
-                    file.read(name, finite=True)
+            with TensorFile(base_path) as base_file:
+                expected = versions.payload_layout(base_file, newest_charter(state))
+                path = self._fetch(update.payload, file_bytes(expected) + _SLACK_BYTES)
+                with TensorFile(path) as file:
+                    file.check_layout(expected)
+                    versions.check_values(file, base_file, newest_charter(state))
         except RejectedError as error:
             state.unusable[key] = str(error)
             return f"refused the update of {update.site}: {error}"
@@ -284,6 +296,7 @@ class Aggregator:
         path: Path,
         charter: Charter,
         *,
+        state_path: Path | None = None,
         used: tuple[UsedUpdate, ...] = (),
         excluded: tuple[Excluded, ...] = (),
         opened_at: str = "",
@@ -295,6 +308,11 @@ class Aggregator:
             sha256, shapes = weights_sha256(file), [file.shape(name) for name in file.names]
         ref = self._publisher.payload(path, lambda sha: layout.model_payload(version, sha))
         path.replace(self._cache / f"{ref.sha256}.safetensors")
+        memory = None
+        if state_path is not None:
+            memory = self._publisher.payload(
+                state_path, lambda sha: layout.state_payload(version, sha)
+            )
         self._seconds["publish"] = time.perf_counter() - began_s
         return self._publisher.message(
             RoundRecord,
@@ -311,6 +329,7 @@ class Aggregator:
             n_parameters=sum(math.prod(shape) for shape in shapes),
             encoding="fp32",
             opened_at=opened_at,
+            state=memory,
             seconds={name: round(value, 4) for name, value in self._seconds.items()},
         )
 
@@ -337,7 +356,7 @@ class Aggregator:
         with tempfile.TemporaryDirectory(dir=self._cache) as folder:
             yield Path(folder)
 
-    def _fetch(self, ref: PayloadRef, max_bytes: int) -> Path:
+    def _fetch(self, ref: PayloadRef, max_bytes: int = MAX_MODEL_BYTES) -> Path:
         try:
             return fetch_payload(self._publisher.store, ref, self._cache, max_bytes=max_bytes)
         except TensorError:

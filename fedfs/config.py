@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fedfs.aggregate import strategies, weighting
+from fedfs.aggregate import encodings, strategies, weighting
 from fedfs.errors import UserError
 from fedfs.protocol import rounds
 from fedfs.protocol.messages import Schedule
@@ -58,6 +58,9 @@ class StudyOptions:
     policy: str = "all"
     weighting: str = "n_cases"
     strategy: str = "FedAvg"
+    strategy_options: Mapping[str, float] = field(default_factory=dict)
+    encoding: str = "fp32"
+    encoding_options: Mapping[str, float] = field(default_factory=dict)
     min_sites: int = 2
     minimum_cases: int = 1
     seed: int = 12345
@@ -86,7 +89,8 @@ class StudyOptions:
         if self.local_epochs is not None and self.local_iterations is not None:
             raise UserError("give --local-epochs or --local-iterations, not both")
         weighting.check_policy(self.weighting)
-        strategies.by_name(self.strategy)
+        strategies.by_name(self.strategy, self.strategy_options)
+        encodings.by_name(self.encoding, self.encoding_options)
         if self.policy not in rounds.POLICIES:
             known = ", ".join(sorted(rounds.POLICIES))
             raise UserError(f"policy {self.policy!r} is unknown", hint=f"one of {known}")

@@ -178,14 +178,10 @@ class Site:
         task, tensors = self._task(version, state), self._tensors(model)
         self._status.say("train")
         result = self._learner.train(task, tensors, self._status.progress)
-        encoding = encodings.by_name(charter.encoding.name)
-        payload = {
-            name: encoding.encode(result.tensors[name], base) for name, base in tensors.items()
-        }
         self._report_transfer("upload")
         with tempfile.TemporaryDirectory(dir=self._folder) as folder:
             path = Path(folder) / "update.safetensors"
-            write_safetensors(path, payload)
+            self._encode(result.tensors, tensors, version, state, path)
             ref = self._publisher.payload(
                 path, lambda sha256: layout.update_payload(self.name, version, sha256)
             )
@@ -205,6 +201,50 @@ class Site:
             seconds=dict(result.seconds),
         )
         return f"published the update from version {version} ({result.n_iterations} iterations)"
+
+    def _encode(
+        self, trained: Tensors, base: Tensors, version: int, state: StudyState, path: Path
+    ) -> None:
+        """Write an encoded update; keep what a lossy encoding did not carry, for the next one.
+
+        The residual that goes in is that of the last update that was published, so that encoding
+        again after a crash gives the same payload, and nothing is lost with an update that was not.
+        """
+        spec = newest_charter(state).encoding
+        encoding = encodings.by_name(spec.name, spec.options)
+        files = {int(p.stem.partition("-")[2]): p for p in self._folder.glob("residual-*")}
+        published = [n for n in files if n < version and (self.name, n) in state.updates]
+        before = max(published, default=None)
+        residual = {} if before is None else self._residual(files[before])
+        try:
+            encoded = {
+                name: encoding.encode(name, trained[name], values, residual.get(name))
+                for name, values in base.items()
+            }
+        except TensorError as error:
+            raise TrainingError(
+                f"the trained weights cannot be sent: {error}", kind="not-finite"
+            ) from error
+        left = {n: e.residual for n, e in encoded.items() if e.residual is not None}
+        if left:
+            write_safetensors(self._folder / f"residual-{version:05d}.safetensors", left)
+        for number, old in files.items():
+            if number not in (before, version):
+                old.unlink()
+        parts = encodings.payload_layout(encoding, {n: b.shape for n, b in base.items()})
+        write_safetensors(
+            path,
+            {key: array for e in encoded.values() for key, array in e.payload.items()},
+            dtypes={key: dtype for key, (dtype, _) in parts.items()},
+        )
+
+    def _residual(self, path: Path) -> Tensors:
+        try:
+            with TensorFile(path) as file:
+                return {name: file.read(name) for name in file.names}
+        except TensorError as error:
+            log.warning("started without the residual of the last update: %s %s", path, error)
+            return {}
 
     def _task(self, version: int, state: StudyState) -> RoundTask:
         schedule = newest_charter(state).schedule

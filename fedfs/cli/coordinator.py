@@ -59,6 +59,29 @@ def _number_pairs(
     "--pretrained", type=click.Path(path_type=Path), help="nnU-Net checkpoint to start from."
 )
 @click.option("--weighting", default="n_cases", show_default=True, help="n_cases or uniform.")
+@click.option("--strategy", default="FedAvg", show_default=True, help="How updates are combined.")
+@click.option(
+    "--strategy-option",
+    "strategy_options",
+    multiple=True,
+    metavar="NAME=NUMBER",
+    callback=_number_pairs,
+    help="E.g. server_momentum=0.9. Repeatable.",
+)
+@click.option(
+    "--encoding",
+    default="fp32",
+    show_default=True,
+    help="How updates travel: fp32, fp16, bf16, int8 or topk.",
+)
+@click.option(
+    "--encoding-option",
+    "encoding_options",
+    multiple=True,
+    metavar="NAME=NUMBER",
+    callback=_number_pairs,
+    help="E.g. fraction=0.05 of topk. Repeatable.",
+)
 @click.option(
     "--min-sites", default=2, show_default=True, help="Sites to wait for before planning."
 )

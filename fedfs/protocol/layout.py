@@ -12,6 +12,7 @@
     sites/<site>/status/00000001.json
     aggregator/plan-0001.json
     aggregator/models/00007/model-<sha256>.safetensors
+    aggregator/models/00007/state-<sha256>.safetensors  of strategies that have a memory
     aggregator/models/00007/manifest.json
     aggregator/rounds/00007.json
     aggregator/status/00000001.json
@@ -59,6 +60,7 @@ _PATTERNS: dict[str, re.Pattern[str]] = {
         "plan": r"aggregator/plan-(?P<number>[0-9]{4})\.json",
         "model": r"aggregator/models/(?P<version>[0-9]{5})/manifest\.json",
         "model-payload": rf"aggregator/models/(?P<version>[0-9]{{5}})/model-{_SHA}\.safetensors",
+        "state-payload": rf"aggregator/models/(?P<version>[0-9]{{5}})/state-{_SHA}\.safetensors",
         "round": r"aggregator/rounds/(?P<version>[0-9]{5})\.json",
         "aggregator-status": r"aggregator/status/(?P<number>[0-9]{8})\.json",
         "finished": r"aggregator/finished\.json",
@@ -198,6 +200,11 @@ def model(version: int) -> str:
 def model_payload(version: int, sha256: str) -> str:
     """Key of the tensors of global model ``version``."""
     return f"aggregator/models/{version:05d}/model-{sha256}.safetensors"
+
+
+def state_payload(version: int, sha256: str) -> str:
+    """Key of the strategy's memory that belongs to global model ``version``."""
+    return f"aggregator/models/{version:05d}/state-{sha256}.safetensors"
 
 
 def round_record(version: int) -> str:

@@ -285,6 +285,7 @@ class RoundRecord(Message):
         version: the version made; 0 holds the initial weights.
         model: where its tensors are.
         weights_sha256: hash of the decoded weights.
+        state: memory of the strategy (momentum) after this version; None if it has none.
         opened_at: when the version before was published; "" for version 0.
         seconds: time the aggregator spent per phase.
     """
@@ -303,6 +304,7 @@ class RoundRecord(Message):
     encoding: str
     opened_at: str
     seconds: Mapping[str, float]
+    state: PayloadRef | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -49,8 +49,14 @@ contributions = st.lists(
 
 
 def average(base, trained, weights):
-    deltas = [FP32.decode(FP32.encode(tensor, base), base) for tensor in trained]
-    return FEDAVG.combine("w", base, deltas, weights)
+    deltas = [np.asarray(np.subtract(tensor, base, dtype=np.float64)) for tensor in trained]
+    return combine(base, deltas, weights)
+
+
+def combine(base, deltas, weights, name="w"):
+    sites = [f"site-{i}" for i in range(len(weights))]
+    one = FEDAVG.begin(dict(zip(sites, weights, strict=True)), version=1)
+    return one.combine(name, base, sites, deltas).value
 
 
 def tolerance(base, trained):
@@ -140,16 +146,17 @@ def test_a_site_of_weight_zero_changes_nothing(pair, seed):
 @given(arrays((1, 1), values))
 def test_fp32_carries_the_trained_values_and_decodes_to_their_difference(pair):
     base, (trained,) = pair
-    payload = FP32.encode(trained, base)
-    assert payload.tobytes() == trained.tobytes()
-    delta = FP32.decode(payload, base)
+    encoded = FP32.encode("t", trained, base)
+    assert encoded.residual is None
+    assert encoded.payload["t"].tobytes() == trained.tobytes()
+    delta = FP32.decode("t", encoded.payload, base)
     assert delta.dtype == np.float64
     np.testing.assert_array_equal(delta, trained.astype(np.float64) - base.astype(np.float64))
 
 
 def test_deltas_may_come_one_by_one_and_inputs_are_left_alone():
     base, delta = np.ones((2, 2), np.float32), np.full((2, 2), 0.5)
-    result = FEDAVG.combine("w", base, iter([delta, delta]), (0.5, 0.5))
+    result = combine(base, iter([delta, delta]), (0.5, 0.5))
     np.testing.assert_array_equal(result, 1.5)
     np.testing.assert_array_equal(base, 1)
     np.testing.assert_array_equal(delta, 0.5)
@@ -158,12 +165,12 @@ def test_deltas_may_come_one_by_one_and_inputs_are_left_alone():
 def test_a_delta_of_another_shape_is_refused_and_not_broadcast():
     base = np.ones((2, 2), np.float32)
     with pytest.raises(TensorError, match=r"'conv\.weight' has shape"):
-        FEDAVG.combine("conv.weight", base, [np.ones(2)], (1.0,))
+        combine(base, [np.ones(2)], (1.0,), name="conv.weight")
 
 
 def test_a_strategy_wants_as_many_weights_as_deltas():
     with pytest.raises(ValueError, match="zip"):
-        FEDAVG.combine("w", np.ones(2, np.float32), [np.ones(2)], (0.5, 0.5))
+        combine(np.ones(2, np.float32), [np.ones(2)], (0.5, 0.5))
 
 
 @given(contributions, st.sampled_from(sorted(weighting.POLICIES)))
@@ -252,10 +259,10 @@ def test_unknown_names_list_the_known_ones():
     assert policy.value.hint == "known are: n_cases, uniform"
     with pytest.raises(UserError, match="strategy 'fedprox'") as strategy:
         strategies.by_name("fedprox")
-    assert strategy.value.hint == "known are: fedavg"
+    assert strategy.value.hint.startswith("known are: FedAdagrad, FedAdam, FedAvg, FedAvgM, ")
     with pytest.raises(UserError, match="no option 'momentum'") as option:
         strategies.by_name("fedavg", {"momentum": 0.9})
-    assert option.value.hint == "its options are: none"
+    assert option.value.hint == "its options are: clip_norm"
 
 
 def test_strategies_are_found_by_the_names_that_flower_uses():

@@ -17,6 +17,7 @@ from torch import nn
 from fedfs import checkpoint
 from fedfs.checkpoint import TensorFile
 from fedfs.errors import MalformedError, TensorError
+from fedfs.tensorfile import file_bytes
 
 TENSORS = {
     "b.weight": np.arange(12, dtype=np.float32).reshape(3, 4),
@@ -255,19 +256,82 @@ def test_files_go_both_ways_between_us_and_the_safetensors_library(tmp_path):
         assert (file.shape("b.weight"), file.dtype("b.weight")) == ((3, 4), "F32")
 
 
-def test_other_types_go_both_ways_and_bfloat16_is_sized_but_not_read(tmp_path):
+def test_other_types_go_both_ways_between_us_and_the_library(tmp_path):
     arrays = {t: np.ones((2, 3), t) for t in ("f2", "f8", "i1", "u1", "i2", "i4", "i8", "?")}
     checkpoint.write_safetensors(tmp_path / "ours", arrays)
     assert_same(safetensors.numpy.load_file(tmp_path / "ours"), arrays)
-    torch_save = pytest.importorskip("safetensors.torch").save_file
-    torch_save({"bf": torch.ones(3, dtype=torch.bfloat16), "f": torch.ones(2)}, tmp_path / "bf")
-    with TensorFile(tmp_path / "bf") as file:
-        assert file.dtype("bf") == "BF16"
-        assert file.read("f").tolist() == [1, 1]
-        with pytest.raises(TensorError, match="'bf' has type BF16"):
-            file.read("bf")
+    with TensorFile(tmp_path / "ours") as file:
+        assert_same(dict(file), arrays)
     with pytest.raises(TensorError, match="complex64"):
         checkpoint.write_safetensors(tmp_path / "c", {"c": np.ones(2, np.complex64)})
+
+
+def test_bfloat16_is_float32_here_and_goes_both_ways(tmp_path):
+    torch_files = pytest.importorskip("safetensors.torch")
+    values = torch.tensor([[1, -2.5, 1e38], [3e-39, 0, -0.0]], dtype=torch.bfloat16)
+    arrays = {"bf": values.float().numpy(), "f": np.ones(2, np.float32)}
+    torch_files.save_file({"bf": values, "f": torch.ones(2)}, tmp_path / "theirs")
+    with TensorFile(tmp_path / "theirs") as file:
+        assert file.dtype("bf") == "BF16"
+        assert_same(dict(file), arrays)
+        file.check_layout({"bf": ("BF16", (2, 3)), "f": ("F32", (2,))})
+        with pytest.raises(TensorError, match=r"'bf' is BF16 \[2, 3\], not F32 \[2, 3\]$"):
+            file.check_layout({"bf": ("F32", (2, 3)), "f": ("F32", (2,))})
+        with pytest.raises(TensorError, match=r"'bf' is BF16"):
+            file.check_against({"bf": (2, 3), "f": (2,)})
+    checkpoint.write_safetensors(tmp_path / "ours", arrays, dtypes={"bf": "BF16", "other": "I8"})
+    assert torch.equal(torch_files.load_file(tmp_path / "ours")["bf"], values)
+    shapes = {name: array.shape for name, array in arrays.items()}
+    checkpoint.stream_safetensors(
+        tmp_path / "streamed", shapes, arrays.__getitem__, dtypes={"bf": "BF16"}
+    )
+    assert (tmp_path / "streamed").read_bytes() == (tmp_path / "ours").read_bytes()
+
+
+def test_what_bfloat16_cannot_hold_is_not_written_as_such(tmp_path):
+    for array in (np.float32([1 + 2**-9]), np.ones(2, np.float64), np.ones(2, np.int16)):
+        with pytest.raises(TensorError, match="bfloat16|BF16"):
+            checkpoint.write_safetensors(tmp_path / "t", {"t": array}, dtypes={"t": "BF16"})
+    with pytest.raises(TensorError, match="announced as BF16"):
+        checkpoint.write_safetensors(tmp_path / "t", {"t": np.ones(2)}, dtypes={"t": "BF16"})
+    assert not list(tmp_path.iterdir())
+
+
+def test_infinity_and_nan_in_bfloat16_and_half_precision_are_refused(tmp_path):
+    for dtype in (torch.bfloat16, torch.float16):
+        for bad in (math.nan, math.inf, -math.inf):
+            pytest.importorskip("safetensors.torch").save_file(
+                {"bad": torch.tensor([0, bad], dtype=dtype)}, tmp_path / "t"
+            )
+            with TensorFile(tmp_path / "t") as file, pytest.raises(TensorError, match="'bad'"):
+                file.read("bad")
+
+
+def test_streamed_files_may_hold_small_integers(tmp_path):
+    arrays = {"i": np.int8([[-1, 2]]), "u": np.uint8([250]), "w": np.int32([-(2**31)])}
+    checkpoint.stream_safetensors(
+        tmp_path / "t",
+        {name: array.shape for name, array in arrays.items()},
+        arrays.__getitem__,
+        dtypes={"i": "I8", "u": "U8", "w": "I32"},
+    )
+    assert_same(safetensors.numpy.load_file(tmp_path / "t"), arrays)
+
+
+def test_the_size_of_a_file_is_known_before_it_is_written(tmp_path):
+    for metadata in (None, {"a": "b"}):
+        checkpoint.write_safetensors(tmp_path / "t", TENSORS, metadata=metadata)
+        layout = {name: ("F32", array.shape) for name, array in TENSORS.items()}
+        assert file_bytes(layout, metadata) == (tmp_path / "t").stat().st_size
+
+
+def test_looking_for_a_name_does_not_read_the_tensor(tmp_path):
+    checkpoint.write_safetensors(tmp_path / "t", {"bad": np.float32([math.nan])})
+    with TensorFile(tmp_path / "t") as file:
+        assert "bad" in file
+        assert "other" not in file
+        with pytest.raises(TensorError):
+            file["bad"]
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):

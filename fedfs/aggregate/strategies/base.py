@@ -1,44 +1,119 @@
-"""What a strategy is: deltas of one tensor in, the tensor's next global value out.
+"""What a strategy is: deltas of one tensor in, the tensor's next global value and state out.
 
 Rules:
- * One tensor at a time, so that memory is that of the largest tensor and not of the model. A
-   strategy that can consume the deltas one by one holds one of them.
- * Deltas come sorted by site, so that floating-point sums are the same wherever they are formed.
- * Accumulation is in float64; the result is rounded to float32 once, at the end.
- * No strategy checks values: updates were found finite before, and the sum of finite float32
-   updates with weights that sum to 1 is finite.
+ * A strategy is a frozen set of options. What one aggregation learns lives in a :class:`Round`,
+   which is begun anew for each version: a killed aggregation is simply begun again.
+ * One tensor at a time, or one slice of a tensor: ``combine`` works element by element, so the
+   caller may cut tensors into slices to bound its memory. A strategy that needs the whole update
+   vector first sees every slice once in :meth:`Round.scan`, and keeps numbers per update or pair.
+ * Participation is per tensor: only the updates that have a tensor are passed with it, and their
+   weights are renormalised among them. An update of weight 0 counts for nothing, in no strategy.
+ * Updates are ordered by name, so that sums are the same wherever they are formed. Only sums over
+   a slice depend on how tensors are cut: all aggregators of a study cut alike.
+ * Accumulation is in float64 and ends in one rounding to float32. Server state is float32 too:
+   the next round starts from what was published, so that any host continues with the same bits,
+   and a second copy of the model in float64 would cost bytes that no momentum needs.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from fedfs.learner import Array
 
 Delta = npt.NDArray[np.float64]
-"""Trained minus base, both float32, formed in float64."""
+"""Trained minus the version it was trained from, both float32, formed in float64."""
+
+NO_STATE: Mapping[str, Array] = MappingProxyType({})
+"""The server state of a tensor before the first round."""
+
+
+@dataclass(frozen=True)
+class Combined:
+    """What a round makes of one tensor.
+
+    Attributes:
+        value: its next global value, float32.
+        state: slot -> server state to publish with it, float32, shaped like ``value``.
+    """
+
+    value: Array
+    state: Mapping[str, Array] = field(default_factory=lambda: NO_STATE)
+
+
+class Round(Protocol):
+    """One aggregation: scan everything while ``scanning``, then combine tensor by tensor."""
+
+    @property
+    def scanning(self) -> bool:
+        """Whether a pass over all tensors is due before ``combine``."""
+
+    def scan(self, updates: Sequence[str], deltas: Iterable[Delta]) -> None:
+        """Take note of one tensor (or slice); every one is passed once in each pass.
+
+        Args:
+            updates: names of the updates that have this tensor, ascending.
+            deltas: theirs, in this order, of one shape; consumed once.
+        """
+
+    def end_scan(self) -> None:
+        """Say that a pass is complete; another may be due, see ``scanning``."""
+
+    def combine(
+        self,
+        name: str,
+        base: Array,
+        updates: Sequence[str],
+        deltas: Iterable[Delta],
+        state: Mapping[str, Array] = NO_STATE,
+    ) -> Combined:
+        """Return the next value and state of a tensor (or slice).
+
+        Args:
+            name: canonical name of the tensor, for messages.
+            base: its current global value, float32, any shape; or a slice of it.
+            updates: names of the updates that have this tensor, ascending. If there is none, value
+                and state stay as they are.
+            deltas: theirs, in this order, shaped like ``base``; consumed once, an iterator will do.
+            state: slot -> state as the last version published it; a slot that is absent is zero.
+
+        Raises:
+            TensorError: a delta or a state has another shape than ``base``.
+            StudyError: the result is not finite: the server's steps diverge.
+        """
 
 
 class Strategy(Protocol):
     """A rule that makes the next global model from updates."""
 
-    def combine(
-        self, name: str, base: Array, deltas: Iterable[Delta], weights: Sequence[float]
-    ) -> Array:
-        """Return the next global value of the tensor ``name``.
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """Names of the state tensors that belong to each tensor; empty if it has no memory."""
+
+    @property
+    def stacks(self) -> bool:
+        """Whether ``scan`` and ``combine`` hold the deltas of all updates at once: cut finer."""
+
+    def tolerates(self, n_updates: int) -> int:
+        """Return how many updates of so many may hold anything without ruling the result."""
+
+    def begin(self, weights: Mapping[str, float], *, version: int) -> Round:
+        """Begin an aggregation.
 
         Args:
-            name: canonical name of the tensor.
-            base: its current global value, float32, any shape.
-            deltas: one per update, shaped like ``base``, sorted by site; may be an iterator.
-            weights: one per update, at least 0, summing to 1.
+            weights: name of each update of this round, and of no other, -> its weight, at least 0;
+                they need not sum to 1. Names order the updates and settle ties: the site's, or the
+                key if a site has several.
+            version: number of the version that is made, 1 for the first.
 
         Raises:
-            TensorError: a delta has another shape than ``base``.
+            StudyError: there are too few updates for what the strategy is to tolerate.
         """

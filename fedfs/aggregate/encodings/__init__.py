@@ -1,0 +1,65 @@
+"""How updates, and global versions, are written into payloads. One encoding per file.
+
+The encoding is part of the charter; all sites of a study use the same. See
+:mod:`fedfs.aggregate.encodings.base` for the seam and its rules.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from fedfs.aggregate.encodings.base import Encoded, Encoding, Entry, Lossy, payload_layout
+from fedfs.aggregate.encodings.bf16 import Bf16
+from fedfs.aggregate.encodings.fp16 import Fp16
+from fedfs.aggregate.encodings.fp32 import Fp32
+from fedfs.aggregate.encodings.int8 import Int8
+from fedfs.aggregate.encodings.topk import TopK
+from fedfs.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = [
+    "ENCODINGS",
+    "Bf16",
+    "Encoded",
+    "Encoding",
+    "Entry",
+    "Fp16",
+    "Fp32",
+    "Int8",
+    "Lossy",
+    "TopK",
+    "by_name",
+    "payload_layout",
+]
+
+ENCODINGS: Mapping[str, type[Any]] = MappingProxyType(
+    {cls.name: cls for cls in (Bf16, Fp16, Fp32, Int8, TopK)}
+)
+"""Name in the charter -> class; options are its keyword arguments, all of them numbers."""
+
+
+def by_name(name: str, options: Mapping[str, float] | None = None) -> Encoding:
+    """Return the encoding that a charter names.
+
+    Raises:
+        UserError: no such encoding; or one of its options does not exist, or is out of its range.
+            The hint lists what there is.
+    """
+    cls = ENCODINGS.get(name)
+    if cls is None:
+        known = ", ".join(sorted(ENCODINGS))
+        raise UserError(f"unknown encoding {name!r}", hint=f"known are: {known}")
+    own = dict(options or {})
+    known_options = [item.name for item in fields(cls) if item.init]
+    unknown = sorted(set(own) - set(known_options))
+    if unknown:
+        raise UserError(
+            f"encoding {name!r} has no option {unknown[0]!r}",
+            hint=f"its options are: {', '.join(known_options) or 'none'}",
+        )
+    encoding: Encoding = cls(**own)
+    return encoding

@@ -1,0 +1,275 @@
+"""What an encoding is: trained values in, payload tensors out; and back to a delta, or to values.
+
+Rules:
+ * A lossless encoding carries the trained values themselves: a float32 delta would round. A lossy
+   one carries the encoded delta, which is small, under other names than the tensor's own: nobody
+   can take a delta for weights.
+ * Error feedback (Seide et al. 2014; Karimireddy et al. 2019, arXiv:1901.09847): what a lossy
+   encoding did not carry is the residual, which is added to the next delta. Nothing is lost, it
+   only comes later. Whoever encodes keeps the residual; whoever decodes never needs it.
+ * One canonical tensor becomes one or more payload tensors, whose names, types and shapes follow
+   from its name and shape alone. A reader knows the size of a payload before it downloads it, and
+   refuses everything that it did not expect.
+ * Equal payloads decode to equal bits on every host: integers and one scale, multiplied in float64.
+   So does a global version that travels as a delta: base plus delta in float64, then one rounding
+   to float32 (to nearest, ties to even).
+ * Equal inputs encode to equal payloads on every host: two aggregators publish the same bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from fedfs.errors import TensorError
+
+if TYPE_CHECKING:
+    from fedfs.aggregate.strategies.base import Delta
+    from fedfs.learner import Array
+
+AnyArray = npt.NDArray[Any]
+Shape = tuple[int, ...]
+Entry = tuple[str, Shape]
+"""Type as safetensors spells it, and shape."""
+
+# Between a canonical name and the part of it that a payload tensor holds. In ASCII it precedes the
+# full stop, so that the parts of a tensor follow each other in a sorted file.
+SEPARATOR = "#"
+VALUES, INDICES, SCALE = "values", "indices", "scale"
+
+# bfloat16 travels as float32 with 16 zero bits, see fedfs.tensorfile.
+_NUMPY = {"F32": "f4", "F16": "f2", "BF16": "f4", "I8": "i1", "U8": "u1"}
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One tensor's payload.
+
+    Attributes:
+        payload: payload tensor name -> array, as :meth:`Encoding.expected` announces them.
+        residual: what the payload does not carry, float32, to be passed with the next delta; None
+            if the encoding is lossless.
+    """
+
+    payload: Mapping[str, AnyArray]
+    residual: Array | None
+
+
+class Encoding(Protocol):
+    """A way to carry one tensor's update, or its next global value."""
+
+    @property
+    def name(self) -> str:
+        """Name in the charter."""
+
+    @property
+    def lossless(self) -> bool:
+        """Whether payloads carry the values themselves and there never is a residual."""
+
+    @property
+    def elementwise(self) -> bool:
+        """Whether ``decode`` also takes matching slices of a payload's values and of the base."""
+
+    def expected(self, name: str, shape: Shape) -> dict[str, Entry]:
+        """Return the payload tensors that a canonical tensor becomes, with type and shape.
+
+        Raises:
+            TensorError: the name holds what separates names from parts.
+        """
+
+    def encode(
+        self, name: str, trained: Array, base: Array, residual: Array | None = None
+    ) -> Encoded:
+        """Encode how ``trained`` differs from ``base``, plus what was not carried before.
+
+        Args:
+            name: canonical name of the tensor.
+            trained: its new values, float32.
+            base: its values before, float32, same shape.
+            residual: what the encoding before this one left; None at the first.
+
+        Raises:
+            TensorError: shapes differ, or a value is not finite.
+        """
+
+    def decode(self, name: str, payload: Mapping[str, AnyArray], base: Array) -> Delta:
+        """Return the delta that a payload carries, shaped like ``base``, in float64.
+
+        Args:
+            name: canonical name of the tensor.
+            payload: where its payload tensors are looked up, e.g. a whole file; not trusted.
+            base: the values that the delta applies to, float32.
+
+        Raises:
+            TensorError: a payload tensor is missing, has another type, shape or range than ``base``
+                calls for, or ``base`` plus the delta is not finite in float32.
+        """
+
+    def reconstruct(self, name: str, payload: Mapping[str, AnyArray], base: Array) -> Array:
+        """Return the new values that a payload carries, float32, the same bits on every host.
+
+        Args and Raises as for :meth:`decode`.
+        """
+
+
+class Lossy:
+    """What encodings of deltas share; they only quantise and dequantise."""
+
+    name: ClassVar[str]
+    lossless: ClassVar[bool] = False
+    elementwise: ClassVar[bool] = True
+
+    def parts(self, shape: Shape) -> dict[str, Entry]:
+        """Return part -> type and shape for a tensor of ``shape``."""
+        raise NotImplementedError
+
+    def quantise(self, delta: Delta) -> dict[str, AnyArray]:
+        """Return part -> array for a finite delta."""
+        raise NotImplementedError
+
+    def dequantise(self, parts: Mapping[str, AnyArray], shape: Shape) -> Delta:
+        """Return the delta in float64; types and shapes of ``parts`` are checked already.
+
+        Raises:
+            TensorError: values that ``quantise`` cannot have written.
+        """
+        raise NotImplementedError
+
+    def expected(self, name: str, shape: Shape) -> dict[str, Entry]:
+        """Return the payload tensors that a canonical tensor becomes; see :class:`Encoding`."""
+        return {part_name(name, part): entry for part, entry in self.parts(tuple(shape)).items()}
+
+    def encode(
+        self, name: str, trained: Array, base: Array, residual: Array | None = None
+    ) -> Encoded:
+        """Encode ``trained - base + residual``; see :class:`Encoding`."""
+        check_shape(name, trained, base)
+        delta = np.asarray(np.subtract(trained, base, dtype=np.float64))
+        if residual is not None:
+            check_shape(name, residual, base)
+            delta += residual
+        if not np.isfinite(_float32(delta)).all():
+            raise TensorError(f"the update of {name!r} holds NaN or infinite values")
+        parts = self.quantise(delta)
+        delta -= self.dequantise(parts, base.shape)
+        payload = {part_name(name, part): array for part, array in parts.items()}
+        return Encoded(payload, delta.astype(np.float32))
+
+    def decode(self, name: str, payload: Mapping[str, AnyArray], base: Array) -> Delta:
+        """Return the delta that a payload carries; see :class:`Encoding`."""
+        delta = self._decode(name, payload, base)
+        _apply(name, delta, base)
+        return delta
+
+    def reconstruct(self, name: str, payload: Mapping[str, AnyArray], base: Array) -> Array:
+        """Return base plus delta, added in float64 and rounded once; see :class:`Encoding`."""
+        return _apply(name, self._decode(name, payload, base), base)
+
+    def _decode(self, name: str, payload: Mapping[str, AnyArray], base: Array) -> Delta:
+        entries = self.parts(base.shape)
+        parts = {
+            part: checked(payload, part_name(name, part), entry) for part, entry in entries.items()
+        }
+        try:
+            return self.dequantise(parts, base.shape)
+        except TensorError as error:
+            raise TensorError(f"the update of {name!r} {error}") from error
+
+
+def part_name(name: str, part: str) -> str:
+    """Return the name of a payload tensor; a module's tensors cannot have the same.
+
+    Raises:
+        TensorError: ``name`` holds the separator.
+    """
+    if SEPARATOR in name:
+        raise TensorError(f"the name {name!r} holds {SEPARATOR!r}, which tensors' names must not")
+    return f"{name}{SEPARATOR}{part}"
+
+
+def payload_layout(encoding: Encoding, shapes: Mapping[str, Shape]) -> dict[str, Entry]:
+    """Return every payload tensor, with type and shape, of a model with tensors of ``shapes``."""
+    return {
+        payload_name: entry
+        for name, shape in shapes.items()
+        for payload_name, entry in encoding.expected(name, tuple(shape)).items()
+    }
+
+
+def checked(payload: Mapping[str, AnyArray], name: str, entry: Entry) -> AnyArray:
+    """Return one tensor of a payload, of the type and shape that are expected, and finite.
+
+    Raises:
+        TensorError: it is missing or something else.
+    """
+    dtype, shape = entry
+    if name not in payload:
+        raise TensorError(f"the payload has no tensor {name!r}")
+    array = payload[name]
+    if array.shape != shape:
+        raise TensorError(f"payload {name!r} has the shape {array.shape}, not {shape}")
+    if array.dtype != np.dtype(_NUMPY[dtype]):
+        raise TensorError(f"payload {name!r} is of type {array.dtype}, not {dtype}")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise TensorError(f"payload {name!r} holds NaN or infinite values")
+    return array
+
+
+def check_shape(name: str, array: AnyArray, base: AnyArray) -> None:
+    """Check that two arrays have one shape.
+
+    Raises:
+        TensorError: they have not.
+    """
+    if array.shape != base.shape:
+        raise TensorError(
+            f"update of shape {array.shape} for the tensor {name!r} of shape {base.shape}"
+        )
+
+
+def scale_of(values: Delta, n_levels: int) -> np.float32:
+    """Return the smallest float32 of which ``n_levels`` reach the largest magnitude in ``values``.
+
+    Rounded up, so that no quotient exceeds ``n_levels`` and errors stay within half a scale.
+    """
+    largest = float(np.max(np.abs(values), initial=0.0))
+    scale = np.float32(largest / n_levels)
+    if float(scale) * n_levels < largest:
+        scale = np.nextafter(scale, np.float32(math.inf))
+    return scale
+
+
+def to_levels(values: Delta, scale: np.float32) -> npt.NDArray[np.int8]:
+    """Return values in units of ``scale``, rounded half to even."""
+    if scale == 0:
+        return np.zeros(values.shape, dtype=np.int8)
+    return np.asarray(np.rint(values / np.float64(scale)).astype(np.int8))
+
+
+def from_levels(levels: npt.NDArray[np.int8], scale: AnyArray) -> Delta:
+    """Return levels times scale, exact in float64.
+
+    Raises:
+        TensorError: the scale is negative.
+    """
+    factor = np.float64(scale[()])
+    if factor < 0:
+        raise TensorError("has a negative scale")
+    return np.asarray(np.multiply(levels, factor, dtype=np.float64))
+
+
+def _apply(name: str, delta: Delta, base: Array) -> Array:
+    values = _float32(np.asarray(np.add(base, delta, dtype=np.float64)))
+    if not np.isfinite(values).all():
+        raise TensorError(f"the update of {name!r} leads to values that are not finite")
+    return values
+
+
+def _float32(values: Delta) -> Array:
+    with np.errstate(over="ignore"):  # callers look for infinity
+        return np.asarray(values.astype(np.float32))

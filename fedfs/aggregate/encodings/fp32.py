@@ -1,0 +1,64 @@
+"""fp32: the trained values as they are, lossless."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from fedfs.aggregate.encodings.base import (
+    AnyArray,
+    Encoded,
+    Entry,
+    Shape,
+    check_shape,
+    checked,
+)
+from fedfs.errors import TensorError
+
+if TYPE_CHECKING:
+    from fedfs.aggregate.strategies.base import Delta
+    from fedfs.learner import Array
+
+
+@dataclass(frozen=True)
+class Fp32:
+    """4 bytes per value, under the tensor's own name: a payload is a set of weights."""
+
+    name: ClassVar[str] = "fp32"
+    lossless: ClassVar[bool] = True
+    elementwise: ClassVar[bool] = True
+
+    def expected(self, name: str, shape: Shape) -> dict[str, Entry]:
+        """Return the tensor itself; see :class:`~fedfs.aggregate.encodings.base.Encoding`."""
+        return {name: ("F32", tuple(shape))}
+
+    def encode(
+        self, name: str, trained: Array, base: Array, residual: Array | None = None
+    ) -> Encoded:
+        """Return the trained values, and no residual.
+
+        A residual that another encoding left, before the charter was amended, is added to them.
+
+        Raises:
+            TensorError: shapes differ, or a value is not finite.
+        """
+        check_shape(name, trained, base)
+        values = np.asarray(trained, dtype=np.float32, order="C")
+        if residual is not None:
+            check_shape(name, residual, base)
+            values = np.add(values, residual, dtype=np.float64).astype(np.float32)
+        if not np.isfinite(values).all():
+            raise TensorError(f"the update of {name!r} holds NaN or infinite values")
+        return Encoded({name: values}, None)
+
+    def decode(self, name: str, payload: Mapping[str, AnyArray], base: Array) -> Delta:
+        """Return payload minus base, the difference of float32 values formed in float64."""
+        values = checked(payload, name, ("F32", base.shape))
+        return np.asarray(np.subtract(values, base, dtype=np.float64))
+
+    def reconstruct(self, name: str, payload: Mapping[str, AnyArray], base: Array) -> Array:
+        """Return the payload: base plus a rounded difference might differ in the last bit."""
+        return np.asarray(checked(payload, name, ("F32", base.shape)), dtype=np.float32)

@@ -1,0 +1,47 @@
+"""Nesterov: the outer optimizer of DiLoCo (Douillard et al. 2023, arXiv:2311.08105)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fedfs.aggregate.strategies.fedavg import FedAvg
+from fedfs.aggregate.strategies.options import POSITIVE, SHARE, option
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fedfs.aggregate.strategies.base import Delta
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nesterov(FedAvg):
+    """``momentum = server_momentum * momentum + mean``; step ``mean + server_momentum * momentum``.
+
+    In the long run an update moves the model by ``server_learning_rate / (1 - server_momentum)`` of
+    itself: by all of it with the defaults, 7 times with DiLoCo's 0.7 and 0.9. Those are for long
+    rounds (there 500 steps of AdamW). With 20 rounds of 50 iterations they gave nnU-Net a Dice of
+    0.345 where FedAvg had 0.733; a small U-Net, 16 rounds of 40, had 0.136 with them, 0.241 with
+    the defaults and 0.231 with FedAvg (one seed).
+    """
+
+    server_learning_rate: float = option(0.7, POSITIVE)
+    server_momentum: float = option(0.3, SHARE)
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """The momentum, if there is any."""
+        return ("momentum",) if self.server_momentum else ()
+
+    def step(
+        self,
+        mean: Delta,
+        state: Mapping[str, Delta],
+        version: int,  # noqa: ARG002  nothing is corrected
+    ) -> tuple[Delta, Mapping[str, Delta]]:
+        """Return the step and the new momentum, which is that of torch's SGD."""
+        if not self.slots:
+            return self.server_learning_rate * mean, {}
+        momentum = self.server_momentum * state["momentum"] + mean
+        ahead = mean + self.server_momentum * momentum
+        return self.server_learning_rate * ahead, {"momentum": momentum}

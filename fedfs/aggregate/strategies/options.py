@@ -1,0 +1,61 @@
+"""Options of strategies: plain numbers, each with its range."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING
+
+from fedfs.errors import UserError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range:
+    """Numbers from ``low`` to ``high``; an open end is not itself in the range."""
+
+    low: float
+    high: float = math.inf
+    low_is_open: bool = False
+    whole: bool = False
+
+    def __contains__(self, value: object) -> bool:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        above = value > self.low if self.low_is_open else value >= self.low
+        return above and value < self.high and (not self.whole or value == int(value))
+
+    def __str__(self) -> str:
+        kind = "a whole number" if self.whole else "a number"
+        low = f"{'above' if self.low_is_open else 'of at least'} {self.low:g}"
+        high = "" if math.isinf(self.high) else f" and below {self.high:g}"
+        return f"{kind} {low}{high}"
+
+
+POSITIVE = Range(low=0, low_is_open=True)
+SHARE = Range(low=0, high=1)
+LESS_THAN_HALF = Range(low=0, high=0.5)
+COUNT = Range(low=0, whole=True)
+AT_LEAST_ONE = Range(low=1, whole=True)
+
+
+def option(default: float, allowed: Range) -> float:
+    """Return the field of a dataclass for an option with a default and a range."""
+    return field(default=default, metadata={"range": allowed})
+
+
+def check_options(strategy: DataclassInstance) -> None:
+    """Check every option of a strategy.
+
+    Raises:
+        UserError: one is not a number of its range; names both.
+    """
+    for item in fields(strategy):
+        allowed, value = item.metadata.get("range"), getattr(strategy, item.name)
+        if allowed is not None and value not in allowed:
+            raise UserError(
+                f"option {item.name!r} of {type(strategy).__name__} is {value!r}",
+                hint=f"it must be {allowed}",
+            )

@@ -1,0 +1,346 @@
+"""The safetensors format: types, layouts, sizes, and a reader that trusts nothing.
+
+Rules:
+ * A file is validated before a byte of it is believed, and read tensor by tensor with positioned
+   reads: mapping a file that somebody truncates kills the process.
+ * A layout (name -> type and shape) is all that decides how large a file is, so a reader who knows
+   what to expect knows the size before the download.
+ * numpy has no bfloat16. Such values are float32 arrays here whose lower 16 bits are zero, on the
+   way in and on the way out, so that no bit pattern is ever taken for a number.
+
+Format: https://github.com/huggingface/safetensors#format
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from fedfs.errors import TensorError
+from fedfs.protocol import codec
+
+AnyArray = npt.NDArray[Any]
+Shape = tuple[int, ...]
+Entry = tuple[str, Shape]
+"""Type as safetensors spells it, and shape."""
+
+BF16 = "BF16"
+LENGTH_BYTES = 8
+METADATA = "__metadata__"
+
+# Types in a safetensors file: bytes per value in the file, and numpy's type for arrays of it.
+_DTYPES: dict[str, tuple[int, str]] = {
+    "BOOL": (1, "?"),
+    "U8": (1, "<u1"),
+    "I8": (1, "<i1"),
+    "I16": (2, "<i2"),
+    "F16": (2, "<f2"),
+    BF16: (2, "<f4"),
+    "I32": (4, "<i4"),
+    "F32": (4, "<f4"),
+    "I64": (8, "<i8"),
+    "F64": (8, "<f8"),
+}
+_NAMES = {np.dtype(numpy): name for name, (_, numpy) in _DTYPES.items() if name != BF16}
+_BLOCK_BYTES = 8 << 20
+_MAX_NAME, _MAX_DIMENSIONS = 512, 16
+_SHOWN, _SHOWN_CHARACTERS = 3, 80
+
+
+def dtype_of(array: AnyArray) -> str:
+    """Return the type of an array as safetensors spells it.
+
+    Raises:
+        TensorError: safetensors has no such type.
+    """
+    name = _NAMES.get(array.dtype.newbyteorder("<"))
+    if name is None:
+        raise TensorError(f"arrays of type {array.dtype} cannot be written as safetensors")
+    return name
+
+
+def raw_bytes(array: AnyArray, dtype: str) -> memoryview:
+    """Return an array's values as they are in a file of type ``dtype``: C order, little-endian.
+
+    Raises:
+        TensorError: the array has another type, or values that bfloat16 cannot hold.
+    """
+    if np.dtype(_DTYPES[dtype][1]) != array.dtype.newbyteorder("<"):
+        raise TensorError(f"arrays of type {array.dtype} cannot be written as {dtype}")
+    if not array.size:
+        return memoryview(b"")
+    flat = np.asarray(array, dtype=_DTYPES[dtype][1], order="C").reshape(-1)
+    if dtype == BF16:
+        halves = flat.view("<u2")
+        if halves[::2].any():
+            raise TensorError("there are values that bfloat16 cannot hold")
+        flat = np.ascontiguousarray(halves[1::2])
+    return flat.view(np.uint8).data
+
+
+def header_bytes(layout: Mapping[str, Entry], metadata: Mapping[str, str] | None = None) -> bytes:
+    """Return the beginning of a file, up to the data: equal layouts give equal bytes."""
+    header: dict[str, Any] = {METADATA: dict(metadata)} if metadata else {}
+    end = 0
+    for name, entry in sorted(layout.items()):
+        begin, end = end, end + _n_bytes(entry)
+        header[name] = {"dtype": entry[0], "shape": list(entry[1]), "data_offsets": [begin, end]}
+    raw = codec.dumps(header)
+    raw += b" " * (-len(raw) % 8)  # so that tensors are aligned where a reader maps the file
+    return len(raw).to_bytes(LENGTH_BYTES, "little") + raw
+
+
+def file_bytes(layout: Mapping[str, Entry], metadata: Mapping[str, str] | None = None) -> int:
+    """Return the size in bytes of the file that fedfs writes for a layout."""
+    return len(header_bytes(layout, metadata)) + sum(map(_n_bytes, layout.values()))
+
+
+def check_layout(found: Mapping[str, Entry], expected: Mapping[str, Entry]) -> None:
+    """Check that two layouts are the same.
+
+    Raises:
+        TensorError: naming the first few differences.
+    """
+    differences = itertools.chain(
+        (f"{_short(name)} is missing" for name in sorted(expected.keys() - found.keys())),
+        (f"{_short(name)} is unexpected" for name in sorted(found.keys() - expected.keys())),
+        (
+            f"{_short(name)} is {_text(entry)}, not {_text(expected[name])}"
+            for name, entry in sorted(found.items())
+            if name in expected and entry != (expected[name][0], tuple(expected[name][1]))
+        ),
+    )
+    shown = list(itertools.islice(differences, _SHOWN))
+    if shown:
+        more = sum(1 for _ in differences)
+        raise TensorError(
+            "tensors differ: " + "; ".join(shown) + (f"; and {more} more" if more else "")
+        )
+
+
+@dataclass(frozen=True)
+class _Entry:
+    dtype: str
+    shape: Shape
+    begin: int
+    end: int
+
+
+class TensorFile(Mapping[str, AnyArray]):
+    """A safetensors file that nobody vouches for, read tensor by tensor.
+
+    It is a mapping from name to array, names ascending; every look-up reads from the file and
+    refuses NaN and infinities. Keep it open with ``with``, or call :meth:`close`.
+    """
+
+    def __init__(
+        self, path: Path, *, max_header_bytes: int = 2 << 20, max_tensors: int = 100_000
+    ) -> None:
+        """Open and validate ``path``.
+
+        Raises:
+            MalformedError: the header is not JSON.
+            TensorError: not a safetensors file, or one whose header contradicts itself or its size.
+            OSError: the file cannot be opened or read.
+        """
+        self._path = path
+        self._data_begin = 0
+        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        with ExitStack() as on_error:
+            on_error.callback(self.close)
+            header, size = self._read_header(max_header_bytes)
+            self.metadata: Mapping[str, str] = MappingProxyType(_parse_metadata(header))
+            self._entries = _parse_entries(header, size - self._data_begin, max_tensors)
+            on_error.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __getitem__(self, name: str) -> AnyArray:
+        return self.read(name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all tensors, ascending."""
+        return tuple(self._entries)
+
+    def shape(self, name: str) -> Shape:
+        """Shape of a tensor."""
+        return self._entries[name].shape
+
+    def dtype(self, name: str) -> str:
+        """Type of a tensor as safetensors spells it, for example ``F32``."""
+        return self._entries[name].dtype
+
+    def check_against(self, expected: Mapping[str, Shape], *, dtype: str = "F32") -> None:
+        """Check that the file holds exactly these tensors, all of type ``dtype``.
+
+        Raises:
+            TensorError: naming the first few differences.
+        """
+        self.check_layout({name: (dtype, tuple(shape)) for name, shape in expected.items()})
+
+    def check_layout(self, expected: Mapping[str, Entry]) -> None:
+        """Check that the file holds exactly these tensors, in these types and shapes.
+
+        Raises:
+            TensorError: naming the first few differences.
+        """
+        check_layout({n: (e.dtype, e.shape) for n, e in self._entries.items()}, expected)
+
+    def read(self, name: str, *, finite: bool = True) -> AnyArray:
+        """Read one tensor into an array of its own; bfloat16 comes as float32.
+
+        Args:
+            name: one of :attr:`names`; others are a KeyError.
+            finite: refuse NaN and infinities.
+
+        Raises:
+            TensorError: values are not finite, or the file was truncated.
+            OSError: the file cannot be read.
+        """
+        entry = self._entries[name]
+        if entry.dtype == BF16:
+            array = self._read_bf16(entry)
+        else:
+            array = np.empty(entry.shape, dtype=_DTYPES[entry.dtype][1])
+            if array.size:
+                self._read_into(array.reshape(-1).view(np.uint8).data, entry.begin)
+        if finite and array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise TensorError(f"tensor {name!r} holds NaN or infinite values")
+        return array
+
+    def read_slice(self, name: str, start: int, stop: int) -> AnyArray:
+        """Read the values from ``start`` to ``stop`` of a tensor in C order; not for bfloat16.
+
+        Raises:
+            TensorError: the file was truncated.
+            OSError: the file cannot be read.
+        """
+        entry = self._entries[name]
+        array = np.empty(stop - start, dtype=_DTYPES[entry.dtype][1])
+        if array.size:
+            self._read_into(array.view(np.uint8).data, entry.begin + start * array.itemsize)
+        return array
+
+    def close(self) -> None:
+        """Close the file; what was read stays valid."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _read_header(self, max_header_bytes: int) -> tuple[dict[str, Any], int]:
+        """Return the header and the file's size; positions are relative to the data afterwards."""
+        status = os.fstat(self._fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise TensorError(f"{self._path.name} is not a regular file")
+        size = status.st_size
+        length = int.from_bytes(os.pread(self._fd, LENGTH_BYTES, 0), "little")
+        if size < LENGTH_BYTES or not 0 < length <= min(max_header_bytes, size - LENGTH_BYTES):
+            raise TensorError(
+                f"{self._path.name}: {size} bytes cannot hold a header of {length} bytes "
+                f"(at most {max_header_bytes} are accepted)"
+            )
+        raw = bytearray(length)
+        self._read_into(memoryview(raw), LENGTH_BYTES)
+        header = codec.loads(bytes(raw))
+        if raw[:1] != b"{" or not isinstance(header, dict):
+            raise TensorError(f"{self._path.name}: the header is not a JSON object")
+        self._data_begin = LENGTH_BYTES + length
+        return header, size
+
+    def _read_bf16(self, entry: _Entry) -> AnyArray:
+        upper = np.empty(math.prod(entry.shape), dtype="<u2")
+        if upper.size:
+            self._read_into(upper.view(np.uint8).data, entry.begin)
+        return np.left_shift(upper, 16, dtype="<u4").view("<f4").reshape(entry.shape)
+
+    def _read_into(self, buffer: memoryview, begin: int) -> None:
+        done = 0
+        while done < len(buffer):
+            wanted = min(_BLOCK_BYTES, len(buffer) - done)
+            block = os.pread(self._fd, wanted, self._data_begin + begin + done)
+            if not block:
+                raise TensorError(f"{self._path.name} was truncated while it was read")
+            buffer[done : done + len(block)] = block
+            done += len(block)
+
+
+def _n_bytes(entry: Entry) -> int:
+    return _DTYPES[entry[0]][0] * math.prod(entry[1])
+
+
+def _text(entry: Entry) -> str:
+    return f"{entry[0]} {list(entry[1])}"
+
+
+def _short(name: str) -> str:
+    return repr(name if len(name) <= _SHOWN_CHARACTERS else name[:_SHOWN_CHARACTERS] + "...")
+
+
+def _parse_metadata(header: dict[str, Any]) -> dict[str, str]:
+    metadata = header.pop(METADATA, {})
+    if not (isinstance(metadata, dict) and all(type(v) is str for v in metadata.values())):
+        raise TensorError("the header's metadata are not texts")
+    return metadata
+
+
+def _parse_entry(name: str, value: Any) -> _Entry:
+    if not 0 < len(name) <= _MAX_NAME:
+        raise TensorError(
+            f"a tensor's name has {len(name)} characters, 1 to {_MAX_NAME} are allowed"
+        )
+    if not (isinstance(value, dict) and value.keys() == {"dtype", "shape", "data_offsets"}):
+        raise TensorError(f"tensor {_short(name)}: dtype, shape and data_offsets are required")
+    dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in _DTYPES:
+        raise TensorError(f"tensor {_short(name)} has unknown type {_short(str(dtype))}")
+    if not (_are_counts(shape) and len(shape) <= _MAX_DIMENSIONS):
+        raise TensorError(f"tensor {_short(name)}: shape must be at most {_MAX_DIMENSIONS} counts")
+    if not (_are_counts(offsets) and len(offsets) == 2):  # noqa: PLR2004  begin and end
+        raise TensorError(f"tensor {_short(name)}: data_offsets must be two counts")
+    begin, end = offsets
+    if end - begin != math.prod(shape) * _DTYPES[dtype][0]:
+        raise TensorError(f"tensor {_short(name)}: its bytes do not match its shape")
+    return _Entry(dtype, tuple(shape), begin, end)
+
+
+def _are_counts(value: Any) -> bool:
+    return isinstance(value, list) and all(type(item) is int and item >= 0 for item in value)
+
+
+def _parse_entries(header: dict[str, Any], size: int, max_tensors: int) -> dict[str, _Entry]:
+    if len(header) > max_tensors:
+        raise TensorError(f"{len(header)} tensors, at most {max_tensors} are accepted")
+    entries = {name: _parse_entry(name, header[name]) for name in sorted(header)}
+    end = 0
+    for name, entry in sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)):
+        if entry.begin != end:
+            raise TensorError(f"tensor {_short(name)} overlaps another or leaves a gap")
+        end = entry.end
+    if end != size:
+        raise TensorError(f"the tensors take {end} bytes, the file holds {size}")
+    return entries

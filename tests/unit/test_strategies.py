@@ -1,0 +1,470 @@
+"""Numbers of the strategies, beside Flower's and torch's; their options and the order of calls.
+
+Where flwr is installed, its own code is run; where not, the numbers that it gave are compared.
+"""
+
+import hashlib
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from fedfs.aggregate.strategies import (
+    STRATEGIES,
+    FedAvg,
+    FedAvgM,
+    Krum,
+    MultiKrum,
+    NormClipping,
+    by_name,
+)
+from fedfs.errors import StudyError, TensorError, UserError
+
+SITES = {"east": 24.0, "north": 16.0, "south": 10.0, "west": 31.0, "zenith": 5.0}
+SHAPES = {"conv.weight": (2, 3), "norm.bias": (2,)}
+N_VALUES, N_ROUNDS = 8, 3
+
+CASES = {
+    "FedAvg": {},
+    "FedAvgM": {"server_learning_rate": 0.5, "server_momentum": 0.6},
+    "FedAdam": {"eta": 0.1},
+    "FedYogi": {"eta": 0.01},
+    "FedAdagrad": {"eta": 0.1},
+    "FedTrimmedAvg": {},
+    "FedMedian": {},
+    "Krum": {"num_malicious_nodes": 1},
+    "MultiKrum": {"num_malicious_nodes": 1, "num_nodes_to_select": 3},
+}
+# All values of conv.weight and norm.bias after three rounds from zero, by flwr 1.41.0 in float64.
+FLOWER = {
+    "FedAvg": [
+        -0.167536446,
+        -0.295678406,
+        -0.298842773,
+        -0.377301302,
+        0.20859464,
+        0.536878959,
+        -0.243943778,
+        0.230688867,
+    ],
+    "FedAvgM": [
+        -0.157477204,
+        -0.183686965,
+        -0.231166039,
+        -0.330215606,
+        0.225783426,
+        0.402550844,
+        -0.157232688,
+        0.22328626,
+    ],
+    "FedAdam": [
+        0.00423117234,
+        -0.09960577,
+        -0.199960007,
+        -0.202355774,
+        0.105998688,
+        0.219761149,
+        -0.107248192,
+        0.143571796,
+    ],
+    "FedYogi": [
+        -0.0011425272,
+        -0.0146045224,
+        -0.0309707635,
+        -0.0311015802,
+        0.0152908014,
+        0.0341086825,
+        -0.0158681438,
+        0.0214565125,
+    ],
+    "FedAdagrad": [
+        0.0339557655,
+        -0.096252969,
+        -0.166346849,
+        -0.140412762,
+        0.0578353839,
+        0.192277776,
+        -0.100963622,
+        0.0838599947,
+    ],
+    "FedTrimmedAvg": [
+        -0.263928093,
+        -0.0747381493,
+        -0.184478637,
+        -0.35676168,
+        0.0924898302,
+        0.575710834,
+        -0.217317821,
+        0.435108322,
+    ],
+    "FedMedian": [
+        -0.26675475,
+        -0.205460217,
+        -0.150672158,
+        -0.274982765,
+        0.0313419096,
+        0.374572958,
+        -0.0964717134,
+        0.724003391,
+    ],
+    "Krum": [
+        0.120113563,
+        -0.215283674,
+        -0.0294695686,
+        -0.615919208,
+        0.0963932559,
+        0.309572986,
+        0.0380393814,
+        0.815778961,
+    ],
+    "MultiKrum": [
+        -0.0435800189,
+        -0.296883423,
+        -0.306419846,
+        -0.479478559,
+        0.0246955175,
+        0.181843314,
+        -0.211896846,
+        0.192613887,
+    ],
+}
+
+
+def spread(*numbers):
+    """A number from -0.5 to 0.5 that follows from ``numbers`` on every host."""
+    digest = hashlib.sha256(bytes(numbers)).digest()
+    return int.from_bytes(digest[:4], "big") / 2**32 - 0.5
+
+
+def moves(version):
+    """Site -> what its training adds to the 8 values: five sites of different minds."""
+    return {
+        site: [spread(version, s, k) + 0.3 * spread(k) for k in range(N_VALUES)]
+        for s, site in enumerate(SITES)
+    }
+
+
+def tensors(values, dtype=np.float32):
+    flat = np.asarray(values, dtype)
+    return {"conv.weight": flat[:6].reshape(2, 3), "norm.bias": flat[6:]}
+
+
+def flatten(model):
+    return np.concatenate([model[name].ravel() for name in SHAPES])
+
+
+def run_round(strategy, base, trained, state=None, version=1, weights=SITES):
+    """One aggregation as the aggregator does it: name -> value, (name, slot) -> state."""
+    one = strategy.begin(weights, version=version)
+
+    def of(name):
+        have = [site for site in sorted(trained) if name in trained[site]]
+        return have, (np.subtract(trained[s][name], base[name], dtype=np.float64) for s in have)
+
+    while one.scanning:
+        for name in base:
+            one.scan(*of(name))
+        one.end_scan()
+    values, new_state = {}, {}
+    for name in base:
+        old = {slot: state[name, slot] for slot in strategy.slots} if state else {}
+        combined = one.combine(name, base[name], *of(name), old)
+        values[name] = combined.value
+        new_state |= {(name, slot): array for slot, array in combined.state.items()}
+    return values, new_state
+
+
+def ours(name, options, n_rounds=N_ROUNDS):
+    strategy, model, state = by_name(name, options), tensors([0] * N_VALUES), None
+    for version in range(1, n_rounds + 1):
+        trained = {
+            site: tensors(flatten(model) + np.asarray(move, np.float32))
+            for site, move in moves(version).items()
+        }
+        model, state = run_round(strategy, model, trained, state, version)
+    return flatten(model)
+
+
+def flowers(name, options):
+    """The same rounds by Flower's own strategy, in float64."""
+    theirs = pytest.importorskip("flwr.serverapp.strategy", reason="flwr is not installed")
+    app = pytest.importorskip("flwr.app")
+
+    def record(model):
+        return app.ArrayRecord({key: app.Array(value) for key, value in model.items()})
+
+    def reply(model, n_cases):
+        metrics = app.MetricRecord({"num-examples": n_cases})
+        content = app.RecordDict({"arrays": record(model), "metrics": metrics})
+        return SimpleNamespace(content=content, has_error=lambda: False)  # a Message needs a server
+
+    strategy = getattr(theirs, name)(fraction_train=0.0, **options)  # asks no client itself
+    model = tensors([0] * N_VALUES, np.float64)
+    for version in range(1, N_ROUNDS + 1):
+        strategy.configure_train(version, record(model), app.ConfigRecord(), None)
+        replies = [
+            reply(tensors(flatten(model) + move, np.float64), SITES[site])
+            for site, move in moves(version).items()
+        ]
+        arrays, _ = strategy.aggregate_train(version, replies)
+        model = {key: arrays[key].numpy() for key in SHAPES}
+    return flatten(model)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_three_rounds_give_the_numbers_that_flower_gave(name):
+    np.testing.assert_allclose(ours(name, CASES[name]), FLOWER[name], rtol=2e-6, atol=2e-7)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_three_rounds_give_the_numbers_that_flower_gives(name):
+    flower = flowers(name, CASES[name])
+    np.testing.assert_allclose(FLOWER[name], flower, rtol=1e-7)
+    np.testing.assert_allclose(ours(name, CASES[name]), flower, rtol=2e-6, atol=2e-7)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_server_momentum_is_that_of_torch(nesterov):
+    torch = pytest.importorskip("torch")
+    name = "Nesterov" if nesterov else "FedAvgM"
+    options = {"server_learning_rate": 0.7, "server_momentum": 0.9}  # DiLoCo's
+    weights = torch.zeros(N_VALUES, dtype=torch.float64, requires_grad=True)
+    sgd = torch.optim.SGD([weights], lr=0.7, momentum=0.9, nesterov=nesterov)
+    for version in range(1, N_ROUNDS + 1):
+        mean = np.average(list(moves(version).values()), axis=0, weights=list(SITES.values()))
+        weights.grad = torch.from_numpy(-mean)
+        sgd.step()
+    np.testing.assert_allclose(ours(name, options), weights.detach().numpy(), rtol=2e-6, atol=2e-7)
+
+
+def one_tensor(strategy, trained, weights=None, base=0.0, state=None, version=1):
+    """A round of one tensor ``w`` of one dimension; value and state by slot."""
+    base = np.full_like(np.asarray(next(iter(trained.values())), np.float32), base)
+    models = {site: {"w": np.asarray(values, np.float32)} for site, values in trained.items()}
+    values, new = run_round(
+        strategy,
+        {"w": base},
+        models,
+        {("w", slot): array for slot, array in state.items()} if state else None,
+        version,
+        weights or dict.fromkeys(trained, 1.0),
+    )
+    return values["w"], {slot: array for (_, slot), array in new.items()}
+
+
+def test_a_long_update_is_scaled_down_over_all_tensors_together_and_a_short_one_is_not():
+    strategy = by_name("FedAvg", {"clip_norm": 5})
+    base = {"a": np.zeros(2, np.float32), "b": np.zeros((), np.float32)}
+    long = {"a": np.float32([6, 0]), "b": np.asarray(np.float32(8))}
+    short = {"a": np.float32([3, 0]), "b": np.asarray(np.float32(4))}
+    for update in (long, short):
+        values, _ = run_round(strategy, base, {"east": update})
+        assert (values["a"].tolist(), values["b"].tolist()) == ([3, 0], 4)
+
+
+def test_krum_measures_distances_of_clipped_updates():
+    trained = {"a": [1.0, 0.0], "b": [0.0, 2.0], "c": [0.0, 9.0]}
+    assert one_tensor(Krum(), trained)[0].tolist() == [1, 0]  # a and b are nearest to each other
+    assert one_tensor(by_name("Krum", {"clip_norm": 1}), trained)[0].tolist() == [0, 1]
+
+
+def test_equal_scores_are_settled_by_name():
+    krum = Krum()
+    assert one_tensor(krum, {"north": [1.0], "south": [3.0]})[0].tolist() == [1]
+    assert one_tensor(krum, {"south": [1.0], "north": [3.0]})[0].tolist() == [3]
+
+
+def test_multikrum_weighs_what_it_selects_and_never_selects_more_than_there_are_honest():
+    trained = {"a": [1.0], "b": [1.25], "c": [1e30], "d": [0.75], "e": [1.5]}
+    weights = {"a": 1.0, "b": 1.0, "c": 96.0, "d": 1.0, "e": 1.0}
+    strategy = MultiKrum(num_malicious_nodes=1, num_nodes_to_select=5)
+    assert one_tensor(strategy, trained, weights)[0].tolist() == [1.125]
+
+
+def nets(**depths):
+    """Updates of nets of unlike depth: tensor ``t<i>`` exists in nets deeper than i."""
+    return {
+        site: {f"t{i}": np.float32([value, value]) for i in range(depth)}
+        for site, (depth, value) in depths.items()
+    }
+
+
+def test_krum_compares_what_two_nets_share_and_falls_back_where_the_selected_has_nothing():
+    base = {f"t{i}": np.zeros(2, np.float32) for i in range(3)}
+    trained = nets(a=(2, 1.0), b=(2, 1.5), c=(3, 2.0), d=(3, 9.0))
+    values, _ = run_round(Krum(), base, trained, weights=dict.fromkeys(trained, 1.0))
+    # Nearest others, per element: a 0.25 + 1, b 0.25 + 0.25, c 0.25 + 1, d 49 + 56.25.
+    assert [values[f"t{i}"].tolist() for i in range(3)] == [[1.5, 1.5], [1.5, 1.5], [2, 2]]
+
+
+def test_a_distance_over_few_elements_counts_as_much_as_one_over_many():
+    base = {"t": np.zeros(1, np.float32), "u": np.zeros(8, np.float32)}
+    both = {"a": 0.0, "b": 1.0}
+    trained = {s: {"t": base["t"] + v, "u": base["u"] + v} for s, v in both.items()}
+    trained["c"] = {"t": np.float32([-1.5])}
+    # Per element a and b differ by 1, a and c by 2.25; summed they would by 9 and 2.25.
+    values, _ = run_round(Krum(), base, trained, weights=dict.fromkeys("abc", 1.0))
+    assert values["t"].tolist() == [0]
+    trained["a"], trained["b"] = trained["b"], trained["a"]
+    values, _ = run_round(Krum(), base, trained, weights=dict.fromkeys("abc", 1.0))
+    assert values["t"].tolist() == [1]
+
+
+def test_nets_that_share_nothing_are_infinitely_far_apart():
+    base = {"t": np.zeros(1, np.float32), "u": np.zeros(1, np.float32)}
+    trained = {
+        "a": {"t": np.float32([1])},
+        "b": {"u": np.float32([1])},
+        "c": {"u": np.float32([2])},
+    }
+    values, _ = run_round(Krum(), base, trained, weights=dict.fromkeys(trained, 1.0))
+    assert values["u"].tolist() == [1]  # b and c are near, a ranks last
+    assert values["t"].tolist() == [1]  # but nobody else has t
+
+
+@pytest.mark.parametrize(("name", "n", "expected"), [
+    ("FedAvg", 9, 0), ("FedAdam", 9, 0), ("FedMedian", 0, 0), ("FedMedian", 1, 0),
+    ("FedMedian", 3, 1), ("FedMedian", 4, 1), ("FedTrimmedAvg", 4, 0), ("FedTrimmedAvg", 5, 1),
+    ("FedTrimmedAvg", 11, 2), ("Krum", 9, 0),
+])  # fmt: skip
+def test_a_strategy_says_how_many_attackers_it_tolerates(name, n, expected):
+    assert by_name(name).tolerates(n) == expected
+    assert by_name(name, {"clip_norm": 1}).tolerates(n) == expected
+
+
+def test_krum_refuses_to_tolerate_more_than_it_can():
+    krum = Krum(num_malicious_nodes=2)
+    assert (krum.tolerates(6), krum.tolerates(7)) == (0, 2)
+    weights = dict.fromkeys("abcdefg", 1.0)
+    krum.begin(weights, version=1)
+    with pytest.raises(StudyError, match="cannot tolerate 2 attackers among 6 updates") as error:
+        krum.begin({**weights, "g": 0.0}, version=1)
+    assert error.value.hint.startswith("it needs 7 updates")
+
+
+@pytest.mark.parametrize(("name", "slots"), [
+    ("FedAvg", ()), ("FedAvgM", ()), ("Nesterov", ("momentum",)), ("FedMedian", ()), ("Krum", ()),
+    ("FedAdam", ("first_moment", "second_moment_root")), ("FedAdagrad", ("second_moment_root",)),
+])  # fmt: skip
+def test_a_strategy_names_its_state(name, slots):
+    assert by_name(name).slots == by_name(name, {"clip_norm": 1}).slots == slots
+    assert set(one_tensor(by_name(name), {"a": [1.0, 2.0]})[1]) == set(slots)
+
+
+def test_momentum_is_a_slot_only_if_there_is_any():
+    assert FedAvgM(server_momentum=0.5).slots == ("momentum",)
+    assert by_name("Nesterov", {"server_momentum": 0}).slots == ()
+
+
+@pytest.mark.parametrize("name", sorted(STRATEGIES))
+def test_scalars_and_empty_tensors_keep_their_shape(name):
+    for base in (np.zeros((), np.float32), np.zeros((0, 3), np.float32)):
+        trained = {site: {"w": base + np.float32(i)} for i, site in enumerate("abc")}
+        values, state = run_round(
+            by_name(name), {"w": base}, trained, weights=dict.fromkeys("abc", 1.0)
+        )
+        for array in (values["w"], *state.values()):
+            assert isinstance(array, np.ndarray)
+            assert (array.shape, array.dtype) == (base.shape, np.float32)
+
+
+@pytest.mark.parametrize("name", sorted(STRATEGIES))
+@pytest.mark.parametrize("options", [{}, {"clip_norm": 1.0}])
+def test_a_tensor_that_no_update_has_stays_with_its_state(name, options):
+    strategy, base = by_name(name, options), np.float32([1, 2])
+    state = {slot: np.float32([3, 4]) for slot in strategy.slots}
+    one = strategy.begin({"a": 1.0}, version=2)
+    while one.scanning:
+        one.scan([], [])
+        one.end_scan()
+    combined = one.combine("w", base, [], [], state)
+    assert combined.value.tolist() == [1, 2]
+    assert combined.value is not base
+    assert {slot: array.tolist() for slot, array in combined.state.items()} == {
+        slot: [3, 4] for slot in strategy.slots
+    }
+
+
+def test_steps_that_diverge_end_with_an_error_and_not_with_infinite_weights():
+    strategy = FedAvgM(server_momentum=0.9)
+    _, state = one_tensor(strategy, {"a": [3e38]})
+    with pytest.raises(StudyError, match="momentum of tensor 'w' is not finite|value of tensor"):
+        one_tensor(strategy, {"a": [3e38]}, state=state, version=2)
+    with pytest.raises(StudyError, match="new value of tensor 'w' is not finite"):
+        one_tensor(FedAvgM(server_learning_rate=2), {"a": [3e38]})
+
+
+def test_squares_beyond_float32_are_no_trouble():
+    value, state = one_tensor(by_name("FedAdagrad", {"eta": 0.1}), {"a": [1e30, 1e-30]})
+    np.testing.assert_allclose(state["second_moment_root"], [1e30, 1e-30], rtol=1e-6)
+    np.testing.assert_allclose(value, [0.1, 1e-28], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "options", "message", "hint"), [
+    ("FedAvgM", {"server_momentum": 1.0}, "'server_momentum' of FedAvgM is 1.0", "below 1"),
+    ("FedAvgM", {"server_momentum": -0.1}, "is -0.1", "of at least 0"),
+    ("Nesterov", {"server_learning_rate": 0}, "'server_learning_rate' of Nesterov", "above 0"),
+    ("FedAdam", {"eta": float("nan")}, "'eta' of FedAdam is nan", "a number above 0"),
+    ("FedAdam", {"eta": float("inf")}, "'eta' of FedAdam is inf", "a number above 0"),
+    ("FedYogi", {"tau": 0.0}, "'tau' of FedYogi", "above 0"),
+    ("FedTrimmedAvg", {"beta": 0.5}, "'beta' of FedTrimmedAvg is 0.5", "below 0.5"),
+    ("Krum", {"num_malicious_nodes": 1.5}, "is 1.5", "a whole number of at least 0"),
+    ("Krum", {"num_malicious_nodes": True}, "is True", "a whole number of at least 0"),
+    ("MultiKrum", {"num_nodes_to_select": 0}, "is 0", "a whole number of at least 1"),
+    ("FedAvg", {"clip_norm": 0}, "'clip_norm' of NormClipping is 0", "above 0"),
+    ("FedAvg", {"clip_norm": float("nan")}, "'clip_norm' of NormClipping is nan", "above 0"),
+    ("FedAdagrad", {"beta_1": 0.9}, "no option 'beta_1'", "its options are: eta, tau, clip_norm"),
+    ("Krum", {"num_nodes_to_select": 2}, "no option 'num_nodes", "num_malicious_nodes, clip_norm"),
+    ("FedAvg", {"eta": 1}, "no option 'eta'", "its options are: clip_norm"),
+    ("NormClipping", {}, "unknown strategy 'NormClipping'", "any of them takes clip_norm"),
+])  # fmt: skip
+def test_unusable_options_say_what_is_allowed(name, options, message, hint):
+    with pytest.raises(UserError, match=message) as error:
+        by_name(name, options)
+    assert hint in error.value.hint
+
+
+def test_options_may_be_whole_numbers_written_as_floats():
+    strategy = by_name("multikrum", {"num_malicious_nodes": 1.0, "num_nodes_to_select": 2.0})
+    assert strategy == MultiKrum(num_malicious_nodes=1, num_nodes_to_select=2)
+    assert by_name("FEDAVG", {"clip_norm": 2}) == NormClipping(inner=FedAvg(), clip_norm=2)
+
+
+def test_a_round_insists_on_the_order_of_calls():
+    plain = FedAvg().begin({"a": 1.0}, version=1)
+    assert not plain.scanning
+    with pytest.raises(RuntimeError, match="needs no scan"):
+        plain.scan(["a"], [np.zeros(1)])
+    with pytest.raises(RuntimeError, match="needs no scan"):
+        plain.end_scan()
+    for strategy in (Krum(), by_name("FedAvg", {"clip_norm": 1})):
+        with pytest.raises(RuntimeError, match="before the scan is complete"):
+            strategy.begin({"a": 1.0}, version=1).combine(
+                "w", np.zeros(1, np.float32), ["a"], [np.zeros(1)]
+            )
+    done = Krum().begin({"a": 1.0}, version=1)
+    done.end_scan()
+    with pytest.raises(RuntimeError, match="complete"):
+        done.scan(["a"], [np.zeros(1)])
+    clipped = by_name("Krum", {"clip_norm": 1}).begin({"a": 1.0}, version=1)
+    for _ in range(2):  # one pass for the norms, one for the distances
+        assert clipped.scanning
+        clipped.end_scan()
+    assert not clipped.scanning
+
+
+def test_updates_out_of_order_of_another_shape_or_of_no_sensible_weight_are_refused():
+    base, two = np.zeros(1, np.float32), {"a": 1.0, "b": 1.0}
+    with pytest.raises(ValueError, match="ascending order"):
+        FedAvg().begin(two, version=1).combine("w", base, ["b", "a"], [base, base])
+    with pytest.raises(TensorError, match=r"update 'b' of tensor 'w' has shape \(2,\), not \(1,\)"):
+        FedAvg().begin(two, version=1).combine("w", base, ["a", "b"], [np.zeros(1), np.zeros(2)])
+    with pytest.raises(TensorError, match=r"update 'b' .* has shape \(2,\)"):
+        Krum().begin(two, version=1).scan(["a", "b"], [np.zeros(1), np.zeros(2)])
+    with pytest.raises(TensorError, match="momentum of tensor 'w' has shape"):
+        by_name("Nesterov").begin(two, version=1).combine(
+            "w", base, ["a"], [np.zeros(1)], {"momentum": np.zeros(2, np.float32)}
+        )
+    for weight in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="weights must be finite"):
+            FedAvg().begin({"a": weight}, version=1)
