@@ -154,10 +154,11 @@ class Aggregator:
             text = self._act(action, state)
         except ObjectExistsError as error:
             return self._already_there(error)
-        except ObjectNotFoundError as error:
-            # Published before it was announced; a copy of the store may bring it later.
-            reason = f"a payload that is announced but not there: {error}"
-            self._status.say("wait", waiting_for=reason)
+        except (ObjectNotFoundError, TensorError) as error:
+            # Not copied yet, or damaged since it was published: restoring the file is enough.
+            reason = f"a payload that is announced but not there, or damaged: {error}"
+            log.warning("waiting for %s", reason)
+            self._status.say("wait", waiting_for=reason, error=str(error))
             return Outcome(worked=False, finished=False, text=f"waiting for {reason}")
         log.info("%s", text)
         return Outcome(worked=True, finished=False, text=text)
@@ -357,12 +358,7 @@ class Aggregator:
             yield Path(folder)
 
     def _fetch(self, ref: PayloadRef, max_bytes: int = MAX_MODEL_BYTES) -> Path:
-        try:
-            return fetch_payload(self._publisher.store, ref, self._cache, max_bytes=max_bytes)
-        except TensorError:
-            if ref.key.startswith(layout.AGGREGATOR):
-                log.warning("%s, which the aggregator published, is damaged on the store", ref.key)
-            raise
+        return fetch_payload(self._publisher.store, ref, self._cache, max_bytes=max_bytes)
 
     def _already_there(self, error: ObjectExistsError) -> Outcome:
         """Another aggregator was faster, or somebody put something under our key."""

@@ -18,7 +18,7 @@ from fedfs.cli.reader import export, status
 from fedfs.cli.site import site
 from fedfs.cli.terminal import show_error
 from fedfs.config import load_toml
-from fedfs.errors import FedfsError
+from fedfs.errors import FedfsError, SetupError
 
 _EPILOG = """\b
 Exit codes: 0 worked or finished; 10 nothing to do now (--once); 2 usage;
@@ -65,3 +65,9 @@ def main() -> None:
     except FedfsError as error:
         show_error(str(error), hint=error.hint)
         sys.exit(error.exit_code)
+    except OSError as error:  # a local file: stores and learners have errors of their own
+        show_error(
+            f"{error.filename or 'a local file'} cannot be used: {error.strerror or error}",
+            hint="is this host's disk full, or a folder not writable? nothing on the store is lost",
+        )
+        sys.exit(SetupError.exit_code)

@@ -259,6 +259,14 @@ def test_a_read_only_folder_is_said_and_leaves_nothing_behind(
     assert not files(coordinator.host.folder)
 
 
+def test_a_home_that_cannot_be_written_is_named(tmp_path, study, north):
+    (tmp_path / "home").write_text("a file where a folder should be")
+    north.environment["FEDFS_HOME"] = str(tmp_path / "home")
+    assert join(north, study) == 3
+    assert "FEDFS_HOME" in north.err
+    assert not (Path(study) / layout.join("north", 1)).exists()
+
+
 def test_a_key_that_others_can_read_is_refused(study, coordinator):
     key = next((coordinator.host.folder / "fedfs").rglob("coordinator.key"))
     key.chmod(0o644)

@@ -132,6 +132,22 @@ def test_a_model_that_is_damaged_or_missing_is_waited_for_and_named(federation):
     check_invariants(federation)
 
 
+def test_a_base_model_that_is_damaged_stops_the_round_until_it_is_restored(federation):
+    while ("north", 0) not in federation.observe().state.updates:
+        for name in ("aggregator", "north", "east", "south"):
+            federation.step(name)
+    key = federation.observe().state.models[0].payload.key
+    good = federation.store.objects[key]
+    forge(federation.store, key, good.data[:-1])
+    federation.processes["aggregator"] = federation.make_aggregator(work="another-host")
+    outcome = federation.run_process("aggregator")
+    assert "damaged" in outcome.text
+    assert not outcome.finished
+    federation.store.objects[key] = good
+    federation.run()
+    check_invariants(federation)
+
+
 def test_an_update_whose_payload_is_not_there_yet_is_waited_for(federation):
     while (("north", 0)) not in federation.observe().state.updates:
         for name in ("aggregator", "north", "east", "south"):
