@@ -19,6 +19,7 @@ Rules:
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -117,28 +118,28 @@ class Encoding(Protocol):
         """
 
 
-class Lossy:
+class Lossy(ABC):
     """What encodings of deltas share; they only quantise and dequantise."""
 
     name: ClassVar[str]
     lossless: ClassVar[bool] = False
     elementwise: ClassVar[bool] = True
 
+    @abstractmethod
     def parts(self, shape: Shape) -> dict[str, Entry]:
         """Return part -> type and shape for a tensor of ``shape``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def quantise(self, delta: Delta) -> dict[str, AnyArray]:
         """Return part -> array for a finite delta."""
-        raise NotImplementedError
 
+    @abstractmethod
     def dequantise(self, parts: Mapping[str, AnyArray], shape: Shape) -> Delta:
         """Return the delta in float64; types and shapes of ``parts`` are checked already.
 
         Raises:
             TensorError: values that ``quantise`` cannot have written.
         """
-        raise NotImplementedError
 
     def expected(self, name: str, shape: Shape) -> dict[str, Entry]:
         """Return the payload tensors that a canonical tensor becomes; see :class:`Encoding`."""
