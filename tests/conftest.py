@@ -4,8 +4,14 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from federation import Federation
+
+# No deadline: machines are shared. In CI always the same examples, so that a change is tested and
+# not the luck of the day; at a desk new ones every time.
+settings.register_profile("fedfs", deadline=None, derandomize=os.environ.get("CI") == "true")
+settings.load_profile("fedfs")
 
 
 @pytest.fixture
