@@ -25,7 +25,6 @@ from fedfs.errors import (
     ObjectExistsError,
     ObjectNotFoundError,
     RejectedError,
-    StoreError,
     StudyError,
     TensorError,
 )
@@ -362,10 +361,5 @@ class Aggregator:
 
     def _already_there(self, error: ObjectExistsError) -> Outcome:
         """Another aggregator was faster, or somebody put something under our key."""
-        key = next((k for k in sorted(self._observer.refresh().rejected) if k in str(error)), None)
-        if key is not None:
-            raise StoreError(
-                f"{key} holds something that the aggregator did not publish",
-                hint="somebody else can write there: remove the object, check who may write",
-            ) from error
+        self._observer.refuse_foreign(error, writer="the aggregator")
         return Outcome(worked=True, finished=False, text="another aggregator was faster")

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -317,8 +316,3 @@ def _mean(values: Sequence[float]) -> float:
     if not values:
         raise TrainingError("there is nothing to score", kind="no-cases")
     return sum(values) / len(values)
-
-
-def remove_folder(folder: Path) -> None:
-    """Delete what a demo left behind."""
-    shutil.rmtree(folder, ignore_errors=True)

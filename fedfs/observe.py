@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 from fedfs.errors import (
     MisplacedError,
+    ObjectExistsError,
     ObjectNotFoundError,
     ObjectTooLargeError,
     RejectedError,
+    StoreError,
     StudyError,
     TensorError,
 )
@@ -90,6 +91,19 @@ class Observer:
         for key, entry in _newest_statuses(sorted(wanted, key=lambda pair: _rank(pair[0]))):
             self._read(key, entry)
         return self._view.state
+
+    def refuse_foreign(self, error: ObjectExistsError, *, writer: str) -> None:
+        """Look again at a key that was taken; return if what lies there is ``writer``'s own.
+
+        Raises:
+            StoreError: it is not: somebody else can write there.
+        """
+        key = next((k for k in sorted(self.refresh().rejected) if k in str(error)), None)
+        if key is not None:
+            raise StoreError(
+                f"{key} holds something that {writer} did not publish",
+                hint="somebody else can write there: remove the object, check who may write",
+            ) from error
 
     def _wants(self, key: Key, entry: Entry) -> bool:
         if key.kind in self._skip or not self._view.wants(key):
@@ -210,12 +224,9 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def prune_cache(
-    folder: Path, keep: Iterable[str], *, remove: Callable[[Path], None] = os.remove
-) -> None:
+def prune_cache(folder: Path, keep: Iterable[str]) -> None:
     """Delete cached payloads whose hash is not in ``keep``."""
     kept = {f"{sha256}.safetensors" for sha256 in keep}
-    if folder.is_dir():
-        for path in folder.glob("*.safetensors"):
-            if path.name not in kept:
-                remove(path)
+    for path in folder.glob("*.safetensors"):
+        if path.name not in kept:
+            path.unlink()

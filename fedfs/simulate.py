@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -210,8 +209,3 @@ def place_dataset(source: Path, target: Path, cases: Sequence[str]) -> None:
                 link.symlink_to((source / name).resolve())
     dataset["numTraining"] = len(cases)
     (target / "dataset.json").write_text(json.dumps(dataset, indent=1))
-
-
-def remove(folder: Path) -> None:
-    """Delete a folder and what it holds."""
-    shutil.rmtree(folder, ignore_errors=True)

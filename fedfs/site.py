@@ -297,12 +297,7 @@ class Site:
 
     def _already_there(self, error: ObjectExistsError) -> Outcome:
         """A second process of this site was faster, or somebody put something there."""
-        key = next((k for k in sorted(self._observer.refresh().rejected) if k in str(error)), None)
-        if key is not None:
-            raise StoreError(
-                f"{key} holds something that this site did not publish",
-                hint="somebody else can write there: remove the object, check who may write",
-            ) from error
+        self._observer.refuse_foreign(error, writer="this site")
         return Outcome(worked=True, finished=False, text="another process of this site was faster")
 
     def _unreadable(self, state: StudyState, error: FedfsError) -> Outcome:
