@@ -1,11 +1,11 @@
 """Bytes per site and round for nnU-Net's default 3d_fullres net, per encoding.
 
 Up is a site's update, down the next global version for a site that has the one before it, which
-travels as a delta in the same encoding. Both are exact sizes of files; they follow from the
-tensors' shapes, which is checked against files written for a made-up update. ``down full`` is both
-ways together with global versions in fp32, which is what fedfs does today: versions that travel as
-deltas are planned, and what they would save is why they are here. Beside them are the 604 MB that
-the reference implementation of Skorupko et al. (2025) moves for the same net (measured).
+travels as a delta in the same encoding (``fedfs init --encoding X --model-encoding X``). Both are
+exact sizes of files; they follow from the tensors' shapes, which is checked against files written
+for a made-up update. ``down full`` is both ways together with global versions in fp32, the default.
+Beside them are the 604 MB that the reference implementation of Skorupko et al. (2025) moves for the
+same net (measured).
 
 Not in a round: version 0, which every site reads once in full, keyframes, which only late joiners
 read, and messages, which are signed JSON of a few kB.

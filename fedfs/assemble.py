@@ -8,23 +8,31 @@ from __future__ import annotations
 import os
 import random
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from fedfs.aggregator import Aggregator
 from fedfs.config import AggregatorConfig, JoinConfig, SiteConfig
-from fedfs.errors import FedfsError, MisplacedError, StudyError
+from fedfs.errors import FedfsError, MisplacedError, StudyError, UserError
+from fedfs.export import Exported, export_site
 from fedfs.learner import Learner, Report
 from fedfs.loop import Outcome, run
+from fedfs.nnunet.allowlist import check_name, check_planner_options
 from fedfs.nnunet.dataset import RawDataset, difference
 from fedfs.nnunet.environment import NnUNetPaths, from_environment
-from fedfs.nnunet.learner import LearnerSettings, NnUNetLearner
-from fedfs.nnunet.planner import NnUNetPlanner
-from fedfs.observe import newest_charter, open_study
-from fedfs.protocol import codec
+from fedfs.nnunet.learner import NnUNetLearner
+from fedfs.nnunet.planner import NnUNetPlanner, dataset_json
+from fedfs.nnunet.settings import LearnerSettings, Planning
+from fedfs.observe import MAX_MODEL_BYTES, fetch_payload, newest_charter, open_study
+from fedfs.protocol import codec, rounds
 from fedfs.protocol.messages import Charter, JoinRequest
+from fedfs.protocol.state import StudyState
 from fedfs.publish import Publisher, StatusReporter
+from fedfs.sharing import asym_spec
 from fedfs.site import Site
 from fedfs.store import open_store
+from fedfs.store.base import Store
 from fedfs.study import join_study
 from fedfs.trust.keyring import Keyring, default_cache
 from fedfs.trust.signing import key_fingerprint
@@ -42,8 +50,40 @@ def make_learner(
     *,
     device: str | None = None,
     num_processes: int = 8,
+    own_planning: Mapping[str, Any] | None = None,
+    pretrained: Path | None = None,
 ) -> Learner:
-    """Return a site's learner, set as the charter says."""
+    """Return a site's learner, set as the charter says.
+
+    Args:
+        charter: the study.
+        site: the site's name.
+        dataset: ``DatasetXXX_NAME`` or its number.
+        paths: nnU-Net's folders.
+        device: ``cuda``, ``cpu``, ``mps``; None for the best there is.
+        num_processes: for fingerprint, planning and preprocessing.
+        own_planning: where the site's own plan is not as the charter says (mode ``asym``).
+        pretrained: tensors that the site's own plan starts from.
+    """
+    spec = asym_spec(charter)
+    planning = None
+    if spec is not None:
+        said = {
+            "planner": charter.nnunet.planner,
+            "gpu_memory_target_gb": charter.nnunet.gpu_memory_target_gb,
+            "target_spacing": charter.nnunet.target_spacing,
+            "planner_options": charter.nnunet.planner_options,
+            **(own_planning or {}),
+        }
+        planning = Planning(
+            dataset_json=dataset_json(charter),
+            dataset_name=charter.dataset.name,
+            plans_name=charter.nnunet.plans_name,
+            seed=charter.schedule.seed,
+            pretrained=pretrained,
+            alignment=spec.alignment,
+            **said,
+        )
     return NnUNetLearner(
         LearnerSettings(
             paths=paths,
@@ -54,6 +94,7 @@ def make_learner(
             device=device,
             state_dir=site_folder(paths, charter.study, site) / "training",
             num_processes=num_processes,
+            planning=planning,
         )
     )
 
@@ -84,6 +125,7 @@ def join(config: JoinConfig) -> tuple[Charter, JoinRequest]:
             hint="do not join; tell the coordinator",
         )
     keyring, role = Keyring(config.home, charter.study), f"site-{config.site}"
+    _check_planning(config, charter, observer.state, keyring.recall(role))
     is_new = not keyring.has(role)
     key = keyring.load_or_create(role)
     try:
@@ -98,8 +140,37 @@ def join(config: JoinConfig) -> tuple[Charter, JoinRequest]:
         if is_new:
             keyring.discard(role)
         raise
-    keyring.remember(role, {"dataset": raw.name})
+    planning = dict(config.planning) or keyring.recall(role).get("planning", {})
+    keyring.remember(role, {"dataset": raw.name, "planning": planning})
     return charter, request
+
+
+def _check_planning(
+    config: JoinConfig, charter: Charter, state: StudyState, remembered: Mapping[str, Any]
+) -> None:
+    """Check that a site may plan as it wishes.
+
+    Raises:
+        UserError: it does not plan for itself in this study, or has published its plan already.
+        MalformedError: a planner or planner option is not one of nnU-Net's.
+    """
+    if not config.planning:
+        return
+    if charter.mode != rounds.ASYM:
+        raise UserError(
+            "in this study the aggregator plans for all sites: this site cannot plan for itself",
+            hint="leave out the options about planning",
+        )
+    if config.site in state.site_plans and remembered.get("planning") != codec.to_json(
+        dict(config.planning)
+    ):
+        raise UserError(
+            f"site {config.site!r} has published its plan already",
+            hint="it cannot plan otherwise in this study",
+        )
+    check_planner_options(config.planning.get("planner_options", {}))
+    if "planner" in config.planning:
+        check_name("planner", config.planning["planner"])
 
 
 def run_site(config: SiteConfig, listener: Report) -> Outcome:
@@ -114,23 +185,7 @@ def run_site(config: SiteConfig, listener: Report) -> Outcome:
     keyring, role = Keyring(config.home, charter.study), f"site-{config.site}"
     keyring.note_charter(charter.number, observer.state.digests[charter.key])
     publisher = Publisher(store, keyring.load(role), charter.study, clock=time.time)
-    dataset = keyring.recall(role).get("dataset")
-    if not dataset:
-        raise StudyError(
-            f"this host does not know the dataset of site {config.site!r}",
-            hint=f"run: fedfs site join {config.store_url} --site {config.site} --dataset ...",
-        )
-    paths = from_environment(os.environ)
-    learner = make_learner(
-        charter,
-        config.site,
-        str(dataset),
-        paths,
-        device=config.device,
-        num_processes=config.num_processes,
-    )
-    folder = site_folder(paths, charter.study, config.site)
-    folder.mkdir(parents=True, exist_ok=True)
+    learner, folder = _site_parts(config, store, charter)
     site = Site(
         config.site,
         observer=observer,
@@ -150,6 +205,59 @@ def run_site(config: SiteConfig, listener: Report) -> Outcome:
             return run(site.step, wait=waiter.wait, reset=waiter.reset, once=config.once)
     finally:
         learner.close()
+
+
+def export_own(
+    config: SiteConfig, output: Path, *, version: int | None, dataset_name: str | None
+) -> Exported:
+    """Write a site's own model of a study of the mode ``asym``; at the site.
+
+    Raises:
+        FedfsError: see :func:`fedfs.export.export_site`.
+    """
+    store = open_store(config.store_url)
+    observer = open_study(store, site=config.site, skip=_FOR_PEOPLE)
+    charter = newest_charter(observer.state)
+    if charter.mode != rounds.ASYM:
+        raise UserError("in this study all sites have the same model", hint="leave out --site")
+    learner, folder = _site_parts(config, store, charter)
+    return export_site(
+        observer, store, config.site, learner, folder, output,
+        version=version, dataset_name=dataset_name,
+    )  # fmt: skip
+
+
+def _site_parts(config: SiteConfig, store: Store, charter: Charter) -> tuple[Learner, Path]:
+    """Return a site's learner, as it joined, and fedfs's folder for it."""
+    remembered = Keyring(config.home, charter.study).recall(f"site-{config.site}")
+    dataset = remembered.get("dataset")
+    if not dataset:
+        raise StudyError(
+            f"this host does not know the dataset of site {config.site!r}",
+            hint=f"run: fedfs site join {config.store_url} --site {config.site} --dataset ...",
+        )
+    paths = from_environment(os.environ)
+    folder = site_folder(paths, charter.study, config.site)
+    folder.mkdir(parents=True, exist_ok=True)
+    learner = make_learner(
+        charter,
+        config.site,
+        str(dataset),
+        paths,
+        device=config.device,
+        num_processes=config.num_processes,
+        own_planning=remembered.get("planning"),
+        pretrained=_pretrained(store, charter, folder),
+    )
+    return learner, folder
+
+
+def _pretrained(store: Store, charter: Charter, folder: Path) -> Path | None:
+    """Return the weights that a site's own plan starts from; None if there are none."""
+    if charter.pretrained is None or charter.mode != rounds.ASYM:
+        return None
+    cache = folder / "pretrained"
+    return fetch_payload(store, charter.pretrained, cache, max_bytes=MAX_MODEL_BYTES)
 
 
 def run_aggregator(config: AggregatorConfig, listener: Report) -> Outcome:

@@ -13,25 +13,14 @@ Rules:
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedfs.errors import TensorError
 from fedfs.protocol import codec
-from fedfs.tensorfile import (
-    BF16,
-    AnyArray,
-    Entry,
-    Shape,
-    TensorFile,
-    check_layout,
-    dtype_of,
-    header_bytes,
-    raw_bytes,
-)
+from fedfs.tensorfile import AnyArray, Shape, TensorFile, check_layout, dtype_of
+from fedfs.tensorwriter import TensorWriter, raw_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -133,9 +122,14 @@ def weights_sha256(tensors: Mapping[str, AnyArray]) -> str:
     for name in sorted(tensors):
         array = tensors[name]
         dtype = dtype_of(array)
-        digest.update(codec.dumps([name, dtype, list(array.shape)]) + b"\n")
+        digest.update(hashed_header(name, dtype, array.shape))
         digest.update(raw_bytes(array, dtype))
     return digest.hexdigest()
+
+
+def hashed_header(name: str, dtype: str, shape: Shape) -> bytes:
+    """Return what :func:`weights_sha256` hashes of a tensor before its values."""
+    return codec.dumps([name, dtype, list(shape)]) + b"\n"
 
 
 def write_safetensors(
@@ -160,7 +154,9 @@ def write_safetensors(
     """
     own = dtypes or {}
     layout = {n: (own.get(n) or dtype_of(array), array.shape) for n, array in tensors.items()}
-    _write(path, layout, tensors.__getitem__, metadata)
+    with TensorWriter(path, layout, metadata) as file:
+        for name, array in tensors.items():
+            file.write(name, array)
 
 
 def stream_safetensors(
@@ -188,7 +184,9 @@ def stream_safetensors(
     """
     own = dtypes or {}
     layout = {name: (own.get(name, "F32"), tuple(shape)) for name, shape in shapes.items()}
-    _write(path, layout, tensor, metadata)
+    with TensorWriter(path, layout, metadata) as file:
+        for name in sorted(layout):
+            file.write(name, tensor(name))
 
 
 def _strip(name: str) -> str:
@@ -205,40 +203,3 @@ def _float_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
         if tensor.is_floating_point():
             out[canonical] = tensor
     return out
-
-
-def _write(
-    path: Path,
-    layout: Mapping[str, Entry],
-    tensor: Callable[[str], AnyArray],
-    metadata: Mapping[str, str] | None,
-) -> None:
-    with tempfile.NamedTemporaryFile(
-        dir=path.parent, prefix=f".{path.name}.", delete=False
-    ) as file:
-        temporary = Path(file.name)
-        try:
-            file.write(header_bytes(layout, metadata))
-            for name, announced in sorted(layout.items()):
-                file.write(_announced_bytes(name, tensor(name), announced))
-            file.flush()
-            os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-
-
-def _announced_bytes(name: str, array: AnyArray, announced: Entry) -> memoryview:
-    dtype, shape = announced
-    carrier = "F32" if dtype == BF16 else dtype
-    if (dtype_of(array), array.shape) != (carrier, shape):
-        raise TensorError(
-            f"tensor {name!r} is {array.dtype} {list(array.shape)}, "
-            f"announced as {dtype} {list(shape)}"
-        )
-    return raw_bytes(array, dtype)

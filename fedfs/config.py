@@ -20,10 +20,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fedfs.aggregate import encodings, strategies, weighting
+from fedfs.aggregate import alignment, encodings, strategies, weighting
 from fedfs.errors import UserError
 from fedfs.protocol import rounds
-from fedfs.protocol.messages import Schedule
+from fedfs.protocol.messages import AsymSpec, Schedule
 from fedfs.watch import WaitSettings
 
 _STUDY_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
@@ -43,6 +43,10 @@ class StudyOptions:
 
     name: str
     dataset_json: Mapping[str, Any]
+    mode: str = rounds.FFE
+    alignment: str = "resolution"
+    sharing: str = "per-tensor"
+    min_coverage: float = 0.5
     dataset_name: str | None = None
     configuration: str = "3d_fullres"
     planner: str = "ExperimentPlanner"
@@ -61,6 +65,9 @@ class StudyOptions:
     strategy_options: Mapping[str, float] = field(default_factory=dict)
     encoding: str = "fp32"
     encoding_options: Mapping[str, float] = field(default_factory=dict)
+    model_encoding: str = "fp32"
+    model_encoding_options: Mapping[str, float] = field(default_factory=dict)
+    keyframe_every: int = 10
     min_sites: int = 2
     minimum_cases: int = 1
     seed: int = 12345
@@ -88,12 +95,7 @@ class StudyOptions:
             raise UserError(f"fold {self.fold!r} is neither 'all' nor 0 to 4")
         if self.local_epochs is not None and self.local_iterations is not None:
             raise UserError("give --local-epochs or --local-iterations, not both")
-        weighting.check_policy(self.weighting)
-        strategies.by_name(self.strategy, self.strategy_options)
-        encodings.by_name(self.encoding, self.encoding_options)
-        if self.policy not in rounds.POLICIES:
-            known = ", ".join(sorted(rounds.POLICIES))
-            raise UserError(f"policy {self.policy!r} is unknown", hint=f"one of {known}")
+        self._check_rules()
         bounds = {
             "rounds": (self.rounds, _MAX_ROUNDS),
             "local epochs": (self.local_epochs or 1, 100_000),
@@ -101,10 +103,33 @@ class StudyOptions:
             "validation iterations": (self.val_iterations, 100_000),
             "minimum number of sites": (self.min_sites, 10_000),
             "minimum number of cases": (self.minimum_cases, 1_000_000),
+            "versions from one keyframe to the next": (self.keyframe_every, _MAX_ROUNDS),
         }
         for what, (value, most) in bounds.items():
             if not 1 <= value <= most:
                 raise UserError(f"{what} {value} is not between 1 and {most}")
+
+    def _check_rules(self) -> None:
+        for what, name, known in (
+            ("mode", self.mode, rounds.MODES), ("policy", self.policy, sorted(rounds.POLICIES)),
+        ):  # fmt: skip
+            if name not in known:
+                raise UserError(f"{what} {name!r} is unknown", hint=f"one of {', '.join(known)}")
+        if not 0 <= self.min_coverage <= 1:
+            raise UserError(f"the smallest coverage {self.min_coverage} is not between 0 and 1")
+        alignment.check_policies(self.alignment, self.sharing)
+        weighting.check_policy(self.weighting)
+        strategies.by_name(self.strategy, self.strategy_options)
+        encodings.by_name(self.encoding, self.encoding_options)
+        encodings.by_name(self.model_encoding, self.model_encoding_options)
+
+    def asym(self) -> AsymSpec | None:
+        """Return how sites with networks of their own share tensors; None in the mode ``ffe``."""
+        if self.mode != rounds.ASYM:
+            return None
+        return AsymSpec(
+            alignment=self.alignment, sharing=self.sharing, min_coverage=self.min_coverage
+        )
 
     def schedule(self) -> Schedule:
         """Return the budget in nnU-Net epochs: 250 iterations, or a round of N in one epoch."""
@@ -146,6 +171,9 @@ class JoinConfig:
     Attributes:
         dataset: ``DatasetXXX_NAME`` or its number.
         expected_key: fingerprint of the coordinator's key, as told by telephone.
+        planning: what this site's own plan has that the charter does not say, by the charter's
+            names (``gpu_memory_target_gb``, ``target_spacing``, ``planner``, ``planner_options``);
+            for studies in which sites plan for themselves.
     """
 
     store_url: str
@@ -153,6 +181,7 @@ class JoinConfig:
     dataset: str
     home: Path
     expected_key: str | None = None
+    planning: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,12 +27,11 @@ from fedfs.nnunet.baseline import LocalRequest
 from fedfs.nnunet.predict import ScoreRequest
 from fedfs.nnunet.process import run_isolated
 from fedfs.observe import MAX_MODEL_BYTES, Observer, fetch_payload, open_study
-from fedfs.simulate import Host, Split, place_dataset, read_cases, split_cases, stop
+from fedfs.simulate import Host, LocalStudy, Split, place_dataset, read_cases, split_cases
 from fedfs.status import StudyStatus, summarize
 from fedfs.store import open_store
 
 _DATASET = "Dataset900_Demo"
-_LOOK_EVERY_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -171,47 +169,29 @@ class Demo:
         return hosts
 
     def _federate(self, source: Path, hosts: Mapping[str, Host]) -> None:
-        options, store = self._options, str(self._store)
-        self._say("the coordinator writes the charter, the sites join, the coordinator approves")
-        planner_options = [word for o in PLANNER_OPTIONS for word in ("--planner-option", o)]
-        self._coordinator.run(
-            "init", store, "--name", "demo", "--dataset-json", str(source / "dataset.json"),
-            "--dataset-name", _DATASET, "--configuration", options.configuration, "--fold", "0",
-            "--rounds", str(options.rounds), "--local-iterations", str(options.local_iterations),
-            "--val-iterations", str(options.val_iterations), "--min-sites", str(len(hosts)),
-            "--gpu-memory-target", str(options.gpu_memory_target_gb),
-            "--seed", str(options.seed), *planner_options,
+        options = self._options
+        study = LocalStudy(
+            store=self._store,
+            dataset=_DATASET,
+            dataset_json=source / "dataset.json",
+            coordinator=self._coordinator,
+            sites=hosts,
+            init=(
+                "--name", "demo", "--configuration", options.configuration, "--fold", "0",
+                "--rounds", str(options.rounds),
+                "--local-iterations", str(options.local_iterations),
+                "--val-iterations", str(options.val_iterations),
+                "--gpu-memory-target", str(options.gpu_memory_target_gb),
+                "--seed", str(options.seed),
+                *(word for o in PLANNER_OPTIONS for word in ("--planner-option", o)),
+            ),
+            run=("--device", options.device) if options.device else (),
         )  # fmt: skip
-        for site, host in hosts.items():
-            host.run("site", "join", store, "--site", site, "--dataset", _DATASET)
-        self._coordinator.run("approve", store, "--all")
-        self._say(f"one process per site and one aggregator share nothing but {store}")
-        device = ["--device", options.device] if options.device else []
-        processes = {
-            site: host.start("site", "run", store, "--site", site, "-np", "1", *device)
-            for site, host in hosts.items()
-        }
-        processes["aggregator"] = self._coordinator.start("aggregate", store)
-        try:
-            self._wait_for(processes, {**hosts, "aggregator": self._coordinator})
-        finally:
-            stop(list(processes.values()))
-
-    def _wait_for(
-        self, processes: Mapping[str, subprocess.Popen[bytes]], hosts: Mapping[str, Host]
-    ) -> None:
+        self._say("the coordinator writes the charter, the sites join, the coordinator approves")
+        study.begin()
+        self._say(f"one process per site and one aggregator share nothing but {self._store}")
         observer: Observer = open_study(open_store(str(self._store)))
-        while True:
-            codes = {name: process.poll() for name, process in processes.items()}
-            self._watch(summarize(observer.refresh()))
-            for name, code in codes.items():
-                if code not in (None, 0):
-                    raise FedfsError(
-                        f"the process of {name} exited with {code}:\n{hosts[name].log_tail()}"
-                    )
-            if all(code == 0 for code in codes.values()):
-                return
-            time.sleep(_LOOK_EVERY_S)
+        study.federate(lambda: self._watch(summarize(observer.refresh())))
 
     def _train_alone(self, hosts: Mapping[str, Host]) -> dict[str, Path]:
         """Train one model per site on its own data, from version 0 of the federation."""

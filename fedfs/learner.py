@@ -86,6 +86,27 @@ class SiteFingerprint:
 
 
 @dataclass(frozen=True)
+class OwnPlan:
+    """What a site planned for itself; only ``configuration`` and ``tensors`` may leave the site.
+
+    Attributes:
+        plans: nnU-Net plans as adopted at the site: dataset name and reader are its own.
+        fingerprint: in nnU-Net's ``dataset_fingerprint.json`` form.
+        configuration: of the plans, what it takes to build the network and to describe it.
+        tensors: own canonical name -> shape.
+        n_cases: training cases.
+        plans_sha256: hash of ``plans`` as JSON.
+    """
+
+    plans: Mapping[str, Any]
+    fingerprint: Mapping[str, Any]
+    configuration: Mapping[str, Any]
+    tensors: Mapping[str, tuple[int, ...]]
+    n_cases: int
+    plans_sha256: str
+
+
+@dataclass(frozen=True)
 class RoundTask:
     """One round's local training, in nnU-Net epochs.
 
@@ -97,6 +118,9 @@ class RoundTask:
         total_epochs: epochs of the whole federation.
         iterations_per_epoch: training iterations per epoch.
         val_iterations_per_epoch: validation iterations per epoch and per evaluation.
+        proximal_mu: FedProx: ``proximal_mu / 2 * ||w - w_base||^2`` is added to the training loss,
+            where ``w_base`` are the weights that the round starts from; 0 adds nothing.
+        private: canonical names of tensors that no other site has; they are not held to the base.
     """
 
     version: int
@@ -106,6 +130,8 @@ class RoundTask:
     total_epochs: int
     iterations_per_epoch: int
     val_iterations_per_epoch: int
+    proximal_mu: float = 0.0
+    private: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -179,6 +205,21 @@ class Learner(Protocol):
 
     def fingerprint(self, report: Report) -> SiteFingerprint:
         """Read every training case once and return the fingerprint."""
+
+    def plan(self, report: Report) -> OwnPlan:
+        """Plan for this site alone, from its own fingerprint; again gives the same, at once.
+
+        Raises:
+            SetupError: this learner was not told how to plan.
+            DatasetError: a channel has no foreground in any case.
+        """
+
+    def initial_weights(self) -> Tensors:
+        """Return the weights that the network of :meth:`plan` starts from.
+
+        They follow from the network and the study's seed, and from pretrained weights if the study
+        has any.
+        """
 
     def prepare(
         self, plans: Mapping[str, Any], fingerprint: Mapping[str, Any], report: Report

@@ -40,8 +40,8 @@ _MAX_ENVELOPE_BYTES = MAX_BYTES * 4 // 3 + 4096
 
 # What a message may refer to is read before it.
 _ORDER = (
-    "charter", "join", "fingerprint", "plan", "round", "model", "update", "evaluation", "failure",
-    "status", "aggregator-status", "finished",
+    "charter", "join", "fingerprint", "site-plan", "plan", "round", "model", "update", "evaluation",
+    "failure", "status", "aggregator-status", "finished",
 )  # fmt: skip
 
 

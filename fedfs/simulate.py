@@ -11,13 +11,15 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedfs.errors import FedfsError, UserError
 
 _TERMINATE_S = 20.0
+_LOOK_EVERY_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,78 @@ def stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+@dataclass(frozen=True)
+class LocalStudy:
+    """A study of hosts on this machine.
+
+    Attributes:
+        store: its folder.
+        dataset: name of the raw dataset at every site.
+        dataset_json: what all sites have to agree with.
+        coordinator: also runs the aggregator.
+        sites: site -> host.
+        init: options of ``fedfs init``.
+        join: site -> options of ``fedfs site join``.
+        run: options of ``fedfs site run``.
+    """
+
+    store: Path
+    dataset: str
+    dataset_json: Path
+    coordinator: Host
+    sites: Mapping[str, Host]
+    init: Sequence[str] = ()
+    join: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    run: Sequence[str] = ()
+
+    def begin(self) -> None:
+        """Write the charter, let all sites join, approve them.
+
+        Raises:
+            FedfsError: a command failed; with what it said.
+        """
+        store = str(self.store)
+        self.coordinator.run(
+            "init", store, "--dataset-json", str(self.dataset_json),
+            "--dataset-name", self.dataset, "--min-sites", str(len(self.sites)), *self.init,
+        )  # fmt: skip
+        for site, host in self.sites.items():
+            options = self.join.get(site, ())
+            host.run("site", "join", store, "--site", site, "--dataset", self.dataset, *options)
+        self.coordinator.run("approve", store, "--all")
+
+    def federate(self, look: Callable[[], None] = lambda: None) -> None:
+        """Run a process per site and one aggregator until all of them have finished.
+
+        Args:
+            look: called about every second meanwhile; what it raises ends the study.
+
+        Raises:
+            FedfsError: a process failed; with the end of its log.
+        """
+        store = str(self.store)
+        processes = {
+            site: host.start("site", "run", store, "--site", site, "-np", "1", *self.run)
+            for site, host in self.sites.items()
+        }
+        processes["aggregator"] = self.coordinator.start("aggregate", store)
+        hosts = {**self.sites, "aggregator": self.coordinator}
+        try:
+            while True:
+                codes = {name: process.poll() for name, process in processes.items()}
+                look()
+                for name, code in codes.items():
+                    if code not in (None, 0):
+                        raise FedfsError(
+                            f"the process of {name} exited with {code}:\n{hosts[name].log_tail()}"
+                        )
+                if all(code == 0 for code in codes.values()):
+                    return
+                time.sleep(_LOOK_EVERY_S)
+        finally:
+            stop(list(processes.values()))
 
 
 @dataclass(frozen=True)

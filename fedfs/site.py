@@ -10,36 +10,42 @@ import logging
 import tempfile
 from pathlib import Path
 
-from fedfs.aggregate import encodings
-from fedfs.checkpoint import TensorFile, weights_sha256, write_safetensors
+from fedfs.aggregate import strategies
 from fedfs.errors import (
     DatasetError,
     FedfsError,
     ObjectExistsError,
     ObjectNotFoundError,
+    SetupError,
     StoreError,
     StudyError,
     TensorError,
     TrainingError,
 )
-from fedfs.learner import EvaluationResult, Learner, Progress, RoundTask, Tensors
+from fedfs.learner import EvaluationResult, Learner, Progress, RoundTask
 from fedfs.loop import Outcome
-from fedfs.observe import (
-    MAX_MODEL_BYTES,
-    Observer,
-    fetch_payload,
-    newest_charter,
-    prune_cache,
-)
+from fedfs.network import SiteNetwork, SiteNetworks
+from fedfs.observe import Observer, newest_charter
+from fedfs.payloads import update_encoding, write_update
 from fedfs.protocol import layout, rounds
 from fedfs.protocol.messages import (
+    Charter,
     EvaluationMessage,
     FailureMessage,
     FingerprintMessage,
-    ModelManifest,
+    SitePlan,
     UpdateManifest,
 )
-from fedfs.protocol.rounds import Done, Evaluate, Finish, Prepare, PublishFingerprint, Train, Wait
+from fedfs.protocol.rounds import (
+    Done,
+    Evaluate,
+    Finish,
+    Prepare,
+    PublishFingerprint,
+    PublishPlan,
+    Train,
+    Wait,
+)
 from fedfs.protocol.state import StudyState
 from fedfs.publish import Publisher, StatusReporter
 
@@ -74,8 +80,8 @@ class Site:
         self._status = status
         self._learner = learner
         self._folder = folder
+        self._networks = SiteNetworks(name, publisher.store, learner, folder)
         self._prepared = False
-        self._loaded: tuple[str, Tensors] = ("", {})
 
     def step(self) -> Outcome:
         """Do the next thing, if there is one.
@@ -113,6 +119,8 @@ class Site:
         match action:
             case PublishFingerprint():
                 return self._fingerprint(state)
+            case PublishPlan():
+                return self._plan(state)
             case Prepare():
                 return self._prepare(state)
             case Evaluate(version):
@@ -124,15 +132,9 @@ class Site:
         raise StudyError(f"a site cannot do {action!r}")
 
     def _fingerprint(self, state: StudyState) -> str:
-        charter = newest_charter(state)
         self._status.say("fingerprint")
         fingerprint = self._learner.fingerprint(self._status.progress)
-        if fingerprint.n_cases < charter.minimum_cases:
-            raise DatasetError(
-                f"this site has {fingerprint.n_cases} cases; the charter asks for at least "
-                f"{charter.minimum_cases} before a fingerprint may be published",
-                hint="talk to the coordinator",
-            )
+        _require_cases(fingerprint.n_cases, newest_charter(state), "a fingerprint")
         self._publisher.message(
             FingerprintMessage,
             layout.fingerprint(self.name),
@@ -143,21 +145,48 @@ class Site:
         )
         return f"published the fingerprint of {fingerprint.n_cases} cases"
 
+    def _plan(self, state: StudyState) -> str:
+        self._status.say("plan")
+        plan = self._learner.plan(self._status.progress)
+        _require_cases(plan.n_cases, newest_charter(state), "a plan")
+        self._publisher.message(
+            SitePlan,
+            layout.site_plan(self.name),
+            site=self.name,
+            n_cases=plan.n_cases,
+            configuration=plan.configuration,
+            tensors=plan.tensors,
+            plans_sha256=plan.plans_sha256,
+            versions=dict(self._learner.versions()),
+        )
+        return f"planned for itself from {plan.n_cases} cases: {len(plan.tensors)} tensors"
+
     def _prepare(self, state: StudyState) -> str:
         if state.plan is None:
             raise StudyError("there is no plan to adopt")
+        plans, fingerprint, whose = state.plan.plans, state.plan.fingerprint, "the federated"
+        if newest_charter(state).mode == rounds.ASYM:
+            own, whose = self._learner.plan(self._status.progress), "its own"
+            if own.plans_sha256 != state.site_plans[self.name].plans_sha256:
+                raise SetupError(
+                    "planning gives another plan than this site has published",
+                    hint="the dataset, nnunetv2 or how this site plans has changed since: "
+                    "restore it, or start a new study",
+                )
+            plans, fingerprint = own.plans, own.fingerprint
         self._status.say("prepare")
-        self._learner.prepare(state.plan.plans, state.plan.fingerprint, self._status.progress)
+        self._learner.prepare(plans, fingerprint, self._status.progress)
         self._prepared = True
-        return "adopted the federated plan, data are preprocessed"
+        return f"adopted {whose} plan, data are preprocessed"
 
     def _evaluate(self, version: int, state: StudyState, variant: str) -> str:
         self._status.say("evaluate" if variant == "pseudo" else "final validation")
-        task, tensors = self._task(version, state), self._tensors(state.models[version])
+        network = self._network(version, state)
+        task = self._task(version, state, network)
         if variant == "pseudo":
-            result = self._learner.evaluate(task, tensors, self._status.progress)
+            result = self._learner.evaluate(task, network.tensors, self._status.progress)
         else:
-            result = self._learner.finish(task, tensors, self._status.progress)
+            result = self._learner.finish(task, network.tensors, self._status.progress)
         self._publisher.message(
             EvaluationMessage,
             layout.evaluation(self.name, version, variant),
@@ -174,14 +203,21 @@ class Site:
         return f"{name} version {version}: {_dice(result)}"
 
     def _train(self, version: int, state: StudyState) -> str:
-        charter, model = newest_charter(state), state.models[version]
-        task, tensors = self._task(version, state), self._tensors(model)
+        charter, network = newest_charter(state), self._network(version, state)
+        task = self._task(version, state, network)
         self._status.say("train")
-        result = self._learner.train(task, tensors, self._status.progress)
+        result = self._learner.train(task, network.tensors, self._status.progress)
         self._report_transfer("upload")
         with tempfile.TemporaryDirectory(dir=self._folder) as folder:
             path = Path(folder) / "update.safetensors"
-            self._encode(result.tensors, tensors, version, state, path)
+            residual = write_update(
+                path,
+                update_encoding(charter),
+                network.share.shared(result.tensors),
+                network.shared,
+                network.residual,
+            )
+            self._networks.keep(network, state, trained=result.tensors, residual=residual)
             ref = self._publisher.payload(
                 path, lambda sha256: layout.update_payload(self.name, version, sha256)
             )
@@ -190,7 +226,7 @@ class Site:
             layout.update(self.name, version),
             site=self.name,
             base_version=version,
-            base_weights_sha256=model.weights_sha256,
+            base_weights_sha256=network.weights_sha256,
             payload=ref,
             encoding=charter.encoding.name,
             n_training_cases=result.n_training_cases,
@@ -202,52 +238,9 @@ class Site:
         )
         return f"published the update from version {version} ({result.n_iterations} iterations)"
 
-    def _encode(
-        self, trained: Tensors, base: Tensors, version: int, state: StudyState, path: Path
-    ) -> None:
-        """Write an encoded update; keep what a lossy encoding did not carry, for the next one.
-
-        The residual that goes in is that of the last update that was published, so that encoding
-        again after a crash gives the same payload, and nothing is lost with an update that was not.
-        """
-        spec = newest_charter(state).encoding
-        encoding = encodings.by_name(spec.name, spec.options)
-        files = {int(p.stem.partition("-")[2]): p for p in self._folder.glob("residual-*")}
-        published = [n for n in files if n < version and (self.name, n) in state.updates]
-        before = max(published, default=None)
-        residual = {} if before is None else self._residual(files[before])
-        try:
-            encoded = {
-                name: encoding.encode(name, trained[name], values, residual.get(name))
-                for name, values in base.items()
-            }
-        except TensorError as error:
-            raise TrainingError(
-                f"the trained weights cannot be sent: {error}", kind="not-finite"
-            ) from error
-        left = {n: e.residual for n, e in encoded.items() if e.residual is not None}
-        if left:
-            write_safetensors(self._folder / f"residual-{version:05d}.safetensors", left)
-        for number, old in files.items():
-            if number not in (before, version):
-                old.unlink()
-        parts = encodings.payload_layout(encoding, {n: b.shape for n, b in base.items()})
-        write_safetensors(
-            path,
-            {key: array for e in encoded.values() for key, array in e.payload.items()},
-            dtypes={key: dtype for key, (dtype, _) in parts.items()},
-        )
-
-    def _residual(self, path: Path) -> Tensors:
-        try:
-            with TensorFile(path) as file:
-                return {name: file.read(name) for name in file.names}
-        except TensorError as error:
-            log.warning("started without the residual of the last update: %s %s", path, error)
-            return {}
-
-    def _task(self, version: int, state: StudyState) -> RoundTask:
-        schedule = newest_charter(state).schedule
+    def _task(self, version: int, state: StudyState, network: SiteNetwork) -> RoundTask:
+        charter = newest_charter(state)
+        schedule = charter.schedule
         return RoundTask(
             version=version,
             weights_sha256=state.models[version].weights_sha256,
@@ -256,21 +249,16 @@ class Site:
             total_epochs=schedule.rounds * schedule.local_epochs,
             iterations_per_epoch=schedule.iterations_per_epoch,
             val_iterations_per_epoch=schedule.val_iterations_per_epoch,
+            proximal_mu=strategies.by_name(
+                charter.strategy.name, charter.strategy.options
+            ).proximal_mu,
+            private=network.private,
         )
 
-    def _tensors(self, model: ModelManifest) -> Tensors:
-        if self._loaded[0] == model.weights_sha256:  # evaluated, now to be trained from
-            return self._loaded[1]
-        self._report_transfer("download")
-        cache = self._folder / "models"
-        path = fetch_payload(self._publisher.store, model.payload, cache, max_bytes=MAX_MODEL_BYTES)
-        prune_cache(cache, [model.payload.sha256])
-        with TensorFile(path) as file:
-            tensors = {name: file.read(name) for name in file.names}
-        if weights_sha256(tensors) != model.weights_sha256:
-            raise TensorError(f"the weights of version {model.version} are not those signed for")
-        self._loaded = (model.weights_sha256, tensors)
-        return tensors
+    def _network(self, version: int, state: StudyState) -> SiteNetwork:
+        return self._networks.load(
+            version, state, before_download=lambda: self._report_transfer("download")
+        )
 
     def _report_transfer(self, direction: str) -> None:
         self._status.progress(Progress(step=direction, done=0, total=0, unit="bytes"))
@@ -314,6 +302,15 @@ class Site:
                 f"the roster has another key for site {self.name!r} than this host",
                 hint="is this the host that joined? compare with: fedfs status STORE",
             )
+
+
+def _require_cases(n_cases: int, charter: Charter, what: str) -> None:
+    if n_cases < charter.minimum_cases:
+        raise DatasetError(
+            f"this site has {n_cases} cases; the charter asks for at least "
+            f"{charter.minimum_cases} before {what} may be published",
+            hint="talk to the coordinator",
+        )
 
 
 def _dice(result: EvaluationResult) -> str:

@@ -24,6 +24,7 @@ class SiteStatus:
         activity: what it does or did last, in words.
         since: UTC time of its last sign of life; "" if none.
         n_cases: cases it announced.
+        coverage: share of its network's parameters that it shares; None before the plan.
         last_update: newest version it trained from; None if none.
         mean_dice: of the newest version it has evaluated, with that version.
         failures: number of failure records.
@@ -35,6 +36,7 @@ class SiteStatus:
     activity: str
     since: str
     n_cases: int | None
+    coverage: float | None
     last_update: int | None
     evaluated_version: int | None
     mean_dice: float | None
@@ -46,6 +48,7 @@ class StudyStatus:
     """The whole study at a glance.
 
     Attributes:
+        mode: ``ffe``: one plan for all sites; ``asym``: every site plans for itself.
         phase: ``joining``, ``planning``, ``training``, ``finished``.
         version: newest global version, -1 before there is one.
         waiting_for: names of who is waited for; ``waiting_since`` says since when (UTC).
@@ -55,6 +58,7 @@ class StudyStatus:
 
     study: str
     name: str
+    mode: str
     coordinator_fingerprint: str
     phase: str
     version: int
@@ -83,6 +87,7 @@ def summarize(state: StudyState) -> StudyStatus:
     return StudyStatus(
         study=charter.study,
         name=charter.name,
+        mode=charter.mode,
         coordinator_fingerprint=key_fingerprint(charter.coordinator_key),
         phase=phase,
         version=state.newest,
@@ -131,7 +136,8 @@ def _waiting(state: StudyState, charter: Charter) -> tuple[str, tuple[str, ...],
             unapproved = set(state.joins) - {entry.site for entry in charter.roster}
             who = "the coordinator's approval" if unapproved else "sites to join"
             return "joining", (who,), charter.created_at
-        late = tuple(site for site in charter.active_sites if site not in state.fingerprints)
+        said = state.site_plans if charter.mode == rounds.ASYM else state.fingerprints
+        late = tuple(site for site in charter.active_sites if site not in said)
         return "planning", late or ("aggregator",), charter.created_at
     if state.newest < 0:
         return "planning", ("aggregator",), state.plan.created_at
@@ -158,11 +164,18 @@ def _site(state: StudyState, charter: Charter, name: str) -> SiteStatus:
         activity=_activity(status) if entry else "waits for approval",
         since=last.created_at if last else "",
         n_cases=join.n_cases if join else None,
+        coverage=_coverage(state, name),
         last_update=max(updates, default=None),
         evaluated_version=evaluated,
         mean_dice=score.mean_dice if score else None,
         failures=sum(failure.site == name for failure in state.failures),
     )
+
+
+def _coverage(state: StudyState, site: str) -> float | None:
+    if state.plan is None or site not in state.plan.sites:
+        return None
+    return state.plan.coverage.get(site, 1.0)
 
 
 def _activity(status: StatusMessage | None) -> str:

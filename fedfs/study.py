@@ -99,7 +99,8 @@ def _charter_fields(
         "nonce": nonce,
         "coordinator_key": coordinator.public,
         "aggregator_key": aggregator.public,
-        "mode": "ffe",
+        "mode": options.mode,
+        "asym": options.asym(),
         "dataset": DatasetSpec(
             name=options.dataset_name or f"Dataset900_{camel}",
             channel_names={str(k): str(v) for k, v in dataset["channel_names"].items()},
@@ -125,6 +126,10 @@ def _charter_fields(
         "weighting": Named(name=options.weighting),
         "strategy": Named(name=options.strategy, options=dict(options.strategy_options)),
         "encoding": Named(name=options.encoding, options=dict(options.encoding_options)),
+        "model_encoding": Named(
+            name=options.model_encoding, options=dict(options.model_encoding_options)
+        ),
+        "keyframe_every": options.keyframe_every,
         "min_sites": options.min_sites,
         "minimum_cases": options.minimum_cases,
         "pretrained": pretrained,

@@ -20,6 +20,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
@@ -39,8 +40,7 @@ BF16 = "BF16"
 LENGTH_BYTES = 8
 METADATA = "__metadata__"
 
-# Types in a safetensors file: bytes per value in the file, and numpy's type for arrays of it.
-_DTYPES: dict[str, tuple[int, str]] = {
+DTYPES: dict[str, tuple[int, str]] = {
     "BOOL": (1, "?"),
     "U8": (1, "<u1"),
     "I8": (1, "<i1"),
@@ -52,8 +52,10 @@ _DTYPES: dict[str, tuple[int, str]] = {
     "I64": (8, "<i8"),
     "F64": (8, "<f8"),
 }
-_NAMES = {np.dtype(numpy): name for name, (_, numpy) in _DTYPES.items() if name != BF16}
-_BLOCK_BYTES = 8 << 20
+"""Types in a file: bytes per value in the file, and numpy's type for arrays of it."""
+
+_STORED = {name: np.dtype("<u2" if name == BF16 else numpy) for name, (_, numpy) in DTYPES.items()}
+_NAMES = {np.dtype(numpy): name for name, (_, numpy) in DTYPES.items() if name != BF16}
 _MAX_NAME, _MAX_DIMENSIONS = 512, 16
 _SHOWN, _SHOWN_CHARACTERS = 3, 80
 
@@ -70,35 +72,24 @@ def dtype_of(array: AnyArray) -> str:
     return name
 
 
-def raw_bytes(array: AnyArray, dtype: str) -> memoryview:
-    """Return an array's values as they are in a file of type ``dtype``: C order, little-endian.
-
-    Raises:
-        TensorError: the array has another type, or values that bfloat16 cannot hold.
-    """
-    if np.dtype(_DTYPES[dtype][1]) != array.dtype.newbyteorder("<"):
-        raise TensorError(f"arrays of type {array.dtype} cannot be written as {dtype}")
-    if not array.size:
-        return memoryview(b"")
-    flat = np.asarray(array, dtype=_DTYPES[dtype][1], order="C").reshape(-1)
-    if dtype == BF16:
-        halves = flat.view("<u2")
-        if halves[::2].any():
-            raise TensorError("there are values that bfloat16 cannot hold")
-        flat = np.ascontiguousarray(halves[1::2])
-    return flat.view(np.uint8).data
-
-
 def header_bytes(layout: Mapping[str, Entry], metadata: Mapping[str, str] | None = None) -> bytes:
     """Return the beginning of a file, up to the data: equal layouts give equal bytes."""
     header: dict[str, Any] = {METADATA: dict(metadata)} if metadata else {}
-    end = 0
-    for name, entry in sorted(layout.items()):
-        begin, end = end, end + _n_bytes(entry)
-        header[name] = {"dtype": entry[0], "shape": list(entry[1]), "data_offsets": [begin, end]}
+    for name, (begin, end) in places(layout).items():
+        dtype, shape = layout[name]
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
     raw = codec.dumps(header)
     raw += b" " * (-len(raw) % 8)  # so that tensors are aligned where a reader maps the file
     return len(raw).to_bytes(LENGTH_BYTES, "little") + raw
+
+
+def places(layout: Mapping[str, Entry]) -> dict[str, tuple[int, int]]:
+    """Return name -> first byte and byte after the last, from the end of the header; ascending."""
+    out, end = {}, 0
+    for name, entry in sorted(layout.items()):
+        begin, end = end, end + _n_bytes(entry)
+        out[name] = (begin, end)
+    return out
 
 
 def file_bytes(layout: Mapping[str, Entry], metadata: Mapping[str, str] | None = None) -> int:
@@ -159,9 +150,8 @@ class TensorFile(Mapping[str, AnyArray]):
         self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         with ExitStack() as on_error:
             on_error.callback(self.close)
-            header, size = self._read_header(max_header_bytes)
-            self.metadata: Mapping[str, str] = MappingProxyType(_parse_metadata(header))
-            self._entries = _parse_entries(header, size - self._data_begin, max_tensors)
+            raw, n_data_bytes = self._read_header(max_header_bytes)
+            self.metadata, self._entries = _parse(raw, n_data_bytes, max_tensors)
             on_error.pop_all()
 
     def __enter__(self) -> Self:
@@ -222,29 +212,36 @@ class TensorFile(Mapping[str, AnyArray]):
             TensorError: values are not finite, or the file was truncated.
             OSError: the file cannot be read.
         """
-        entry = self._entries[name]
-        if entry.dtype == BF16:
-            array = self._read_bf16(entry)
-        else:
-            array = np.empty(entry.shape, dtype=_DTYPES[entry.dtype][1])
-            if array.size:
-                self._read_into(array.reshape(-1).view(np.uint8).data, entry.begin)
+        shape = self._entries[name].shape
+        array = self.read_slice(name, 0, math.prod(shape)).reshape(shape)
         if finite and array.dtype.kind == "f" and not np.isfinite(array).all():
             raise TensorError(f"tensor {name!r} holds NaN or infinite values")
         return array
 
-    def read_slice(self, name: str, start: int, stop: int) -> AnyArray:
-        """Read the values from ``start`` to ``stop`` of a tensor in C order; not for bfloat16.
+    def read_slice(
+        self, name: str, start: int, stop: int, *, out: AnyArray | None = None
+    ) -> AnyArray:
+        """Read the values from ``start`` to ``stop`` of a tensor in C order; finite or not.
+
+        Args:
+            name: one of :attr:`names`; others are a KeyError.
+            start: first value.
+            stop: the one after the last.
+            out: array of the tensor's type to fill and return; a new one if it does not fit.
 
         Raises:
             TensorError: the file was truncated.
             OSError: the file cannot be read.
         """
         entry = self._entries[name]
-        array = np.empty(stop - start, dtype=_DTYPES[entry.dtype][1])
-        if array.size:
-            self._read_into(array.view(np.uint8).data, entry.begin + start * array.itemsize)
-        return array
+        stored = _STORED[entry.dtype]
+        if out is None or out.dtype != stored or out.shape != (stop - start,):
+            out = np.empty(stop - start, dtype=stored)
+        if out.size:
+            self._read_into(out.data.cast("B"), entry.begin + start * out.itemsize)
+        if entry.dtype == BF16:
+            return np.left_shift(out, 16, dtype="<u4").view("<f4")
+        return out
 
     def close(self) -> None:
         """Close the file; what was read stays valid."""
@@ -252,8 +249,8 @@ class TensorFile(Mapping[str, AnyArray]):
             os.close(self._fd)
             self._fd = -1
 
-    def _read_header(self, max_header_bytes: int) -> tuple[dict[str, Any], int]:
-        """Return the header and the file's size; positions are relative to the data afterwards."""
+    def _read_header(self, max_header_bytes: int) -> tuple[bytes, int]:
+        """Return the header and how many bytes follow it; positions count from there afterwards."""
         status = os.fstat(self._fd)
         if not stat.S_ISREG(status.st_mode):
             raise TensorError(f"{self._path.name} is not a regular file")
@@ -266,31 +263,20 @@ class TensorFile(Mapping[str, AnyArray]):
             )
         raw = bytearray(length)
         self._read_into(memoryview(raw), LENGTH_BYTES)
-        header = codec.loads(bytes(raw))
-        if raw[:1] != b"{" or not isinstance(header, dict):
-            raise TensorError(f"{self._path.name}: the header is not a JSON object")
         self._data_begin = LENGTH_BYTES + length
-        return header, size
-
-    def _read_bf16(self, entry: _Entry) -> AnyArray:
-        upper = np.empty(math.prod(entry.shape), dtype="<u2")
-        if upper.size:
-            self._read_into(upper.view(np.uint8).data, entry.begin)
-        return np.left_shift(upper, 16, dtype="<u4").view("<f4").reshape(entry.shape)
+        return bytes(raw), size - self._data_begin
 
     def _read_into(self, buffer: memoryview, begin: int) -> None:
-        done = 0
-        while done < len(buffer):
-            wanted = min(_BLOCK_BYTES, len(buffer) - done)
-            block = os.pread(self._fd, wanted, self._data_begin + begin + done)
-            if not block:
+        begin += self._data_begin
+        while len(buffer):
+            n = os.preadv(self._fd, [buffer], begin)
+            if not n:
                 raise TensorError(f"{self._path.name} was truncated while it was read")
-            buffer[done : done + len(block)] = block
-            done += len(block)
+            buffer, begin = buffer[n:], begin + n
 
 
 def _n_bytes(entry: Entry) -> int:
-    return _DTYPES[entry[0]][0] * math.prod(entry[1])
+    return DTYPES[entry[0]][0] * math.prod(entry[1])
 
 
 def _text(entry: Entry) -> str:
@@ -299,6 +285,18 @@ def _text(entry: Entry) -> str:
 
 def _short(name: str) -> str:
     return repr(name if len(name) <= _SHOWN_CHARACTERS else name[:_SHOWN_CHARACTERS] + "...")
+
+
+@lru_cache(maxsize=1)  # all updates of a round have the same header
+def _parse(
+    raw: bytes, n_data_bytes: int, max_tensors: int
+) -> tuple[Mapping[str, str], Mapping[str, _Entry]]:
+    header = codec.loads(raw)
+    if raw[:1] != b"{" or not isinstance(header, dict):
+        raise TensorError("the header is not a JSON object")
+    metadata = _parse_metadata(header)
+    entries = _parse_entries(header, n_data_bytes, max_tensors)
+    return MappingProxyType(metadata), MappingProxyType(entries)
 
 
 def _parse_metadata(header: dict[str, Any]) -> dict[str, str]:
@@ -316,14 +314,14 @@ def _parse_entry(name: str, value: Any) -> _Entry:
     if not (isinstance(value, dict) and value.keys() == {"dtype", "shape", "data_offsets"}):
         raise TensorError(f"tensor {_short(name)}: dtype, shape and data_offsets are required")
     dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in _DTYPES:
+    if not isinstance(dtype, str) or dtype not in DTYPES:
         raise TensorError(f"tensor {_short(name)} has unknown type {_short(str(dtype))}")
     if not (_are_counts(shape) and len(shape) <= _MAX_DIMENSIONS):
         raise TensorError(f"tensor {_short(name)}: shape must be at most {_MAX_DIMENSIONS} counts")
     if not (_are_counts(offsets) and len(offsets) == 2):  # noqa: PLR2004  begin and end
         raise TensorError(f"tensor {_short(name)}: data_offsets must be two counts")
     begin, end = offsets
-    if end - begin != math.prod(shape) * _DTYPES[dtype][0]:
+    if end - begin != math.prod(shape) * DTYPES[dtype][0]:
         raise TensorError(f"tensor {_short(name)}: its bytes do not match its shape")
     return _Entry(dtype, tuple(shape), begin, end)
 

@@ -1,58 +1,25 @@
-"""From verified updates to the next version: pure but for the files that are read and written.
-
-One tensor is in memory at a time, and of the updates only slices, however many sites there are.
-"""
+"""What counts in a version: which updates, with which weight, and what its record says. Pure."""
 
 from __future__ import annotations
 
-import contextlib
-import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
 
-import numpy as np
-
-from fedfs.aggregate import encodings, strategies, weighting
-from fedfs.checkpoint import TensorFile, stream_safetensors
+from fedfs.aggregate import weighting
 from fedfs.errors import MalformedError
-from fedfs.learner import Array
 from fedfs.protocol import layout
 from fedfs.protocol.messages import Charter, Excluded, UpdateManifest, UsedUpdate
 from fedfs.protocol.state import StudyState
 
-SLICE = 32_768
-"""Values that are worked on at a time: they stay in the processor's cache. Part of the protocol, as
-norms and distances are summed slice by slice."""
-
 
 def check_claims(update: UpdateManifest, state: StudyState) -> None:
     """Check what an update says of itself against what its site published before."""
-    fingerprint = state.fingerprints.get(update.site)
-    if fingerprint is None or not 0 < update.n_training_cases <= fingerprint.n_cases:
-        known = fingerprint.n_cases if fingerprint else "none"
+    known = state.n_cases(update.site)
+    if known is None or not 0 < update.n_training_cases <= known:
         raise MalformedError(
-            f"claims {update.n_training_cases} training cases; its site's fingerprint has {known}"
+            f"claims {update.n_training_cases} training cases; its site has announced {known}"
         )
     if update.n_iterations <= 0:
         raise MalformedError("completed no iteration")
-
-
-def payload_layout(base_file: TensorFile, charter: Charter) -> dict[str, encodings.Entry]:
-    """Return the tensors that the charter's encoding makes of an update of the base's tensors."""
-    encoding = encodings.by_name(charter.encoding.name, charter.encoding.options)
-    return encodings.payload_layout(encoding, {n: base_file.shape(n) for n in base_file.names})
-
-
-def check_values(file: TensorFile, base_file: TensorFile, charter: Charter) -> None:
-    """Decode an update's payload once.
-
-    Raises:
-        TensorError: a value is not finite or out of range.
-    """
-    encoding = encodings.by_name(charter.encoding.name, charter.encoding.options)
-    for name in base_file.names:
-        encoding.decode(name, file, base_file.read(name))
 
 
 def weigh(updates: list[UpdateManifest], charter: Charter) -> dict[str, float]:
@@ -69,123 +36,6 @@ def weigh(updates: list[UpdateManifest], charter: Charter) -> dict[str, float]:
     ]
     weights = weighting.weigh(contributions, charter.weighting.name)
     return {update.site: weight for update, weight in zip(updates, weights, strict=True)}
-
-
-@dataclass(frozen=True)
-class Combination:
-    """What the next version is made from.
-
-    Attributes:
-        base: tensors of the version before.
-        state: memory of the strategy after that version; None at the first, or if it has none.
-        updates: site -> payload of its update.
-        weights: site -> weight.
-        version: the version to be made.
-    """
-
-    base: TensorFile
-    state: TensorFile | None
-    updates: Mapping[str, Path]
-    weights: Mapping[str, float]
-    version: int
-
-
-def combine(parts: Combination, charter: Charter, *, model: Path, state: Path) -> bool:
-    """Write the next version to ``model`` and the strategy's memory, if it has one, to ``state``.
-
-    Returns:
-        Whether there is a memory.
-
-    Raises:
-        StudyError: the strategy needs more updates, or its steps diverge.
-        TensorError: an update or the state is damaged.
-    """
-    strategy = strategies.by_name(charter.strategy.name, charter.strategy.options)
-    encoding = encodings.by_name(charter.encoding.name, charter.encoding.options)
-    shapes = {name: parts.base.shape(name) for name in parts.base.names}
-    slots = {f"{slot}/{name}": (slot, name) for slot in strategy.slots for name in shapes}
-    if parts.state is not None:
-        parts.state.check_against({key: shapes[name] for key, (_, name) in slots.items()})
-    with contextlib.ExitStack() as stack:
-        files = {
-            site: stack.enter_context(TensorFile(path)) for site, path in parts.updates.items()
-        }
-        reader = _Reader(parts, files, encoding, strategy.slots)
-        this_round = strategy.begin(parts.weights, version=parts.version)
-        while this_round.scanning:
-            for name in shapes:
-                for cut in reader.slices(name):
-                    this_round.scan(cut.sites, cut.deltas)
-            this_round.end_scan()
-
-        def combined(name: str, slot: str | None = None) -> Array:
-            out = np.empty(shapes[name], dtype=np.float32)
-            flat = out.reshape(-1)
-            for cut in reader.slices(name):
-                done = this_round.combine(name, cut.base, cut.sites, cut.deltas, cut.state)
-                flat[cut.place] = done.value if slot is None else done.state[slot]
-            return out
-
-        stream_safetensors(model, shapes, combined)
-        if slots:  # made a second time, so that one tensor is in memory at a time
-            stream_safetensors(
-                state,
-                {key: shapes[name] for key, (_, name) in slots.items()},
-                lambda key: combined(slots[key][1], slots[key][0]),
-            )
-    return bool(slots)
-
-
-@dataclass(frozen=True)
-class _Cut:
-    """A slice of one tensor: where it belongs, and what is known of it; deltas are read once."""
-
-    place: slice
-    base: Array
-    state: Mapping[str, Array]
-    sites: list[str]
-    deltas: Iterator[strategies.Delta]
-
-
-@dataclass(frozen=True)
-class _Reader:
-    """Reads tensors in slices that stay in the processor's cache, or whole where it has to be."""
-
-    parts: Combination
-    files: Mapping[str, TensorFile]
-    encoding: encodings.Encoding
-    slots: tuple[str, ...]
-
-    def slices(self, name: str) -> Iterator[_Cut]:
-        """Yield a tensor, flattened, in slices of :data:`SLICE` values."""
-        shape, sites = self.parts.base.shape(name), sorted(self.files)
-        n = math.prod(shape)
-        step = SLICE if self._can_be_cut(name, shape) else max(n, 1)
-        for start in range(0, n, step):
-            stop = min(start + step, n)
-            base = self.parts.base.read_slice(name, start, stop)
-            state = {}
-            if self.parts.state is not None:
-                state = {
-                    slot: self.parts.state.read_slice(f"{slot}/{name}", start, stop)
-                    for slot in self.slots
-                }
-            deltas = (self._delta(site, name, base, start) for site in sites)
-            yield _Cut(slice(start, stop), base, state, sites, deltas)
-
-    def _can_be_cut(self, name: str, shape: tuple[int, ...]) -> bool:
-        dtypes = {dtype for dtype, _ in self.encoding.expected(name, shape).values()}
-        return self.encoding.elementwise and "BF16" not in dtypes
-
-    def _delta(self, site: str, name: str, base: Array, start: int) -> strategies.Delta:
-        file, shape = self.files[site], self.parts.base.shape(name)
-        if not self._can_be_cut(name, shape):
-            return self.encoding.decode(name, file, base.reshape(shape)).reshape(-1)
-        payload = {
-            part: file.read_slice(part, start, start + base.size) if wanted else file.read(part)
-            for part, (_, wanted) in self.encoding.expected(name, base.shape).items()
-        }
-        return self.encoding.decode(name, payload, base)
 
 
 def used(

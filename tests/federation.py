@@ -6,7 +6,9 @@ Tests change its state (kill a process, forge an object) and run the real code.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import random
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,12 +17,13 @@ import numpy as np
 
 from fedfs.aggregate import fingerprints
 from fedfs.aggregator import Aggregator
-from fedfs.checkpoint import write_safetensors
+from fedfs.checkpoint import TensorFile, write_safetensors
 from fedfs.config import StudyOptions
 from fedfs.learner import (
     CaseGeometry,
     ClassScore,
     EvaluationResult,
+    OwnPlan,
     Progress,
     SiteFingerprint,
     TrainResult,
@@ -28,12 +31,14 @@ from fedfs.learner import (
 from fedfs.loop import Outcome
 from fedfs.nnunet.planner import Planned
 from fedfs.observe import Observer, open_study
+from fedfs.protocol import codec
 from fedfs.publish import Publisher, StatusReporter
 from fedfs.site import Site
 from fedfs.store.base import Store
 from fedfs.store.memory import MemoryStore
 from fedfs.study import approve_sites, init_study, join_study
 from fedfs.trust.keyring import Keyring
+from fedfs.weights import WeightFiles
 
 DATASET_JSON = {
     "channel_names": {"0": "MRI"},
@@ -49,7 +54,11 @@ INITIAL = {
 class FakeLearner:
     """Moves every weight half way to the site's own target; counts what it is asked to do."""
 
-    def __init__(self, target: float, n_cases: int = 10) -> None:
+    def __init__(
+        self, target: float, n_cases: int = 10, network: Mapping[str, Any] | None = None
+    ) -> None:
+        self.network = network_of(network or {})
+        self.seen: dict[int, dict[str, Any]] = {}
         self.target = np.float32(target)
         self.n_cases = n_cases
         self.calls: list[tuple[str, int]] = []
@@ -68,6 +77,17 @@ class FakeLearner:
         case = CaseGeometry((1.0, 1.0, 1.0), (20, 20, 20), 1.0)
         return SiteFingerprint(self.n_cases, (channel,), (case,) * self.n_cases)
 
+    def plan(self, report: Any) -> OwnPlan:
+        self.calls.append(("plan", -1))
+        shapes = {name: array.shape for name, array in self.network.items()}
+        configuration = {"tensors": {name: list(shape) for name, shape in shapes.items()}}
+        plans = {"plans_name": "own", **configuration}
+        sha256 = hashlib.sha256(codec.dumps(plans)).hexdigest()
+        return OwnPlan(plans, {}, configuration, shapes, self.n_cases, sha256)
+
+    def initial_weights(self) -> Any:
+        return self.network
+
     def prepare(self, plans: Any, fingerprint: Any, report: Any) -> None:
         self.calls.append(("prepare", -1))
 
@@ -77,6 +97,7 @@ class FakeLearner:
 
     def train(self, task: Any, tensors: Any, report: Any) -> TrainResult:
         self.calls.append(("train", task.version))
+        self.seen[task.version] = dict(tensors)
         report(Progress("train", 1, 2, "iterations", task.first_epoch, {"loss": 0.5}))
         trained = {name: value + (self.target - value) / 2 for name, value in tensors.items()}
         iterations = task.n_epochs * task.iterations_per_epoch
@@ -96,6 +117,15 @@ class FakeLearner:
         return EvaluationResult(2, {"organ": ClassScore(1 / (1 + error), 1, 1, 1)}, error, 0.0)
 
 
+def network_of(shapes: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Values that follow from name and shape; in another network of equal name, other ones."""
+    out = {}
+    for name, shape in shapes.items():
+        rng = np.random.default_rng(sum(f"{name}{sorted(shapes)}".encode()))
+        out[name] = rng.normal(size=tuple(shape)).astype(np.float32)
+    return out
+
+
 class FakePlanner:
     """Plans nothing and starts from :data:`INITIAL`."""
 
@@ -104,6 +134,11 @@ class FakePlanner:
 
     def initial_weights(self, charter: Any, plan: Any, path: Path, *, pretrained: Any) -> None:
         write_safetensors(path, INITIAL)
+
+    def network_weights(
+        self, charter: Any, configuration: Any, path: Path, *, pretrained: Any, alignment: Any
+    ) -> None:
+        write_safetensors(path, network_of(configuration["tensors"]))
 
 
 class Federation:
@@ -114,6 +149,7 @@ class Federation:
         folder: Path,
         *,
         targets: Mapping[str, float] | None = None,
+        networks: Mapping[str, Mapping[str, Any]] | None = None,
         store: Store | None = None,
         **options: Any,
     ) -> None:
@@ -122,7 +158,7 @@ class Federation:
         self.store = store or MemoryStore(clock=self.clock)
         self.targets = dict(targets or {"east": 1.0, "north": 2.0, "south": -3.0})
         self.learners = {
-            site: FakeLearner(target, n_cases=10 * (i + 1))
+            site: FakeLearner(target, 10 * (i + 1), (networks or {}).get(site))
             for i, (site, target) in enumerate(sorted(self.targets.items()))
         }
         settings = {"rounds": 3, "local_iterations": 5, "min_sites": len(self.targets)}
@@ -222,6 +258,13 @@ class Federation:
 
     def observe(self) -> Observer:
         return open_study(self.store)
+
+    def weights(self, version: int) -> dict[str, np.ndarray]:
+        """Weights of a version, as a host that has nothing gets them."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = WeightFiles(self.store, Path(folder)).fetch(self.observe().state.models, version)
+            with TensorFile(path) as file:
+                return dict(file)
 
 
 def forge(store: MemoryStore, key: str, data: bytes) -> None:

@@ -7,22 +7,7 @@ from pathlib import Path
 
 import click
 
-from fedfs.cli.terminal import show_json, show_pairs, show_table
-
-
-def _number_pairs(
-    _context: click.Context, _option: click.Parameter, values: tuple[str, ...]
-) -> dict[str, float]:
-    out: dict[str, float] = {}
-    for value in values:
-        name, sign, number = value.partition("=")
-        try:
-            out[name] = float(number)
-        except ValueError:
-            sign = ""
-        if not sign:
-            raise click.BadParameter(f"{value!r} is not NAME=NUMBER")
-    return out
+from fedfs.cli.terminal import number_pairs, show_json, show_pairs, show_table
 
 
 @click.command()
@@ -35,6 +20,31 @@ def _number_pairs(
     help="nnU-Net dataset.json that every site's has to agree with (channels, labels).",
 )
 @click.option("--dataset-name", help="DatasetXXX_NAME of the exported model.")
+@click.option(
+    "--mode",
+    type=click.Choice(["ffe", "asym"]),
+    default="ffe",
+    show_default=True,
+    help="One plan for all sites, or every site plans for itself and shares what fits.",
+)
+@click.option(
+    "--alignment",
+    default="resolution",
+    show_default=True,
+    help="Mode asym: which tensors of unlike networks are the same: by resolution or name.",
+)
+@click.option(
+    "--sharing",
+    default="per-tensor",
+    show_default=True,
+    help="Mode asym: per-tensor shares what two sites have, intersection what all have.",
+)
+@click.option(
+    "--min-coverage",
+    default=0.5,
+    show_default=True,
+    help="Mode asym: smallest share of its parameters that every site has to share.",
+)
 @click.option("-c", "--configuration", default="3d_fullres", show_default=True)
 @click.option("--planner", default="ExperimentPlanner", show_default=True)
 @click.option("--trainer", default="nnUNetTrainer", show_default=True)
@@ -52,7 +62,7 @@ def _number_pairs(
     "planner_options",
     multiple=True,
     metavar="NAME=NUMBER",
-    callback=_number_pairs,
+    callback=number_pairs,
     help="Attribute of nnU-Net's planner, e.g. UNet_base_num_features=16. Repeatable.",
 )
 @click.option(
@@ -65,7 +75,7 @@ def _number_pairs(
     "strategy_options",
     multiple=True,
     metavar="NAME=NUMBER",
-    callback=_number_pairs,
+    callback=number_pairs,
     help="E.g. server_momentum=0.9. Repeatable.",
 )
 @click.option(
@@ -79,8 +89,28 @@ def _number_pairs(
     "encoding_options",
     multiple=True,
     metavar="NAME=NUMBER",
-    callback=_number_pairs,
+    callback=number_pairs,
     help="E.g. fraction=0.05 of topk. Repeatable.",
+)
+@click.option(
+    "--model-encoding",
+    default="fp32",
+    show_default=True,
+    help="How global versions travel: in full (fp32), or as deltas (fp16, bf16, int8, topk).",
+)
+@click.option(
+    "--model-encoding-option",
+    "model_encoding_options",
+    multiple=True,
+    metavar="NAME=NUMBER",
+    callback=number_pairs,
+    help="As --encoding-option. Repeatable.",
+)
+@click.option(
+    "--keyframe-every",
+    default=10,
+    show_default=True,
+    help="Of versions that travel as deltas, each so-many-th is also there in full.",
 )
 @click.option(
     "--min-sites", default=2, show_default=True, help="Sites to wait for before planning."

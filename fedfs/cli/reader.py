@@ -27,6 +27,7 @@ def status(store: str, *, as_json: bool) -> None:
         {
             "study": view.study,
             "coordinator key": view.coordinator_fingerprint,
+            "mode": view.mode,
             "phase": view.phase,
             "version": f"{view.version} of {view.rounds}" if view.version >= 0 else "none yet",
             "mean Dice": f"{scores[-1][1]:.4f} (version {scores[-1][0]})" if scores else "-",
@@ -39,10 +40,12 @@ def status(store: str, *, as_json: bool) -> None:
     if view.sites:
         click.echo()
         show_table(
-            ("site", "state", "cases", "doing", "last seen", "update", "Dice", "failures"),
+            ("site", "state", "cases", "shares", "doing", "last seen", "update", "Dice",
+             "failures"),
             [
                 (
-                    s.site, s.state, s.n_cases, s.activity, s.since,
+                    s.site, s.state, s.n_cases,
+                    "-" if s.coverage is None else f"{s.coverage:.1%}", s.activity, s.since,
                     "-" if s.last_update is None else f"from {s.last_update}",
                     "-" if s.mean_dice is None else f"{s.mean_dice:.4f}", s.failures or "",
                 )
@@ -60,14 +63,27 @@ def status(store: str, *, as_json: bool) -> None:
               help="Folder to use as nnUNet_results.")  # fmt: skip
 @click.option("--version", type=int, help="Global version; default: the newest.")
 @click.option("--dataset-name", help="DatasetXXX_NAME; default: the charter's.")
+@click.option("--site", help="Mode asym, on the site's host: the model of this site.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def export(store: str, output: Path, *, version: int | None, dataset_name: str | None,
-           as_json: bool) -> None:  # fmt: skip
-    """Write a global model as an nnU-Net results folder that nnUNetv2_predict takes."""
+           site: str | None, as_json: bool) -> None:  # fmt: skip
+    """Write a model as an nnU-Net results folder that nnUNetv2_predict takes.
+
+    The global model, or in a study of the mode asym, at a site, that site's own.
+    """
     from fedfs.export import export_version
     from fedfs.store import open_store
 
-    done = export_version(open_store(store), output, version=version, dataset_name=dataset_name)
+    if site is None:
+        done = export_version(open_store(store), output, version=version, dataset_name=dataset_name)
+    else:
+        from fedfs.assemble import export_own
+        from fedfs.config import SiteConfig
+        from fedfs.protocol import layout
+        from fedfs.trust.keyring import default_home
+
+        config = SiteConfig(store, layout.check_site(site), default_home())
+        done = export_own(config, output, version=version, dataset_name=dataset_name)
     if as_json:
         show_json(done)
         return

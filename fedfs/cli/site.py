@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from fedfs.cli.terminal import ProgressDisplay, show_json, show_pairs, start_logging
+from fedfs.cli.terminal import ProgressDisplay, number_pairs, show_json, show_pairs, start_logging
 from fedfs.errors import EXIT_WAITING
 
 
@@ -18,9 +18,43 @@ def site() -> None:
 @click.option("--site", "name", required=True, help="This site's name in the study.")
 @click.option("-d", "--dataset", required=True, help="DatasetXXX_NAME (or id) in nnUNet_raw.")
 @click.option("--expect-key", help="Fingerprint of the coordinator's key, as told by telephone.")
+@click.option(
+    "--gpu-memory-target", type=float, metavar="GB", help="Of this site's own plan (mode asym)."
+)
+@click.option(
+    "--target-spacing",
+    type=float,
+    nargs=3,
+    metavar="MM MM MM",
+    help="Of this site's own plan (mode asym).",
+)
+@click.option("--planner", help="nnU-Net planner of this site's own plan (mode asym).")
+@click.option(
+    "--planner-option",
+    "planner_options",
+    multiple=True,
+    metavar="NAME=NUMBER",
+    callback=number_pairs,
+    help="As of fedfs init, for this site's own plan (mode asym).",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def join(store: str, name: str, dataset: str, *, expect_key: str | None, as_json: bool) -> None:
-    """Ask the coordinator of the study at STORE to admit this site."""
+def join(
+    store: str,
+    name: str,
+    dataset: str,
+    *,
+    expect_key: str | None,
+    gpu_memory_target: float | None,
+    target_spacing: tuple[float, ...] | None,
+    planner: str | None,
+    planner_options: dict[str, float],
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Ask the coordinator of the study at STORE to admit this site.
+
+    In a study of the mode asym the site plans for itself; options say how, where it is not as the
+    charter says.
+    """
     from fedfs import assemble
     from fedfs.config import JoinConfig
     from fedfs.protocol import layout
@@ -28,7 +62,23 @@ def join(store: str, name: str, dataset: str, *, expect_key: str | None, as_json
     from fedfs.trust.signing import key_fingerprint
 
     charter, request = assemble.join(
-        JoinConfig(store, layout.check_site(name), dataset, default_home(), expect_key)
+        JoinConfig(
+            store,
+            layout.check_site(name),
+            dataset,
+            default_home(),
+            expect_key,
+            planning={
+                key: value
+                for key, value in {
+                    "gpu_memory_target_gb": gpu_memory_target,
+                    "target_spacing": target_spacing,
+                    "planner": planner,
+                    "planner_options": planner_options,
+                }.items()
+                if value
+            },
+        )
     )
     facts = {
         "study": charter.study,

@@ -29,6 +29,26 @@ def show_error(message: str, *, hint: str = "") -> None:
         click.echo(f"{click.style('hint:', bold=True)} {hint}", err=True)
 
 
+def number_pairs(
+    _context: click.Context, _option: click.Parameter, values: tuple[str, ...]
+) -> dict[str, float]:
+    """Return ``NAME=NUMBER`` options as a dict; a callback of click's.
+
+    Raises:
+        click.BadParameter: a value is not of that form.
+    """
+    out: dict[str, float] = {}
+    for value in values:
+        name, sign, number = value.partition("=")
+        try:
+            out[name] = float(number)
+        except ValueError:
+            sign = ""
+        if not sign:
+            raise click.BadParameter(f"{value!r} is not NAME=NUMBER")
+    return out
+
+
 def show_json(value: Any) -> None:
     """Print a value (dataclasses included) as JSON."""
     click.echo(json.dumps(_plain(value), indent=2, sort_keys=True))

@@ -202,7 +202,7 @@ def _argument(path: str, key: str, value: Any) -> None:
     elif key in BUILDING_BLOCKS:
         _one_of(path, value, BUILDING_BLOCKS[key])
     elif key in ARCHITECTURE_OPTIONS:
-        _options(path, value)
+        _options(path, value, high=MAX_FEATURES)  # PReLU takes a number of parameters here
     elif not isinstance(value, bool):
         _number(path, value, low=1, high=MAX_FEATURES, whole=True)
 
@@ -217,11 +217,11 @@ def _intensities(value: Any) -> None:
             _number(f"{path}.{channel}.{key}", number, low=-MAX_NUMBER, high=MAX_NUMBER)
 
 
-def _options(path: str, value: Any) -> None:
+def _options(path: str, value: Any, *, high: float = MAX_NUMBER) -> None:
     for key, option in _object(path, value).items():
         check_name(path, key)
         if option is not None and not isinstance(option, bool):
-            _number(f"{path}.{key}", option, low=-MAX_NUMBER, high=MAX_NUMBER)
+            _number(f"{path}.{key}", option, low=-high, high=high)
 
 
 def _flat(path: str, value: Any) -> Iterator[Any]:

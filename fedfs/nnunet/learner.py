@@ -16,7 +16,7 @@ import pickle
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from fedfs.checkpoint import weights_sha256
 from fedfs.errors import FedfsError, SetupError
 from fedfs.learner import (
     EvaluationResult,
+    OwnPlan,
     Report,
     RoundTask,
     SiteFingerprint,
@@ -35,43 +36,18 @@ from fedfs.nnunet import allowlist, classes, evaluation, files, preprocess
 from fedfs.nnunet import fingerprint as fingerprints
 from fedfs.nnunet.checkpoints import CheckpointStore, RoundProgress
 from fedfs.nnunet.dataset import RawDataset
-from fedfs.nnunet.environment import NnUNetPaths, applied, limit_pools
+from fedfs.nnunet.environment import applied, limit_pools
 from fedfs.nnunet.finish import FinalModel
 from fedfs.nnunet.output import Captured, captured
+from fedfs.nnunet.own_plan import OwnPlanner
 from fedfs.nnunet.rounds import Session, translate
+from fedfs.nnunet.settings import LearnerSettings
+
+__all__ = ["LearnerSettings", "NnUNetLearner"]
 
 log = logging.getLogger(__name__)
 
 _FINGERPRINT = "dataset_fingerprint.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class LearnerSettings:
-    """What a site's learner needs to know.
-
-    Attributes:
-        paths: nnU-Net's folders.
-        dataset: ``DatasetXXX_NAME`` or its number.
-        fold: ``all`` or a number.
-        device: ``cpu``, ``cuda``, ``mps``; None for the best there is.
-        state_dir: fedfs's own folder for this study and site.
-        num_processes: for fingerprint, preprocessing and nnU-Net's pools.
-        checkpoint_interval_s: shortest time between two checkpoints within a round.
-        plot_interval_s: shortest time between two drawings of nnU-Net's ``progress.png``.
-        full_validation: run nnU-Net's validation of whole cases at the end.
-    """
-
-    paths: NnUNetPaths
-    dataset: str
-    configuration: str
-    trainer: str
-    fold: str
-    state_dir: Path
-    device: str | None = None
-    num_processes: int = 8
-    checkpoint_interval_s: float = 60.0
-    plot_interval_s: float = 60.0
-    full_validation: bool = True
 
 
 class NnUNetLearner:
@@ -113,6 +89,26 @@ class NnUNetLearner:
         if not target.exists() and all(channel.n_cases for channel in result.channels):
             files.write_json(target, to_nnunet(result))
         return result
+
+    def plan(self, report: Report) -> OwnPlan:
+        """See :class:`fedfs.learner.Learner`."""
+        planner = OwnPlanner(self._settings, self._raw())
+        kept = planner.kept()
+        if kept is not None:
+            return kept
+        if planner.fingerprint() is None:
+            planner.keep_fingerprint(self.fingerprint(report))
+        with self._nnunet():
+            return planner.make()
+
+    def initial_weights(self) -> Tensors:
+        """See :class:`fedfs.learner.Learner`."""
+        planner = OwnPlanner(self._settings, self._raw())
+        plan = planner.kept()
+        if plan is None:
+            raise SetupError("this site has not planned yet", hint="call plan() first")
+        with self._nnunet():
+            return planner.kept_initial(plan) or planner.make_initial(plan)
 
     def prepare(
         self, plans: Mapping[str, Any], fingerprint: Mapping[str, Any], report: Report
@@ -278,6 +274,7 @@ class NnUNetLearner:
             progress = self._store().fresh(task)
             session.load(tensors)
         session.start_at(task.first_epoch + progress.epochs_done)
+        session.hold_to(tensors, task)
         return session, progress
 
     def _recover(self, task: RoundTask) -> tuple[Session, RoundProgress | None]:

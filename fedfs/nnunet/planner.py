@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fedfs.errors import MalformedError, TrainingError
+from fedfs.nnunet import site_network
 from fedfs.nnunet.plans import PlanRequest, WeightsRequest
 from fedfs.nnunet.process import run_isolated
 from fedfs.protocol import codec
@@ -37,7 +39,7 @@ class NnUNetPlanner:
         spec = charter.nnunet
         request = PlanRequest(
             dataset_name=charter.dataset.name,
-            dataset_json=_dataset_json(charter),
+            dataset_json=dataset_json(charter),
             fingerprint=fingerprint,
             n_cases=n_cases,
             configuration=spec.configuration,
@@ -66,8 +68,60 @@ class NnUNetPlanner:
         self._folder.mkdir(parents=True, exist_ok=True)
         run_isolated("initial_weights", request, workdir=self._folder)
 
+    def network_weights(
+        self,
+        charter: Charter,
+        configuration: Mapping[str, Any],
+        path: Path,
+        *,
+        pretrained: Path | None = None,
+        alignment: str = "resolution",
+    ) -> None:
+        """Write the initial weights of a network that a site planned for itself.
 
-def _dataset_json(charter: Charter) -> dict[str, Any]:
+        They are bit by bit those that the site has, by the site's own names, given the same
+        versions of torch and nnunetv2.
+
+        Args:
+            charter: the study.
+            configuration: as the site published it, see :func:`site_network.published`.
+            path: safetensors file to write.
+            pretrained: safetensors of canonical tensors of any network, to start from what fits.
+            alignment: what fits, see :mod:`fedfs.nnunet.overlay`.
+
+        Raises:
+            MalformedError: the configuration is refused, or no network can be built of it.
+            TrainingError: memory ran out.
+        """
+        spec, content = charter.nnunet, dataset_json(charter)
+        request = WeightsRequest(
+            plans=site_network.skeleton(
+                configuration,
+                configuration=spec.configuration,
+                dataset_name=charter.dataset.name,
+                plans_name=spec.plans_name,
+                planner=spec.planner,
+                dataset_json=content,
+            ),
+            dataset_json=content,
+            configuration=spec.configuration,
+            trainer=spec.trainer,
+            seed=charter.schedule.seed,
+            output=str(path),
+            pretrained=None if pretrained is None else str(pretrained),
+            alignment=alignment,
+        )
+        self._folder.mkdir(parents=True, exist_ok=True)
+        try:
+            run_isolated("initial_weights", request, workdir=self._folder)
+        except TrainingError as error:
+            if error.kind != "crash":
+                raise
+            raise MalformedError(f"no network can be built of the architecture: {error}") from error
+
+
+def dataset_json(charter: Charter) -> dict[str, Any]:
+    """Return the study's ``dataset.json``, with ``label_order``, for planning."""
     content: dict[str, Any] = codec.to_json(charter.dataset)
     content.pop("name")
     return content

@@ -1,16 +1,16 @@
-"""Planning for all sites at once, at the aggregator, from the federated fingerprint.
+"""Planning from a fingerprint: the federated one, at the aggregator, or a site's own, at the site.
 
 Rules:
- * nnU-Net's own planner makes the plan. It is given a raw dataset without images, the federated
-   fingerprint and ``numTraining`` summed over the sites, because the batch size depends on it.
+ * nnU-Net's own planner makes the plan. It is given a raw dataset without images, the fingerprint
+   and ``numTraining``, summed over the sites, because the batch size depends on it.
  * There is no image here to try readers on: the reader is the first that nnU-Net lists for the file
    ending. Sites put their own into the plan, and nothing else but their dataset's name.
  * Preprocessed data are kept apart from those of plans that a site made for itself: every
    configuration's ``data_identifier`` carries the name of these plans.
- * Initial weights come from the trainer's own ``initialize`` under a seed; version 0 is the same
-   for the same plan and seed.
+ * Initial weights come from the trainer's own ``initialize`` under a seed: the same for the same
+   architecture and seed. torch's random stream in this process is as before.
 
-Both functions import nnunetv2 and run in a process of their own, see
+Both functions import nnunetv2. The aggregator runs them in a process of their own, see
 :mod:`fedfs.nnunet.process`.
 """
 
@@ -35,10 +35,9 @@ from fedfs.nnunet import allowlist, classes
 from fedfs.nnunet.dataset import ordered
 from fedfs.nnunet.environment import AUGMENTATION_WORKERS, NnUNetPaths, applied
 from fedfs.nnunet.output import captured
+from fedfs.nnunet.overlay import is_segmentation_layer, overlaid
 
 log = logging.getLogger(__name__)
-
-_SEGMENTATION_LAYERS = ".seg_layers."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +84,8 @@ class WeightsRequest:
         dataset_json: as in the plan's result.
         seed: of torch's random numbers while the network is made.
         pretrained: safetensors of canonical tensors to start from, segmentation layers apart.
+        alignment: take of the pretrained tensors what fits, see :mod:`fedfs.nnunet.overlay`; None
+            to require that they are those of this very network.
         output: safetensors file to write.
     """
 
@@ -95,6 +96,7 @@ class WeightsRequest:
     seed: int
     output: str
     pretrained: str | None = None
+    alignment: str | None = None
 
 
 def plan(request: PlanRequest) -> PlanResult:
@@ -138,7 +140,15 @@ def plan(request: PlanRequest) -> PlanResult:
 
 
 def initial_weights(request: WeightsRequest) -> None:
-    """Build the network as the trainer does and write its canonical tensors.
+    """Write what :func:`initial_tensors` returns to ``request.output``.
+
+    Raises: as :func:`initial_tensors`.
+    """
+    write_safetensors(Path(request.output), initial_tensors(request))
+
+
+def initial_tensors(request: WeightsRequest) -> dict[str, Array]:
+    """Build the network as the trainer does and return its canonical tensors.
 
     Raises:
         MalformedError: the plans are refused.
@@ -151,12 +161,15 @@ def initial_weights(request: WeightsRequest) -> None:
     settings = classes.TrainerSettings(request.trainer, request.configuration, "all", "cpu")
     with _empty_room(), captured(log):
         trainer = classes.make_trainer(settings, request.plans, ordered(request.dataset_json))
-        torch.manual_seed(request.seed)
-        classes.initialize_without_data(trainer)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(request.seed)
+            classes.initialize_without_data(trainer)
     tensors = extract(classes.plain_module(trainer))
-    if request.pretrained is not None:
-        tensors = _overlaid(tensors, Path(request.pretrained))
-    write_safetensors(Path(request.output), tensors)
+    if request.pretrained is None:
+        return tensors
+    if request.alignment is None:
+        return _replaced(tensors, Path(request.pretrained))
+    return overlaid(tensors, Path(request.pretrained), alignment=request.alignment)
 
 
 def _make_planner(request: PlanRequest, dataset_json: Mapping[str, Any]) -> Any:
@@ -182,12 +195,12 @@ def _make_planner(request: PlanRequest, dataset_json: Mapping[str, Any]) -> Any:
     return planner
 
 
-def _overlaid(tensors: dict[str, Array], pretrained: Path) -> dict[str, Array]:
+def _replaced(tensors: dict[str, Array], pretrained: Path) -> dict[str, Array]:
     """Return the pretrained tensors, with the network's own segmentation layers (nnU-Net)."""
     out = dict(tensors)
     with TensorFile(pretrained) as given:
         for name, own in tensors.items():
-            if _SEGMENTATION_LAYERS in f".{name}":
+            if is_segmentation_layer(name):
                 continue
             if name not in given:
                 raise UserError(f"the pretrained weights have no tensor {name}")

@@ -4,7 +4,8 @@ Rules:
  * The epoch body is nnU-Net's ``run_training``: the same hooks in the same order. The trainer's
    ``num_epochs`` is that of the whole study, so the learning-rate schedule spans all rounds.
  * A round replaces the weights and nothing else: optimizer (momentum), gradient scaler, data
-   loaders and nnU-Net's log go on.
+   loaders and nnU-Net's log go on. Under FedProx it also sets its base in the loss, see
+   :mod:`fedfs.nnunet.proximal`.
  * nnU-Net's log holds exactly one value per epoch. Epochs that are repeated are cut off; epochs in
    which the site was away repeat the last value.
  * A loss that is not finite ends the round before anything is published.
@@ -118,13 +119,25 @@ class Session:
             while len(series) < epoch:
                 series.append(series[-1] if series else _before_the_first(key, self, now))
 
+    def hold_to(self, base: Tensors, task: RoundTask) -> None:
+        """Add FedProx's term around ``base`` to the training loss if the round has one, else none.
+
+        Raises:
+            TensorError: names or shapes are not the network's.
+        """
+        from fedfs.nnunet import proximal
+
+        proximal.attach(self.trainer, base, mu=task.proximal_mu, private=task.private)
+
     def train_epoch(self, report: Report, *, task: RoundTask) -> dict[str, float]:
         """Run one epoch as nnU-Net's ``run_training`` does; return its seconds per phase.
 
         Raises:
-            TrainingError: the loss is not finite.
+            TrainingError: the loss is not finite, or FedProx's term has gone.
         """
         import torch
+
+        from fedfs.nnunet import proximal
 
         trainer, epoch, began = self.trainer, int(self.trainer.current_epoch), self.clock()
         total = trainer.num_iterations_per_epoch
@@ -144,6 +157,8 @@ class Session:
                         "train", done, task.n_epochs * total, "iteration", epoch, {"loss": loss}
                     )
                 )
+        if task.proximal_mu:
+            proximal.check_attached(trainer)
         trainer.on_train_epoch_end(outputs)
         trained = self.clock()
         with torch.no_grad():

@@ -5,6 +5,7 @@
     federation/charter-0001.json
     sites/<site>/join-0001.json
     sites/<site>/fingerprint-0001.json
+    sites/<site>/plan-0001.json                         of sites that plan for themselves
     sites/<site>/updates/00007/update-<sha256>.safetensors
     sites/<site>/updates/00007/manifest.json
     sites/<site>/evaluations/00007-pseudo.json          -full.json for nnU-Net's full validation
@@ -12,6 +13,7 @@
     sites/<site>/status/00000001.json
     aggregator/plan-0001.json
     aggregator/models/00007/model-<sha256>.safetensors
+    aggregator/models/00007/keyframe-<sha256>.safetensors   in full, where the model is a delta
     aggregator/models/00007/state-<sha256>.safetensors  of strategies that have a memory
     aggregator/models/00007/manifest.json
     aggregator/rounds/00007.json
@@ -51,6 +53,7 @@ _PATTERNS: dict[str, re.Pattern[str]] = {
         "pretrained": rf"federation/pretrained-{_SHA}\.safetensors",
         "join": _OF_SITE + r"join-(?P<number>[0-9]{4})\.json",
         "fingerprint": _OF_SITE + r"fingerprint-(?P<number>[0-9]{4})\.json",
+        "site-plan": _OF_SITE + r"plan-(?P<number>[0-9]{4})\.json",
         "update": _OF_SITE + r"updates/(?P<version>[0-9]{5})/manifest\.json",
         "update-payload": _OF_SITE + rf"updates/(?P<version>[0-9]{{5}})/update-{_SHA}\.safetensors",
         "evaluation": _OF_SITE
@@ -60,6 +63,8 @@ _PATTERNS: dict[str, re.Pattern[str]] = {
         "plan": r"aggregator/plan-(?P<number>[0-9]{4})\.json",
         "model": r"aggregator/models/(?P<version>[0-9]{5})/manifest\.json",
         "model-payload": rf"aggregator/models/(?P<version>[0-9]{{5}})/model-{_SHA}\.safetensors",
+        "keyframe-payload": r"aggregator/models/(?P<version>[0-9]{5})/"
+        rf"keyframe-{_SHA}\.safetensors",
         "state-payload": rf"aggregator/models/(?P<version>[0-9]{{5}})/state-{_SHA}\.safetensors",
         "round": r"aggregator/rounds/(?P<version>[0-9]{5})\.json",
         "aggregator-status": r"aggregator/status/(?P<number>[0-9]{8})\.json",
@@ -161,6 +166,11 @@ def fingerprint(site: str, number: int = 1) -> str:
     return f"sites/{site}/fingerprint-{number:04d}.json"
 
 
+def site_plan(site: str, number: int = 1) -> str:
+    """Key of what a site that plans for itself tells of its plan."""
+    return f"sites/{site}/plan-{number:04d}.json"
+
+
 def plan(number: int = 1) -> str:
     """Key of the federated plan."""
     return f"aggregator/plan-{number:04d}.json"
@@ -200,6 +210,11 @@ def model(version: int) -> str:
 def model_payload(version: int, sha256: str) -> str:
     """Key of the tensors of global model ``version``."""
     return f"aggregator/models/{version:05d}/model-{sha256}.safetensors"
+
+
+def keyframe_payload(version: int, sha256: str) -> str:
+    """Key of the tensors in full of global model ``version``, which travels as a delta."""
+    return f"aggregator/models/{version:05d}/keyframe-{sha256}.safetensors"
 
 
 def state_payload(version: int, sha256: str) -> str:

@@ -118,6 +118,31 @@ class Named:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AsymSpec:
+    """How sites with networks of their own share tensors; see :mod:`fedfs.aggregate.alignment`.
+
+    Attributes:
+        alignment: which tensors of unlike networks are the same.
+        sharing: which of these are shared.
+        min_coverage: smallest share of its parameters, 0 to 1, that every site must share.
+    """
+
+    alignment: str
+    sharing: str
+    min_coverage: float
+    extra: Extra = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Participation:
+    """Canonical tensors and the sites that share them, or that took part in them; ascending."""
+
+    sites: tuple[str, ...]
+    tensors: tuple[str, ...]
+    extra: Extra = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class RosterEntry:
     """A site admitted to the study by the coordinator."""
 
@@ -138,6 +163,10 @@ class Charter(Message):
         coordinator_key: base64 of the raw Ed25519 public key, as all keys in messages.
         min_sites: planning waits until so many sites are on the roster.
         minimum_cases: a site with fewer cases publishes no fingerprint.
+        mode: ``ffe`` (one plan for all sites) or ``asym`` (every site plans for itself).
+        asym: how tensors are shared in the mode ``asym``; None in the other.
+        model_encoding: how global versions travel; anything but ``fp32`` makes them deltas.
+        keyframe_every: of versions that travel as deltas, each so-many-th is also there in full.
     """
 
     TYPE: ClassVar[str] = "charter"
@@ -159,6 +188,9 @@ class Charter(Message):
     minimum_cases: int
     pretrained: PayloadRef | None
     roster: tuple[RosterEntry, ...]
+    asym: AsymSpec | None = None
+    model_encoding: Named = field(default_factory=lambda: Named(name="fp32"))
+    keyframe_every: int = 1
 
     def entry(self, site: str) -> RosterEntry | None:
         """Return the roster entry of ``site``, if it has one."""
@@ -194,15 +226,36 @@ class FingerprintMessage(Message):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlanMessage(Message):
-    """The federated fingerprint and the one plan made from it.
+class SitePlan(Message):
+    """What a site that plans for itself tells of its plan (mode ``asym``).
 
     Attributes:
-        sites: site -> sha256 of the fingerprint message that was merged.
+        configuration: of its nnU-Net plans, what it takes to build the network and to describe it.
+        tensors: the site's own name of each of its network's tensors -> shape.
+        plans_sha256: hash of the whole plans, by which the site knows its own again.
+    """
+
+    TYPE: ClassVar[str] = "site-plan"
+    site: str
+    n_cases: int
+    configuration: Mapping[str, Any]
+    tensors: Mapping[str, tuple[int, ...]]
+    plans_sha256: str
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanMessage(Message):
+    """What all sites train: one plan for all, or who shares what.
+
+    Attributes:
+        sites: site -> sha256 of the fingerprint message that was merged, or of its own plan.
         n_cases: sum over sites; nnU-Net's ``numTraining``.
-        fingerprint: in nnU-Net's ``dataset_fingerprint.json`` form.
-        plans: nnU-Net plans.
+        fingerprint: in nnU-Net's ``dataset_fingerprint.json`` form; empty in the mode ``asym``.
+        plans: nnU-Net plans; empty in the mode ``asym``.
         dataset_json: nnU-Net ``dataset.json`` of the federation.
+        shared: in the mode ``asym``, every shared tensor, by the sites that share it.
+        coverage: in the mode ``asym``, site -> share of its parameters that it shares.
     """
 
     TYPE: ClassVar[str] = "plan"
@@ -212,11 +265,18 @@ class PlanMessage(Message):
     plans: Mapping[str, Any]
     dataset_json: Mapping[str, Any]
     versions: Mapping[str, str]
+    shared: tuple[Participation, ...] = ()
+    coverage: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelManifest(Message):
-    """A global version: which file, and which weights it decodes to."""
+    """A global version: which file, and which weights it decodes to.
+
+    Attributes:
+        payload: the weights (``fp32``), or the delta to the version before in ``encoding``.
+        keyframe: the weights in full, where the payload is a delta and they are there too.
+    """
 
     TYPE: ClassVar[str] = "model"
     version: int
@@ -225,6 +285,13 @@ class ModelManifest(Message):
     n_tensors: int
     n_parameters: int
     encoding: str
+    encoding_options: Mapping[str, float] = field(default_factory=dict)
+    keyframe: PayloadRef | None = None
+
+    @property
+    def full(self) -> PayloadRef | None:
+        """Where its weights are in full, if they are."""
+        return self.payload if self.encoding == "fp32" else self.keyframe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,7 +352,9 @@ class RoundRecord(Message):
         version: the version made; 0 holds the initial weights.
         model: where its tensors are.
         weights_sha256: hash of the decoded weights.
-        state: memory of the strategy (momentum) after this version; None if it has none.
+        state: memory of the aggregation (momentum, residual) after this version; None if none.
+        keyframe: the weights in full, where ``model`` is a delta and they are there too.
+        participation: in the mode ``asym``, who took part in each shared tensor.
         opened_at: when the version before was published; "" for version 0.
         seconds: time the aggregator spent per phase.
     """
@@ -305,6 +374,9 @@ class RoundRecord(Message):
     opened_at: str
     seconds: Mapping[str, float]
     state: PayloadRef | None = None
+    encoding_options: Mapping[str, float] = field(default_factory=dict)
+    keyframe: PayloadRef | None = None
+    participation: tuple[Participation, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -382,8 +454,9 @@ class FinishedMessage(Message):
 _BY_TYPE: dict[str, type[Message]] = {
     cls.TYPE: cls
     for cls in (
-        Charter, JoinRequest, FingerprintMessage, PlanMessage, ModelManifest, UpdateManifest,
-        RoundRecord, EvaluationMessage, FailureMessage, StatusMessage, FinishedMessage,
+        Charter, JoinRequest, FingerprintMessage, SitePlan, PlanMessage, ModelManifest,
+        UpdateManifest, RoundRecord, EvaluationMessage, FailureMessage, StatusMessage,
+        FinishedMessage,
     )
 }  # fmt: skip
 

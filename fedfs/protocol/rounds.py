@@ -2,8 +2,9 @@
 
 Rules:
  * The same state gives the same action, on any host, after any number of restarts.
- * A site does, in this order: fingerprint, prepare, and for the newest version: evaluate it, train
-   from it. Versions it missed are skipped. The last version is evaluated, then finished.
+ * A site does, in this order: fingerprint (in the mode ``asym``: plan for itself), prepare, and for
+   the newest version: evaluate it, train from it. Versions it missed are skipped. The last version
+   is evaluated, then finished.
  * The aggregator does: plan once, initial weights, close rounds, finish. Creating the round
    record is the decision; a record without its manifest is completed before anything else.
  * Waiting is an action and says for whom.
@@ -18,6 +19,9 @@ from fedfs.errors import StudyError
 from fedfs.protocol import layout
 from fedfs.protocol.messages import Charter, Named
 from fedfs.protocol.state import StudyState
+
+FFE, ASYM = MODES = ("ffe", "asym")
+"""One plan for all sites; or every site plans for itself and shares the tensors that fit."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,11 @@ class Done:
 @dataclass(frozen=True)
 class PublishFingerprint:
     """Site: read the dataset, publish its fingerprint."""
+
+
+@dataclass(frozen=True)
+class PublishPlan:
+    """Site, mode ``asym``: plan for itself, publish which tensors its network has."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +76,7 @@ class Finish:
 
 @dataclass(frozen=True)
 class MakePlan:
-    """Aggregator: merge the fingerprints of these sites, plan once."""
+    """Aggregator: merge the fingerprints of these sites, plan once; or find what they share."""
 
     sites: tuple[str, ...]
 
@@ -106,7 +115,7 @@ class CloseStudy:
     version: int
 
 
-SiteAction = PublishFingerprint | Prepare | Evaluate | Train | Finish | Wait | Done
+SiteAction = PublishFingerprint | PublishPlan | Prepare | Evaluate | Train | Finish | Wait | Done
 AggregatorAction = (
     MakePlan
     | PublishInitial
@@ -132,10 +141,11 @@ def decide_site(state: StudyState, site: str, *, prepared: bool) -> SiteAction:
     """
     charter = _charter(state)
     _require_member(charter, site)
-    if site not in state.fingerprints:
-        return PublishFingerprint()
+    said, publish, what = _announcement(state, charter)
+    if site not in said:
+        return publish
     if state.plan is None:
-        return Wait("the aggregator's plan, which needs the fingerprints of all sites")
+        return Wait(f"the aggregator's plan, which needs the {what}s of all sites")
     if site not in state.plan.sites:
         return Wait("nothing: the plan was made before this site joined, and does not include it")
     action = _work_on_newest(state, charter, site)
@@ -199,10 +209,18 @@ def _decide_plan(state: StudyState, charter: Charter) -> AggregatorAction:
     sites = charter.active_sites
     if len(sites) < charter.min_sites:
         return Wait(f"the coordinator to approve sites: {len(sites)} of {charter.min_sites} so far")
-    missing = [site for site in sites if site not in state.fingerprints]
+    said, _, what = _announcement(state, charter)
+    missing = [site for site in sites if site not in said]
     if missing:
-        return Wait(f"the fingerprint of {', '.join(missing)}")
+        return Wait(f"the {what} of {', '.join(missing)}")
     return MakePlan(sites)
+
+
+def _announcement(state: StudyState, charter: Charter) -> tuple[Collection[str], SiteAction, str]:
+    """Return who has said what planning needs of a site, how a site says it, and its name."""
+    if charter.mode == ASYM:
+        return state.site_plans, PublishPlan(), "plan"
+    return state.fingerprints, PublishFingerprint(), "fingerprint"
 
 
 def _close_when_all(state: StudyState, policy: Named, version: int) -> AggregatorAction:  # noqa: ARG001  a policy's signature
@@ -248,6 +266,11 @@ def _received(state: StudyState, version: int) -> set[str]:
 def _charter(state: StudyState) -> Charter:
     if state.charter is None:
         raise StudyError("the store holds no charter that can be trusted")
+    if state.charter.mode not in MODES:
+        raise StudyError(
+            f"the charter's mode {state.charter.mode!r} is unknown to this version of fedfs",
+            hint=f"it knows {', '.join(MODES)}; upgrade fedfs",
+        )
     return state.charter
 
 

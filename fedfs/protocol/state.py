@@ -14,6 +14,7 @@ from fedfs.protocol.messages import (
     ModelManifest,
     PlanMessage,
     RoundRecord,
+    SitePlan,
     StatusMessage,
     UpdateManifest,
 )
@@ -37,6 +38,7 @@ class StudyState:
     charters: dict[int, Charter] = field(default_factory=dict)
     joins: dict[str, JoinRequest] = field(default_factory=dict)
     fingerprints: dict[str, FingerprintMessage] = field(default_factory=dict)
+    site_plans: dict[str, SitePlan] = field(default_factory=dict)
     plan: PlanMessage | None = None
     models: dict[int, ModelManifest] = field(default_factory=dict)
     rounds: dict[int, RoundRecord] = field(default_factory=dict)
@@ -53,6 +55,11 @@ class StudyState:
     def charter(self) -> Charter | None:
         """The charter in force."""
         return self.charters[max(self.charters)] if self.charters else None
+
+    def n_cases(self, site: str) -> int | None:
+        """Training cases that a site announced with its fingerprint or its own plan."""
+        said = self.fingerprints.get(site) or self.site_plans.get(site)
+        return said.n_cases if said else None
 
     @property
     def newest(self) -> int:

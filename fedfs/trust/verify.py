@@ -34,11 +34,21 @@ from fedfs.protocol.messages import (
     ModelManifest,
     PlanMessage,
     RoundRecord,
+    SitePlan,
     StatusMessage,
     UpdateManifest,
 )
 from fedfs.protocol.state import StudyState
 from fedfs.trust.signing import Envelope, study_id
+
+# A model's manifest repeats what its round record says.
+_FROM_RECORD = {
+    "model": "payload",
+    "weights_sha256": "weights_sha256",
+    "encoding": "encoding",
+    "encoding_options": "encoding_options",
+    "keyframe": "keyframe",
+}
 
 
 class TrustedView:
@@ -144,7 +154,7 @@ class TrustedView:
             expected = getattr(key, name)
             if expected is not None and inside[name] not in (None, expected):
                 raise MisplacedError(f"says {name} {inside[name]!r}, its key says {expected!r}")
-        if key.kind in ("fingerprint", "plan") and key.number != 1:
+        if key.kind in ("fingerprint", "site-plan", "plan") and key.number != 1:
             raise MisplacedError(f"is {key.kind} {key.number}; there is only one, number 1")
         if key.kind == "aggregator-status" and inside["site"] != "":
             raise MisplacedError(f"is the aggregator's, but says site {inside['site']!r}")
@@ -157,7 +167,7 @@ class TrustedView:
         record = self.state.rounds.get(model.version)
         if record is None:
             raise MisplacedError(f"is version {model.version}, which has no round record")
-        if (record.model, record.weights_sha256) != (model.payload, model.weights_sha256):
+        if any(getattr(record, of) != getattr(model, here) for of, here in _FROM_RECORD.items()):
             raise MisplacedError(f"disagrees with the round record of version {model.version}")
         if model.version > 0 and model.version - 1 not in self.state.models:
             raise MisplacedError(f"is version {model.version}, but there is none before it")
@@ -187,6 +197,8 @@ class TrustedView:
                     state.joins[message.site] = message
             case FingerprintMessage():
                 state.fingerprints[message.site] = message
+            case SitePlan():
+                state.site_plans[message.site] = message
             case PlanMessage():
                 state.plan = message
             case RoundRecord():

@@ -164,7 +164,7 @@ def test_an_update_of_weight_zero_counts_for_nothing(case, base, trained, seed):
     assert_same(first, values_of(make(case), base, without, weights))
 
 
-IDENTITY = ["FedAvg", "FedAvgM", "FedMedian", "FedTrimmedAvg", "Krum", "MultiKrum"]
+IDENTITY = ["FedAvg", "FedAvgM", "FedMedian", "FedProx", "FedTrimmedAvg", "Krum", "MultiKrum"]
 
 
 @given(st.sampled_from(IDENTITY), models(), updates(1, 1), seeds)
@@ -195,6 +195,7 @@ def test_strategies_without_their_speciality_are_fedavg(base, trained, seed):
     expected = values_of(FedAvg(), base, trained, weights)
     for strategy in (
         by_name("FedAvgM"),
+        by_name("FedProx", {"proximal_mu": 3}),  # its speciality is the sites'
         by_name("Nesterov", {"server_learning_rate": 1, "server_momentum": 0}),
         by_name("MultiKrum", {"num_nodes_to_select": len(trained)}),
         by_name("FedAvg", {"clip_norm": 1e9}),

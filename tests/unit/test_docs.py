@@ -141,7 +141,7 @@ def test_the_protocol_describes_every_object_inside_messages(cls):
 
 def test_objects_of_the_learner_are_among_those_checked():
     assert {learner.ChannelSketch, learner.CaseGeometry, learner.ClassScore} <= set(OBJECTS)
-    assert len(MESSAGES) == 11
+    assert len(MESSAGES) == 12
 
 
 def test_the_protocol_describes_the_common_fields():

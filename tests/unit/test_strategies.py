@@ -27,6 +27,7 @@ N_VALUES, N_ROUNDS = 8, 3
 CASES = {
     "FedAvg": {},
     "FedAvgM": {"server_learning_rate": 0.5, "server_momentum": 0.6},
+    "FedProx": {"proximal_mu": 0.1},
     "FedAdam": {"eta": 0.1},
     "FedYogi": {"eta": 0.01},
     "FedAdagrad": {"eta": 0.1},
@@ -128,6 +129,7 @@ FLOWER = {
         0.192613887,
     ],
 }
+FLOWER["FedProx"] = FLOWER["FedAvg"]  # sites differ, aggregators do not
 
 
 def spread(*numbers):
@@ -351,6 +353,14 @@ def test_a_strategy_names_its_state(name, slots):
     assert set(one_tensor(by_name(name), {"a": [1.0, 2.0]})[1]) == set(slots)
 
 
+@pytest.mark.parametrize("clipped", [{}, {"clip_norm": 1}])
+def test_only_fedprox_holds_sites_to_their_base(clipped):
+    assert by_name("fedprox", {"proximal_mu": 0.1, **clipped}).proximal_mu == 0.1
+    assert by_name("FedProx", {"proximal_mu": 0, **clipped}).proximal_mu == 0
+    held = [name for name in STRATEGIES if by_name(name, clipped).proximal_mu]
+    assert held == ["fedprox"]
+
+
 def test_momentum_is_a_slot_only_if_there_is_any():
     assert FedAvgM(server_momentum=0.5).slots == ("momentum",)
     assert by_name("Nesterov", {"server_momentum": 0}).slots == ()
@@ -411,6 +421,9 @@ def test_squares_beyond_float32_are_no_trouble():
     ("Krum", {"num_malicious_nodes": 1.5}, "is 1.5", "a whole number of at least 0"),
     ("Krum", {"num_malicious_nodes": True}, "is True", "a whole number of at least 0"),
     ("MultiKrum", {"num_nodes_to_select": 0}, "is 0", "a whole number of at least 1"),
+    ("FedProx", {"proximal_mu": -0.1}, "'proximal_mu' of FedProx is -0.1", "of at least 0"),
+    ("FedProx", {"proximal_mu": float("inf")}, "'proximal_mu' of FedProx is inf", "a number"),
+    ("FedAvg", {"proximal_mu": 0.1}, "no option 'proximal_mu'", "its options are: clip_norm"),
     ("FedAvg", {"clip_norm": 0}, "'clip_norm' of NormClipping is 0", "above 0"),
     ("FedAvg", {"clip_norm": float("nan")}, "'clip_norm' of NormClipping is nan", "above 0"),
     ("FedAdagrad", {"beta_1": 0.9}, "no option 'beta_1'", "its options are: eta, tau, clip_norm"),

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from fedfs.learner import Array
 
 AnyArray = npt.NDArray[Any]
+Base = npt.NDArray[np.floating[Any]]
+"""Float32 values, in float64 if the caller has them so: that saves widening them per update."""
+
 Shape = tuple[int, ...]
 Entry = tuple[str, Shape]
 """Type as safetensors spells it, and shape."""
@@ -44,7 +47,10 @@ SEPARATOR = "#"
 VALUES, INDICES, SCALE = "values", "indices", "scale"
 
 # bfloat16 travels as float32 with 16 zero bits, see fedfs.tensorfile.
-_NUMPY = {"F32": "f4", "F16": "f2", "BF16": "f4", "I8": "i1", "U8": "u1"}
+_NUMPY = {
+    name: np.dtype(numpy)
+    for name, numpy in {"F32": "f4", "F16": "f2", "BF16": "f4", "I8": "i1", "U8": "u1"}.items()
+}
 
 
 @dataclass(frozen=True)
@@ -98,17 +104,31 @@ class Encoding(Protocol):
             TensorError: shapes differ, or a value is not finite.
         """
 
-    def decode(self, name: str, payload: Mapping[str, AnyArray], base: Array) -> Delta:
+    def decode(self, name: str, payload: Mapping[str, AnyArray], base: Base) -> Delta:
         """Return the delta that a payload carries, shaped like ``base``, in float64.
 
         Args:
             name: canonical name of the tensor.
             payload: where its payload tensors are looked up, e.g. a whole file; not trusted.
-            base: the values that the delta applies to, float32.
+            base: the values that the delta applies to.
 
         Raises:
             TensorError: a payload tensor is missing, has another type, shape or range than ``base``
                 calls for, or ``base`` plus the delta is not finite in float32.
+        """
+
+    def decode_again(
+        self,
+        name: str,
+        payload: Mapping[str, AnyArray],
+        base: Base,
+        out: Delta | None = None,
+    ) -> Delta:
+        """Return the same, faster, of a payload that :meth:`decode` has accepted before.
+
+        If that has been damaged since, values that are not finite are not found.
+
+        Args and Raises as for :meth:`decode`; ``out`` may be overwritten and returned.
         """
 
     def reconstruct(self, name: str, payload: Mapping[str, AnyArray], base: Array) -> Array:
@@ -161,20 +181,33 @@ class Lossy(ABC):
         payload = {part_name(name, part): array for part, array in parts.items()}
         return Encoded(payload, delta.astype(np.float32))
 
-    def decode(self, name: str, payload: Mapping[str, AnyArray], base: Array) -> Delta:
+    def decode(self, name: str, payload: Mapping[str, AnyArray], base: Base) -> Delta:
         """Return the delta that a payload carries; see :class:`Encoding`."""
         delta = self._decode(name, payload, base)
         _apply(name, delta, base)
         return delta
 
+    def decode_again(
+        self,
+        name: str,
+        payload: Mapping[str, AnyArray],
+        base: Base,
+        out: Delta | None = None,  # noqa: ARG002  others use it
+    ) -> Delta:
+        """Return the delta that a payload carries; see :class:`Encoding`."""
+        return self._decode(name, payload, base, finite=False)
+
     def reconstruct(self, name: str, payload: Mapping[str, AnyArray], base: Array) -> Array:
         """Return base plus delta, added in float64 and rounded once; see :class:`Encoding`."""
         return _apply(name, self._decode(name, payload, base), base)
 
-    def _decode(self, name: str, payload: Mapping[str, AnyArray], base: Array) -> Delta:
+    def _decode(
+        self, name: str, payload: Mapping[str, AnyArray], base: Base, *, finite: bool = True
+    ) -> Delta:
         entries = self.parts(base.shape)
         parts = {
-            part: checked(payload, part_name(name, part), entry) for part, entry in entries.items()
+            part: checked(payload, part_name(name, part), entry, finite=finite)
+            for part, entry in entries.items()
         }
         try:
             return self.dequantise(parts, base.shape)
@@ -202,8 +235,10 @@ def payload_layout(encoding: Encoding, shapes: Mapping[str, Shape]) -> dict[str,
     }
 
 
-def checked(payload: Mapping[str, AnyArray], name: str, entry: Entry) -> AnyArray:
-    """Return one tensor of a payload, of the type and shape that are expected, and finite.
+def checked(
+    payload: Mapping[str, AnyArray], name: str, entry: Entry, *, finite: bool = True
+) -> AnyArray:
+    """Return one tensor of a payload, of the type and shape that are expected, and ``finite``.
 
     Raises:
         TensorError: it is missing or something else.
@@ -214,9 +249,9 @@ def checked(payload: Mapping[str, AnyArray], name: str, entry: Entry) -> AnyArra
     array = payload[name]
     if array.shape != shape:
         raise TensorError(f"payload {name!r} has the shape {array.shape}, not {shape}")
-    if array.dtype != np.dtype(_NUMPY[dtype]):
+    if array.dtype != _NUMPY[dtype]:
         raise TensorError(f"payload {name!r} is of type {array.dtype}, not {dtype}")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
+    if finite and array.dtype.kind == "f" and not np.isfinite(array).all():
         raise TensorError(f"payload {name!r} holds NaN or infinite values")
     return array
 
@@ -264,7 +299,7 @@ def from_levels(levels: npt.NDArray[np.int8], scale: AnyArray) -> Delta:
     return np.asarray(np.multiply(levels, factor, dtype=np.float64))
 
 
-def _apply(name: str, delta: Delta, base: Array) -> Array:
+def _apply(name: str, delta: Delta, base: Base) -> Array:
     values = _float32(np.asarray(np.add(base, delta, dtype=np.float64)))
     if not np.isfinite(values).all():
         raise TensorError(f"the update of {name!r} leads to values that are not finite")

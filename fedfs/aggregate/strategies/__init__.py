@@ -15,6 +15,7 @@ from fedfs.aggregate.strategies.fedadam import FedAdam
 from fedfs.aggregate.strategies.fedavg import FedAvg
 from fedfs.aggregate.strategies.fedavgm import FedAvgM
 from fedfs.aggregate.strategies.fedmedian import FedMedian
+from fedfs.aggregate.strategies.fedprox import FedProx
 from fedfs.aggregate.strategies.fedtrimmedavg import FedTrimmedAvg
 from fedfs.aggregate.strategies.fedyogi import FedYogi
 from fedfs.aggregate.strategies.krum import Krum
@@ -36,6 +37,7 @@ __all__ = [
     "FedAvg",
     "FedAvgM",
     "FedMedian",
+    "FedProx",
     "FedTrimmedAvg",
     "FedYogi",
     "Krum",
@@ -56,6 +58,7 @@ STRATEGIES: Mapping[str, type[FedAvg]] = MappingProxyType(
             FedAvg,
             FedAvgM,
             FedMedian,
+            FedProx,
             FedTrimmedAvg,
             FedYogi,
             Krum,

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from fedfs.learner import Array
 
@@ -34,6 +34,16 @@ Delta = npt.NDArray[np.float64]
 
 NO_STATE: Mapping[str, Array] = MappingProxyType({})
 """The server state of a tensor before the first round."""
+
+
+@dataclass(frozen=True)
+class Lent:
+    """Deltas that nobody else needs: each may be overwritten, and is valid until the next."""
+
+    deltas: Iterable[Delta]
+
+    def __iter__(self) -> Iterator[Delta]:
+        return iter(self.deltas)
 
 
 @dataclass(frozen=True)
@@ -75,7 +85,7 @@ class Round(Protocol):
         deltas: Iterable[Delta],
         state: Mapping[str, Array] = NO_STATE,
     ) -> Combined:
-        """Return the next value and state of a tensor (or slice).
+        """Return the next value and state of a tensor (or slice); from any thread, in any order.
 
         Args:
             name: canonical name of the tensor, for messages.
@@ -83,6 +93,7 @@ class Round(Protocol):
             updates: names of the updates that have this tensor, ascending. If there is none, value
                 and state stay as they are.
             deltas: theirs, in this order, shaped like ``base``; consumed once, an iterator will do.
+                They are left as they are, unless they are :class:`Lent`.
             state: slot -> state as the last version published it; a slot that is absent is zero.
 
         Raises:
@@ -101,6 +112,10 @@ class Strategy(Protocol):
     @property
     def stacks(self) -> bool:
         """Whether ``scan`` and ``combine`` hold the deltas of all updates at once: cut finer."""
+
+    @property
+    def proximal_mu(self) -> float:
+        """How strongly sites are held to their base while they train; 0 for not at all."""
 
     def tolerates(self, n_updates: int) -> int:
         """Return how many updates of so many may hold anything without ruling the result."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedfs.aggregate.strategies.base import NO_STATE, Combined, Delta
+from fedfs.aggregate.strategies.base import NO_STATE, Combined, Delta, Lent
 from fedfs.aggregate.strategies.options import check_options
 from fedfs.errors import StudyError, TensorError
 
@@ -47,6 +47,11 @@ class FedAvg:
         """Deltas are added one by one."""
         return False
 
+    @property
+    def proximal_mu(self) -> float:
+        """Sites train freely."""
+        return 0.0
+
     def tolerates(self, n_updates: int) -> int:  # noqa: ARG002  others depend on it
         """None: one update can move a mean anywhere."""
         return 0
@@ -58,12 +63,13 @@ class FedAvg:
     def mean(self, shares: Sequence[float], deltas: Iterable[Delta]) -> Delta:
         """Return the mean of at least one delta; ``shares`` are above 0 and sum to 1."""
         total: Delta | None = None
+        part: Delta | None = None
         for share, delta in zip(shares, deltas, strict=True):
             if total is None:
                 total = delta * share
-                part = np.empty_like(total)
+                part = None if isinstance(deltas, Lent) else np.empty_like(total)
             else:
-                total += np.multiply(delta, share, out=part)
+                total += np.multiply(delta, share, out=delta if part is None else part)
         if total is None:
             raise ValueError("the mean of no delta")
         return total
@@ -133,7 +139,8 @@ class FedAvgRound:
         old = {slot: _slot(slot, state, name, base) for slot in self._strategy.slots}
         if not any(shares):
             return Combined(base.copy(), _to_float32(name, old))
-        kept = (delta for share, delta in zip(shares, checked, strict=True) if share > 0)
+        kept: Iterable[Delta] = (d for share, d in zip(shares, checked, strict=True) if share > 0)
+        kept = Lent(kept) if isinstance(deltas, Lent) else kept
         mean = self._strategy.mean([share for share in shares if share > 0], kept)
         move, new = self._strategy.step(mean, old, self._version)
         value = _to_float32(name, {"value": np.add(base, move, dtype=np.float64)})["value"]

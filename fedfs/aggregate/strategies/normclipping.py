@@ -47,6 +47,11 @@ class NormClipping:
         """As the inner strategy does."""
         return self.inner.stacks
 
+    @property
+    def proximal_mu(self) -> float:
+        """The inner strategy's."""
+        return self.inner.proximal_mu
+
     def tolerates(self, n_updates: int) -> int:
         """As many as the inner strategy: a bounded attack is an attack."""
         return self.inner.tolerates(n_updates)

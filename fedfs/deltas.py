@@ -1,0 +1,212 @@
+"""Reads the deltas of updates piece by piece, so that memory does not grow with sites.
+
+Rules:
+ * What a strategy scans, it scans in slices that the protocol fixes, as norms and distances are
+   summed slice by slice. The pass that combines may be cut as is best for this host.
+ * Of each tensor only the sites that share it are asked.
+ * Deltas of a strategy that sees one at a time are lent, see
+   :class:`~fedfs.aggregate.strategies.base.Lent`. One that stacks them gets smaller pieces. Where
+   an encoding can only be decoded by the tensor, decoded deltas wait in files for that.
+ * Payloads were decoded when they were received, and are not looked at again as closely. A value
+   that is not finite would show in a mean; but it may decide unseen what is selected, so those
+   that are stacked are checked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import tempfile
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fedfs.aggregate import encodings
+from fedfs.aggregate.encodings import Encoding
+from fedfs.aggregate.strategies import Delta, Strategy
+from fedfs.aggregate.strategies.base import Lent
+from fedfs.learner import Array
+from fedfs.tensorfile import BF16, AnyArray, Shape, TensorFile
+
+SLICE = 32_768
+"""Values that are scanned at a time. Part of the protocol."""
+
+_PIECE = 131_072
+"""Values that are combined at a time: few calls, and still in the processor's cache."""
+
+_MAX_THREADS = 4
+
+
+@dataclass(frozen=True)
+class Combination:
+    """What the next version is made from.
+
+    Attributes:
+        base: weights of the version before, float32, complete.
+        state: memory after that version; None at the first, or if there is none.
+        updates: site -> payload of its update, which holds the tensors that the site shares.
+        weights: site -> weight, of the same sites.
+        version: the version to be made.
+        shared_by: tensor -> sites that share it; None if every site has every tensor.
+    """
+
+    base: TensorFile
+    state: TensorFile | None
+    updates: Mapping[str, Path]
+    weights: Mapping[str, float]
+    version: int
+    shared_by: Mapping[str, Collection[str]] | None = None
+
+    @property
+    def shapes(self) -> dict[str, Shape]:
+        """Name -> shape of every tensor, ascending."""
+        return {name: self.base.shape(name) for name in self.base.names}
+
+    def sites(self, name: str) -> list[str]:
+        """Return the sites whose updates hold a tensor, ascending."""
+        shared = self.updates if self.shared_by is None else self.shared_by.get(name, ())
+        return sorted(site for site in self.updates if site in shared)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Values ``start`` to ``stop``, in C order, of a tensor of ``shape``, and who shares it."""
+
+    name: str
+    shape: Shape
+    start: int
+    stop: int
+    sites: list[str]
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the tensor ends with it."""
+        return self.stop == math.prod(self.shape)
+
+
+class DeltaReader:
+    """The files that a version is made from.
+
+    Args:
+        parts: the files.
+        strategy: what their deltas are for.
+        encoding: that of the updates.
+        folder: for deltas that have to wait in files.
+        stack: closes the files.
+
+    Raises:
+        TensorError: an update does not hold exactly what its site shares.
+    """
+
+    def __init__(
+        self,
+        parts: Combination,
+        strategy: Strategy,
+        encoding: Encoding,
+        *,
+        folder: Path,
+        stack: contextlib.ExitStack,
+    ) -> None:
+        self._parts, self._encoding, self._folder = parts, encoding, folder
+        self._slots, self._stacks = strategy.slots, strategy.stacks
+        self._shapes = parts.shapes
+        self._sites = {name: parts.sites(name) for name in self._shapes}
+        self._waiting: tuple[str, dict[str, Delta]] = ("", {})
+        self._files: dict[str, TensorFile] = {}
+        for site, path in parts.updates.items():
+            file = self._files[site] = stack.enter_context(TensorFile(path))
+            shapes = {
+                name: shape for name, shape in self._shapes.items() if site in self._sites[name]
+            }
+            file.check_layout(encodings.payload_layout(encoding, shapes))
+        # Whole tensors are large: one at a time, and one ahead.
+        self.n_threads = min(os.cpu_count() or 1, _MAX_THREADS) if encoding.elementwise else 1
+        self.n_ahead = 3 * self.n_threads if encoding.elementwise else 1
+
+    def slices(self) -> Iterator[Piece]:
+        """Yield what is scanned at a time; no tensor that nobody has."""
+        for name, shape in self._shapes.items():
+            dtypes = {dtype for dtype, _ in self._encoding.expected(name, shape).values()}
+            whole = BF16 in dtypes or not self._encoding.elementwise
+            if self._sites[name]:
+                yield from self._cut(name, math.prod(shape) if whole else SLICE)
+
+    def pieces(self) -> Iterator[Piece]:
+        """Yield what is combined at a time."""
+        for name, shape in self._shapes.items():
+            if self._stacks:
+                yield from self._cut(name, _PIECE // max(len(self._files), 1))
+            else:
+                whole = not self._encoding.elementwise
+                yield from self._cut(name, math.prod(shape) if whole else _PIECE)
+
+    def base(self, piece: Piece) -> Array:
+        """Read the base's values."""
+        return self._parts.base.read_slice(piece.name, piece.start, piece.stop)
+
+    def state(self, piece: Piece) -> dict[str, Array]:
+        """Read slot -> memory of the strategy."""
+        file = self._parts.state
+        if file is None:
+            return {}
+        return {
+            slot: file.read_slice(f"{slot}/{piece.name}", piece.start, piece.stop)
+            for slot in self._slots
+        }
+
+    def deltas(self, piece: Piece, base: Array) -> Iterable[Delta]:
+        """Return the delta of each of the piece's sites, made one at a time."""
+        if self._encoding.elementwise:
+            deltas = self._of_slices(piece, base.astype(np.float64))
+        elif self._stacks:
+            deltas = (
+                self._wait(site, piece.name)[piece.start : piece.stop] for site in piece.sites
+            )
+        else:
+            deltas = (self._of_tensor(site, piece.name) for site in piece.sites)
+        return deltas if self._stacks else Lent(deltas)
+
+    def _of_slices(self, piece: Piece, base: Delta) -> Iterator[Delta]:
+        parts, delta = self._encoding.expected(piece.name, base.shape), None
+        payload: dict[str, AnyArray] = {}
+        for site in piece.sites:
+            file = self._files[site]
+            for part, (_, is_per_value) in parts.items():
+                payload[part] = (
+                    file.read_slice(part, piece.start, piece.stop, out=payload.get(part))
+                    if is_per_value
+                    else file.read(part)
+                )
+            if self._stacks:
+                yield self._encoding.decode(piece.name, payload, base)
+            else:
+                delta = self._encoding.decode_again(piece.name, payload, base, delta)
+                yield delta
+
+    def _of_tensor(self, site: str, name: str) -> Delta:
+        decode = self._encoding.decode if self._stacks else self._encoding.decode_again
+        return decode(name, self._files[site], self._parts.base.read(name)).reshape(-1)
+
+    def _wait(self, site: str, name: str) -> Delta:
+        """Return a whole tensor's delta, which is in a file until another tensor is asked for."""
+        if self._waiting[0] != name:
+            self._waiting = (name, {})
+        waiting = self._waiting[1]
+        if site not in waiting:
+            delta = self._of_tensor(site, name)
+            if delta.size:
+                with tempfile.TemporaryFile(dir=self._folder) as file:
+                    delta.tofile(file)
+                    file.flush()
+                    delta = np.asarray(np.memmap(file, np.float64, "r"))
+            waiting[site] = delta
+        return waiting[site]
+
+    def _cut(self, name: str, size: int) -> Iterator[Piece]:
+        shape = self._shapes[name]
+        n = math.prod(shape)
+        for start in range(0, max(n, 1), max(size, 1)):
+            yield Piece(name, shape, start, min(start + max(size, 1), n), self._sites[name])

@@ -1,0 +1,114 @@
+"""A site's network at a global version: what it shares, as the version has it, and what is its own.
+
+In the mode ``ffe`` the whole network is the version's. In the mode ``asym`` the site's private
+tensors are those that its last update left at the site; before its first, those that the trainer
+initialises them with.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedfs.carried import Carried, CarriedFiles
+from fedfs.checkpoint import TensorFile
+from fedfs.learner import Learner, Tensors
+from fedfs.protocol.state import StudyState
+from fedfs.sharing import Share, share_of
+from fedfs.store.base import Store
+from fedfs.weights import WeightFiles
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SiteNetwork:
+    """What a site trains from and evaluates.
+
+    Attributes:
+        version: the global version.
+        weights_sha256: of the global version.
+        share: what the site shares.
+        shared: canonical name -> tensor of the version, as far as the site shares it.
+        tensors: own name -> tensor, all of the site's network.
+        residual: what the site's last update did not carry.
+    """
+
+    version: int
+    weights_sha256: str
+    share: Share
+    shared: Tensors
+    tensors: Tensors
+    residual: Tensors
+
+    @property
+    def private(self) -> frozenset[str]:
+        """Own names of the tensors that never leave the site."""
+        return self.share.private(self.tensors)
+
+
+class SiteNetworks:
+    """Puts a site's network together, and keeps what its updates leave behind.
+
+    Args:
+        site: the site's name.
+        store: where versions are published.
+        learner: initialises private tensors.
+        folder: fedfs's own folder for this site.
+        cache: for versions; by default a part of that folder.
+    """
+
+    def __init__(
+        self, site: str, store: Store, learner: Learner, folder: Path, *, cache: Path | None = None
+    ) -> None:
+        self._site = site
+        self._learner = learner
+        self._weights = WeightFiles(store, cache or folder / "models")
+        self._carried = CarriedFiles(folder)
+        self._loaded: SiteNetwork | None = None
+
+    def load(
+        self, version: int, state: StudyState, *, before_download: Callable[[], None]
+    ) -> SiteNetwork:
+        """Return the site's network at a version; the last one stays in memory.
+
+        Raises:
+            TensorError, ObjectNotFoundError, StoreError: see :meth:`fedfs.weights.WeightFiles`.
+        """
+        model = state.models[version]
+        if self._loaded is not None and self._loaded.version == version:
+            return self._loaded  # evaluated, now to be trained from
+        before_download()
+        path = self._weights.fetch(state.models, version)
+        self._weights.prune([model.weights_sha256])
+        with TensorFile(path) as file:
+            share = share_of(state, self._site, file.names)
+            shared = {name: file.read(name) for name in share.own}
+        carried = self._carried.load(version, self._published(state))
+        tensors = share.compose(shared, self._private(share, state, carried.private))
+        self._loaded = SiteNetwork(
+            version, model.weights_sha256, share, shared, tensors, carried.residual
+        )
+        return self._loaded
+
+    def keep(
+        self, network: SiteNetwork, state: StudyState, *, trained: Tensors, residual: Tensors
+    ) -> None:
+        """Keep what an update from ``network`` leaves behind, before it is published."""
+        private = {name: trained[name] for name in network.private}
+        self._carried.save(network.version, Carried(residual, private), self._published(state))
+
+    def _private(self, share: Share, state: StudyState, kept: Tensors) -> Tensors:
+        plan = state.site_plans.get(self._site)
+        names = share.private(plan.tensors if plan else ())
+        if not names or names == set(kept):
+            return kept
+        if self._published(state):
+            log.warning("this site's private tensors are lost: it starts them anew")
+        initial = self._learner.initial_weights()
+        return {name: initial[name] for name in names}
+
+    def _published(self, state: StudyState) -> set[int]:
+        return {version for site, version in state.updates if site == self._site}

@@ -1,0 +1,66 @@
+"""What a site's learner is told: where, what and how to train, and how to plan for itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fedfs.nnunet.environment import NnUNetPaths
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planning:
+    """How a site plans for itself; names and meanings are nnU-Net's.
+
+    Attributes:
+        dataset_json: of the study, with ``label_order`` where there are regions.
+        dataset_name: the study's ``DatasetXXX_NAME``.
+        planner_options: attributes set on the planner, see :data:`allowlist.PLANNER_OPTIONS`.
+        seed: of torch's random numbers while the network is made.
+        pretrained: safetensors of canonical tensors, under the names of any network, to start from.
+        alignment: which of them are this network's, see :mod:`fedfs.aggregate.alignment`.
+    """
+
+    dataset_json: Mapping[str, Any]
+    dataset_name: str
+    seed: int
+    planner: str = "ExperimentPlanner"
+    plans_name: str = "nnUNetPlans"
+    gpu_memory_target_gb: float | None = None
+    target_spacing: tuple[float, ...] | None = None
+    planner_options: Mapping[str, float] = field(default_factory=dict)
+    pretrained: Path | None = None
+    alignment: str = "resolution"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnerSettings:
+    """What a site's learner needs to know.
+
+    Attributes:
+        paths: nnU-Net's folders.
+        dataset: ``DatasetXXX_NAME`` or its number.
+        fold: ``all`` or a number.
+        device: ``cpu``, ``cuda``, ``mps``; None for the best there is.
+        state_dir: fedfs's own folder for this study and site.
+        num_processes: for fingerprint, preprocessing and nnU-Net's pools.
+        checkpoint_interval_s: shortest time between two checkpoints within a round.
+        plot_interval_s: shortest time between two drawings of nnU-Net's ``progress.png``.
+        full_validation: run nnU-Net's validation of whole cases at the end.
+        planning: how to plan for this site alone; None where the aggregator plans for all.
+    """
+
+    paths: NnUNetPaths
+    dataset: str
+    configuration: str
+    trainer: str
+    fold: str
+    state_dir: Path
+    device: str | None = None
+    num_processes: int = 8
+    checkpoint_interval_s: float = 60.0
+    plot_interval_s: float = 60.0
+    full_validation: bool = True
+    planning: Planning | None = None

@@ -1,0 +1,227 @@
+"""What the aggregator decides before the first round: the plan and version 0.
+
+* Mode ``ffe``: the sites' fingerprints are merged and planned for once.
+* Mode ``asym``: every site has planned for itself; it is decided who shares which tensors.
+  Version 0 holds every shared tensor as the first site that has it, by name, would initialise it,
+  so that equal tensors start from equal values everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Protocol
+
+from fedfs.aggregate import alignment, fingerprints
+from fedfs.checkpoint import TensorFile, stream_safetensors
+from fedfs.errors import MalformedError, RejectedError, StudyError
+from fedfs.learner import SiteFingerprint
+from fedfs.observe import newest_charter
+from fedfs.protocol import codec, layout
+from fedfs.protocol.messages import Charter, PlanMessage
+from fedfs.protocol.state import StudyState
+from fedfs.sharing import agree, asym_spec, check_site_plan, shared_by
+
+_SETTLE = "settle it with the site; the coordinator may remove it from the roster"
+
+
+class Planned(Protocol):
+    """What planning gives: nnU-Net plans, the ``dataset.json`` they were made for, versions."""
+
+    @property
+    def plans(self) -> Mapping[str, Any]:
+        """nnU-Net plans."""
+
+    @property
+    def dataset_json(self) -> Mapping[str, Any]:
+        """The ``dataset.json`` of the federation."""
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """Software that made the plan."""
+
+
+class Planner(Protocol):
+    """Plans and makes initial weights; :mod:`fedfs.nnunet` does, in a process of its own."""
+
+    def plan(self, charter: Charter, fingerprint: Mapping[str, Any], n_cases: int) -> Planned:
+        """Plan once for all sites from the federated fingerprint in nnU-Net's format."""
+
+    def initial_weights(
+        self, charter: Charter, plan: PlanMessage, path: Path, *, pretrained: Path | None
+    ) -> None:
+        """Write version 0 to ``path``: the same tensors for the same charter and plan."""
+
+    def network_weights(
+        self,
+        charter: Charter,
+        configuration: Mapping[str, Any],
+        path: Path,
+        *,
+        pretrained: Path | None,
+        alignment: str,
+    ) -> None:
+        """Write the initial weights of one site's network, by its own names, to ``path``.
+
+        Args:
+            charter: the study's; says trainer and seed.
+            configuration: what the site published of its plan; not trusted.
+            path: safetensors file to write.
+            pretrained: tensors of any network, to start from where this one has them too.
+            alignment: what it has too, see :mod:`fedfs.aggregate.alignment`.
+
+        Raises:
+            MalformedError: the configuration names what is not allowed, or no reasonable network.
+        """
+
+
+def make_plan(
+    sites: Sequence[str], state: StudyState, planner: Planner
+) -> tuple[dict[str, Any], str]:
+    """Return the fields of the plan message, and what was done in words.
+
+    Raises:
+        StudyError: what a site published cannot be used, or sites share too little.
+    """
+    charter = newest_charter(state)
+    if asym_spec(charter) is None:
+        return _plan_for_all(sites, state, planner)
+    return _plan_of_each(sites, state)
+
+
+def write_initial_weights(
+    state: StudyState, planner: Planner, path: Path, *, pretrained: Path | None, scratch: Path
+) -> None:
+    """Write version 0 to ``path``.
+
+    Args:
+        state: has a plan.
+        planner: knows nnU-Net.
+        path: safetensors file to write.
+        pretrained: canonical tensors to start from.
+        scratch: folder for intermediate files.
+
+    Raises:
+        StudyError: there is no plan; or a site's network is not the one it announced.
+    """
+    charter, plan = newest_charter(state), state.plan
+    if plan is None:
+        raise StudyError("there is no plan to initialise a network from")
+    spec = asym_spec(charter)
+    if spec is None:
+        planner.initial_weights(charter, plan, path, pretrained=pretrained)
+        return
+    first = {name: sites[0] for name, sites in shared_by(plan).items()}
+    made: dict[bytes, Path] = {}
+    with ExitStack() as stack:
+        files: dict[str, TensorFile] = {}
+        own_names: dict[str, dict[str, str]] = {}
+        for site in sorted(set(first.values())):
+            network = codec.dumps(state.site_plans[site].configuration)
+            if network not in made:
+                made[network] = scratch / f"network-{len(made)}.safetensors"
+                _write_network(
+                    site, state, planner, made[network],
+                    pretrained=pretrained, alignment=spec.alignment,
+                )  # fmt: skip
+            files[site] = stack.enter_context(TensorFile(made[network]))
+            own_names[site] = alignment.own_names(state.site_plans[site].tensors, spec.alignment)
+            try:
+                files[site].check_against(state.site_plans[site].tensors)
+            except RejectedError as error:
+                raise StudyError(
+                    f"the plan of {site} leads to another network than it announced: {error}",
+                    hint="do the site and the aggregator have the same version of nnunetv2?",
+                ) from error
+        shapes = {name: files[s].shape(own_names[s][name]) for name, s in first.items()}
+        stream_safetensors(
+            path, shapes, lambda name: files[first[name]].read(own_names[first[name]][name])
+        )
+
+
+def _plan_for_all(
+    sites: Sequence[str], state: StudyState, planner: Planner
+) -> tuple[dict[str, Any], str]:
+    charter = newest_charter(state)
+    parts: dict[str, SiteFingerprint] = {}
+    for site in sites:
+        message = state.fingerprints[site]
+        part = SiteFingerprint(message.n_cases, message.channels, message.geometry)
+        try:
+            fingerprints.validate_fingerprint(part)
+            if len(part.channels) != len(charter.dataset.channel_names):
+                raise MalformedError(f"holds {len(part.channels)} channels")
+        except RejectedError as error:
+            raise StudyError(
+                f"the fingerprint of {site} cannot be used: it {error}", hint=_SETTLE
+            ) from error
+        parts[site] = part
+    merged = fingerprints.merge_fingerprints(parts)
+    pooled = fingerprints.to_nnunet(merged)
+    planned = planner.plan(charter, pooled, merged.n_cases)
+    fields = {
+        "sites": {site: state.digests[layout.fingerprint(site)] for site in sites},
+        "n_cases": merged.n_cases,
+        "fingerprint": pooled,
+        "plans": planned.plans,
+        "dataset_json": planned.dataset_json,
+        "versions": dict(planned.versions),
+    }
+    return fields, f"planned for {len(sites)} sites with {merged.n_cases} cases"
+
+
+def _plan_of_each(sites: Sequence[str], state: StudyState) -> tuple[dict[str, Any], str]:
+    charter = newest_charter(state)
+    spec = asym_spec(charter)
+    if spec is None:
+        raise StudyError("this study has one plan for all sites")
+    for site in sites:
+        try:
+            check_site_plan(state.site_plans[site])
+        except RejectedError as error:
+            raise StudyError(
+                f"the plan of {site} cannot be used: it {error}", hint=_SETTLE
+            ) from error
+    shared, coverage = agree({site: state.site_plans[site].tensors for site in sites}, spec)
+    n_cases = sum(state.site_plans[site].n_cases for site in sites)
+    dataset_json = codec.to_json(charter.dataset)
+    dataset_json.pop("name")
+    fields = {
+        "sites": {site: state.digests[layout.site_plan(site)] for site in sites},
+        "n_cases": n_cases,
+        "fingerprint": {},
+        "plans": {},
+        "dataset_json": {**dataset_json, "numTraining": n_cases},
+        "versions": {},
+        "shared": shared,
+        "coverage": {site: round(cover.parameters, 6) for site, cover in coverage.items()},
+    }
+    lowest = min(coverage, key=lambda site: coverage[site].parameters)
+    n_tensors = sum(len(group.tensors) for group in shared)
+    text = (
+        f"{len(sites)} sites with {n_cases} cases share {n_tensors} tensors; "
+        f"least of all {lowest}, {coverage[lowest].parameters:.1%} of its parameters"
+    )
+    return fields, text
+
+
+def _write_network(
+    site: str,
+    state: StudyState,
+    planner: Planner,
+    path: Path,
+    *,
+    pretrained: Path | None,
+    alignment: str,
+) -> None:
+    try:
+        planner.network_weights(
+            newest_charter(state),
+            state.site_plans[site].configuration,
+            path,
+            pretrained=pretrained,
+            alignment=alignment,
+        )
+    except RejectedError as error:
+        raise StudyError(f"the plan of {site} cannot be used: {error}", hint=_SETTLE) from error

@@ -1,0 +1,129 @@
+"""Publishes a version: its files, then the round record that decides, then the manifest.
+
+A crash between any two of them is completed by whoever comes next. The manifest follows from the
+record, so that of two aggregators that decide differently both publish the same one.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fedfs.checkpoint import TensorFile, weights_sha256
+from fedfs.combine import Outputs, Written
+from fedfs.observe import prune_cache
+from fedfs.protocol import layout
+from fedfs.protocol.messages import Charter, ModelManifest, Named, PayloadRef, RoundRecord
+from fedfs.publish import Publisher
+from fedfs.weights import WeightFiles
+
+
+class Release:
+    """Publishes versions of one study.
+
+    Args:
+        publisher: signs with the aggregator's key.
+        weights: where the weights of the newest version are kept.
+        cache: where its memory is kept, under its hash.
+    """
+
+    def __init__(self, publisher: Publisher, weights: WeightFiles, cache: Path) -> None:
+        self._publisher = publisher
+        self._weights = weights
+        self._cache = cache
+
+    def publish(
+        self,
+        version: int,
+        written: Written,
+        outputs: Outputs,
+        charter: Charter,
+        *,
+        seconds: dict[str, float],
+        **fields: Any,
+    ) -> str:
+        """Publish a version whole; return what was done in words.
+
+        Args:
+            version: its number.
+            written: what is known of its files.
+            outputs: its files, which are moved into the caches.
+            charter: the charter in force.
+            seconds: time spent so far, by phase.
+            fields: of the round record, about the updates.
+
+        Raises:
+            ObjectExistsError: another aggregator was faster.
+            StoreError: the store refuses.
+        """
+        began_s = time.perf_counter()
+        travels, keyframe, encoding = outputs.model, None, Named(name="fp32")
+        if written.has_delta:
+            travels, encoding = outputs.delta, charter.model_encoding
+            if version % charter.keyframe_every == 0 or version == charter.schedule.rounds:
+                keyframe = self._upload(outputs.model, layout.keyframe_payload, version)
+        model, memory = self._upload(travels, layout.model_payload, version), None
+        if written.has_state:
+            memory = self._upload(outputs.state, layout.state_payload, version)
+            outputs.state.replace(self._cache / f"{memory.sha256}.safetensors")
+        self._weights.keep(written.weights_sha256, outputs.model)
+        spent = {**seconds, "publish": time.perf_counter() - began_s}
+        record = self._publisher.message(
+            RoundRecord,
+            layout.round_record(version),
+            version=version,
+            **{"updates": (), "excluded": (), "opened_at": "", **fields},
+            policy=charter.policy,
+            weighting=charter.weighting,
+            strategy=charter.strategy,
+            model=model,
+            keyframe=keyframe,
+            state=memory,
+            weights_sha256=written.weights_sha256,
+            n_tensors=written.n_tensors,
+            n_parameters=written.n_parameters,
+            encoding=encoding.name,
+            encoding_options=encoding.options,
+            seconds={name: round(value, 4) for name, value in spent.items()},
+        )
+        text = self.complete(record)
+        self._weights.prune([record.weights_sha256])
+        prune_cache(self._cache, [memory.sha256] if memory else [])
+        return text
+
+    def complete(self, record: RoundRecord) -> str:
+        """Publish the manifest that a round record calls for; its bytes follow from the record."""
+        self._publisher.signed(
+            ModelManifest(
+                study=record.study,
+                key=layout.model(record.version),
+                created_at=record.created_at,
+                version=record.version,
+                payload=record.model,
+                weights_sha256=record.weights_sha256,
+                n_tensors=record.n_tensors,
+                n_parameters=record.n_parameters,
+                encoding=record.encoding,
+                encoding_options=record.encoding_options,
+                keyframe=record.keyframe,
+            )
+        )
+        return f"published version {record.version}"
+
+    def _upload(self, path: Path, key: Callable[[int, str], str], version: int) -> PayloadRef:
+        return self._publisher.payload(path, lambda sha256: key(version, sha256))
+
+
+def in_full(path: Path) -> Written:
+    """Return what is known of a version whose weights are published as they are."""
+    with TensorFile(path) as file:
+        return Written(
+            weights_sha256=weights_sha256(file),
+            has_delta=False,
+            has_state=False,
+            n_tensors=len(file.names),
+            n_parameters=sum(math.prod(file.shape(name)) for name in file.names),
+        )

@@ -1,0 +1,156 @@
+"""Who shares which tensors in a study: from accepted messages to names and shapes. Pure.
+
+Rules:
+ * In the mode ``ffe`` all sites have one network, and share all of it under its own names.
+ * In the mode ``asym`` the aggregator decides once, from the tensors that every site says its
+   network has, and publishes the decision with the plan. Sites and aggregator then go by the plan.
+ * What a site does not share is private: it is in no update and in no global version.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+from fedfs.aggregate import alignment
+from fedfs.aggregate.alignment import Shapes
+from fedfs.errors import MalformedError, StudyError, TensorError
+from fedfs.learner import Array, Tensors
+from fedfs.observe import newest_charter
+from fedfs.protocol import rounds
+from fedfs.protocol.messages import AsymSpec, Charter, Participation, PlanMessage, SitePlan
+from fedfs.protocol.state import StudyState
+
+MAX_TENSORS = 20_000
+MAX_PARAMETERS = 2_000_000_000
+"""Largest network that a site may announce: 8 GB of weights."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one site shares: canonical name -> its own name, ascending; the rest is private."""
+
+    own: Mapping[str, str]
+
+    def compose(self, version: Tensors, private: Tensors) -> dict[str, Array]:
+        """Return the site's network, by own names: shared tensors of a version, and private."""
+        return {**private, **{own: version[name] for name, own in self.own.items()}}
+
+    def shared(self, network: Tensors) -> dict[str, Array]:
+        """Return the shared tensors of the site's network, by canonical name."""
+        return {name: network[own] for name, own in self.own.items()}
+
+    def private(self, network: Iterable[str]) -> frozenset[str]:
+        """Return the own names of the tensors that never leave the site."""
+        return frozenset(network) - set(self.own.values())
+
+
+def asym_spec(charter: Charter) -> AsymSpec | None:
+    """Return how tensors are shared in the mode ``asym``; None in the other.
+
+    Raises:
+        StudyError: the charter's mode is ``asym``, but it does not say how.
+    """
+    if charter.mode != rounds.ASYM:
+        return None
+    if charter.asym is None:
+        raise StudyError("the charter's mode is asym, but it does not say how tensors are shared")
+    return charter.asym
+
+
+def check_site_plan(plan: SitePlan) -> None:
+    """Check that a site's list of tensors is that of a network of reasonable size.
+
+    Raises:
+        MalformedError: it is not.
+    """
+    if not 0 < len(plan.tensors) <= MAX_TENSORS:
+        raise MalformedError(
+            f"lists {len(plan.tensors)} tensors, 1 to {MAX_TENSORS} are reasonable"
+        )
+    if any(size < 0 for shape in plan.tensors.values() for size in shape):
+        raise MalformedError("lists a tensor with a negative size")
+    if sum(math.prod(shape) for shape in plan.tensors.values()) > MAX_PARAMETERS:
+        raise MalformedError(f"announces a network of more than {MAX_PARAMETERS:,} parameters")
+    if plan.n_cases < 1:
+        raise MalformedError(f"announces {plan.n_cases} cases")
+
+
+def agree(
+    plans: Mapping[str, Shapes], spec: AsymSpec
+) -> tuple[tuple[Participation, ...], dict[str, alignment.Coverage]]:
+    """Decide who shares what, and say how much that is of each site's network.
+
+    Args:
+        plans: site -> own names and shapes of its tensors.
+        spec: the charter's rules.
+
+    Raises:
+        StudyError: a site would share less than the charter asks for.
+        TensorError: a site's tensors cannot be named.
+    """
+    shared = alignment.share(plans, alignment=spec.alignment, sharing=spec.sharing)
+    coverage = alignment.coverage(plans, shared, alignment=spec.alignment)
+    low = {s: c for s, c in coverage.items() if c.parameters < spec.min_coverage}
+    if low:
+        said = ", ".join(f"{site} {cover.parameters:.1%}" for site, cover in sorted(low.items()))
+        raise StudyError(
+            f"sites share less of their networks' parameters than the {spec.min_coverage:.1%} "
+            f"that the charter asks for: {said}",
+            hint="let these sites plan with another memory target or spacing, or start a study "
+            "with another --alignment, --sharing or a lower --min-coverage",
+        )
+    return grouped(shared), coverage
+
+
+def grouped(shared: Mapping[str, Collection[str]]) -> tuple[Participation, ...]:
+    """Return tensor -> sites as one entry per set of sites, in a fixed order."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for name in sorted(shared):
+        groups.setdefault(tuple(sorted(shared[name])), []).append(name)
+    return tuple(
+        Participation(sites=sites, tensors=tuple(names)) for sites, names in sorted(groups.items())
+    )
+
+
+def shared_by(plan: PlanMessage) -> dict[str, tuple[str, ...]]:
+    """Return canonical name -> sites that share it, both ascending; empty in the mode ``ffe``."""
+    return {
+        name: group.sites for name, group in sorted(
+            (name, group) for group in plan.shared for name in group.tensors
+        )
+    }  # fmt: skip
+
+
+def participation(plan: PlanMessage, sites: Collection[str]) -> tuple[Participation, ...]:
+    """Return who of ``sites`` took part in each shared tensor; empty in the mode ``ffe``."""
+    took_part = {n: [s for s in of if s in sites] for n, of in shared_by(plan).items()}
+    return grouped(took_part)
+
+
+def share_of(state: StudyState, site: str, version: Iterable[str]) -> Share:
+    """Return what ``site`` shares of the tensors of a version.
+
+    Args:
+        state: accepted messages; of site plans, the site's own is enough.
+        site: the site.
+        version: names of the tensors of global versions.
+
+    Raises:
+        StudyError: the plan is not there yet, or does not know the site.
+        TensorError: the plan says that the site has a tensor that it has not.
+    """
+    spec, plan = asym_spec(newest_charter(state)), state.plan
+    if plan is None:
+        raise StudyError("there is no plan yet")
+    if spec is None:
+        return Share({name: name for name in sorted(version)})
+    if site not in state.site_plans:
+        raise StudyError(f"site {site!r} has not said which tensors its network has")
+    shapes = state.site_plans[site].tensors
+    share = Share(alignment.shared_names(site, shapes, shared_by(plan), alignment=spec.alignment))
+    missing = sorted(set(share.own) - set(version))
+    if missing:
+        raise TensorError(f"global versions have no tensor {missing[0]!r}, which the plan names")
+    return share

@@ -1,0 +1,163 @@
+"""A writer of safetensors files whose layout is known beforehand.
+
+Rules:
+ * Tensors, and slices of them, go to their place in any order and from any thread, as the header
+   says where everything is before the first value is there. Several files may be open at once.
+ * A file is complete or absent: it is written under another name, every value is asked for once,
+   and it has its own name only when it has reached the disk.
+ * A large file goes to the disk while more of it is made: waiting for that took as long as
+   everything else.
+ * Equal tensors make equal files, see :mod:`fedfs.tensorfile`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from fedfs.errors import TensorError
+from fedfs.tensorfile import (
+    BF16,
+    DTYPES,
+    AnyArray,
+    Entry,
+    Shape,
+    dtype_of,
+    header_bytes,
+    places,
+)
+
+_SYNC_BYTES = 8 << 20
+
+
+class TensorWriter:
+    """A file that is being written; used with ``with``.
+
+    Args:
+        path: file to write; on leaving the context it is complete, or as it was if that raises.
+        layout: name -> type as safetensors spells it, and shape.
+        metadata: kept in the file's header.
+    """
+
+    def __init__(
+        self, path: Path, layout: Mapping[str, Entry], metadata: Mapping[str, str] | None = None
+    ) -> None:
+        self._path = path
+        self._layout = layout
+        self._header = header_bytes(layout, metadata)
+        self._begins = {name: begin for name, (begin, _) in places(layout).items()}
+        self._syncer = ThreadPoolExecutor(1)  # begins its thread when it is needed
+        self._syncs: list[Future[None]] = []
+        self._unsynced = 0
+        self._written: dict[str, list[tuple[int, int]]] = {name: [] for name in layout}
+
+    def __enter__(self) -> Self:
+        self._fd, name = tempfile.mkstemp(prefix=f".{self._path.name}.", dir=self._path.parent)
+        self._temporary = Path(name)
+        try:
+            self._put(memoryview(self._header), 0)
+        except BaseException:
+            self._discard()
+            raise
+        return self
+
+    def __exit__(self, exception: type[BaseException] | None, *_: object) -> None:
+        try:
+            if exception is None:
+                self._check_complete()
+                for sync in self._syncs:
+                    sync.result()  # the system says only once what could not be written
+                os.fsync(self._fd)
+                self._temporary.replace(self._path)
+        finally:
+            self._discard()
+        if exception is None:
+            directory = os.open(self._path.parent, os.O_RDONLY)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
+
+    def write(self, name: str, array: AnyArray) -> None:
+        """Write a whole tensor.
+
+        Raises:
+            TensorError: it has another shape or type than the layout says.
+            OSError: the file cannot be written, for example because the disk is full.
+        """
+        self._check(name, array, self._layout[name][1])
+        self.write_slice(name, 0, array)
+
+    def write_slice(self, name: str, start: int, array: AnyArray) -> None:
+        """Write the values of a tensor, in C order, from the ``start``-th on.
+
+        Raises:
+            TensorError: they have another type than the layout says, or go beyond the tensor.
+            OSError: the file cannot be written, for example because the disk is full.
+        """
+        dtype, shape = self._layout[name]
+        n, stop = math.prod(shape), start + array.size
+        if not 0 <= start <= stop <= n:
+            raise TensorError(f"values {start} to {stop} of tensor {name!r}, which has {n}")
+        self._check(name, array, array.shape)
+        begin = self._begins[name] + start * DTYPES[dtype][0]
+        self._put(raw_bytes(array, dtype), len(self._header) + begin)
+        self._written[name].append((start, stop))
+
+    def _check(self, name: str, array: AnyArray, shape: Shape) -> None:
+        dtype, announced = self._layout[name]
+        if (dtype_of(array), array.shape) != ("F32" if dtype == BF16 else dtype, shape):
+            raise TensorError(
+                f"tensor {name!r} is {array.dtype} {list(array.shape)}, "
+                f"announced as {dtype} {list(announced)}"
+            )
+
+    def _put(self, raw: memoryview, position: int) -> None:
+        done = 0
+        while done < len(raw):
+            done += os.pwrite(self._fd, raw[done:], position + done)
+        self._unsynced += done
+        if self._unsynced >= _SYNC_BYTES:
+            self._unsynced = 0
+            self._syncs.append(self._syncer.submit(os.fsync, self._fd))
+
+    def _check_complete(self) -> None:
+        for name, (_, shape) in self._layout.items():
+            end = 0
+            for start, stop in sorted(self._written[name]):
+                if start != end:
+                    raise TensorError(f"tensor {name!r} was written twice, or not all of it")
+                end = stop
+            if end != math.prod(shape):
+                raise TensorError(f"tensor {name!r} was not written to its end")
+
+    def _discard(self) -> None:
+        self._temporary.unlink(missing_ok=True)
+        self._syncer.shutdown()
+        os.close(self._fd)
+
+
+def raw_bytes(array: AnyArray, dtype: str) -> memoryview:
+    """Return an array's values as they are in a file of type ``dtype``: C order, little-endian.
+
+    Raises:
+        TensorError: the array has another type, or values that bfloat16 cannot hold.
+    """
+    if np.dtype(DTYPES[dtype][1]) != array.dtype.newbyteorder("<"):
+        raise TensorError(f"arrays of type {array.dtype} cannot be written as {dtype}")
+    if not array.size:
+        return memoryview(b"")
+    flat = np.asarray(array, dtype=DTYPES[dtype][1], order="C").reshape(-1)
+    if dtype == BF16:
+        halves = flat.view("<u2")
+        if halves[::2].any():
+            raise TensorError("there are values that bfloat16 cannot hold")
+        flat = np.ascontiguousarray(halves[1::2])
+    return flat.view(np.uint8).data

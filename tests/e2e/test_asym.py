@@ -1,0 +1,143 @@
+"""Every site plans for itself, with the real nnU-Net: made-up images, and six real institutions."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from fedfs.observe import open_study
+from fedfs.protocol.state import StudyState
+from fedfs.sharing import shared_by
+from fedfs.simulate import Host, LocalStudy, place_dataset, read_cases
+from fedfs.store import open_store
+from fedfs.tensorfile import TensorFile
+from phantom_hosts import DATASET
+
+pytestmark = [pytest.mark.nnunet]
+
+TIMEOUT_S = 600.0
+SMALL = (
+    "--planner-option", "UNet_base_num_features=8", "--planner-option", "UNet_max_features_2d=32",
+    "--trainer", "nnUNetTrainerNoMirroring",
+)  # fmt: skip
+
+
+def run_study(
+    hosts: Mapping[str, Host], store: str, dataset_json: Path, *init: str,
+    joins: Mapping[str, tuple[str, ...]],
+) -> StudyState:  # fmt: skip
+    """Run a study to its end, a process per site and one aggregator; return what they published."""
+    study = LocalStudy(
+        store=Path(store), dataset=DATASET, dataset_json=dataset_json,
+        coordinator=hosts["coordinator"], sites={site: hosts[site] for site in joins},
+        init=("--name", "asym", "--mode", "asym", "-c", "2d", "--val-iterations", "1", *SMALL,
+              *init),
+        join=joins,
+    )  # fmt: skip
+    study.begin()
+    deadline_s = time.monotonic() + TIMEOUT_S
+
+    def look() -> None:
+        assert time.monotonic() < deadline_s, {n: h.log_tail() for n, h in hosts.items()}
+
+    study.federate(look)
+    return open_study(open_store(store)).state
+
+
+def architectures(state: StudyState) -> set[str]:
+    return {
+        json.dumps(plan.configuration["architecture"], sort_keys=True)
+        for plan in state.site_plans.values()
+    }
+
+
+def check(state: StudyState, *, rounds: int, store: str, folder: Path) -> None:
+    assert state.finished is not None
+    assert not state.rejected
+    assert len(architectures(state)) >= 2
+    assert not state.fingerprints
+    shared = shared_by(state.plan)
+    for version in range(1, rounds + 1):
+        took_part = {n: p.sites for p in state.rounds[version].participation for n in p.tensors}
+        assert took_part == shared
+    for site, plan in state.site_plans.items():
+        assert (site, rounds, "full") in state.evaluations
+        assert state.plan.coverage[site] >= state.charter.asym.min_coverage
+        update = state.updates[site, 0]
+        path = folder / "update.safetensors"
+        open_store(store).download(update.payload.key, path, max_bytes=update.payload.size)
+        with TensorFile(path) as file:
+            names = {name.partition("#")[0] for name in file.names}
+        path.unlink()
+        assert names == {name for name, sites in shared.items() if site in sites}
+        assert len(names) <= len(plan.tensors)
+
+
+def predict(host: Host, store: str, site: str, folder: Path, image: Path) -> None:
+    """Export at the site and let nnU-Net's own command predict."""
+    output = folder / f"model-{site}"
+    made = json.loads(host.run("export", store, "--site", site, "-o", str(output), "--json"))
+    images = folder / f"images-{site}"
+    images.mkdir()
+    (images / image.name).symlink_to(image.resolve())
+    command = made["predict_command"].replace("IMAGES", str(images)).split()
+    command[command.index("PREDICTIONS")] = str(folder / f"out-{site}")
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / command[0]), *command[1:],
+         "-device", "cpu", "--disable_tta", "-npp", "1", "-nps", "1"],
+        env={**host.environment(), "nnUNet_results": str(output)},
+        capture_output=True, text=True, check=False, timeout=TIMEOUT_S,
+    )  # fmt: skip
+    made_of = folder / f"out-{site}" / image.name.replace("_0000", "")
+    assert made_of.is_file(), done.stdout + done.stderr
+
+
+@pytest.mark.xdist_group("asym")
+def test_two_sites_with_unlike_networks_and_lossy_encodings(tmp_path, hosts, phantom_images):
+    """Residual encoder beside plain net, int8 both ways, a proximal term; export at a site."""
+    store = str(tmp_path / "store")
+    joins = {
+        "east": ("--gpu-memory-target", "0.02"),
+        "north": ("--gpu-memory-target", "0.01", "--planner", "nnUNetPlannerResEncM"),
+    }
+    state = run_study(
+        hosts, store, phantom_images / "dataset.json", "--rounds", "3", "--local-iterations", "3",
+        "--encoding", "int8", "--model-encoding", "int8", "--keyframe-every", "2",
+        "--strategy", "FedProx", "--min-coverage", "0.1", joins=joins,
+    )  # fmt: skip
+    check(state, rounds=3, store=store, folder=tmp_path)
+    assert 0.1 <= min(state.plan.coverage.values()) < 1
+    assert [v for v, model in state.models.items() if model.full] == [0, 2, 3]
+    case = read_cases(phantom_images)["east"][0]
+    predict(hosts["east"], store, "east", tmp_path, phantom_images / f"imagesTr/{case}_0000.nii.gz")
+    text = hosts["coordinator"].run("status", store)
+    assert "asym" in text
+
+
+@pytest.mark.xdist_group("spinalcord")
+def test_six_institutions_each_with_a_plan_of_its_own(tmp_path, shared_data, record_property):
+    """Real images of really different geometry; a tiny budget, to a finished federation."""
+    source = shared_data / "spinalcord_gm_multisite"
+    hosts = {"coordinator": Host("coordinator", tmp_path / "coordinator").make()}
+    joins = {}
+    for institution, cases in read_cases(source).items():
+        site = institution.lower()
+        hosts[site] = Host(site, tmp_path / site).make()
+        place_dataset(source, hosts[site].raw / DATASET, cases)
+        joins[site] = ()
+    store = str(tmp_path / "store")
+    state = run_study(
+        hosts, store, source / "dataset.json", "--rounds", "2", "--local-iterations", "2",
+        "--fold", "all", "--gpu-memory-target", "0.5", joins=joins,
+    )  # fmt: skip
+    check(state, rounds=2, store=store, folder=tmp_path)
+    record_property("coverage", dict(state.plan.coverage))
+    assert len(architectures(state)) >= 2  # of 7 and 6 stages
+    case = read_cases(source)["Milan"][0]
+    predict(hosts["milan"], store, "milan", tmp_path, source / f"imagesTr/{case}_0000.nii.gz")
