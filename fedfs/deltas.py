@@ -6,7 +6,7 @@ Rules:
  * Of each tensor only the sites that share it are asked.
  * Deltas of a strategy that sees one at a time are lent, see
    :class:`~fedfs.aggregate.strategies.base.Lent`. One that stacks them gets smaller pieces. Where
-   an encoding can only be decoded by the tensor, decoded deltas wait in files for that.
+   that needs whole tensors, decoded deltas wait in files.
  * Payloads were decoded when they were received, and are not looked at again as closely. A value
    that is not finite would show in a mean; but it may decide unseen what is selected, so those
    that are stacked are checked.
@@ -159,12 +159,13 @@ class DeltaReader:
 
     def deltas(self, piece: Piece, base: Array) -> Iterable[Delta]:
         """Return the delta of each of the piece's sites, made one at a time."""
-        if self._encoding.elementwise:
-            deltas = self._of_slices(piece, base.astype(np.float64))
-        elif self._stacks:
+        deltas: Iterator[Delta]
+        if self._stacks and (not self._encoding.elementwise or base.size > _PIECE):
             deltas = (
                 self._wait(site, piece.name)[piece.start : piece.stop] for site in piece.sites
             )
+        elif self._encoding.elementwise:
+            deltas = self._of_slices(piece, base.astype(np.float64))
         else:
             deltas = (self._of_tensor(site, piece.name) for site in piece.sites)
         return deltas if self._stacks else Lent(deltas)
