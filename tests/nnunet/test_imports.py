@@ -15,9 +15,13 @@ LIGHT = [
     "fedfs.nnunet.export",
     "fedfs.nnunet.fingerprint",
     "fedfs.nnunet.learner",
+    "fedfs.nnunet.overlay",
+    "fedfs.nnunet.own_plan",
     "fedfs.nnunet.plans",
     "fedfs.nnunet.predict",
     "fedfs.nnunet.process",
+    "fedfs.nnunet.settings",
+    "fedfs.nnunet.site_network",
 ]
 
 
