@@ -125,7 +125,7 @@ def join(config: JoinConfig) -> tuple[Charter, JoinRequest]:
             hint="do not join; tell the coordinator",
         )
     keyring, role = Keyring(config.home, charter.study), f"site-{config.site}"
-    _check_planning(config, charter, observer.state, keyring.recall(role))
+    _check_planning(config, charter, observer.state, keyring)
     is_new = not keyring.has(role)
     key = keyring.load_or_create(role)
     try:
@@ -146,7 +146,7 @@ def join(config: JoinConfig) -> tuple[Charter, JoinRequest]:
 
 
 def _check_planning(
-    config: JoinConfig, charter: Charter, state: StudyState, remembered: Mapping[str, Any]
+    config: JoinConfig, charter: Charter, state: StudyState, keyring: Keyring
 ) -> None:
     """Check that a site may plan as it wishes.
 
@@ -161,13 +161,13 @@ def _check_planning(
             "in this study the aggregator plans for all sites: this site cannot plan for itself",
             hint="leave out the options about planning",
         )
-    if config.site in state.site_plans and remembered.get("planning") != codec.to_json(
-        dict(config.planning)
-    ):
-        raise UserError(
-            f"site {config.site!r} has published its plan already",
-            hint="it cannot plan otherwise in this study",
-        )
+    if config.site in state.site_plans:
+        before = keyring.recall(f"site-{config.site}").get("planning")
+        if before != codec.to_json(dict(config.planning)):
+            raise UserError(
+                f"site {config.site!r} has published its plan already",
+                hint="it cannot plan otherwise in this study",
+            )
     check_planner_options(config.planning.get("planner_options", {}))
     if "planner" in config.planning:
         check_name("planner", config.planning["planner"])
