@@ -107,13 +107,13 @@ def test_two_sites_with_unlike_networks_and_lossy_encodings(tmp_path, hosts, pha
         "north": ("--gpu-memory-target", "0.01", "--planner", "nnUNetPlannerResEncM"),
     }
     state = run_study(
-        hosts, store, phantom_images / "dataset.json", "--rounds", "3", "--local-iterations", "3",
+        hosts, store, phantom_images / "dataset.json", "--rounds", "2", "--local-iterations", "3",
         "--encoding", "int8", "--model-encoding", "int8", "--keyframe-every", "2",
         "--strategy", "FedProx", "--min-coverage", "0.1", joins=joins,
     )  # fmt: skip
-    check(state, rounds=3, store=store, folder=tmp_path)
+    check(state, rounds=2, store=store, folder=tmp_path)
     assert 0.1 <= min(state.plan.coverage.values()) < 1
-    assert [v for v, model in state.models.items() if model.full] == [0, 2, 3]
+    assert [v for v, model in state.models.items() if model.full] == [0, 2]
     case = read_cases(phantom_images)["east"][0]
     predict(hosts["east"], store, "east", tmp_path, phantom_images / f"imagesTr/{case}_0000.nii.gz")
     text = hosts["coordinator"].run("status", store)
