@@ -4,7 +4,8 @@ Three sites of 24, 16 and 10 cases train a 2d net for 20 rounds of 50 iterations
 every global version travels in the encoding. Dice is nnU-Net's mean foreground Dice of the last
 version, on 40 cases that no site has. Everything but the encoding is equal: cases, plan, initial
 weights, schedule. nnU-Net's augmentation draws other random numbers in every run, so that the
-encoding is not all that differs: ``--seeds 2`` repeats each study, with other initial weights.
+encoding is not all that differs: fp32 alone gave Dice 0.660 and 0.773 in two runs. ``--seeds 5``
+repeats each study with other initial weights, and tells the spread beside the mean.
 
     python bench/encodings.py                    # a table, some four minutes per study
     python bench/encodings.py --seeds 2 --json   # for a machine
@@ -139,10 +140,14 @@ def main() -> None:
     if options.json:
         print(json.dumps({"rows": rows, "summary": summary}, indent=2))
         return
-    print(f"{'encoding':12}{'Dice':>8}{'minus fp32':>12}{'up kB':>8}{'down kB':>9}  verdict")
+    print(
+        f"{'encoding':12}{'Dice':>8}{'runs':>6}{'spread':>8}{'minus fp32':>12}{'up kB':>8}"
+        f"{'down kB':>9}  verdict"
+    )
     for row in summary:
         print(
-            f"{row['encoding']:12}{row['dice']:>8.4f}{row['minus_fp32']:>12.4f}"
+            f"{row['encoding']:12}{row['dice']:>8.4f}{row['runs']:>6}{row['spread']:>8.4f}"
+            f"{row['minus_fp32']:>12.4f}"
             f"{row['up_bytes'] / 1e3:>8.0f}{row['down_bytes'] / 1e3:>9.0f}  {row['verdict']}"
         )
 
@@ -156,13 +161,17 @@ def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     out = []
     for of_name in by_name.values():
         dice = statistics.mean(row["dice"] for row in of_name)
-        near = abs(dice - exact) <= TOLERANCE or dice > exact
+        near = dice >= exact - TOLERANCE
         out.append(
             {
                 **{key: of_name[0][key] for key in ("encoding", "up_bytes", "down_bytes")},
                 "dice": round(dice, 4),
                 "minus_fp32": round(dice - exact, 4),
-                "verdict": f"within {TOLERANCE}" if near else f"more than {TOLERANCE} below",
+                "runs": len(of_name),
+                "spread": round(
+                    max(r["dice"] for r in of_name) - min(r["dice"] for r in of_name), 4
+                ),
+                "verdict": f"at most {TOLERANCE} below" if near else f"more than {TOLERANCE} below",
             }
         )
     return out
