@@ -225,8 +225,8 @@ def file_sha256(path: Path) -> str:
 
 
 def prune_cache(folder: Path, keep: Iterable[str]) -> None:
-    """Delete cached payloads whose hash is not in ``keep``."""
-    kept = {f"{sha256}.safetensors" for sha256 in keep}
+    """Delete cached files whose name, a payload's hash, is not in ``keep``."""
+    kept = {f"{name}.safetensors" for name in keep}
     for path in folder.glob("*.safetensors"):
         if path.name not in kept:
             path.unlink()

@@ -17,9 +17,10 @@ from fedfs.aggregate import alignment, fingerprints
 from fedfs.checkpoint import TensorFile, stream_safetensors
 from fedfs.errors import MalformedError, RejectedError, StudyError
 from fedfs.learner import SiteFingerprint
+from fedfs.nnunet.planner import dataset_json
 from fedfs.observe import newest_charter
 from fedfs.protocol import codec, layout
-from fedfs.protocol.messages import Charter, PlanMessage
+from fedfs.protocol.messages import AsymSpec, Charter, PlanMessage
 from fedfs.protocol.state import StudyState
 from fedfs.sharing import agree, asym_spec, check_site_plan, shared_by
 
@@ -85,9 +86,10 @@ def make_plan(
         StudyError: what a site published cannot be used, or sites share too little.
     """
     charter = newest_charter(state)
-    if asym_spec(charter) is None:
+    spec = asym_spec(charter)
+    if spec is None:
         return _plan_for_all(sites, state, planner)
-    return _plan_of_each(sites, state)
+    return _plan_of_each(sites, state, spec)
 
 
 def write_initial_weights(
@@ -171,11 +173,9 @@ def _plan_for_all(
     return fields, f"planned for {len(sites)} sites with {merged.n_cases} cases"
 
 
-def _plan_of_each(sites: Sequence[str], state: StudyState) -> tuple[dict[str, Any], str]:
-    charter = newest_charter(state)
-    spec = asym_spec(charter)
-    if spec is None:
-        raise StudyError("this study has one plan for all sites")
+def _plan_of_each(
+    sites: Sequence[str], state: StudyState, spec: AsymSpec
+) -> tuple[dict[str, Any], str]:
     for site in sites:
         try:
             check_site_plan(state.site_plans[site])
@@ -185,14 +185,12 @@ def _plan_of_each(sites: Sequence[str], state: StudyState) -> tuple[dict[str, An
             ) from error
     shared, coverage = agree({site: state.site_plans[site].tensors for site in sites}, spec)
     n_cases = sum(state.site_plans[site].n_cases for site in sites)
-    dataset_json = codec.to_json(charter.dataset)
-    dataset_json.pop("name")
     fields = {
         "sites": {site: state.digests[layout.site_plan(site)] for site in sites},
         "n_cases": n_cases,
         "fingerprint": {},
         "plans": {},
-        "dataset_json": {**dataset_json, "numTraining": n_cases},
+        "dataset_json": {**dataset_json(newest_charter(state)), "numTraining": n_cases},
         "versions": {},
         "shared": shared,
         "coverage": {site: round(cover.parameters, 6) for site, cover in coverage.items()},

@@ -18,7 +18,7 @@ from pathlib import Path
 from fedfs.aggregate import encodings
 from fedfs.checkpoint import TensorFile, stream_safetensors, weights_sha256
 from fedfs.errors import MisplacedError, RejectedError, TensorError
-from fedfs.observe import MAX_MODEL_BYTES, fetch_payload
+from fedfs.observe import MAX_MODEL_BYTES, fetch_payload, prune_cache
 from fedfs.protocol.messages import ModelManifest
 from fedfs.store.base import Store
 
@@ -66,10 +66,7 @@ class WeightFiles:
 
     def prune(self, keep: Iterable[str]) -> None:
         """Delete all weights but those with these hashes, and payloads they were made from."""
-        kept = {self._path(sha256).name for sha256 in keep}
-        for path in self._folder.glob("*.safetensors"):
-            if path.name not in kept:
-                path.unlink()
+        prune_cache(self._folder, (f"{_PREFIX}{sha256}" for sha256 in keep))
 
     def _cheapest_start(self, models: Mapping[int, ModelManifest], version: int) -> int:
         """Return the version from which on deltas are applied: one that is here, or a full one."""
