@@ -12,6 +12,7 @@
     |   |-- ObjectExistsError                the key is taken by different bytes
     |   |-- ObjectTooLargeError              larger than the reader is willing to read
     |   |-- StoreFullError                   no space left
+    |   |-- StoreUnavailableError            not reachable now; trying again may help
     |   `-- StorePermissionError             read-only, or access denied
     |-- RejectedError               exit 5   a peer: what it published cannot be accepted
     |   |-- MalformedError                   not valid JSON, not this schema, not these types
@@ -83,6 +84,10 @@ class ObjectTooLargeError(StoreError):
 
 class StoreFullError(StoreError):
     """No space (or quota) is left."""
+
+
+class StoreUnavailableError(StoreError):
+    """The store cannot be reached now, or answers that it is busy; trying again may help."""
 
 
 class StorePermissionError(StoreError):

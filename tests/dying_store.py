@@ -37,8 +37,8 @@ class DyingStore(Store):
     def download(self, key, path, *, max_bytes):
         return self._call("download", key, path, max_bytes=max_bytes)
 
-    def list(self, prefix):
-        return iter(list(self._call("list", prefix)))
+    def list(self, prefix, *, after=""):
+        return iter(list(self._call("list", prefix, after=after)))
 
     def delete(self, key):
         return self._call("delete", key)

@@ -109,8 +109,8 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def list(self, prefix: str) -> Iterator[Entry]:
-        """Yield every object whose key starts with ``prefix``, sorted by key.
+    def list(self, prefix: str, *, after: str = "") -> Iterator[Entry]:
+        """Yield the objects whose key starts with ``prefix`` and sorts behind ``after``, by key.
 
         Names that are no keys (hidden, temporary or foreign files) are left out. Objects that come
         or go meanwhile may or may not be listed, all others are.
@@ -118,6 +118,8 @@ class Store(ABC):
         Args:
             prefix: ends with ``/``, or is empty for the whole store. One that holds nothing, or
                 does not exist, gives an empty listing.
+            after: any text; what sorts before it costs nothing, so that a poll that knows what is
+                old costs the same however much of it there is.
 
         Raises:
             MalformedError: the prefix is not one.

@@ -107,9 +107,9 @@ class FolderStore(Store):
         with self._open_object(check_key(key)) as fd:
             write_local(path, self._read(fd, key, max_bytes))
 
-    def list(self, prefix: str) -> Iterator[Entry]:
+    def list(self, prefix: str, *, after: str = "") -> Iterator[Entry]:
         """See :meth:`fedfs.store.base.Store.list`."""
-        return self._walk(check_prefix(prefix))
+        return self._walk(check_prefix(prefix), after)
 
     def delete(self, key: str) -> None:
         """See :meth:`fedfs.store.base.Store.delete`."""
@@ -172,17 +172,17 @@ class FolderStore(Store):
                 raise self._too_large(key, max_bytes)
             yield chunk
 
-    def _walk(self, prefix: str) -> Iterator[Entry]:
+    def _walk(self, prefix: str, after: str) -> Iterator[Entry]:
         try:
             with self._errors(prefix or "the store", "listed"):
                 names = prefix.split("/")[:-1]
                 with self._folder(names) as step, posix.listable(step) as folder:
-                    found = _scan(prefix, folder)
+                    found = _scan(prefix, folder, after)
         except _ABSENT:
             return
         for name, entry in found:
             if entry is None:
-                yield from self._walk(prefix + name)
+                yield from self._walk(prefix + name, after)
             else:
                 yield entry
 
@@ -282,8 +282,11 @@ class FolderStore(Store):
             raise kind(f"{self.url}: {key} cannot be {verb}: {reason}", hint=hint) from error
 
 
-def _scan(prefix: str, folder: int) -> list[tuple[str, Entry | None]]:
-    """Return a folder's files, and its folders with a ``/`` behind, which then sort as keys do."""
+def _scan(prefix: str, folder: int, after: str) -> list[tuple[str, Entry | None]]:
+    """Return a folder's files, and its folders with a ``/`` behind, which then sort as keys do.
+
+    Of what sorts before ``after`` only names are read.
+    """
     found: list[tuple[str, Entry | None]] = []
     with os.scandir(folder) as items:
         for item in items:
@@ -291,8 +294,9 @@ def _scan(prefix: str, folder: int) -> list[tuple[str, Entry | None]]:
             if not is_key(key):
                 continue
             if item.is_dir(follow_symlinks=False):
-                found.append((item.name + "/", None))
-            elif item.is_file(follow_symlinks=False):
+                if key + "/" > after or after.startswith(key + "/"):
+                    found.append((item.name + "/", None))
+            elif key > after and item.is_file(follow_symlinks=False):
                 with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
                     info = item.stat(follow_symlinks=False)
                     found.append((item.name, Entry(key, info.st_size, info.st_mtime)))

@@ -77,7 +77,7 @@ class MemoryStore(Store):
         steps = range(0, len(data), CHUNK_BYTES)
         write_local(path, (data[start : start + CHUNK_BYTES] for start in steps))
 
-    def list(self, prefix: str) -> Iterator[Entry]:
+    def list(self, prefix: str, *, after: str = "") -> Iterator[Entry]:
         """See :meth:`fedfs.store.base.Store.list`."""
         check_prefix(prefix)
         with self._lock:
@@ -85,7 +85,7 @@ class MemoryStore(Store):
         return (
             Entry(key, len(item.data), item.modified_s)
             for key, item in found
-            if key.startswith(prefix) and is_key(key)
+            if key.startswith(prefix) and key > after and is_key(key)
         )
 
     def delete(self, key: str) -> None:

@@ -153,6 +153,16 @@ class StoreContract:
         assert times_s == sorted(times_s)
         assert times_s[0] > 1.7e9
 
+    def test_a_listing_starts_behind_what_is_known(self, store):
+        keys = ["a/b-c/d", "a/b.c", "a/b/c", "a/b/d", "a/c", "b"]
+        for key in keys:
+            store.create(key, b"x")
+        cuts = ["", *keys, "a", "a/b", "a/b/", "a/b-", "a/b0", "a/b/c0", "a/b/~", "a/~", "~"]
+        for after in cuts:
+            for prefix in ("", "a/", "a/b/", "x/"):
+                listed = [entry.key for entry in store.list(prefix, after=after)]
+                assert listed == [k for k in keys if k.startswith(prefix) and k > after], after
+
     def test_a_missing_prefix_is_an_empty_listing(self, store):
         assert list(store.list("")) == []
         store.create("a/b", b"")

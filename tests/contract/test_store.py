@@ -153,10 +153,14 @@ class FolderAgainstDictionary(RuleBasedStateMachine):
         self.store.delete(key)
         self.model.pop(key, None)
 
-    @rule(prefix=PREFIXES)
-    def list_prefix(self, prefix):
-        listed = [(entry.key, entry.size) for entry in self.store.list(prefix)]
-        expected = [(key, len(data)) for key, data in self.model.items() if key.startswith(prefix)]
+    @rule(prefix=PREFIXES, after=st.just("") | KEYS | PREFIXES)
+    def list_prefix(self, prefix, after):
+        listed = [(entry.key, entry.size) for entry in self.store.list(prefix, after=after)]
+        expected = [
+            (key, len(data))
+            for key, data in self.model.items()
+            if key.startswith(prefix) and key > after
+        ]
         assert listed == sorted(expected)
 
     @rule()
