@@ -38,12 +38,13 @@ from fedfs.payloads import check_values, model_encoding, update_encoding, update
 from fedfs.planning import Planner
 from fedfs.protocol import layout, rounds
 from fedfs.protocol.messages import (
+    Admission,
     FinishedMessage,
     PayloadRef,
     PlanMessage,
-    UpdateManifest,
 )
 from fedfs.protocol.rounds import (
+    Admit,
     CheckUpdate,
     CloseRound,
     CloseStudy,
@@ -54,7 +55,7 @@ from fedfs.protocol.rounds import (
     Wait,
 )
 from fedfs.protocol.state import StudyState
-from fedfs.publish import Publisher, StatusReporter
+from fedfs.publish import Clock, Publisher, StatusReporter
 from fedfs.release import Release, in_full
 from fedfs.sharing import participation, share_of, shared_by
 from fedfs.tensorfile import file_bytes
@@ -75,6 +76,7 @@ class Aggregator:
         status: tells others what this process does.
         planner: makes the plan and the initial weights.
         folder: cache of downloaded tensors; may be deleted at any time.
+        clock: POSIX seconds; says how long a round has been open.
     """
 
     def __init__(
@@ -85,8 +87,11 @@ class Aggregator:
         status: StatusReporter,
         planner: Planner,
         folder: Path,
+        clock: Clock,
     ) -> None:
+        self._clock = clock
         self._observer = observer
+        publisher.on_message = observer.note
         self._publisher = publisher
         self._status = status
         self._planner = planner
@@ -94,6 +99,7 @@ class Aggregator:
         self._weights = WeightFiles(publisher.store, folder / "weights")
         self._release = Release(publisher, self._weights, self._cache)
         self._checked: dict[str, Path] = {}
+        self._absent: dict[str, str] = {}
 
     def step(self) -> Outcome:
         """Do the next thing, if there is one.
@@ -105,10 +111,11 @@ class Aggregator:
         state = self._observer.refresh()
         self._status.version = state.newest
         self._status.rejected = {**state.rejected, **state.unusable}
-        action = rounds.decide_aggregator(state, checked=self._checked)
+        action = rounds.decide_aggregator(
+            state, now_s=self._clock(), checked=self._checked, absent=self._absent
+        )
         if isinstance(action, Wait):
-            self._status.say("wait", waiting_for=action.reason)
-            return Outcome(worked=False, finished=False, text=f"waiting for {action.reason}")
+            return self._wait(action)
         if isinstance(action, Done):
             self._status.say("finished")
             return Outcome(
@@ -132,10 +139,20 @@ class Aggregator:
         log.info("%s", text)
         return Outcome(worked=True, finished=False, text=text)
 
+    def _wait(self, action: Wait) -> Outcome:
+        reason, absent = action.reason, "; ".join(self._absent.values())
+        if absent:
+            reason += f"; payloads that are announced but not there: {absent}"
+        self._absent.clear()  # the next step looks again
+        self._status.say("wait", waiting_for=reason, error=absent)
+        return Outcome(worked=False, finished=False, text=f"waiting for {reason}")
+
     def _act(self, action: rounds.AggregatorAction, state: StudyState) -> str:
         match action:
             case MakePlan(sites):
                 return self._make_plan(sites, state)
+            case Admit(site):
+                return self._admit(site, state)
             case PublishInitial():
                 return self._publish_initial(state)
             case CompleteVersion(version):
@@ -160,6 +177,17 @@ class Aggregator:
         self._publisher.message(PlanMessage, layout.plan(), **fields)
         return text
 
+    def _admit(self, site: str, state: StudyState) -> str:
+        try:
+            with TensorFile(self._weights.fetch(state.models, state.newest)) as version:
+                shapes = {name: version.shape(name) for name in version.names}
+            fields = planning.admit(site, state, shapes)
+        except StudyError as error:
+            state.unusable[rounds.announcement(state, site)] = str(error)
+            return f"did not admit {site}: {error}"
+        self._publisher.message(Admission, layout.admission(site), site=site, **fields)
+        return f"admitted {site}, which came after the plan"
+
     def _publish_initial(self, state: StudyState) -> str:
         charter = newest_charter(state)
         self._status.say("initial weights")
@@ -181,20 +209,31 @@ class Aggregator:
         if not all(self._checked[key].exists() for key in action.keys):
             self._checked.clear()
             return "lost the cache, fetching the updates again"
-        updates = [self._update(key, state) for key in action.keys]
+        updates = [state.waiting[key] for key in action.keys]
         base_path = self._weights.fetch(state.models, action.base)
-        weights = versions.weigh(updates, charter)
-        plan = _plan(state)
+        weights = versions.weigh(updates, charter, action.base)
         with contextlib.ExitStack() as stack:
             folder = stack.enter_context(self._scratch())
             memory = state.rounds[action.base].state
+            older = {
+                version: stack.enter_context(TensorFile(self._weights.fetch(state.models, version)))
+                for version in {update.base_version for update in updates} - {action.base}
+            }
             parts = Combination(
                 base=stack.enter_context(TensorFile(base_path)),
                 state=stack.enter_context(TensorFile(self._fetch(memory))) if memory else None,
-                updates={update.site: self._checked[update.key] for update in updates},
+                updates={
+                    versions.name_of(update, updates): self._checked[update.key]
+                    for update in updates
+                },
                 weights=weights,
                 version=action.base + 1,
-                shared_by=shared_by(plan) or None,
+                shared_by=shared_by(state) or None,
+                bases={
+                    versions.name_of(update, updates): older[update.base_version]
+                    for update in updates
+                    if update.base_version in older
+                },
             )
             outputs = _outputs(folder)
             written = combine(
@@ -213,19 +252,17 @@ class Aggregator:
                 charter,
                 seconds=seconds,
                 updates=versions.used(updates, weights, state),
-                excluded=versions.excluded(action.base, state),
+                excluded=versions.excluded(action.base, updates, self._absent, state),
                 opened_at=base.created_at,
-                participation=participation(plan, [update.site for update in updates]),
+                participation=participation(state, {update.site for update in updates}),
+                left_out=versions.left_out(action.base, updates, state),
             )
         self._checked.clear()
         return f"{text} from {len(updates)} updates ({', '.join(u.site for u in updates)})"
 
-    def _update(self, key: str, state: StudyState) -> UpdateManifest:
-        return next(update for update in state.updates.values() if update.key == key)
-
     def _check_update(self, key: str, state: StudyState) -> str:
         """Fetch an update's payload and read it once; what cannot be used is noted in the state."""
-        update = self._update(key, state)
+        update = state.waiting[key]
         base_path = self._weights.fetch(state.models, update.base_version)
         encoding = update_encoding(newest_charter(state))
         try:
@@ -233,7 +270,11 @@ class Aggregator:
             with TensorFile(base_path) as base:
                 names = share_of(state, update.site, base.names).own
                 expected = update_layout(encoding, base, names)
-                path = self._fetch(update.payload, file_bytes(expected) + _SLACK_BYTES)
+                try:
+                    path = self._fetch(update.payload, file_bytes(expected) + _SLACK_BYTES)
+                except ObjectNotFoundError as error:
+                    self._absent[key] = str(error)
+                    return f"the update of {update.site} is announced, its payload is not there"
                 with TensorFile(path) as file:
                     file.check_layout(expected)
                     check_values(encoding, file, base, names)
@@ -257,12 +298,6 @@ class Aggregator:
         """Another aggregator was faster, or somebody put something under our key."""
         self._observer.refuse_foreign(error, writer="the aggregator")
         return Outcome(worked=True, finished=False, text="another aggregator was faster")
-
-
-def _plan(state: StudyState) -> PlanMessage:
-    if state.plan is None:
-        raise StudyError("there is no plan")
-    return state.plan
 
 
 def _outputs(folder: Path) -> Outputs:

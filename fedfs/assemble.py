@@ -285,6 +285,7 @@ def run_aggregator(config: AggregatorConfig, listener: Report) -> Outcome:
         ),
         planner=NnUNetPlanner(folder / "plan"),
         folder=folder,
+        clock=time.time,
     )
     with Waiter(store.watch_path(), config.wait, rng=random.Random()) as waiter:  # noqa: S311  jitter
         return run(aggregator.step, wait=waiter.wait, reset=waiter.reset, once=config.once)

@@ -13,6 +13,7 @@ A TOML file holds one table per command, with the names of its options::
 from __future__ import annotations
 
 import json
+import math
 import re
 import tomllib
 from collections.abc import Mapping
@@ -22,7 +23,7 @@ from typing import Any
 
 from fedfs.aggregate import alignment, encodings, strategies, weighting
 from fedfs.errors import UserError
-from fedfs.protocol import rounds
+from fedfs.protocol import policies, rounds
 from fedfs.protocol.messages import AsymSpec, Schedule
 from fedfs.watch import WaitSettings
 
@@ -55,11 +56,13 @@ class StudyOptions:
     rounds: int = 20
     local_epochs: int | None = None
     local_iterations: int | None = None
+    local_minutes: float | None = None
     val_iterations: int = 50
     gpu_memory_target_gb: float | None = None
     target_spacing: tuple[float, ...] | None = None
     planner_options: Mapping[str, float] = field(default_factory=dict)
     policy: str = "all"
+    policy_options: Mapping[str, float] = field(default_factory=dict)
     weighting: str = "n_cases"
     strategy: str = "FedAvg"
     strategy_options: Mapping[str, float] = field(default_factory=dict)
@@ -96,6 +99,7 @@ class StudyOptions:
         if self.local_epochs is not None and self.local_iterations is not None:
             raise UserError("give --local-epochs or --local-iterations, not both")
         self._check_rules()
+        check_minutes(self.local_minutes)
         bounds = {
             "rounds": (self.rounds, _MAX_ROUNDS),
             "local epochs": (self.local_epochs or 1, 100_000),
@@ -110,11 +114,11 @@ class StudyOptions:
                 raise UserError(f"{what} {value} is not between 1 and {most}")
 
     def _check_rules(self) -> None:
-        for what, name, known in (
-            ("mode", self.mode, rounds.MODES), ("policy", self.policy, sorted(rounds.POLICIES)),
-        ):  # fmt: skip
-            if name not in known:
-                raise UserError(f"{what} {name!r} is unknown", hint=f"one of {', '.join(known)}")
+        if self.mode not in rounds.MODES:
+            raise UserError(
+                f"mode {self.mode!r} is unknown", hint=f"one of {', '.join(rounds.MODES)}"
+            )
+        policies.check(self.policy, self.policy_options)
         if not 0 <= self.min_coverage <= 1:
             raise UserError(f"the smallest coverage {self.min_coverage} is not between 0 and 1")
         alignment.check_policies(self.alignment, self.sharing)
@@ -139,7 +143,19 @@ class StudyOptions:
             iterations_per_epoch=self.local_iterations or 250,
             val_iterations_per_epoch=self.val_iterations,
             seed=self.seed,
+            local_minutes=self.local_minutes,
         )
+
+
+def check_minutes(minutes: float | None) -> float | None:
+    """Return a number of minutes that a round may take, or None.
+
+    Raises:
+        UserError: it makes no sense.
+    """
+    if minutes is not None and not 0 < minutes < math.inf:
+        raise UserError(f"local minutes {minutes} are not above 0")
+    return minutes
 
 
 def read_dataset_json(path: Path) -> Mapping[str, Any]:

@@ -4,6 +4,7 @@ Rules:
  * What a strategy scans, it scans in slices that the protocol fixes, as norms and distances are
    summed slice by slice. The pass that combines may be cut as is best for this host.
  * Of each tensor only the sites that share it are asked.
+ * A delta is taken to the version that its update was trained from, not to the newest.
  * Deltas of a strategy that sees one at a time are lent, see
    :class:`~fedfs.aggregate.strategies.base.Lent`. One that stacks them gets smaller pieces. Where
    that needs whole tensors, decoded deltas wait in files.
@@ -19,7 +20,7 @@ import math
 import os
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -39,18 +40,34 @@ _PIECE = 131_072
 
 _MAX_THREADS = 4
 
+_OF = " "  # sorts before whatever names of sites hold
+
+
+def update_name(site: str, base_version: int) -> str:
+    """Return the name of one of several updates of a site; names sort by site, then version."""
+    return f"{site}{_OF}{base_version:05d}"
+
+
+def site_of(update: str) -> str:
+    """Return the site of an update."""
+    return update.partition(_OF)[0]
+
 
 @dataclass(frozen=True)
 class Combination:
     """What the next version is made from.
 
+    A site's updates are known by its name, or by :func:`update_name` where it has several.
+
     Attributes:
         base: weights of the version before, float32, complete.
         state: memory after that version; None at the first, or if there is none.
-        updates: site -> payload of its update, which holds the tensors that the site shares.
-        weights: site -> weight, of the same sites.
+        updates: update -> its payload, which holds the tensors that its site shares.
+        weights: update -> weight, of the same updates.
         version: the version to be made.
         shared_by: tensor -> sites that share it; None if every site has every tensor.
+        bases: of updates that were not trained from ``base``, update -> what they were trained
+            from, with the same tensors.
     """
 
     base: TensorFile
@@ -59,6 +76,7 @@ class Combination:
     weights: Mapping[str, float]
     version: int
     shared_by: Mapping[str, Collection[str]] | None = None
+    bases: Mapping[str, TensorFile] = field(default_factory=dict)
 
     @property
     def shapes(self) -> dict[str, Shape]:
@@ -66,14 +84,16 @@ class Combination:
         return {name: self.base.shape(name) for name in self.base.names}
 
     def sites(self, name: str) -> list[str]:
-        """Return the sites whose updates hold a tensor, ascending."""
-        shared = self.updates if self.shared_by is None else self.shared_by.get(name, ())
-        return sorted(site for site in self.updates if site in shared)
+        """Return the updates that hold a tensor, ascending."""
+        if self.shared_by is None:
+            return sorted(self.updates)
+        shared = self.shared_by.get(name, ())
+        return sorted(update for update in self.updates if site_of(update) in shared)
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Values ``start`` to ``stop``, in C order, of a tensor of ``shape``, and who shares it."""
+    """Values ``start`` to ``stop``, in C order, of a tensor of ``shape``; ``sites`` are updates."""
 
     name: str
     shape: Shape
@@ -170,11 +190,14 @@ class DeltaReader:
             deltas = (self._of_tensor(site, piece.name) for site in piece.sites)
         return deltas if self._stacks else Lent(deltas)
 
-    def _of_slices(self, piece: Piece, base: Delta) -> Iterator[Delta]:
-        parts, delta = self._encoding.expected(piece.name, base.shape), None
+    def _of_slices(self, piece: Piece, newest: Delta) -> Iterator[Delta]:
+        parts, delta = self._encoding.expected(piece.name, newest.shape), None
         payload: dict[str, AnyArray] = {}
         for site in piece.sites:
-            file = self._files[site]
+            file, base = self._files[site], newest
+            if site in self._parts.bases:
+                older = self._parts.bases[site]
+                base = older.read_slice(piece.name, piece.start, piece.stop).astype(np.float64)
             for part, (_, is_per_value) in parts.items():
                 payload[part] = (
                     file.read_slice(part, piece.start, piece.stop, out=payload.get(part))
@@ -189,7 +212,8 @@ class DeltaReader:
 
     def _of_tensor(self, site: str, name: str) -> Delta:
         decode = self._encoding.decode if self._stacks else self._encoding.decode_again
-        return decode(name, self._files[site], self._parts.base.read(name)).reshape(-1)
+        base = self._parts.bases.get(site, self._parts.base)
+        return decode(name, self._files[site], base.read(name)).reshape(-1)
 
     def _wait(self, site: str, name: str) -> Delta:
         """Return a whole tensor's delta, which is in a file until another tensor is asked for."""

@@ -121,6 +121,9 @@ class RoundTask:
         proximal_mu: FedProx: ``proximal_mu / 2 * ||w - w_base||^2`` is added to the training loss,
             where ``w_base`` are the weights that the round starts from; 0 adds nothing.
         private: canonical names of tensors that no other site has; they are not held to the base.
+        max_seconds: wall-clock seconds that this round's training may take at this site, over all
+            processes that worked on it; None for the whole budget. At least one iteration is
+            trained.
     """
 
     version: int
@@ -132,6 +135,7 @@ class RoundTask:
     val_iterations_per_epoch: int
     proximal_mu: float = 0.0
     private: frozenset[str] = frozenset()
+    max_seconds: float | None = None
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,27 @@
 """Look at the store: list, get what is new, hand it to the view that decides what to believe.
 
-A site looks at what is its own and at what the federation and the aggregator publish; it cannot and
-need not read other sites. Objects are written once, so what was accepted is never read again. What
-was refused is read again when it changed or when something else was accepted since, because the one
-may explain the other.
+Rules:
+ * A site looks at what is its own and at what the federation and the aggregator publish; it cannot
+   and need not read other sites.
+ * Objects are written once, so what was accepted is never read again. What was refused is read
+   again when it changed or when something else was accepted since, because the one may explain the
+   other.
+ * A look lists only where something can be new that matters now, behind what is known: it costs
+   the same however many versions there are. The first look, and every 256th, lists everything.
+ * What this process has published itself it knows without looking.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import itertools
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from fedfs.errors import (
     MisplacedError,
@@ -23,11 +33,11 @@ from fedfs.errors import (
     StudyError,
     TensorError,
 )
-from fedfs.protocol import layout
+from fedfs.protocol import layout, rounds
 from fedfs.protocol.layout import Key
 from fedfs.protocol.messages import MAX_BYTES, Charter, PayloadRef
 from fedfs.protocol.state import StudyState
-from fedfs.store.base import Entry, Store
+from fedfs.store.base import Entry, Store, write_local
 from fedfs.trust.verify import TrustedView
 
 log = logging.getLogger(__name__)
@@ -40,9 +50,29 @@ _MAX_ENVELOPE_BYTES = MAX_BYTES * 4 // 3 + 4096
 
 # What a message may refer to is read before it.
 _ORDER = (
-    "charter", "join", "fingerprint", "site-plan", "plan", "round", "model", "update", "evaluation",
-    "failure", "status", "aggregator-status", "finished",
+    "charter", "join", "fingerprint", "site-plan", "plan", "admission", "round", "model", "update",
+    "absence", "evaluation", "failure", "status", "aggregator-status", "finished",
 )  # fmt: skip
+_STATUSES = ("status", "aggregator-status")
+
+_EVERYTHING_EVERY = 256
+_LATE_VERSIONS = 2
+"""A listing of a share may show objects in another order than they were written in."""
+
+_MANY, _AT_ONCE, _BATCH = 8, 8, 16
+_SMALL_BYTES = 1 << 20
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+
+@dataclass(frozen=True)
+class _Area:
+    """Where to look: beneath a prefix, behind a key, and not beyond another one."""
+
+    prefix: str
+    after: str = ""
+    until: str = "~"
 
 
 class Observer:
@@ -53,20 +83,26 @@ class Observer:
         view: what to feed.
         site: the site that looks, which then sees only its own; None sees all.
         skip: kinds of messages that the caller has no use for.
+        cache: folder for copies of accepted messages, so that a process that starts often does
+            not fetch them all again; they are verified like any other.
     """
 
     def __init__(
-        self, store: Store, view: TrustedView, *, site: str | None = None, skip: Iterable[str] = ()
+        self,
+        store: Store,
+        view: TrustedView,
+        *,
+        site: str | None = None,
+        skip: Iterable[str] = (),
+        cache: Path | None = None,
     ) -> None:
         self._store = store
         self._view = view
-        self._prefixes = (
-            layout.FEDERATION,
-            layout.AGGREGATOR,
-            layout.SITES if site is None else layout.site_prefix(site),
-        )
+        self._site = site
         self._skip = frozenset(skip)
+        self._cache = cache
         self._refused: dict[str, tuple[Entry, int]] = {}
+        self._n_looks = 0
         self.keys: set[str] = set()
 
     @property
@@ -74,23 +110,47 @@ class Observer:
         """What has been accepted so far."""
         return self._view.state
 
-    def refresh(self) -> StudyState:
+    def refresh(self, *, everything: bool = False) -> StudyState:
         """Read what is new and return the accepted state.
+
+        Args:
+            everything: list the whole of what this observer may see, also where nothing new that
+                matters is to be expected.
 
         Raises:
             StoreError: the store cannot be read.
         """
+        everything = everything or self._n_looks % _EVERYTHING_EVERY == 0
+        self._n_looks += 1
+        areas = self._everywhere() if everything else self._where_it_matters()
         entries: dict[str, tuple[Key, Entry]] = {}
-        for prefix in self._prefixes:
-            for entry in self._store.list(prefix):
+        for listed in _each(self._list, areas):
+            for entry in listed:
                 key = layout.parse(entry.key)
-                if key is not None:
-                    entries[entry.key] = (key, entry)
-        self.keys = set(entries)
+                if key is None:
+                    continue
+                entries[entry.key] = (key, entry)
+                if key.kind == "model" and not everything:
+                    self._add_record(key, entry, entries)
+        self.keys = set(entries) if everything else self.keys | set(entries)
         wanted = [pair for pair in entries.values() if self._wants(*pair)]
-        for key, entry in _newest_statuses(sorted(wanted, key=lambda pair: _rank(pair[0]))):
-            self._read(key, entry)
+        ordered = _newest_statuses(sorted(wanted, key=lambda pair: _rank(pair[0])))
+        for start in range(0, len(ordered), _BATCH):
+            batch = ordered[start : start + _BATCH]
+            at_once = all(entry.size <= _SMALL_BYTES for _, entry in batch)
+            found = _each(self._fetch, batch) if at_once else map(self._fetch, batch)
+            for (key, entry), data in zip(batch, found, strict=True):
+                self._read(key, entry, data)
         return self._view.state
+
+    def note(self, key_text: str, data: bytes) -> None:
+        """Take note of a message that this process has just published."""
+        key = layout.parse(key_text)
+        self.keys.add(key_text)
+        if key is not None and key.kind not in self._skip and self._view.wants(key):
+            with contextlib.suppress(RejectedError):  # the view remembers why
+                self._view.add(key, data)
+                self._keep_copy(key, data)
 
     def refuse_foreign(self, error: ObjectExistsError, *, writer: str) -> None:
         """Look again at a key that was taken; return if what lies there is ``writer``'s own.
@@ -98,26 +158,93 @@ class Observer:
         Raises:
             StoreError: it is not: somebody else can write there.
         """
-        key = next((k for k in sorted(self.refresh().rejected) if k in str(error)), None)
+        refused = sorted(self.refresh(everything=True).rejected)
+        key = next((k for k in refused if k in str(error)), None)
         if key is not None:
             raise StoreError(
                 f"{key} holds something that {writer} did not publish",
                 hint="somebody else can write there: remove the object, check who may write",
             ) from error
 
+    def _everywhere(self) -> list[_Area]:
+        own = layout.SITES if self._site is None else layout.site_prefix(self._site)
+        return [_Area(layout.FEDERATION), _Area(layout.AGGREGATOR), _Area(own)]
+
+    def _where_it_matters(self) -> list[_Area]:
+        state = self.state
+        charter = newest_charter(state)
+        if state.plan is None:
+            return self._everywhere()
+        areas = [_Area(layout.FEDERATION, charter.key)]
+        if state.newest >= charter.schedule.rounds:
+            areas.append(_Area(layout.AGGREGATOR, until=layout.FINISHED))
+        if not set(_STATUSES) <= self._skip:
+            areas.append(_Area(layout.STATUSES))
+        newest_record = max(state.rounds, default=-1)
+        if self._site is not None or newest_record != state.newest:
+            areas.append(_Area(*layout.models(state.newest)))
+        if self._site is None:
+            after = layout.round_record(newest_record) if state.rounds else ""
+            areas.append(_Area(layout.ROUNDS, after))
+            areas += self._sites_that_matter(charter)
+        elif not state.is_admitted(self._site):
+            areas.append(_Area(layout.ADMISSIONS))
+        return [self._from_refused(area) for area in areas]
+
+    def _sites_that_matter(self, charter: Charter) -> Iterator[_Area]:
+        state = self.state
+        strangers = [site for site in charter.active_sites if not state.is_admitted(site)]
+        if strangers:
+            yield _Area(layout.ADMISSIONS)
+        for site in rounds.answerable(state):
+            if site in strangers:
+                yield _Area(layout.site_prefix(site))
+            else:
+                known = state.answered.get(site, -1) - _LATE_VERSIONS
+                yield _Area(*layout.updates(site, known))
+
+    def _from_refused(self, area: _Area) -> _Area:
+        """Begin early enough to see what was refused there, as it may have been replaced."""
+        refused = [
+            key for key in self._refused if key.startswith(area.prefix) and key <= area.after
+        ]
+        return _Area(area.prefix, min(refused)[:-1], area.until) if refused else area
+
+    def _list(self, area: _Area) -> list[Entry]:
+        entries = self._store.list(area.prefix, after=area.after)
+        return list(itertools.takewhile(lambda entry: entry.key <= area.until, entries))
+
+    def _add_record(self, model: Key, entry: Entry, entries: dict[str, tuple[Key, Entry]]) -> None:
+        """Look at the record that a new model follows from, which is there if the model is."""
+        text = layout.round_record(model.version or 0)
+        key = layout.parse(text)
+        if key is not None and self._view.wants(key):
+            entries[text] = (key, Entry(text, 0, entry.modified_s))
+
     def _wants(self, key: Key, entry: Entry) -> bool:
         if key.kind in self._skip or not self._view.wants(key):
             return False
         return self._refused.get(key.text) != (entry, len(self._view.state.digests))
 
-    def _read(self, key: Key, entry: Entry) -> None:
+    def _fetch(self, wanted: tuple[Key, Entry]) -> bytes | ObjectTooLargeError | None:
+        """Return what lies under a key, from the cache if it is there; None if nothing does."""
+        key, _ = wanted
+        copy = self._copy(key)
+        if copy is not None and copy.exists():
+            return copy.read_bytes()
         try:
-            try:
-                data = self._store.get(key.text, max_bytes=_MAX_ENVELOPE_BYTES)
-            except ObjectNotFoundError:
-                return  # pruned, or not visible yet: the next look tells
-            except ObjectTooLargeError as error:
-                raise TensorError("is larger than any message may be") from error
+            return self._store.get(key.text, max_bytes=_MAX_ENVELOPE_BYTES)
+        except ObjectNotFoundError:
+            return None  # pruned, or not visible yet: the next look tells
+        except ObjectTooLargeError as error:
+            return error
+
+    def _read(self, key: Key, entry: Entry, data: bytes | ObjectTooLargeError | None) -> None:
+        if data is None:
+            return
+        try:
+            if isinstance(data, ObjectTooLargeError):
+                raise TensorError("is larger than any message may be") from data
             self._view.add(key, data)
         except RejectedError as error:
             first = key.text not in self._refused
@@ -125,8 +252,35 @@ class Observer:
             self._refused[key.text] = (entry, len(self._view.state.digests))
             if first:
                 log.warning("ignored %s: it %s", key.text, error)
+            self._forget_copy(key)
         else:
             self._refused.pop(key.text, None)
+            self._keep_copy(key, data)
+
+    def _copy(self, key: Key) -> Path | None:
+        if self._cache is None or key.kind in _STATUSES:
+            return None
+        return self._cache / hashlib.sha256(key.text.encode()).hexdigest()
+
+    def _keep_copy(self, key: Key, data: bytes) -> None:
+        copy = self._copy(key)
+        if copy is not None and not copy.exists():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            write_local(copy, iter([data]))
+
+    def _forget_copy(self, key: Key) -> None:
+        copy = self._copy(key)
+        if copy is not None:
+            copy.unlink(missing_ok=True)
+
+
+def _each(function: Callable[[_T], _R], items: Sequence[_T]) -> Iterator[_R]:
+    """Yield what a function makes of each item, in order; of many, several at once."""
+    if len(items) < _MANY:
+        yield from map(function, items)
+        return
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        yield from pool.map(function, items)
 
 
 def _rank(key: Key) -> tuple[int, int, str]:
@@ -135,19 +289,27 @@ def _rank(key: Key) -> tuple[int, int, str]:
 
 def _newest_statuses(wanted: list[tuple[Key, Entry]]) -> list[tuple[Key, Entry]]:
     """Leave out statuses that a newer one of the same writer supersedes."""
-    newest = {
-        (key.kind, key.site): key.text
-        for key, _ in wanted
-        if key.kind in ("status", "aggregator-status")
-    }
+    newest = {(key.kind, key.site): key.text for key, _ in wanted if key.kind in _STATUSES}
     return [
         pair for pair in wanted
         if newest.get((pair[0].kind, pair[0].site), pair[0].text) == pair[0].text
     ]  # fmt: skip
 
 
-def open_study(store: Store, *, site: str | None = None, skip: Iterable[str] = ()) -> Observer:
+def open_study(
+    store: Store,
+    *,
+    site: str | None = None,
+    skip: Iterable[str] = (),
+    cache: Callable[[str], Path] | None = None,
+) -> Observer:
     """Find the study on a store and return an observer that has looked once.
+
+    Args:
+        store: where to look.
+        site: the site that looks; None sees all.
+        skip: kinds of messages that the caller has no use for.
+        cache: the study's id -> folder for copies of messages; see :class:`Observer`.
 
     Raises:
         StudyError: the store holds no study that can be trusted.
@@ -169,7 +331,8 @@ def open_study(store: Store, *, site: str | None = None, skip: Iterable[str] = (
     except RejectedError as error:
         kind = type(error)
         raise kind(f"the charter at {store.url} {error}", hint=error.hint) from error
-    observer = Observer(store, view, site=site, skip=skip)
+    copies = None if cache is None else cache(view.study)
+    observer = Observer(store, view, site=site, skip=skip, cache=copies)
     observer.refresh()
     return observer
 

@@ -14,15 +14,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fedfs.aggregate import alignment, fingerprints
+from fedfs.aggregate.alignment import Shapes
 from fedfs.checkpoint import TensorFile, stream_safetensors
 from fedfs.errors import MalformedError, RejectedError, StudyError
 from fedfs.learner import SiteFingerprint
 from fedfs.nnunet.planner import dataset_json
 from fedfs.observe import newest_charter
-from fedfs.protocol import codec, layout
+from fedfs.protocol import codec, layout, rounds
 from fedfs.protocol.messages import AsymSpec, Charter, PlanMessage
 from fedfs.protocol.state import StudyState
-from fedfs.sharing import agree, asym_spec, check_site_plan, shared_by
+from fedfs.sharing import agree, asym_spec, check_site_plan, join_in, shared_by
 
 _SETTLE = "settle it with the site; the coordinator may remove it from the roster"
 
@@ -92,6 +93,35 @@ def make_plan(
     return _plan_of_each(sites, state, spec)
 
 
+def admit(site: str, state: StudyState, version: Shapes) -> dict[str, Any]:
+    """Return the fields of the message that admits a site which came after the plan.
+
+    Args:
+        site: has published its fingerprint, or its own plan.
+        state: accepted messages.
+        version: canonical names and shapes of the tensors of global versions.
+
+    Raises:
+        StudyError: what the site published cannot be used, or it shares too little.
+    """
+    charter = newest_charter(state)
+    spec = asym_spec(charter)
+    digest = state.digests[rounds.announcement(state, site)]
+    if spec is None:
+        _usable_fingerprint(site, state)
+        return {"announcement_sha256": digest}
+    try:
+        check_site_plan(state.site_plans[site])
+        names, cover = join_in(state.site_plans[site].tensors, version, spec)
+    except RejectedError as error:
+        raise StudyError(f"the plan of {site} cannot be used: it {error}", hint=_SETTLE) from error
+    return {
+        "announcement_sha256": digest,
+        "tensors": names,
+        "coverage": round(cover.parameters, 6),
+    }
+
+
 def write_initial_weights(
     state: StudyState, planner: Planner, path: Path, *, pretrained: Path | None, scratch: Path
 ) -> None:
@@ -114,7 +144,8 @@ def write_initial_weights(
     if spec is None:
         planner.initial_weights(charter, plan, path, pretrained=pretrained)
         return
-    first = {name: sites[0] for name, sites in shared_by(plan).items()}
+    in_plan = [name for group in plan.shared for name in group.tensors]
+    first = {name: shared_by(state)[name][0] for name in in_plan}
     made: dict[bytes, Path] = {}
     with ExitStack() as stack:
         files: dict[str, TensorFile] = {}
@@ -146,19 +177,7 @@ def _plan_for_all(
     sites: Sequence[str], state: StudyState, planner: Planner
 ) -> tuple[dict[str, Any], str]:
     charter = newest_charter(state)
-    parts: dict[str, SiteFingerprint] = {}
-    for site in sites:
-        message = state.fingerprints[site]
-        part = SiteFingerprint(message.n_cases, message.channels, message.geometry)
-        try:
-            fingerprints.validate_fingerprint(part)
-            if len(part.channels) != len(charter.dataset.channel_names):
-                raise MalformedError(f"holds {len(part.channels)} channels")
-        except RejectedError as error:
-            raise StudyError(
-                f"the fingerprint of {site} cannot be used: it {error}", hint=_SETTLE
-            ) from error
-        parts[site] = part
+    parts = {site: _usable_fingerprint(site, state) for site in sites}
     merged = fingerprints.merge_fingerprints(parts)
     pooled = fingerprints.to_nnunet(merged)
     planned = planner.plan(charter, pooled, merged.n_cases)
@@ -171,6 +190,20 @@ def _plan_for_all(
         "versions": dict(planned.versions),
     }
     return fields, f"planned for {len(sites)} sites with {merged.n_cases} cases"
+
+
+def _usable_fingerprint(site: str, state: StudyState) -> SiteFingerprint:
+    message = state.fingerprints[site]
+    part = SiteFingerprint(message.n_cases, message.channels, message.geometry)
+    try:
+        fingerprints.validate_fingerprint(part)
+        if len(part.channels) != len(newest_charter(state).dataset.channel_names):
+            raise MalformedError(f"holds {len(part.channels)} channels")
+    except RejectedError as error:
+        raise StudyError(
+            f"the fingerprint of {site} cannot be used: it {error}", hint=_SETTLE
+        ) from error
+    return part
 
 
 def _plan_of_each(

@@ -37,12 +37,16 @@ class Publisher:
         key: signs.
         study: id of the study.
         clock: POSIX seconds.
+
+    Attributes:
+        on_message: called with the key and the bytes of every message that was published.
     """
 
     def __init__(self, store: Store, key: SigningKey, study: str, *, clock: Clock) -> None:
         self.store = store
         self.study = study
         self.public_key = key.public
+        self.on_message: Callable[[str, bytes], None] = lambda _key, _data: None
         self._key = key
         self._clock = clock
 
@@ -57,7 +61,9 @@ class Publisher:
 
     def signed(self, message: M) -> M:
         """Sign and create a message that is complete already."""
-        self.store.create(message.key, self._key.sign(message))
+        data = self._key.sign(message)
+        self.store.create(message.key, data)
+        self.on_message(message.key, data)
         return message
 
     def payload(self, path: Path, key_for: Callable[[str], str]) -> PayloadRef:

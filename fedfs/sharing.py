@@ -19,7 +19,7 @@ from fedfs.errors import MalformedError, StudyError, TensorError
 from fedfs.learner import Array, Tensors
 from fedfs.observe import newest_charter
 from fedfs.protocol import rounds
-from fedfs.protocol.messages import AsymSpec, Charter, Participation, PlanMessage, SitePlan
+from fedfs.protocol.messages import AsymSpec, Charter, Participation, SitePlan
 from fedfs.protocol.state import StudyState
 
 MAX_TENSORS = 20_000
@@ -114,18 +114,55 @@ def grouped(shared: Mapping[str, Collection[str]]) -> tuple[Participation, ...]:
     )
 
 
-def shared_by(plan: PlanMessage) -> dict[str, tuple[str, ...]]:
+def shared_by(state: StudyState) -> dict[str, tuple[str, ...]]:
     """Return canonical name -> sites that share it, both ascending; empty in the mode ``ffe``."""
+    if state.plan is None:
+        return {}
+    later: dict[str, list[str]] = {}
+    for site, admission in state.admissions.items():
+        for name in admission.tensors:
+            later.setdefault(name, []).append(site)
     return {
-        name: group.sites for name, group in sorted(
-            (name, group) for group in plan.shared for name in group.tensors
+        name: tuple(sorted({*group.sites, *later.get(name, ())})) for name, group in sorted(
+            (name, group) for group in state.plan.shared for name in group.tensors
         )
     }  # fmt: skip
 
 
-def participation(plan: PlanMessage, sites: Collection[str]) -> tuple[Participation, ...]:
+def join_in(
+    tensors: Shapes, version: Shapes, spec: AsymSpec
+) -> tuple[tuple[str, ...], alignment.Coverage]:
+    """Decide what a site shares that comes after the plan: what versions have in equal shape.
+
+    Args:
+        tensors: own names and shapes of the site's tensors.
+        version: canonical names and shapes of a global version's.
+        spec: the charter's rules.
+
+    Raises:
+        StudyError: the site would share less than the charter asks for, or lacks a tensor where
+            all sites have to have all.
+        TensorError: the site's tensors cannot be named.
+    """
+    own = alignment.own_names(tensors, spec.alignment)
+    names = tuple(
+        name for name in sorted(version)
+        if name in own and tuple(tensors[own[name]]) == tuple(version[name])
+    )  # fmt: skip
+    shared = dict.fromkeys(names, ("",))
+    cover = alignment.coverage({"": tensors}, shared, alignment=spec.alignment)[""]
+    if cover.parameters < spec.min_coverage or (spec.sharing == "intersection"
+                                                and len(names) < len(version)):  # fmt: skip
+        raise StudyError(
+            f"its network shares {cover.parameters:.1%} of its parameters with the global model",
+            hint="let it plan with another memory target or spacing",
+        )
+    return names, cover
+
+
+def participation(state: StudyState, sites: Collection[str]) -> tuple[Participation, ...]:
     """Return who of ``sites`` took part in each shared tensor; empty in the mode ``ffe``."""
-    took_part = {n: [s for s in of if s in sites] for n, of in shared_by(plan).items()}
+    took_part = {n: [s for s in of if s in sites] for n, of in shared_by(state).items()}
     return grouped(took_part)
 
 
@@ -149,7 +186,7 @@ def share_of(state: StudyState, site: str, version: Iterable[str]) -> Share:
     if site not in state.site_plans:
         raise StudyError(f"site {site!r} has not said which tensors its network has")
     shapes = state.site_plans[site].tensors
-    share = Share(alignment.shared_names(site, shapes, shared_by(plan), alignment=spec.alignment))
+    share = Share(alignment.shared_names(site, shapes, shared_by(state), alignment=spec.alignment))
     missing = sorted(set(share.own) - set(version))
     if missing:
         raise TensorError(f"global versions have no tensor {missing[0]!r}, which the plan names")

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from fedfs.aggregate import strategies
@@ -29,10 +31,12 @@ from fedfs.observe import Observer, newest_charter
 from fedfs.payloads import update_encoding, write_update
 from fedfs.protocol import layout, rounds
 from fedfs.protocol.messages import (
+    Absence,
     Charter,
     EvaluationMessage,
     FailureMessage,
     FingerprintMessage,
+    Schedule,
     SitePlan,
     UpdateManifest,
 )
@@ -43,6 +47,7 @@ from fedfs.protocol.rounds import (
     Prepare,
     PublishFingerprint,
     PublishPlan,
+    SayAbsent,
     Train,
     Wait,
 )
@@ -50,6 +55,14 @@ from fedfs.protocol.state import StudyState
 from fedfs.publish import Publisher, StatusReporter
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Away:
+    """This site does not want to take part for now, or (``left``) ever again."""
+
+    left: bool
+    reason: str
 
 
 class Site:
@@ -62,6 +75,8 @@ class Site:
         status: tells others what this process does.
         learner: does the work on the site's own data.
         folder: fedfs's own folder for this site: downloaded models, outgoing updates.
+        local_minutes: as of the charter, where this site wants less.
+        away: whether this site wants to be away, asked at every step.
     """
 
     def __init__(
@@ -73,9 +88,15 @@ class Site:
         status: StatusReporter,
         learner: Learner,
         folder: Path,
+        local_minutes: float | None = None,
+        away: Callable[[], Away | None] = lambda: None,
     ) -> None:
         self.name = name
+        self._local_minutes = local_minutes
+        self._away = away
+        self._heard: set[str] = set()
         self._observer = observer
+        publisher.on_message = observer.note
         self._publisher = publisher
         self._status = status
         self._learner = learner
@@ -94,10 +115,18 @@ class Site:
         state = self._observer.refresh()
         self._status.version = state.newest
         self._status.rejected = state.rejected
-        action = rounds.decide_site(state, self.name, prepared=self._prepared)
+        refused = self._hear(state)
+        away = self._away()
+        action = rounds.decide_site(
+            state, self.name, prepared=self._prepared, away=away is not None
+        )
         if isinstance(action, Wait):
-            self._status.say("wait", waiting_for=action.reason)
-            return Outcome(worked=False, finished=False, text=f"waiting for {action.reason}")
+            if away is not None and away.left:
+                self._status.say("left")
+                return Outcome(worked=False, finished=True, text="this site has left the study")
+            reason = action.reason + refused
+            self._status.say("wait", waiting_for=reason)
+            return Outcome(worked=False, finished=False, text=f"waiting for {reason}")
         if isinstance(action, Done):
             self._status.say("finished")
             text = f"finished: version {action.version} is the final model"
@@ -115,8 +144,21 @@ class Site:
         log.info("%s", text)
         return Outcome(worked=True, finished=False, text=text)
 
+    def _hear(self, state: StudyState) -> str:
+        """Say what the aggregator refuses of this site; return the newest of it in words."""
+        refusals = rounds.refusals(state, self.name)
+        text = ""
+        for key, reason in refusals.items():
+            text = f"; the aggregator refused {key}: it {reason}"
+            if key not in self._heard:
+                self._heard.add(key)
+                log.warning("the aggregator refused %s: it %s", key, reason)
+        return text
+
     def _act(self, action: rounds.SiteAction, state: StudyState) -> str:
         match action:
+            case SayAbsent(version):
+                return self._say_absent(version)
             case PublishFingerprint():
                 return self._fingerprint(state)
             case PublishPlan():
@@ -130,6 +172,18 @@ class Site:
             case Finish(version):
                 return self._evaluate(version, state, "full")
         raise StudyError(f"a site cannot do {action!r}")
+
+    def _say_absent(self, version: int) -> str:
+        away = self._away() or Away(left=False, reason="")
+        self._publisher.message(
+            Absence,
+            layout.absence(self.name, version),
+            site=self.name,
+            version=version,
+            left=away.left,
+            reason=away.reason,
+        )
+        return f"told the aggregator that no update comes from version {version} on"
 
     def _fingerprint(self, state: StudyState) -> str:
         self._status.say("fingerprint")
@@ -249,11 +303,16 @@ class Site:
             total_epochs=schedule.rounds * schedule.local_epochs,
             iterations_per_epoch=schedule.iterations_per_epoch,
             val_iterations_per_epoch=schedule.val_iterations_per_epoch,
+            max_seconds=self._max_seconds(schedule),
             proximal_mu=strategies.by_name(
                 charter.strategy.name, charter.strategy.options
             ).proximal_mu,
             private=network.private,
         )
+
+    def _max_seconds(self, schedule: Schedule) -> float | None:
+        minutes = [m for m in (schedule.local_minutes, self._local_minutes) if m is not None]
+        return 60 * min(minutes) if minutes else None
 
     def _network(self, version: int, state: StudyState) -> SiteNetwork:
         return self._networks.load(

@@ -122,7 +122,7 @@ def _charter_fields(
             versions=dict(versions),
         ),
         "schedule": options.schedule(),
-        "policy": Named(name=options.policy),
+        "policy": Named(name=options.policy, options=dict(options.policy_options)),
         "weighting": Named(name=options.weighting),
         "strategy": Named(name=options.strategy, options=dict(options.strategy_options)),
         "encoding": Named(name=options.encoding, options=dict(options.encoding_options)),
@@ -230,18 +230,62 @@ def approve_sites(
             )
     if not added:
         return charter, ()
+    publisher = Publisher(store, coordinator, charter.study, clock=clock)
+    roster = (*charter.roster, *added)
+    return _amend(observer, publisher, roster, now_s=clock()), tuple(added)
+
+
+def set_roster_state(
+    store: Store, home: Path, sites: Sequence[str], state: str, *, clock: Clock
+) -> Charter:
+    """Pause sites, let them go on, or remove them, by amending the charter; return it.
+
+    Args:
+        store: the study's store.
+        home: this host's fedfs home; holds the coordinator's key.
+        sites: names of sites on the roster.
+        state: one of :data:`fedfs.protocol.rounds.ROSTER_STATES`.
+        clock: POSIX seconds.
+
+    Raises:
+        StudyError: a site is not on the roster.
+        KeyFileError: this host is not the coordinator's.
+    """
+    observer = open_study(store)
+    charter = newest_charter(observer.state)
+    coordinator = Keyring(home, charter.study).load("coordinator")
+    strangers = sorted(site for site in sites if charter.entry(site) is None)
+    if strangers:
+        raise StudyError(
+            f"not on the roster: {', '.join(strangers)}",
+            hint=f"on it are: {', '.join(entry.site for entry in charter.roster) or 'nobody'}",
+        )
+    roster = tuple(
+        dataclasses.replace(entry, state=state) if entry.site in sites else entry
+        for entry in charter.roster
+    )
+    if roster == charter.roster:
+        return charter
+    publisher = Publisher(store, coordinator, charter.study, clock=clock)
+    return _amend(observer, publisher, roster, now_s=clock())
+
+
+def _amend(
+    observer: Observer, publisher: Publisher, roster: Sequence[RosterEntry], *, now_s: float
+) -> Charter:
+    charter = newest_charter(observer.state)
     amended = dataclasses.replace(
         charter,
         number=charter.number + 1,
         key=layout.charter(charter.number + 1),
-        created_at=messages.utc(clock()),
+        created_at=messages.utc(now_s),
         previous_sha256=observer.state.digests[charter.key],
-        roster=tuple(sorted((*charter.roster, *added), key=lambda entry: entry.site)),
+        roster=tuple(sorted(roster, key=lambda entry: entry.site)),
     )
     try:
-        Publisher(store, coordinator, charter.study, clock=clock).signed(amended)
+        publisher.signed(amended)
     except ObjectExistsError as error:
         raise StudyError(
             "the charter was amended by somebody else at the same time", hint="run it again"
         ) from error
-    return amended, tuple(added)
+    return amended

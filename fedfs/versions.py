@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from fedfs.aggregate import weighting
+from fedfs.deltas import update_name
 from fedfs.errors import MalformedError
-from fedfs.protocol import layout
-from fedfs.protocol.messages import Charter, Excluded, UpdateManifest, UsedUpdate
+from fedfs.protocol import layout, policies, rounds
+from fedfs.protocol.messages import Charter, Excluded, LeftOut, UpdateManifest, UsedUpdate
 from fedfs.protocol.state import StudyState
 
 
@@ -22,8 +23,21 @@ def check_claims(update: UpdateManifest, state: StudyState) -> None:
         raise MalformedError("completed no iteration")
 
 
-def weigh(updates: list[UpdateManifest], charter: Charter) -> dict[str, float]:
-    """Return site -> weight under the charter's policy; weights sum to 1."""
+def name_of(update: UpdateManifest, updates: Sequence[UpdateManifest]) -> str:
+    """Return the name of an update among those of a version: its site's, if that has no other."""
+    if sum(other.site == update.site for other in updates) == 1:
+        return update.site
+    return update_name(update.site, update.base_version)
+
+
+def weigh(updates: Sequence[UpdateManifest], charter: Charter, base: int) -> dict[str, float]:
+    """Return name of an update -> weight under the charter's rules; weights sum to 1.
+
+    Args:
+        updates: what goes into the version after ``base``.
+        charter: says how they count.
+        base: the newest version; updates from earlier ones count less.
+    """
     budget = charter.schedule.local_epochs * charter.schedule.iterations_per_epoch
     contributions = [
         weighting.Contribution(
@@ -31,15 +45,20 @@ def weigh(updates: list[UpdateManifest], charter: Charter) -> dict[str, float]:
             n_cases=update.n_training_cases,
             n_iterations=update.n_iterations,
             planned_iterations=budget,
+            lag=base - update.base_version,
         )
         for update in updates
     ]
-    weights = weighting.weigh(contributions, charter.weighting.name)
-    return {update.site: weight for update, weight in zip(updates, weights, strict=True)}
+    weights = weighting.weigh(
+        contributions,
+        charter.weighting.name,
+        staleness_exponent=policies.staleness_exponent(charter.policy),
+    )
+    return {name_of(u, updates): weight for u, weight in zip(updates, weights, strict=True)}
 
 
 def used(
-    updates: list[UpdateManifest], weights: Mapping[str, float], state: StudyState
+    updates: Sequence[UpdateManifest], weights: Mapping[str, float], state: StudyState
 ) -> tuple[UsedUpdate, ...]:
     """Return what the round record says of the updates that went in."""
     return tuple(
@@ -48,7 +67,7 @@ def used(
             base_version=update.base_version,
             manifest_sha256=state.digests[update.key],
             payload_sha256=update.payload.sha256,
-            weight=weights[update.site],
+            weight=weights[name_of(update, updates)],
             n_training_cases=update.n_training_cases,
             n_iterations=update.n_iterations,
             size=update.payload.size,
@@ -57,11 +76,47 @@ def used(
     )
 
 
-def excluded(base: int, state: StudyState) -> tuple[Excluded, ...]:
-    """Who and what did not go into the version after ``base``, with the reason."""
-    out = []
-    for key_text, reason in sorted({**state.rejected, **state.unusable}.items()):
+def excluded(
+    base: int, updates: Sequence[UpdateManifest], absent: Collection[str], state: StudyState
+) -> tuple[Excluded, ...]:
+    """Return which objects did not go into the version after ``base``, with the reason.
+
+    Args:
+        base: the newest version.
+        updates: what went in.
+        absent: keys of updates whose payload is not there: they are waited for.
+        state: what the aggregator accepted.
+    """
+    reasons = dict(state.unusable)
+    for key_text, reason in state.rejected.items():
         key = layout.parse(key_text)
         if key is not None and key.kind == "update" and key.version == base:
+            reasons[key_text] = reason
+    went_in = {update.key for update in updates}
+    sites = {update.site for update in updates}
+    for key_text, update in state.waiting.items():
+        if update.site in sites and key_text not in went_in and key_text not in absent:
+            reasons.setdefault(key_text, "is older than other updates of its site")
+    out = []
+    for key_text, reason in sorted(reasons.items()):
+        key = layout.parse(key_text)
+        if key is not None and key.kind == "update" and key_text not in state.settled:
             out.append(Excluded(site=key.site or "", key=key_text, reason=reason))
     return tuple(out)
+
+
+def left_out(
+    base: int, updates: Sequence[UpdateManifest], state: StudyState
+) -> tuple[LeftOut, ...]:
+    """Return the sites of which nothing went into the version after ``base``, and since when."""
+    before = {item.site: item for item in state.rounds[base].left_out}
+    reasons = rounds.left_out(state, base, {update.site for update in updates})
+    return tuple(
+        LeftOut(
+            site=site,
+            since_version=before[site].since_version if site in before else base + 1,
+            since=before[site].since if site in before else state.rounds[base].created_at,
+            reason=reason,
+        )
+        for site, reason in reasons.items()
+    )

@@ -217,6 +217,7 @@ class Federation:
             status=StatusReporter(publisher, "", interval_s=1e9, clock=self.clock),
             planner=FakePlanner(),
             folder=self.home("coordinator") / work,
+            clock=self.clock,
         )
 
     def process(self, name: str) -> Any:

@@ -8,10 +8,12 @@
     sites/<site>/plan-0001.json                         of sites that plan for themselves
     sites/<site>/updates/00007/update-<sha256>.safetensors
     sites/<site>/updates/00007/manifest.json
+    sites/<site>/updates/00007/absence.json             instead, of a site that pauses or leaves
     sites/<site>/evaluations/00007-pseudo.json          -full.json for nnU-Net's full validation
     sites/<site>/failures/00007-0001.json
     sites/<site>/status/00000001.json
     aggregator/plan-0001.json
+    aggregator/admissions/<site>.json                   of sites that came after the plan
     aggregator/models/00007/model-<sha256>.safetensors
     aggregator/models/00007/keyframe-<sha256>.safetensors   in full, where the model is a delta
     aggregator/models/00007/state-<sha256>.safetensors  of strategies that have a memory
@@ -39,6 +41,9 @@ FEDERATION = "federation/"
 AGGREGATOR = "aggregator/"
 SITES = "sites/"
 FINISHED = "aggregator/finished.json"
+ADMISSIONS = "aggregator/admissions/"
+ROUNDS = "aggregator/rounds/"
+STATUSES = "aggregator/status/"
 
 _MAX_KEY, _MAX_PART = 255, 128
 _PART = re.compile(r"[a-z0-9_-][a-z0-9._-]*")
@@ -55,12 +60,14 @@ _PATTERNS: dict[str, re.Pattern[str]] = {
         "fingerprint": _OF_SITE + r"fingerprint-(?P<number>[0-9]{4})\.json",
         "site-plan": _OF_SITE + r"plan-(?P<number>[0-9]{4})\.json",
         "update": _OF_SITE + r"updates/(?P<version>[0-9]{5})/manifest\.json",
+        "absence": _OF_SITE + r"updates/(?P<version>[0-9]{5})/absence\.json",
         "update-payload": _OF_SITE + rf"updates/(?P<version>[0-9]{{5}})/update-{_SHA}\.safetensors",
         "evaluation": _OF_SITE
         + r"evaluations/(?P<version>[0-9]{5})-(?P<variant>pseudo|full)\.json",
         "failure": _OF_SITE + r"failures/(?P<version>[0-9]{5})-(?P<number>[0-9]{4})\.json",
         "status": _OF_SITE + r"status/(?P<number>[0-9]{8})\.json",
         "plan": r"aggregator/plan-(?P<number>[0-9]{4})\.json",
+        "admission": r"aggregator/admissions/[a-z0-9-]{1,32}\.json",
         "model": r"aggregator/models/(?P<version>[0-9]{5})/manifest\.json",
         "model-payload": rf"aggregator/models/(?P<version>[0-9]{{5}})/model-{_SHA}\.safetensors",
         "keyframe-payload": r"aggregator/models/(?P<version>[0-9]{5})/"
@@ -181,9 +188,31 @@ def update(site: str, version: int) -> str:
     return f"sites/{site}/updates/{version:05d}/manifest.json"
 
 
+def absence(site: str, version: int) -> str:
+    """Key of a site's word that it does not answer ``version`` and those after it for now."""
+    return f"sites/{site}/updates/{version:05d}/absence.json"
+
+
+def admission(site: str) -> str:
+    """Key of the aggregator's word that a site takes part though the plan was made without it."""
+    return f"aggregator/admissions/{site}.json"
+
+
 def update_payload(site: str, version: int, sha256: str) -> str:
     """Key of the tensors of the update that ``site`` trained from ``version``."""
     return f"sites/{site}/updates/{version:05d}/update-{sha256}.safetensors"
+
+
+def updates(site: str, after: int = -1) -> tuple[str, str]:
+    """Prefix of what ``site`` answered, and what sorts before all answers to later versions."""
+    prefix = f"sites/{site}/updates/"
+    return prefix, f"{prefix}{after:05d}/~" if after >= 0 else ""
+
+
+def models(after: int = -1) -> tuple[str, str]:
+    """Prefix of global models, and what sorts before all later ones."""
+    prefix = f"{AGGREGATOR}models/"
+    return prefix, f"{prefix}{after:05d}/~" if after >= 0 else ""
 
 
 def evaluation(site: str, version: int, variant: str) -> str:

@@ -98,13 +98,19 @@ class NnUNetSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """Rounds, and the local budget of each in nnU-Net epochs."""
+    """Rounds, and the local budget of each in nnU-Net epochs.
+
+    Attributes:
+        local_minutes: minutes after which a site ends a round's training with what it has; None
+            if it may take as long as it needs.
+    """
 
     rounds: int
     local_epochs: int
     iterations_per_epoch: int
     val_iterations_per_epoch: int
     seed: int
+    local_minutes: float | None = None
     extra: Extra = field(default_factory=dict)
 
 
@@ -270,6 +276,23 @@ class PlanMessage(Message):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Admission(Message):
+    """A site takes part though the plan was made without it. The plan stays as it is.
+
+    Attributes:
+        announcement_sha256: hash of the site's fingerprint message, or of its own plan.
+        tensors: in the mode ``asym``, the shared tensors that the site has, ascending.
+        coverage: in the mode ``asym``, share of its parameters that it shares.
+    """
+
+    TYPE: ClassVar[str] = "admission"
+    site: str
+    announcement_sha256: str
+    tensors: tuple[str, ...] = ()
+    coverage: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelManifest(Message):
     """A global version: which file, and which weights it decodes to.
 
@@ -320,6 +343,22 @@ class UpdateManifest(Message):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Absence(Message):
+    """A site does not answer ``version``, nor later ones until it publishes an update again.
+
+    Attributes:
+        left: it does not mean to come back.
+        reason: for people.
+    """
+
+    TYPE: ClassVar[str] = "absence"
+    site: str
+    version: int
+    left: bool
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class UsedUpdate:
     """An update that went into a version, with the weight it had (weights sum to 1)."""
 
@@ -345,6 +384,23 @@ class Excluded:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LeftOut:
+    """A site that takes part in the study but of which nothing went into a version.
+
+    Attributes:
+        since_version: the first version in a row that it is missing from.
+        since: when the round of that version began.
+        reason: in words.
+    """
+
+    site: str
+    since_version: int
+    since: str
+    reason: str
+    extra: Extra = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class RoundRecord(Message):
     """How a version was made. Creating this object is the decision; the manifest follows from it.
 
@@ -355,6 +411,7 @@ class RoundRecord(Message):
         state: memory of the aggregation (momentum, residual) after this version; None if none.
         keyframe: the weights in full, where ``model`` is a delta and they are there too.
         participation: in the mode ``asym``, who took part in each shared tensor.
+        left_out: sites of which nothing went in, and since when.
         opened_at: when the version before was published; "" for version 0.
         seconds: time the aggregator spent per phase.
     """
@@ -377,6 +434,7 @@ class RoundRecord(Message):
     encoding_options: Mapping[str, float] = field(default_factory=dict)
     keyframe: PayloadRef | None = None
     participation: tuple[Participation, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -427,6 +485,8 @@ class StatusMessage(Message):
         waiting_for: who or what is waited for, in words.
         error: the last error, in words; "" if none.
         rejected: object -> reason, for what this process refused to accept.
+        requests: kind of request -> how many this role has made of the store.
+        counting_since: since when they are counted.
     """
 
     TYPE: ClassVar[str] = "status"
@@ -440,6 +500,8 @@ class StatusMessage(Message):
     waiting_for: str
     error: str
     rejected: Mapping[str, str] = field(default_factory=dict)
+    requests: Mapping[str, int] = field(default_factory=dict)
+    counting_since: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -454,8 +516,8 @@ class FinishedMessage(Message):
 _BY_TYPE: dict[str, type[Message]] = {
     cls.TYPE: cls
     for cls in (
-        Charter, JoinRequest, FingerprintMessage, SitePlan, PlanMessage, ModelManifest,
-        UpdateManifest, RoundRecord, EvaluationMessage, FailureMessage, StatusMessage,
+        Charter, JoinRequest, FingerprintMessage, SitePlan, PlanMessage, Admission, ModelManifest,
+        UpdateManifest, Absence, RoundRecord, EvaluationMessage, FailureMessage, StatusMessage,
         FinishedMessage,
     )
 }  # fmt: skip
@@ -464,6 +526,18 @@ _BY_TYPE: dict[str, type[Message]] = {
 def utc(now_s: float) -> str:
     """Return a POSIX time in seconds as UTC text, to the second."""
     return datetime.datetime.fromtimestamp(now_s, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def from_utc(text: str) -> float:
+    """Return the POSIX time of UTC text as :func:`utc` writes it.
+
+    Raises:
+        MalformedError: it is not of that form.
+    """
+    try:
+        return datetime.datetime.strptime(text, "%Y-%m-%dT%H:%M:%S%z").timestamp()
+    except ValueError as error:
+        raise MalformedError(f"{text!r} is no time in UTC") from error
 
 
 def payload_type(cls: type[Message]) -> str:

@@ -5,23 +5,36 @@ Rules:
  * A site does, in this order: fingerprint (in the mode ``asym``: plan for itself), prepare, and for
    the newest version: evaluate it, train from it. Versions it missed are skipped. The last version
    is evaluated, then finished.
- * The aggregator does: plan once, initial weights, close rounds, finish. Creating the round
-   record is the decision; a record without its manifest is completed before anything else.
+ * The aggregator does: plan once, initial weights, admit sites that come later, close rounds,
+   finish. Creating the round record is the decision; a record without its manifest is completed
+   before anything else.
+ * A site takes part if it is on the roster and in the plan or admitted later. It is away if the
+   coordinator has paused it, or it said so itself and has not published an update since: nobody
+   waits for it, and what it has published counts.
  * Waiting is an action and says for whom.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from fedfs.errors import StudyError
-from fedfs.protocol import layout
-from fedfs.protocol.messages import Charter, Named
+from fedfs.protocol import layout, policies
+from fedfs.protocol.messages import Charter, UpdateManifest, from_utc
 from fedfs.protocol.state import StudyState
 
 FFE, ASYM = MODES = ("ffe", "asym")
 """One plan for all sites; or every site plans for itself and shares the tensors that fit."""
+
+ACTIVE, PAUSED, REMOVED = ROSTER_STATES = ("active", "paused", "removed")
+"""What the coordinator says of a site."""
+
+ADMITTED = (ACTIVE, PAUSED)
+"""States in which a site is believed."""
+
+WAITING_PER_SITE = 2
+"""Updates of one site that go into one version: one that was late, and one that is not."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +81,13 @@ class Train:
 
 
 @dataclass(frozen=True)
+class SayAbsent:
+    """Site: tell the aggregator that no update comes from ``version`` and later ones for now."""
+
+    version: int
+
+
+@dataclass(frozen=True)
 class Finish:
     """Site: keep the last version as nnU-Net's final model and validate it in full."""
 
@@ -84,6 +104,13 @@ class MakePlan:
 @dataclass(frozen=True)
 class PublishInitial:
     """Aggregator: publish version 0, the initial weights."""
+
+
+@dataclass(frozen=True)
+class Admit:
+    """Aggregator: let a site take part that was approved after the plan was made."""
+
+    site: str
 
 
 @dataclass(frozen=True)
@@ -115,10 +142,13 @@ class CloseStudy:
     version: int
 
 
-SiteAction = PublishFingerprint | PublishPlan | Prepare | Evaluate | Train | Finish | Wait | Done
+SiteAction = (
+    PublishFingerprint | PublishPlan | Prepare | Evaluate | Train | SayAbsent | Finish | Wait | Done
+)
 AggregatorAction = (
     MakePlan
     | PublishInitial
+    | Admit
     | CompleteVersion
     | CheckUpdate
     | CloseRound
@@ -128,26 +158,33 @@ AggregatorAction = (
 )
 
 
-def decide_site(state: StudyState, site: str, *, prepared: bool) -> SiteAction:
+def decide_site(state: StudyState, site: str, *, prepared: bool, away: bool = False) -> SiteAction:
     """Return what ``site`` does next.
 
     Args:
         state: what the site accepted from the store.
         site: its name.
         prepared: whether this process has adopted the plan and preprocessed.
+        away: whether the site itself wants to pause.
 
     Raises:
         StudyError: the site is not (or no longer) on the roster.
     """
     charter = _charter(state)
     _require_member(charter, site)
+    if away and not state.is_away(site):
+        return SayAbsent(max(state.newest, state.answered.get(site, -1) + 1, 0))
+    if away:
+        return Wait("this site to come back: fedfs site resume")
+    if site in _paused(charter):
+        return Wait("the coordinator to let this site go on: it is paused")
     said, publish, what = _announcement(state, charter)
     if site not in said:
         return publish
     if state.plan is None:
         return Wait(f"the aggregator's plan, which needs the {what}s of all sites")
-    if site not in state.plan.sites:
-        return Wait("nothing: the plan was made before this site joined, and does not include it")
+    if not state.is_admitted(site):
+        return Wait("the aggregator to admit this site, as the plan was made before it came")
     action = _work_on_newest(state, charter, site)
     has_begun = any(of == site for of, _, _ in state.evaluations)
     if not prepared and (not has_begun or not isinstance(action, Wait | Done)):
@@ -170,12 +207,20 @@ def _work_on_newest(state: StudyState, charter: Charter, site: str) -> SiteActio
     return Done(version) if state.finished else Wait("the aggregator to close the study")
 
 
-def decide_aggregator(state: StudyState, *, checked: Collection[str] = ()) -> AggregatorAction:
+def decide_aggregator(
+    state: StudyState,
+    *,
+    now_s: float,
+    checked: Collection[str] = (),
+    absent: Collection[str] = (),
+) -> AggregatorAction:
     """Return what the aggregator does next.
 
     Args:
         state: what it accepted from the store.
+        now_s: POSIX seconds by the aggregator's clock.
         checked: keys of updates whose payload this process has fetched and found usable.
+        absent: keys of updates whose payload is not there yet.
 
     Raises:
         StudyError: the charter names a policy that this software does not know.
@@ -192,21 +237,147 @@ def decide_aggregator(state: StudyState, *, checked: Collection[str] = ()) -> Ag
         return CompleteVersion(version)
     if version >= charter.schedule.rounds:
         return CloseStudy(version)
-    unchecked = _received(state, version) - {*checked, *state.unusable}
+    return _decide_round(state, version, now_s=now_s, checked=checked, absent=absent)
+
+
+def _decide_round(
+    state: StudyState,
+    version: int,
+    *,
+    now_s: float,
+    checked: Collection[str],
+    absent: Collection[str],
+) -> AggregatorAction:
+    charter = _charter(state)
+    newcomer = _newcomer(state, charter)
+    if newcomer is not None:
+        return Admit(newcomer)
+    candidates = _candidates(state, version)
+    unchecked = [u.key for u in candidates if u.key not in checked and u.key not in absent]
     if unchecked:
-        return CheckUpdate(min(unchecked))  # while others still train
-    return _policy(charter.policy)(state, charter.policy, version)
+        return CheckUpdate(unchecked[0])  # while others still train
+    usable = [update for update in candidates if update.key in checked]
+    reason = policies.waits_for(charter.policy, _standing(state, version, usable, absent, now_s))
+    if reason:
+        return Wait(reason)
+    return CloseRound(version, tuple(update.key for update in usable))
+
+
+def participants(state: StudyState) -> tuple[str, ...]:
+    """Return the sites that take part and are not away, sorted."""
+    return tuple(
+        site for site in _charter(state).active_sites
+        if state.is_admitted(site) and not state.is_away(site)
+    )  # fmt: skip
+
+
+def announcement(state: StudyState, site: str) -> str:
+    """Return the key under which a site tells what planning needs to know of it."""
+    if _charter(state).mode == ASYM:
+        return layout.site_plan(site)
+    return layout.fingerprint(site)
 
 
 def waited_for(state: StudyState, version: int) -> tuple[str, ...]:
-    """Return the sites in the plan that have not answered ``version`` with an update yet."""
-    if state.plan is None:
-        return ()
-    return tuple(site for site in _participants(state) if (site, version) not in state.updates)
+    """Return the sites that have not answered ``version`` with an update yet and are not away."""
+    return tuple(site for site in participants(state) if (site, version) not in state.updates)
+
+
+def left_out(state: StudyState, version: int, used: Collection[str]) -> dict[str, str]:
+    """Return site -> why nothing of it went into the version after ``version``, in words.
+
+    Args:
+        state: what the aggregator accepted.
+        version: the newest version.
+        used: sites whose updates went in.
+    """
+    charter = _charter(state)
+    out = {}
+    for site in (*charter.active_sites, *_paused(charter)):
+        if site in used or not state.is_admitted(site):
+            continue
+        update = state.updates.get((site, version))
+        if update is not None and update.key in state.unusable:
+            out[site] = f"its update was refused: it {state.unusable[update.key]}"
+        elif site in _paused(charter):
+            out[site] = "paused by the coordinator"
+        elif state.is_away(site):
+            absence = state.absences[site]
+            word = "left the study" if absence.left else "paused"
+            out[site] = f"{word}: {absence.reason}" if absence.reason else word
+        else:
+            out[site] = f"no update from version {version} in time"
+    return dict(sorted(out.items()))
+
+
+def refusals(state: StudyState, site: str) -> dict[str, str]:
+    """Return key -> why the aggregator does not accept it, of what ``site`` published."""
+    aggregator = state.statuses.get("")
+    said = {**(aggregator.rejected if aggregator else {}), **state.refused}
+    prefix = layout.site_prefix(site)
+    return {key: reason for key, reason in sorted(said.items()) if key.startswith(prefix)}
+
+
+def answerable(state: StudyState) -> tuple[str, ...]:
+    """Return the sites on the roster from which something new can come that matters now."""
+    charter = _charter(state)
+    sites = (*charter.active_sites, *_paused(charter))
+    return tuple(sorted(site for site in sites if (site, state.newest) not in state.updates))
+
+
+def _candidates(state: StudyState, version: int) -> list[UpdateManifest]:
+    """Return the updates that wait and may be used, by site and version; of each site the last."""
+    charter = _charter(state)
+    believed = {entry.site for entry in charter.roster if entry.state in ADMITTED}
+    of_site: dict[str, list[UpdateManifest]] = {}
+    for key, update in state.waiting.items():
+        known = update.site in believed and state.is_admitted(update.site)
+        if known and update.base_version <= version and key not in state.unusable:
+            of_site.setdefault(update.site, []).append(update)
+    return [
+        update
+        for site in sorted(of_site)
+        for update in sorted(of_site[site], key=lambda u: u.base_version)[-WAITING_PER_SITE:]
+    ]
+
+
+def _standing(
+    state: StudyState,
+    version: int,
+    usable: Collection[UpdateManifest],
+    absent: Collection[str],
+    now_s: float,
+) -> policies.Standing:
+    sites = participants(state)
+    fresh = {update.site for update in usable if update.base_version == version}
+    said = {site for site in sites if (site, version) in state.updates}
+    not_there = {site for site in sites if layout.update(site, version) in absent}
+    return policies.Standing(
+        version=version,
+        opened_s=from_utc(state.rounds[version].created_at),
+        now_s=now_s,
+        n_cases={site: state.n_cases(site) or 0 for site in sites},
+        answered=[site for site in sites if site in fresh],
+        missing=[site for site in sites if site not in said or site in not_there],
+        n_usable=len(usable),
+    )
+
+
+def _newcomer(state: StudyState, charter: Charter) -> str | None:
+    """Return the first site that was approved after the plan was made and can be admitted."""
+    for site in charter.active_sites:
+        has_announced = state.n_cases(site) is not None and not state.is_admitted(site)
+        if has_announced and announcement(state, site) not in state.unusable:
+            return site
+    return None
+
+
+def _paused(charter: Charter) -> tuple[str, ...]:
+    return tuple(sorted(entry.site for entry in charter.roster if entry.state == PAUSED))
 
 
 def _decide_plan(state: StudyState, charter: Charter) -> AggregatorAction:
-    sites = charter.active_sites
+    sites = tuple(site for site in charter.active_sites if not state.is_away(site))
     if len(sites) < charter.min_sites:
         return Wait(f"the coordinator to approve sites: {len(sites)} of {charter.min_sites} so far")
     said, _, what = _announcement(state, charter)
@@ -221,46 +392,6 @@ def _announcement(state: StudyState, charter: Charter) -> tuple[Collection[str],
     if charter.mode == ASYM:
         return state.site_plans, PublishPlan(), "plan"
     return state.fingerprints, PublishFingerprint(), "fingerprint"
-
-
-def _close_when_all(state: StudyState, policy: Named, version: int) -> AggregatorAction:  # noqa: ARG001  a policy's signature
-    missing = waited_for(state, version)
-    if missing:
-        return Wait(f"the update of {', '.join(missing)} from version {version}")
-    usable = _received(state, version) - set(state.unusable)
-    if not usable:
-        return Wait(f"a usable update from version {version}; every one so far was refused")
-    return CloseRound(version, tuple(sorted(usable)))
-
-
-Policy = Callable[[StudyState, Named, int], AggregatorAction]
-POLICIES: dict[str, Policy] = {"all": _close_when_all}
-"""When a round closes, by the name a charter gives."""
-
-
-def _policy(named: Named) -> Policy:
-    try:
-        return POLICIES[named.name]
-    except KeyError:
-        raise StudyError(
-            f"the charter's policy {named.name!r} is unknown to this version of fedfs",
-            hint=f"it knows {', '.join(sorted(POLICIES))}; upgrade fedfs",
-        ) from None
-
-
-def _participants(state: StudyState) -> tuple[str, ...]:
-    """Sites that the plan includes and that are active now, sorted."""
-    charter, plan = _charter(state), state.plan
-    return tuple(s for s in charter.active_sites if plan is not None and s in plan.sites)
-
-
-def _received(state: StudyState, version: int) -> set[str]:
-    """Keys of the participants' updates from ``version``."""
-    return {
-        layout.update(site, version)
-        for site in _participants(state)
-        if (site, version) in state.updates
-    }
 
 
 def _charter(state: StudyState) -> Charter:
@@ -281,7 +412,7 @@ def _require_member(charter: Charter, site: str) -> None:
             f"site {site!r} is not approved for study {charter.name!r}",
             hint=f"ask the coordinator to run: fedfs approve STORE {site}",
         )
-    if entry.state != "active":
+    if entry.state not in ADMITTED:
         raise StudyError(
             f"site {site!r} is {entry.state} in study {charter.name!r}",
             hint="ask the coordinator",

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from fedfs.protocol import layout
 from fedfs.protocol.messages import (
+    Absence,
+    Admission,
     Charter,
     EvaluationMessage,
     FailureMessage,
@@ -27,7 +30,13 @@ class StudyState:
     Attributes:
         charter: the newest charter; every amendment is in ``charters`` by number.
         joins: newest join request by site; not yet trusted, only self-consistent.
+        admissions: by site.
         updates: by (site, base version).
+        waiting: key -> update that no round record has used or refused yet.
+        answered: newest base version by site.
+        settled: keys of updates that a round record has used or refused.
+        refused: key -> why it did not go into a version, from round records.
+        absences: newest absence by site.
         evaluations: by (site, version, variant).
         statuses: newest status by site; the aggregator's under "".
         digests: key -> sha256 of the accepted message's payload bytes.
@@ -40,9 +49,15 @@ class StudyState:
     fingerprints: dict[str, FingerprintMessage] = field(default_factory=dict)
     site_plans: dict[str, SitePlan] = field(default_factory=dict)
     plan: PlanMessage | None = None
+    admissions: dict[str, Admission] = field(default_factory=dict)
     models: dict[int, ModelManifest] = field(default_factory=dict)
     rounds: dict[int, RoundRecord] = field(default_factory=dict)
     updates: dict[tuple[str, int], UpdateManifest] = field(default_factory=dict)
+    waiting: dict[str, UpdateManifest] = field(default_factory=dict)
+    answered: dict[str, int] = field(default_factory=dict)
+    settled: set[str] = field(default_factory=set)
+    refused: dict[str, str] = field(default_factory=dict)
+    absences: dict[str, Absence] = field(default_factory=dict)
     evaluations: dict[tuple[str, int, str], EvaluationMessage] = field(default_factory=dict)
     failures: list[FailureMessage] = field(default_factory=list)
     statuses: dict[str, StatusMessage] = field(default_factory=dict)
@@ -60,6 +75,31 @@ class StudyState:
         """Training cases that a site announced with its fingerprint or its own plan."""
         said = self.fingerprints.get(site) or self.site_plans.get(site)
         return said.n_cases if said else None
+
+    def is_admitted(self, site: str) -> bool:
+        """Whether a site is in the plan, or was admitted to it later."""
+        return (self.plan is not None and site in self.plan.sites) or site in self.admissions
+
+    def is_away(self, site: str) -> bool:
+        """Whether a site has paused or left, and has not published an update since."""
+        absence = self.absences.get(site)
+        return absence is not None and self.answered.get(site, -1) < absence.version
+
+    def keep_update(self, update: UpdateManifest) -> None:
+        """Note an accepted update."""
+        self.updates[update.site, update.base_version] = update
+        self.answered[update.site] = max(update.base_version, self.answered.get(update.site, -1))
+        if update.key not in self.settled:
+            self.waiting[update.key] = update
+
+    def keep_round(self, record: RoundRecord) -> None:
+        """Note an accepted round record: updates that it settles wait no longer."""
+        self.rounds[record.version] = record
+        used = (layout.update(update.site, update.base_version) for update in record.updates)
+        self.refused.update({item.key: item.reason for item in record.excluded})
+        for key in (*used, *(item.key for item in record.excluded)):
+            self.settled.add(key)
+            self.waiting.pop(key, None)
 
     @property
     def newest(self) -> int:

@@ -7,7 +7,8 @@
    gap, and names the hash of the one before.
  * A join request proves only that its sender holds the key it presents.
  * What lies under ``sites/<site>/`` is signed by the key that the newest charter's roster has for
-   that site; what lies under ``aggregator/`` by the aggregator key of the newest charter.
+   that site, which may be paused but not removed; what lies under ``aggregator/`` by the aggregator
+   key of the newest charter.
  * Every message names the study and the key it lies under, so that it cannot be moved.
  * An update names a version that exists, and the weights that version has.
  * A model's manifest agrees with the round record of its version; versions start at 0 without a
@@ -21,9 +22,11 @@ from __future__ import annotations
 import hashlib
 
 from fedfs.errors import MisplacedError, RejectedError, SignatureError
-from fedfs.protocol import layout, messages
+from fedfs.protocol import layout, messages, rounds
 from fedfs.protocol.layout import Key
 from fedfs.protocol.messages import (
+    Absence,
+    Admission,
     Charter,
     EvaluationMessage,
     FailureMessage,
@@ -138,7 +141,7 @@ class TrustedView:
         entry = charter.entry(key.site)
         if entry is None:
             raise SignatureError(f"comes from {key.site!r}, which is not on the roster")
-        if entry.state != "active":
+        if entry.state not in rounds.ADMITTED:
             raise SignatureError(f"comes from {key.site!r}, which is {entry.state}")
         return entry.public_key
 
@@ -158,6 +161,8 @@ class TrustedView:
             raise MisplacedError(f"is {key.kind} {key.number}; there is only one, number 1")
         if key.kind == "aggregator-status" and inside["site"] != "":
             raise MisplacedError(f"is the aggregator's, but says site {inside['site']!r}")
+        if isinstance(message, Admission) and key.text != layout.admission(message.site):
+            raise MisplacedError(f"admits {message.site!r}, its key says another site")
         if isinstance(message, ModelManifest):
             self._check_model(message)
         if isinstance(message, UpdateManifest):
@@ -201,12 +206,18 @@ class TrustedView:
                 state.site_plans[message.site] = message
             case PlanMessage():
                 state.plan = message
+            case Admission():
+                state.admissions[message.site] = message
             case RoundRecord():
-                state.rounds[message.version] = message
+                state.keep_round(message)
             case ModelManifest():
                 state.models[message.version] = message
             case UpdateManifest():
-                state.updates[message.site, message.base_version] = message
+                state.keep_update(message)
+            case Absence():
+                newest = state.absences.get(message.site)
+                if newest is None or newest.version < message.version:
+                    state.absences[message.site] = message
             case EvaluationMessage():
                 state.evaluations[message.site, message.version, message.variant] = message
             case FailureMessage():

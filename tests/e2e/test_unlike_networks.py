@@ -62,7 +62,7 @@ def check(state: StudyState, *, rounds: int, store: str, folder: Path) -> None:
     assert not state.rejected
     assert len(architectures(state)) >= 2
     assert not state.fingerprints
-    shared = shared_by(state.plan)
+    shared = shared_by(state)
     for version in range(1, rounds + 1):
         took_part = {n: p.sites for p in state.rounds[version].participation for n in p.tensors}
         assert took_part == shared

@@ -48,7 +48,7 @@ def names(site: str, policy: str = "resolution") -> dict[str, str]:
 def test_every_tensor_is_averaged_over_the_sites_that_have_it_in_that_shape(finished):
     """One round by hand: half way to each site's target, weighted by cases."""
     before, after = finished.weights(0), finished.weights(1)
-    shared = shared_by(finished.observe().state.plan)
+    shared = shared_by(finished.observe().state)
     assert set(before) == set(after) == set(shared)
     n_cases = {site: learner.n_cases for site, learner in finished.learners.items()}
     for name, sites in shared.items():
@@ -93,7 +93,7 @@ def test_the_fingerprint_does_not_leave_the_site(finished):
 def test_the_round_record_says_who_took_part_in_each_tensor(finished):
     state = finished.observe().state
     assert state.rounds[2].participation == state.plan.shared
-    without_south = participation(state.plan, ["east", "north", "west"])
+    without_south = participation(state, ["east", "north", "west"])
     by_name = {name: p.sites for p in without_south for name in p.tensors}
     assert by_name["encoder.stages.1.0.conv.weight@8x4x3x3"] == ("east", "north")
     assert by_name["encoder.stages.0.0.conv.weight@4x1x3x3"] == ("east", "north", "west")
@@ -111,7 +111,7 @@ def test_intersection_shares_only_what_all_sites_have(tmp_path):
 def test_alignment_by_name_pairs_other_heads(tmp_path):
     federation = make(tmp_path, alignment="name")
     federation.run()
-    shared = shared_by(federation.observe().state.plan)
+    shared = shared_by(federation.observe().state)
     assert shared["decoder.seg_layers.1.bias@2"] == ("east", "north")
 
 
@@ -224,7 +224,7 @@ def test_a_site_that_announces_another_network_than_its_plan_gives_is_named(tmp_
     )  # fmt: skip
     federation.step("aggregator")
     state = federation.observe().state
-    first = {sites[0] for sites in shared_by(state.plan).values()}
+    first = {sites[0] for sites in shared_by(state).values()}
     assert "west" not in first  # nobody starts from its values
     renamed = Federation(
         tmp_path / "first", targets={"a": 1.0, "b": 2.0}, networks={"a": DEEP, "b": DEEP},
@@ -297,7 +297,7 @@ def test_version_0_is_the_first_sites_own_initialisation(finished):
 
 def test_an_update_holds_only_what_the_site_shares(finished):
     state = finished.observe().state
-    shared = shared_by(state.plan)
+    shared = shared_by(state)
     for (site, _), update in state.updates.items():
         path = finished.folder / "payload.safetensors"
         path.write_bytes(finished.store.objects[update.payload.key].data)

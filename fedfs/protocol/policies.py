@@ -1,0 +1,185 @@
+"""When a round closes: policies by the name a charter gives, from how the round stands.
+
+Rules:
+ * A round closes early if every site that takes part has answered: waiting longer brings nothing.
+ * Whatever the policy, every usable update that waits goes into the version that is made, those of
+   earlier versions with less weight, ``(1 + lag) ** -staleness_exponent``: nothing is lost.
+ * Time is the aggregator's own, and counts from the publication of the newest version. So a
+   restart changes nothing, and clocks of two hosts are never compared.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from fedfs.errors import StudyError, UserError
+from fedfs.protocol.messages import Named, utc
+
+STALENESS_EXPONENT = 0.5
+"""FedBuff's choice, where a charter does not say otherwise."""
+
+Options = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a round stands.
+
+    Attributes:
+        version: the newest version.
+        opened_s: when it was published, by the aggregator's clock.
+        now_s: now, by the same clock.
+        n_cases: site -> training cases, of the sites that take part and are not away.
+        answered: of these, the ones with a usable update from the newest version.
+        missing: of these, the ones without any update from the newest version.
+        n_usable: usable updates that wait, from any version.
+    """
+
+    version: int
+    opened_s: float
+    now_s: float
+    n_cases: Mapping[str, int]
+    answered: Sequence[str]
+    missing: Sequence[str]
+    n_usable: int
+
+
+Policy = Callable[[Standing, Options], str]
+"""Returns what the round waits for, "" to close it."""
+
+
+def wait_for_all(standing: Standing, options: Options) -> str:  # noqa: ARG001  a policy's signature
+    """Close when every site has answered."""
+    return _updates(standing) if standing.missing else ""
+
+
+def wait_for_quorum(standing: Standing, options: Options) -> str:
+    """Close when enough sites have answered and the grace period is over, or at the deadline.
+
+    Options: ``sites`` or ``cases_percent`` say what is enough; ``grace_minutes`` how long a round
+    is open at least, for those who are a little late; ``deadline_minutes`` at most.
+    """
+    if not standing.missing:
+        return ""
+    until_s = math.inf
+    if "deadline_minutes" in options:
+        until_s = standing.opened_s + 60 * options["deadline_minutes"]
+    if standing.now_s >= until_s and standing.n_usable:
+        return ""
+    at_most = "" if math.isinf(until_s) else f", until {utc(until_s)} at the latest"
+    enough, have = _quorum(standing, options)
+    if not enough:
+        return f"{_updates(standing)}: {have} have answered{at_most}"
+    grace_s = standing.opened_s + 60 * options.get("grace_minutes", 0.0)
+    if standing.now_s < min(grace_s, until_s):
+        return f"{_updates(standing)} until {utc(min(grace_s, until_s))}: {have} have answered"
+    return ""
+
+
+def wait_for_buffer(standing: Standing, options: Options) -> str:
+    """Close when ``size`` updates of any version wait (FedBuff, Nguyen et al. 2022)."""
+    if not standing.missing or standing.n_usable >= options["size"]:
+        return ""
+    return f"{_updates(standing)}: {standing.n_usable} of {options['size']:.0f} updates wait"
+
+
+@dataclass(frozen=True)
+class _Option:
+    least: float
+    whole: bool = False
+    most: float = math.inf
+    least_excluded: bool = False
+
+    def holds(self, value: float) -> bool:
+        in_range = self.least <= value <= self.most and math.isfinite(value)
+        return (
+            in_range
+            and not (self.least_excluded and value == self.least)
+            and not (self.whole and value != int(value))
+        )
+
+
+_MINUTES = _Option(0.0, most=525_600.0)
+_SHARED = {"staleness_exponent": _Option(0.0, most=100.0)}
+_KNOWN: dict[str, tuple[Policy, dict[str, _Option]]] = {
+    "all": (wait_for_all, {}),
+    "buffer": (wait_for_buffer, {"size": _Option(1, whole=True)}),
+    "quorum": (
+        wait_for_quorum,
+        {
+            "sites": _Option(1, whole=True),
+            "cases_percent": _Option(0.0, most=100.0, least_excluded=True),
+            "grace_minutes": _MINUTES,
+            "deadline_minutes": _Option(0.0, most=_MINUTES.most, least_excluded=True),
+        },
+    ),
+}
+POLICIES = tuple(sorted(_KNOWN))
+"""Names of all policies."""
+
+
+def check(name: str, options: Options) -> None:
+    """Check a policy and its options.
+
+    Raises:
+        UserError: the policy is not known, or an option is not, is missing or is out of range.
+    """
+    if name not in _KNOWN:
+        raise UserError(f"policy {name!r} is unknown", hint=f"one of {', '.join(POLICIES)}")
+    known = {**_KNOWN[name][1], **_SHARED}
+    for option, value in options.items():
+        if option not in known:
+            raise UserError(
+                f"policy {name!r} has no option {option!r}",
+                hint=f"it has {', '.join(sorted(known))}",
+            )
+        if not known[option].holds(value):
+            raise UserError(f"option {option} of policy {name!r} cannot be {value:g}")
+    if name == "buffer" and "size" not in options:
+        raise UserError("policy 'buffer' needs the option size, the updates that make a version")
+    if name == "quorum" and ("sites" in options) == ("cases_percent" in options):
+        raise UserError("policy 'quorum' needs the option sites or cases_percent, one of them")
+
+
+def waits_for(policy: Named, standing: Standing) -> str:
+    """Return what a round waits for under a charter's policy, "" if it closes now.
+
+    Raises:
+        StudyError: the charter's policy cannot be carried out by this software.
+    """
+    try:
+        check(policy.name, policy.options)
+    except UserError as error:
+        raise StudyError(
+            f"the charter's {error}", hint=f"{error.hint}; is this fedfs older than the study?"
+        ) from error
+    reason = _KNOWN[policy.name][0](standing, policy.options)
+    if reason or standing.n_usable:
+        return reason
+    if not standing.n_cases:
+        return "a site: all are paused or have left"
+    return f"a usable update from version {standing.version}; every one so far was refused"
+
+
+def staleness_exponent(policy: Named) -> float:
+    """Return by how much updates from earlier versions count less."""
+    return policy.options.get("staleness_exponent", STALENESS_EXPONENT)
+
+
+def _updates(standing: Standing) -> str:
+    return f"the update of {', '.join(standing.missing)} from version {standing.version}"
+
+
+def _quorum(standing: Standing, options: Options) -> tuple[bool, str]:
+    """Return whether enough sites have answered, and how many have, in words."""
+    n_sites = len(standing.answered)
+    if "sites" in options:
+        enough = n_sites >= min(options["sites"], len(standing.n_cases))
+        return enough, f"{n_sites} of {options['sites']:.0f} sites"
+    have = sum(standing.n_cases[site] for site in standing.answered)
+    total = sum(standing.n_cases.values())
+    percent = 100.0 * have / total if total else 0.0
+    text = f"sites with {percent:.0f} of {options['cases_percent']:g} percent of all cases"
+    return percent >= options["cases_percent"], text

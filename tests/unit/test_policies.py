@@ -1,0 +1,292 @@
+"""When a round closes: policies as functions, and in a federation in memory."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from federation import Federation
+from fedfs.config import StudyOptions
+from fedfs.errors import StudyError, UserError
+from fedfs.protocol import layout, policies
+from fedfs.protocol.messages import Named
+from fedfs.protocol.policies import Standing, waits_for
+from fedfs.status import summarize
+
+MINUTE = 60.0
+STANDING = Standing(
+    version=4,
+    opened_s=1_800_000_000.0,
+    now_s=1_800_000_000.0,
+    n_cases={"east": 10, "north": 20, "south": 30},
+    answered=[],
+    missing=["east", "north", "south"],
+    n_usable=0,
+)
+
+
+def standing(*answered: str, late: int = 0, minutes: float = 0.0) -> Standing:
+    return dataclasses.replace(
+        STANDING,
+        now_s=STANDING.opened_s + minutes * MINUTE,
+        answered=list(answered),
+        missing=[site for site in STANDING.n_cases if site not in answered],
+        n_usable=len(answered) + late,
+    )
+
+
+def quorum(**options: float) -> Named:
+    return Named(name="quorum", options=options)
+
+
+def test_all_waits_for_everybody_by_name():
+    assert waits_for(Named(name="all"), standing("east")) == (
+        "the update of north, south from version 4"
+    )
+    assert waits_for(Named(name="all"), standing("east", "north", "south")) == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "who", "closes"),
+    [
+        ({"sites": 2}, ["east"], False),
+        ({"sites": 2}, ["east", "north"], True),
+        ({"sites": 9}, ["east", "north"], False),
+        ({"sites": 9}, ["east", "north", "south"], True),
+        ({"cases_percent": 50}, ["east"], False),
+        ({"cases_percent": 50}, ["south"], True),
+        ({"cases_percent": 50}, ["east", "north"], True),
+        ({"cases_percent": 50.1}, ["east", "north"], False),
+        ({"cases_percent": 100}, ["north", "south"], False),
+    ],
+)
+def test_a_quorum_is_a_number_of_sites_or_a_share_of_cases(options, who, closes):
+    assert (waits_for(quorum(**options), standing(*who)) == "") is closes
+
+
+def test_a_round_with_a_quorum_stays_open_for_the_grace_period():
+    policy = quorum(sites=2, grace_minutes=30)
+    reason = waits_for(policy, standing("east", "north", minutes=29))
+    assert reason.startswith("the update of south from version 4 until 2027-")
+    assert waits_for(policy, standing("east", "north", minutes=30)) == ""
+    assert waits_for(policy, standing("east", "north", "south", minutes=1)) == ""
+
+
+def test_at_the_deadline_a_round_closes_with_what_there_is_but_not_with_nothing():
+    policy = quorum(sites=3, grace_minutes=600, deadline_minutes=60)
+    assert "until 2027-" in waits_for(policy, standing("east", minutes=59))
+    assert waits_for(policy, standing("east", minutes=60)) == ""
+    assert waits_for(policy, standing(late=1, minutes=60)) == ""
+    assert "0 of 3 sites have answered" in waits_for(policy, standing(minutes=61))
+
+
+def test_a_clock_that_was_set_back_only_makes_a_round_longer():
+    assert waits_for(quorum(sites=1, grace_minutes=1), standing("east", minutes=-600)) != ""
+
+
+def test_a_buffer_counts_updates_of_any_version():
+    policy = Named(name="buffer", options={"size": 3})
+    assert "2 of 3 updates wait" in waits_for(policy, standing("east", late=1))
+    assert waits_for(policy, standing("east", late=2)) == ""
+    assert waits_for(policy, standing("east", "north", "south")) == ""
+    huge = Named(name="buffer", options={"size": 50})
+    assert waits_for(huge, standing("east", "north", "south")) == ""
+
+
+def test_without_sites_or_usable_updates_it_says_so():
+    nobody = dataclasses.replace(STANDING, n_cases={}, missing=[])
+    assert "all are paused" in waits_for(Named(name="all"), nobody)
+    refused = dataclasses.replace(standing("east", "north", "south"), answered=[], n_usable=0)
+    assert "every one so far was refused" in waits_for(Named(name="all"), refused)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "complaint"),
+    [
+        ("most", {}, "policy 'most' is unknown"),
+        ("all", {"sites": 2}, "has no option 'sites'"),
+        ("quorum", {}, "needs the option sites or cases_percent"),
+        ("quorum", {"sites": 2, "cases_percent": 5}, "one of them"),
+        ("quorum", {"sites": 0}, "sites of policy 'quorum' cannot be 0"),
+        ("quorum", {"sites": 1.5}, "cannot be 1.5"),
+        ("quorum", {"cases_percent": 101}, "cannot be 101"),
+        ("quorum", {"sites": 2, "grace_minutes": -1}, "grace_minutes"),
+        ("quorum", {"sites": 2, "deadline_minutes": 0}, "deadline_minutes"),
+        ("quorum", {"sites": 2, "deadline_minutes": float("nan")}, "cannot be nan"),
+        ("buffer", {}, "needs the option size"),
+        ("buffer", {"size": 2, "staleness_exponent": -1}, "staleness_exponent"),
+    ],
+)
+def test_options_are_checked_when_a_study_begins_and_when_it_is_run(name, options, complaint):
+    with pytest.raises(UserError, match=complaint):
+        policies.check(name, options)
+    with pytest.raises(UserError, match=complaint):
+        StudyOptions(
+            name="x",
+            dataset_json={"channel_names": {}, "labels": {}, "file_ending": ""},
+            policy=name,
+            policy_options=options,
+        )
+    with pytest.raises(StudyError, match=complaint):
+        waits_for(Named(name=name, options=options), STANDING)
+
+
+QUORUM = {"policy": "quorum", "policy_options": {"sites": 2, "grace_minutes": 10}}
+
+
+def run_all(federation: Federation, *names: str) -> None:
+    for name in names:
+        federation.run_process(name)
+
+
+def begin(tmp_path, **options) -> Federation:
+    federation = Federation(tmp_path, **options).start()
+    names = [*federation.targets, "aggregator"]
+    run_all(federation, *names)
+    return federation
+
+
+def test_a_slow_site_is_left_out_named_and_its_update_goes_into_the_next_version(tmp_path):
+    federation = begin(tmp_path, **QUORUM)
+    run_all(federation, "east", "north")
+    assert "until" in federation.run_process("aggregator").text
+    federation.now_s += 10 * MINUTE
+    run_all(federation, "aggregator")
+    record = federation.observe().state.rounds[1]
+    assert [update.site for update in record.updates] == ["east", "north"]
+    (left,) = record.left_out
+    opened_at = federation.observe().state.rounds[0].created_at
+    assert (left.site, left.since_version, left.since) == ("south", 1, opened_at)
+    assert left.reason == "no update from version 0 in time"
+
+    for name in ("east", "north"):
+        run_all(federation, name)
+    federation.now_s += 10 * MINUTE
+    run_all(federation, "aggregator")
+    (left,) = federation.observe().state.rounds[2].left_out
+    assert (left.site, left.since_version, left.since) == ("south", 1, opened_at)
+    summary = summarize(federation.observe().state)
+    assert {site.site: site.left_out for site in summary.sites} == {
+        "east": "",
+        "north": "",
+        "south": f"left out since version 1 ({opened_at}): no update from version 1 in time",
+    }
+
+
+def test_a_late_update_is_weighted_by_its_lag_and_taken_from_its_own_base(tmp_path):
+    options = {**QUORUM, "policy_options": {"sites": 2, "staleness_exponent": 2.0}}
+    federation = begin(tmp_path, rounds=2, **options)
+    slow = federation.process("south")
+    while ("south", 0, "pseudo") not in federation.observe().state.evaluations:
+        slow.step()
+    run_all(federation, "east", "north", "aggregator")  # closes version 1
+    before = {version: federation.weights(version) for version in (0, 1)}
+    # The slow site had begun with version 0: it looks at the store as it was then.
+    state = slow._observer.state
+    slow._train(0, state)
+    run_all(federation, "east", "north", "aggregator")
+
+    record = federation.observe().state.rounds[2]
+    found = [(u.site, u.base_version, u.weight) for u in record.updates]
+    raw = {"east": 10.0, "north": 20.0, "south": 30.0 * 2.0**-2.0}
+    total = sum(raw.values())
+    assert [(site, base) for site, base, _ in found] == [("east", 1), ("north", 1), ("south", 0)]
+    np.testing.assert_allclose([w for *_, w in found], [w / total for w in raw.values()])
+    assert record.left_out == ()
+    after = federation.weights(2)
+    for name, value in before[1].items():
+        expected = value.astype(np.float64)
+        for site, base, weight in found:
+            start = before[base][name]
+            trained = start + (federation.learners[site].target - start) / 2
+            expected = expected + weight * (trained.astype(np.float64) - start)
+        np.testing.assert_allclose(after[name], expected, rtol=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "strategy"),
+    [
+        ("fp32", "FedAvg"),
+        ("fp16", "FedAvg"),
+        ("int8", "FedAvg"),
+        ("topk", "FedAvg"),
+        ("fp32", "FedMedian"),
+        ("int8", "Krum"),
+        ("fp32", "FedAdam"),
+    ],
+)
+def test_a_late_and_a_fresh_update_of_one_site_both_count(tmp_path, encoding, strategy):
+    options = {"policy": "buffer", "policy_options": {"size": 2}}
+    extra = {"num_malicious_nodes": 0.0} if strategy == "Krum" else {}
+    federation = begin(
+        tmp_path, rounds=2, encoding=encoding, strategy=strategy, strategy_options=extra, **options
+    )
+    slow = federation.process("south")
+    while ("south", 0, "pseudo") not in federation.observe().state.evaluations:
+        slow.step()
+    run_all(federation, "east", "north", "aggregator")
+    slow._train(0, slow._observer.state)
+    run_all(federation, "south", "aggregator")
+    record = federation.observe().state.rounds[2]
+    assert [(u.site, u.base_version) for u in record.updates] == [("south", 0), ("south", 1)]
+    assert sum(update.weight for update in record.updates) == pytest.approx(1.0)
+    assert [item.site for item in record.left_out] == ["east", "north"]
+    assert all(np.isfinite(value).all() for value in federation.weights(2).values())
+
+
+def test_of_many_updates_of_one_site_the_last_two_count(tmp_path):
+    federation = begin(tmp_path, rounds=9, policy="buffer", policy_options={"size": 3})
+    for _ in range(3):  # the aggregator is away, and a rogue site answers old versions too
+        run_all(federation, "east", "north", "south", "aggregator")
+    state = federation.observe().state
+    assert state.newest >= 3
+    federation.run_process("east")
+    aggregator = federation.process("aggregator")
+    observed = aggregator._observer.refresh()
+    update = observed.updates["east", state.newest]
+    for base in range(3):
+        old = dataclasses.replace(update, base_version=base, key=layout.update("east", base))
+        observed.waiting[old.key] = old
+    federation.run_process("north")
+    federation.run_process("south")
+    federation.run_process("aggregator")
+    record = federation.observe().state.rounds[state.newest + 1]
+    assert sum(u.site == "east" for u in record.updates) <= 2
+
+
+def test_a_payload_that_is_not_there_does_not_hold_up_a_quorum(tmp_path):
+    federation = begin(tmp_path, policy="quorum", policy_options={"sites": 2})
+    run_all(federation, "east", "north", "south")
+    update = federation.observe().state.updates["south", 0]
+    payload = federation.store.objects.pop(update.payload.key)
+    run_all(federation, "aggregator")
+    record = federation.observe().state.rounds[1]
+    assert [u.site for u in record.updates] == ["east", "north"]
+    assert record.excluded == ()
+    federation.store.objects[update.payload.key] = payload
+    run_all(federation, "east", "north", "aggregator")
+    state = federation.observe().state
+    used = [(u.site, u.base_version) for u in state.rounds[2].updates]
+    assert used == [("east", 1), ("north", 1), ("south", 0)]
+
+
+def test_a_refused_update_is_heard_of_at_its_site(tmp_path, caplog):
+    federation = begin(tmp_path, policy="quorum", policy_options={"sites": 2})
+    run_all(federation, "east", "north", "south")
+    key = federation.observe().state.updates["south", 0].payload.key
+    stored = federation.store.objects[key]
+    federation.store.objects[key] = dataclasses.replace(stored, data=stored.data[:-1] + b"!")
+    run_all(federation, "aggregator")
+    record = federation.observe().state.rounds[1]
+    assert [(item.site, item.key) for item in record.excluded] == [
+        ("south", layout.update("south", 0))
+    ]
+    assert record.left_out[0].reason.startswith("its update was refused: it payload is corrupt")
+    with caplog.at_level("WARNING"):
+        outcome = federation.run_process("south")
+    assert "the aggregator refused sites/south/updates/00000/manifest.json" in caplog.text
+    assert "the aggregator refused" in outcome.text
+    status = federation.observe().state.statuses["south"]
+    assert "the aggregator refused" in status.waiting_for
