@@ -42,6 +42,7 @@ from fedfs.protocol.messages import (
     FinishedMessage,
     PayloadRef,
     PlanMessage,
+    UpdateManifest,
 )
 from fedfs.protocol.rounds import (
     Admit,
@@ -57,6 +58,7 @@ from fedfs.protocol.rounds import (
 from fedfs.protocol.state import StudyState
 from fedfs.publish import Clock, Publisher, StatusReporter
 from fedfs.release import Release, in_full
+from fedfs.retention import prune_versions
 from fedfs.sharing import participation, share_of, shared_by
 from fedfs.tensorfile import file_bytes
 from fedfs.weights import WeightFiles
@@ -77,6 +79,7 @@ class Aggregator:
         planner: makes the plan and the initial weights.
         folder: cache of downloaded tensors; may be deleted at any time.
         clock: POSIX seconds; says how long a round has been open.
+        keep_versions: newest versions whose payloads are kept; None keeps all.
     """
 
     def __init__(
@@ -88,8 +91,10 @@ class Aggregator:
         planner: Planner,
         folder: Path,
         clock: Clock,
+        keep_versions: int | None = None,
     ) -> None:
         self._clock = clock
+        self._keep_versions = keep_versions
         self._observer = observer
         publisher.on_message = observer.note
         self._publisher = publisher
@@ -137,7 +142,14 @@ class Aggregator:
             self._status.say("wait", waiting_for=reason, error=str(error))
             return Outcome(worked=False, finished=False, text=f"waiting for {reason}")
         log.info("%s", text)
+        if isinstance(action, CloseRound) and self._keep_versions is not None:
+            self._prune(self._keep_versions)
         return Outcome(worked=True, finished=False, text=text)
+
+    def _prune(self, keep: int) -> None:
+        n_deleted = prune_versions(self._publisher.store, self._observer.refresh(), keep)
+        if n_deleted:
+            log.info("deleted %d payloads of old versions and updates", n_deleted)
 
     def _wait(self, action: Wait) -> Outcome:
         reason, absent = action.reason, "; ".join(self._absent.values())
@@ -263,8 +275,17 @@ class Aggregator:
     def _check_update(self, key: str, state: StudyState) -> str:
         """Fetch an update's payload and read it once; what cannot be used is noted in the state."""
         update = state.waiting[key]
-        base_path = self._weights.fetch(state.models, update.base_version)
         encoding = update_encoding(newest_charter(state))
+        try:
+            base_path = self._weights.fetch(state.models, update.base_version)
+        except ObjectNotFoundError:
+            if update.base_version == state.newest:
+                raise
+            return self._refuse(
+                update,
+                f"comes from version {update.base_version}, which is not kept any more",
+                state,
+            )
         try:
             versions.check_claims(update, state)
             with TensorFile(base_path) as base:
@@ -279,10 +300,13 @@ class Aggregator:
                     file.check_layout(expected)
                     check_values(encoding, file, base, names)
         except RejectedError as error:
-            state.unusable[key] = str(error)
-            return f"refused the update of {update.site}: {error}"
+            return self._refuse(update, str(error), state)
         self._checked[key] = path
         return f"received the update of {update.site} from version {update.base_version}"
+
+    def _refuse(self, update: UpdateManifest, reason: str, state: StudyState) -> str:
+        state.unusable[update.key] = reason
+        return f"refused the update of {update.site}: {reason}"
 
     @contextlib.contextmanager
     def _scratch(self) -> Iterator[Path]:

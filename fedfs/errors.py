@@ -32,6 +32,8 @@ EXIT_OK = 0
 """Worked, or the study is finished."""
 EXIT_WAITING = 10
 """``--once`` had nothing to do now: it waits for somebody else."""
+EXIT_NOTHING = 11
+"""``--once`` had nothing to do and never will: the study is finished, or this site has left."""
 
 
 class FedfsError(Exception):

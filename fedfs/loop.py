@@ -1,12 +1,18 @@
 """The loop around a step, which a site and the aggregator have in common.
 
 ``while step(): wait``: a step observes, decides, acts and publishes; the loop only waits between.
+A store that cannot be reached now is waited for like anything else: a step may be repeated.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from fedfs.errors import StoreUnavailableError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -36,10 +42,21 @@ def run(step: Callable[[], Outcome], *, wait: Callable[[], object], reset: Calla
 
     Returns:
         The last outcome: finished, or (``once``) waiting. ``worked`` says whether any step worked.
+
+    Raises:
+        StoreUnavailableError: the store cannot be reached, with ``once``.
+        FedfsError: whatever else a step raises.
     """
     worked = False
     while True:
-        outcome = step()
+        try:
+            outcome = step()
+        except StoreUnavailableError as error:
+            if once:
+                raise
+            log.warning("%s; trying again", error)
+            wait()
+            continue
         if outcome.worked:
             worked = True
             reset()

@@ -51,7 +51,7 @@ _MAX_ENVELOPE_BYTES = MAX_BYTES * 4 // 3 + 4096
 # What a message may refer to is read before it.
 _ORDER = (
     "charter", "join", "fingerprint", "site-plan", "plan", "admission", "round", "model", "update",
-    "absence", "evaluation", "failure", "status", "aggregator-status", "finished",
+    "attendance", "evaluation", "failure", "status", "aggregator-status", "finished",
 )  # fmt: skip
 _STATUSES = ("status", "aggregator-status")
 
@@ -85,6 +85,10 @@ class Observer:
         skip: kinds of messages that the caller has no use for.
         cache: folder for copies of accepted messages, so that a process that starts often does
             not fetch them all again; they are verified like any other.
+
+    Attributes:
+        keys: all keys seen so far.
+        sizes: key -> bytes, as of the last look at everything.
     """
 
     def __init__(
@@ -104,6 +108,7 @@ class Observer:
         self._refused: dict[str, tuple[Entry, int]] = {}
         self._n_looks = 0
         self.keys: set[str] = set()
+        self.sizes: dict[str, int] = {}
 
     @property
     def state(self) -> StudyState:
@@ -132,7 +137,10 @@ class Observer:
                 entries[entry.key] = (key, entry)
                 if key.kind == "model" and not everything:
                     self._add_record(key, entry, entries)
-        self.keys = set(entries) if everything else self.keys | set(entries)
+        if everything:
+            self.keys = set(entries)
+            self.sizes = {text: entry.size for text, (_, entry) in entries.items()}
+        self.keys |= set(entries)
         wanted = [pair for pair in entries.values() if self._wants(*pair)]
         ordered = _newest_statuses(sorted(wanted, key=lambda pair: _rank(pair[0])))
         for start in range(0, len(ordered), _BATCH):

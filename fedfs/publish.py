@@ -13,13 +13,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fedfs.errors import ObjectExistsError, StoreError
+from fedfs.errors import ObjectExistsError, RejectedError, StoreError
 from fedfs.learner import Progress
 from fedfs.observe import file_sha256
 from fedfs.protocol import layout
-from fedfs.protocol.messages import Message, PayloadRef, StatusMessage, utc
+from fedfs.protocol.messages import (
+    MAX_BYTES,
+    Message,
+    PayloadRef,
+    StatusMessage,
+    decode,
+    payload_type,
+    utc,
+)
 from fedfs.store.base import Store
-from fedfs.trust.signing import SigningKey
+from fedfs.trust.signing import Envelope, SigningKey
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +73,17 @@ class Publisher:
         self.store.create(message.key, data)
         self.on_message(message.key, data)
         return message
+
+    def read_own(self, cls: type[M], key: str) -> M:
+        """Return a message that this role has published before.
+
+        Raises:
+            RejectedError: what lies there is not signed by its key, or not such a message.
+            StoreError: it cannot be read.
+        """
+        envelope = Envelope(self.store.get(key, max_bytes=MAX_BYTES))
+        payload = envelope.verify(self.public_key, payload_type(cls))
+        return decode(cls, payload, key=key, study=self.study)
 
     def payload(self, path: Path, key_for: Callable[[str], str]) -> PayloadRef:
         """Upload a tensor file under the key that its hash gives.
@@ -113,6 +132,8 @@ class StatusReporter:
         self._last_s = -math.inf
         self._said: tuple[object, ...] = ()
         self._step_began: tuple[str, float] = ("", 0.0)
+        self._counting_since = ""
+        self._counted_before: dict[str, int] = {}
         self.version = -1
         self.rejected: dict[str, str] = {}
 
@@ -148,17 +169,38 @@ class StatusReporter:
         self._said, self._last_s = said, self._clock()
         try:
             number = self._next_number()
+            requests, since = self._count()
             self._publisher.message(
                 StatusMessage,
                 layout.status(self._site or None, number),
                 site=self._site,
                 version=self.version,
                 rejected=dict(self.rejected),
+                requests=requests,
+                counting_since=since,
                 **fields,
             )
         except StoreError as error:
             self._number = None
             log.warning("could not publish the status: %s", error)
+
+    def _count(self) -> tuple[dict[str, int], str]:
+        """Return the requests of this process and of those before it, and since when."""
+        self._counting_since = self._counting_since or utc(self._clock())
+        counts = dict(self._counted_before)
+        for name, n in self._publisher.store.request_counts.items():
+            counts[name] = counts.get(name, 0) + n
+        return counts, self._counting_since
+
+    def _go_on_counting(self, key: str) -> None:
+        """Take over the counts of this role's last process from its last status."""
+        try:
+            before = self._publisher.read_own(StatusMessage, key)
+        except RejectedError as error:
+            log.warning("counting of requests starts anew: %s %s", key, error)
+            return
+        self._counted_before = dict(before.requests)
+        self._counting_since = before.counting_since
 
     def _next_number(self) -> int:
         store = self._publisher.store
@@ -167,6 +209,8 @@ class StatusReporter:
             keys = [layout.parse(entry.key) for entry in store.list(prefix)]
             numbers = sorted(key.number for key in keys if key and key.number is not None)
             self._number = numbers[-1] if numbers else 0
+            if numbers and not self._counting_since:
+                self._go_on_counting(layout.status(self._site or None, self._number))
             stale = numbers[: 1 - _KEPT_STATUSES]
         else:
             stale = [self._number + 1 - _KEPT_STATUSES]

@@ -31,7 +31,7 @@ from fedfs.observe import Observer, newest_charter
 from fedfs.payloads import update_encoding, write_update
 from fedfs.protocol import layout, rounds
 from fedfs.protocol.messages import (
-    Absence,
+    Attendance,
     Charter,
     EvaluationMessage,
     FailureMessage,
@@ -47,22 +47,23 @@ from fedfs.protocol.rounds import (
     Prepare,
     PublishFingerprint,
     PublishPlan,
-    SayAbsent,
+    SayAttendance,
     Train,
     Wait,
 )
 from fedfs.protocol.state import StudyState
 from fedfs.publish import Publisher, StatusReporter
+from fedfs.retention import prune_updates
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Away:
-    """This site does not want to take part for now, or (``left``) ever again."""
+class Wish:
+    """Whether a site wants to take part: ``present``, ``paused`` or ``left``, and why."""
 
-    left: bool
-    reason: str
+    word: str = "present"
+    reason: str = ""
 
 
 class Site:
@@ -76,7 +77,8 @@ class Site:
         learner: does the work on the site's own data.
         folder: fedfs's own folder for this site: downloaded models, outgoing updates.
         local_minutes: as of the charter, where this site wants less.
-        away: whether this site wants to be away, asked at every step.
+        wish: whether this site wants to take part, asked at every step.
+        keep_versions: payloads of own updates to older versions are deleted; None keeps all.
     """
 
     def __init__(
@@ -89,11 +91,13 @@ class Site:
         learner: Learner,
         folder: Path,
         local_minutes: float | None = None,
-        away: Callable[[], Away | None] = lambda: None,
+        wish: Callable[[], Wish] = Wish,
+        keep_versions: int | None = None,
     ) -> None:
+        self._keep_versions = keep_versions
         self.name = name
         self._local_minutes = local_minutes
-        self._away = away
+        self._wish = wish
         self._heard: set[str] = set()
         self._observer = observer
         publisher.on_message = observer.note
@@ -116,12 +120,10 @@ class Site:
         self._status.version = state.newest
         self._status.rejected = state.rejected
         refused = self._hear(state)
-        away = self._away()
-        action = rounds.decide_site(
-            state, self.name, prepared=self._prepared, away=away is not None
-        )
+        wish = self._wish().word
+        action = rounds.decide_site(state, self.name, prepared=self._prepared, attendance=wish)
         if isinstance(action, Wait):
-            if away is not None and away.left:
+            if wish == "left":
                 self._status.say("left")
                 return Outcome(worked=False, finished=True, text="this site has left the study")
             reason = action.reason + refused
@@ -142,6 +144,8 @@ class Site:
             self._publish_failure(error, type(action).__name__.lower(), state)
             raise
         log.info("%s", text)
+        if isinstance(action, Train) and self._keep_versions is not None:
+            prune_updates(self._publisher.store, state, self.name, self._keep_versions)
         return Outcome(worked=True, finished=False, text=text)
 
     def _hear(self, state: StudyState) -> str:
@@ -157,8 +161,8 @@ class Site:
 
     def _act(self, action: rounds.SiteAction, state: StudyState) -> str:
         match action:
-            case SayAbsent(version):
-                return self._say_absent(version)
+            case SayAttendance(number, word):
+                return self._say_attendance(number, word)
             case PublishFingerprint():
                 return self._fingerprint(state)
             case PublishPlan():
@@ -173,17 +177,16 @@ class Site:
                 return self._evaluate(version, state, "full")
         raise StudyError(f"a site cannot do {action!r}")
 
-    def _say_absent(self, version: int) -> str:
-        away = self._away() or Away(left=False, reason="")
+    def _say_attendance(self, number: int, word: str) -> str:
         self._publisher.message(
-            Absence,
-            layout.absence(self.name, version),
+            Attendance,
+            layout.attendance(self.name, number),
             site=self.name,
-            version=version,
-            left=away.left,
-            reason=away.reason,
+            number=number,
+            word=word,
+            reason=self._wish().reason,
         )
-        return f"told the aggregator that no update comes from version {version} on"
+        return f"told the aggregator: {word}"
 
     def _fingerprint(self, state: StudyState) -> str:
         self._status.say("fingerprint")

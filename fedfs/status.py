@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
-from fedfs.errors import StudyError
-from fedfs.protocol import rounds
-from fedfs.protocol.messages import Charter, StatusMessage
+from fedfs.errors import MalformedError, StudyError
+from fedfs.protocol import layout, rounds
+from fedfs.protocol.messages import Charter, RosterEntry, StatusMessage, from_utc
 from fedfs.protocol.state import StudyState
 from fedfs.trust.signing import key_fingerprint
+
+_MONTH_S = 30 * 86_400.0
+_COUNTED_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,8 @@ class SiteStatus:
     """One site, or one that asks to be one.
 
     Attributes:
-        state: ``asks to join``, ``active``, or what the roster says.
+        state: ``asks to join``, what the roster says (``active``, ``paused``, ``removed``), or
+            what the site says itself (``paused``, ``left``).
         activity: what it does or did last, in words.
         since: UTC time of its last sign of life; "" if none.
         n_cases: cases it announced.
@@ -28,6 +33,7 @@ class SiteStatus:
         last_update: newest version it trained from; None if none.
         mean_dice: of the newest version it has evaluated, with that version.
         failures: number of failure records.
+        left_out: since when nothing of it went into a version, and why; "" if something did.
     """
 
     site: str
@@ -41,6 +47,7 @@ class SiteStatus:
     evaluated_version: int | None
     mean_dice: float | None
     failures: int
+    left_out: str
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,10 @@ class StudyStatus:
         waiting_for: names of who is waited for; ``waiting_since`` says since when (UTC).
         mean_dice: by version, the case-weighted mean of the sites' mean Dice.
         rejected: key -> reason, for objects on the store that nobody accepts.
+        policy: when rounds close, in words.
+        n_bytes: what lies on the store, by what it is: models, updates, messages.
+        requests: role -> kind of request -> number so far, where they are counted.
+        requests_per_month: estimate from these and the time they took; None without.
     """
 
     study: str
@@ -70,10 +81,18 @@ class StudyStatus:
     sites: tuple[SiteStatus, ...]
     mean_dice: Mapping[str, float]
     rejected: Mapping[str, str]
+    policy: str
+    n_bytes: Mapping[str, int]
+    requests: Mapping[str, Mapping[str, int]]
+    requests_per_month: int | None
 
 
-def summarize(state: StudyState) -> StudyStatus:
+def summarize(state: StudyState, sizes: Mapping[str, int] = MappingProxyType({})) -> StudyStatus:
     """Return the view model of a study.
+
+    Args:
+        state: what was accepted.
+        sizes: key -> bytes of all that lies on the store.
 
     Raises:
         StudyError: there is no charter.
@@ -101,7 +120,43 @@ def summarize(state: StudyState) -> StudyStatus:
             str(v): dice for v in sorted(state.models) if (dice := mean_dice(state, v)) is not None
         },
         rejected=_rejected(state),
+        policy=_policy(charter),
+        n_bytes=_n_bytes(sizes),
+        requests={
+            name or "aggregator": status.requests
+            for name, status in sorted(state.statuses.items())
+            if status.requests
+        },
+        requests_per_month=_requests_per_month(state),
     )
+
+
+def _policy(charter: Charter) -> str:
+    options = ", ".join(f"{name} {value:g}" for name, value in charter.policy.options.items())
+    return f"{charter.policy.name} ({options})" if options else charter.policy.name
+
+
+def _n_bytes(sizes: Mapping[str, int]) -> dict[str, int]:
+    out = {"models": 0, "updates": 0, "messages": 0}
+    for text, size in sizes.items():
+        key = layout.parse(text)
+        if key is not None:
+            what = "messages" if not key.is_payload else "updates" if key.site else "models"
+            out[what] += size
+    return out
+
+
+def _requests_per_month(state: StudyState) -> int | None:
+    """Extrapolate what every role has counted; None if nobody has counted long enough."""
+    total = 0.0
+    for status in state.statuses.values():
+        try:
+            seconds = from_utc(status.created_at) - from_utc(status.counting_since)
+        except MalformedError:
+            continue
+        if seconds >= _COUNTED_S:
+            total += sum(status.requests.values()) / seconds * _MONTH_S
+    return round(total) or None
 
 
 def _rejected(state: StudyState) -> dict[str, str]:
@@ -159,7 +214,7 @@ def _site(state: StudyState, charter: Charter, name: str) -> SiteStatus:
     last = status or join
     return SiteStatus(
         site=name,
-        state=entry.state if entry else "asks to join",
+        state=_state(state, entry, name),
         key_fingerprint=key_fingerprint(public_key) if public_key else "",
         activity=_activity(status) if entry else "waits for approval",
         since=last.created_at if last else "",
@@ -169,12 +224,33 @@ def _site(state: StudyState, charter: Charter, name: str) -> SiteStatus:
         evaluated_version=evaluated,
         mean_dice=score.mean_dice if score else None,
         failures=sum(failure.site == name for failure in state.failures),
+        left_out=_left_out(state, name),
     )
 
 
+def _left_out(state: StudyState, site: str) -> str:
+    """Return in words since when nothing of a site went into a version."""
+    if not state.rounds:
+        return ""
+    for item in state.rounds[max(state.rounds)].left_out:
+        if item.site == site:
+            return f"left out since version {item.since_version} ({item.since}): {item.reason}"
+    return ""
+
+
+def _state(state: StudyState, entry: RosterEntry | None, site: str) -> str:
+    if entry is None:
+        return "asks to join"
+    if entry.state == rounds.ACTIVE and state.is_away(site):
+        return state.attendance(site)
+    return entry.state
+
+
 def _coverage(state: StudyState, site: str) -> float | None:
-    if state.plan is None or site not in state.plan.sites:
+    if state.plan is None or not state.is_admitted(site):
         return None
+    if site in state.admissions:
+        return state.admissions[site].coverage
     return state.plan.coverage.get(site, 1.0)
 
 

@@ -4,6 +4,7 @@ Rules:
  * A version travels as its weights, or as a delta to the version before, which also has its weights
    in full (a keyframe) now and then. What is read is what costs the fewest bytes: deltas from a
    version that is here, or the newest keyframe and the deltas after it.
+ * Old payloads may have been deleted. What leads to the newest version in full is there.
  * Whatever way it was made, a version's weights are believed only if they have the hash that its
    manifest was signed for: all hosts have the same bits.
  * The folder is a cache. It may be deleted at any time, and is checked anew by every process.
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from fedfs.aggregate import encodings
 from fedfs.checkpoint import TensorFile, stream_safetensors, weights_sha256
-from fedfs.errors import MisplacedError, RejectedError, TensorError
+from fedfs.errors import MisplacedError, ObjectNotFoundError, RejectedError, TensorError
 from fedfs.observe import MAX_MODEL_BYTES, fetch_payload, prune_cache
 from fedfs.protocol.messages import ModelManifest
 from fedfs.store.base import Store
@@ -50,11 +51,12 @@ class WeightFiles:
             ObjectNotFoundError: a payload is not there.
             StoreError: the store cannot be read.
         """
-        start = self._cheapest_start(models, version)
-        path = self._begin(models[start])
-        for number in range(start + 1, version + 1):
-            path = self._apply(models[number], path)
-        return path
+        try:
+            return self._make(models, self._cheapest_start(models, version), version)
+        except ObjectNotFoundError:
+            # Deltas from a version that is here go earlier than those from the newest full one.
+            full = max((n for n in models if n <= version and models[n].full), default=version)
+            return self._make(models, full, version)
 
     def keep(self, sha256: str, path: Path) -> Path:
         """Move a file into the cache whose weights are known to have this hash."""
@@ -67,6 +69,12 @@ class WeightFiles:
     def prune(self, keep: Iterable[str]) -> None:
         """Delete all weights but those with these hashes, and payloads they were made from."""
         prune_cache(self._folder, (f"{_PREFIX}{sha256}" for sha256 in keep))
+
+    def _make(self, models: Mapping[int, ModelManifest], start: int, version: int) -> Path:
+        path = self._begin(models[start])
+        for number in range(start + 1, version + 1):
+            path = self._apply(models[number], path)
+        return path
 
     def _cheapest_start(self, models: Mapping[int, ModelManifest], version: int) -> int:
         """Return the version from which on deltas are applied: one that is here, or a full one."""

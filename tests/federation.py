@@ -33,7 +33,7 @@ from fedfs.nnunet.planner import Planned
 from fedfs.observe import Observer, open_study
 from fedfs.protocol import codec
 from fedfs.publish import Publisher, StatusReporter
-from fedfs.site import Site
+from fedfs.site import Site, Wish
 from fedfs.store.base import Store
 from fedfs.store.memory import MemoryStore
 from fedfs.study import approve_sites, init_study, join_study
@@ -170,6 +170,7 @@ class Federation:
             versions={},
         )
         self.processes: dict[str, Any] = {}
+        self.wishes: dict[str, Wish] = {}
 
     def clock(self) -> float:
         self.now_s += 1.0
@@ -201,11 +202,12 @@ class Federation:
         folder.mkdir(parents=True, exist_ok=True)
         return Site(
             site,
-            observer=open_study(place, site=site, skip=("status", "aggregator-status")),
+            observer=open_study(place, site=site, skip=("status",)),
             publisher=publisher,
             status=StatusReporter(publisher, site, interval_s=1e9, clock=self.clock),
             learner=self.learners[site],
             folder=folder,
+            wish=lambda: self.wishes.get(site, Wish()),
         )
 
     def make_aggregator(self, store: Store | None = None, work: str = "work") -> Aggregator:

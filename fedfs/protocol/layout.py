@@ -8,7 +8,7 @@
     sites/<site>/plan-0001.json                         of sites that plan for themselves
     sites/<site>/updates/00007/update-<sha256>.safetensors
     sites/<site>/updates/00007/manifest.json
-    sites/<site>/updates/00007/absence.json             instead, of a site that pauses or leaves
+    sites/<site>/updates/attendance-0001.json           the site pauses, leaves or comes back
     sites/<site>/evaluations/00007-pseudo.json          -full.json for nnU-Net's full validation
     sites/<site>/failures/00007-0001.json
     sites/<site>/status/00000001.json
@@ -60,7 +60,7 @@ _PATTERNS: dict[str, re.Pattern[str]] = {
         "fingerprint": _OF_SITE + r"fingerprint-(?P<number>[0-9]{4})\.json",
         "site-plan": _OF_SITE + r"plan-(?P<number>[0-9]{4})\.json",
         "update": _OF_SITE + r"updates/(?P<version>[0-9]{5})/manifest\.json",
-        "absence": _OF_SITE + r"updates/(?P<version>[0-9]{5})/absence\.json",
+        "attendance": _OF_SITE + r"updates/attendance-(?P<number>[0-9]{4})\.json",
         "update-payload": _OF_SITE + rf"updates/(?P<version>[0-9]{{5}})/update-{_SHA}\.safetensors",
         "evaluation": _OF_SITE
         + r"evaluations/(?P<version>[0-9]{5})-(?P<variant>pseudo|full)\.json",
@@ -188,9 +188,9 @@ def update(site: str, version: int) -> str:
     return f"sites/{site}/updates/{version:05d}/manifest.json"
 
 
-def absence(site: str, version: int) -> str:
-    """Key of a site's word that it does not answer ``version`` and those after it for now."""
-    return f"sites/{site}/updates/{version:05d}/absence.json"
+def attendance(site: str, number: int) -> str:
+    """Key of a site's ``number``-th word on whether it takes part; beside what it is about."""
+    return f"sites/{site}/updates/attendance-{number:04d}.json"
 
 
 def admission(site: str) -> str:
@@ -218,6 +218,11 @@ def models(after: int = -1) -> tuple[str, str]:
 def evaluation(site: str, version: int, variant: str) -> str:
     """Key of a site's scores of ``version``; ``variant`` is ``pseudo`` or ``full``."""
     return f"sites/{site}/evaluations/{version:05d}-{variant}.json"
+
+
+def evaluations(site: str) -> str:
+    """Prefix of a site's scores."""
+    return f"sites/{site}/evaluations/"
 
 
 def failure(site: str, version: int, number: int) -> str:

@@ -343,18 +343,19 @@ class UpdateManifest(Message):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Absence(Message):
-    """A site does not answer ``version``, nor later ones until it publishes an update again.
+class Attendance(Message):
+    """A site pauses, leaves or comes back; its newest word counts. At first it is present.
 
     Attributes:
-        left: it does not mean to come back.
+        number: 1 for the first, increasing.
+        word: ``present``, ``paused`` or ``left``.
         reason: for people.
     """
 
-    TYPE: ClassVar[str] = "absence"
+    TYPE: ClassVar[str] = "attendance"
     site: str
-    version: int
-    left: bool
+    number: int
+    word: str
     reason: str
 
 
@@ -517,7 +518,7 @@ _BY_TYPE: dict[str, type[Message]] = {
     cls.TYPE: cls
     for cls in (
         Charter, JoinRequest, FingerprintMessage, SitePlan, PlanMessage, Admission, ModelManifest,
-        UpdateManifest, Absence, RoundRecord, EvaluationMessage, FailureMessage, StatusMessage,
+        UpdateManifest, Attendance, RoundRecord, EvaluationMessage, FailureMessage, StatusMessage,
         FinishedMessage,
     )
 }  # fmt: skip

@@ -9,8 +9,8 @@ Rules:
    finish. Creating the round record is the decision; a record without its manifest is completed
    before anything else.
  * A site takes part if it is on the roster and in the plan or admitted later. It is away if the
-   coordinator has paused it, or it said so itself and has not published an update since: nobody
-   waits for it, and what it has published counts.
+   coordinator has paused it or it said so itself: nobody waits for it, and what it has published
+   counts.
  * Waiting is an action and says for whom.
 """
 
@@ -81,10 +81,11 @@ class Train:
 
 
 @dataclass(frozen=True)
-class SayAbsent:
-    """Site: tell the aggregator that no update comes from ``version`` and later ones for now."""
+class SayAttendance:
+    """Site: tell the aggregator that it pauses, leaves or is back."""
 
-    version: int
+    number: int
+    word: str
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,15 @@ class CloseStudy:
 
 
 SiteAction = (
-    PublishFingerprint | PublishPlan | Prepare | Evaluate | Train | SayAbsent | Finish | Wait | Done
+    PublishFingerprint
+    | PublishPlan
+    | Prepare
+    | Evaluate
+    | Train
+    | SayAttendance
+    | Finish
+    | Wait
+    | Done
 )
 AggregatorAction = (
     MakePlan
@@ -158,23 +167,26 @@ AggregatorAction = (
 )
 
 
-def decide_site(state: StudyState, site: str, *, prepared: bool, away: bool = False) -> SiteAction:
+def decide_site(
+    state: StudyState, site: str, *, prepared: bool, attendance: str = "present"
+) -> SiteAction:
     """Return what ``site`` does next.
 
     Args:
         state: what the site accepted from the store.
         site: its name.
         prepared: whether this process has adopted the plan and preprocessed.
-        away: whether the site itself wants to pause.
+        attendance: what the site itself wants: ``present``, ``paused`` or ``left``.
 
     Raises:
         StudyError: the site is not (or no longer) on the roster.
     """
     charter = _charter(state)
     _require_member(charter, site)
-    if away and not state.is_away(site):
-        return SayAbsent(max(state.newest, state.answered.get(site, -1) + 1, 0))
-    if away:
+    if attendance != state.attendance(site):
+        before = state.attendances.get(site)
+        return SayAttendance(before.number + 1 if before else 1, attendance)
+    if state.is_away(site):
         return Wait("this site to come back: fedfs site resume")
     if site in _paused(charter):
         return Wait("the coordinator to let this site go on: it is paused")
@@ -302,9 +314,8 @@ def left_out(state: StudyState, version: int, used: Collection[str]) -> dict[str
         elif site in _paused(charter):
             out[site] = "paused by the coordinator"
         elif state.is_away(site):
-            absence = state.absences[site]
-            word = "left the study" if absence.left else "paused"
-            out[site] = f"{word}: {absence.reason}" if absence.reason else word
+            said = state.attendances[site]
+            out[site] = f"{said.word}: {said.reason}" if said.reason else said.word
         else:
             out[site] = f"no update from version {version} in time"
     return dict(sorted(out.items()))

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from fedfs.protocol import layout
 from fedfs.protocol.messages import (
-    Absence,
     Admission,
+    Attendance,
     Charter,
     EvaluationMessage,
     FailureMessage,
@@ -36,7 +36,7 @@ class StudyState:
         answered: newest base version by site.
         settled: keys of updates that a round record has used or refused.
         refused: key -> why it did not go into a version, from round records.
-        absences: newest absence by site.
+        attendances: newest attendance by site.
         evaluations: by (site, version, variant).
         statuses: newest status by site; the aggregator's under "".
         digests: key -> sha256 of the accepted message's payload bytes.
@@ -57,7 +57,7 @@ class StudyState:
     answered: dict[str, int] = field(default_factory=dict)
     settled: set[str] = field(default_factory=set)
     refused: dict[str, str] = field(default_factory=dict)
-    absences: dict[str, Absence] = field(default_factory=dict)
+    attendances: dict[str, Attendance] = field(default_factory=dict)
     evaluations: dict[tuple[str, int, str], EvaluationMessage] = field(default_factory=dict)
     failures: list[FailureMessage] = field(default_factory=list)
     statuses: dict[str, StatusMessage] = field(default_factory=dict)
@@ -80,10 +80,14 @@ class StudyState:
         """Whether a site is in the plan, or was admitted to it later."""
         return (self.plan is not None and site in self.plan.sites) or site in self.admissions
 
+    def attendance(self, site: str) -> str:
+        """What a site said last: ``present``, ``paused`` or ``left``."""
+        said = self.attendances.get(site)
+        return said.word if said else "present"
+
     def is_away(self, site: str) -> bool:
-        """Whether a site has paused or left, and has not published an update since."""
-        absence = self.absences.get(site)
-        return absence is not None and self.answered.get(site, -1) < absence.version
+        """Whether a site has paused or left."""
+        return self.attendance(site) != "present"
 
     def keep_update(self, update: UpdateManifest) -> None:
         """Note an accepted update."""

@@ -19,9 +19,10 @@ import contextlib
 import os
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import BinaryIO
 
 from fedfs.errors import (
@@ -54,9 +55,15 @@ class Entry:
 
 
 class Store(ABC):
-    """A place for objects; ``url`` names it in messages."""
+    """A place for objects.
+
+    Attributes:
+        url: names it in messages.
+        request_counts: kind of request -> how many were made, where requests cost money.
+    """
 
     url: str
+    request_counts: Mapping[str, int] = MappingProxyType({})
 
     @abstractmethod
     def get(self, key: str, *, max_bytes: int) -> bytes:

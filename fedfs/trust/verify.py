@@ -25,8 +25,8 @@ from fedfs.errors import MisplacedError, RejectedError, SignatureError
 from fedfs.protocol import layout, messages, rounds
 from fedfs.protocol.layout import Key
 from fedfs.protocol.messages import (
-    Absence,
     Admission,
+    Attendance,
     Charter,
     EvaluationMessage,
     FailureMessage,
@@ -214,10 +214,10 @@ class TrustedView:
                 state.models[message.version] = message
             case UpdateManifest():
                 state.keep_update(message)
-            case Absence():
-                newest = state.absences.get(message.site)
-                if newest is None or newest.version < message.version:
-                    state.absences[message.site] = message
+            case Attendance():
+                newest = state.attendances.get(message.site)
+                if newest is None or newest.number < message.number:
+                    state.attendances[message.site] = message
             case EvaluationMessage():
                 state.evaluations[message.site, message.version, message.variant] = message
             case FailureMessage():

@@ -1,0 +1,105 @@
+"""Delete payloads that nobody needs any more; messages stay, so that a study can be read for ever.
+
+Rules:
+ * Kept are the newest versions, as many as asked for; the version that a site may be training from;
+   what an update that waits was trained from; and of each whatever it is made from: the newest
+   version in full before it, and the deltas after that.
+ * Of updates only those go that a round record has settled, and that are older than these versions.
+ * A reader that is overtaken finds nothing and takes the newest version instead.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+
+from fedfs.errors import StorePermissionError
+from fedfs.protocol import layout, rounds
+from fedfs.protocol.messages import ModelManifest
+from fedfs.protocol.state import StudyState
+from fedfs.store.base import Store
+
+log = logging.getLogger(__name__)
+
+
+def prune_versions(store: Store, state: StudyState, keep: int) -> int:
+    """Delete payloads of old versions and of old updates; return how many.
+
+    Args:
+        store: where they are.
+        state: what the aggregator accepted.
+        keep: newest versions to keep, at least 1.
+
+    Raises:
+        StoreError: the store refuses.
+    """
+    kept = payloads_in_use(state.models, _versions_in_use(store, state, keep))
+    oldest = state.newest - keep + 1
+    kept |= {
+        record.state.key
+        for record in state.rounds.values()
+        if record.state is not None and record.version >= oldest
+    }
+    n_deleted = 0
+    for entry in list(store.list(layout.models()[0])):
+        key = layout.parse(entry.key)
+        if (
+            key is not None
+            and key.is_payload
+            and entry.key not in kept
+            and (key.version or 0) in state.models
+        ):
+            store.delete(entry.key)
+            n_deleted += 1
+    charter_sites = state.charter.roster if state.charter else ()
+    return n_deleted + sum(prune_updates(store, state, entry.site, keep) for entry in charter_sites)
+
+
+def prune_updates(store: Store, state: StudyState, site: str, keep: int) -> int:
+    """Delete payloads of a site's old updates that have been used or refused; return how many.
+
+    Where this host may not delete them, that is logged: the site may do it.
+
+    Raises:
+        StoreError: the store refuses otherwise.
+    """
+    n_deleted = 0
+    for entry in list(store.list(layout.updates(site)[0])):
+        key = layout.parse(entry.key)
+        if key is None or not key.is_payload or key.version is None:
+            continue
+        if key.version <= state.newest - keep and layout.update(site, key.version) in state.settled:
+            try:
+                store.delete(entry.key)
+            except StorePermissionError as error:
+                log.info("old updates of %s are not deleted: %s", site, error)
+                return n_deleted
+            n_deleted += 1
+    return n_deleted
+
+
+def payloads_in_use(models: Mapping[int, ModelManifest], versions: Iterable[int]) -> set[str]:
+    """Return the keys of all payloads that it takes to make these versions."""
+    kept: set[str] = set()
+    for version in versions:
+        for number in range(version, -1, -1):
+            model = models[number]
+            if model.full is not None:
+                kept.add(model.full.key)
+                break
+            kept.add(model.payload.key)
+    return kept
+
+
+def _versions_in_use(store: Store, state: StudyState, keep: int) -> set[int]:
+    newest = state.newest
+    versions = set(range(max(0, newest - keep + 1), newest + 1))
+    versions |= {update.base_version for update in state.waiting.values()}
+    for site in rounds.answerable(state):
+        # A site evaluates a version before it trains from it. The key says enough.
+        prefix = layout.evaluations(site)
+        keys = (layout.parse(entry.key) for entry in store.list(prefix))
+        seen = max((key.version for key in keys if key and key.version is not None), default=-1)
+        if seen > state.answered.get(site, -1):
+            versions.add(seen)
+    return versions & set(state.models)
