@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+import s3_server
 from federation import Federation
 
 # No deadline: machines are shared. In CI always the same examples, so that a change is tested and
@@ -28,3 +30,16 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip(f"no real images at {path}; set FEDFS_TEST_DATA to run this test")
     return path
+
+
+@pytest.fixture(scope="session")
+def ceph() -> Iterator[s3_server.CephServer]:
+    """A real S3 server; tests that use it carry ``pytest.mark.xdist_group("ceph")``."""
+    missing = s3_server.missing_programs()
+    if missing:
+        pytest.skip(
+            f"NOT TESTED ON S3: {', '.join(missing)} not found; as root: "
+            f"apt-get install -y --no-install-recommends {s3_server.PACKAGES}"
+        )
+    with s3_server.running() as server:
+        yield server

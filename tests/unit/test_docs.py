@@ -16,7 +16,7 @@ from fedfs.aggregate.strategies import by_name
 from fedfs.aggregate.weighting import POLICIES as WEIGHTINGS
 from fedfs.cli import fedfs as cli
 from fedfs.observe import _MAX_ENVELOPE_BYTES
-from fedfs.protocol import codec, layout, messages, policies, rounds
+from fedfs.protocol import codec, layout, messages, policies
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")]
