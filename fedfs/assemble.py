@@ -5,6 +5,7 @@ Here, and only here, the parts meet: store, keys, view, learner or planner, loop
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import time
@@ -14,9 +15,17 @@ from typing import Any
 
 from fedfs.aggregator import Aggregator
 from fedfs.config import AggregatorConfig, JoinConfig, SiteConfig
-from fedfs.errors import FedfsError, MisplacedError, StudyError, UserError
+from fedfs.errors import (
+    FedfsError,
+    MisplacedError,
+    ObjectExistsError,
+    SetupError,
+    StudyError,
+    UserError,
+)
 from fedfs.export import Exported, export_site
 from fedfs.learner import Learner, Report
+from fedfs.lock import only_one
 from fedfs.loop import Outcome, run
 from fedfs.nnunet.allowlist import check_name, check_planner_options
 from fedfs.nnunet.dataset import RawDataset, difference
@@ -25,12 +34,12 @@ from fedfs.nnunet.learner import NnUNetLearner
 from fedfs.nnunet.planner import NnUNetPlanner, dataset_json
 from fedfs.nnunet.settings import LearnerSettings, Planning
 from fedfs.observe import MAX_MODEL_BYTES, fetch_payload, newest_charter, open_study
-from fedfs.protocol import codec, rounds
-from fedfs.protocol.messages import Charter, JoinRequest
+from fedfs.protocol import codec, layout, rounds
+from fedfs.protocol.messages import Attendance, Charter, JoinRequest
 from fedfs.protocol.state import StudyState
 from fedfs.publish import Publisher, StatusReporter
 from fedfs.sharing import asym_spec
-from fedfs.site import Site
+from fedfs.site import Site, Wish
 from fedfs.store import open_store
 from fedfs.store.base import Store
 from fedfs.study import join_study
@@ -112,7 +121,7 @@ def join(config: JoinConfig) -> tuple[Charter, JoinRequest]:
         MisplacedError: the study is not led by the expected key.
         StudyError: there is no study, or the name belongs to another key.
     """
-    store = open_store(config.store_url)
+    store = open_store(config.store)
     paths = from_environment(os.environ)
     raw = RawDataset.open(paths, config.dataset)
     observer = open_study(store, site=config.site, skip=_FOR_PEOPLE)
@@ -121,7 +130,7 @@ def join(config: JoinConfig) -> tuple[Charter, JoinRequest]:
     expected = config.expected_key
     if expected is not None and expected.replace(" ", "") != coordinator.replace(" ", ""):
         raise MisplacedError(
-            f"the study at {config.store_url} is led by the key {coordinator}, not by {expected}",
+            f"the study at {config.store} is led by the key {coordinator}, not by {expected}",
             hint="do not join; tell the coordinator",
         )
     keyring, role = Keyring(config.home, charter.study), f"site-{config.site}"
@@ -141,7 +150,7 @@ def join(config: JoinConfig) -> tuple[Charter, JoinRequest]:
             keyring.discard(role)
         raise
     planning = dict(config.planning) or keyring.recall(role).get("planning", {})
-    keyring.remember(role, {"dataset": raw.name, "planning": planning})
+    keyring.remember(role, {**keyring.recall(role), "dataset": raw.name, "planning": planning})
     return charter, request
 
 
@@ -179,32 +188,86 @@ def run_site(config: SiteConfig, listener: Report) -> Outcome:
     Raises:
         FedfsError: see :meth:`fedfs.site.Site.step`.
     """
-    store = open_store(config.store_url)
-    observer = open_study(store, site=config.site, skip=_FOR_PEOPLE)
+    store = open_store(config.store)
+    paths = from_environment(os.environ)
+
+    def folder_of(study: str) -> Path:
+        return site_folder(paths, study, config.site)
+
+    observer = open_study(
+        store, site=config.site, skip=("status",), cache=lambda study: folder_of(study) / "messages"
+    )
     charter = newest_charter(observer.state)
     keyring, role = Keyring(config.home, charter.study), f"site-{config.site}"
     keyring.note_charter(charter.number, observer.state.digests[charter.key])
     publisher = Publisher(store, keyring.load(role), charter.study, clock=time.time)
-    learner, folder = _site_parts(config, store, charter)
-    site = Site(
-        config.site,
-        observer=observer,
-        publisher=publisher,
-        status=StatusReporter(
-            publisher,
+    with only_one(folder_of(charter.study) / "lock") as holder:
+        if holder:
+            return _busy(f"site {config.site!r}", holder, once=config.once)
+        learner, folder = _site_parts(config, store, charter)
+        site = Site(
             config.site,
-            interval_s=config.status_interval_s,
-            clock=time.time,
-            listener=listener,
-        ),
-        learner=learner,
-        folder=folder,
-    )
-    try:
-        with Waiter(store.watch_path(), config.wait, rng=random.Random()) as waiter:  # noqa: S311  jitter
-            return run(site.step, wait=waiter.wait, reset=waiter.reset, once=config.once)
-    finally:
-        learner.close()
+            observer=observer,
+            publisher=publisher,
+            status=StatusReporter(
+                publisher,
+                config.site,
+                interval_s=config.status_interval_s,
+                clock=time.time,
+                listener=listener,
+            ),
+            learner=learner,
+            folder=folder,
+            local_minutes=config.local_minutes,
+            keep_versions=config.keep_versions,
+            wish=lambda: Wish(**keyring.recall(role).get("attendance", {})),
+        )
+        try:
+            with Waiter(store.watch_path(), config.wait, rng=random.Random()) as waiter:  # noqa: S311  jitter
+                return run(site.step, wait=waiter.wait, reset=waiter.reset, once=config.once)
+        finally:
+            learner.close()
+
+
+def _busy(who: str, holder: str, *, once: bool) -> Outcome:
+    """Return the outcome of a start that cron made while the one before is still at work.
+
+    Raises:
+        SetupError: a service was started twice.
+    """
+    text = f"{holder} on this host is at work as {who} already"
+    if not once:
+        raise SetupError(text, hint="stop it first, or let it work")
+    return Outcome(worked=True, finished=False, text=text)
+
+
+def attend(config: SiteConfig, wish: Wish) -> str:
+    """Say that a site pauses, leaves or is back; return what was done in words.
+
+    A process of the site that is at work on this host heeds it after the step it is in.
+
+    Raises:
+        FedfsError: the study, the store or this host's key are not as they should be.
+    """
+    store = open_store(config.store)
+    observer = open_study(store, site=config.site, skip=_FOR_PEOPLE)
+    charter = newest_charter(observer.state)
+    keyring, role = Keyring(config.home, charter.study), f"site-{config.site}"
+    publisher = Publisher(store, keyring.load(role), charter.study, clock=time.time)
+    keyring.remember(role, {**keyring.recall(role), "attendance": vars(wish)})
+    action = rounds.decide_site(observer.state, config.site, prepared=True, attendance=wish.word)
+    if not isinstance(action, rounds.SayAttendance):
+        return f"site {config.site!r} is {wish.word} already"
+    with contextlib.suppress(ObjectExistsError):  # a process at work was faster
+        publisher.message(
+            Attendance,
+            layout.attendance(config.site, action.number),
+            site=config.site,
+            number=action.number,
+            word=wish.word,
+            reason=wish.reason,
+        )
+    return f"site {config.site!r} is {wish.word}"
 
 
 def export_own(
@@ -215,7 +278,7 @@ def export_own(
     Raises:
         FedfsError: see :func:`fedfs.export.export_site`.
     """
-    store = open_store(config.store_url)
+    store = open_store(config.store)
     observer = open_study(store, site=config.site, skip=_FOR_PEOPLE)
     charter = newest_charter(observer.state)
     if charter.mode != rounds.ASYM:
@@ -234,7 +297,7 @@ def _site_parts(config: SiteConfig, store: Store, charter: Charter) -> tuple[Lea
     if not dataset:
         raise StudyError(
             f"this host does not know the dataset of site {config.site!r}",
-            hint=f"run: fedfs site join {config.store_url} --site {config.site} --dataset ...",
+            hint=f"run: fedfs site join {config.store} --site {config.site} --dataset ...",
         )
     paths = from_environment(os.environ)
     folder = site_folder(paths, charter.study, config.site)
@@ -266,26 +329,38 @@ def run_aggregator(config: AggregatorConfig, listener: Report) -> Outcome:
     Raises:
         FedfsError: see :meth:`fedfs.aggregator.Aggregator.step`.
     """
-    store = open_store(config.store_url)
-    observer = open_study(store, skip=(*_FOR_PEOPLE, "join", "evaluation", "failure"))
+    store = open_store(config.store)
+
+    def folder_of(study: str) -> Path:
+        return config.folder or default_cache() / study
+
+    observer = open_study(
+        store,
+        skip=(*_FOR_PEOPLE, "join", "evaluation", "failure"),
+        cache=lambda study: folder_of(study) / "messages",
+    )
     charter = newest_charter(observer.state)
     keyring = Keyring(config.home, charter.study)
     keyring.note_charter(charter.number, observer.state.digests[charter.key])
     publisher = Publisher(store, keyring.load("aggregator"), charter.study, clock=time.time)
-    folder = config.folder or default_cache() / charter.study
-    aggregator = Aggregator(
-        observer=observer,
-        publisher=publisher,
-        status=StatusReporter(
-            publisher,
-            "",
-            interval_s=config.status_interval_s,
+    folder = folder_of(charter.study)
+    with only_one(folder / "lock") as holder:
+        if holder:
+            return _busy("the aggregator", holder, once=config.once)
+        aggregator = Aggregator(
+            observer=observer,
+            publisher=publisher,
+            status=StatusReporter(
+                publisher,
+                "",
+                interval_s=config.status_interval_s,
+                clock=time.time,
+                listener=listener,
+            ),
+            planner=NnUNetPlanner(folder / "plan"),
+            folder=folder,
             clock=time.time,
-            listener=listener,
-        ),
-        planner=NnUNetPlanner(folder / "plan"),
-        folder=folder,
-        clock=time.time,
-    )
-    with Waiter(store.watch_path(), config.wait, rng=random.Random()) as waiter:  # noqa: S311  jitter
-        return run(aggregator.step, wait=waiter.wait, reset=waiter.reset, once=config.once)
+            keep_versions=config.keep_versions,
+        )
+        with Waiter(store.watch_path(), config.wait, rng=random.Random()) as waiter:  # noqa: S311  jitter
+            return run(aggregator.step, wait=waiter.wait, reset=waiter.reset, once=config.once)

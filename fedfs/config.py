@@ -25,6 +25,7 @@ from fedfs.aggregate import alignment, encodings, strategies, weighting
 from fedfs.errors import UserError
 from fedfs.protocol import policies, rounds
 from fedfs.protocol.messages import AsymSpec, Schedule
+from fedfs.store import StorePlace
 from fedfs.watch import WaitSettings
 
 _STUDY_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
@@ -192,7 +193,7 @@ class JoinConfig:
             for studies in which sites plan for themselves.
     """
 
-    store_url: str
+    store: StorePlace | str
     site: str
     dataset: str
     home: Path
@@ -208,14 +209,18 @@ class SiteConfig:
         home: this host's fedfs home.
         device: ``cuda``, ``cpu``, ``mps``; None to take the best there is.
         num_processes: worker processes for fingerprint and preprocessing.
+        local_minutes: as of the charter, where this site wants less.
+        keep_versions: own payloads to older versions are deleted once used; None keeps all.
         status_interval_s: shortest time between two published statuses of one step.
     """
 
-    store_url: str
+    store: StorePlace | str
     site: str
     home: Path
     device: str | None = None
     num_processes: int = 8
+    local_minutes: float | None = None
+    keep_versions: int | None = None
     once: bool = False
     status_interval_s: float = 15.0
     wait: WaitSettings = field(default_factory=WaitSettings)
@@ -223,11 +228,17 @@ class SiteConfig:
 
 @dataclass(frozen=True)
 class AggregatorConfig:
-    """What ``fedfs aggregate`` needs to know; ``folder`` is a cache that may be deleted."""
+    """What ``fedfs aggregate`` needs to know.
 
-    store_url: str
+    Attributes:
+        folder: a cache that may be deleted.
+        keep_versions: newest versions whose payloads are kept; None keeps all.
+    """
+
+    store: StorePlace | str
     home: Path
     folder: Path | None = None
+    keep_versions: int | None = None
     once: bool = False
     status_interval_s: float = 15.0
     wait: WaitSettings = field(default_factory=WaitSettings)

@@ -121,9 +121,9 @@ class RoundTask:
         proximal_mu: FedProx: ``proximal_mu / 2 * ||w - w_base||^2`` is added to the training loss,
             where ``w_base`` are the weights that the round starts from; 0 adds nothing.
         private: canonical names of tensors that no other site has; they are not held to the base.
-        max_seconds: wall-clock seconds that this round's training may take at this site, over all
-            processes that worked on it; None for the whole budget. At least one iteration is
-            trained.
+        max_seconds: seconds after which this round's training iterations end at this site, over
+            all processes that worked on it, as of their last checkpoints; None for the whole
+            budget. At least one iteration is trained, and validation comes on top.
     """
 
     version: int

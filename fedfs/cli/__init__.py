@@ -1,7 +1,8 @@
 """The command line: parse, build a configuration, call one function, print.
 
-Exit codes: 0 worked or finished, 10 (``--once``) nothing to do now, and one per branch of the error
-tree in :mod:`fedfs.errors`. Nothing heavy is imported before a command needs it.
+Exit codes: 0 worked or finished; with ``--once`` 10 waiting for others, 11 nothing is left to do;
+and one per branch of the error tree in :mod:`fedfs.errors`. Nothing heavy is imported before a
+command needs it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import click
 
 from fedfs import __version__
 from fedfs.cli.aggregate import aggregate
-from fedfs.cli.coordinator import approve, init
+from fedfs.cli.coordinator import approve, init, pause, remove, resume
 from fedfs.cli.demo import demo
 from fedfs.cli.reader import export, status
 from fedfs.cli.site import site
@@ -21,8 +22,9 @@ from fedfs.config import load_toml
 from fedfs.errors import FedfsError, SetupError
 
 _EPILOG = """\b
-Exit codes: 0 worked or finished; 10 nothing to do now (--once); 2 usage;
-3 this host's set-up; 4 the store; 5 a peer's message; 6 the study; 7 training.
+Exit codes: 0 worked or finished; 10 waiting for others (--once); 11 nothing left
+to do (--once); 2 usage; 3 this host's set-up; 4 the store; 5 a peer's message;
+6 the study; 7 training.
 Options can be set in the environment (FEDFS_SITE_RUN_DEVICE=cuda) or in a
 TOML file (--config). FEDFS_HOME says where keys are kept.
 """
@@ -40,14 +42,14 @@ TOML file (--config). FEDFS_HOME says where keys are kept.
 )
 @click.pass_context
 def fedfs(context: click.Context, config: str | None) -> None:
-    """Federated nnU-Net training through files: a shared folder is all that sites share."""
+    """Federated nnU-Net training through files: a folder or a bucket is all that sites share."""
     if config:
         from pathlib import Path
 
         context.default_map = dict(load_toml(Path(config)))
 
 
-for _command in (init, approve, site, aggregate, status, export, demo):
+for _command in (init, approve, pause, resume, remove, site, aggregate, status, export, demo):
     fedfs.add_command(_command)
 
 

@@ -6,27 +6,35 @@ from pathlib import Path
 
 import click
 
+from fedfs.cli.place import store_argument
 from fedfs.cli.terminal import ProgressDisplay, start_logging
-from fedfs.errors import EXIT_WAITING
+from fedfs.errors import EXIT_NOTHING, EXIT_WAITING
+from fedfs.store import StorePlace
 
 
 @click.command()
-@click.argument("store")
+@store_argument
 @click.option("--once", is_flag=True, help="Do what can be done now, then return (for cron).")
 @click.option(
     "--work-dir",
     type=click.Path(path_type=Path, file_okay=False),
     help="Cache for tensors; may be deleted.",
 )
+@click.option(
+    "--keep-versions",
+    type=click.IntRange(min=1),
+    help="Keep the payloads of so many versions and delete older ones; default: all.",
+)
 @click.option("--poll-interval", default=0.25, show_default=True, help="Shortest wait, seconds.")
 @click.option("--max-poll-interval", default=5.0, show_default=True, help="Longest wait, seconds.")
 @click.option("--poll-jitter", default=0.2, show_default=True, help="Random share of each wait.")
 @click.option("-v", "--verbose", is_flag=True, help="Log everything.")
 def aggregate(
-    store: str,
+    store: StorePlace,
     *,
     once: bool,
     work_dir: Path | None,
+    keep_versions: int | None,
     poll_interval: float,
     max_poll_interval: float,
     poll_jitter: float,
@@ -39,9 +47,10 @@ def aggregate(
     from fedfs.watch import WaitSettings
 
     config = AggregatorConfig(
-        store_url=store,
+        store=store,
         home=default_home(),
         folder=work_dir,
+        keep_versions=keep_versions,
         once=once,
         wait=WaitSettings(poll_interval, max_poll_interval, poll_jitter),
     )
@@ -49,5 +58,5 @@ def aggregate(
     with ProgressDisplay() as display:
         outcome = run_aggregator(config, display)
     click.echo(outcome.text)
-    if once and not outcome.worked and not outcome.finished:
-        raise click.exceptions.Exit(EXIT_WAITING)
+    if once and not outcome.worked:
+        raise click.exceptions.Exit(EXIT_NOTHING if outcome.finished else EXIT_WAITING)

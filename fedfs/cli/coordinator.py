@@ -7,11 +7,13 @@ from pathlib import Path
 
 import click
 
+from fedfs.cli.place import store_argument
 from fedfs.cli.terminal import number_pairs, show_json, show_pairs, show_table
+from fedfs.store import StorePlace
 
 
 @click.command()
-@click.argument("store")
+@store_argument
 @click.option("--name", required=True, help="Name of the study: a-z, 0-9 and -.")
 @click.option(
     "--dataset-json",
@@ -52,6 +54,7 @@ from fedfs.cli.terminal import number_pairs, show_json, show_pairs, show_table
 @click.option("--rounds", default=20, show_default=True, help="Global versions to make.")
 @click.option("--local-epochs", type=int, help="nnU-Net epochs per round (250 iterations each).")
 @click.option("--local-iterations", type=int, help="Iterations per round, as one epoch.")
+@click.option("--local-minutes", type=float, help="End a round's training after so long.")
 @click.option("--val-iterations", default=50, show_default=True, help="Per epoch and evaluation.")
 @click.option(
     "--gpu-memory-target", type=float, metavar="GB", help="As nnU-Net's planner takes it."
@@ -67,6 +70,21 @@ from fedfs.cli.terminal import number_pairs, show_json, show_pairs, show_table
 )
 @click.option(
     "--pretrained", type=click.Path(path_type=Path), help="nnU-Net checkpoint to start from."
+)
+@click.option(
+    "--policy",
+    default="all",
+    show_default=True,
+    help="When a round closes: all, quorum or buffer.",
+)
+@click.option(
+    "--policy-option",
+    "policy_options",
+    multiple=True,
+    metavar="NAME=NUMBER",
+    callback=number_pairs,
+    help="E.g. sites=3, cases_percent=60, grace_minutes=30, deadline_minutes=1440 of quorum; "
+    "size=4 of buffer; staleness_exponent=0.5. Repeatable.",
 )
 @click.option("--weighting", default="n_cases", show_default=True, help="n_cases or uniform.")
 @click.option("--strategy", default="FedAvg", show_default=True, help="How updates are combined.")
@@ -118,7 +136,7 @@ from fedfs.cli.terminal import number_pairs, show_json, show_pairs, show_table
 @click.option("--minimum-cases", default=1, show_default=True, help="Fewest cases a site may have.")
 @click.option("--seed", default=12345, show_default=True, help="Of the initial weights.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def init(store: str, *, dataset_json: Path, pretrained: Path | None, as_json: bool,
+def init(store: StorePlace, *, dataset_json: Path, pretrained: Path | None, as_json: bool,
          gpu_memory_target: float | None, target_spacing: tuple[float, ...] | None,
          **options: object) -> None:  # fmt: skip
     """Start a study: write its charter to STORE, make the coordinator's and aggregator's keys."""
@@ -157,7 +175,7 @@ def init(store: str, *, dataset_json: Path, pretrained: Path | None, as_json: bo
         "study": charter.study,
         "coordinator key": key_fingerprint(charter.coordinator_key),
         "aggregator key": key_fingerprint(charter.aggregator_key),
-        "store": store,
+        "store": str(store),
     }
     if as_json:
         show_json({name.replace(" ", "_"): value for name, value in facts.items()})
@@ -171,11 +189,11 @@ def init(store: str, *, dataset_json: Path, pretrained: Path | None, as_json: bo
 
 
 @click.command()
-@click.argument("store")
+@store_argument
 @click.argument("sites", nargs=-1)
 @click.option("--all", "everybody", is_flag=True, help="Approve every site that has asked.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def approve(store: str, sites: tuple[str, ...], *, everybody: bool, as_json: bool) -> None:
+def approve(store: StorePlace, sites: tuple[str, ...], *, everybody: bool, as_json: bool) -> None:
     """Admit SITES to the study. Compare the key fingerprints with each site by telephone."""
     from fedfs.store import open_store
     from fedfs.study import approve_sites
@@ -194,3 +212,26 @@ def approve(store: str, sites: tuple[str, ...], *, everybody: bool, as_json: boo
         show_table(("approved", "key fingerprint, to compare by telephone"), rows)
     else:
         click.echo("nobody new to approve")
+
+
+def _roster_command(name: str, state: str, text: str) -> click.Command:
+    """Return a command that sets what the roster says of sites."""
+
+    @click.command(name, help=text)
+    @store_argument
+    @click.argument("sites", nargs=-1, required=True)
+    def command(store: StorePlace, sites: tuple[str, ...]) -> None:
+        from fedfs.store import open_store
+        from fedfs.study import set_roster_state
+        from fedfs.trust.keyring import default_home
+
+        charter = set_roster_state(open_store(store), default_home(), sites, state, clock=time.time)
+        said = (f"{entry.site}: {entry.state}" for entry in charter.roster)
+        click.echo(f"charter {charter.number}  " + ", ".join(said))
+
+    return command
+
+
+pause = _roster_command("pause", "paused", "Let rounds go on without SITES until `fedfs resume`.")
+resume = _roster_command("resume", "active", "Let paused SITES take part again.")
+remove = _roster_command("remove", "removed", "Remove SITES: what they send is refused.")

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from fedfs.cli.place import store_argument
 from fedfs.cli.terminal import show_json, show_pairs, show_table
+from fedfs.store import StorePlace
+
+if TYPE_CHECKING:
+    from fedfs.status import StudyStatus
 
 
 @click.command()
-@click.argument("store")
+@store_argument
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def status(store: str, *, as_json: bool) -> None:
+def status(store: StorePlace, *, as_json: bool) -> None:
     """Show who is where: the round, what every site does, who is waited for and since when."""
     from fedfs.observe import open_study
     from fedfs.status import summarize
     from fedfs.store import open_store
 
-    view = summarize(open_study(open_store(store)).state)
+    observer = open_study(open_store(store))
+    view = summarize(observer.state, observer.sizes)
     if as_json:
         show_json(view)
         return
@@ -32,6 +39,11 @@ def status(store: str, *, as_json: bool) -> None:
             "version": f"{view.version} of {view.rounds}" if view.version >= 0 else "none yet",
             "mean Dice": f"{scores[-1][1]:.4f} (version {scores[-1][0]})" if scores else "-",
             "aggregator": f"{view.aggregator} ({view.aggregator_since or '-'})",
+            "rounds close": view.policy,
+            "on the store": ", ".join(
+                f"{size / 1e6:.1f} MB of {what}" for what, size in view.n_bytes.items()
+            ),
+            **_requests(view),
             "waiting for": f"{', '.join(view.waiting_for)} since {view.waiting_since}"
             if view.waiting_for
             else "nobody",
@@ -52,20 +64,32 @@ def status(store: str, *, as_json: bool) -> None:
                 for s in view.sites
             ],
         )  # fmt: skip
+    for one in view.sites:
+        if one.left_out:
+            click.echo(f"\n{one.site}: {one.left_out}")
     if view.rejected:
         click.echo()
         show_table(("not accepted", "because it"), list(view.rejected.items()))
 
 
+def _requests(view: StudyStatus) -> dict[str, str]:
+    """What a bucket is asked, where that is counted."""
+    if not view.requests:
+        return {}
+    total = sum(sum(counts.values()) for counts in view.requests.values())
+    month = view.requests_per_month
+    return {"requests": f"{total:,} so far" + (f", about {month:,} a month" if month else "")}
+
+
 @click.command()
-@click.argument("store")
+@store_argument
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path, file_okay=False),
               help="Folder to use as nnUNet_results.")  # fmt: skip
 @click.option("--version", type=int, help="Global version; default: the newest.")
 @click.option("--dataset-name", help="DatasetXXX_NAME; default: the charter's.")
 @click.option("--site", help="Mode asym, on the site's host: the model of this site.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def export(store: str, output: Path, *, version: int | None, dataset_name: str | None,
+def export(store: StorePlace, output: Path, *, version: int | None, dataset_name: str | None,
            site: str | None, as_json: bool) -> None:  # fmt: skip
     """Write a model as an nnU-Net results folder that nnUNetv2_predict takes.
 

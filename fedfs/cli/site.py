@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import click
 
+from fedfs.cli.place import store_argument
 from fedfs.cli.terminal import ProgressDisplay, number_pairs, show_json, show_pairs, start_logging
-from fedfs.errors import EXIT_WAITING
+from fedfs.errors import EXIT_NOTHING, EXIT_WAITING
+from fedfs.store import StorePlace
 
 
 @click.group()
@@ -14,7 +16,7 @@ def site() -> None:
 
 
 @site.command()
-@click.argument("store")
+@store_argument
 @click.option("--site", "name", required=True, help="This site's name in the study.")
 @click.option("-d", "--dataset", required=True, help="DatasetXXX_NAME (or id) in nnUNet_raw.")
 @click.option("--expect-key", help="Fingerprint of the coordinator's key, as told by telephone.")
@@ -39,7 +41,7 @@ def site() -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def join(
-    store: str,
+    store: StorePlace,
     name: str,
     dataset: str,
     *,
@@ -96,7 +98,7 @@ def join(
 
 
 @site.command()
-@click.argument("store")
+@store_argument
 @click.option("--site", "name", required=True, help="This site's name in the study.")
 @click.option("--once", is_flag=True, help="Do what can be done now, then return (for cron).")
 @click.option("--device", type=click.Choice(["cuda", "cpu", "mps"]), help="Default: the best.")
@@ -107,17 +109,25 @@ def join(
     show_default=True,
     help="Workers for fingerprint and preprocessing.",
 )
+@click.option("--local-minutes", type=float, help="End a round's training after so long.")
+@click.option(
+    "--keep-versions",
+    type=click.IntRange(min=1),
+    help="Delete own updates that are older than so many versions and used; default: all.",
+)
 @click.option("--poll-interval", default=0.25, show_default=True, help="Shortest wait, seconds.")
 @click.option("--max-poll-interval", default=5.0, show_default=True, help="Longest wait, seconds.")
 @click.option("--poll-jitter", default=0.2, show_default=True, help="Random share of each wait.")
 @click.option("-v", "--verbose", is_flag=True, help="Log everything, nnU-Net's output too.")
 def run(
-    store: str,
+    store: StorePlace,
     name: str,
     *,
     once: bool,
     device: str | None,
     num_processes: int,
+    local_minutes: float | None,
+    keep_versions: int | None,
     poll_interval: float,
     max_poll_interval: float,
     poll_jitter: float,
@@ -125,17 +135,19 @@ def run(
 ) -> None:
     """Take part: fingerprint, preprocess, train and evaluate until the study is finished."""
     from fedfs.assemble import run_site
-    from fedfs.config import SiteConfig
+    from fedfs.config import SiteConfig, check_minutes
     from fedfs.protocol import layout
     from fedfs.trust.keyring import default_home
     from fedfs.watch import WaitSettings
 
     config = SiteConfig(
-        store_url=store,
+        store=store,
         site=layout.check_site(name),
         home=default_home(),
         device=device,
         num_processes=num_processes,
+        local_minutes=check_minutes(local_minutes),
+        keep_versions=keep_versions,
         once=once,
         wait=WaitSettings(poll_interval, max_poll_interval, poll_jitter),
     )
@@ -143,5 +155,33 @@ def run(
     with ProgressDisplay() as display:
         outcome = run_site(config, display)
     click.echo(outcome.text)
-    if once and not outcome.worked and not outcome.finished:
-        raise click.exceptions.Exit(EXIT_WAITING)
+    if once and not outcome.worked:
+        raise click.exceptions.Exit(EXIT_NOTHING if outcome.finished else EXIT_WAITING)
+
+
+def _attendance_command(name: str, word: str, text: str) -> click.Command:
+    """Return a command by which a site says whether it takes part."""
+
+    @click.command(name, help=text)
+    @store_argument
+    @click.option("--site", "site_name", required=True, help="This site's name in the study.")
+    @click.option("--reason", default="", help="For the others to read.")
+    def command(store: StorePlace, site_name: str, reason: str) -> None:
+        from fedfs.assemble import attend
+        from fedfs.config import SiteConfig
+        from fedfs.protocol import layout
+        from fedfs.site import Wish
+        from fedfs.trust.keyring import default_home
+
+        config = SiteConfig(store, layout.check_site(site_name), default_home())
+        click.echo(attend(config, Wish(word, reason)))
+
+    return command
+
+
+for _name, _word, _text in (
+    ("pause", "paused", "Let the others go on without this site until `fedfs site resume`."),
+    ("leave", "left", "Leave the study for good; what this site has published stays."),
+    ("resume", "present", "Take part again, from the newest version."),
+):
+    site.add_command(_attendance_command(_name, _word, _text))

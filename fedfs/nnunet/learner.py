@@ -12,6 +12,7 @@ Rules:
 from __future__ import annotations
 
 import logging
+import math
 import pickle
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -155,19 +156,26 @@ class NnUNetLearner:
             session, progress = self._continue(task, tensors)
             saved = self._clock()
             seconds = {"training": 0.0, "validation": 0.0, "checkpoint": 0.0, **progress.seconds}
-            while progress.epochs_done < task.n_epochs:
-                spent = session.train_epoch(output.outside(report), task=task)
+            while not _is_over(progress, task):
+                left_s = math.inf if task.max_seconds is None else task.max_seconds
+                n_iterations, spent = session.train_epoch(
+                    output.outside(report),
+                    task=task,
+                    until_s=self._clock() + left_s - seconds["training"],
+                )
                 for phase, value in spent.items():
                     seconds[phase] += value
                 progress = replace(
                     progress,
                     epochs_done=progress.epochs_done + 1,
-                    n_iterations=progress.n_iterations + task.iterations_per_epoch,
+                    n_iterations=progress.n_iterations + n_iterations,
                     metrics=session.metrics(),
                     seconds=dict(seconds),
                 )
-                finished = progress.epochs_done == task.n_epochs
-                if finished or self._clock() - saved >= self._settings.checkpoint_interval_s:
+                if (
+                    _is_over(progress, task)
+                    or self._clock() - saved >= self._settings.checkpoint_interval_s
+                ):
                     session.tensors()  # never keep what is not finite
                     began = self._clock()
                     progress = self._store().save(progress, session.save)
@@ -177,7 +185,7 @@ class NnUNetLearner:
             return TrainResult(
                 tensors=session.tensors(),
                 n_training_cases=session.n_training_cases,
-                n_epochs=progress.epochs_done,
+                n_epochs=progress.n_iterations // task.iterations_per_epoch,
                 n_iterations=progress.n_iterations,
                 metrics=progress.metrics,
                 seconds=seconds,
@@ -292,3 +300,12 @@ class NnUNetLearner:
             self.close()
             return self._open(task), None
         return session, progress
+
+
+def _is_over(progress: RoundProgress, task: RoundTask) -> bool:
+    """Whether a round has had its epochs, or its time: training seconds of all its processes."""
+    if progress.epochs_done >= task.n_epochs:
+        return True
+    if task.max_seconds is None or progress.n_iterations == 0:
+        return False
+    return progress.seconds.get("training", 0.0) >= task.max_seconds

@@ -129,8 +129,15 @@ class Session:
 
         proximal.attach(self.trainer, base, mu=task.proximal_mu, private=task.private)
 
-    def train_epoch(self, report: Report, *, task: RoundTask) -> dict[str, float]:
-        """Run one epoch as nnU-Net's ``run_training`` does; return its seconds per phase.
+    def train_epoch(
+        self, report: Report, *, task: RoundTask, until_s: float = math.inf
+    ) -> tuple[int, dict[str, float]]:
+        """Run one epoch as nnU-Net's ``run_training`` does; return iterations, seconds per phase.
+
+        Args:
+            report: progress callback.
+            task: the round.
+            until_s: by this trainer's clock; no iteration is begun after it, but the first.
 
         Raises:
             TrainingError: the loss is not finite, or FedProx's term has gone.
@@ -157,6 +164,8 @@ class Session:
                         "train", done, task.n_epochs * total, "iteration", epoch, {"loss": loss}
                     )
                 )
+            if self.clock() >= until_s:
+                break
         if task.proximal_mu:
             proximal.check_attached(trainer)
         trainer.on_train_epoch_end(outputs)
@@ -169,7 +178,8 @@ class Session:
             ]
             trainer.on_validation_epoch_end(results)
         trainer.on_epoch_end()
-        return {"training": trained - began, "validation": self.clock() - trained}
+        spent = {"training": trained - began, "validation": self.clock() - trained}
+        return len(outputs), spent
 
     def metrics(self) -> dict[str, float]:
         """Return the last epoch's numbers from nnU-Net's log, as far as they are finite."""

@@ -1,7 +1,10 @@
-"""A store that tries again when the store behind it cannot be reached for a moment.
+"""Trying again: a store that hides short interruptions of the one behind it.
 
-Verbs may be repeated, so what a lost reply leaves open is settled by asking again: to create what
-is there already with the same bytes is success.
+Rules:
+ * Only :class:`~fedfs.errors.StoreUnavailableError` is tried again; every verb may be repeated.
+ * Pauses double and are jittered, so that many hosts do not come back at the same instant.
+ * A listing that breaks goes on behind the last key that was yielded.
+ * What made progress starts to count from the beginning.
 """
 
 from __future__ import annotations
@@ -10,111 +13,123 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 from fedfs.errors import StoreUnavailableError
 from fedfs.store.base import Entry, Store
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
 
-class RetryingStore(Store):
-    """Repeats what failed with :class:`~fedfs.errors.StoreUnavailableError`.
+@dataclass(frozen=True)
+class Patience:
+    """How often to try, and how long to wait in between.
 
-    Args:
-        inner: the store.
-        attempts: how often at most.
-        first_pause_s: before the second attempt; each pause is twice the one before, with jitter.
-        max_pause_s: longest pause.
+    Attributes:
+        attempts: tries in all, without progress.
+        first_s: upper bound of the first pause, which each further failure doubles.
+        most_s: upper bound of any pause.
         pause: waits so many seconds.
-        rng: source of the jitter.
+        rng: draws the pauses, from half the bound up to the bound.
     """
+
+    attempts: int = 5
+    first_s: float = 0.5
+    most_s: float = 15.0
+    pause: Callable[[float], None] = time.sleep
+    rng: random.Random = field(default_factory=random.Random, repr=False)
+
+    def repeat(self, action: Callable[[], _T], *, progress: Callable[[], int] = lambda: 0) -> _T:
+        """Return what ``action`` returns, in one of the attempts.
+
+        Args:
+            action: may be repeated.
+            progress: a number that has grown whenever an attempt that failed was not in vain.
+
+        Raises:
+            StoreUnavailableError: every attempt failed; the last one's.
+        """
+        failures, reached = 0, progress()
+        while True:
+            try:
+                return action()
+            except StoreUnavailableError as error:
+                now = progress()
+                failures, reached = 1 if now > reached else failures + 1, now
+                self.wait(failures, error)
+
+    def wait(self, failures: int, error: StoreUnavailableError) -> None:
+        """Pause after so many failures in a row.
+
+        Raises:
+            StoreUnavailableError: ``error``, because there were too many.
+        """
+        if failures >= self.attempts:
+            raise error
+        bound_s = min(self.most_s, self.first_s * 2.0 ** (failures - 1))
+        pause_s = bound_s * (1 + self.rng.random()) / 2
+        _log.warning("%s; attempt %d follows in %.1f s", error, failures + 1, pause_s)
+        self.pause(pause_s)
+
+
+class RetryingStore(Store):
+    """Repeats what the store behind it could not do because it was not reachable."""
 
     def __init__(
         self,
         inner: Store,
         *,
         attempts: int = 5,
-        first_pause_s: float = 0.5,
-        max_pause_s: float = 20.0,
         pause: Callable[[float], None] = time.sleep,
         rng: random.Random | None = None,
     ) -> None:
-        self.url = inner.url
         self._inner = inner
-        self._attempts = attempts
-        self._first_pause_s = first_pause_s
-        self._max_pause_s = max_pause_s
-        self._pause = pause
-        self._rng = rng or random.Random()  # noqa: S311  jitter
+        self.url = inner.url
+        self._patience = Patience(attempts, pause=pause, rng=rng or random.Random())  # noqa: S311  jitter
 
     @property
-    def request_counts(self) -> Mapping[str, int]:  # type: ignore[override]  # counted as they are made
-        """Those of the store behind it."""
+    def request_counts(self) -> Mapping[str, int]:  # type: ignore[override]  # read, never set
+        """Requests that the store behind this one made."""
         return self._inner.request_counts
 
     def get(self, key: str, *, max_bytes: int) -> bytes:
         """See :meth:`fedfs.store.base.Store.get`."""
-        return self._try(lambda: self._inner.get(key, max_bytes=max_bytes))
+        return self._patience.repeat(lambda: self._inner.get(key, max_bytes=max_bytes))
 
     def create(self, key: str, data: bytes) -> bool:
         """See :meth:`fedfs.store.base.Store.create`."""
-        return self._try(lambda: self._inner.create(key, data))
+        return self._patience.repeat(lambda: self._inner.create(key, data))
 
     def upload(self, key: str, path: Path) -> bool:
         """See :meth:`fedfs.store.base.Store.upload`."""
-        return self._try(lambda: self._inner.upload(key, path))
+        return self._patience.repeat(lambda: self._inner.upload(key, path))
 
     def download(self, key: str, path: Path, *, max_bytes: int) -> None:
         """See :meth:`fedfs.store.base.Store.download`."""
-        self._try(lambda: self._inner.download(key, path, max_bytes=max_bytes))
+        self._patience.repeat(lambda: self._inner.download(key, path, max_bytes=max_bytes))
 
     def list(self, prefix: str, *, after: str = "") -> Iterator[Entry]:
-        """See :meth:`fedfs.store.base.Store.list`; goes on behind the last key that was listed."""
-        entries = self._inner.list(prefix, after=after)
-        attempt = 0
+        """See :meth:`fedfs.store.base.Store.list`."""
+        failures = 0
         while True:
             try:
-                entry = next(entries, None)
+                for entry in self._inner.list(prefix, after=after):
+                    failures, after = 0, entry.key
+                    yield entry
             except StoreUnavailableError as error:
-                attempt += 1
-                self._wait(attempt, error)
-                entries = self._inner.list(prefix, after=after)
-                continue
-            if entry is None:
+                failures += 1
+                self._patience.wait(failures, error)
+            else:
                 return
-            attempt, after = 0, entry.key
-            yield entry
 
     def delete(self, key: str) -> None:
         """See :meth:`fedfs.store.base.Store.delete`."""
-        self._try(lambda: self._inner.delete(key))
+        self._patience.repeat(lambda: self._inner.delete(key))
 
     def watch_path(self) -> Path | None:
         """See :meth:`fedfs.store.base.Store.watch_path`."""
         return self._inner.watch_path()
-
-    def _try(self, verb: Callable[[], _T]) -> _T:
-        attempt = 0
-        while True:
-            try:
-                return verb()
-            except StoreUnavailableError as error:
-                attempt += 1
-                self._wait(attempt, error)
-
-    def _wait(self, attempt: int, error: StoreUnavailableError) -> None:
-        """Wait before the next attempt.
-
-        Raises:
-            StoreUnavailableError: there were enough.
-        """
-        if attempt >= self._attempts:
-            raise error
-        longest_s = min(self._first_pause_s * 2 ** (attempt - 1), self._max_pause_s)
-        pause_s = longest_s * self._rng.uniform(0.5, 1.0)
-        log.info("%s; trying again in %.1f s", error, pause_s)
-        self._pause(pause_s)

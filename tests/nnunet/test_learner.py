@@ -1,6 +1,8 @@
 """Rounds of real nnU-Net training on images of a few thousand voxels."""
 
 import copy
+import dataclasses
+import itertools
 import json
 import math
 import os
@@ -102,6 +104,29 @@ def test_the_learning_rate_schedule_spans_the_study(study, start):
     assert log_of(learner)["lrs"] == pytest.approx(expected)
     assert {len(values) for values in log_of(learner).values()} == {6}
     assert trainer_of(learner).num_epochs == TOTAL
+
+
+def test_a_round_ends_when_its_time_is_over_and_is_not_begun_again(study, start, monkeypatch):
+    """Its clock goes on by a second at every look: two of them pass in each iteration."""
+    ticks = itertools.count()
+    learner = start()
+    monkeypatch.setattr(learner, "_clock", lambda: float(next(ticks)))
+    box = dataclasses.replace(the_round(0, study.tensors), max_seconds=1.0)
+    result = learner.train(box, study.tensors, Reports())
+    assert (result.n_epochs, result.n_iterations) == (0, 1)
+    assert weights_sha256(result.tensors) != weights_sha256(study.tensors)
+    assert {len(values) for values in log_of(learner).values()} == {1}
+
+    again = start().train(box, study.tensors, Reports())
+    assert again.n_iterations == 1
+    assert weights_sha256(again.tensors) == weights_sha256(result.tensors)
+
+    following = start()
+    assert following.train(the_round(1, result.tensors), result.tensors, Reports()).n_epochs == 2
+    assert {len(values) for values in log_of(following).values()} == {4}
+
+    roomy = dataclasses.replace(the_round(2, result.tensors), max_seconds=1e6)
+    assert following.train(roomy, result.tensors, Reports()).n_iterations == 4
 
 
 def test_a_round_replaces_weights_and_keeps_momentum(study, start):

@@ -1,0 +1,185 @@
+"""Single requests to an S3 server, through s3fs.
+
+Rules:
+ * One call, one request: neither s3fs nor botocore tries again, whoever calls does.
+ * Every request ends: after :data:`SILENCE_S` without a byte, or when it is slower than
+   :data:`SLOWEST_BYTES_S`.
+ * A forked process makes connections of its own.
+ * Vendors' loggers are kept above DEBUG, where they print headers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import threading
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+import s3fs
+from fsspec.asyn import sync
+
+from fedfs.errors import UserError
+from fedfs.store.place import S3Options
+from fedfs.store.s3_errors import VENDOR_ERRORS, translate
+
+SILENCE_S = 25.0
+"""How long a server may be silent."""
+SLOWEST_BYTES_S = 16 << 10
+"""Bytes per second of the slowest line that is still used."""
+
+_T = TypeVar("_T")
+_CONNECT_S = 10.0
+_CONNECTIONS = 16
+_READ_BYTES = 256 << 10
+_KINDS = {"list": "LIST", "get": "GET", "delete": "DELETE", "abort": "DELETE"}
+
+
+def quiet_vendor_logs() -> None:
+    """Keep the loggers of the libraries beneath from printing headers and URLs."""
+    for name in ("aiobotocore", "aiohttp", "asyncio", "botocore", "fsspec", "s3fs", "urllib3"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+class S3Client:
+    """Requests for one bucket.
+
+    Attributes:
+        counts: kind of request -> how many were made.
+    """
+
+    def __init__(self, bucket: str, options: S3Options, *, silence_s: float = SILENCE_S) -> None:
+        """Prepare to connect; nothing is sent.
+
+        Raises:
+            UserError: an option, a variable or a profile is unusable.
+        """
+        self.counts: Counter[str] = Counter()
+        self._bucket = bucket
+        self._options = options
+        self._silence_s = silence_s
+        self._lock = threading.Lock()
+        self._forsaken: list[s3fs.S3FileSystem] = []
+        quiet_vendor_logs()
+        self._connect()
+
+    def call(self, method: str, what: str, *, n_bytes: int = 0, **arguments: Any) -> dict[str, Any]:
+        """Make one request.
+
+        Args:
+            method: as botocore names it.
+            what: the beginning of the message if it fails.
+            n_bytes: how much is sent.
+            arguments: as botocore names them, without the bucket.
+
+        Raises:
+            StoreError: it failed.
+        """
+        fs = self._count(method)
+        request = fs._call_s3(method, Bucket=self._bucket, **arguments)  # noqa: SLF001  as s3fs documents
+        answer: dict[str, Any] = self._run(fs, request, what, n_bytes)
+        return answer
+
+    def read(
+        self, what: str, into: bytearray, *, n_bytes: int, check: Callable[[dict[str, Any]], None],
+        **arguments: Any,
+    ) -> None:  # fmt: skip
+        """Append the body of one GET to ``into``; what arrived before an error stays there.
+
+        Args:
+            what: the beginning of the message if it fails.
+            into: takes the body.
+            n_bytes: no more than this is read.
+            check: looks at the answer before its body, and raises if it is the wrong one.
+            arguments: as for :meth:`call`.
+
+        Raises:
+            StoreError: it failed.
+        """
+        fs = self._count("get_object")
+
+        async def read() -> None:
+            answer = await fs._call_s3("get_object", Bucket=self._bucket, **arguments)  # noqa: SLF001  as above
+            left = n_bytes
+            async with answer["Body"] as body:
+                check(answer)
+                while left and (chunk := await body.read(min(left, _READ_BYTES))):
+                    into.extend(chunk)
+                    left -= len(chunk)
+
+        self._run(fs, read(), what, n_bytes)
+
+    def _run(
+        self, fs: s3fs.S3FileSystem, request: Coroutine[Any, Any, _T], what: str, n_bytes: int
+    ) -> _T:
+        limit_s = self._silence_s + _CONNECT_S + n_bytes / SLOWEST_BYTES_S
+        try:
+            done: _T = sync(fs.loop, asyncio.wait_for, request, limit_s)
+        except VENDOR_ERRORS as error:
+            # The vendor's error is not the cause: it may spell out headers.
+            raise translate(error, what) from None
+        return done
+
+    def _count(self, method: str) -> s3fs.S3FileSystem:
+        with self._lock:
+            self.counts[_KINDS.get(method.partition("_")[0], "PUT")] += 1
+            if self._pid != os.getpid():
+                self._forsaken.append(
+                    self._fs
+                )  # its connections are the parent's: not to be closed
+                self._connect()
+            return self._fs
+
+    def _connect(self) -> None:
+        self._pid = os.getpid()
+        self._fs = _file_system(self._options, self._silence_s)
+        try:
+            self._fs.connect()
+        except VENDOR_ERRORS as error:
+            raise translate(error, "S3 cannot be used") from None
+
+
+def _file_system(options: S3Options, silence_s: float) -> s3fs.S3FileSystem:
+    if options.ca_bundle and not Path(options.ca_bundle).is_file():
+        raise UserError(f"{options.ca_bundle} is no file", hint="give the file of the CA bundle")
+    config: dict[str, Any] = {
+        "connect_timeout": _CONNECT_S,
+        "read_timeout": silence_s,
+        "retries": {"mode": "standard", "total_max_attempts": 1},
+        "max_pool_connections": _CONNECTIONS,
+        "request_checksum_calculation": "when_required",  # older servers refuse the newer ones
+        "response_checksum_validation": "when_required",
+        "connector_args": {"socket_factory": lambda address: _socket(address, silence_s)},
+    }
+    if options.path_style is not None:
+        config["s3"] = {"addressing_style": "path" if options.path_style else "virtual"}
+    if options.proxy:
+        config["proxies"] = {"http": options.proxy, "https": options.proxy}
+    region = options.region or os.environ.get("AWS_REGION")  # which botocore does not look at
+    client = {
+        "endpoint_url": options.endpoint_url,
+        "region_name": region,
+        "verify": options.ca_bundle,
+    }
+    fs = s3fs.S3FileSystem(
+        config_kwargs=config,
+        client_kwargs={name: value for name, value in client.items() if value},
+        use_listings_cache=False,
+        skip_instance_cache=True,
+        **({"profile": options.profile} if options.profile else {}),
+    )
+    fs.retries = 1
+    return fs
+
+
+def _socket(address: tuple[Any, ...], silence_s: float) -> socket.socket:
+    """Return a socket that gives up when what was sent is not taken."""
+    family, kind, protocol = address[:3]
+    made = socket.socket(family, kind, protocol)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(silence_s * 1000))
+    return made

@@ -1,0 +1,135 @@
+"""An object from S3, in windows.
+
+Rules:
+ * A window that broke goes on behind the last byte that came, for as long as each attempt brings
+   some; few windows are in memory at a time.
+ * All windows are of one object: its size and entity tag are compared here, because servers
+   disagree about ``If-Match``.
+ * An object that is not there, or a server that is not, is the caller's to deal with.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+from fedfs.errors import StoreError, StoreUnavailableError
+from fedfs.store.retry import Patience
+from fedfs.store.s3_client import S3Client
+from fedfs.store.s3_errors import RefusedError
+
+_WHOLE, _NO_SUCH_RANGE = 200, 416
+_BAD_SERVER = "this server cannot be used; show this to whoever runs it"
+
+
+class Download:
+    """The reading of one object.
+
+    Attributes:
+        total: its size in bytes, once it has begun.
+    """
+
+    def __init__(self, client: S3Client, key: str, what: str, patience: Patience) -> None:
+        """Prepare it.
+
+        Args:
+            client: makes the requests.
+            key: in the bucket.
+            what: the beginning of the message if it fails.
+            patience: with which a window is tried again.
+        """
+        self.total = -1
+        self._tag = ""
+        self._client = client
+        self._key = key
+        self._what = what
+        self._patience = patience
+
+    def begin(self, n_bytes: int) -> bytes:
+        """Return the first ``n_bytes``, or all there are if they are fewer.
+
+        Raises:
+            RefusedError: there is no such key.
+            StoreError: it cannot be read.
+        """
+        got = bytearray()
+        fill = partial(self._fill, got, 0, n_bytes)
+        try:
+            try:
+                fill()
+            except StoreUnavailableError:
+                if not got:
+                    raise
+                self._patience.repeat(fill, progress=lambda: len(got))
+        except RefusedError as error:
+            if error.status != _NO_SUCH_RANGE or got:
+                raise
+            self.total = 0  # nothing has no first byte
+        return bytes(got)
+
+    def rest(self, start: int, window_bytes: int, *, at_once: int) -> Iterator[bytes]:
+        """Yield what is behind the beginning of ``start`` bytes, in order.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+        starts = range(start, self.total, window_bytes)
+        if not starts:
+            return
+        with ThreadPoolExecutor(min(at_once, len(starts))) as pool:
+            coming: deque[Future[bytes]] = deque()
+            try:
+                for begin in starts:
+                    if len(coming) == at_once:
+                        yield coming.popleft().result()
+                    length = min(window_bytes, self.total - begin)
+                    coming.append(pool.submit(self._window, begin, length))
+                while coming:
+                    yield coming.popleft().result()
+            finally:
+                for future in coming:
+                    future.cancel()
+
+    def _window(self, start: int, length: int) -> bytes:
+        got = bytearray()
+        fill = partial(self._fill, got, start, length)
+        self._patience.repeat(fill, progress=lambda: len(got))
+        return bytes(got)
+
+    def _fill(self, got: bytearray, start: int, length: int) -> None:
+        """Make one request for what is missing of a window."""
+        begin = start + len(got)
+        if begin == self.total:
+            return
+
+        def check(answer: Mapping[str, Any]) -> None:
+            total, tag = self._total(answer, begin), str(answer.get("ETag", ""))
+            if self.total < 0:
+                self.total, self._tag = total, tag
+            elif (total, tag) != (self.total, self._tag):
+                raise StoreError(f"{self._what}: it changed meanwhile", hint=_BAD_SERVER)
+
+        self._client.read(
+            self._what,
+            got,
+            n_bytes=length - len(got),
+            check=check,
+            Key=self._key,
+            Range=f"bytes={begin}-{start + length - 1}",
+        )
+        if len(got) < min(length, self.total - start):
+            raise StoreUnavailableError(f"{self._what}: the connection ended too early")
+
+    def _total(self, answer: Mapping[str, Any], begin: int) -> int:
+        """Return the size of the object of which an answer holds a range."""
+        if answer["ResponseMetadata"]["HTTPStatusCode"] == _WHOLE:
+            if begin:
+                raise StoreError(f"{self._what}: ranges are ignored", hint=_BAD_SERVER)
+            return int(answer["ContentLength"])
+        total = str(answer.get("ContentRange", "")).rpartition("/")[2]
+        if not total.isdigit():
+            raise StoreError(f"{self._what}: its size is not told", hint=_BAD_SERVER)
+        return int(total)

@@ -1,0 +1,161 @@
+"""What an S3 client raises, as this project's errors.
+
+Rules:
+ * Whatever may pass by itself is a :class:`~fedfs.errors.StoreUnavailableError`.
+ * No text of a vendor leaves without :func:`~fedfs.store.place.redact`, and no vendor's exception
+   as the cause of ours: it may spell out headers or URLs.
+"""
+
+from __future__ import annotations
+
+import aiohttp
+from botocore import exceptions as boto
+from botocore.parsers import ResponseParserError
+
+from fedfs.errors import (
+    FedfsError,
+    StoreError,
+    StoreFullError,
+    StorePermissionError,
+    StoreUnavailableError,
+    UserError,
+)
+from fedfs.store.place import redact
+
+VENDOR_ERRORS = (
+    boto.BotoCoreError,
+    boto.ClientError,
+    aiohttp.ClientError,
+    ResponseParserError,
+    OSError,  # of s3fs, and TimeoutError
+    ValueError,
+)
+"""All that an S3 client was seen to raise."""
+
+_CREDENTIALS = (
+    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE to a profile that has them"
+)
+_POLICY = "whoever runs the store has to allow it: check the user and the bucket's policy"
+_DENIED = {
+    "AccessDenied": _POLICY,
+    "AllAccessDisabled": _POLICY,
+    "AccountProblem": _POLICY,
+    "SignatureDoesNotMatch": f"the secret key is not the access key's; {_CREDENTIALS}",
+    "InvalidAccessKeyId": f"the server does not know the access key; {_CREDENTIALS}",
+    "ExpiredToken": f"the session has ended; {_CREDENTIALS}",
+    "InvalidToken": _CREDENTIALS,
+    "TokenRefreshRequired": _CREDENTIALS,
+    "RequestTimeTooSkewed": "this host's clock is wrong by more than the server tolerates: set it",
+}
+_FULL = {"QuotaExceeded", "InsufficientStorage", "XMinioStorageFull", "StorageFull"}
+_ELSEWHERE = {
+    "AuthorizationHeaderMalformed",
+    "IllegalLocationConstraintException",
+    "InvalidRegion",
+    "PermanentRedirect",
+    "TemporaryRedirect",
+}
+_PASSING = {
+    "BadDigest",
+    "ConditionalRequestConflict",
+    "IncompleteBody",
+    "NoSuchUpload",
+    "OperationAborted",
+    "RequestTimeout",
+    "SlowDown",
+    "TooManyRequests",
+    "XAmzContentSHA256Mismatch",
+}
+_PASSING_STATUS = {408, 409, 429}
+_NO_KEY = {"NoSuchKey", "404", "NotFound"}
+_FORBIDDEN, _NOT_IMPLEMENTED, _SERVER, _NO_SPACE = 403, 501, 500, 507
+_UNREACHABLE = "check the endpoint's URL, the proxy and the network"
+
+
+class RefusedError(StoreError):
+    """The server answered, and the answer is no.
+
+    Attributes:
+        code: the server's word for it.
+        status: of HTTP.
+    """
+
+    def __init__(self, message: str, *, code: str, status: int, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.code = code
+        self.status = status
+
+    @property
+    def no_such_key(self) -> bool:
+        """Whether nothing is there."""
+        return self.code in _NO_KEY
+
+
+def translate(error: Exception, what: str) -> FedfsError:
+    """Return this project's error for a vendor's.
+
+    Args:
+        error: one of :data:`VENDOR_ERRORS`.
+        what: what could not be done, the beginning of the message.
+    """
+    for link in (error, error.__cause__):
+        if isinstance(link, boto.ClientError):
+            return _answer(link, what)
+    text = redact(str(error)).strip() or type(error).__name__
+    message = f"{what}: {text}"
+    if isinstance(error, (boto.NoCredentialsError, boto.NoAuthTokenError)):
+        return StorePermissionError(f"{what}: there are no credentials", hint=_CREDENTIALS)
+    if isinstance(
+        error,
+        (boto.PartialCredentialsError, boto.CredentialRetrievalError, boto.TokenRetrievalError),
+    ):
+        return StorePermissionError(message, hint=_CREDENTIALS)
+    if isinstance(error, boto.SSLError) and "CERTIFICATE" in text.upper():
+        return StoreError(message, hint="name the file of the certificates to trust as CA bundle")
+    if _is_of_the_line(error):
+        return StoreUnavailableError(message, hint=_UNREACHABLE)
+    if isinstance(error, boto.ProfileNotFound):
+        return UserError(message, hint="check AWS_PROFILE, or the profile given, in ~/.aws/config")
+    return UserError(message, hint="check the endpoint's URL, the region and ~/.aws/config")
+
+
+def _is_of_the_line(error: Exception) -> bool:
+    return isinstance(
+        error,
+        (
+            boto.HTTPClientError,
+            boto.ConnectionError,
+            boto.IncompleteReadError,
+            boto.ChecksumError,
+            aiohttp.ClientError,
+            ResponseParserError,
+            OSError,
+        ),
+    ) and not isinstance(error, (aiohttp.InvalidURL, boto.InvalidProxiesConfigError))
+
+
+def _answer(error: boto.ClientError, what: str) -> StoreError:
+    answer = error.response
+    code = str(answer.get("Error", {}).get("Code") or "")
+    text = redact(str(answer.get("Error", {}).get("Message") or ""))
+    status = int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0)
+    message = f"{what}: {code or status}{': ' if text else ''}{text}"
+    if code in _DENIED or status == _FORBIDDEN:
+        if code in _FULL:
+            return StoreFullError(message, hint="free some space, or raise the quota")
+        return StorePermissionError(f"{what}: {code or status}", hint=_DENIED.get(code, _POLICY))
+    if code in _FULL or status == _NO_SPACE:
+        return StoreFullError(message, hint="free some space, or raise the quota")
+    if code == "NoSuchBucket":
+        return StoreError(
+            f"{what}: there is no such bucket",
+            hint="whoever runs the store has to make it; check its name and the endpoint's URL",
+        )
+    if code in _ELSEWHERE:
+        return StoreError(message, hint="the bucket is in another region: set AWS_REGION")
+    in_trouble = status >= _SERVER and status != _NOT_IMPLEMENTED
+    if code in _PASSING or status in _PASSING_STATUS or in_trouble:
+        return StoreUnavailableError(message, hint="the server is busy, or in trouble")
+    return RefusedError(
+        message, code=code, status=status, hint="show this to whoever runs the store"
+    )

@@ -1,0 +1,218 @@
+"""A large file to S3, in parts.
+
+Rules:
+ * Few parts are in memory at a time, and each is tried again on its own. Once a part has failed,
+   parts are repeated one after the other: a line that drops often gets a whole part through.
+ * An upload that broke off, with the connection or with the process, is found by its key and goes
+   on: parts that the server holds are not sent again if size and MD5 are those of the file.
+ * Readers see nothing before the last request. An upload that failed for good is aborted.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import logging
+import os
+import threading
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from fedfs.errors import FedfsError, StoreError, StorePermissionError, StoreUnavailableError
+from fedfs.store.base import local_chunks
+from fedfs.store.retry import Patience
+from fedfs.store.s3_client import S3Client
+from fedfs.store.s3_errors import RefusedError
+
+_log = logging.getLogger(__name__)
+
+_EXISTS, _NOT_IMPLEMENTED = 412, 501
+_MIB = 1 << 20
+
+
+class Source:
+    """A local file, cut into parts that depend on nothing but its size.
+
+    Attributes:
+        file, path: the open file and its name.
+        size: its length in bytes.
+        part_bytes: length of all parts but the last.
+    """
+
+    def __init__(self, file: BinaryIO, path: Path, part_bytes: int, max_parts: int) -> None:
+        self.file = file
+        self.path = path
+        self.size = os.fstat(file.fileno()).st_size
+        least = -(-self.size // max_parts)
+        self.part_bytes = max(part_bytes, -(-least // _MIB) * _MIB)
+
+    def parts(self) -> Iterator[bytes]:
+        """Yield the parts.
+
+        Raises:
+            SetupError: reading fails.
+        """
+        held = bytearray()
+        for chunk in local_chunks(self.file, self.path):
+            held += chunk
+            if len(held) >= self.part_bytes:
+                yield bytes(held[: self.part_bytes])
+                del held[: self.part_bytes]
+        if held:
+            yield bytes(held)
+
+
+def multipart_etag(source: Source) -> str:
+    """Return the entity tag that most servers give to the file if it is uploaded in its parts."""
+    digests = [_md5(part).digest() for part in source.parts()]
+    return f"{_md5(b''.join(digests)).hexdigest()}-{len(digests)}"
+
+
+class Upload:
+    """The upload of one file to one key."""
+
+    def __init__(self, client: S3Client, key: str, what: str, patience: Patience) -> None:
+        """Prepare it.
+
+        Args:
+            client: makes the requests.
+            key: in the bucket.
+            what: the beginning of the message if it fails.
+            patience: with which a part is tried again.
+        """
+        self._client = client
+        self._key = key
+        self._what = what
+        self._patience = patience
+        self._one_by_one = threading.Lock()
+
+    def send(self, source: Source, *, at_once: int) -> bool:
+        """Send what the server does not hold, and create the object.
+
+        Returns:
+            False if the server says that the key is taken.
+
+        Raises:
+            StoreUnavailableError: it broke off; the next call goes on from there.
+            StoreError: it failed.
+            SetupError: the file cannot be read.
+        """
+        upload_id, held = self._unfinished()
+        if upload_id is None:
+            answer = self._client.call("create_multipart_upload", self._what, Key=self._key)
+            upload_id = answer["UploadId"]
+        try:
+            parts = self._send_parts(source, upload_id, held, at_once)
+            return self._complete(upload_id, parts)
+        except StoreUnavailableError:
+            raise
+        except FedfsError:
+            self._abort(upload_id)
+            raise
+
+    def _unfinished(self) -> tuple[str | None, dict[int, tuple[int, str]]]:
+        """Return the newest unfinished upload of the key, and size and tag of its parts."""
+        try:
+            answer = self._client.call("list_multipart_uploads", self._what, Prefix=self._key)
+            mine = [item for item in answer.get("Uploads", []) if item["Key"] == self._key]
+            if not mine:
+                return None, {}
+            upload_id = max(mine, key=lambda item: item["Initiated"])["UploadId"]
+            held = self._held(upload_id)
+        except (StorePermissionError, RefusedError) as error:
+            _log.debug("unfinished uploads are not resumed: %s", error)
+            return None, {}
+        _log.info("%s: an upload is resumed, of which %d parts are there", self._key, len(held))
+        return upload_id, held
+
+    def _held(self, upload_id: str) -> dict[int, tuple[int, str]]:
+        held: dict[int, tuple[int, str]] = {}
+        where: dict[str, Any] = {}
+        while True:
+            page = self._client.call(
+                "list_parts", self._what, Key=self._key, UploadId=upload_id, **where
+            )
+            for part in page.get("Parts", []):
+                held[part["PartNumber"]] = (part["Size"], part["ETag"])
+            if not page.get("IsTruncated"):
+                return held
+            where = {"PartNumberMarker": page["NextPartNumberMarker"]}
+
+    def _send_parts(
+        self, source: Source, upload_id: str, held: dict[int, tuple[int, str]], at_once: int
+    ) -> list[dict[str, Any]]:
+        tags: dict[int, str] = {}
+        with ThreadPoolExecutor(at_once) as pool:
+            going: deque[tuple[int, Future[str]]] = deque()
+            for number, data in enumerate(source.parts(), 1):
+                md5 = _md5(data)
+                size, tag = held.get(number, (-1, ""))
+                if size == len(data) and tag.strip('"') == md5.hexdigest():
+                    tags[number] = tag
+                    continue
+                if len(going) == at_once:
+                    done, future = going.popleft()
+                    tags[done] = future.result()
+                content_md5 = base64.b64encode(md5.digest()).decode()
+                future = pool.submit(self._send_part, upload_id, number, data, content_md5)
+                going.append((number, future))
+            for number, future in going:
+                tags[number] = future.result()
+        return [{"PartNumber": number, "ETag": tags[number]} for number in sorted(tags)]
+
+    def _send_part(self, upload_id: str, number: int, data: bytes, content_md5: str) -> str:
+        def attempt() -> str:
+            answer = self._client.call(
+                "upload_part",
+                self._what,
+                n_bytes=len(data),
+                Key=self._key,
+                UploadId=upload_id,
+                PartNumber=number,
+                Body=data,
+                ContentMD5=content_md5,
+            )
+            return str(answer["ETag"])
+
+        try:
+            return attempt()
+        except StoreUnavailableError as error:
+            _log.info("part %d is sent again: %s", number, error)
+        with self._one_by_one:
+            return self._patience.repeat(attempt)
+
+    def _complete(self, upload_id: str, parts: list[dict[str, Any]]) -> bool:
+        """Create the object, exclusively where the server can."""
+        conditions: list[dict[str, Any]] = [{"IfNoneMatch": "*"}, {}]
+        for condition in conditions:
+            try:
+                self._client.call(
+                    "complete_multipart_upload",
+                    self._what,
+                    Key=self._key,
+                    UploadId=upload_id,
+                    MultipartUpload={"Parts": parts},
+                    **condition,
+                )
+            except RefusedError as error:
+                if error.status == _EXISTS:
+                    self._abort(upload_id)
+                    return False
+                if error.status != _NOT_IMPLEMENTED or not condition:
+                    raise
+            else:
+                break
+        return True
+
+    def _abort(self, upload_id: str) -> None:
+        with contextlib.suppress(StoreError):
+            what = f"{self._what}, and its parts cannot be removed"
+            self._client.call("abort_multipart_upload", what, Key=self._key, UploadId=upload_id)
+
+
+def _md5(data: bytes) -> Any:
+    return hashlib.md5(data, usedforsecurity=False)
