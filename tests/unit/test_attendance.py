@@ -1,0 +1,221 @@
+"""Sites that come late, pause, leave and return; one process per role and host."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from federation import Federation
+from fedfs.errors import StoreUnavailableError, StudyError
+from fedfs.lock import only_one
+from fedfs.loop import Outcome, run
+from fedfs.observe import open_study
+from fedfs.protocol import layout
+from fedfs.site import Wish
+from fedfs.status import summarize
+from fedfs.study import set_roster_state
+
+FOUR = {"east": 1.0, "north": 2.0, "south": -3.0, "west": 4.0}
+
+
+def everybody(federation: Federation, *names: str) -> None:
+    for name in (*names, "aggregator"):
+        federation.run_process(name)
+
+
+def states(federation: Federation) -> dict[str, str]:
+    return {site.site: site.state for site in summarize(federation.observe().state).sites}
+
+
+@pytest.mark.parametrize("mode", ["ffe", "asym"])
+def test_a_site_that_comes_after_the_plan_is_admitted_and_trains(tmp_path, mode):
+    networks = {site: {"a": (2, 3), "b": (4,)} for site in FOUR}
+    networks["west"] = {"a": (2, 3), "b": (5,), "c": (1,)}
+    federation = Federation(
+        tmp_path, targets=FOUR, min_sites=3, mode=mode, networks=networks,
+        **({"alignment": "name", "min_coverage": 0.4} if mode == "asym" else {}),
+    )  # fmt: skip
+    first = ("east", "north", "south")
+    federation.join(*first)
+    federation.approve()
+    everybody(federation, *first)
+    everybody(federation, *first)
+    federation.join("west")
+    federation.approve("west")
+    assert "the aggregator to admit this site" in federation.run_process("west").text
+    federation.run_process("aggregator")
+    federation.run()
+    state = federation.observe().state
+    assert set(state.plan.sites) == set(first)
+    assert [u.site for u in state.rounds[3].updates] == sorted(FOUR)
+    admission = state.admissions["west"]
+    if mode == "asym":
+        assert admission.tensors == ("a@2x3",)
+        assert 0.4 <= admission.coverage < 1
+        took_part = {n: g.sites for g in state.rounds[3].participation for n in g.tensors}
+        assert took_part == {"a@2x3": tuple(sorted(FOUR)), "b@4": first}
+    assert np.isfinite(next(iter(federation.weights(3).values()))).all()
+
+
+def test_a_late_site_that_shares_too_little_is_left_out_and_named(tmp_path):
+    networks = {site: {"a": (2, 3), "b": (4,)} for site in FOUR}
+    networks["west"] = {"z": (9, 9)}
+    federation = Federation(
+        tmp_path, targets=FOUR, min_sites=3, mode="asym", networks=networks, alignment="name"
+    )
+    first = ("east", "north", "south")
+    federation.join(*first)
+    federation.approve()
+    everybody(federation, *first)
+    federation.join("west")
+    federation.approve("west")
+    federation.run_process("west")
+    for _ in range(4):
+        everybody(federation, *first)
+    state = federation.observe().state
+    assert state.finished is not None
+    assert "west" not in state.admissions
+
+
+def test_a_site_that_pauses_is_not_waited_for_and_comes_back(tmp_path):
+    federation = Federation(tmp_path, rounds=4).start()
+    everybody(federation, *federation.targets)
+    federation.wishes["south"] = Wish("paused", "new GPU")
+    everybody(federation, "south", "east", "north")
+    record = federation.observe().state.rounds[1]
+    assert [u.site for u in record.updates] == ["east", "north"]
+    assert [(item.site, item.reason) for item in record.left_out] == [("south", "paused: new GPU")]
+    assert states(federation)["south"] == "paused"
+    assert "fedfs site resume" in federation.run_process("south").text
+    del federation.wishes["south"]
+    federation.run()
+    assert [u.site for u in federation.observe().state.rounds[4].updates] == sorted(
+        federation.targets
+    )
+
+
+def test_a_site_that_leaves_is_finished_and_the_others_go_on(tmp_path):
+    federation = Federation(tmp_path).start()
+    everybody(federation, *federation.targets)
+    federation.wishes["south"] = Wish("left", "")
+    assert federation.run_process("south").finished
+    for _ in range(4):
+        everybody(federation, "east", "north")
+    assert federation.observe().state.finished is not None
+    assert states(federation)["south"] == "left"
+
+
+def test_the_coordinator_pauses_resumes_and_removes_sites(tmp_path):
+    federation = Federation(tmp_path, rounds=5).start()
+    everybody(federation, *federation.targets)
+
+    def amend(state: str, *sites: str) -> None:
+        home = federation.home("coordinator")
+        set_roster_state(federation.store, home, sites, state, clock=federation.clock)
+
+    amend("paused", "south")
+    assert "it is paused" in federation.run_process("south").text
+    everybody(federation, "east", "north")
+    assert federation.observe().state.newest == 1
+    amend("active", "south")
+    everybody(federation, "east", "north")
+    assert federation.observe().state.newest == 1
+    everybody(federation, "south")
+    assert federation.observe().state.newest == 2
+    amend("removed", "south")
+    with pytest.raises(StudyError, match="'south' is removed"):
+        federation.run_process("south")
+    everybody(federation, "east", "north")
+    assert federation.observe().state.newest == 3
+    with pytest.raises(StudyError, match="not on the roster: nobody"):
+        amend("paused", "nobody")
+
+
+def test_polls_cost_the_same_however_many_versions_there_are(tmp_path):
+    federation = Federation(tmp_path, rounds=40).start()
+    listed: list[int] = []
+    original = federation.store.list
+
+    def counting(prefix, *, after=""):
+        entries = list(original(prefix, after=after))
+        listed.append(len(entries))
+        return iter(entries)
+
+    costs = {}
+    while federation.observe().state.newest < 39:
+        everybody(federation, "east", "north", "south")
+        version = federation.observe().state.newest
+        if version in (5, 35):
+            federation.store.list = counting
+            for name in (*federation.targets, "aggregator"):
+                listed.clear()
+                federation.step(name)
+                costs[name, version] = (len(listed), sum(listed))
+            federation.store.list = original
+    for name in (*federation.targets, "aggregator"):
+        assert costs[name, 35] == costs[name, 5], costs
+
+
+def test_a_lock_is_held_by_one_process_and_ends_with_it(tmp_path):
+    path = tmp_path / "deep" / "lock"
+    script = (
+        "import sys, time\nfrom pathlib import Path\nfrom fedfs.lock import only_one\n"
+        "with only_one(Path(sys.argv[1])) as holder:\n"
+        "    print(holder or 'mine', flush=True)\n    sys.stdin.read()\n"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", script, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert other.stdout.readline() == "mine\n"
+    with only_one(path) as holder:
+        assert holder == f"process {other.pid}"
+    other.kill()
+    other.wait()
+    with only_one(path) as holder:
+        assert holder == ""
+
+
+def test_a_service_waits_for_a_store_that_is_away_and_cron_does_not():
+    away = iter([StoreUnavailableError("gone"), StoreUnavailableError("gone"), None])
+    waits = []
+
+    def step() -> Outcome:
+        error = next(away)
+        if error is not None:
+            raise error
+        return Outcome(worked=False, finished=True, text="done")
+
+    assert run(step, wait=lambda: waits.append(1), reset=lambda: None).finished
+    assert len(waits) == 2
+    away = iter([StoreUnavailableError("gone")])
+    with pytest.raises(StoreUnavailableError):
+        run(step, wait=lambda: None, reset=lambda: None, once=True)
+
+
+def test_messages_fetched_once_are_not_fetched_again_by_the_next_process(tmp_path):
+    federation = Federation(tmp_path).start()
+    federation.run()
+    asked: list[str] = []
+    original = federation.store.get
+
+    def counting(key, *, max_bytes):
+        asked.append(key)
+        return original(key, max_bytes=max_bytes)
+
+    federation.store.get = counting
+    numbers = []
+    for _ in range(2):
+        asked.clear()
+        observer = open_study(
+            federation.store, skip=("status", "aggregator-status"), cache=lambda _: tmp_path / "c"
+        )
+        numbers.append(len(asked))
+        assert observer.state.finished is not None
+    assert numbers[0] > 20
+    assert asked == [layout.charter(1)]
