@@ -54,7 +54,7 @@ def init_study(
         StudyError: the store holds a study already.
         StoreError: the store refuses; nothing is left behind.
     """
-    if any(True for _ in store.list(layout.FEDERATION)):
+    if any(layout.parse(entry.key) for entry in store.list(layout.FEDERATION)):
         raise StudyError(
             f"{store.url} holds a federation already",
             hint="one store, one study: choose another folder or prefix",

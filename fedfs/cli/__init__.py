@@ -15,6 +15,7 @@ from fedfs import __version__
 from fedfs.cli.aggregate import aggregate
 from fedfs.cli.coordinator import approve, init, pause, remove, resume
 from fedfs.cli.demo import demo
+from fedfs.cli.doctor import doctor
 from fedfs.cli.reader import export, status
 from fedfs.cli.site import site
 from fedfs.cli.terminal import show_error
@@ -49,7 +50,19 @@ def fedfs(context: click.Context, config: str | None) -> None:
         context.default_map = dict(load_toml(Path(config)))
 
 
-for _command in (init, approve, pause, resume, remove, site, aggregate, status, export, demo):
+for _command in (
+    init,
+    approve,
+    pause,
+    resume,
+    remove,
+    site,
+    aggregate,
+    status,
+    doctor,
+    export,
+    demo,
+):
     fedfs.add_command(_command)
 
 

@@ -134,15 +134,21 @@ from fedfs.store import StorePlace
     "--min-sites", default=2, show_default=True, help="Sites to wait for before planning."
 )
 @click.option("--minimum-cases", default=1, show_default=True, help="Fewest cases a site may have.")
+@click.option(
+    "--one-aggregator",
+    is_flag=True,
+    help="Also on a server where two aggregators could both win; you run only one.",
+)
 @click.option("--seed", default=12345, show_default=True, help="Of the initial weights.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def init(store: StorePlace, *, dataset_json: Path, pretrained: Path | None, as_json: bool,
-         gpu_memory_target: float | None, target_spacing: tuple[float, ...] | None,
-         **options: object) -> None:  # fmt: skip
+         one_aggregator: bool, gpu_memory_target: float | None,
+         target_spacing: tuple[float, ...] | None, **options: object) -> None:  # fmt: skip
     """Start a study: write its charter to STORE, make the coordinator's and aggregator's keys."""
     import tempfile
 
     from fedfs.config import StudyOptions, read_dataset_json
+    from fedfs.doctor import require_atomic_create
     from fedfs.nnunet.classes import versions
     from fedfs.store import open_store
     from fedfs.study import init_study
@@ -155,6 +161,9 @@ def init(store: StorePlace, *, dataset_json: Path, pretrained: Path | None, as_j
         target_spacing=target_spacing or None,
         **options,  # type: ignore[arg-type]  # click has converted them
     )
+    place = open_store(store, must_exist=False)
+    if not one_aggregator and store.url.startswith("s3://"):
+        require_atomic_create(place)
     with tempfile.TemporaryDirectory() as folder:
         if pretrained is not None:
             from fedfs.nnunet.process import run_isolated
@@ -164,7 +173,7 @@ def init(store: StorePlace, *, dataset_json: Path, pretrained: Path | None, as_j
             run_isolated("convert_checkpoint", request, workdir=Path(folder))
             pretrained = converted
         charter = init_study(
-            open_store(store, must_exist=False),
+            place,
             default_home(),
             chosen,
             clock=time.time,

@@ -79,5 +79,8 @@ def test_a_site_and_the_aggregator_are_run_from_the_command_line(url, tmp_path, 
     status = fedfs("status", url)
     assert status.returncode == 0, status.stderr
     assert "requests" in status.stdout
+    healthy = fedfs("doctor", url, "--aggregator")
+    assert healthy.returncode == 0, healthy.stdout
+    assert "one winner in each of" in healthy.stdout
     wrong = fedfs("status", url, "--s3-endpoint", "http://127.0.0.1:9")
     assert (wrong.returncode, "Traceback" in wrong.stderr) == (4, False)

@@ -1,0 +1,43 @@
+"""The command that looks whether a host is ready."""
+
+from __future__ import annotations
+
+import click
+
+from fedfs.cli.place import store_argument
+from fedfs.cli.terminal import show_json
+from fedfs.store import StorePlace
+
+_COLOURS = {"ok": "green", "note": "yellow", "problem": "red"}
+
+
+@click.command()
+@store_argument
+@click.option("--site", "name", help="The site that runs here.")
+@click.option("--aggregator", is_flag=True, help="The aggregator runs here.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def doctor(store: StorePlace, *, name: str | None, aggregator: bool, as_json: bool) -> None:
+    """Try what this host's role does: store, permissions, clock, disk, speed, nnU-Net, dataset.
+
+    Exits with 1 if there is a problem. What is written to try the store is removed again.
+    """
+    from fedfs.doctor import PROBLEM, examine
+    from fedfs.protocol import layout
+    from fedfs.trust.keyring import default_home
+
+    if aggregator == (name is not None):
+        raise click.UsageError("give --site NAME or --aggregator")
+    checks = []
+    site = None if name is None else layout.check_site(name)
+    for check in examine(store, default_home(), site=site):
+        checks.append(check)
+        if as_json:
+            continue
+        level = click.style(f"{check.level:<8}", fg=_COLOURS[check.level])
+        click.echo(f"{level} {check.what:<14} {check.result}")
+        if check.advice:
+            click.echo(f"{'':<8} {'':<14} -> {check.advice}")
+    if as_json:
+        show_json({"checks": checks})
+    if any(check.level == PROBLEM for check in checks):
+        raise click.exceptions.Exit(1)

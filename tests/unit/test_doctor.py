@@ -1,0 +1,106 @@
+"""What the doctor says of a host, and that it leaves nothing behind."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+
+import pytest
+
+from fedfs import doctor
+from fedfs.doctor import NOTE, OK, PROBLEM, examine, has_atomic_create, require_atomic_create
+from fedfs.errors import StorePermissionError, StudyError
+from fedfs.store import StorePlace
+from fedfs.store.memory import MemoryStore
+
+
+class Careless(MemoryStore):
+    """A server that ignores ``If-None-Match``."""
+
+    def create(self, key, data):
+        self.objects.pop(key, None)
+        return super().create(key, data)
+
+
+class Strict(MemoryStore):
+    """A server under a policy: a role writes and lists what begins with ``own``."""
+
+    own, readable = "aggregator/", ("",)
+
+    def create(self, key, data):
+        if not key.startswith(self.own):
+            raise StorePermissionError("denied")
+        return super().create(key, data)
+
+    def list(self, prefix, *, after=""):
+        if not prefix.startswith(self.readable):
+            raise StorePermissionError("denied")
+        return super().list(prefix, after=after)
+
+
+@pytest.fixture
+def checks(federation, monkeypatch):
+    """Return a function that examines a host and returns what -> check."""
+    monkeypatch.setattr(doctor, "_nnunet", lambda: ())
+
+    def checks(site=None, kind=MemoryStore, clock=None):
+        federation.store.__class__ = kind
+        if clock is not None:
+            federation.store._clock = clock
+        monkeypatch.setattr(doctor, "open_store", lambda _: federation.store)
+        before = dict(federation.store.objects)
+        home = federation.home(site or "coordinator")
+        found = {check.what: check for check in examine(StorePlace("x"), home, site=site)}
+        assert federation.store.objects == before
+        return found
+
+    return checks
+
+
+def levels(found):
+    return {what: check.level for what, check in found.items()}
+
+
+def test_an_aggregator_that_can_do_all_is_told_so(checks, federation):
+    found = checks(clock=time.time)
+    assert levels(found) == {
+        "store": OK, "key": OK, "write and read": OK, "atomic create": OK, "listing": OK,
+        "clock": OK, "delete": OK, "limits": NOTE, "speed": OK, "disk": OK,
+    }  # fmt: skip
+    assert "write federation/" in found["limits"].result
+    assert "a policy for each role" in found["limits"].advice
+
+
+def test_a_policy_is_seen_to_hold(checks):
+    assert checks(kind=Strict)["limits"].level == OK
+
+
+def test_a_clock_that_is_wrong_and_a_server_that_lets_all_win_are_problems(checks):
+    found = checks(kind=Careless, clock=lambda: time.time() + 4000)
+    assert (found["clock"].level, found["atomic create"].level) == (PROBLEM, PROBLEM)
+    assert "+4000" in found["clock"].result
+    assert "run one aggregator" in found["atomic create"].advice
+
+
+def test_a_study_is_not_begun_where_two_aggregators_could_both_win():
+    assert has_atomic_create(MemoryStore(), "federation/")[0]
+    with pytest.raises(StudyError, match="8 of 8 writers"):
+        require_atomic_create(Careless())
+
+
+def test_a_site_without_its_key_or_approval_is_a_problem(checks, federation):
+    assert checks("east")["key"].level == OK
+    assert checks("ghost")["key"].level == PROBLEM
+    federation.publisher("site-late", "late")
+    found = checks("late")
+    assert "not approved" in found["key"].result
+    assert found["dataset"].level == PROBLEM
+
+
+def test_a_store_that_is_not_there_ends_the_examination(tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor, "_nnunet", lambda: ())
+    place = StorePlace(str(tmp_path / "nowhere"))
+    (check,) = examine(place, tmp_path, site=None)
+    assert check.level == PROBLEM
+    assert "not there" in check.result
+    assert dataclasses.asdict(check)["advice"]
