@@ -67,7 +67,7 @@ def examine(place: StorePlace, home: Path, *, site: str | None) -> Iterator[Chec
         yield Check("store", PROBLEM, str(error), error.hint)
         return
     state, charter = observer.state, newest_charter(observer.state)
-    yield Check("store", OK, f"{store.url} holds study {charter.name!r}, version {state.newest}")
+    yield Check("store", OK, f"{store.url} holds study {charter.name!r}")
     role = "aggregator" if site is None else f"site-{site}"
     yield _key(Keyring(home, charter.study), role, charter, site)
     own = layout.AGGREGATOR if site is None else layout.site_prefix(site)

@@ -93,9 +93,8 @@ class S3Store(Store):
         put = partial(
             self._client.call,
             *("put_object", what),
-            n_bytes=len(data),
             Key=self._prefix + key,
-            Body=data,
+            body=data,
             ContentMD5=md5,
         )
         try:

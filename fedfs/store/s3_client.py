@@ -2,8 +2,8 @@
 
 Rules:
  * One call, one request: neither s3fs nor botocore tries again, whoever calls does.
- * Every request ends: after :data:`SILENCE_S` without a byte, or when it is slower than
-   :data:`SLOWEST_BYTES_S`.
+ * A request may take as long as it likes while bytes move, and ends when none did for
+   :data:`SILENCE_S`; a client's own time limits do not see that a body is not taken.
  * A forked process makes connections of its own.
  * Vendors' loggers are kept above DEBUG, where they print headers.
 """
@@ -11,9 +11,9 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import io
 import logging
 import os
-import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Coroutine
@@ -21,19 +21,19 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import s3fs
+from botocore.handlers import add_expect_header
 from fsspec.asyn import sync
 
 from fedfs.errors import UserError
 from fedfs.store.place import S3Options
 from fedfs.store.s3_errors import VENDOR_ERRORS, translate
 
-SILENCE_S = 25.0
-"""How long a server may be silent."""
-SLOWEST_BYTES_S = 16 << 10
-"""Bytes per second of the slowest line that is still used."""
+SILENCE_S = 15.0
+"""How long no byte may move, looked at as seldom: twice that passes at most."""
 
 _T = TypeVar("_T")
 _CONNECT_S = 10.0
+_CANCEL_S = 1.0
 _CONNECTIONS = 16
 _READ_BYTES = 256 << 10
 _KINDS = {"list": "LIST", "get": "GET", "delete": "DELETE", "abort": "DELETE"}
@@ -67,21 +67,28 @@ class S3Client:
         quiet_vendor_logs()
         self._connect()
 
-    def call(self, method: str, what: str, *, n_bytes: int = 0, **arguments: Any) -> dict[str, Any]:
+    def call(
+        self, method: str, what: str, *, body: bytes | None = None, **arguments: Any
+    ) -> dict[str, Any]:
         """Make one request.
 
         Args:
             method: as botocore names it.
             what: the beginning of the message if it fails.
-            n_bytes: how much is sent.
+            body: what is sent.
             arguments: as botocore names them, without the bucket.
 
         Raises:
             StoreError: it failed.
         """
         fs = self._count(method)
+        file = io.BytesIO(body or b"")
+        if body is not None:
+            arguments["Body"] = file
         request = fs._call_s3(method, Bucket=self._bucket, **arguments)  # noqa: SLF001  as s3fs documents
-        answer: dict[str, Any] = self._run(fs, request, what, n_bytes)
+        answer: dict[str, Any] = self._run(
+            fs, request, what, lambda: 0 if file.closed else file.tell()
+        )
         return answer
 
     def read(
@@ -111,14 +118,17 @@ class S3Client:
                     into.extend(chunk)
                     left -= len(chunk)
 
-        self._run(fs, read(), what, n_bytes)
+        self._run(fs, read(), what, lambda: len(into))
 
     def _run(
-        self, fs: s3fs.S3FileSystem, request: Coroutine[Any, Any, _T], what: str, n_bytes: int
+        self,
+        fs: s3fs.S3FileSystem,
+        request: Coroutine[Any, Any, _T],
+        what: str,
+        progress: Callable[[], int],
     ) -> _T:
-        limit_s = self._silence_s + _CONNECT_S + n_bytes / SLOWEST_BYTES_S
         try:
-            done: _T = sync(fs.loop, asyncio.wait_for, request, limit_s)
+            done: _T = sync(fs.loop, _watched, request, progress, self._silence_s)
         except VENDOR_ERRORS as error:
             # The vendor's error is not the cause: it may spell out headers.
             raise translate(error, what) from None
@@ -139,6 +149,8 @@ class S3Client:
         self._fs = _file_system(self._options, self._silence_s)
         try:
             self._fs.connect()
+            # Some servers and proxies never say 100, and nothing limits the wait for it.
+            self._fs.s3.meta.events.unregister("before-call.s3", add_expect_header)
         except VENDOR_ERRORS as error:
             raise translate(error, "S3 cannot be used") from None
 
@@ -148,12 +160,11 @@ def _file_system(options: S3Options, silence_s: float) -> s3fs.S3FileSystem:
         raise UserError(f"{options.ca_bundle} is no file", hint="give the file of the CA bundle")
     config: dict[str, Any] = {
         "connect_timeout": _CONNECT_S,
-        "read_timeout": silence_s,
+        "read_timeout": 2 * silence_s,
         "retries": {"mode": "standard", "total_max_attempts": 1},
         "max_pool_connections": _CONNECTIONS,
         "request_checksum_calculation": "when_required",  # older servers refuse the newer ones
         "response_checksum_validation": "when_required",
-        "connector_args": {"socket_factory": lambda address: _socket(address, silence_s)},
     }
     if options.path_style is not None:
         config["s3"] = {"addressing_style": "path" if options.path_style else "virtual"}
@@ -176,10 +187,19 @@ def _file_system(options: S3Options, silence_s: float) -> s3fs.S3FileSystem:
     return fs
 
 
-def _socket(address: tuple[Any, ...], silence_s: float) -> socket.socket:
-    """Return a socket that gives up when what was sent is not taken."""
-    family, kind, protocol = address[:3]
-    made = socket.socket(family, kind, protocol)
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(silence_s * 1000))
-    return made
+async def _watched(
+    request: Coroutine[Any, Any, _T], progress: Callable[[], int], silence_s: float
+) -> _T:
+    """Return what a request returns, or end it when there is no progress."""
+    task, reached = asyncio.ensure_future(request), -1
+    try:
+        while not (await asyncio.wait({task}, timeout=silence_s))[0]:
+            if progress() == reached:
+                break
+            reached = progress()
+        else:
+            return task.result()
+    finally:
+        if task.cancel():
+            await asyncio.wait({task}, timeout=_CANCEL_S)
+    raise TimeoutError(f"nothing came or went for {silence_s:g} s")

@@ -101,7 +101,7 @@ def translate(error: Exception, what: str) -> FedfsError:
     for link in (error, error.__cause__):
         if isinstance(link, boto.ClientError):
             return _answer(link, what)
-    text = redact(str(error)).strip() or type(error).__name__
+    text = redact(str(error) or str(error.__cause__ or "")) or type(error).__name__
     message = f"{what}: {text}"
     if isinstance(error, (boto.NoCredentialsError, boto.NoAuthTokenError)):
         return StorePermissionError(f"{what}: there are no credentials", hint=_CREDENTIALS)

@@ -169,11 +169,10 @@ class Upload:
             answer = self._client.call(
                 "upload_part",
                 self._what,
-                n_bytes=len(data),
                 Key=self._key,
                 UploadId=upload_id,
                 PartNumber=number,
-                Body=data,
+                body=data,
                 ContentMD5=content_md5,
             )
             return str(answer["ETag"])
