@@ -334,7 +334,7 @@ def test_large_files_over_a_bad_line(place, url, tmp_path):
 
 def test_a_line_that_drops_all_connections_again_and_again(place, url, large, tmp_path):
     """Between two drops there is time for one part, not for two."""
-    faults = Faults(drop_every_s=0.75, rate_bytes_s=10 * MIB)
+    faults = Faults(drop_every_s=0.4, rate_bytes_s=20 * MIB)
     with FaultyProxy(place.port, faults) as line:
         store = RetryingStore(on(line, url, patience=NO_PAUSE), attempts=9, pause=lambda _: None)
         assert store.upload(KEY, large) is True
