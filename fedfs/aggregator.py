@@ -147,7 +147,7 @@ class Aggregator:
         return Outcome(worked=True, finished=False, text=text)
 
     def _prune(self, keep: int) -> None:
-        n_deleted = prune_versions(self._publisher.store, self._observer.refresh(), keep)
+        n_deleted = prune_versions(self._publisher.store, self._observer.state, keep)
         if n_deleted:
             log.info("deleted %d payloads of old versions and updates", n_deleted)
 
@@ -234,17 +234,14 @@ class Aggregator:
             parts = Combination(
                 base=stack.enter_context(TensorFile(base_path)),
                 state=stack.enter_context(TensorFile(self._fetch(memory))) if memory else None,
-                updates={
-                    versions.name_of(update, updates): self._checked[update.key]
-                    for update in updates
-                },
+                updates={versions.name_of(u): self._checked[u.key] for u in updates},
                 weights=weights,
                 version=action.base + 1,
                 shared_by=shared_by(state) or None,
                 bases={
-                    versions.name_of(update, updates): older[update.base_version]
-                    for update in updates
-                    if update.base_version in older
+                    versions.name_of(u): older[u.base_version]
+                    for u in updates
+                    if u.base_version in older
                 },
             )
             outputs = _outputs(folder)
@@ -291,14 +288,13 @@ class Aggregator:
             with TensorFile(base_path) as base:
                 names = share_of(state, update.site, base.names).own
                 expected = update_layout(encoding, base, names)
-                try:
-                    path = self._fetch(update.payload, file_bytes(expected) + _SLACK_BYTES)
-                except ObjectNotFoundError as error:
-                    self._absent[key] = str(error)
-                    return f"the update of {update.site} is announced, its payload is not there"
+                path = self._fetch(update.payload, file_bytes(expected) + _SLACK_BYTES)
                 with TensorFile(path) as file:
                     file.check_layout(expected)
                     check_values(encoding, file, base, names)
+        except ObjectNotFoundError as error:
+            self._absent[key] = str(error)
+            return f"the update of {update.site} is announced, its payload is not there"
         except RejectedError as error:
             return self._refuse(update, str(error), state)
         self._checked[key] = path

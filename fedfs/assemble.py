@@ -34,12 +34,12 @@ from fedfs.nnunet.learner import NnUNetLearner
 from fedfs.nnunet.planner import NnUNetPlanner, dataset_json
 from fedfs.nnunet.settings import LearnerSettings, Planning
 from fedfs.observe import MAX_MODEL_BYTES, fetch_payload, newest_charter, open_study
-from fedfs.protocol import codec, layout, rounds
-from fedfs.protocol.messages import Attendance, Charter, JoinRequest
+from fedfs.protocol import codec, rounds
+from fedfs.protocol.messages import Charter, JoinRequest
 from fedfs.protocol.state import StudyState
 from fedfs.publish import Publisher, StatusReporter
 from fedfs.sharing import asym_spec
-from fedfs.site import Site, Wish
+from fedfs.site import Site, Wish, say_attendance
 from fedfs.store import open_store
 from fedfs.store.base import Store
 from fedfs.study import join_study
@@ -150,7 +150,7 @@ def join(config: JoinConfig) -> tuple[Charter, JoinRequest]:
             keyring.discard(role)
         raise
     planning = dict(config.planning) or keyring.recall(role).get("planning", {})
-    keyring.remember(role, {**keyring.recall(role), "dataset": raw.name, "planning": planning})
+    keyring.remember(role, {"dataset": raw.name, "planning": planning})
     return charter, request
 
 
@@ -254,19 +254,12 @@ def attend(config: SiteConfig, wish: Wish) -> str:
     charter = newest_charter(observer.state)
     keyring, role = Keyring(config.home, charter.study), f"site-{config.site}"
     publisher = Publisher(store, keyring.load(role), charter.study, clock=time.time)
-    keyring.remember(role, {**keyring.recall(role), "attendance": vars(wish)})
+    keyring.remember(role, {"attendance": vars(wish)})
     action = rounds.decide_site(observer.state, config.site, prepared=True, attendance=wish.word)
     if not isinstance(action, rounds.SayAttendance):
         return f"site {config.site!r} is {wish.word} already"
     with contextlib.suppress(ObjectExistsError):  # a process at work was faster
-        publisher.message(
-            Attendance,
-            layout.attendance(config.site, action.number),
-            site=config.site,
-            number=action.number,
-            word=wish.word,
-            reason=wish.reason,
-        )
+        say_attendance(publisher, config.site, action, wish.reason)
     return f"site {config.site!r} is {wish.word}"
 
 

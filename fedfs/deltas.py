@@ -44,7 +44,7 @@ _OF = " "  # sorts before whatever names of sites hold
 
 
 def update_name(site: str, base_version: int) -> str:
-    """Return the name of one of several updates of a site; names sort by site, then version."""
+    """Return the name of a site's update; names sort by site, then version."""
     return f"{site}{_OF}{base_version:05d}"
 
 
@@ -57,7 +57,7 @@ def site_of(update: str) -> str:
 class Combination:
     """What the next version is made from.
 
-    A site's updates are known by its name, or by :func:`update_name` where it has several.
+    Updates are known by names, see :func:`update_name`.
 
     Attributes:
         base: weights of the version before, float32, complete.

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from fedfs.errors import FedfsError, ObjectExistsError, StoreError, StorePermissionError, StudyError
@@ -176,11 +177,11 @@ def _foreign_prefixes(store: Store, state: StudyState, site: str | None) -> Iter
     others = [entry.site for entry in newest_charter(state).roster if entry.site != site]
     prefixes = [layout.FEDERATION, *map(layout.site_prefix, others[:1])]
     prefixes += [] if site is None else [layout.AGGREGATOR]
-    able = [f"write {prefix}" for prefix in prefixes if _can(lambda p=prefix: _touch(store, p))]  # type: ignore[misc]  # bound at once
+    able = [f"write {prefix}" for prefix in prefixes if _can(partial(_touch, store, prefix))]
     if site is not None:
         able += [
             f"read {prefix}" for prefix in map(layout.site_prefix, others[:1])
-            if _can(lambda p=prefix: list(store.list(p)))  # type: ignore[misc]  # as above
+            if _can(partial(_list, store, prefix))
         ]  # fmt: skip
     if able:
         yield Check(
@@ -276,6 +277,11 @@ def _touch(store: Store, prefix: str) -> None:
     key = f"{prefix}doctor-{secrets.token_hex(6)}"
     store.create(key, b"probe")
     _remove(store, key)
+
+
+def _list(store: Store, prefix: str) -> None:
+    for _ in store.list(prefix):
+        return
 
 
 def _can(act: Callable[[], object]) -> bool:

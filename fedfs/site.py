@@ -66,6 +66,24 @@ class Wish:
     reason: str = ""
 
 
+def say_attendance(publisher: Publisher, site: str, action: SayAttendance, reason: str) -> str:
+    """Publish that a site pauses, leaves or is back; return what was done in words.
+
+    Raises:
+        ObjectExistsError: another process of this site was faster.
+        StoreError: the store refuses.
+    """
+    publisher.message(
+        Attendance,
+        layout.attendance(site, action.number),
+        site=site,
+        number=action.number,
+        word=action.word,
+        reason=reason,
+    )
+    return f"told the aggregator: {action.word}"
+
+
 class Site:
     """One site of a study.
 
@@ -161,8 +179,9 @@ class Site:
 
     def _act(self, action: rounds.SiteAction, state: StudyState) -> str:
         match action:
-            case SayAttendance(number, word):
-                return self._say_attendance(number, word)
+            case SayAttendance():
+                reason = self._wish().reason
+                return say_attendance(self._publisher, self.name, action, reason)
             case PublishFingerprint():
                 return self._fingerprint(state)
             case PublishPlan():
@@ -176,17 +195,6 @@ class Site:
             case Finish(version):
                 return self._evaluate(version, state, "full")
         raise StudyError(f"a site cannot do {action!r}")
-
-    def _say_attendance(self, number: int, word: str) -> str:
-        self._publisher.message(
-            Attendance,
-            layout.attendance(self.name, number),
-            site=self.name,
-            number=number,
-            word=word,
-            reason=self._wish().reason,
-        )
-        return f"told the aggregator: {word}"
 
     def _fingerprint(self, state: StudyState) -> str:
         self._status.say("fingerprint")

@@ -23,10 +23,8 @@ def check_claims(update: UpdateManifest, state: StudyState) -> None:
         raise MalformedError("completed no iteration")
 
 
-def name_of(update: UpdateManifest, updates: Sequence[UpdateManifest]) -> str:
-    """Return the name of an update among those of a version: its site's, if that has no other."""
-    if sum(other.site == update.site for other in updates) == 1:
-        return update.site
+def name_of(update: UpdateManifest) -> str:
+    """Return the name of an update among those of a version."""
     return update_name(update.site, update.base_version)
 
 
@@ -54,7 +52,7 @@ def weigh(updates: Sequence[UpdateManifest], charter: Charter, base: int) -> dic
         charter.weighting.name,
         staleness_exponent=policies.staleness_exponent(charter.policy),
     )
-    return {name_of(u, updates): weight for u, weight in zip(updates, weights, strict=True)}
+    return {name_of(u): weight for u, weight in zip(updates, weights, strict=True)}
 
 
 def used(
@@ -67,7 +65,7 @@ def used(
             base_version=update.base_version,
             manifest_sha256=state.digests[update.key],
             payload_sha256=update.payload.sha256,
-            weight=weights[name_of(update, updates)],
+            weight=weights[name_of(update)],
             n_training_cases=update.n_training_cases,
             n_iterations=update.n_iterations,
             size=update.payload.size,

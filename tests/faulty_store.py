@@ -5,9 +5,10 @@ from __future__ import annotations
 from dying_store import KilledError
 from fedfs.errors import StoreUnavailableError
 from fedfs.store.base import Store
+from forwarding_store import ForwardingStore
 
 
-class FaultyStore(Store):
+class FaultyStore(ForwardingStore):
     """Fails as it is told to.
 
     Attributes:
@@ -18,8 +19,7 @@ class FaultyStore(Store):
     """
 
     def __init__(self, inner: Store) -> None:
-        self.url = inner.url
-        self.inner = inner
+        super().__init__(inner)
         self.dies = ""
         self.unavailable = 0
         self.behind = 0
@@ -31,27 +31,12 @@ class FaultyStore(Store):
         dies, self.dies = self.dies, ""
         if dies == "before":
             raise KilledError
-        result = getattr(self.inner, name)(*args, **kwargs)
+        result = super()._call(name, *args, **kwargs)
         if dies == "after":
             raise KilledError
         return result
 
-    def get(self, key, *, max_bytes):
-        return self._call("get", key, max_bytes=max_bytes)
-
-    def create(self, key, data):
-        return self._call("create", key, data)
-
-    def upload(self, key, path):
-        return self._call("upload", key, path)
-
-    def download(self, key, path, *, max_bytes):
-        return self._call("download", key, path, max_bytes=max_bytes)
-
     def list(self, prefix, *, after=""):
-        entries = list(self._call("list", prefix, after=after))
         hidden = set(list(self.inner.objects)[-self.behind :]) if self.behind else set()
-        return iter([entry for entry in entries if entry.key not in hidden])
-
-    def delete(self, key):
-        return self._call("delete", key)
+        listed = super().list(prefix, after=after)
+        return iter([entry for entry in listed if entry.key not in hidden])

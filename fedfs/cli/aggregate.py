@@ -7,8 +7,7 @@ from pathlib import Path
 import click
 
 from fedfs.cli.place import store_argument
-from fedfs.cli.terminal import ProgressDisplay, start_logging
-from fedfs.errors import EXIT_NOTHING, EXIT_WAITING
+from fedfs.cli.terminal import ProgressDisplay, end_with, start_logging
 from fedfs.store import StorePlace
 
 
@@ -57,6 +56,4 @@ def aggregate(
     start_logging(verbose=verbose)
     with ProgressDisplay() as display:
         outcome = run_aggregator(config, display)
-    click.echo(outcome.text)
-    if once and not outcome.worked:
-        raise click.exceptions.Exit(EXIT_NOTHING if outcome.finished else EXIT_WAITING)
+    end_with(outcome, once=once)

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from fedfs.cli.place import store_argument
-from fedfs.cli.terminal import number_pairs, show_json, show_pairs, show_table
+from fedfs.cli.terminal import numbers_option, show_json, show_pairs, show_table
 from fedfs.store import StorePlace
 
 
@@ -60,13 +60,10 @@ from fedfs.store import StorePlace
     "--gpu-memory-target", type=float, metavar="GB", help="As nnU-Net's planner takes it."
 )
 @click.option("--target-spacing", type=float, nargs=3, metavar="MM MM MM", help="Of 3d_fullres.")
-@click.option(
+@numbers_option(
     "--planner-option",
     "planner_options",
-    multiple=True,
-    metavar="NAME=NUMBER",
-    callback=number_pairs,
-    help="Attribute of nnU-Net's planner, e.g. UNet_base_num_features=16. Repeatable.",
+    "Attribute of nnU-Net's planner, e.g. UNet_base_num_features=16.",
 )
 @click.option(
     "--pretrained", type=click.Path(path_type=Path), help="nnU-Net checkpoint to start from."
@@ -77,53 +74,29 @@ from fedfs.store import StorePlace
     show_default=True,
     help="When a round closes: all, quorum or buffer.",
 )
-@click.option(
+@numbers_option(
     "--policy-option",
     "policy_options",
-    multiple=True,
-    metavar="NAME=NUMBER",
-    callback=number_pairs,
-    help="E.g. sites=3, cases_percent=60, grace_minutes=30, deadline_minutes=1440 of quorum; "
-    "size=4 of buffer; staleness_exponent=0.5. Repeatable.",
+    "E.g. sites=3, cases_percent=60, grace_minutes=30, deadline_minutes=1440 of quorum; "
+    "size=4 of buffer; staleness_exponent=0.5.",
 )
 @click.option("--weighting", default="n_cases", show_default=True, help="n_cases or uniform.")
 @click.option("--strategy", default="FedAvg", show_default=True, help="How updates are combined.")
-@click.option(
-    "--strategy-option",
-    "strategy_options",
-    multiple=True,
-    metavar="NAME=NUMBER",
-    callback=number_pairs,
-    help="E.g. server_momentum=0.9. Repeatable.",
-)
+@numbers_option("--strategy-option", "strategy_options", "E.g. server_momentum=0.9.")
 @click.option(
     "--encoding",
     default="fp32",
     show_default=True,
     help="How updates travel: fp32, fp16, bf16, int8 or topk.",
 )
-@click.option(
-    "--encoding-option",
-    "encoding_options",
-    multiple=True,
-    metavar="NAME=NUMBER",
-    callback=number_pairs,
-    help="E.g. fraction=0.05 of topk. Repeatable.",
-)
+@numbers_option("--encoding-option", "encoding_options", "E.g. fraction=0.05 of topk.")
 @click.option(
     "--model-encoding",
     default="fp32",
     show_default=True,
     help="How global versions travel: in full (fp32), or as deltas (fp16, bf16, int8, topk).",
 )
-@click.option(
-    "--model-encoding-option",
-    "model_encoding_options",
-    multiple=True,
-    metavar="NAME=NUMBER",
-    callback=number_pairs,
-    help="As --encoding-option. Repeatable.",
-)
+@numbers_option("--model-encoding-option", "model_encoding_options", "As --encoding-option.")
 @click.option(
     "--keyframe-every",
     default=10,

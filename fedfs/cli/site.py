@@ -5,8 +5,14 @@ from __future__ import annotations
 import click
 
 from fedfs.cli.place import store_argument
-from fedfs.cli.terminal import ProgressDisplay, number_pairs, show_json, show_pairs, start_logging
-from fedfs.errors import EXIT_NOTHING, EXIT_WAITING
+from fedfs.cli.terminal import (
+    ProgressDisplay,
+    end_with,
+    numbers_option,
+    show_json,
+    show_pairs,
+    start_logging,
+)
 from fedfs.store import StorePlace
 
 
@@ -31,13 +37,8 @@ def site() -> None:
     help="Of this site's own plan (mode asym).",
 )
 @click.option("--planner", help="nnU-Net planner of this site's own plan (mode asym).")
-@click.option(
-    "--planner-option",
-    "planner_options",
-    multiple=True,
-    metavar="NAME=NUMBER",
-    callback=number_pairs,
-    help="As of fedfs init, for this site's own plan (mode asym).",
+@numbers_option(
+    "--planner-option", "planner_options", "As of fedfs init, for this site's own plan (mode asym)."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def join(
@@ -154,9 +155,7 @@ def run(
     start_logging(verbose=verbose)
     with ProgressDisplay() as display:
         outcome = run_site(config, display)
-    click.echo(outcome.text)
-    if once and not outcome.worked:
-        raise click.exceptions.Exit(EXIT_NOTHING if outcome.finished else EXIT_WAITING)
+    end_with(outcome, once=once)
 
 
 def _attendance_command(name: str, word: str, text: str) -> click.Command:

@@ -7,17 +7,22 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import click
 
+from fedfs.errors import EXIT_NOTHING, EXIT_WAITING
+
 if TYPE_CHECKING:
     from fedfs.learner import Progress
+    from fedfs.loop import Outcome
 
 _LINE_EVERY_S = 30.0
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 log = logging.getLogger("fedfs")
 
@@ -47,6 +52,29 @@ def number_pairs(
         if not sign:
             raise click.BadParameter(f"{value!r} is not NAME=NUMBER")
     return out
+
+
+def numbers_option(name: str, variable: str, text: str) -> Callable[[_Command], _Command]:
+    """Return click's decorator for a repeatable option ``NAME=NUMBER``."""
+    return click.option(
+        name,
+        variable,
+        multiple=True,
+        metavar="NAME=NUMBER",
+        callback=number_pairs,
+        help=f"{text} Repeatable.",
+    )
+
+
+def end_with(outcome: Outcome, *, once: bool) -> None:
+    """Say what a process did last, and exit with the code that says it to cron.
+
+    Raises:
+        click.exceptions.Exit: it did nothing, with ``once``.
+    """
+    click.echo(outcome.text)
+    if once and not outcome.worked:
+        raise click.exceptions.Exit(EXIT_NOTHING if outcome.finished else EXIT_WAITING)
 
 
 def show_json(value: Any) -> None:

@@ -10,12 +10,14 @@ Rules:
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fedfs.errors import StudyError, UserError
 from fedfs.protocol.messages import Named, utc
+from fedfs.protocol.ranges import Range
 
 STALENESS_EXPONENT = 0.5
 """FedBuff's choice, where a charter does not say otherwise."""
@@ -85,34 +87,19 @@ def wait_for_buffer(standing: Standing, options: Options) -> str:
     return f"{_updates(standing)}: {standing.n_usable} of {options['size']:.0f} updates wait"
 
 
-@dataclass(frozen=True)
-class _Option:
-    least: float
-    whole: bool = False
-    most: float = math.inf
-    least_excluded: bool = False
-
-    def holds(self, value: float) -> bool:
-        in_range = self.least <= value <= self.most and math.isfinite(value)
-        return (
-            in_range
-            and not (self.least_excluded and value == self.least)
-            and not (self.whole and value != int(value))
-        )
-
-
-_MINUTES = _Option(0.0, most=525_600.0)
-_SHARED = {"staleness_exponent": _Option(0.0, most=100.0)}
-_KNOWN: dict[str, tuple[Policy, dict[str, _Option]]] = {
+_MINUTES = Range(low=0, high=525_600, high_is_open=False)
+_COUNT = Range(low=1, whole=True)
+_SHARED = {"staleness_exponent": Range(low=0, high=100, high_is_open=False)}
+_KNOWN: dict[str, tuple[Policy, dict[str, Range]]] = {
     "all": (wait_for_all, {}),
-    "buffer": (wait_for_buffer, {"size": _Option(1, whole=True)}),
+    "buffer": (wait_for_buffer, {"size": _COUNT}),
     "quorum": (
         wait_for_quorum,
         {
-            "sites": _Option(1, whole=True),
-            "cases_percent": _Option(0.0, most=100.0, least_excluded=True),
+            "sites": _COUNT,
+            "cases_percent": Range(low=0, high=100, low_is_open=True, high_is_open=False),
             "grace_minutes": _MINUTES,
-            "deadline_minutes": _Option(0.0, most=_MINUTES.most, least_excluded=True),
+            "deadline_minutes": dataclasses.replace(_MINUTES, low_is_open=True),
         },
     ),
 }
@@ -135,8 +122,11 @@ def check(name: str, options: Options) -> None:
                 f"policy {name!r} has no option {option!r}",
                 hint=f"it has {', '.join(sorted(known))}",
             )
-        if not known[option].holds(value):
-            raise UserError(f"option {option} of policy {name!r} cannot be {value:g}")
+        if value not in known[option]:
+            raise UserError(
+                f"option {option} of policy {name!r} cannot be {value:g}",
+                hint=f"it must be {known[option]}",
+            )
     if name == "buffer" and "size" not in options:
         raise UserError("policy 'buffer' needs the option size, the updates that make a version")
     if name == "quorum" and ("sites" in options) == ("cases_percent" in options):

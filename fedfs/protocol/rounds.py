@@ -303,22 +303,21 @@ def left_out(state: StudyState, version: int, used: Collection[str]) -> dict[str
         version: the newest version.
         used: sites whose updates went in.
     """
-    charter = _charter(state)
-    out = {}
-    for site in (*charter.active_sites, *_paused(charter)):
+    paused, out = _paused(_charter(state)), {}
+    for site in _believed(state):
         if site in used or not state.is_admitted(site):
             continue
         update = state.updates.get((site, version))
         if update is not None and update.key in state.unusable:
             out[site] = f"its update was refused: it {state.unusable[update.key]}"
-        elif site in _paused(charter):
+        elif site in paused:
             out[site] = "paused by the coordinator"
         elif state.is_away(site):
             said = state.attendances[site]
             out[site] = f"{said.word}: {said.reason}" if said.reason else said.word
         else:
             out[site] = f"no update from version {version} in time"
-    return dict(sorted(out.items()))
+    return out
 
 
 def refusals(state: StudyState, site: str) -> dict[str, str]:
@@ -331,15 +330,12 @@ def refusals(state: StudyState, site: str) -> dict[str, str]:
 
 def answerable(state: StudyState) -> tuple[str, ...]:
     """Return the sites on the roster from which something new can come that matters now."""
-    charter = _charter(state)
-    sites = (*charter.active_sites, *_paused(charter))
-    return tuple(sorted(site for site in sites if (site, state.newest) not in state.updates))
+    return tuple(site for site in _believed(state) if (site, state.newest) not in state.updates)
 
 
 def _candidates(state: StudyState, version: int) -> list[UpdateManifest]:
     """Return the updates that wait and may be used, by site and version; of each site the last."""
-    charter = _charter(state)
-    believed = {entry.site for entry in charter.roster if entry.state in ADMITTED}
+    believed = _believed(state)
     of_site: dict[str, list[UpdateManifest]] = {}
     for key, update in state.waiting.items():
         known = update.site in believed and state.is_admitted(update.site)
@@ -381,6 +377,12 @@ def _newcomer(state: StudyState, charter: Charter) -> str | None:
         if has_announced and announcement(state, site) not in state.unusable:
             return site
     return None
+
+
+def _believed(state: StudyState) -> tuple[str, ...]:
+    """Return the sites whose messages count, sorted."""
+    roster = _charter(state).roster
+    return tuple(sorted(entry.site for entry in roster if entry.state in ADMITTED))
 
 
 def _paused(charter: Charter) -> tuple[str, ...]:

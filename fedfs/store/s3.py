@@ -14,7 +14,6 @@ Rules:
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import logging
 from collections.abc import Iterator, Mapping
@@ -48,7 +47,6 @@ PART_BYTES = 8 << 20
 
 _AT_ONCE = 4
 _MAX_PARTS = 10_000
-_EXISTS, _NOT_IMPLEMENTED = 412, 501
 
 _log = logging.getLogger(__name__)
 
@@ -89,22 +87,15 @@ class S3Store(Store):
     def create(self, key: str, data: bytes) -> bool:
         """See :meth:`fedfs.store.base.Store.create`."""
         what = f"{self.url}: {check_key(key)} cannot be written"
-        md5 = base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
-        put = partial(
-            self._client.call,
-            *("put_object", what),
-            Key=self._prefix + key,
-            body=data,
-            ContentMD5=md5,
-        )
+        put = partial(self._client.call, "put_object", what, Key=self._prefix + key, body=data)
         try:
             if self._conditional:
                 put(IfNoneMatch="*")
                 return True
         except RefusedError as error:
-            if error.status == _EXISTS:
+            if error.key_is_taken:
                 return self._is_same(key, data)
-            if error.status != _NOT_IMPLEMENTED:
+            if not error.not_implemented:
                 raise
             self._warn()
         if self._look(key):

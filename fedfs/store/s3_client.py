@@ -11,6 +11,8 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import io
 import logging
 import os
@@ -75,7 +77,7 @@ class S3Client:
         Args:
             method: as botocore names it.
             what: the beginning of the message if it fails.
-            body: what is sent.
+            body: what is sent, with its MD5.
             arguments: as botocore names them, without the bucket.
 
         Raises:
@@ -84,7 +86,8 @@ class S3Client:
         fs = self._count(method)
         file = io.BytesIO(body or b"")
         if body is not None:
-            arguments["Body"] = file
+            md5 = hashlib.md5(body, usedforsecurity=False).digest()
+            arguments |= {"Body": file, "ContentMD5": base64.b64encode(md5).decode()}
         request = fs._call_s3(method, Bucket=self._bucket, **arguments)  # noqa: SLF001  as s3fs documents
         answer: dict[str, Any] = self._run(
             fs, request, what, lambda: 0 if file.closed else file.tell()
@@ -138,9 +141,7 @@ class S3Client:
         with self._lock:
             self.counts[_KINDS.get(method.partition("_")[0], "PUT")] += 1
             if self._pid != os.getpid():
-                self._forsaken.append(
-                    self._fs
-                )  # its connections are the parent's: not to be closed
+                self._forsaken.append(self._fs)  # its connections are the parent's to close
                 self._connect()
             return self._fs
 

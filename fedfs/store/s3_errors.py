@@ -8,6 +8,8 @@ Rules:
 
 from __future__ import annotations
 
+from http import HTTPStatus
+
 import aiohttp
 from botocore import exceptions as boto
 from botocore.parsers import ResponseParserError
@@ -89,6 +91,16 @@ class RefusedError(StoreError):
     def no_such_key(self) -> bool:
         """Whether nothing is there."""
         return self.code in _NO_KEY
+
+    @property
+    def key_is_taken(self) -> bool:
+        """Whether a condition on creating it did not hold."""
+        return self.status == HTTPStatus.PRECONDITION_FAILED
+
+    @property
+    def not_implemented(self) -> bool:
+        """Whether the server does not know what it was asked for."""
+        return self.status == HTTPStatus.NOT_IMPLEMENTED
 
 
 def translate(error: Exception, what: str) -> FedfsError:

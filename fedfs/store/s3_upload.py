@@ -10,7 +10,6 @@ Rules:
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import hashlib
 import logging
@@ -30,7 +29,6 @@ from fedfs.store.s3_errors import RefusedError
 
 _log = logging.getLogger(__name__)
 
-_EXISTS, _NOT_IMPLEMENTED = 412, 501
 _MIB = 1 << 20
 
 
@@ -149,22 +147,20 @@ class Upload:
         with ThreadPoolExecutor(at_once) as pool:
             going: deque[tuple[int, Future[str]]] = deque()
             for number, data in enumerate(source.parts(), 1):
-                md5 = _md5(data)
                 size, tag = held.get(number, (-1, ""))
-                if size == len(data) and tag.strip('"') == md5.hexdigest():
+                if size == len(data) and tag.strip('"') == _md5(data).hexdigest():
                     tags[number] = tag
                     continue
                 if len(going) == at_once:
                     done, future = going.popleft()
                     tags[done] = future.result()
-                content_md5 = base64.b64encode(md5.digest()).decode()
-                future = pool.submit(self._send_part, upload_id, number, data, content_md5)
+                future = pool.submit(self._send_part, upload_id, number, data)
                 going.append((number, future))
             for number, future in going:
                 tags[number] = future.result()
         return [{"PartNumber": number, "ETag": tags[number]} for number in sorted(tags)]
 
-    def _send_part(self, upload_id: str, number: int, data: bytes, content_md5: str) -> str:
+    def _send_part(self, upload_id: str, number: int, data: bytes) -> str:
         def attempt() -> str:
             answer = self._client.call(
                 "upload_part",
@@ -173,7 +169,6 @@ class Upload:
                 UploadId=upload_id,
                 PartNumber=number,
                 body=data,
-                ContentMD5=content_md5,
             )
             return str(answer["ETag"])
 
@@ -198,10 +193,10 @@ class Upload:
                     **condition,
                 )
             except RefusedError as error:
-                if error.status == _EXISTS:
+                if error.key_is_taken:
                     self._abort(upload_id)
                     return False
-                if error.status != _NOT_IMPLEMENTED or not condition:
+                if not error.not_implemented or not condition:
                     raise
             else:
                 break

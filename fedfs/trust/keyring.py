@@ -108,8 +108,8 @@ class Keyring:
         return self.load(role) if self.has(role) else self.create(role)
 
     def remember(self, role: str, values: Mapping[str, Any]) -> None:
-        """Keep what a role needs to know the next time."""
-        self._write(self.folder / f"{role}.json", values)
+        """Keep what a role needs to know the next time, beside what it keeps already."""
+        self._write(self.folder / f"{role}.json", {**self.recall(role), **values})
 
     def recall(self, role: str) -> Mapping[str, Any]:
         """Return what :meth:`remember` kept; empty if nothing."""

@@ -26,8 +26,9 @@ from fedfs.aggregate.encodings.base import (
     scale_of,
     to_levels,
 )
-from fedfs.aggregate.strategies.options import Range, check_options, option
+from fedfs.aggregate.strategies.options import check_options, option
 from fedfs.errors import TensorError
+from fedfs.protocol.ranges import Range
 
 if TYPE_CHECKING:
     import numpy.typing as npt

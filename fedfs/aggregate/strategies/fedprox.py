@@ -14,7 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fedfs.aggregate.strategies.fedavg import FedAvg
-from fedfs.aggregate.strategies.options import Range, option
+from fedfs.aggregate.strategies.options import option
+from fedfs.protocol.ranges import Range
 
 
 @dataclass(frozen=True, kw_only=True)

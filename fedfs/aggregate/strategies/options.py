@@ -2,36 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from typing import TYPE_CHECKING
 
 from fedfs.errors import UserError
+from fedfs.protocol.ranges import Range
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
-
-
-@dataclass(frozen=True, kw_only=True)
-class Range:
-    """Numbers from ``low`` to ``high``; an open end is not itself in the range."""
-
-    low: float
-    high: float = math.inf
-    low_is_open: bool = False
-    whole: bool = False
-
-    def __contains__(self, value: object) -> bool:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return False
-        above = value > self.low if self.low_is_open else value >= self.low
-        return above and value < self.high and (not self.whole or value == int(value))
-
-    def __str__(self) -> str:
-        kind = "a whole number" if self.whole else "a number"
-        low = f"{'above' if self.low_is_open else 'of at least'} {self.low:g}"
-        high = "" if math.isinf(self.high) else f" and below {self.high:g}"
-        return f"{kind} {low}{high}"
 
 
 POSITIVE = Range(low=0, low_is_open=True)
