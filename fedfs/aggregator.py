@@ -46,7 +46,7 @@ from fedfs.protocol.messages import (
 )
 from fedfs.protocol.rounds import (
     Admit,
-    CheckUpdate,
+    CheckUpdates,
     CloseRound,
     CloseStudy,
     CompleteVersion,
@@ -169,8 +169,10 @@ class Aggregator:
                 return self._publish_initial(state)
             case CompleteVersion(version):
                 return self._release.complete(state.rounds[version])
-            case CheckUpdate(key):
-                return self._check_update(key, state)
+            case CheckUpdates(keys):
+                for key in keys[:-1]:
+                    log.info("%s", self._check_update(key, state))
+                return self._check_update(keys[-1], state)
             case CloseRound():
                 return self._close_round(action, state)
             case CloseStudy(version):

@@ -77,7 +77,7 @@ def examine(place: StorePlace, home: Path, *, site: str | None) -> Iterator[Chec
     yield from _speed(store, own, state)
     if site is not None:
         yield _dataset(Keyring(home, charter.study).recall(role), charter)
-    yield _disk(site, state)
+    yield from _disk(site, state)
 
 
 def has_atomic_create(store: Store, prefix: str) -> tuple[bool, str]:
@@ -164,7 +164,7 @@ def _own_prefix(store: Store, own: str) -> Iterator[Check]:
         level = OK if abs(skew_s) <= allowed_s else NOTE
         level = PROBLEM if abs(skew_s) > _SKEW_PROBLEM_S else level
         advice = "" if level == OK else "set this host's clock by NTP"
-        yield Check("clock", level, f"{skew_s:+.1f} s against the store's", advice)
+        yield Check("clock", level, f"{round(skew_s, 1) + 0.0:+.1f} s against the store's", advice)
     try:
         store.delete(key)
         yield Check("delete", OK, f"{own} can be cleaned up")
@@ -249,13 +249,13 @@ def _dataset(remembered: Mapping[str, object], charter: Charter) -> Check:
     return Check("dataset", OK, f"{name} agrees with the charter")
 
 
-def _disk(site: str | None, state: StudyState) -> Check:
+def _disk(site: str | None, state: StudyState) -> Iterator[Check]:
     folder = default_cache()
     if site is not None:
         try:
             paths: NnUNetPaths = from_environment(os.environ)
-        except FedfsError as error:
-            return Check("disk", PROBLEM, str(error), error.hint)
+        except FedfsError:
+            return  # said already
         folder = paths.results
     while not folder.exists():
         folder = folder.parent
@@ -263,8 +263,9 @@ def _disk(site: str | None, state: StudyState) -> Check:
     needed = max(_MIN_FREE_BYTES, 4 * _model_bytes(state))
     text = f"{free / 1e9:.1f} GB free at {folder}"
     if free < needed:
-        return Check("disk", PROBLEM, text, f"at least {needed / 1e9:.1f} GB are needed")
-    return Check("disk", OK, text)
+        yield Check("disk", PROBLEM, text, f"at least {needed / 1e9:.1f} GB are needed")
+    else:
+        yield Check("disk", OK, text)
 
 
 def _model_bytes(state: StudyState) -> int:

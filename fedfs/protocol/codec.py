@@ -30,7 +30,10 @@ from fedfs.errors import MalformedError
 JSON = Any
 MAX_DEPTH = 32
 _MAX_DIGITS = 24
-_STRUCTURE = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+_STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_BRACKET = re.compile(r"[\[\]{}]")
+_SAME_DIGITS = str.maketrans("123456789E", "000000000e")
+_PLAIN = (str, float, int, bool, type(None))
 
 T = TypeVar("T")
 
@@ -60,14 +63,17 @@ def loads(data: bytes) -> JSON:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise MalformedError(f"not UTF-8 at byte {error.start}") from error
-    _check_depth(text)
+    bare = _STRING.sub("", text)
+    _check_depth(bare)
+    numbers: dict[str, Any] = {}
+    if _may_be_large(bare):  # otherwise spare the time, as to read numbers ourselves doubles it
+        numbers = {"parse_int": _bounded_int, "parse_float": _finite_float}
     try:
         return json.loads(
             text,
             object_pairs_hook=_object_without_duplicates,
             parse_constant=_refuse_constant,
-            parse_int=_bounded_int,
-            parse_float=_finite_float,
+            **numbers,
         )
     except json.JSONDecodeError as error:
         raise MalformedError(f"not JSON: {error.msg} at character {error.pos}") from error
@@ -75,6 +81,8 @@ def loads(data: bytes) -> JSON:
 
 def to_json(value: Any) -> JSON:
     """Turn a dataclass (and what it holds) into plain JSON values."""
+    if type(value) in _PLAIN:
+        return value
     if is_dataclass(value) and not isinstance(value, type):
         out = dict(getattr(value, "extra", {}))
         for item in fields(value):
@@ -117,7 +125,7 @@ def _annotations(cls: Hashable) -> dict[str, Any]:
 
 
 def _convert(annotation: Any, value: JSON, path: str) -> Any:
-    if annotation is Any:
+    if annotation is Any or (type(value) is annotation and annotation in _PLAIN):
         return value
     origin = typing.get_origin(annotation)
     if origin in (types.UnionType, typing.Union):
@@ -151,14 +159,16 @@ def _name(value: JSON) -> str:
 
 def _check_depth(text: str) -> None:
     depth = 0
-    for match in _STRUCTURE.finditer(text):
-        found = match.group()
-        if found in "[{":
-            depth += 1
-            if depth > MAX_DEPTH:
-                raise MalformedError(f"JSON nested deeper than {MAX_DEPTH} levels")
-        elif found in "]}":
-            depth -= 1
+    for bracket in _BRACKET.findall(text):
+        depth += 1 if bracket in "[{" else -1
+        if depth > MAX_DEPTH:
+            raise MalformedError(f"JSON nested deeper than {MAX_DEPTH} levels")
+
+
+def _may_be_large(text: str) -> bool:
+    """Return whether there may be too long an integer, or a number that is not finite."""
+    zeros = text.translate(_SAME_DIGITS)
+    return "0" * (_MAX_DIGITS + 1) in zeros or "e000" in zeros or "e+000" in zeros
 
 
 def _object_without_duplicates(pairs: list[tuple[str, JSON]]) -> dict[str, JSON]:

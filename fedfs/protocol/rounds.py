@@ -122,10 +122,10 @@ class CompleteVersion:
 
 
 @dataclass(frozen=True)
-class CheckUpdate:
-    """Aggregator: fetch the payload of the update under ``key`` and see whether it can be used."""
+class CheckUpdates:
+    """Aggregator: fetch the payloads of the updates under ``keys``, see whether they are usable."""
 
-    key: str
+    keys: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ AggregatorAction = (
     | PublishInitial
     | Admit
     | CompleteVersion
-    | CheckUpdate
+    | CheckUpdates
     | CloseRound
     | CloseStudy
     | Wait
@@ -265,9 +265,9 @@ def _decide_round(
     if newcomer is not None:
         return Admit(newcomer)
     candidates = _candidates(state, version)
-    unchecked = [u.key for u in candidates if u.key not in checked and u.key not in absent]
+    unchecked = tuple(u.key for u in candidates if u.key not in checked and u.key not in absent)
     if unchecked:
-        return CheckUpdate(unchecked[0])  # while others still train
+        return CheckUpdates(unchecked)  # while others still train
     usable = [update for update in candidates if update.key in checked]
     reason = policies.waits_for(charter.policy, _standing(state, version, usable, absent, now_s))
     if reason:

@@ -81,12 +81,13 @@ class MemoryStore(Store):
         """See :meth:`fedfs.store.base.Store.list`."""
         check_prefix(prefix)
         with self._lock:
-            found = sorted(self.objects.items())
-        return (
-            Entry(key, len(item.data), item.modified_s)
-            for key, item in found
-            if key.startswith(prefix) and key > after and is_key(key)
-        )
+            found = sorted(k for k in self.objects if k.startswith(prefix) and k > after)
+            entries = [
+                Entry(key, len(self.objects[key].data), self.objects[key].modified_s)
+                for key in found
+                if is_key(key)
+            ]
+        return iter(entries)
 
     def delete(self, key: str) -> None:
         """See :meth:`fedfs.store.base.Store.delete`."""
