@@ -11,27 +11,15 @@ import stat
 import subprocess
 from pathlib import Path
 
-import click
 import pytest
 
-from fedfs.cli import fedfs
+from command_lines import understood
 from fedfs.errors import EXIT_NOTHING, EXIT_WAITING
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 UNITS = sorted((DEPLOY / "systemd").iterdir())
 SERVICES = [unit for unit in UNITS if unit.suffix == ".service"]
 CODES = f"{EXIT_WAITING} {EXIT_NOTHING}"
-
-
-def understood(words: list[str]) -> dict[str, object]:
-    """Parse a command line as fedfs would, and return its options."""
-    command: click.Command = fedfs
-    context = click.Context(fedfs)
-    while isinstance(command, click.Group):
-        command, words = command.commands[words[0]], words[1:]
-        context = click.Context(command, parent=context)
-    command.parse_args(context, list(words))
-    return context.params
 
 
 def unit_of(path: Path) -> configparser.ConfigParser:
