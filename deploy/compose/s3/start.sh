@@ -35,6 +35,8 @@ mon max pg per osd = 1000
 [mon]
 mon data = $dir/mon
 mon initial members = a
+paxos propose interval = 0.05
+paxos min wait = 0.02
 mon cluster log file = $dir/cluster.log
 [osd]
 osd data = $dir/osd
