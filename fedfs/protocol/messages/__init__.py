@@ -1,0 +1,108 @@
+"""Every message that crosses the store, as a frozen dataclass.
+
+Rules:
+ * A message says what it is, which study it belongs to and which key it was written for; together
+   with the signature that makes it worthless anywhere else.
+ * The major number of ``schema`` changes when an old reader would misunderstand; it then refuses.
+   Fields that an old reader may ignore are added without changing it, and survive in ``extra``.
+ * Times are UTC, ISO 8601, for people only: no decision compares clocks of two hosts, except a
+   deadline that the aggregator measures with its own.
+ * Numbers about a site are aggregates. No case name, no path, no voxel.
+"""
+
+from __future__ import annotations
+
+from fedfs.protocol.messages.aggregator import (
+    Admission,
+    Excluded,
+    FinishedMessage,
+    LeftOut,
+    ModelManifest,
+    PlanMessage,
+    RoundRecord,
+    UsedUpdate,
+)
+from fedfs.protocol.messages.base import (
+    MAJOR,
+    MAX_BYTES,
+    SCHEMA,
+    Message,
+    Named,
+    Participation,
+    PayloadRef,
+    StatusMessage,
+    decode,
+    encode,
+    from_utc,
+    payload_type,
+    utc,
+)
+from fedfs.protocol.messages.coordinator import (
+    AsymSpec,
+    Charter,
+    DatasetSpec,
+    NnUNetSpec,
+    RosterEntry,
+    Schedule,
+)
+from fedfs.protocol.messages.site import (
+    Attendance,
+    EvaluationMessage,
+    FailureMessage,
+    FingerprintMessage,
+    JoinRequest,
+    SitePlan,
+    UpdateManifest,
+)
+
+__all__ = [
+    "MAJOR",
+    "MAX_BYTES",
+    "SCHEMA",
+    "Admission",
+    "AsymSpec",
+    "Attendance",
+    "Charter",
+    "DatasetSpec",
+    "EvaluationMessage",
+    "Excluded",
+    "FailureMessage",
+    "FingerprintMessage",
+    "FinishedMessage",
+    "JoinRequest",
+    "LeftOut",
+    "Message",
+    "ModelManifest",
+    "Named",
+    "NnUNetSpec",
+    "Participation",
+    "PayloadRef",
+    "PlanMessage",
+    "RosterEntry",
+    "RoundRecord",
+    "Schedule",
+    "SitePlan",
+    "StatusMessage",
+    "UpdateManifest",
+    "UsedUpdate",
+    "decode",
+    "encode",
+    "from_utc",
+    "message_class",
+    "payload_type",
+    "utc",
+]
+
+_BY_TYPE: dict[str, type[Message]] = {
+    cls.TYPE: cls
+    for cls in (
+        Charter, JoinRequest, FingerprintMessage, SitePlan, PlanMessage, Admission, ModelManifest,
+        UpdateManifest, Attendance, RoundRecord, EvaluationMessage, FailureMessage, StatusMessage,
+        FinishedMessage,
+    )
+}  # fmt: skip
+
+
+def message_class(kind: str) -> type[Message] | None:
+    """Return the message class that belongs under keys of ``kind``; None for payloads."""
+    return _BY_TYPE.get("status" if kind == "aggregator-status" else kind)

@@ -1,0 +1,164 @@
+"""What the aggregator signs: the plan, versions, and how each was made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from fedfs.protocol.messages.base import Extra, Message, Named, Participation, PayloadRef
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanMessage(Message):
+    """What all sites train: one plan for all, or who shares what.
+
+    Attributes:
+        sites: site -> sha256 of the fingerprint message that was merged, or of its own plan.
+        n_cases: sum over sites; nnU-Net's ``numTraining``.
+        fingerprint: in nnU-Net's ``dataset_fingerprint.json`` form; empty in the mode ``asym``.
+        plans: nnU-Net plans; empty in the mode ``asym``.
+        dataset_json: nnU-Net ``dataset.json`` of the federation.
+        shared: in the mode ``asym``, every shared tensor, by the sites that share it.
+        coverage: in the mode ``asym``, site -> share of its parameters that it shares.
+    """
+
+    TYPE: ClassVar[str] = "plan"
+    sites: Mapping[str, str]
+    n_cases: int
+    fingerprint: Mapping[str, Any]
+    plans: Mapping[str, Any]
+    dataset_json: Mapping[str, Any]
+    versions: Mapping[str, str]
+    shared: tuple[Participation, ...] = ()
+    coverage: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Admission(Message):
+    """A site takes part though the plan was made without it. The plan stays as it is.
+
+    Attributes:
+        announcement_sha256: hash of the site's fingerprint message, or of its own plan.
+        tensors: in the mode ``asym``, the shared tensors that the site has, ascending.
+        coverage: in the mode ``asym``, share of its parameters that it shares.
+    """
+
+    TYPE: ClassVar[str] = "admission"
+    site: str
+    announcement_sha256: str
+    tensors: tuple[str, ...] = ()
+    coverage: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelManifest(Message):
+    """A global version: which file, and which weights it decodes to.
+
+    Attributes:
+        payload: the weights (``fp32``), or the delta to the version before in ``encoding``.
+        keyframe: the weights in full, where the payload is a delta and they are there too.
+    """
+
+    TYPE: ClassVar[str] = "model"
+    version: int
+    payload: PayloadRef
+    weights_sha256: str
+    n_tensors: int
+    n_parameters: int
+    encoding: str
+    encoding_options: Mapping[str, float] = field(default_factory=dict)
+    keyframe: PayloadRef | None = None
+
+    @property
+    def full(self) -> PayloadRef | None:
+        """Where its weights are in full, if they are."""
+        return self.payload if self.encoding == "fp32" else self.keyframe
+
+
+@dataclass(frozen=True, kw_only=True)
+class UsedUpdate:
+    """An update that went into a version, with the weight it had (weights sum to 1)."""
+
+    site: str
+    base_version: int
+    manifest_sha256: str
+    payload_sha256: str
+    weight: float
+    n_training_cases: int
+    n_iterations: int
+    size: int
+    extra: Extra = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Excluded:
+    """An object or site that did not go into a version, and why."""
+
+    site: str
+    key: str
+    reason: str
+    extra: Extra = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeftOut:
+    """A site that takes part in the study but of which nothing went into a version.
+
+    Attributes:
+        since_version: the first version in a row that it is missing from.
+        since: when the round of that version began.
+        reason: in words.
+    """
+
+    site: str
+    since_version: int
+    since: str
+    reason: str
+    extra: Extra = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundRecord(Message):
+    """How a version was made. Creating this object is the decision; the manifest follows from it.
+
+    Attributes:
+        version: the version made; 0 holds the initial weights.
+        model: where its tensors are.
+        weights_sha256: hash of the decoded weights.
+        state: memory of the aggregation (momentum, residual) after this version; None if none.
+        keyframe: the weights in full, where ``model`` is a delta and they are there too.
+        participation: in the mode ``asym``, who took part in each shared tensor.
+        left_out: sites of which nothing went in, and since when.
+        opened_at: when the version before was published; "" for version 0.
+        seconds: time the aggregator spent per phase.
+    """
+
+    TYPE: ClassVar[str] = "round"
+    version: int
+    updates: tuple[UsedUpdate, ...]
+    excluded: tuple[Excluded, ...]
+    policy: Named
+    weighting: Named
+    strategy: Named
+    model: PayloadRef
+    weights_sha256: str
+    n_tensors: int
+    n_parameters: int
+    encoding: str
+    opened_at: str
+    seconds: Mapping[str, float]
+    state: PayloadRef | None = None
+    encoding_options: Mapping[str, float] = field(default_factory=dict)
+    keyframe: PayloadRef | None = None
+    participation: tuple[Participation, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishedMessage(Message):
+    """The last version has been made; nothing follows."""
+
+    TYPE: ClassVar[str] = "finished"
+    version: int
+    weights_sha256: str

@@ -1,0 +1,167 @@
+"""What all messages share, what several of them hold, and how a message becomes bytes and back."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeVar
+
+from fedfs.errors import MalformedError, MisplacedError, UnsupportedVersionError
+from fedfs.protocol import codec
+from fedfs.protocol.codec import JSON
+
+SCHEMA = "fedfs/1.0"
+MAJOR = 1
+MAX_BYTES = 32 * 2**20
+"""Largest message a reader accepts; a fingerprint of 10,000 cases takes 2 MB."""
+
+Extra = Mapping[str, Any]
+M = TypeVar("M", bound="Message")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PayloadRef:
+    """A tensor file on the store."""
+
+    key: str
+    sha256: str
+    size: int
+    extra: Extra = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Message:
+    """What all messages share.
+
+    Attributes:
+        study: id of the study.
+        key: the key that this message is published under.
+        created_at: UTC time at the writer.
+    """
+
+    TYPE: ClassVar[str]
+    study: str
+    key: str
+    created_at: str
+    extra: Extra = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Named:
+    """A rule chosen by name, with its numbers: policy, strategy, weighting, encoding."""
+
+    name: str
+    options: Mapping[str, float] = field(default_factory=dict)
+    extra: Extra = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Participation:
+    """Canonical tensors and the sites that share them, or that took part in them; ascending."""
+
+    sites: tuple[str, ...]
+    tensors: tuple[str, ...]
+    extra: Extra = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatusMessage(Message):
+    """What a process is doing now. Small; old ones are pruned by their writer.
+
+    Attributes:
+        site: the site, or "" for the aggregator.
+        step: e.g. ``fingerprint``, ``preprocess``, ``train``, ``evaluate``, ``wait``, ``finished``.
+        version: the global version it concerns, -1 before there is one.
+        done: progress of the step, out of ``total`` ``unit``s.
+        eta_s: estimated seconds to the end of the step, if known.
+        waiting_for: who or what is waited for, in words.
+        error: the last error, in words; "" if none.
+        rejected: object -> reason, for what this process refused to accept.
+        requests: kind of request -> how many this role has made of the store.
+        counting_since: since when they are counted.
+    """
+
+    TYPE: ClassVar[str] = "status"
+    site: str
+    step: str
+    version: int
+    done: int
+    total: int
+    unit: str
+    eta_s: float | None
+    waiting_for: str
+    error: str
+    rejected: Mapping[str, str] = field(default_factory=dict)
+    requests: Mapping[str, int] = field(default_factory=dict)
+    counting_since: str = ""
+
+
+def utc(now_s: float) -> str:
+    """Return a POSIX time in seconds as UTC text, to the second."""
+    return datetime.datetime.fromtimestamp(now_s, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def from_utc(text: str) -> float:
+    """Return the POSIX time of UTC text as :func:`utc` writes it.
+
+    Raises:
+        MalformedError: it is not of that form.
+    """
+    try:
+        return datetime.datetime.strptime(text, "%Y-%m-%dT%H:%M:%S%z").timestamp()
+    except ValueError as error:
+        raise MalformedError(f"{text!r} is no time in UTC") from error
+
+
+def payload_type(cls: type[Message]) -> str:
+    """DSSE payload type of a message class."""
+    return f"application/vnd.fedfs.{cls.TYPE}+json"
+
+
+def encode(message: Message) -> bytes:
+    """Return the exact bytes that are signed."""
+    return codec.dumps({**codec.to_json(message), "schema": SCHEMA, "type": message.TYPE})
+
+
+def decode(cls: type[M], data: bytes, *, key: str, study: str | None) -> M:
+    """Parse a payload whose signature has been verified.
+
+    Args:
+        cls: the message class that the key calls for.
+        data: payload bytes.
+        key: the key it was read from.
+        study: the study it has to belong to; None where that is what is being found out.
+
+    Raises:
+        UnsupportedVersionError: the major version is newer than this software.
+        MisplacedError: the message was written for another study or key.
+        MalformedError: anything else that is wrong, by field.
+    """
+    value = codec.loads(data)
+    if not isinstance(value, dict):
+        raise MalformedError(f"{cls.TYPE}: expected an object")
+    _check_schema(value.pop("schema", None))
+    kind = value.pop("type", None)
+    if kind != cls.TYPE:
+        raise MisplacedError(f"holds a {kind!r} message where a {cls.TYPE!r} message belongs")
+    message = codec.from_json(cls, value)
+    if message.key != key:
+        raise MisplacedError(f"was signed for the key {message.key!r}")
+    if study is not None and message.study != study:
+        raise MisplacedError(f"belongs to another study ({message.study!r})")
+    return message
+
+
+def _check_schema(schema: JSON) -> None:
+    name, _, version = schema.partition("/") if isinstance(schema, str) else ("", "", "")
+    major = version.split(".")[0]
+    if name != "fedfs" or not major.isdecimal() or len(major) > 4:  # noqa: PLR2004  a sane bound
+        raise MalformedError(f"schema {schema!r} is not a fedfs schema")
+    if int(major) > MAJOR:
+        raise UnsupportedVersionError(
+            f"was written with protocol version {version}, this software reads up to {MAJOR}.x",
+            hint="upgrade fedfs on this host",
+        )
+    if int(major) < MAJOR:
+        raise UnsupportedVersionError(f"was written with the outdated protocol version {version}")

@@ -1,0 +1,129 @@
+"""What a site signs: that it wants to take part, what it has, what it trained, how it scored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from fedfs.learner import CaseGeometry, ChannelSketch, ClassScore
+from fedfs.protocol.messages.base import Message, PayloadRef
+
+
+@dataclass(frozen=True, kw_only=True)
+class JoinRequest(Message):
+    """A site asks to be admitted; signed by the key it presents."""
+
+    TYPE: ClassVar[str] = "join"
+    site: str
+    public_key: str
+    n_cases: int
+    file_ending: str
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FingerprintMessage(Message):
+    """A site's dataset fingerprint in mergeable form."""
+
+    TYPE: ClassVar[str] = "fingerprint"
+    site: str
+    n_cases: int
+    channels: tuple[ChannelSketch, ...]
+    geometry: tuple[CaseGeometry, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SitePlan(Message):
+    """What a site that plans for itself tells of its plan (mode ``asym``).
+
+    Attributes:
+        configuration: of its nnU-Net plans, what it takes to build the network and to describe it.
+        tensors: the site's own name of each of its network's tensors -> shape.
+        plans_sha256: hash of the whole plans, by which the site knows its own again.
+    """
+
+    TYPE: ClassVar[str] = "site-plan"
+    site: str
+    n_cases: int
+    configuration: Mapping[str, Any]
+    tensors: Mapping[str, tuple[int, ...]]
+    plans_sha256: str
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdateManifest(Message):
+    """What a site trained from ``base_version``.
+
+    Attributes:
+        base_weights_sha256: hash of the weights that training started from.
+        n_planned_iterations: the round's full budget; a site that ran out of time did fewer.
+        metrics: aggregates of the local training.
+        seconds: time per phase.
+    """
+
+    TYPE: ClassVar[str] = "update"
+    site: str
+    base_version: int
+    base_weights_sha256: str
+    payload: PayloadRef
+    encoding: str
+    n_training_cases: int
+    n_epochs: int
+    n_iterations: int
+    n_planned_iterations: int
+    metrics: Mapping[str, float]
+    seconds: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attendance(Message):
+    """A site pauses, leaves or comes back; its newest word counts. At first it is present.
+
+    Attributes:
+        number: 1 for the first, increasing.
+        word: ``present``, ``paused`` or ``left``.
+        reason: for people.
+    """
+
+    TYPE: ClassVar[str] = "attendance"
+    site: str
+    number: int
+    word: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationMessage(Message):
+    """Scores of a global version at one site, after aggregation.
+
+    ``variant`` is ``pseudo`` (nnU-Net's pseudo Dice on random patches) or ``full`` (nnU-Net's full
+    validation: mean over cases, tp, fp and fn are 0).
+    """
+
+    TYPE: ClassVar[str] = "evaluation"
+    site: str
+    version: int
+    variant: str
+    n_cases: int
+    mean_dice: float | None
+    classes: Mapping[str, ClassScore]
+    loss: float | None
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class FailureMessage(Message):
+    """Something failed at a site; its details stay there.
+
+    ``kind`` is one of the kinds of :class:`~fedfs.errors.TrainingError`; ``message`` a sentence
+    that names no case and no path.
+    """
+
+    TYPE: ClassVar[str] = "failure"
+    site: str
+    version: int
+    step: str
+    kind: str
+    message: str
