@@ -61,6 +61,7 @@ from fedfs.release import Release, in_full
 from fedfs.retention import prune_versions
 from fedfs.sharing import participation, share_of, shared_by
 from fedfs.tensorfile import file_bytes
+from fedfs.trust import tenure
 from fedfs.weights import WeightFiles
 
 log = logging.getLogger(__name__)
@@ -126,10 +127,12 @@ class Aggregator:
             return Outcome(
                 worked=False, finished=True, text=f"finished: version {action.version} is the last"
             )
-        if newest_charter(state).aggregator_key != self._publisher.public_key:
+        version = state.newest if isinstance(action, CloseStudy) else state.newest + 1
+        signer = tenure.in_force(tenure.of_aggregator(state.charters), version)
+        if not self._publisher.use(signer):
             raise StudyError(
                 "the charter names another aggregator key than the one this host holds",
-                hint="run the aggregator on the host where `fedfs init` was run",
+                hint="run the aggregator on the host that has it; fedfs key show STORE lists keys",
             )
         try:
             text = self._act(action, state)

@@ -200,7 +200,7 @@ def run_site(config: SiteConfig, listener: Report) -> Outcome:
     charter = newest_charter(observer.state)
     keyring, role = Keyring(config.home, charter.study), f"site-{config.site}"
     keyring.note_charter(charter.number, observer.state.digests[charter.key])
-    publisher = Publisher(store, keyring.load(role), charter.study, clock=time.time)
+    publisher = Publisher(store, keyring.load_all(role), charter.study, clock=time.time)
     with only_one(folder_of(charter.study) / "lock") as holder:
         if holder:
             return _busy(f"site {config.site!r}", holder, once=config.once)
@@ -253,7 +253,7 @@ def attend(config: SiteConfig, wish: Wish) -> str:
     observer = open_study(store, site=config.site, skip=_FOR_PEOPLE)
     charter = newest_charter(observer.state)
     keyring, role = Keyring(config.home, charter.study), f"site-{config.site}"
-    publisher = Publisher(store, keyring.load(role), charter.study, clock=time.time)
+    publisher = Publisher(store, keyring.load_all(role), charter.study, clock=time.time)
     keyring.remember(role, {"attendance": vars(wish)})
     action = rounds.decide_site(observer.state, config.site, prepared=True, attendance=wish.word)
     if not isinstance(action, rounds.SayAttendance):
@@ -335,7 +335,7 @@ def run_aggregator(config: AggregatorConfig, listener: Report) -> Outcome:
     charter = newest_charter(observer.state)
     keyring = Keyring(config.home, charter.study)
     keyring.note_charter(charter.number, observer.state.digests[charter.key])
-    publisher = Publisher(store, keyring.load("aggregator"), charter.study, clock=time.time)
+    publisher = Publisher(store, keyring.load_all("aggregator"), charter.study, clock=time.time)
     folder = folder_of(charter.study)
     with only_one(folder / "lock") as holder:
         if holder:

@@ -50,7 +50,7 @@ _MAX_ENVELOPE_BYTES = MAX_BYTES * 4 // 3 + 4096
 
 # What a message may refer to is read before it.
 _ORDER = (
-    "charter", "join", "fingerprint", "site-plan", "plan", "admission", "round", "model", "update",
+    "charter", "join", "plan", "fingerprint", "site-plan", "admission", "round", "model", "update",
     "attendance", "evaluation", "failure", "status", "aggregator-status", "finished",
 )  # fmt: skip
 _STATUSES = ("status", "aggregator-status")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -42,7 +42,7 @@ class Publisher:
 
     Args:
         store: where to.
-        key: signs.
+        key: signs; if there are several, the first one does until :meth:`use` says otherwise.
         study: id of the study.
         clock: POSIX seconds.
 
@@ -50,13 +50,26 @@ class Publisher:
         on_message: called with the key and the bytes of every message that was published.
     """
 
-    def __init__(self, store: Store, key: SigningKey, study: str, *, clock: Clock) -> None:
+    def __init__(
+        self, store: Store, key: SigningKey | Sequence[SigningKey], study: str, *, clock: Clock
+    ) -> None:
         self.store = store
         self.study = study
-        self.public_key = key.public
         self.on_message: Callable[[str, bytes], None] = lambda _key, _data: None
-        self._key = key
+        self._keys = (key,) if isinstance(key, SigningKey) else tuple(key)
+        self._key = self._keys[0]
         self._clock = clock
+
+    @property
+    def public_key(self) -> str:
+        """The public key that verifies what is published now."""
+        return self._key.public
+
+    def use(self, public_key: str) -> bool:
+        """Sign with the key of this role that has a public key; return whether there is one."""
+        found = next((key for key in self._keys if key.public == public_key), None)
+        self._key = found or self._key
+        return found is not None
 
     def message(self, cls: type[M], key: str, **fields: Any) -> M:
         """Build, sign and create a message.
@@ -82,7 +95,10 @@ class Publisher:
             StoreError: it cannot be read.
         """
         envelope = Envelope(self.store.get(key, max_bytes=MAX_BYTES))
-        payload = envelope.verify(self.public_key, payload_type(cls))
+        signers = [
+            k.public for k in self._keys if envelope.is_signed_by(k.public, payload_type(cls))
+        ]
+        payload = envelope.verify((*signers, self.public_key)[0], payload_type(cls))
         return decode(cls, payload, key=key, study=self.study)
 
     def payload(self, path: Path, key_for: Callable[[str], str]) -> PayloadRef:

@@ -54,6 +54,7 @@ from fedfs.protocol.rounds import (
 from fedfs.protocol.state import StudyState
 from fedfs.publish import Publisher, StatusReporter
 from fedfs.retention import prune_updates
+from fedfs.trust import tenure
 
 log = logging.getLogger(__name__)
 
@@ -151,7 +152,7 @@ class Site:
             self._status.say("finished")
             text = f"finished: version {action.version} is the final model"
             return Outcome(worked=False, finished=True, text=text)
-        self._require_known_key(state)
+        self._sign_as_charter_says(state)
         try:
             text = self._act(action, state)
         except ObjectExistsError as error:
@@ -365,9 +366,10 @@ class Site:
         self._status.say("wait", waiting_for=reason, error=str(error))
         return Outcome(worked=False, finished=False, text=f"waiting for {reason}")
 
-    def _require_known_key(self, state: StudyState) -> None:
-        entry = newest_charter(state).entry(self.name)
-        if entry is not None and entry.public_key != self._publisher.public_key:
+    def _sign_as_charter_says(self, state: StudyState) -> None:
+        """Sign with the key that counts for the newest version."""
+        tenures = tenure.of_site(state.charters, self.name)
+        if not self._publisher.use(tenure.in_force(tenures, max(state.newest, 0))):
             raise StudyError(
                 f"the roster has another key for site {self.name!r} than this host",
                 hint="is this the host that joined? compare with: fedfs status STORE",

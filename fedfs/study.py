@@ -1,11 +1,10 @@
-"""What people decide: a coordinator starts a study and approves sites, a site asks to join.
+"""How a study begins: a coordinator writes its charter, a site asks to join.
 
-None of these needs anybody else to be there at the time; each publishes one message.
+Neither needs anybody else to be there at the time; each publishes one message.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from fedfs.config import StudyOptions
 from fedfs.errors import DatasetError, FedfsError, ObjectExistsError, StudyError
 from fedfs.learner import Learner
 from fedfs.observe import Observer, newest_charter, open_study
-from fedfs.protocol import layout, messages
+from fedfs.protocol import layout
 from fedfs.protocol.messages import (
     Charter,
     DatasetSpec,
@@ -23,12 +22,14 @@ from fedfs.protocol.messages import (
     Named,
     NnUNetSpec,
     PayloadRef,
-    RosterEntry,
 )
 from fedfs.publish import Clock, Publisher
+from fedfs.store import StorePlace, open_store
 from fedfs.store.base import Store
 from fedfs.trust.keyring import Keyring
 from fedfs.trust.signing import SigningKey, key_fingerprint, study_id
+
+_FOR_PEOPLE = ("status", "aggregator-status")
 
 
 def init_study(
@@ -175,12 +176,9 @@ def join_study(
             )
     if before is not None and before.n_cases == facts["n_cases"]:
         return before
-    number = 1
-    while layout.join(site, number) in observer.keys:
-        number += 1
     return publisher.message(
         JoinRequest,
-        layout.join(site, number),
+        next_join(observer, site),
         site=site,
         public_key=publisher.public_key,
         n_cases=facts["n_cases"],
@@ -189,103 +187,18 @@ def join_study(
     )
 
 
-def approve_sites(
-    store: Store, home: Path, sites: Sequence[str] | None, *, clock: Clock
-) -> tuple[Charter, tuple[RosterEntry, ...]]:
-    """Admit sites to the roster by amending the charter.
-
-    Args:
-        store: the study's store.
-        home: this host's fedfs home; holds the coordinator's key.
-        sites: names; None for all that asked.
-        clock: POSIX seconds.
-
-    Returns:
-        The charter in force, and the entries that are new in it.
+def study_at(place: StorePlace | str) -> str:
+    """Return the id of the study at a place.
 
     Raises:
-        StudyError: a site has not asked, or is on the roster with another key.
-        KeyFileError: this host is not the coordinator's.
+        StudyError: there is none.
     """
-    observer = open_study(store)
-    charter = newest_charter(observer.state)
-    keyring = Keyring(home, charter.study)
-    coordinator = keyring.load("coordinator")
-    asked = observer.state.joins
-    added = []
-    for site in sorted(asked) if sites is None else dict.fromkeys(sites):
-        if site not in asked:
-            raise StudyError(
-                f"site {site!r} has not asked to join",
-                hint=f"it runs: fedfs site join STORE --site {site}; "
-                f"asked so far: {', '.join(sorted(asked)) or 'nobody'}",
-            )
-        entry = charter.entry(site)
-        if entry is None:
-            added.append(RosterEntry(site=site, public_key=asked[site].public_key))
-        elif entry.public_key != asked[site].public_key:
-            raise StudyError(
-                f"site {site!r} is on the roster with another key",
-                hint="compare key fingerprints with the site by telephone before anything else",
-            )
-    if not added:
-        return charter, ()
-    publisher = Publisher(store, coordinator, charter.study, clock=clock)
-    roster = (*charter.roster, *added)
-    return _amend(observer, publisher, roster, now_s=clock()), tuple(added)
+    return newest_charter(open_study(open_store(place), skip=_FOR_PEOPLE).state).study
 
 
-def set_roster_state(
-    store: Store, home: Path, sites: Sequence[str], state: str, *, clock: Clock
-) -> Charter:
-    """Pause sites, let them go on, or remove them, by amending the charter; return it.
-
-    Args:
-        store: the study's store.
-        home: this host's fedfs home; holds the coordinator's key.
-        sites: names of sites on the roster.
-        state: one of :data:`fedfs.protocol.rounds.ROSTER_STATES`.
-        clock: POSIX seconds.
-
-    Raises:
-        StudyError: a site is not on the roster.
-        KeyFileError: this host is not the coordinator's.
-    """
-    observer = open_study(store)
-    charter = newest_charter(observer.state)
-    coordinator = Keyring(home, charter.study).load("coordinator")
-    strangers = sorted(site for site in sites if charter.entry(site) is None)
-    if strangers:
-        raise StudyError(
-            f"not on the roster: {', '.join(strangers)}",
-            hint=f"on it are: {', '.join(entry.site for entry in charter.roster) or 'nobody'}",
-        )
-    roster = tuple(
-        dataclasses.replace(entry, state=state) if entry.site in sites else entry
-        for entry in charter.roster
-    )
-    if roster == charter.roster:
-        return charter
-    publisher = Publisher(store, coordinator, charter.study, clock=clock)
-    return _amend(observer, publisher, roster, now_s=clock())
-
-
-def _amend(
-    observer: Observer, publisher: Publisher, roster: Sequence[RosterEntry], *, now_s: float
-) -> Charter:
-    charter = newest_charter(observer.state)
-    amended = dataclasses.replace(
-        charter,
-        number=charter.number + 1,
-        key=layout.charter(charter.number + 1),
-        created_at=messages.utc(now_s),
-        previous_sha256=observer.state.digests[charter.key],
-        roster=tuple(sorted(roster, key=lambda entry: entry.site)),
-    )
-    try:
-        publisher.signed(amended)
-    except ObjectExistsError as error:
-        raise StudyError(
-            "the charter was amended by somebody else at the same time", hint="run it again"
-        ) from error
-    return amended
+def next_join(observer: Observer, site: str) -> str:
+    """Return the key of a site's next join request."""
+    number = 1
+    while layout.join(site, number) in observer.keys:
+        number += 1
+    return layout.join(site, number)

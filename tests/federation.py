@@ -33,10 +33,11 @@ from fedfs.nnunet.planner import Planned
 from fedfs.observe import Observer, open_study
 from fedfs.protocol import codec
 from fedfs.publish import Publisher, StatusReporter
+from fedfs.roster import approve_sites
 from fedfs.site import Site, Wish
 from fedfs.store.base import Store
 from fedfs.store.memory import MemoryStore
-from fedfs.study import approve_sites, init_study, join_study
+from fedfs.study import init_study, join_study
 from fedfs.trust.keyring import Keyring
 from fedfs.weights import WeightFiles
 

@@ -16,6 +16,7 @@ from fedfs.cli.aggregate import aggregate
 from fedfs.cli.coordinator import approve, init, pause, remove, resume
 from fedfs.cli.demo import demo
 from fedfs.cli.doctor import doctor
+from fedfs.cli.key import key
 from fedfs.cli.reader import export, status
 from fedfs.cli.site import site
 from fedfs.cli.terminal import show_error
@@ -60,6 +61,7 @@ for _command in (
     aggregate,
     status,
     doctor,
+    key,
     export,
     demo,
 ):

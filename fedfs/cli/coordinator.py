@@ -174,20 +174,37 @@ def init(store: StorePlace, *, dataset_json: Path, pretrained: Path | None, as_j
 @store_argument
 @click.argument("sites", nargs=-1)
 @click.option("--all", "everybody", is_flag=True, help="Approve every site that has asked.")
+@click.option(
+    "--replace-key", is_flag=True, help="Also where a site's key is lost, or it was removed."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def approve(store: StorePlace, sites: tuple[str, ...], *, everybody: bool, as_json: bool) -> None:
-    """Admit SITES to the study. Compare the key fingerprints with each site by telephone."""
+def approve(
+    store: StorePlace,
+    sites: tuple[str, ...],
+    *,
+    everybody: bool,
+    replace_key: bool,
+    as_json: bool,
+) -> None:
+    """Admit SITES to the study. Compare the key fingerprints with each site by telephone.
+
+    A site that has asked for another key (fedfs key rotate) goes on with that one.
+    """
+    from fedfs.roster import approve_sites
     from fedfs.store import open_store
-    from fedfs.study import approve_sites
     from fedfs.trust.keyring import default_home
     from fedfs.trust.signing import key_fingerprint
 
     if everybody == bool(sites):
         raise click.UsageError("name the sites to approve, or give --all")
-    charter, added = approve_sites(
-        open_store(store), default_home(), None if everybody else sites, clock=time.time
+    charter, changes = approve_sites(
+        open_store(store),
+        default_home(),
+        None if everybody else sites,
+        clock=time.time,
+        replace_keys=replace_key,
     )
-    rows = [(entry.site, key_fingerprint(entry.public_key)) for entry in added]
+    rows = [(change.entry.site, key_fingerprint(change.entry.public_key)) for change in changes]
     if as_json:
         show_json({"charter": charter.number, "approved": dict(rows)})
     elif rows:
@@ -203,11 +220,12 @@ def _roster_command(name: str, state: str, text: str) -> click.Command:
     @store_argument
     @click.argument("sites", nargs=-1, required=True)
     def command(store: StorePlace, sites: tuple[str, ...]) -> None:
+        from fedfs.roster import Coordinator
         from fedfs.store import open_store
-        from fedfs.study import set_roster_state
         from fedfs.trust.keyring import default_home
 
-        charter = set_roster_state(open_store(store), default_home(), sites, state, clock=time.time)
+        coordinator = Coordinator(open_store(store), default_home(), clock=time.time)
+        charter = coordinator.set_state(sites, state)
         said = (f"{entry.site}: {entry.state}" for entry in charter.roster)
         click.echo(f"charter {charter.number}  " + ", ".join(said))
 

@@ -40,6 +40,7 @@ class StudyState:
         evaluations: by (site, version, variant).
         statuses: newest status by site; the aggregator's under "".
         digests: key -> sha256 of the accepted message's payload bytes.
+        vouched: key -> that hash, where the aggregator named the message in a record or the plan.
         rejected: key -> why the object under it was not accepted.
         unusable: key of an accepted update -> why its payload cannot be used.
     """
@@ -63,6 +64,7 @@ class StudyState:
     statuses: dict[str, StatusMessage] = field(default_factory=dict)
     finished: FinishedMessage | None = None
     digests: dict[str, str] = field(default_factory=dict)
+    vouched: dict[str, str] = field(default_factory=dict)
     rejected: dict[str, str] = field(default_factory=dict)
     unusable: dict[str, str] = field(default_factory=dict)
 
@@ -99,11 +101,21 @@ class StudyState:
     def keep_round(self, record: RoundRecord) -> None:
         """Note an accepted round record: updates that it settles wait no longer."""
         self.rounds[record.version] = record
-        used = (layout.update(update.site, update.base_version) for update in record.updates)
+        used = [layout.update(update.site, update.base_version) for update in record.updates]
+        hashes = (update.manifest_sha256 for update in record.updates)
+        self.vouched.update(zip(used, hashes, strict=True))
         self.refused.update({item.key: item.reason for item in record.excluded})
         for key in (*used, *(item.key for item in record.excluded)):
             self.settled.add(key)
             self.waiting.pop(key, None)
+
+    def keep_plan(self, plan: PlanMessage) -> None:
+        """Note the accepted plan, and what it was made from."""
+        self.plan = plan
+        says = (
+            layout.site_plan if self.charter and self.charter.mode == "asym" else layout.fingerprint
+        )
+        self.vouched.update({says(site): sha256 for site, sha256 in plan.sites.items()})
 
     @property
     def newest(self) -> int:

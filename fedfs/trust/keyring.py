@@ -3,9 +3,12 @@
 ::
 
     coordinator.key aggregator.key site-<name>.key    PKCS #8 PEM, mode 0600, checked at every use
+    site-<name>.2.key                                 its successor; the charter says which counts
+    site-<name>.signer                                a key that another program holds
     site-<name>.json                                  what `site join` was told: dataset, store
     seen.json                                         newest charter seen: a store cannot roll back
 
+Keys are encrypted if ``FEDFS_PASSPHRASE`` or ``FEDFS_PASSPHRASE_FILE`` is set when they are made.
 One folder per study, not per store: a study keeps its keys when its files move to another store,
 and several sites can live on one host.
 """
@@ -15,15 +18,18 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import platformdirs
 
 from fedfs.errors import KeyFileError, MisplacedError, SetupError
-from fedfs.trust.signing import SigningKey
+from fedfs.trust.signing import ExternalKey, SigningKey
+
+_NAME = re.compile(r"([a-z0-9-]+?)(?:\.([0-9]{1,4}))?\.(?:key|signer)")
 
 
 def default_home() -> Path:
@@ -50,61 +56,74 @@ class Keyring:
         self.folder = home / "studies" / study
 
     def has(self, role: str) -> bool:
-        """Whether this host holds the key of ``role`` (``site-<name>`` for a site)."""
-        return self._path(role).exists()
+        """Whether this host holds a key of ``role`` (``site-<name>`` for a site)."""
+        return bool(self._paths(role))
 
     def create(self, role: str, key: SigningKey | None = None) -> SigningKey:
-        """Store and return a key, a new one if none is given.
+        """Store and return a key, a new one if none is given; one beside others is their successor.
 
         Raises:
-            KeyFileError: there is one already; it is never overwritten.
             SetupError: the folder cannot be written.
         """
-        key, path = key or SigningKey.generate(), self._path(role)
-        try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError as error:
-            raise KeyFileError(f"{path} exists already", hint="keys are never replaced") from error
-        except OSError as error:
-            raise _not_writable(path, error) from error
-        with os.fdopen(handle, "wb") as file:
-            file.write(key.to_pem())
-            file.flush()
-            os.fsync(file.fileno())
+        key = key or SigningKey.generate()
+        self._store(self._next(role, "key"), key.to_pem(self._passphrase()))
         return key
 
-    def load(self, role: str) -> SigningKey:
-        """Return the key of ``role``.
+    def use_external(self, role: str, public_key: str, command: Sequence[str]) -> SigningKey:
+        """Note a key that another program holds, and return it.
+
+        Raises:
+            KeyFileError: the program does not sign with it.
+            SetupError: the folder cannot be written.
+        """
+        key = ExternalKey(public_key, command)
+        key.sign_bytes(b"fedfs")
+        said = {"public_key": public_key, "command": list(command)}
+        self._store(self._next(role, "signer"), json.dumps(said, indent=1).encode())
+        return key
+
+    def load(self, role: str, public_key: str | None = None) -> SigningKey:
+        """Return the key of ``role``: the newest, or the one with a public key.
 
         Raises:
             KeyFileError: missing, unreadable, or readable by others.
         """
-        path = self._path(role)
-        try:
-            mode = stat.S_IMODE(path.stat().st_mode)
-            if mode & 0o077:
-                raise KeyFileError(
-                    f"the private key {path} can be read by others (mode {mode:04o})",
-                    hint=f"chmod 600 {path}",
-                )
-            return SigningKey.from_pem(path.read_bytes())
-        except FileNotFoundError as error:
+        keys = self.load_all(role)
+        for key in keys:
+            if public_key is None or key.public == public_key:
+                return key
+        raise KeyFileError(
+            f"the study names another {role} key than this host holds",
+            hint="is this the host that made it? compare with: fedfs key show",
+        )
+
+    def load_all(self, role: str) -> list[SigningKey]:
+        """Return all keys of ``role`` on this host, the newest first.
+
+        Raises:
+            KeyFileError: there is none, or one is unreadable or readable by others.
+        """
+        paths = self._paths(role)
+        if not paths:
             raise KeyFileError(
                 f"this host holds no {role} key of study {self.folder.name}",
                 hint="work on the host that made it, or set FEDFS_HOME to where it lies",
-            ) from error
-        except OSError as error:
-            raise KeyFileError(f"cannot read {path}: {error.strerror}") from error
+            )
+        return [self._load(path) for path in reversed(paths)]
+
+    def roles(self) -> list[str]:
+        """Return the roles of which this host holds keys, sorted."""
+        return sorted({found[1] for path in self._files() if (found := _NAME.fullmatch(path.name))})
 
     def discard(self, role: str) -> None:
         """Delete a key that was made for something that then failed; keep nothing behind."""
-        self._path(role).unlink(missing_ok=True)
+        for path in self._paths(role):
+            path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.folder.rmdir()
 
     def load_or_create(self, role: str) -> SigningKey:
-        """Return the key of ``role``, made now if there is none."""
+        """Return the newest key of ``role``, made now if there is none."""
         return self.load(role) if self.has(role) else self.create(role)
 
     def remember(self, role: str, values: Mapping[str, Any]) -> None:
@@ -132,8 +151,71 @@ class Keyring:
         if number > before:
             self._write(path, {"charter_number": number, "charter_sha256": sha256})
 
-    def _path(self, role: str) -> Path:
-        return self.folder / f"{role}.key"
+    def _files(self) -> list[Path]:
+        return list(self.folder.iterdir()) if self.folder.is_dir() else []
+
+    def _paths(self, role: str) -> list[Path]:
+        """Return the files of a role's keys, the oldest first."""
+        found = []
+        for path in self._files():
+            name = _NAME.fullmatch(path.name)
+            if name and name[1] == role:
+                found.append((int(name[2] or 1), path))
+        return [path for _, path in sorted(found)]
+
+    def _next(self, role: str, ending: str) -> Path:
+        paths = self._paths(role)
+        if not paths:
+            return self.folder / f"{role}.{ending}"
+        last = _NAME.fullmatch(paths[-1].name)
+        number = int((last and last[2]) or 1) + 1
+        return self.folder / f"{role}.{number}.{ending}"
+
+    def _load(self, path: Path) -> SigningKey:
+        try:
+            mode = stat.S_IMODE(path.stat().st_mode)
+            if mode & 0o077:
+                raise KeyFileError(
+                    f"the private key {path} can be read by others (mode {mode:04o})",
+                    hint=f"chmod 600 {path}",
+                )
+            data = path.read_bytes()
+        except OSError as error:
+            raise KeyFileError(f"cannot read {path}: {error.strerror}") from error
+        try:
+            if path.suffix == ".signer":
+                said = json.loads(data)
+                return ExternalKey(str(said["public_key"]), [str(w) for w in said["command"]])
+            return SigningKey.from_pem(data, self._passphrase())
+        except (KeyFileError, ValueError, LookupError, TypeError) as error:
+            raise KeyFileError(f"{path}: {error}", hint=getattr(error, "hint", "")) from error
+
+    def _store(self, path: Path, data: bytes) -> None:
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError as error:
+            raise KeyFileError(f"{path} exists already", hint="keys are never replaced") from error
+        except OSError as error:
+            raise _not_writable(path, error) from error
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+
+    @staticmethod
+    def _passphrase() -> bytes | None:
+        """Return the passphrase of this host's keys, from the environment; None without.
+
+        Raises:
+            KeyFileError: its file cannot be read.
+        """
+        said, path = os.environ.get("FEDFS_PASSPHRASE"), os.environ.get("FEDFS_PASSPHRASE_FILE")
+        try:
+            text = said or (Path(path).read_text().strip() if path else "")
+        except OSError as error:
+            raise KeyFileError(f"cannot read {path}: {error.strerror}") from error
+        return text.encode() or None
 
     def _read(self, path: Path) -> Mapping[str, Any]:
         try:

@@ -14,7 +14,10 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import hashlib
+import subprocess
+from collections.abc import Sequence
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
@@ -24,12 +27,15 @@ from fedfs.errors import KeyFileError, MalformedError, SignatureError
 from fedfs.protocol import codec, messages
 from fedfs.protocol.messages import Message
 
-_KEY_BYTES = 32
+_ASK = "give it in the variable FEDFS_PASSPHRASE, or a file in FEDFS_PASSPHRASE_FILE"
+
+_KEY_BYTES, _SIGNATURE_BYTES = 32, 64
 _MAX_SIGNATURES = 4
+_SIGNER_S = 60.0
 
 
 class SigningKey:
-    """A private Ed25519 key."""
+    """A private Ed25519 key on this host."""
 
     def __init__(self, key: Ed25519PrivateKey) -> None:
         self._key = key
@@ -40,26 +46,34 @@ class SigningKey:
         return cls(Ed25519PrivateKey.generate())
 
     @classmethod
-    def from_pem(cls, data: bytes) -> SigningKey:
-        """Read an unencrypted PKCS #8 key.
+    def from_pem(cls, data: bytes, passphrase: bytes | None = None) -> SigningKey:
+        """Read a PKCS #8 key.
 
         Raises:
-            KeyFileError: it is not one, or not Ed25519.
+            KeyFileError: it is not one, or not Ed25519, or the passphrase does not open it.
         """
+        if b"BEGIN ENCRYPTED PRIVATE KEY" not in data:
+            passphrase = None
+        elif passphrase is None:
+            raise KeyFileError("the key has a passphrase", hint=_ASK)
         try:
-            key = serialization.load_pem_private_key(data, password=None)
+            key = serialization.load_pem_private_key(data, password=passphrase)
         except (ValueError, TypeError) as error:
-            raise KeyFileError(f"not a private key in PEM form: {error}") from error
+            what = "not a private key in PEM form" if passphrase is None else "wrong passphrase"
+            raise KeyFileError(f"{what}: {error}") from error
         if not isinstance(key, Ed25519PrivateKey):
             raise KeyFileError("not an Ed25519 key")
         return cls(key)
 
-    def to_pem(self) -> bytes:
-        """Return the key in unencrypted PKCS #8 PEM form."""
+    def to_pem(self, passphrase: bytes | None = None) -> bytes:
+        """Return the key in PKCS #8 PEM form, encrypted if there is a passphrase."""
+        encryption = (
+            serialization.BestAvailableEncryption(passphrase)
+            if passphrase
+            else serialization.NoEncryption()
+        )
         return self._key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption
         )
 
     @property
@@ -67,11 +81,19 @@ class SigningKey:
         """The public key as it appears in messages: base64 of its 32 bytes."""
         return base64.b64encode(self._key.public_key().public_bytes_raw()).decode()
 
+    def sign_bytes(self, data: bytes) -> bytes:
+        """Return the signature of bytes."""
+        return self._key.sign(data)
+
+    def endorse(self, study: str, site: str, public_key: str) -> str:
+        """Return base64 by which this key of a site names the one that follows it."""
+        return base64.b64encode(self.sign_bytes(_endorsement(study, site, public_key))).decode()
+
     def sign(self, message: Message) -> bytes:
         """Return the envelope of ``message``, ready to be published."""
         payload = messages.encode(message)
         kind = messages.payload_type(type(message))
-        signature = self._key.sign(_pre_authentication_encoding(kind, payload))
+        signature = self.sign_bytes(_pre_authentication_encoding(kind, payload))
         return codec.dumps(
             {
                 "payloadType": kind,
@@ -81,6 +103,62 @@ class SigningKey:
                 ],
             }
         )
+
+
+class ExternalKey(SigningKey):
+    """A key that another program holds: a token, a card, a service.
+
+    The program gets the bytes to sign on its standard input and writes the Ed25519 signature, 64
+    raw bytes or their base64, to its standard output.
+
+    Args:
+        public_key: base64, as in messages.
+        command: program and arguments.
+    """
+
+    def __init__(self, public_key: str, command: Sequence[str]) -> None:
+        self._public = public_key
+        self._verifier = _public_key(public_key)
+        self._command = tuple(command)
+
+    @property
+    def public(self) -> str:
+        """The public key in base64."""
+        return self._public
+
+    def sign_bytes(self, data: bytes) -> bytes:
+        """Return the signature that the program makes.
+
+        Raises:
+            KeyFileError: it cannot be run, fails, or signs with another key.
+        """
+        what = f"the external signer {self._command[0]}"
+        try:
+            done = subprocess.run(
+                self._command, input=data, capture_output=True, check=True, timeout=_SIGNER_S
+            )
+        except subprocess.CalledProcessError as error:
+            words = error.stderr.decode(errors="replace").strip()[-300:]
+            raise KeyFileError(f"{what} failed with {error.returncode}: {words}") from error
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise KeyFileError(f"{what} cannot be run: {error}") from error
+        signature = done.stdout
+        if len(signature) != _SIGNATURE_BYTES:
+            with contextlib.suppress(binascii.Error, ValueError):
+                signature = base64.b64decode(signature.strip(), validate=True)
+        try:
+            self._verifier.verify(signature, data)
+        except InvalidSignature as error:
+            raise KeyFileError(f"{what} does not sign with the key {self._public}") from error
+        return signature
+
+    def to_pem(self, passphrase: bytes | None = None) -> bytes:  # noqa: ARG002  of the base class
+        """An external key cannot be written.
+
+        Raises:
+            KeyFileError: always.
+        """
+        raise KeyFileError("an external key never leaves its program")
 
 
 class Envelope:
@@ -105,6 +183,7 @@ class Envelope:
         if not isinstance(signatures, list) or not 0 < len(signatures) <= _MAX_SIGNATURES:
             raise SignatureError("carries no signature")
         self.payload = _from_base64(payload, "payload")
+        self.sha256 = hashlib.sha256(self.payload).hexdigest()
         self.payload_type = kind
         self._signatures = [
             _from_base64(item["sig"], "signature")
@@ -112,22 +191,40 @@ class Envelope:
             if isinstance(item, dict) and isinstance(item.get("sig"), str)
         ]
 
+    def is_signed_by(self, public_key: str, payload_type: str) -> bool:
+        """Whether ``public_key`` signed the payload as ``payload_type``.
+
+        Raises:
+            SignatureError: the public key is not one.
+        """
+        signed = _pre_authentication_encoding(payload_type, self.payload)
+        key = _public_key(public_key)
+        if self.payload_type == payload_type:
+            for signature in self._signatures:
+                with contextlib.suppress(InvalidSignature):
+                    key.verify(signature, signed)
+                    return True
+        return False
+
     def verify(self, public_key: str, payload_type: str) -> bytes:
         """Return the payload if ``public_key`` signed it as ``payload_type``.
 
         Raises:
             SignatureError: it did not.
         """
-        signed = _pre_authentication_encoding(payload_type, self.payload)
-        key = _public_key(public_key)
-        if self.payload_type == payload_type:
-            for signature in self._signatures:
-                try:
-                    key.verify(signature, signed)
-                except InvalidSignature:
-                    continue
-                return self.payload
-        raise SignatureError(f"is not signed by the expected key {key_id(public_key)[:16]}")
+        if not self.is_signed_by(public_key, payload_type):
+            raise SignatureError(f"is not signed by the expected key {key_id(public_key)[:16]}")
+        return self.payload
+
+
+def is_endorsed(endorsement: str, by: str, study: str, site: str, public_key: str) -> bool:
+    """Whether the key ``by`` has named ``public_key`` as the one that follows it."""
+    try:
+        signature = _from_base64(endorsement, "endorsement")
+        _public_key(by).verify(signature, _endorsement(study, site, public_key))
+    except (InvalidSignature, SignatureError):
+        return False
+    return True
 
 
 def key_id(public_key: str) -> str:
@@ -159,6 +256,10 @@ def _from_base64(text: str, what: str) -> bytes:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
         raise SignatureError(f"holds a {what} that is not base64") from error
+
+
+def _endorsement(study: str, site: str, public_key: str) -> bytes:
+    return f"fedfs-next-key\n{study}\n{site}\n{public_key}\n".encode()
 
 
 def _pre_authentication_encoding(kind: str, payload: bytes) -> bytes:

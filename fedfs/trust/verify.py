@@ -6,9 +6,11 @@
    the id. Each amendment is signed by the coordinator key of the one before, numbered without a
    gap, and names the hash of the one before.
  * A join request proves only that its sender holds the key it presents.
- * What lies under ``sites/<site>/`` is signed by the key that the newest charter's roster has for
-   that site, which may be paused but not removed; what lies under ``aggregator/`` by the aggregator
-   key of the newest charter.
+ * What lies under ``sites/<site>/`` is signed by a key of that site which counts for the version it
+   is about, by the charters (:mod:`fedfs.trust.tenure`); what lies under ``aggregator/`` by such a
+   key of the aggregator. What is about no version is signed by any of these, and believed of a
+   site that is paused but not of one that is removed.
+ * What an accepted round record or the plan names by its hash stays believed, whoever is removed.
  * Every message names the study and the key it lies under, so that it cannot be moved.
  * An update names a version that exists, and the weights that version has.
  * A model's manifest agrees with the round record of its version; versions start at 0 without a
@@ -18,8 +20,6 @@
 """
 
 from __future__ import annotations
-
-import hashlib
 
 from fedfs.errors import MisplacedError, RejectedError, SignatureError
 from fedfs.protocol import layout, messages, rounds
@@ -42,7 +42,9 @@ from fedfs.protocol.messages import (
     UpdateManifest,
 )
 from fedfs.protocol.state import StudyState
+from fedfs.trust import tenure
 from fedfs.trust.signing import Envelope, study_id
+from fedfs.trust.tenure import Tenure
 
 # A model's manifest repeats what its round record says.
 _FROM_RECORD = {
@@ -100,10 +102,9 @@ class TrustedView:
         elif key.kind == "join":
             message = self._verify_join(key, envelope)
         else:
-            payload = envelope.verify(self._key_for(key), messages.payload_type(cls))
-            message = messages.decode(cls, payload, key=key.text, study=self.study)
+            message = self._verify_signed(key, envelope, cls)
         self._check_place(key, message)
-        self.state.digests[key.text] = hashlib.sha256(envelope.payload).hexdigest()
+        self.state.digests[key.text] = envelope.sha256
         return message
 
     def _verify_charter(self, key: Key, envelope: Envelope) -> Charter:
@@ -132,18 +133,43 @@ class TrustedView:
         envelope.verify(claimed.public_key, messages.payload_type(JoinRequest))
         return claimed
 
-    def _key_for(self, key: Key) -> str:
-        charter = self.state.charter
-        if charter is None:
+    def _verify_signed(self, key: Key, envelope: Envelope, cls: type[Message]) -> Message:
+        """Verify what a site or the aggregator signed, with the key that counts for it."""
+        tenures, kind = self._tenures(key), messages.payload_type(cls)
+        for one in reversed(tenures):
+            if envelope.is_signed_by(one.public_key, kind):
+                message = messages.decode(cls, envelope.payload, key=key.text, study=self.study)
+                if self.state.vouched.get(key.text) != envelope.sha256:
+                    self._check_tenure(key, one, message)
+                return message
+        envelope.verify(tenures[-1].public_key, kind)
+        raise SignatureError("is not signed")  # not reached: verify has raised
+
+    def _tenures(self, key: Key) -> tuple[Tenure, ...]:
+        charters = self.state.charters
+        if not charters:
             raise SignatureError("cannot be verified: there is no charter that can be trusted")
         if key.site is None:
-            return charter.aggregator_key
-        entry = charter.entry(key.site)
-        if entry is None:
+            return tenure.of_aggregator(charters)
+        tenures = tenure.of_site(charters, key.site)
+        if not tenures:
             raise SignatureError(f"comes from {key.site!r}, which is not on the roster")
-        if entry.state not in rounds.ADMITTED:
-            raise SignatureError(f"comes from {key.site!r}, which is {entry.state}")
-        return entry.public_key
+        return tenures
+
+    def _check_tenure(self, key: Key, signer: Tenure, message: Message) -> None:
+        """Check that a key counts for what it signed."""
+        version = message.version if isinstance(message, FinishedMessage) else key.version
+        charter = self.state.charter
+        entry = charter.entry(key.site) if charter is not None and key.site is not None else None
+        is_removed = entry is not None and entry.state not in rounds.ADMITTED
+        if is_removed and (version is None or not signer.covers(version)):
+            raise SignatureError(
+                f"comes from {key.site!r}, which is {entry.state if entry else ''}"
+            )
+        if version is not None and not signer.covers(version):
+            raise SignatureError(
+                f"is about version {version}, for which the key that signed it does not count"
+            )
 
     def _check_place(self, key: Key, message: Message) -> None:
         """Check that numbers inside the message are those of the key it was signed for."""
@@ -205,7 +231,7 @@ class TrustedView:
             case SitePlan():
                 state.site_plans[message.site] = message
             case PlanMessage():
-                state.plan = message
+                state.keep_plan(message)
             case Admission():
                 state.admissions[message.site] = message
             case RoundRecord():

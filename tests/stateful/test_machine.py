@@ -20,9 +20,9 @@ from faulty_store import FaultyStore
 from federation import Federation
 from fedfs.errors import StoreError, StudyError
 from fedfs.protocol import layout
+from fedfs.roster import Coordinator
 from fedfs.site import Wish
 from fedfs.store.memory import MemoryStore
-from fedfs.study import set_roster_state
 
 SITES = ("east", "north", "south")
 LATE = "west"
@@ -139,7 +139,7 @@ class AnyOrder(RuleBasedStateMachine):
     def amend(self, site, state):
         if not self.meddled:
             home = self.federation.home("coordinator")
-            set_roster_state(self.store, home, [site], state, clock=self.federation.clock)
+            Coordinator(self.store, home, clock=self.federation.clock).set_state([site], state)
 
     @precondition(lambda self: not self.has_late and not self.meddled)
     @rule()
@@ -217,7 +217,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.mend()
         self.federation.wishes.clear()
         home = self.federation.home("coordinator")
-        set_roster_state(self.store, home, SITES, "active", clock=self.federation.clock)
+        Coordinator(self.store, home, clock=self.federation.clock).set_state(SITES, "active")
         names = [*SITES, "aggregator", *([LATE] if self.has_late else [])]
         self.federation.processes.clear()
         finished: set[str] = set()

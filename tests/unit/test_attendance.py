@@ -14,9 +14,9 @@ from fedfs.lock import only_one
 from fedfs.loop import Outcome, run
 from fedfs.observe import open_study
 from fedfs.protocol import layout
+from fedfs.roster import Coordinator
 from fedfs.site import Wish
 from fedfs.status import summarize
-from fedfs.study import set_roster_state
 
 FOUR = {"east": 1.0, "north": 2.0, "south": -3.0, "west": 4.0}
 
@@ -114,7 +114,7 @@ def test_the_coordinator_pauses_resumes_and_removes_sites(tmp_path):
 
     def amend(state: str, *sites: str) -> None:
         home = federation.home("coordinator")
-        set_roster_state(federation.store, home, sites, state, clock=federation.clock)
+        Coordinator(federation.store, home, clock=federation.clock).set_state(sites, state)
 
     amend("paused", "south")
     assert "it is paused" in federation.run_process("south").text

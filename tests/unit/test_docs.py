@@ -71,7 +71,7 @@ def option_rows():
     out, command = {}, ""
     for row in rows(section(README, "Options")):
         if row[0]:
-            command = re.match(r"`(fedfs(?: [a-z]+)+)", row[0]).group(1)
+            command = re.match(r"`(fedfs(?: [a-z-]+)+)", row[0]).group(1)
         out[command] = out.get(command, "") + " ".join(row[1:]) + "\n"
     return out
 

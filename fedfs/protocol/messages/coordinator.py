@@ -83,11 +83,17 @@ class AsymSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class RosterEntry:
-    """A site admitted to the study by the coordinator."""
+    """A site admitted to the study by the coordinator.
+
+    Attributes:
+        from_version: the version from which on this key and this state count; what the site said
+            about earlier ones is believed as the charters before say.
+    """
 
     site: str
     public_key: str
     state: str = "active"
+    from_version: int = 0
     extra: Extra = field(default_factory=dict)
 
 
@@ -106,6 +112,7 @@ class Charter(Message):
         asym: how tensors are shared in the mode ``asym``; None in the other.
         model_encoding: how global versions travel; anything but ``fp32`` makes them deltas.
         keyframe_every: of versions that travel as deltas, each so-many-th is also there in full.
+        aggregator_from_version: the version from which on the aggregator has this key.
     """
 
     TYPE: ClassVar[str] = "charter"
@@ -130,6 +137,7 @@ class Charter(Message):
     asym: AsymSpec | None = None
     model_encoding: Named = field(default_factory=lambda: Named(name="fp32"))
     keyframe_every: int = 1
+    aggregator_from_version: int = 0
 
     def entry(self, site: str) -> RosterEntry | None:
         """Return the roster entry of ``site``, if it has one."""

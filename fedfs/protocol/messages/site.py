@@ -12,7 +12,12 @@ from fedfs.protocol.messages.base import Message, PayloadRef
 
 @dataclass(frozen=True, kw_only=True)
 class JoinRequest(Message):
-    """A site asks to be admitted; signed by the key it presents."""
+    """A site asks to be admitted, or to go on with another key; signed by the key it presents.
+
+    Attributes:
+        endorsement: base64 signature by the site's key before, which names this one as the next;
+            "" if there was none, or it is lost.
+    """
 
     TYPE: ClassVar[str] = "join"
     site: str
@@ -20,6 +25,7 @@ class JoinRequest(Message):
     n_cases: int
     file_ending: str
     versions: Mapping[str, str]
+    endorsement: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,177 @@
+"""Commands about this host's keys: show them, replace them, hand over the public part."""
+
+from __future__ import annotations
+
+import shlex
+import time
+
+import click
+
+from fedfs.cli.place import store_argument
+from fedfs.cli.terminal import show_json, show_pairs, show_table
+from fedfs.store import StorePlace
+
+
+@click.group()
+def key() -> None:
+    """This host's keys of a study."""
+
+
+_site = click.option("--site", "name", help="The key of this site.")
+_aggregator = click.option("--aggregator", is_flag=True, help="The aggregator's key.")
+_coordinator = click.option("--coordinator", is_flag=True, help="The coordinator's key.")
+
+
+def _role(name: str | None, *, aggregator: bool, coordinator: bool) -> str:
+    from fedfs.protocol import layout
+
+    if (name is not None) + aggregator + coordinator != 1:
+        raise click.UsageError("give one of --site NAME, --aggregator, --coordinator")
+    if name is not None:
+        return f"site-{layout.check_site(name)}"
+    return "aggregator" if aggregator else "coordinator"
+
+
+@key.command()
+@store_argument
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def show(store: StorePlace, *, as_json: bool) -> None:
+    """List the keys on this host of the study at STORE, and whether the study names them."""
+    from fedfs.observe import open_study
+    from fedfs.store import open_store
+    from fedfs.trust import tenure
+    from fedfs.trust.keyring import Keyring, default_home
+    from fedfs.trust.signing import key_fingerprint
+
+    observer = open_study(open_store(store), skip=("status", "aggregator-status"))
+    charters, charter = observer.state.charters, observer.state.charter
+    keyring = Keyring(default_home(), charter.study if charter else "")
+    rows = []
+    for role in keyring.roles():
+        if role == "coordinator":
+            counts = {c.coordinator_key: "signed charters" for c in charters.values()}
+            counts |= {charter.coordinator_key: "signs charters"} if charter else {}
+        else:
+            found = (
+                tenure.of_aggregator(charters)
+                if role == "aggregator"
+                else tenure.of_site(charters, role.removeprefix("site-"))
+            )
+            counts = {
+                one.public_key: f"from version {one.first}"
+                + (f" to {one.last}" if one.last is not None else " on")
+                for one in found
+            }
+        rows += [
+            (role, key_fingerprint(one.public), counts.get(one.public, "not on the roster"))
+            for one in keyring.load_all(role)
+        ]
+    if as_json:
+        names = ("role", "fingerprint", "counts")
+        show_json({"keys": [dict(zip(names, row, strict=True)) for row in rows]})
+    elif rows:
+        show_table(("role", "key fingerprint", "counts"), rows)
+    else:
+        click.echo("this host holds no key of the study")
+
+
+@key.command("export-public")
+@store_argument
+@_site
+@_aggregator
+@_coordinator
+def export_public(
+    store: StorePlace, *, name: str | None, aggregator: bool, coordinator: bool
+) -> None:
+    """Print the public part of a key of this host: base64 of 32 bytes, Ed25519."""
+    from fedfs.study import study_at
+    from fedfs.trust.keyring import Keyring, default_home
+
+    role = _role(name, aggregator=aggregator, coordinator=coordinator)
+    click.echo(Keyring(default_home(), study_at(store)).load(role).public)
+
+
+@key.command()
+@store_argument
+@_site
+@_aggregator
+@click.option(
+    "--external",
+    metavar="COMMAND",
+    help="Do not make a key: this program signs its standard input with the key --public-key.",
+)
+@click.option("--public-key", metavar="BASE64", help="Of the key that --external signs with.")
+def create(
+    store: StorePlace,
+    *,
+    name: str | None,
+    aggregator: bool,
+    external: str | None,
+    public_key: str | None,
+) -> None:
+    """Make a key before it is needed: on a new aggregator's host, or one that a token holds."""
+    from fedfs.study import study_at
+    from fedfs.trust.keyring import Keyring, default_home
+    from fedfs.trust.signing import key_fingerprint
+
+    role = _role(name, aggregator=aggregator, coordinator=False)
+    if (external is None) != (public_key is None):
+        raise click.UsageError("--external and --public-key go together")
+    keyring = Keyring(default_home(), study_at(store))
+    if external and public_key:
+        made = keyring.use_external(role, public_key, shlex.split(external))
+    else:
+        made = keyring.create(role)
+    show_pairs(
+        {"role": role, "public key": made.public, "fingerprint": key_fingerprint(made.public)}
+    )
+
+
+@key.command()
+@store_argument
+@_site
+@_aggregator
+@_coordinator
+@click.option("--lost", is_flag=True, help="The site's key before is not on this host any more.")
+@click.option("--to", "public_key", metavar="BASE64", help="The new aggregator's public key.")
+def rotate(
+    store: StorePlace,
+    *,
+    name: str | None,
+    aggregator: bool,
+    coordinator: bool,
+    lost: bool,
+    public_key: str | None,
+) -> None:
+    """Replace a key; what the old one has signed stays valid.
+
+    At a site: makes the next key and asks the coordinator, who runs fedfs approve. With
+    --aggregator and --coordinator, on the coordinator's host: amends the charter at once.
+    """
+    from fedfs.roster import Coordinator, ask_for_new_key
+    from fedfs.store import open_store
+    from fedfs.study import study_at
+    from fedfs.trust.keyring import Keyring, default_home
+    from fedfs.trust.signing import key_fingerprint
+
+    role = _role(name, aggregator=aggregator, coordinator=coordinator)
+    if (lost and name is None) or (public_key is not None and not aggregator):
+        raise click.UsageError("--lost goes with --site, --to with --aggregator")
+    if name is not None:
+        keyring = Keyring(default_home(), study_at(store))
+        request = ask_for_new_key(open_store(store), keyring, name, is_lost=lost, clock=time.time)
+        show_pairs({"site": name, "new key": key_fingerprint(request.public_key)})
+        click.echo(
+            f"\nThe coordinator runs:  fedfs approve {store} {name}"
+            + (" --replace-key" if lost else "")
+            + "\nUntil then the key before counts, if this host has it."
+        )
+        return
+    office = Coordinator(open_store(store), default_home(), clock=time.time)
+    if aggregator:
+        charter = office.replace_aggregator(public_key)
+        fingerprint, since = charter.aggregator_key, f"version {charter.aggregator_from_version}"
+    else:
+        charter = office.replace_own_key()
+        fingerprint, since = charter.coordinator_key, f"charter {charter.number + 1}"
+    show_pairs({"role": role, "new key": key_fingerprint(fingerprint), "counts from": since})

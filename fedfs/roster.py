@@ -1,0 +1,252 @@
+"""Who takes part, and with which key: amendments of the charter, and a site's wish for one.
+
+Rules:
+ * Each amendment is a whole charter with the next number, signed by the coordinator, and names the
+   hash of the one before. What it changes takes effect at a version (:mod:`fedfs.trust.tenure`).
+ * None of these needs anybody else to be there at the time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedfs.errors import ObjectExistsError, StudyError
+from fedfs.observe import newest_charter, open_study
+from fedfs.protocol import layout, messages, rounds
+from fedfs.protocol.messages import Charter, JoinRequest, RosterEntry
+from fedfs.protocol.state import StudyState
+from fedfs.publish import Clock, Publisher
+from fedfs.store.base import Store
+from fedfs.study import next_join
+from fedfs.trust.keyring import Keyring
+from fedfs.trust.signing import SigningKey, is_endorsed, key_fingerprint
+
+
+@dataclass(frozen=True)
+class Change:
+    """What an amendment changed for one site: its new entry, and its key before ("" if none)."""
+
+    entry: RosterEntry
+    key_before: str = ""
+
+
+class Coordinator:
+    """The coordinator at work: amends the charter.
+
+    Args:
+        store: the study's store.
+        home: this host's fedfs home; holds the coordinator's key.
+        clock: POSIX seconds.
+
+    Raises:
+        StudyError: there is no study.
+        KeyFileError: this host is not the coordinator's.
+    """
+
+    def __init__(self, store: Store, home: Path, *, clock: Clock) -> None:
+        self._clock = clock
+        self._observer = open_study(store)
+        self._keyring = Keyring(home, self.charter.study)
+        key = self._keyring.load("coordinator", self.charter.coordinator_key)
+        self._publisher = Publisher(store, key, self.charter.study, clock=clock)
+
+    @property
+    def state(self) -> StudyState:
+        """What is on the store."""
+        return self._observer.state
+
+    @property
+    def charter(self) -> Charter:
+        """The charter in force."""
+        return newest_charter(self.state)
+
+    def approve(
+        self, sites: Sequence[str] | None, *, replace_keys: bool = False
+    ) -> tuple[Change, ...]:
+        """Admit sites to the roster, or let those go on with a new key that have asked for it.
+
+        Args:
+            sites: names; None for all that asked.
+            replace_keys: also where the key before does not endorse the new one, or the site was
+                removed; people have compared key fingerprints.
+
+        Returns:
+            What changed; empty if nothing did.
+
+        Raises:
+            StudyError: a site has not asked, or has another key on the roster.
+        """
+        asked = self.state.joins
+        changes = []
+        for site in sorted(asked) if sites is None else dict.fromkeys(sites):
+            if site not in asked:
+                raise StudyError(
+                    f"site {site!r} has not asked to join",
+                    hint=f"it runs: fedfs site join STORE --site {site}; "
+                    f"asked so far: {', '.join(sorted(asked)) or 'nobody'}",
+                )
+            change = self._admit(asked[site], replace_keys=replace_keys)
+            if change is not None:
+                changes.append(change)
+        if changes:
+            self._set_entries([change.entry for change in changes])
+        return tuple(changes)
+
+    def set_state(self, sites: Sequence[str], word: str) -> Charter:
+        """Pause sites, let them go on, or remove them; return the charter in force.
+
+        Args:
+            sites: names of sites on the roster.
+            word: one of :data:`fedfs.protocol.rounds.ROSTER_STATES`.
+
+        Raises:
+            StudyError: a site is not on the roster.
+        """
+        roster = self.charter.roster
+        strangers = sorted(site for site in sites if self.charter.entry(site) is None)
+        if strangers:
+            raise StudyError(
+                f"not on the roster: {', '.join(strangers)}",
+                hint=f"on it are: {', '.join(entry.site for entry in roster) or 'nobody'}",
+            )
+        entries = [
+            dataclasses.replace(entry, state=word, from_version=self._now())
+            for entry in roster
+            if entry.site in sites and entry.state != word
+        ]
+        return self._set_entries(entries) if entries else self.charter
+
+    def replace_aggregator(self, public_key: str | None = None) -> Charter:
+        """Give the aggregator another key, from the next version on; return the charter.
+
+        Args:
+            public_key: of a key made on the new aggregator's host; None to make one here.
+
+        Raises:
+            StudyError: it has that key already.
+        """
+        if public_key is None:
+            public_key = self._keyring.create("aggregator").public
+        if public_key == self.charter.aggregator_key:
+            raise StudyError("the aggregator has this key already")
+        key_fingerprint(public_key)
+        return self._amend(aggregator_key=public_key, aggregator_from_version=self.state.newest + 1)
+
+    def replace_own_key(self) -> Charter:
+        """Let later charters be signed by another key, made now; return the charter."""
+        return self._amend(coordinator_key=self._keyring.create("coordinator").public)
+
+    def _admit(self, request: JoinRequest, *, replace_keys: bool) -> Change | None:
+        site, entry = request.site, self.charter.entry(request.site)
+        if entry is None:
+            added = RosterEntry(site=site, public_key=request.public_key, from_version=self._now())
+            return Change(added)
+        is_new_key = entry.public_key != request.public_key
+        is_removed = entry.state == rounds.REMOVED
+        if not is_new_key and not (is_removed and replace_keys):
+            return None
+        is_wanted = is_endorsed(
+            request.endorsement, entry.public_key, request.study, site, request.public_key
+        )
+        if not replace_keys and (is_removed or not is_wanted):
+            how = "as removed" if is_removed else "with another key"
+            raise StudyError(
+                f"site {site!r} is on the roster {how}"
+                f"; it asks with {key_fingerprint(request.public_key)}",
+                hint="compare key fingerprints with the site by telephone, then give --replace-key",
+            )
+        has_answered = (site, self.state.newest) in self.state.updates
+        replaced = dataclasses.replace(
+            entry,
+            public_key=request.public_key,
+            state=rounds.ACTIVE if is_removed else entry.state,
+            from_version=self._now() + 1 if has_answered and not is_removed else self._now(),
+        )
+        return Change(replaced, entry.public_key)
+
+    def _now(self) -> int:
+        return max(self.state.newest, 0)
+
+    def _set_entries(self, entries: Sequence[RosterEntry]) -> Charter:
+        roster = {entry.site: entry for entry in (*self.charter.roster, *entries)}
+        return self._amend(roster=tuple(roster[site] for site in sorted(roster)))
+
+    def _amend(self, **changes: Any) -> Charter:
+        charter = self.charter
+        amended = dataclasses.replace(
+            charter,
+            number=charter.number + 1,
+            key=layout.charter(charter.number + 1),
+            created_at=messages.utc(self._clock()),
+            previous_sha256=self.state.digests[charter.key],
+            **changes,
+        )
+        try:
+            self._publisher.signed(amended)
+        except ObjectExistsError as error:
+            raise StudyError(
+                "the charter was amended by somebody else at the same time", hint="run it again"
+            ) from error
+        self._observer.refresh()
+        return amended
+
+
+def ask_for_new_key(
+    store: Store, keyring: Keyring, site: str, *, is_lost: bool, clock: Clock
+) -> JoinRequest:
+    """Make a site's next key and ask the coordinator to put it on the roster.
+
+    The key before goes on counting until then, and for what it has signed.
+
+    Args:
+        store: the study's store.
+        keyring: of the site's host.
+        site: its name.
+        is_lost: whether the key before is not on this host; otherwise it endorses the new one.
+        clock: POSIX seconds.
+
+    Raises:
+        StudyError: the site has not asked to join before.
+        KeyFileError: the key before is not here.
+    """
+    observer = open_study(store, site=site, skip=("status",))
+    charter, before = newest_charter(observer.state), observer.state.joins.get(site)
+    if before is None:
+        raise StudyError(
+            f"site {site!r} has not asked to join", hint="run: fedfs site join STORE --site ..."
+        )
+    role, entry = f"site-{site}", charter.entry(site)
+    known = entry.public_key if entry is not None else before.public_key
+    old = None if is_lost else keyring.load(role, known)
+    new: SigningKey = keyring.create(role)
+    return Publisher(store, new, charter.study, clock=clock).message(
+        JoinRequest,
+        next_join(observer, site),
+        site=site,
+        public_key=new.public,
+        n_cases=before.n_cases,
+        file_ending=before.file_ending,
+        versions=before.versions,
+        endorsement=old.endorse(charter.study, site, new.public) if old else "",
+    )
+
+
+def approve_sites(
+    store: Store,
+    home: Path,
+    sites: Sequence[str] | None,
+    *,
+    clock: Clock,
+    replace_keys: bool = False,
+) -> tuple[Charter, tuple[Change, ...]]:
+    """Admit sites to the roster; return the charter in force and what changed.
+
+    See :meth:`Coordinator.approve`.
+    """
+    coordinator = Coordinator(store, home, clock=clock)
+    changes = coordinator.approve(sites, replace_keys=replace_keys)
+    return coordinator.charter, changes

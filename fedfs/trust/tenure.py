@@ -1,0 +1,75 @@
+"""Which key spoke for whom, and for which versions: read off the charters, old and new.
+
+Rules:
+ * An amendment of the charter takes effect at a version: it says from which one on a site's key or
+   state counts, or the aggregator's key.
+ * The key before it counts for earlier versions, so that what it signed stays believed; where one
+   key replaces another, for that version too, which the site may have begun.
+ * Of a site that is removed nothing counts from that version on.
+
+Pure, like all of what decides about belief.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from fedfs.protocol import rounds
+from fedfs.protocol.messages import Charter
+
+
+@dataclass(frozen=True)
+class Tenure:
+    """A key and the versions that it speaks for.
+
+    Attributes:
+        public_key: base64.
+        first: the first version.
+        last: the last one; None while it is in force.
+    """
+
+    public_key: str
+    first: int
+    last: int | None = None
+
+    def covers(self, version: int) -> bool:
+        """Whether this key speaks for a version."""
+        return self.first <= version and (self.last is None or version <= self.last)
+
+
+def of_site(charters: Mapping[int, Charter], site: str) -> tuple[Tenure, ...]:
+    """Return the keys that a site has had, the newest last; empty if it was never admitted."""
+    steps = []
+    for number in sorted(charters):
+        entry = charters[number].entry(site)
+        if entry is not None:
+            key = entry.public_key if entry.state in rounds.ADMITTED else ""
+            steps.append((key, entry.from_version))
+    return _tenures(steps)
+
+
+def of_aggregator(charters: Mapping[int, Charter]) -> tuple[Tenure, ...]:
+    """Return the keys that the aggregator has had, the newest last."""
+    ordered = [charters[number] for number in sorted(charters)]
+    return _tenures((c.aggregator_key, c.aggregator_from_version) for c in ordered)
+
+
+def in_force(tenures: Sequence[Tenure], version: int) -> str:
+    """Return the public key that signs what is about a version; "" if nobody may."""
+    return next((one.public_key for one in reversed(tenures) if one.covers(version)), "")
+
+
+def _tenures(steps: Iterable[tuple[str, int]]) -> tuple[Tenure, ...]:
+    """Return tenures from (key or "" for nobody, first version), in the order of the charters."""
+    out: list[Tenure] = []
+    for key, first in steps:
+        current = out[-1] if out and out[-1].last is None else None
+        if current is not None and current.public_key == key:
+            continue
+        if current is not None:
+            out[-1] = dataclasses.replace(current, last=first if key else first - 1)
+        if key:
+            out.append(Tenure(key, first))
+    return tuple(out)

@@ -1,0 +1,277 @@
+"""Sites are removed and come back, keys are replaced: earlier rounds stay believed, thieves not."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+
+import pytest
+
+import invariants
+from federation import Federation
+from fedfs.errors import KeyFileError, StudyError
+from fedfs.protocol import layout
+from fedfs.protocol.messages import UpdateManifest
+from fedfs.publish import Publisher
+from fedfs.roster import Coordinator, approve_sites, ask_for_new_key
+from fedfs.trust import tenure
+from fedfs.trust.keyring import Keyring
+from fedfs.trust.signing import SigningKey
+from fedfs.trust.tenure import Tenure
+
+
+def office(federation: Federation) -> Coordinator:
+    return Coordinator(federation.store, federation.home("coordinator"), clock=federation.clock)
+
+
+def approve(federation: Federation, site: str, *, replace_keys: bool = False):
+    home = federation.home("coordinator")
+    return approve_sites(
+        federation.store, home, [site], clock=federation.clock, replace_keys=replace_keys
+    )
+
+
+def rotate(federation: Federation, site: str, *, is_lost: bool = False):
+    return ask_for_new_key(
+        federation.store, federation.keyring(site), site, is_lost=is_lost, clock=federation.clock
+    )
+
+
+def reach(federation: Federation, version: int) -> None:
+    """Go on until a version is there and nobody has answered it yet."""
+    while federation.observe().state.newest < version:
+        for name in (*federation.targets, "aggregator"):
+            federation.step(name)
+
+
+def with_keys_of_charter(federation: Federation) -> None:
+    """Let processes start again, with all keys that their hosts hold."""
+    for name in list(federation.processes):
+        federation.kill(name)
+    one_key = federation.publisher
+
+    def all_keys(role, host, store=None):
+        if not federation.keyring(host).has(role):
+            return one_key(role, host, store)
+        keys = federation.keyring(host).load_all(role)
+        place = store or federation.store
+        return Publisher(place, keys, federation.charter.study, clock=federation.clock)
+
+    federation.publisher = all_keys
+
+
+def end(federation: Federation) -> None:
+    federation.run()
+    state = federation.observe().state
+    assert not state.rejected
+    invariants.check(state)
+    assert state.finished is not None
+
+
+def test_of_a_removed_site_earlier_rounds_stay_and_later_messages_go(federation):
+    reach(federation, 2)
+    office(federation).set_state(["north"], "removed")
+    for site in ("east", "south"):
+        federation.run_process(site)
+    federation.run_process("aggregator")
+    fresh = federation.observe().state
+    assert {update.site for update in fresh.rounds[1].updates} == set(federation.targets)
+    assert fresh.updates.keys() >= {("north", 0), ("north", 1)}
+    assert fresh.fingerprints.keys() == set(federation.targets)
+    assert {update.site for update in fresh.rounds[3].updates} == {"east", "south"}
+    with pytest.raises(StudyError, match="removed"):
+        federation.step("north")
+    publisher = federation.publisher("site-north", "north")
+    before = fresh.updates["north", 1]
+    fields = {**vars(before), "key": layout.update("north", 2), "base_version": 2}
+    publisher.signed(UpdateManifest(**fields))
+    state = federation.observe().state
+    assert "which is removed" in state.rejected[layout.update("north", 2)]
+    assert ("north", 2) not in state.updates
+
+
+def test_a_removed_site_may_come_back_with_another_key(federation):
+    reach(federation, 1)
+    office(federation).set_state(["north"], "removed")
+    rotate(federation, "north", is_lost=True)
+    with pytest.raises(StudyError, match="as removed; it asks with"):
+        approve(federation, "north")
+    approve(federation, "north", replace_keys=True)
+    with_keys_of_charter(federation)
+    end(federation)
+    state = federation.observe().state
+    assert {u.site for u in state.rounds[3].updates} == set(federation.targets)
+    first, second = tenure.of_site(state.charters, "north")
+    assert first.last == 0
+    assert second.first == 1
+    assert first.public_key != second.public_key
+
+
+def test_a_site_replaces_its_key_in_the_middle(federation):
+    reach(federation, 1)
+    federation.run_process("north")
+    request = rotate(federation, "north")
+    assert request.endorsement
+    federation.run_process("east")  # the key before counts until the coordinator has seen it
+    _, (change,) = approve(federation, "north")
+    assert change.entry.from_version == 2
+    with_keys_of_charter(federation)
+    end(federation)
+    state = federation.observe().state
+    keys = [one.public_key for one in tenure.of_site(state.charters, "north")]
+    assert keys == [change.key_before, request.public_key]
+
+
+def test_a_thief_of_the_old_key_cannot_speak_for_later_versions(federation):
+    old = federation.keyring("north").load("site-north")
+    reach(federation, 1)
+    federation.run_process("north")
+    rotate(federation, "north")
+    approve(federation, "north")
+    with_keys_of_charter(federation)
+    reach(federation, 2)
+    state = federation.observe().state
+    forged = dataclasses.replace(
+        state.updates["north", 1], key=layout.update("north", 3), base_version=3
+    )
+    thief = Publisher(federation.store, old, federation.charter.study, clock=federation.clock)
+    thief.signed(forged)
+    rejected = federation.observe().state.rejected[layout.update("north", 3)]
+    assert "for which the key that signed it does not count" in rejected
+
+
+def test_a_lost_key_is_replaced_after_a_telephone_call(federation):
+    reach(federation, 1)
+    request = rotate(federation, "north", is_lost=True)
+    assert not request.endorsement
+    with pytest.raises(StudyError, match="compare key fingerprints|with another key"):
+        approve(federation, "north")
+    _, (change,) = approve(federation, "north", replace_keys=True)
+    assert change.entry.public_key == request.public_key
+    assert change.entry.from_version == 1  # it has not answered this one
+    with_keys_of_charter(federation)
+    end(federation)
+
+
+def test_somebody_elses_endorsement_is_worth_nothing(federation):
+    reach(federation, 1)
+    key, stranger = SigningKey.generate(), SigningKey.generate()
+    before = federation.observe().state.joins["north"]
+    Publisher(federation.store, key, federation.charter.study, clock=federation.clock).signed(
+        dataclasses.replace(
+            before,
+            key=layout.join("north", 2),
+            public_key=key.public,
+            endorsement=stranger.endorse(before.study, "north", key.public),
+        )
+    )
+    with pytest.raises(StudyError, match="with another key"):
+        approve(federation, "north")
+
+
+def test_a_new_aggregator_goes_on_from_the_next_version(federation):
+    reach(federation, 1)
+    other = Keyring(federation.home("other"), federation.charter.study)
+    public = other.create("aggregator").public
+    charter = office(federation).replace_aggregator(public)
+    assert charter.aggregator_from_version == 2
+    for site in federation.targets:
+        federation.run_process(site)
+    with pytest.raises(StudyError, match="another aggregator key"):
+        federation.run_process("aggregator")
+    federation.home("coordinator").rename(federation.home("retired"))
+    federation.home("other").rename(federation.home("coordinator"))
+    with_keys_of_charter(federation)
+    end(federation)
+    assert len(tenure.of_aggregator(federation.observe().state.charters)) == 2
+
+
+def test_the_aggregator_replaces_its_key_where_it_is(federation):
+    reach(federation, 1)
+    office(federation).replace_aggregator()
+    with_keys_of_charter(federation)
+    end(federation)
+    with pytest.raises(StudyError, match="has this key already"):
+        office(federation).replace_aggregator(office(federation).charter.aggregator_key)
+
+
+def test_the_coordinator_replaces_its_key_and_goes_on(federation):
+    office(federation).replace_own_key()
+    office(federation).set_state(["north"], "paused")
+    office(federation).set_state(["north"], "active")
+    state = federation.observe().state
+    assert len(state.charters) == 5  # first, approval, key, pause, resume
+    assert state.charters[5].coordinator_key != state.charters[2].coordinator_key
+    end(federation)
+
+
+def test_tenures_of_a_site_follow_the_charters(federation):
+    charter = federation.observe().state.charters[2]
+
+    def amended(number, **changes):
+        entry = dataclasses.replace(charter.entry("north"), **changes)
+        return dataclasses.replace(charter, number=number, roster=(entry,))
+
+    charters = {
+        2: amended(2),
+        3: amended(3, public_key="B", from_version=4),
+        4: amended(4, public_key="B", from_version=7, state="paused"),
+        5: amended(5, public_key="B", from_version=9, state="removed"),
+        6: amended(6, public_key="C", from_version=9),
+    }
+    first = charter.entry("north").public_key
+    found = tenure.of_site(charters, "north")
+    assert found == (Tenure(first, 0, 4), Tenure("B", 4, 8), Tenure("C", 9))
+    assert [tenure.in_force(found, version) for version in (3, 4, 8, 9)] == [first, "B", "B", "C"]
+    assert tenure.in_force((), 0) == ""
+
+
+@pytest.fixture
+def keyring(tmp_path):
+    return Keyring(tmp_path, "study")
+
+
+def test_keys_with_a_passphrase_need_it(keyring, monkeypatch, tmp_path):
+    monkeypatch.setenv("FEDFS_PASSPHRASE", "correct horse")
+    key = keyring.create("coordinator")
+    assert b"ENCRYPTED" in (keyring.folder / "coordinator.key").read_bytes()
+    assert keyring.load("coordinator").public == key.public
+    (tmp_path / "passphrase").write_text("correct horse\n")
+    monkeypatch.delenv("FEDFS_PASSPHRASE")
+    monkeypatch.setenv("FEDFS_PASSPHRASE_FILE", str(tmp_path / "passphrase"))
+    assert keyring.load("coordinator").public == key.public
+    monkeypatch.setenv("FEDFS_PASSPHRASE", "wrong")
+    with pytest.raises(KeyFileError, match="wrong passphrase"):
+        keyring.load("coordinator")
+    monkeypatch.delenv("FEDFS_PASSPHRASE")
+    monkeypatch.delenv("FEDFS_PASSPHRASE_FILE")
+    with pytest.raises(KeyFileError, match="has a passphrase"):
+        keyring.load("coordinator")
+
+
+SIGNER = """
+import base64, sys
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+key = load_pem_private_key(open(sys.argv[1], "rb").read(), None)
+sys.stdout.write(base64.b64encode(key.sign(sys.stdin.buffer.read())).decode())
+"""
+
+
+def test_a_key_that_another_program_holds_signs(keyring, tmp_path, federation):
+    key = SigningKey.generate()
+    (tmp_path / "token.pem").write_bytes(key.to_pem())
+    (tmp_path / "signer.py").write_text(SIGNER)
+    command = [sys.executable, str(tmp_path / "signer.py"), str(tmp_path / "token.pem")]
+    made = keyring.use_external("site-north", key.public, command)
+    charter = federation.charter
+    assert made.sign(charter) == key.sign(charter)
+    assert keyring.load("site-north").public == key.public
+    assert keyring.roles() == ["site-north"]
+    with pytest.raises(KeyFileError, match="does not sign with the key"):
+        keyring.use_external("aggregator", SigningKey.generate().public, command)
+    with pytest.raises(KeyFileError, match="failed with 1"):
+        keyring.use_external("aggregator", key.public, [*command[:2], "nowhere.pem"])
+    with pytest.raises(KeyFileError, match="cannot be run"):
+        keyring.use_external("aggregator", key.public, ["./no-such-program"])
+    assert json.loads((keyring.folder / "site-north.signer").read_text())["command"] == command
