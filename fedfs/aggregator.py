@@ -16,9 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fedfs import planning, versions
-from fedfs.aggregate import strategies
 from fedfs.checkpoint import TensorFile
-from fedfs.combine import Combination, Outputs, combine
 from fedfs.errors import (
     ObjectExistsError,
     ObjectNotFoundError,
@@ -28,13 +26,14 @@ from fedfs.errors import (
 )
 from fedfs.learner import Progress
 from fedfs.loop import Outcome
+from fedfs.making import Ingredients, make_version, outputs_in
 from fedfs.observe import (
     MAX_MODEL_BYTES,
     Observer,
     fetch_payload,
     newest_charter,
 )
-from fedfs.payloads import check_values, model_encoding, update_encoding, update_layout
+from fedfs.payloads import check_values, update_encoding, update_layout
 from fedfs.planning import Planner
 from fedfs.protocol import layout, rounds
 from fedfs.protocol.messages import (
@@ -59,7 +58,7 @@ from fedfs.protocol.state import StudyState
 from fedfs.publish import Clock, Publisher, StatusReporter
 from fedfs.release import Release, in_full
 from fedfs.retention import prune_versions
-from fedfs.sharing import participation, share_of, shared_by
+from fedfs.sharing import participation, share_of
 from fedfs.tensorfile import file_bytes
 from fedfs.trust import tenure
 from fedfs.weights import WeightFiles
@@ -212,7 +211,7 @@ class Aggregator:
         if charter.pretrained is not None:
             pretrained = self._fetch(charter.pretrained)
         with self._scratch() as folder:
-            outputs = _outputs(folder)
+            outputs = outputs_in(folder)
             planning.write_initial_weights(
                 state, self._planner, outputs.model, pretrained=pretrained, scratch=folder
             )
@@ -227,36 +226,17 @@ class Aggregator:
             self._checked.clear()
             return "lost the cache, fetching the updates again"
         updates = [state.waiting[key] for key in action.keys]
-        base_path = self._weights.fetch(state.models, action.base)
         weights = versions.weigh(updates, charter, action.base)
-        with contextlib.ExitStack() as stack:
-            folder = stack.enter_context(self._scratch())
-            memory = state.rounds[action.base].state
-            older = {
-                version: stack.enter_context(TensorFile(self._weights.fetch(state.models, version)))
-                for version in {update.base_version for update in updates} - {action.base}
-            }
-            parts = Combination(
-                base=stack.enter_context(TensorFile(base_path)),
-                state=stack.enter_context(TensorFile(self._fetch(memory))) if memory else None,
-                updates={versions.name_of(u): self._checked[u.key] for u in updates},
-                weights=weights,
+        with self._scratch() as folder:
+            memory, outputs = state.rounds[action.base].state, outputs_in(folder)
+            parts = Ingredients(
                 version=action.base + 1,
-                shared_by=shared_by(state) or None,
-                bases={
-                    versions.name_of(u): older[u.base_version]
-                    for u in updates
-                    if u.base_version in older
-                },
+                updates=updates,
+                payloads=self._checked,
+                weights=weights,
+                memory=self._fetch(memory) if memory else None,
             )
-            outputs = _outputs(folder)
-            written = combine(
-                parts,
-                strategy=strategies.by_name(charter.strategy.name, charter.strategy.options),
-                update_encoding=update_encoding(charter),
-                model_encoding=model_encoding(charter),
-                outputs=outputs,
-            )
+            written = make_version(parts, state, self._weights, outputs)
             seconds = {"aggregate": time.perf_counter() - began_s}
             self._status.progress(Progress(step="publish", done=0, total=0, unit="bytes"))
             text = self._release.publish(
@@ -323,7 +303,3 @@ class Aggregator:
         """Another aggregator was faster, or somebody put something under our key."""
         self._observer.refuse_foreign(error, writer="the aggregator")
         return Outcome(worked=True, finished=False, text="another aggregator was faster")
-
-
-def _outputs(folder: Path) -> Outputs:
-    return Outputs(*(folder / f"{name}.safetensors" for name in ("model", "delta", "state")))

@@ -151,6 +151,18 @@ class Observer:
                 self._read(key, entry, data)
         return self._view.state
 
+    def payloads(self) -> Iterator[Entry]:
+        """Yield the payloads that this observer may see, by key.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        for area in self._everywhere():
+            for entry in self._store.list(area.prefix):
+                key = layout.parse(entry.key)
+                if key is not None and key.is_payload:
+                    yield entry
+
     def note(self, key_text: str, data: bytes) -> None:
         """Take note of a message that this process has just published."""
         key = layout.parse(key_text)

@@ -13,6 +13,7 @@ import click
 
 from fedfs import __version__
 from fedfs.cli.aggregate import aggregate
+from fedfs.cli.auditor import log, verify
 from fedfs.cli.coordinator import approve, init, pause, remove, resume
 from fedfs.cli.demo import demo
 from fedfs.cli.doctor import doctor
@@ -62,6 +63,8 @@ for _command in (
     status,
     doctor,
     key,
+    verify,
+    log,
     export,
     demo,
 ):

@@ -5,10 +5,8 @@ from __future__ import annotations
 import click
 
 from fedfs.cli.place import store_argument
-from fedfs.cli.terminal import show_json
+from fedfs.cli.terminal import show_json, show_level
 from fedfs.store import StorePlace
-
-_COLOURS = {"ok": "green", "note": "yellow", "problem": "red"}
 
 
 @click.command()
@@ -33,8 +31,7 @@ def doctor(store: StorePlace, *, name: str | None, aggregator: bool, as_json: bo
         checks.append(check)
         if as_json:
             continue
-        level = click.style(f"{check.level:<8}", fg=_COLOURS[check.level])
-        click.echo(f"{level} {check.what:<14} {check.result}")
+        show_level(check.level, check.what, check.result)
         if check.advice:
             click.echo(f"{'':<8} {'':<14} -> {check.advice}")
     if as_json:

@@ -77,6 +77,12 @@ def end_with(outcome: Outcome, *, once: bool) -> None:
         raise click.exceptions.Exit(EXIT_NOTHING if outcome.finished else EXIT_WAITING)
 
 
+def show_level(level: str, what: str, text: str) -> None:
+    """Print a line of a report: how it is, what was looked at, what was found."""
+    colours = {"ok": "green", "note": "yellow", "problem": "red"}
+    click.echo(f"{click.style(f'{level:<8}', fg=colours[level])} {what:<14} {text}")
+
+
 def show_json(value: Any) -> None:
     """Print a value (dataclasses included) as JSON."""
     click.echo(json.dumps(_plain(value), indent=2, sort_keys=True))

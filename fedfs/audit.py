@@ -1,0 +1,275 @@
+"""Check a whole study again from its files alone: for the auditor, years later.
+
+Rules:
+ * Nothing is believed that is not signed by a key that the charters lead to, from the first one on;
+   whose hash is the study's id.
+ * Every payload that is there is read and hashed. One that a message names and that is not there is
+   a problem, unless it may have been pruned (``--keep-versions``).
+ * Every version is made again from the updates that its record names, with the weights that the
+   charter gives them, and compared bit by bit. Version 0 is the initial weights: where nnU-Net drew
+   them from a seed, only their hash is checked.
+ * The store is only read.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedfs import versions
+from fedfs.errors import ObjectNotFoundError, RejectedError, StudyError
+from fedfs.making import Ingredients, make_version, outputs_in
+from fedfs.observe import MAX_MODEL_BYTES, Observer, fetch_payload, file_sha256, newest_charter
+from fedfs.payloads import update_encoding, update_layout
+from fedfs.protocol import layout, rounds
+from fedfs.protocol.messages import PayloadRef, RoundRecord, UpdateManifest
+from fedfs.protocol.state import StudyState
+from fedfs.sharing import share_of
+from fedfs.store.base import Store
+from fedfs.tensorfile import TensorFile
+from fedfs.trust.signing import key_fingerprint
+from fedfs.weights import WeightFiles
+
+OK, NOTE, PROBLEM = "ok", "note", "problem"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the audit.
+
+    Attributes:
+        what: what was looked at.
+        level: ``ok``, ``note`` (something to know) or ``problem`` (the study is not what it says).
+        text: what was found, in words.
+    """
+
+    what: str
+    level: str
+    text: str
+
+
+class Audit:
+    """Checks a study.
+
+    Args:
+        observer: has looked at the whole store.
+        store: the study's store.
+        folder: scratch; takes one model and the updates of one round.
+    """
+
+    def __init__(self, observer: Observer, store: Store, folder: Path) -> None:
+        self._observer = observer
+        self._store = store
+        self._folder = folder
+        self._weights = WeightFiles(store, folder / "weights")
+
+    @property
+    def state(self) -> StudyState:
+        """What was accepted."""
+        return self._observer.state
+
+    def run(self, *, recompute: bool = True) -> Iterator[Finding]:
+        """Yield findings as they are made.
+
+        Args:
+            recompute: also make every version again.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        yield from self._messages()
+        yield from self._chain()
+        yield from self._payloads()
+        for version in sorted(self.state.rounds):
+            if version > 0 and recompute:
+                yield self._version(self.state.rounds[version])
+
+    def _messages(self) -> Iterator[Finding]:
+        self._observer.refresh(everything=True)  # one message may explain another
+        state, charter = self.state, newest_charter(self.state)
+        yield Finding("study", OK, charter.study)
+        yield Finding("coordinator", OK, key_fingerprint(state.charters[1].coordinator_key))
+        amendments = len(state.charters) - 1
+        yield Finding("charter", OK, f"{amendments} amendments, each signed and chained by hash")
+        yield Finding("signatures", OK, f"{len(state.digests)} messages are signed as they must be")
+        for text, reason in sorted(state.rejected.items()):
+            key = layout.parse(text)
+            entry = charter.entry(key.site) if key is not None and key.site else None
+            is_member = entry is not None and entry.state in rounds.ADMITTED
+            level = PROBLEM if key is None or key.site is None or is_member else NOTE
+            yield Finding(text, level, f"is not accepted: it {reason}")
+
+    def _chain(self) -> Iterator[Finding]:
+        """Check that versions, records and the end of the study fit together."""
+        state = self.state
+        missing = sorted(set(range(state.newest + 1)) - set(state.models))
+        for version in missing:
+            yield Finding(layout.model(version), PROBLEM, "is not there")
+        for version in sorted(set(state.rounds) - set(state.models)):
+            yield Finding(layout.round_record(version), NOTE, "its version is not published yet")
+        for record in state.rounds.values():
+            yield from self._record(record)
+        if state.finished is not None:
+            model = state.models.get(state.finished.version)
+            if model is None or model.weights_sha256 != state.finished.weights_sha256:
+                yield Finding(layout.FINISHED, PROBLEM, "ends the study with unknown weights")
+        if not missing and state.models:
+            yield Finding("versions", OK, f"0 to {state.newest}, each follows from its record")
+
+    def _record(self, record: RoundRecord) -> Iterator[Finding]:
+        state, key = self.state, layout.round_record(record.version)
+        for used in record.updates:
+            update = state.updates.get((used.site, used.base_version))
+            if update is None:
+                yield Finding(key, PROBLEM, f"names an update of {used.site} that is not there")
+            elif (state.digests[update.key], update.payload.sha256) != (
+                used.manifest_sha256, used.payload_sha256,
+            ):  # fmt: skip
+                yield Finding(key, PROBLEM, f"names another update of {used.site} than there is")
+        if not record.updates or record.version == 0:
+            return
+        manifests = self._manifests(record)
+        if manifests is None:
+            return
+        weights = versions.weigh(manifests, newest_charter(state), record.version - 1)
+        for update, used in zip(manifests, record.updates, strict=True):
+            expected = weights[versions.name_of(update)]
+            if not math.isclose(expected, used.weight, rel_tol=1e-12):
+                yield Finding(
+                    key, PROBLEM,
+                    f"gives {used.site} the weight {used.weight:.6g}, the charter {expected:.6g}",
+                )  # fmt: skip
+
+    def _payloads(self) -> Iterator[Finding]:
+        """Read and hash every payload that is there; say which are missing."""
+        named = self._named()
+        n_read, n_bytes, found = 0, 0, set()
+        for entry in self._observer.payloads():
+            key = layout.parse(entry.key)
+            if key is None or key.sha256 is None:
+                continue
+            found.add(entry.key)
+            if self._hash_of(entry.key, entry.size) != key.sha256:
+                yield Finding(entry.key, PROBLEM, "its bytes are not those its name says")
+            n_read, n_bytes = n_read + 1, n_bytes + entry.size
+            if entry.key not in named:
+                yield Finding(entry.key, NOTE, "no message names it: left by a process that died")
+        pruned = 0
+        for text, version in sorted(named.items()):
+            if text in found:
+                continue
+            if version < self.state.newest:
+                pruned += 1
+            else:
+                yield Finding(text, PROBLEM, "is named and not there")
+        yield Finding(
+            "payloads", OK, f"{n_read} of {n_bytes / 1e6:.1f} MB have the bytes signed for"
+        )
+        if pruned:
+            yield Finding("payloads", NOTE, f"{pruned} of older versions have been deleted")
+
+    def _named(self) -> dict[str, int]:
+        """Return key of a payload -> the version it belongs to, of all that messages name."""
+        out: dict[str, int] = {}
+        for record in self.state.rounds.values():
+            for ref in (record.model, record.keyframe, record.state):
+                if ref is not None:
+                    out[ref.key] = record.version
+        for update in self.state.updates.values():
+            out[update.payload.key] = update.base_version
+        charter = newest_charter(self.state)
+        if charter.pretrained is not None:
+            out[charter.pretrained.key] = self.state.newest
+        return out
+
+    def _hash_of(self, key: str, size: int) -> str:
+        with tempfile.TemporaryDirectory(dir=self._folder) as folder:
+            path = Path(folder) / "payload"
+            try:
+                self._store.download(key, path, max_bytes=min(size, MAX_MODEL_BYTES))
+            except ObjectNotFoundError:
+                return ""
+            return file_sha256(path)
+
+    def _version(self, record: RoundRecord) -> Finding:
+        """Make a version again and compare."""
+        what = f"version {record.version}"
+        manifests = self._manifests(record)
+        if manifests is None:
+            return Finding(what, PROBLEM, "cannot be made again: an update is missing")
+        names = ", ".join(f"{u.site} ({u.base_version})" for u in manifests)
+        try:
+            with tempfile.TemporaryDirectory(dir=self._folder) as folder:
+                differs = self._differs(record, manifests, Path(folder))
+        except ObjectNotFoundError as error:
+            return Finding(what, NOTE, f"cannot be made again, as old payloads are gone: {error}")
+        except (RejectedError, StudyError) as error:
+            return Finding(what, PROBLEM, f"cannot be made again from {names}: {error}")
+        if differs:
+            return Finding(what, PROBLEM, f"made again from {names}, {differs}")
+        return Finding(what, OK, f"made again from {names}: bit by bit the same")
+
+    def _differs(self, record: RoundRecord, manifests: list[UpdateManifest], folder: Path) -> str:
+        """Return in what a version that is made again differs from what is published, or ""."""
+        before = self.state.rounds[record.version - 1]
+        outputs = outputs_in(folder)
+        payloads = {}
+        for update in manifests:
+            payloads[update.key] = self._fetch(update.payload, folder)
+            self._check_layout(update, payloads[update.key])
+        parts = Ingredients(
+            version=record.version,
+            updates=manifests,
+            payloads=payloads,
+            weights={versions.name_of(u): used.weight
+                     for u, used in zip(manifests, record.updates, strict=True)},
+            memory=self._fetch(before.state, folder) if before.state else None,
+        )  # fmt: skip
+        written = make_version(parts, self.state, self._weights, outputs)
+        if written.weights_sha256 != record.weights_sha256:
+            return "it has other weights"
+        travels = outputs.delta if written.has_delta else outputs.model
+        if file_sha256(travels) != record.model.sha256:
+            return "its tensors are written otherwise"
+        if written.has_state != (record.state is not None) or (
+            record.state is not None and file_sha256(outputs.state) != record.state.sha256
+        ):
+            return "the strategy's memory is another one"
+        self._weights.keep(written.weights_sha256, outputs.model)
+        self._weights.prune([written.weights_sha256])
+        return ""
+
+    def _check_layout(self, update: UpdateManifest, path: Path) -> None:
+        base_path = self._weights.fetch(self.state.models, update.base_version)
+        encoding = update_encoding(newest_charter(self.state))
+        with TensorFile(base_path) as base, TensorFile(path) as file:
+            names = share_of(self.state, update.site, base.names).own
+            file.check_layout(update_layout(encoding, base, names))
+
+    def _manifests(self, record: RoundRecord) -> list[UpdateManifest] | None:
+        keys = [(used.site, used.base_version) for used in record.updates]
+        if not all(key in self.state.updates for key in keys):
+            return None
+        return [self.state.updates[key] for key in keys]
+
+    def _fetch(self, ref: PayloadRef, folder: Path) -> Path:
+        return fetch_payload(self._store, ref, folder, max_bytes=MAX_MODEL_BYTES)
+
+
+def verify_study(observer: Observer, store: Store, *, recompute: bool = True) -> Iterator[Finding]:
+    """Yield the findings of an audit.
+
+    Args:
+        observer: of the whole store.
+        store: the study's store.
+        recompute: also make every version again.
+
+    Raises:
+        StoreError: the store cannot be read.
+        SetupError: there is no room for scratch files.
+    """
+    with tempfile.TemporaryDirectory(prefix="fedfs-verify-") as folder:
+        yield from Audit(observer, store, Path(folder)).run(recompute=recompute)

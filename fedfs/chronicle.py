@@ -1,0 +1,147 @@
+"""What happened in a study, in order: the audit trail that a person reads.
+
+Pure: from accepted messages to lines. Times are the writers' own; where two hosts' clocks disagree,
+lines of different parties may be out of order, those of one party never.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from fedfs.protocol import rounds
+from fedfs.protocol.messages import Charter, Message, RosterEntry, RoundRecord
+from fedfs.protocol.state import StudyState
+from fedfs.trust.signing import key_fingerprint
+
+
+@dataclass(frozen=True)
+class Event:
+    """One line of the trail.
+
+    Attributes:
+        at: UTC time at the writer; "" where nobody signed it.
+        who: ``coordinator``, ``aggregator`` or the site.
+        what: in words.
+        key: the object that says so.
+    """
+
+    at: str
+    who: str
+    what: str
+    key: str
+
+
+def events(state: StudyState) -> list[Event]:
+    """Return what happened, in order of time; what nobody accepted comes last."""
+    found = [*_coordinator(state), *_sites(state), *_aggregator(state)]
+    found.sort(key=lambda event: event.at)
+    refused = (
+        Event("", "nobody", f"is not accepted: it {reason}", key)
+        for key, reason in sorted(state.rejected.items())
+    )
+    return [*found, *refused]
+
+
+def _event(message: Message, who: str, what: str) -> Event:
+    return Event(message.created_at, who, what, message.key)
+
+
+def _coordinator(state: StudyState) -> Iterator[Event]:
+    before: Charter | None = None
+    for number in sorted(state.charters):
+        charter = state.charters[number]
+        what = _began(charter) if before is None else "; ".join(_changes(before, charter))
+        yield _event(charter, "coordinator", f"charter {number}: {what or 'nothing changed'}")
+        before = charter
+
+
+def _began(charter: Charter) -> str:
+    nnunet, schedule = charter.nnunet, charter.schedule
+    return (
+        f"began study {charter.study}: {nnunet.configuration}, {nnunet.trainer}, mode "
+        f"{charter.mode}, {schedule.rounds} rounds, {charter.strategy.name}, policy "
+        f"{charter.policy.name}, updates as {charter.encoding.name}; coordinator "
+        f"{key_fingerprint(charter.coordinator_key)}, aggregator "
+        f"{key_fingerprint(charter.aggregator_key)}"
+    )
+
+
+def _changes(before: Charter, after: Charter) -> Iterator[str]:
+    if after.coordinator_key != before.coordinator_key:
+        yield f"the coordinator's key is {key_fingerprint(after.coordinator_key)}"
+    if after.aggregator_key != before.aggregator_key:
+        since = f"from version {after.aggregator_from_version}"
+        yield f"the aggregator's key is {key_fingerprint(after.aggregator_key)}, {since}"
+    for entry in after.roster:
+        old = before.entry(entry.site)
+        if old != entry:
+            yield _entry_change(old, entry)
+
+
+def _entry_change(old: RosterEntry | None, new: RosterEntry) -> str:
+    since = f"from version {new.from_version} on"
+    if old is None:
+        return f"approved {new.site} with key {key_fingerprint(new.public_key)}, {since}"
+    if old.public_key != new.public_key:
+        return f"{new.site} has the key {key_fingerprint(new.public_key)}, {since}"
+    words = {rounds.ACTIVE: "takes part again", rounds.PAUSED: "is paused"}
+    return f"{new.site} {words.get(new.state, 'is ' + new.state)}, {since}"
+
+
+def _sites(state: StudyState) -> Iterator[Event]:
+    for join in state.joins.values():
+        key = key_fingerprint(join.public_key)
+        yield _event(join, join.site, f"asked to join with {join.n_cases} cases and key {key}")
+    for fingerprint in state.fingerprints.values():
+        text = f"published the fingerprint of {fingerprint.n_cases} cases"
+        yield _event(fingerprint, fingerprint.site, text)
+    for plan in state.site_plans.values():
+        text = f"planned for itself from {plan.n_cases} cases: {len(plan.tensors)} tensors"
+        yield _event(plan, plan.site, text)
+    for said in state.attendances.values():
+        reason = f": {said.reason}" if said.reason else ""
+        yield _event(said, said.site, f"said that it is {said.word}{reason}")
+    for update in state.updates.values():
+        yield _event(
+            update, update.site,
+            f"published an update from version {update.base_version}: {update.n_iterations} "
+            f"iterations on {update.n_training_cases} cases, {_size(update.payload.size)}",
+        )  # fmt: skip
+    for score in state.evaluations.values():
+        dice = "no class occurs" if score.mean_dice is None else f"mean Dice {score.mean_dice:.4f}"
+        how = "evaluated" if score.variant == "pseudo" else "validated in full"
+        yield _event(score, score.site, f"{how} version {score.version}: {dice}")
+    for failure in state.failures:
+        yield _event(failure, failure.site, f"failed at version {failure.version}: {failure.kind}")
+
+
+def _aggregator(state: StudyState) -> Iterator[Event]:
+    if state.plan is not None:
+        sites = ", ".join(sorted(state.plan.sites))
+        text = f"planned from {state.plan.n_cases} cases of {sites}"
+        yield _event(state.plan, "aggregator", text)
+    for admission in state.admissions.values():
+        yield _event(admission, "aggregator", f"admitted {admission.site} after the plan")
+    for record in state.rounds.values():
+        yield _event(record, "aggregator", _round(record))
+    if state.finished is not None:
+        text = f"ended the study with version {state.finished.version}"
+        yield _event(state.finished, "aggregator", text)
+
+
+def _round(record: RoundRecord) -> str:
+    size = f"{_size(record.model.size)}, weights {record.weights_sha256[:16]}"
+    if record.version == 0:
+        return f"published the initial weights, version 0: {size}"
+    used = ", ".join(f"{u.site} {u.weight:.3f} (from {u.base_version})" for u in record.updates)
+    text = f"made version {record.version} by {record.strategy.name} of {used}: {size}"
+    for item in record.excluded:
+        text += f"; did not use {item.key}: it {item.reason}"
+    for left in record.left_out:
+        text += f"; without {left.site} since version {left.since_version}: {left.reason}"
+    return text
+
+
+def _size(n_bytes: int) -> str:
+    return f"{n_bytes / 1e6:.2f} MB"

@@ -1,0 +1,96 @@
+"""Make a version from the updates that a round names: by the aggregator, and by whoever checks it.
+
+The same inputs give the same bits, on any host: what is averaged, in which order and in which
+pieces is part of the protocol.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedfs import versions
+from fedfs.aggregate import strategies
+from fedfs.checkpoint import TensorFile
+from fedfs.combine import Combination, Outputs, Written, combine
+from fedfs.observe import newest_charter
+from fedfs.payloads import model_encoding, update_encoding
+from fedfs.protocol.messages import UpdateManifest
+from fedfs.protocol.state import StudyState
+from fedfs.sharing import shared_by
+from fedfs.weights import WeightFiles
+
+
+@dataclass(frozen=True)
+class Ingredients:
+    """What a version is made from.
+
+    Attributes:
+        version: the version to be made.
+        updates: their manifests.
+        payloads: key of a manifest -> local file of its payload, checked.
+        weights: name of an update (:func:`fedfs.versions.name_of`) -> weight.
+        memory: local file of the strategy's memory after the version before; None if it has none.
+    """
+
+    version: int
+    updates: Sequence[UpdateManifest]
+    payloads: Mapping[str, Path]
+    weights: Mapping[str, float]
+    memory: Path | None
+
+
+def outputs_in(folder: Path) -> Outputs:
+    """Return where a version's files are made."""
+    return Outputs(*(folder / f"{name}.safetensors" for name in ("model", "delta", "state")))
+
+
+def make_version(
+    parts: Ingredients, state: StudyState, weight_files: WeightFiles, outputs: Outputs
+) -> Written:
+    """Write the files of a version.
+
+    Args:
+        parts: what it is made from.
+        state: accepted messages; the charter says how it is made.
+        weight_files: where the weights are that updates were trained from.
+        outputs: where to.
+
+    Raises:
+        StudyError: the strategy needs more updates, or its steps diverge.
+        TensorError: a payload is damaged.
+        ObjectNotFoundError: a version that an update was trained from is not there.
+        StoreError: the store cannot be read.
+    """
+    charter, base = newest_charter(state), parts.version - 1
+    with contextlib.ExitStack() as stack:
+
+        def opened(path: Path) -> TensorFile:
+            return stack.enter_context(TensorFile(path))
+
+        older = {
+            version: opened(weight_files.fetch(state.models, version))
+            for version in {update.base_version for update in parts.updates} - {base}
+        }
+        combination = Combination(
+            base=opened(weight_files.fetch(state.models, base)),
+            state=opened(parts.memory) if parts.memory else None,
+            updates={versions.name_of(u): parts.payloads[u.key] for u in parts.updates},
+            weights=parts.weights,
+            version=parts.version,
+            shared_by=shared_by(state) or None,
+            bases={
+                versions.name_of(u): older[u.base_version]
+                for u in parts.updates
+                if u.base_version in older
+            },
+        )
+        return combine(
+            combination,
+            strategy=strategies.by_name(charter.strategy.name, charter.strategy.options),
+            update_encoding=update_encoding(charter),
+            model_encoding=model_encoding(charter),
+            outputs=outputs,
+        )

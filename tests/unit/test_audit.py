@@ -1,0 +1,182 @@
+"""``fedfs verify`` and ``fedfs log``: a study is checked from its files; what is wrong is found."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+
+import pytest
+
+from federation import Federation, forge
+from fedfs.audit import NOTE, OK, PROBLEM, verify_study
+from fedfs.chronicle import events
+from fedfs.observe import open_study
+from fedfs.protocol import layout
+from fedfs.retention import prune_versions
+from fedfs.roster import Coordinator
+
+
+def findings(federation: Federation):
+    return list(verify_study(open_study(federation.store), federation.store))
+
+
+def problems(federation: Federation) -> dict[str, str]:
+    return {f.what: f.text for f in findings(federation) if f.level == PROBLEM}
+
+
+@pytest.fixture(
+    params=[
+        {},
+        {"strategy": "FedAdam"},
+        {"encoding": "int8", "model_encoding": "topk"},
+        {"policy": "buffer", "policy_options": {"size": 2}, "rounds": 4},
+    ],
+    ids=["plain", "memory", "encodings", "buffer"],
+)
+def finished(request, tmp_path):
+    federation = Federation(tmp_path, **request.param).start()
+    federation.run()
+    return federation
+
+
+def test_every_version_comes_out_bit_by_bit_the_same(finished):
+    found = findings(finished)
+    assert {f.level for f in found} == {OK}, [f for f in found if f.level != OK]
+    n_versions = finished.observe().state.newest
+    again = [f for f in found if "bit by bit the same" in f.text]
+    assert [f.what for f in again] == [f"version {v}" for v in range(1, n_versions + 1)]
+
+
+@pytest.fixture
+def plain(federation):
+    federation.run()
+    return federation
+
+
+def test_the_store_is_only_read(plain):
+    before = dict(plain.store.objects)
+    findings(plain)
+    assert plain.store.objects == before
+
+
+def resigned(federation: Federation, key: str, host: str, role: str, state=None, **changes):
+    """Let a rogue party put another message of its own under a key, with its own signature."""
+    state = state or federation.observe().state
+    message = next(
+        m for m in (*state.rounds.values(), *state.models.values(), *state.updates.values())
+        if m.key == key
+    )  # fmt: skip
+    signer = federation.keyring(host).load(role)
+    forge(federation.store, key, signer.sign(dataclasses.replace(message, **changes)))
+
+
+def test_a_rogue_aggregator_that_publishes_other_weights_is_found(plain):
+    """It signs all of it: only making the version again tells."""
+    state = plain.observe().state
+    other = state.rounds[1].model
+    key = layout.model_payload(2, other.sha256)
+    plain.store.objects[key] = plain.store.objects[other.key]
+    rogue = (plain, layout.round_record(2), "coordinator", "aggregator", state)
+    moved, weights = dataclasses.replace(other, key=key), state.rounds[1].weights_sha256
+    resigned(*rogue, model=moved, weights_sha256=weights)
+    rogue = (plain, layout.model(2), "coordinator", "aggregator", state)
+    resigned(*rogue, payload=moved, weights_sha256=weights)
+    found = problems(plain)
+    assert "it has other weights" in found["version 2"]
+
+
+def test_a_rogue_aggregator_that_weighs_as_it_likes_is_found(plain):
+    used = plain.observe().state.rounds[3].updates
+    changed = (dataclasses.replace(used[0], weight=0.9), *used[1:])
+    resigned(plain, layout.round_record(3), "coordinator", "aggregator", updates=changed)
+    found = problems(plain)
+    assert f"gives {used[0].site} the weight 0.9" in found[layout.round_record(3)]
+    assert "version 3" in found
+
+
+def test_an_update_that_was_exchanged_later_is_found(plain):
+    key = layout.update("north", 1)
+    resigned(plain, key, "north", "site-north", metrics={"train_loss": 0.0})
+    found = problems(plain)
+    assert "names another update of north" in found[layout.round_record(2)]
+
+
+def test_a_damaged_payload_is_found(plain):
+    update = plain.observe().state.updates["east", 0]
+    good = plain.store.objects[update.payload.key].data
+    forge(plain.store, update.payload.key, good[:-1] + bytes([good[-1] ^ 1]))
+    found = problems(plain)
+    assert "not those its name says" in found[update.payload.key]
+    assert "version 1" in found
+
+
+@pytest.mark.parametrize(
+    "key",
+    [layout.charter(2), layout.plan(), layout.round_record(2), layout.model(1), layout.FINISHED,
+     layout.update("south", 2), layout.fingerprint("north")],
+)  # fmt: skip
+def test_a_changed_byte_in_any_message_is_found(plain, key):
+    envelope = json.loads(plain.store.objects[key].data)
+    payload = bytearray(base64.b64decode(envelope["payload"]))
+    payload[len(payload) // 2] ^= 1
+    envelope["payload"] = base64.b64encode(payload).decode()
+    forge(plain.store, key, json.dumps(envelope).encode())
+    assert key in problems(plain)
+
+
+def test_a_missing_payload_of_the_newest_version_is_a_problem_an_old_one_a_note(plain):
+    state = plain.observe().state
+    prune_versions(plain.store, state, 1)
+    found = findings(plain)
+    assert not [f for f in found if f.level == PROBLEM]
+    assert [f for f in found if f.level == NOTE and "have been deleted" in f.text]
+    assert [f for f in found if f.level == NOTE and "cannot be made again" in f.text]
+    del plain.store.objects[state.models[state.newest].payload.key]
+    assert "is named and not there" in str(problems(plain))
+
+
+def test_what_nobody_names_is_noted(plain):
+    stray = layout.update_payload("north", 1, "0" * 64)
+    plain.store.create(stray, b"left behind")
+    found = {f.what: f for f in findings(plain) if f.what == stray}
+    assert found[stray].level in (NOTE, PROBLEM)
+
+
+def test_a_study_from_which_a_site_was_removed_stays_verifiable(federation):
+    while federation.observe().state.newest < 2:
+        for name in (*federation.targets, "aggregator"):
+            federation.step(name)
+    office = Coordinator(federation.store, federation.home("coordinator"), clock=federation.clock)
+    office.set_state(["north"], "removed")
+    for _ in range(20):
+        for name in ("east", "south", "aggregator"):
+            federation.run_process(name)
+    assert federation.observe().state.finished is not None
+    assert not problems(federation)
+
+
+def test_the_log_tells_who_did_what_in_order(plain):
+    found = events(plain.observe().state)
+    times = [event.at for event in found]
+    assert times == sorted(times)
+    text = "\n".join(f"{event.who}: {event.what}" for event in found)
+    for line in (
+        "coordinator: charter 1: began study test-",
+        "coordinator: charter 2: approved east with key ",
+        "north: asked to join with 20 cases and key ",
+        "south: published the fingerprint of 30 cases",
+        "aggregator: planned from 60 cases of east, north, south",
+        "aggregator: published the initial weights, version 0",
+        "east: published an update from version 1: 5 iterations on 10 cases",
+        "aggregator: made version 3 by FedAvg of east 0.167 (from 2), north 0.333 (from 2)",
+        "north: validated in full version 3: mean Dice",
+        "aggregator: ended the study with version 3",
+    ):
+        assert line in text
+
+
+def test_the_log_names_what_nobody_accepts(plain):
+    plain.store.create(layout.failure("north", 1, 1), b"rubbish")
+    last = events(plain.observe().state)[-1]
+    assert (last.who, last.key) == ("nobody", layout.failure("north", 1, 1))
