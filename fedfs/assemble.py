@@ -144,6 +144,7 @@ def join(config: JoinConfig) -> tuple[Charter, JoinRequest]:
             config.site,
             make_learner(charter, config.site, raw.name, paths),
             difference=difference(codec.to_json(charter.dataset), raw.dataset_json),
+            encryption_key=keyring.identity(role).recipient,
         )
     except FedfsError:
         if is_new:

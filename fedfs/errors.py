@@ -118,6 +118,14 @@ class MisplacedError(RejectedError):
     """Validly signed, but for another study, site, round or key."""
 
 
+class SealedError(RejectedError):
+    """Encrypted for somebody else, or changed since."""
+
+
+class BundleError(RejectedError):
+    """A bundle is damaged, incomplete or not meant for this store."""
+
+
 class TensorError(RejectedError):
     """A payload is corrupt or holds tensors of wrong name, shape, type or value."""
 

@@ -303,6 +303,11 @@ def _each(function: Callable[[_T], _R], items: Sequence[_T]) -> Iterator[_R]:
         yield from pool.map(function, items)
 
 
+def publication_rank(key: Key) -> tuple[bool, tuple[int, int, str]]:
+    """Sort keys so that payloads come first, and a message behind those that it may refer to."""
+    return (False, (0, 0, key.text)) if key.is_payload else (True, _rank(key))
+
+
 def _rank(key: Key) -> tuple[int, int, str]:
     return (_ORDER.index(key.kind), key.version or key.number or 0, key.text)
 

@@ -120,21 +120,29 @@ class Coordinator:
         ]
         return self._set_entries(entries) if entries else self.charter
 
-    def replace_aggregator(self, public_key: str | None = None) -> Charter:
+    def replace_aggregator(
+        self, public_key: str | None = None, encryption_key: str | None = None
+    ) -> Charter:
         """Give the aggregator another key, from the next version on; return the charter.
 
         Args:
             public_key: of a key made on the new aggregator's host; None to make one here.
+            encryption_key: of age, made there too; None with ``public_key`` keeps the one before.
 
         Raises:
             StudyError: it has that key already.
         """
         if public_key is None:
             public_key = self._keyring.create("aggregator").public
+            encryption_key = self._keyring.create_identity("aggregator").recipient
         if public_key == self.charter.aggregator_key:
             raise StudyError("the aggregator has this key already")
         key_fingerprint(public_key)
-        return self._amend(aggregator_key=public_key, aggregator_from_version=self.state.newest + 1)
+        return self._amend(
+            aggregator_key=public_key,
+            aggregator_from_version=self.state.newest + 1,
+            aggregator_encryption_key=encryption_key or self.charter.aggregator_encryption_key,
+        )
 
     def replace_own_key(self) -> Charter:
         """Let later charters be signed by another key, made now; return the charter."""
@@ -143,7 +151,12 @@ class Coordinator:
     def _admit(self, request: JoinRequest, *, replace_keys: bool) -> Change | None:
         site, entry = request.site, self.charter.entry(request.site)
         if entry is None:
-            added = RosterEntry(site=site, public_key=request.public_key, from_version=self._now())
+            added = RosterEntry(
+                site=site,
+                public_key=request.public_key,
+                from_version=self._now(),
+                encryption_key=request.encryption_key,
+            )
             return Change(added)
         is_new_key = entry.public_key != request.public_key
         is_removed = entry.state == rounds.REMOVED
@@ -163,6 +176,7 @@ class Coordinator:
         replaced = dataclasses.replace(
             entry,
             public_key=request.public_key,
+            encryption_key=request.encryption_key,
             state=rounds.ACTIVE if is_removed else entry.state,
             from_version=self._now() + 1 if has_answered and not is_removed else self._now(),
         )
@@ -232,6 +246,7 @@ def ask_for_new_key(
         file_ending=before.file_ending,
         versions=before.versions,
         endorsement=old.endorse(charter.study, site, new.public) if old else "",
+        encryption_key=keyring.create_identity(role).recipient,
     )
 
 

@@ -66,12 +66,17 @@ def init_study(
     keyring.create("coordinator", coordinator)
     try:
         aggregator = keyring.create("aggregator")
+        encryption_keys = {
+            f"{role}_encryption_key": keyring.create_identity(role).recipient
+            for role in ("aggregator", "coordinator")
+        }
         publisher = Publisher(store, coordinator, study, clock=clock)
         payload = None if pretrained is None else publisher.payload(pretrained, layout.pretrained)
         charter = publisher.message(
             Charter,
             layout.charter(1),
             **_charter_fields(options, nonce, coordinator, aggregator, payload, versions),
+            **encryption_keys,
         )
     except FedfsError as error:
         keyring.discard("aggregator")
@@ -145,6 +150,7 @@ def join_study(
     learner: Learner,
     *,
     difference: Sequence[str],
+    encryption_key: str = "",
 ) -> JoinRequest:
     """Ask to be admitted; asking again changes nothing.
 
@@ -154,6 +160,7 @@ def join_study(
         site: the site's name.
         learner: knows the local dataset.
         difference: where the local ``dataset.json`` disagrees with the charter, in words.
+        encryption_key: the site's public key of age.
 
     Raises:
         DatasetError: the dataset disagrees with the charter.
@@ -174,7 +181,8 @@ def join_study(
                 f"the name {site!r} is taken by another key ({key_fingerprint(other.public_key)})",
                 hint="choose another name, or work on the host that joined with it",
             )
-    if before is not None and before.n_cases == facts["n_cases"]:
+    said = (facts["n_cases"], encryption_key)
+    if before is not None and (before.n_cases, before.encryption_key) == said:
         return before
     return publisher.message(
         JoinRequest,
@@ -184,6 +192,7 @@ def join_study(
         n_cases=facts["n_cases"],
         file_ending=facts["file_ending"],
         versions=dict(learner.versions()),
+        encryption_key=encryption_key,
     )
 
 

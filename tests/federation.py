@@ -191,7 +191,14 @@ class Federation:
         for site in sites or self.targets:
             observer = open_study(self.store, site=site)
             publisher = self.publisher(f"site-{site}", site)
-            join_study(observer, publisher, site, self.learners[site], difference=[])
+            join_study(
+                observer,
+                publisher,
+                site,
+                self.learners[site],
+                difference=[],
+                encryption_key=self.keyring(site).identity(f"site-{site}").recipient,
+            )
 
     def approve(self, *sites: str) -> None:
         approve_sites(self.store, self.home("coordinator"), sites or None, clock=self.clock)

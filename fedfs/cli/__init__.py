@@ -14,6 +14,7 @@ import click
 from fedfs import __version__
 from fedfs.cli.aggregate import aggregate
 from fedfs.cli.auditor import log, verify
+from fedfs.cli.bundle import bundle, sync
 from fedfs.cli.coordinator import approve, init, pause, remove, resume
 from fedfs.cli.demo import demo
 from fedfs.cli.doctor import doctor
@@ -65,6 +66,8 @@ for _command in (
     key,
     verify,
     log,
+    bundle,
+    sync,
     export,
     demo,
 ):

@@ -83,12 +83,15 @@ def show(store: StorePlace, *, as_json: bool) -> None:
 def export_public(
     store: StorePlace, *, name: str | None, aggregator: bool, coordinator: bool
 ) -> None:
-    """Print the public part of a key of this host: base64 of 32 bytes, Ed25519."""
+    """Print the public parts of a role's keys: Ed25519 in base64, and age's to encrypt to."""
     from fedfs.study import study_at
     from fedfs.trust.keyring import Keyring, default_home
 
     role = _role(name, aggregator=aggregator, coordinator=coordinator)
-    click.echo(Keyring(default_home(), study_at(store)).load(role).public)
+    keyring = Keyring(default_home(), study_at(store))
+    click.echo(keyring.load(role).public)
+    for identity in keyring.identities(role)[:1]:
+        click.echo(identity.recipient)
 
 
 @key.command()
@@ -123,7 +126,12 @@ def create(
     else:
         made = keyring.create(role)
     show_pairs(
-        {"role": role, "public key": made.public, "fingerprint": key_fingerprint(made.public)}
+        {
+            "role": role,
+            "public key": made.public,
+            "fingerprint": key_fingerprint(made.public),
+            "encryption key": keyring.identity(role).recipient,
+        }
     )
 
 
@@ -134,6 +142,7 @@ def create(
 @_coordinator
 @click.option("--lost", is_flag=True, help="The site's key before is not on this host any more.")
 @click.option("--to", "public_key", metavar="BASE64", help="The new aggregator's public key.")
+@click.option("--encryption-key", metavar="AGE", help="And its encryption key.")
 def rotate(
     store: StorePlace,
     *,
@@ -142,6 +151,7 @@ def rotate(
     coordinator: bool,
     lost: bool,
     public_key: str | None,
+    encryption_key: str | None,
 ) -> None:
     """Replace a key; what the old one has signed stays valid.
 
@@ -169,7 +179,7 @@ def rotate(
         return
     office = Coordinator(open_store(store), default_home(), clock=time.time)
     if aggregator:
-        charter = office.replace_aggregator(public_key)
+        charter = office.replace_aggregator(public_key, encryption_key)
         fingerprint, since = charter.aggregator_key, f"version {charter.aggregator_from_version}"
     else:
         charter = office.replace_own_key()

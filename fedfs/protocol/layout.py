@@ -47,6 +47,7 @@ STATUSES = "aggregator/status/"
 
 _MAX_KEY, _MAX_PART = 255, 128
 _PART = re.compile(r"[a-z0-9_-][a-z0-9._-]*")
+_STUDY = re.compile(r"[a-z0-9][a-z0-9-]{0,63}-[0-9a-f]{32}")
 _SITE = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 
 _SHA = r"(?P<sha256>[0-9a-f]{64})"
@@ -146,6 +147,17 @@ def check_site(name: str) -> str:
             hint="use 1 to 32 of a-z, 0-9 and -, starting and ending with a letter or digit",
         )
     return name
+
+
+def check_study(text: str) -> str:
+    """Return the id of a study if it can name a folder of keys.
+
+    Raises:
+        MalformedError: it is none.
+    """
+    if not _STUDY.fullmatch(text):
+        raise MalformedError(f"{text[:80]!r} is no id of a study")
+    return text
 
 
 def site_prefix(site: str) -> str:

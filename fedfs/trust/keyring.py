@@ -5,6 +5,7 @@
     coordinator.key aggregator.key site-<name>.key    PKCS #8 PEM, mode 0600, checked at every use
     site-<name>.2.key                                 its successor; the charter says which counts
     site-<name>.signer                                a key that another program holds
+    site-<name>.age                                   age identity: others encrypt to it
     site-<name>.json                                  what `site join` was told: dataset, store
     seen.json                                         newest charter seen: a store cannot roll back
 
@@ -27,9 +28,10 @@ from typing import Any
 import platformdirs
 
 from fedfs.errors import KeyFileError, MisplacedError, SetupError
+from fedfs.trust.sealing import Identity
 from fedfs.trust.signing import ExternalKey, SigningKey
 
-_NAME = re.compile(r"([a-z0-9-]+?)(?:\.([0-9]{1,4}))?\.(?:key|signer)")
+_NAME = re.compile(r"([a-z0-9-]+?)(?:\.([0-9]{1,4}))?\.(?:key|signer|age)")
 
 
 def default_home() -> Path:
@@ -111,13 +113,47 @@ class Keyring:
             )
         return [self._load(path) for path in reversed(paths)]
 
+    def identities(self, role: str) -> list[Identity]:
+        """Return the age identities of ``role`` on this host, the newest first; empty if none.
+
+        Raises:
+            KeyFileError: one is unreadable or readable by others.
+        """
+        found = []
+        for path in reversed(self._paths(role, ".age")):
+            try:
+                found.append(Identity.from_text(self._read_secret(path), self._passphrase()))
+            except KeyFileError as error:
+                raise KeyFileError(f"{path}: {error}", hint=error.hint) from error
+        return found
+
+    def create_identity(self, role: str) -> Identity:
+        """Store and return a new age identity; one beside others is their successor.
+
+        Raises:
+            SetupError: the folder cannot be written.
+        """
+        made = Identity.generate()
+        self._store(self._next(role, "age", (".age",)), made.to_text(self._passphrase()))
+        return made
+
+    def identity(self, role: str) -> Identity:
+        """Return the newest age identity of ``role``, made now if there is none."""
+        return next(iter(self.identities(role)), None) or self.create_identity(role)
+
     def roles(self) -> list[str]:
         """Return the roles of which this host holds keys, sorted."""
-        return sorted({found[1] for path in self._files() if (found := _NAME.fullmatch(path.name))})
+        names = (_NAME.fullmatch(path.name) for path in self._files() if path.suffix != ".age")
+        return sorted({found[1] for found in names if found})
+
+    def identity_roles(self) -> list[str]:
+        """Return the roles of which this host holds age identities, sorted."""
+        names = (_NAME.fullmatch(path.name) for path in self._files() if path.suffix == ".age")
+        return sorted({found[1] for found in names if found})
 
     def discard(self, role: str) -> None:
         """Delete a key that was made for something that then failed; keep nothing behind."""
-        for path in self._paths(role):
+        for path in (*self._paths(role), *self._paths(role, ".age")):
             path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.folder.rmdir()
@@ -154,24 +190,24 @@ class Keyring:
     def _files(self) -> list[Path]:
         return list(self.folder.iterdir()) if self.folder.is_dir() else []
 
-    def _paths(self, role: str) -> list[Path]:
+    def _paths(self, role: str, *endings: str) -> list[Path]:
         """Return the files of a role's keys, the oldest first."""
         found = []
         for path in self._files():
             name = _NAME.fullmatch(path.name)
-            if name and name[1] == role:
+            if name and name[1] == role and path.suffix in (endings or (".key", ".signer")):
                 found.append((int(name[2] or 1), path))
         return [path for _, path in sorted(found)]
 
-    def _next(self, role: str, ending: str) -> Path:
-        paths = self._paths(role)
+    def _next(self, role: str, ending: str, among: Sequence[str] = ()) -> Path:
+        paths = self._paths(role, *among)
         if not paths:
             return self.folder / f"{role}.{ending}"
         last = _NAME.fullmatch(paths[-1].name)
         number = int((last and last[2]) or 1) + 1
         return self.folder / f"{role}.{number}.{ending}"
 
-    def _load(self, path: Path) -> SigningKey:
+    def _read_secret(self, path: Path) -> bytes:
         try:
             mode = stat.S_IMODE(path.stat().st_mode)
             if mode & 0o077:
@@ -179,9 +215,12 @@ class Keyring:
                     f"the private key {path} can be read by others (mode {mode:04o})",
                     hint=f"chmod 600 {path}",
                 )
-            data = path.read_bytes()
+            return path.read_bytes()
         except OSError as error:
             raise KeyFileError(f"cannot read {path}: {error.strerror}") from error
+
+    def _load(self, path: Path) -> SigningKey:
+        data = self._read_secret(path)
         try:
             if path.suffix == ".signer":
                 said = json.loads(data)

@@ -88,12 +88,14 @@ class RosterEntry:
     Attributes:
         from_version: the version from which on this key and this state count; what the site said
             about earlier ones is believed as the charters before say.
+        encryption_key: public key of age, to which others encrypt; "" if it has none.
     """
 
     site: str
     public_key: str
     state: str = "active"
     from_version: int = 0
+    encryption_key: str = ""
     extra: Extra = field(default_factory=dict)
 
 
@@ -113,6 +115,7 @@ class Charter(Message):
         model_encoding: how global versions travel; anything but ``fp32`` makes them deltas.
         keyframe_every: of versions that travel as deltas, each so-many-th is also there in full.
         aggregator_from_version: the version from which on the aggregator has this key.
+        aggregator_encryption_key, coordinator_encryption_key: public keys of age; "" if none.
     """
 
     TYPE: ClassVar[str] = "charter"
@@ -138,6 +141,8 @@ class Charter(Message):
     model_encoding: Named = field(default_factory=lambda: Named(name="fp32"))
     keyframe_every: int = 1
     aggregator_from_version: int = 0
+    aggregator_encryption_key: str = ""
+    coordinator_encryption_key: str = ""
 
     def entry(self, site: str) -> RosterEntry | None:
         """Return the roster entry of ``site``, if it has one."""

@@ -17,6 +17,7 @@ class JoinRequest(Message):
     Attributes:
         endorsement: base64 signature by the site's key before, which names this one as the next;
             "" if there was none, or it is lost.
+        encryption_key: public key of age, to which others encrypt.
     """
 
     TYPE: ClassVar[str] = "join"
@@ -26,6 +27,7 @@ class JoinRequest(Message):
     file_ending: str
     versions: Mapping[str, str]
     endorsement: str = ""
+    encryption_key: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,229 @@
+"""Commands of a courier: bundles in files, and copying between two stores."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from fedfs.cli.place import store_argument
+from fedfs.cli.terminal import (
+    ProgressDisplay,
+    end_with,
+    show_json,
+    show_table,
+    size_text,
+    start_logging,
+)
+from fedfs.store import StorePlace
+
+
+@click.group()
+def bundle() -> None:
+    """Carry a study by USB stick, to and from a site without a network."""
+
+
+_identity = click.option(
+    "--identity",
+    "identity_files",
+    multiple=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Further age identity that may open the bundle. Repeatable.",
+)
+
+
+@bundle.command("export")
+@store_argument
+@click.option("--for", "for_site", metavar="SITE", help="What this site still needs.")
+@click.option("--from", "from_site", metavar="SITE", help="What this site has published.")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File to write.",
+)
+@click.option("--split", metavar="SIZE", help="In parts of this size, e.g. 4GB for FAT32.")
+@click.option(
+    "--recipient", "recipients", multiple=True, metavar="AGE", help="Who can read it. Repeatable."
+)
+@click.option("--plain", is_flag=True, help="Do not encrypt.")
+@click.option("--everything", is_flag=True, help="Also what the other side is known to have.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def export_(
+    store: StorePlace,
+    *,
+    for_site: str | None,
+    from_site: str | None,
+    output: Path,
+    split: str | None,
+    recipients: tuple[str, ...],
+    plain: bool,
+    everything: bool,
+    as_json: bool,
+) -> None:
+    """Gather what has to be carried, in a file.
+
+    It is encrypted for whoever has to read it: for the site, or for coordinator and aggregator.
+    """
+    from fedfs.bundlefile import parse_size
+    from fedfs.courier import export_bundle
+    from fedfs.errors import EXIT_WAITING
+    from fedfs.exchange import FOR, FROM
+    from fedfs.protocol import layout
+    from fedfs.store import open_store
+    from fedfs.trust.keyring import default_home
+    from fedfs.trust.sealing import check_recipient
+
+    if (for_site is None) == (from_site is None):
+        raise click.UsageError("give --for SITE or --from SITE")
+    if plain and recipients:
+        raise click.UsageError("--plain and --recipient exclude each other")
+    site = layout.check_site(for_site or from_site or "")
+    for recipient in recipients:
+        check_recipient(recipient)
+    start_logging(verbose=False)
+    with ProgressDisplay() as display:
+        made = export_bundle(
+            open_store(store),
+            output,
+            site,
+            FOR if for_site else FROM,
+            home=default_home(),
+            clock=time.time,
+            report=display,
+            recipients=() if plain else recipients or None,
+            part_bytes=parse_size(split) if split else 0,
+            everything=everything,
+        )
+    if made is None:
+        click.echo(f"nothing to carry {'for' if for_site else 'from'} {site}")
+        raise click.exceptions.Exit(EXIT_WAITING)
+    if as_json:
+        show_json(made)
+        return
+    kept = f", {made.n_kept} of them written before" if made.n_kept else ""
+    click.echo(f"{made.n_objects} objects, {size_text(made.n_bytes)}{kept}")
+    for path in made.paths:
+        click.echo(f"wrote {path}, {size_text(path.stat().st_size)}")
+    if not made.sealed_for:
+        click.echo("not encrypted: whoever has the file can read it")
+    elif recipients:
+        click.echo(f"encrypted for {', '.join(made.sealed_for)}")
+    else:
+        click.echo(f"encrypted for {for_site or 'the coordinator and the aggregator'}")
+
+
+@bundle.command("import")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@store_argument
+@_identity
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def import_(
+    file: Path, store: StorePlace, *, identity_files: tuple[Path, ...], as_json: bool
+) -> None:
+    """Check a bundle and publish in STORE what is in it; of a split one, name any part.
+
+    Nothing is published of a bundle with a fault. Importing again is harmless.
+    """
+    from fedfs.courier import import_bundle
+    from fedfs.store import open_store
+    from fedfs.trust.keyring import default_home
+    from fedfs.trust.sealing import load_identity
+
+    start_logging(verbose=False)
+    with ProgressDisplay() as display:
+        done = import_bundle(
+            file,
+            open_store(store, must_exist=False),
+            home=default_home(),
+            report=display,
+            identities=[load_identity(path) for path in identity_files],
+        )
+    if as_json:
+        show_json(done)
+        return
+    what = f"bundle {done.header.direction} {done.header.site} of {done.header.created_at}"
+    if not done.n_new:
+        click.echo(f"{what}: nothing new, all {done.n_there} objects were there already")
+    else:
+        there = f"; not needed, or there already: {done.n_there}" if done.n_there else ""
+        click.echo(f"{what}: published {done.n_new} objects{there}")
+
+
+@bundle.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@_identity
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def show(file: Path, *, identity_files: tuple[Path, ...], as_json: bool) -> None:
+    """Say what a bundle is, and what is in it if this host can open it."""
+    from fedfs.bundlefile import BundleReader
+    from fedfs.courier import unsealer
+    from fedfs.errors import SealedError
+    from fedfs.trust.keyring import default_home
+    from fedfs.trust.sealing import load_identity
+
+    keys = [load_identity(path) for path in identity_files]
+    with BundleReader(file) as found:
+        header, items, reason = found.header, None, ""
+        try:
+            items = found.index(unsealer(header, default_home(), keys)).items
+        except SealedError as error:
+            reason = str(error)
+        if as_json:
+            show_json({"header": header, "items": items, "bytes": found.n_bytes})
+            return
+        parts = f" in {found.n_parts} parts" if found.n_parts > 1 else ""
+        click.echo(f"bundle {header.direction} {header.site}, of {header.created_at}")
+        click.echo(f"study {header.study}")
+        sealed = "encrypted" if header.sealed else "not encrypted"
+        click.echo(f"{size_text(found.n_bytes)}{parts}, {sealed}")
+    if items is None:
+        click.echo(f"its content {reason}")
+        return
+    click.echo("")
+    show_table(("object", "bytes"), [(item.key, item.size) for item in items])
+
+
+@click.command()
+@store_argument
+@click.argument("outpost")
+@click.option(
+    "--site", "sites", multiple=True, required=True, help="A site at OUTPOST. Repeatable."
+)
+@click.option("--watch", is_flag=True, help="Go on until the study is finished.")
+@click.option("--poll-interval", default=1.0, show_default=True, help="Shortest wait, seconds.")
+@click.option("--max-poll-interval", default=30.0, show_default=True, help="Longest, seconds.")
+def sync(
+    store: StorePlace,
+    outpost: str,
+    *,
+    sites: tuple[str, ...],
+    watch: bool,
+    poll_interval: float,
+    max_poll_interval: float,
+) -> None:
+    """Copy between STORE, where the aggregator works, and OUTPOST, where sites work.
+
+    For a host in a DMZ that sees a bucket and an internal share: what the sites need goes to the
+    outpost, what they have published comes back.
+    """
+    import dataclasses
+
+    from fedfs.courier import run_sync
+    from fedfs.protocol import layout
+    from fedfs.store import open_store
+    from fedfs.watch import WaitSettings
+
+    start_logging(verbose=False)
+    with ProgressDisplay() as display:
+        outcome = run_sync(
+            open_store(store),
+            open_store(dataclasses.replace(store, url=outpost), must_exist=False),
+            [layout.check_site(site) for site in sites],
+            report=display,
+            once=not watch,
+            settings=WaitSettings(poll_interval, max_poll_interval),
+        )
+    end_with(outcome, once=False)
