@@ -13,9 +13,13 @@ import contextlib
 import hashlib
 import io
 import logging
+import os
 import random
+import shutil
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -46,6 +50,10 @@ from fedfs.watch import Waiter, WaitSettings
 log = logging.getLogger(__name__)
 
 _MAX_ENVELOPE_BYTES = MAX_BYTES * 4 // 3 + 4096
+
+
+_HASHED_BEHIND = 4
+"""Pieces that may wait to be hashed."""
 
 
 @dataclass(frozen=True)
@@ -175,15 +183,12 @@ def import_bundle(
         RejectedError: a message in it cannot be accepted; nothing was published.
         StoreError: the store refuses, or holds something else under a key; importing again goes on.
     """
-    with (
-        BundleReader(path) as bundle,
-        tempfile.TemporaryDirectory(prefix="fedfs-import-") as scratch,
-    ):
+    with BundleReader(path) as bundle, store.scratch() as scratch:
         header = bundle.header
         keyring = Keyring(home, layout.check_study(header.study))
         keys = _identities(header, keyring, identities)
         index = bundle.index(partial(sealing.unseal, identities=keys))
-        unpacked = _Unpacked(bundle, index, keys, Path(scratch), report)
+        unpacked = _Unpacked(bundle, index, keys, scratch, report)
         site, direction = layout.check_site(header.site), _direction(header)
         for key in unpacked.keys:
             parsed = layout.parse(key)
@@ -299,7 +304,7 @@ class _Unpacked:
     def publish(self, key: str, store: Store) -> bool:
         """Create an object; return whether it was not there."""
         if key in self.payloads:
-            return store.upload(key, self.payloads[key])
+            return store.adopt(key, self.payloads[key])
         return store.create(key, self.messages[key])
 
 
@@ -307,32 +312,42 @@ def _extract(
     bundle: BundleReader, item: Item, identities: Sequence[Identity], target: Path | None
 ) -> bytes:
     """Write a payload to a file, or return a message; check size and hash."""
-    source, sink = bundle.open(item), _Hashing(item.size)
-    with target.open("wb") if target else io.BytesIO() as file:
-        sink.file = file
+    source = bundle.open(item)
+    with target.open("wb", buffering=0) if target else io.BytesIO() as file:
+        sink = _Hashing(item.size, file)
+        buffered = io.BufferedWriter(sink, CHUNK_BYTES)  # type: ignore[type-var]  # age writes small pieces
         if bundle.header.sealed:
-            sealing.unseal_file(source, sink, identities)  # type: ignore[arg-type]
+            sealing.unseal_file(source, buffered, identities)
         else:
-            while piece := source.read(CHUNK_BYTES):
-                sink.write(piece)
+            shutil.copyfileobj(source, sink, CHUNK_BYTES)
+        buffered.flush()
         if sink.n_bytes != item.size or sink.sha256 != item.sha256:
             raise BundleError(f"{item.key} is damaged: its bytes are not those of the index")
-        return file.getvalue() if isinstance(file, io.BytesIO) else b""
+        if isinstance(file, io.BytesIO):
+            return file.getvalue()
+        os.fsync(file.fileno())
+        return b""
 
 
 class _Hashing(io.RawIOBase):
-    """Hashes what passes, and stops what is longer than it may be; reads or writes ``file``."""
+    """Hashes what passes, and stops what is longer than it may be; reads or writes ``file``.
 
-    def __init__(self, max_bytes: int, file: BinaryIO | None = None) -> None:
+    Hashing takes as long as writing, so a thread does it.
+    """
+
+    def __init__(self, max_bytes: int, file: BinaryIO) -> None:
         super().__init__()
         self.file = file
         self._max_bytes = max_bytes
         self._hash = hashlib.sha256()
+        self._pool = ThreadPoolExecutor(1)
+        self._hashed: deque[Future[None]] = deque()
         self.n_bytes = 0
 
     @property
     def sha256(self) -> str:
-        """Hex digest of what has passed."""
+        """Hex digest of what has passed; nothing may pass after it."""
+        self._pool.shutdown()
         return self._hash.hexdigest()
 
     def readable(self) -> bool:
@@ -342,21 +357,22 @@ class _Hashing(io.RawIOBase):
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        n_read = int(self.file.readinto(buffer)) if self.file else 0  # type: ignore[attr-defined]
+        n_read = int(self.file.readinto(buffer))  # type: ignore[attr-defined]
         self._pass(memoryview(buffer)[:n_read])
         return n_read
 
     def write(self, data: bytes) -> int:  # type: ignore[override]
         self._pass(memoryview(data))
-        if self.file is not None:
-            self.file.write(data)
+        self.file.write(data)
         return len(data)
 
     def _pass(self, data: memoryview) -> None:
         self.n_bytes += len(data)
         if self.n_bytes > self._max_bytes:
             raise BundleError(f"holds more than the {self._max_bytes} bytes that its index names")
-        self._hash.update(data)
+        if len(self._hashed) == _HASHED_BEHIND:
+            self._hashed.popleft().result()
+        self._hashed.append(self._pool.submit(self._hash.update, bytes(data)))
 
 
 class _Overlay(Store):
@@ -504,11 +520,12 @@ def _add(
 
     def write(target: BinaryIO) -> None:
         if sealed_for:
-            sealing.seal_file(tee, target, sealed_for)  # type: ignore[arg-type]
+            buffered = io.BufferedWriter(target, CHUNK_BYTES)
+            sealing.seal_file(io.BufferedReader(tee, CHUNK_BYTES), buffered, sealed_for)
+            buffered.flush()
+            buffered.detach()
         else:
-            buffer = bytearray(CHUNK_BYTES)
-            while n_read := tee.readinto(memoryview(buffer)):
-                target.write(memoryview(buffer)[:n_read])
+            shutil.copyfileobj(tee, target, CHUNK_BYTES)
         if (tee.n_bytes, tee.sha256) != (size, sha256):
             raise TensorError(f"{key} on the store is damaged: its bytes are not those signed for")
 

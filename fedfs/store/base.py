@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import tempfile
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -101,6 +102,24 @@ class Store(ABC):
             SetupError: the local file cannot be read.
             StoreError: as for :meth:`create`.
         """
+
+    def adopt(self, key: str, path: Path) -> bool:
+        """Create the object from a durable local file that nobody will change any more.
+
+        As :meth:`upload`, for a file that lies where :meth:`scratch` says: where store and file
+        share a disk, nothing is copied.
+        """
+        return self.upload(key, path)
+
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """Yield a folder for files that are being made, removed in the end.
+
+        Raises:
+            SetupError: there is no room for one.
+        """
+        with tempfile.TemporaryDirectory(prefix="fedfs-") as folder:
+            yield Path(folder)
 
     @abstractmethod
     def download(self, key: str, path: Path, *, max_bytes: int) -> None:

@@ -20,7 +20,9 @@ import contextlib
 import errno
 import logging
 import os
+import shutil
 import stat
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -43,6 +45,7 @@ from fedfs.store.base import (
 _log = logging.getLogger(__name__)
 
 _SWEEP_EVERY_S = 3600.0
+_SCRATCH, _SCRATCH_STALE_S = ".fedfs-scratch-", 86_400.0
 _ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 _RIVAL = "does a second process run in the same role?"
 _REASONS: dict[int, tuple[type[StoreError], str, str]] = {
@@ -101,6 +104,37 @@ class FolderStore(Store):
         check_key(key)
         with open_local(path) as file:
             return self._publish(key, partial(local_chunks, file, path))
+
+    def adopt(self, key: str, path: Path) -> bool:
+        """See :meth:`fedfs.store.base.Store.adopt`."""
+        *folders, name = check_key(key).split("/")
+        if self._links:
+            with self._errors(key, "written"), self._folder(folders, create=True) as folder:
+                try:
+                    os.link(path, name, dst_dir_fd=folder, follow_symlinks=False)
+                except FileExistsError:
+                    pass  # upload compares
+                except OSError as error:
+                    if error.errno != errno.EXDEV and not posix.has_no_links(error):
+                        raise
+                else:
+                    posix.sync_folder(folder)
+                    return True
+        return self.upload(key, path)
+
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """See :meth:`fedfs.store.base.Store.scratch`; beside the objects, hidden from listings."""
+        with self._errors("the store", "written"):
+            os.close(self._open_root(create=True))
+            for old in self._root.glob(f"{_SCRATCH}*"):  # of an import that was killed
+                if time.time() - old.stat().st_mtime > _SCRATCH_STALE_S:
+                    shutil.rmtree(old, ignore_errors=True)
+            folder = tempfile.mkdtemp(prefix=_SCRATCH, dir=self._root)
+        try:
+            yield Path(folder)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def download(self, key: str, path: Path, *, max_bytes: int) -> None:
         """See :meth:`fedfs.store.base.Store.download`."""

@@ -269,3 +269,20 @@ class StoreContract:
             for reader in readers:
                 reader.result(60)
         assert seen == set(keys)
+
+    # --- adopt -----------------------------------------------------------------------------------
+
+    def test_adopt_creates_an_object_from_scratch_whole_and_once(self, store):
+        with store.scratch() as folder:
+            (folder / "made").write_bytes(b"content")
+            assert not list(store.list(""))
+            assert store.adopt(KEY, folder / "made") is True
+            assert store.adopt(KEY, folder / "made") is False
+            (folder / "other").write_bytes(b"another")
+            with pytest.raises(ObjectExistsError):
+                store.adopt(KEY, folder / "other")
+        assert store.get(KEY, max_bytes=100) == b"content"
+        assert not folder.exists()
+        assert self.raw_objects(store) == {KEY: b"content"}
+        with pytest.raises(MalformedError):
+            store.adopt("../x", folder / "made")

@@ -496,3 +496,33 @@ def test_places_that_this_version_does_not_know(text):
     with pytest.raises(UserError) as caught:
         open_store(text)
     assert caught.value.hint
+
+
+def test_scratch_of_a_process_that_was_killed_is_cleared_away(root):
+    store = open_store(str(root))
+    left, fresh = root / ".fedfs-scratch-old", root / ".fedfs-scratch-new"
+    for folder in (left, fresh):
+        folder.mkdir()
+        (folder / "payload").write_bytes(b"much")
+    os.utime(left, (0, 0))
+    with store.scratch() as folder:
+        assert folder.parent == root
+        assert not left.exists()
+        assert fresh.exists()
+        assert not list(store.list(""))
+
+
+def test_a_file_on_another_disk_or_without_links_is_copied(root, tmp_path, monkeypatch):
+    store = open_store(str(root))
+    (tmp_path / "made").write_bytes(b"content")
+
+    def no_links(*_args, **_options):
+        raise OSError(errno.EXDEV, "other disk")
+
+    monkeypatch.setattr(os, "link", no_links)
+    with pytest.raises(StoreError):  # nor can the copy get its name on this disk, here
+        store.adopt("a", tmp_path / "made")
+    monkeypatch.undo()
+    no_link_store = FolderStore(root, use_links=False)
+    assert no_link_store.adopt("a", tmp_path / "made") is True
+    assert store.get("a", max_bytes=100) == b"content"
