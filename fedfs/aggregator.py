@@ -61,6 +61,7 @@ from fedfs.retention import prune_versions
 from fedfs.sharing import participation, share_of
 from fedfs.tensorfile import file_bytes
 from fedfs.trust import tenure
+from fedfs.trust.vault import for_readers
 from fedfs.weights import WeightFiles
 
 log = logging.getLogger(__name__)
@@ -101,7 +102,7 @@ class Aggregator:
         self._status = status
         self._planner = planner
         self._cache = folder / "tensors"
-        self._weights = WeightFiles(publisher.store, folder / "weights")
+        self._weights = WeightFiles(publisher.store, folder / "weights", observer.vault)
         self._release = Release(publisher, self._weights, self._cache)
         self._checked: dict[str, Path] = {}
         self._absent: dict[str, str] = {}
@@ -190,7 +191,8 @@ class Aggregator:
     def _make_plan(self, sites: tuple[str, ...], state: StudyState) -> str:
         self._status.say("plan")
         fields, text = planning.make_plan(sites, state, self._planner)
-        self._publisher.message(PlanMessage, layout.plan(), **fields)
+        readers = for_readers(newest_charter(state))
+        self._publisher.message(PlanMessage, layout.plan(), sealed_for=readers, **fields)
         return text
 
     def _admit(self, site: str, state: StudyState) -> str:
@@ -297,7 +299,9 @@ class Aggregator:
             yield Path(folder)
 
     def _fetch(self, ref: PayloadRef, max_bytes: int = MAX_MODEL_BYTES) -> Path:
-        return fetch_payload(self._publisher.store, ref, self._cache, max_bytes=max_bytes)
+        return fetch_payload(
+            self._publisher.store, ref, self._cache, max_bytes=max_bytes, vault=self._observer.vault
+        )
 
     def _already_there(self, error: ObjectExistsError) -> Outcome:
         """Another aggregator was faster, or somebody put something under our key."""

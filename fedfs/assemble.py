@@ -45,6 +45,7 @@ from fedfs.store.base import Store
 from fedfs.study import join_study
 from fedfs.trust.keyring import Keyring, default_cache
 from fedfs.trust.signing import key_fingerprint
+from fedfs.trust.vault import Vault
 from fedfs.watch import Waiter
 
 # What neither a site nor the aggregator decides by: they write these, people read them.
@@ -124,7 +125,7 @@ def join(config: JoinConfig) -> tuple[Charter, JoinRequest]:
     store = open_store(config.store)
     paths = from_environment(os.environ)
     raw = RawDataset.open(paths, config.dataset)
-    observer = open_study(store, site=config.site, skip=_FOR_PEOPLE)
+    observer = open_study(store, site=config.site, skip=_FOR_PEOPLE, vault=Vault(config.home))
     charter = newest_charter(observer.state)
     coordinator = key_fingerprint(charter.coordinator_key)
     expected = config.expected_key
@@ -196,7 +197,11 @@ def run_site(config: SiteConfig, listener: Report) -> Outcome:
         return site_folder(paths, study, config.site)
 
     observer = open_study(
-        store, site=config.site, skip=("status",), cache=lambda study: folder_of(study) / "messages"
+        store,
+        site=config.site,
+        skip=("status",),
+        cache=lambda study: folder_of(study) / "messages",
+        vault=Vault(config.home),
     )
     charter = newest_charter(observer.state)
     keyring, role = Keyring(config.home, charter.study), f"site-{config.site}"
@@ -251,7 +256,7 @@ def attend(config: SiteConfig, wish: Wish) -> str:
         FedfsError: the study, the store or this host's key are not as they should be.
     """
     store = open_store(config.store)
-    observer = open_study(store, site=config.site, skip=_FOR_PEOPLE)
+    observer = open_study(store, site=config.site, skip=_FOR_PEOPLE, vault=Vault(config.home))
     charter = newest_charter(observer.state)
     keyring, role = Keyring(config.home, charter.study), f"site-{config.site}"
     publisher = Publisher(store, keyring.load_all(role), charter.study, clock=time.time)
@@ -273,7 +278,7 @@ def export_own(
         FedfsError: see :func:`fedfs.export.export_site`.
     """
     store = open_store(config.store)
-    observer = open_study(store, site=config.site, skip=_FOR_PEOPLE)
+    observer = open_study(store, site=config.site, skip=_FOR_PEOPLE, vault=Vault(config.home))
     charter = newest_charter(observer.state)
     if charter.mode != rounds.ASYM:
         raise UserError("in this study all sites have the same model", hint="leave out --site")
@@ -332,6 +337,7 @@ def run_aggregator(config: AggregatorConfig, listener: Report) -> Outcome:
         store,
         skip=(*_FOR_PEOPLE, "join", "evaluation", "failure"),
         cache=lambda study: folder_of(study) / "messages",
+        vault=Vault(config.home),
     )
     charter = newest_charter(observer.state)
     keyring = Keyring(config.home, charter.study)

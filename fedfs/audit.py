@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedfs import versions
-from fedfs.errors import ObjectNotFoundError, RejectedError, StudyError
+from fedfs.errors import ObjectNotFoundError, RejectedError, SealedError, StudyError
 from fedfs.making import Ingredients, make_version, outputs_in
 from fedfs.observe import MAX_MODEL_BYTES, Observer, fetch_payload, file_sha256, newest_charter
 from fedfs.payloads import update_encoding, update_layout
@@ -64,7 +64,7 @@ class Audit:
         self._observer = observer
         self._store = store
         self._folder = folder
-        self._weights = WeightFiles(store, folder / "weights")
+        self._weights = WeightFiles(store, folder / "weights", observer.vault)
 
     @property
     def state(self) -> StudyState:
@@ -206,6 +206,8 @@ class Audit:
                 differs = self._differs(record, manifests, Path(folder))
         except ObjectNotFoundError as error:
             return Finding(what, NOTE, f"cannot be made again, as old payloads are gone: {error}")
+        except SealedError:
+            return Finding(what, NOTE, "cannot be made again here: this host cannot decrypt it")
         except (RejectedError, StudyError) as error:
             return Finding(what, PROBLEM, f"cannot be made again from {names}: {error}")
         if differs:
@@ -232,10 +234,10 @@ class Audit:
         if written.weights_sha256 != record.weights_sha256:
             return "it has other weights"
         travels = outputs.delta if written.has_delta else outputs.model
-        if file_sha256(travels) != record.model.sha256:
+        if file_sha256(travels) != record.model.tensors_sha256:
             return "its tensors are written otherwise"
         if written.has_state != (record.state is not None) or (
-            record.state is not None and file_sha256(outputs.state) != record.state.sha256
+            record.state is not None and file_sha256(outputs.state) != record.state.tensors_sha256
         ):
             return "the strategy's memory is another one"
         self._weights.keep(written.weights_sha256, outputs.model)
@@ -256,7 +258,8 @@ class Audit:
         return [self.state.updates[key] for key in keys]
 
     def _fetch(self, ref: PayloadRef, folder: Path) -> Path:
-        return fetch_payload(self._store, ref, folder, max_bytes=MAX_MODEL_BYTES)
+        vault = self._observer.vault
+        return fetch_payload(self._store, ref, folder, max_bytes=MAX_MODEL_BYTES, vault=vault)
 
 
 def verify_study(observer: Observer, store: Store, *, recompute: bool = True) -> Iterator[Finding]:

@@ -74,6 +74,7 @@ class StudyOptions:
     keyframe_every: int = 10
     min_sites: int = 2
     minimum_cases: int = 1
+    encryption: str = ""
     seed: int = 12345
 
     def __post_init__(self) -> None:
@@ -99,6 +100,8 @@ class StudyOptions:
             raise UserError(f"fold {self.fold!r} is neither 'all' nor 0 to 4")
         if self.local_epochs is not None and self.local_iterations is not None:
             raise UserError("give --local-epochs or --local-iterations, not both")
+        if self.encryption not in ("", "age"):
+            raise UserError(f"encryption {self.encryption!r} is unknown", hint="age, or none")
         self._check_rules()
         check_minutes(self.local_minutes)
         bounds = {

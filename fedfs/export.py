@@ -19,6 +19,7 @@ from fedfs.protocol import rounds
 from fedfs.protocol.messages import PlanMessage
 from fedfs.protocol.state import StudyState
 from fedfs.store.base import Store
+from fedfs.trust.vault import Vault
 from fedfs.weights import WeightFiles
 
 
@@ -33,7 +34,12 @@ class Exported:
 
 
 def export_version(
-    store: Store, output: Path, *, version: int | None = None, dataset_name: str | None = None
+    store: Store,
+    output: Path,
+    *,
+    version: int | None = None,
+    dataset_name: str | None = None,
+    vault: Vault | None = None,
 ) -> Exported:
     """Write a global version below ``output``, to be used as ``nnUNet_results``.
 
@@ -42,12 +48,14 @@ def export_version(
         output: results folder; made if absent.
         version: global version; None for the newest.
         dataset_name: ``DatasetXXX_NAME``; None for the charter's.
+        vault: what this host can decrypt.
 
     Raises:
+        SealedError: it is encrypted, and not for this host.
         StudyError: there is no such version yet, or every site has a model of its own.
         UserError: another model is there already, or the folder cannot be made.
     """
-    state = open_study(store).state
+    state = open_study(store, vault=vault).state
     chosen, plan = _find(state, version, store)
     if newest_charter(state).mode == rounds.ASYM:
         raise StudyError(
@@ -55,7 +63,7 @@ def export_version(
             hint=f"at a site: fedfs export {store.url} --site NAME -o FOLDER",
         )
     with tempfile.TemporaryDirectory() as folder:
-        path = WeightFiles(store, Path(folder)).fetch(state.models, chosen)
+        path = WeightFiles(store, Path(folder), vault).fetch(state.models, chosen)
         return _export(
             state, chosen, path, output, dataset_name, plans=plan.plans,
             fingerprint=plan.fingerprint,
@@ -97,7 +105,9 @@ def export_site(
             hint=f"a site keeps them for the newest version only, which is {state.newest}",
         )
     with tempfile.TemporaryDirectory() as scratch:
-        networks = SiteNetworks(site, store, learner, folder, cache=Path(scratch) / "models")
+        networks = SiteNetworks(
+            site, store, learner, folder, cache=Path(scratch) / "models", vault=observer.vault
+        )
         network = networks.load(chosen, state, before_download=lambda: None)
         path = Path(scratch) / "network.safetensors"
         write_safetensors(path, network.tensors)

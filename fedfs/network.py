@@ -18,6 +18,7 @@ from fedfs.learner import Learner, Tensors
 from fedfs.protocol.state import StudyState
 from fedfs.sharing import Share, share_of
 from fedfs.store.base import Store
+from fedfs.trust.vault import Vault
 from fedfs.weights import WeightFiles
 
 log = logging.getLogger(__name__)
@@ -58,14 +59,22 @@ class SiteNetworks:
         learner: initialises private tensors.
         folder: fedfs's own folder for this site.
         cache: for versions; by default a part of that folder.
+        vault: decrypts versions, where they are encrypted.
     """
 
     def __init__(
-        self, site: str, store: Store, learner: Learner, folder: Path, *, cache: Path | None = None
+        self,
+        site: str,
+        store: Store,
+        learner: Learner,
+        folder: Path,
+        *,
+        cache: Path | None = None,
+        vault: Vault | None = None,
     ) -> None:
         self._site = site
         self._learner = learner
-        self._weights = WeightFiles(store, cache or folder / "models")
+        self._weights = WeightFiles(store, cache or folder / "models", vault)
         self._carried = CarriedFiles(folder)
         self._loaded: SiteNetwork | None = None
 

@@ -17,6 +17,7 @@ import contextlib
 import hashlib
 import itertools
 import logging
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from fedfs.errors import (
     ObjectNotFoundError,
     ObjectTooLargeError,
     RejectedError,
+    SealedError,
     StoreError,
     StudyError,
     TensorError,
@@ -38,6 +40,8 @@ from fedfs.protocol.layout import Key
 from fedfs.protocol.messages import MAX_BYTES, Charter, PayloadRef
 from fedfs.protocol.state import StudyState
 from fedfs.store.base import Entry, Store, write_local
+from fedfs.trust import sealing
+from fedfs.trust.vault import Vault
 from fedfs.trust.verify import TrustedView
 
 log = logging.getLogger(__name__)
@@ -58,6 +62,9 @@ _STATUSES = ("status", "aggregator-status")
 _EVERYTHING_EVERY = 256
 _LATE_VERSIONS = 2
 """A listing of a share may show objects in another order than they were written in."""
+
+_SEAL_BYTES = 65_536
+"""What encryption may add to a payload, beside one part in a thousand."""
 
 _MANY, _AT_ONCE, _BATCH = 8, 8, 16
 _SMALL_BYTES = 1 << 20
@@ -85,6 +92,7 @@ class Observer:
         skip: kinds of messages that the caller has no use for.
         cache: folder for copies of accepted messages, so that a process that starts often does
             not fetch them all again; they are verified like any other.
+        vault: what this host can decrypt.
 
     Attributes:
         keys: all keys seen so far.
@@ -99,7 +107,9 @@ class Observer:
         site: str | None = None,
         skip: Iterable[str] = (),
         cache: Path | None = None,
+        vault: Vault | None = None,
     ) -> None:
+        self.vault = vault
         self._store = store
         self._view = view
         self._site = site
@@ -327,6 +337,7 @@ def open_study(
     site: str | None = None,
     skip: Iterable[str] = (),
     cache: Callable[[str], Path] | None = None,
+    vault: Vault | None = None,
 ) -> Observer:
     """Find the study on a store and return an observer that has looked once.
 
@@ -335,13 +346,14 @@ def open_study(
         site: the site that looks; None sees all.
         skip: kinds of messages that the caller has no use for.
         cache: the study's id -> folder for copies of messages; see :class:`Observer`.
+        vault: what this host can decrypt; None for nothing.
 
     Raises:
         StudyError: the store holds no study that can be trusted.
         RejectedError: it holds one, written by a newer major version of the protocol.
         StoreError: the store cannot be read.
     """
-    view = TrustedView()
+    view = TrustedView(keys=vault)
     key = layout.parse(layout.charter(1))
     try:
         data = store.get(layout.charter(1), max_bytes=_MAX_ENVELOPE_BYTES)
@@ -357,7 +369,7 @@ def open_study(
         kind = type(error)
         raise kind(f"the charter at {store.url} {error}", hint=error.hint) from error
     copies = None if cache is None else cache(view.study)
-    observer = Observer(store, view, site=site, skip=skip, cache=copies)
+    observer = Observer(store, view, site=site, skip=skip, cache=copies, vault=vault)
     observer.refresh()
     return observer
 
@@ -373,37 +385,65 @@ def newest_charter(state: StudyState) -> Charter:
     return state.charter
 
 
-def fetch_payload(store: Store, ref: PayloadRef, folder: Path, *, max_bytes: int) -> Path:
-    """Return a local copy of a payload, its hash checked; copies are kept by hash.
+def fetch_payload(
+    store: Store, ref: PayloadRef, folder: Path, *, max_bytes: int, vault: Vault | None = None
+) -> Path:
+    """Return a local copy of a tensor file, its hash checked; copies are kept by hash.
 
     Args:
         store: where it lies.
         ref: what a verified manifest says of it.
         folder: cache folder.
-        max_bytes: the largest payload this reader accepts.
+        max_bytes: the largest tensor file this reader accepts.
+        vault: decrypts it, where it is encrypted.
 
     Raises:
         TensorError: too large, or its bytes are not those that were signed for.
+        SealedError: it is encrypted for others.
         ObjectNotFoundError: it is not there.
         StoreError: the store cannot be read.
     """
-    if not 0 < ref.size <= max_bytes:
-        raise TensorError(f"names a payload of {ref.size} bytes, at most {max_bytes} are accepted")
+    if not 0 < ref.tensors_size <= max_bytes:
+        text = f"names a payload of {ref.tensors_size} bytes, at most {max_bytes} are accepted"
+        raise TensorError(text)
+    if not 0 < ref.size <= ref.tensors_size + (ref.tensors_size >> 10) + _SEAL_BYTES:
+        raise TensorError(f"names an encrypted payload of {ref.size} bytes, too many by far")
     key = layout.parse(ref.key)
     if key is None or key.sha256 != ref.sha256:
         raise MisplacedError(f"names the payload {ref.key!r}, which is no payload key of its hash")
-    path = folder / f"{ref.sha256}.safetensors"
-    if path.exists() and file_sha256(path) == ref.sha256:
+    path = folder / f"{ref.tensors_sha256}.safetensors"
+    if path.exists() and file_sha256(path) == ref.tensors_sha256:
         return path
     folder.mkdir(parents=True, exist_ok=True)
+    arrived = path.with_suffix(".age") if ref.is_sealed else path
     try:
-        store.download(ref.key, path, max_bytes=ref.size)
+        store.download(ref.key, arrived, max_bytes=ref.size)
     except ObjectTooLargeError as error:
         raise TensorError(f"payload is larger than the {ref.size} bytes signed for") from error
-    if path.stat().st_size != ref.size or file_sha256(path) != ref.sha256:
-        path.unlink()
+    if arrived.stat().st_size != ref.size or file_sha256(arrived) != ref.sha256:
+        arrived.unlink()
         raise TensorError("payload is corrupt or truncated: its bytes are not those signed for")
+    if ref.is_sealed:
+        try:
+            _decrypt(arrived, path, ref, vault)
+        finally:
+            arrived.unlink()
     return path
+
+
+def _decrypt(source: Path, target: Path, ref: PayloadRef, vault: Vault | None) -> None:
+    """Decrypt a payload; it appears whole, and is what was signed for."""
+    if vault is None:
+        raise SealedError("is encrypted, and this host holds no key for it")
+    made = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        with source.open("rb") as reader, made.open("wb") as writer:
+            sealing.unseal_file(reader, writer, vault.identities)
+        if made.stat().st_size != ref.content_size or file_sha256(made) != ref.content_sha256:
+            raise TensorError("payload, once decrypted, is not what was signed for")
+        made.replace(target)
+    finally:
+        made.unlink(missing_ok=True)
 
 
 def file_sha256(path: Path) -> str:

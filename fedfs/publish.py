@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import logging
 import math
+import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,6 +29,7 @@ from fedfs.protocol.messages import (
     utc,
 )
 from fedfs.store.base import Store
+from fedfs.trust import sealing
 from fedfs.trust.signing import Envelope, SigningKey
 
 log = logging.getLogger(__name__)
@@ -71,18 +74,28 @@ class Publisher:
         self._key = found or self._key
         return found is not None
 
-    def message(self, cls: type[M], key: str, **fields: Any) -> M:
+    def message(
+        self, cls: type[M], key: str, *, sealed_for: Sequence[str] = (), **fields: Any
+    ) -> M:
         """Build, sign and create a message.
+
+        Args:
+            cls: its class.
+            key: where it goes.
+            sealed_for: public keys of age of those who may read its hidden fields; empty for all.
+            fields: what it says.
 
         Raises:
             ObjectExistsError: the key holds something else already.
             StoreError: the store refuses.
         """
-        return self.signed(cls(study=self.study, key=key, created_at=utc(self._clock()), **fields))
+        message = cls(study=self.study, key=key, created_at=utc(self._clock()), **fields)
+        return self.signed(message, sealed_for=sealed_for)
 
-    def signed(self, message: M) -> M:
+    def signed(self, message: M, *, sealed_for: Sequence[str] = ()) -> M:
         """Sign and create a message that is complete already."""
-        data = self._key.sign(message)
+        seal = partial(sealing.seal, recipients=sealed_for) if sealed_for else None
+        data = self._key.sign(message, seal)
         self.store.create(message.key, data)
         self.on_message(message.key, data)
         return message
@@ -101,14 +114,37 @@ class Publisher:
         payload = envelope.verify((*signers, self.public_key)[0], payload_type(cls))
         return decode(cls, payload, key=key, study=self.study)
 
-    def payload(self, path: Path, key_for: Callable[[str], str]) -> PayloadRef:
-        """Upload a tensor file under the key that its hash gives.
+    def payload(
+        self, path: Path, key_for: Callable[[str], str], *, sealed_for: Sequence[str] = ()
+    ) -> PayloadRef:
+        """Upload a tensor file under the key that the hash of what is uploaded gives.
+
+        Args:
+            path: the file.
+            key_for: hash -> key.
+            sealed_for: public keys of age of those who may read it; empty for all.
 
         Raises:
             StoreError: the store refuses, or the key holds other bytes than its name says.
         """
-        sha256 = file_sha256(path)
-        ref = PayloadRef(key=key_for(sha256), sha256=sha256, size=path.stat().st_size)
+        sha256, size = file_sha256(path), path.stat().st_size
+        if not sealed_for:
+            return self._upload(path, PayloadRef(key=key_for(sha256), sha256=sha256, size=size))
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            sealed = Path(folder) / "sealed"
+            with path.open("rb") as reader, sealed.open("wb") as writer:
+                sealing.seal_file(reader, writer, sealed_for)
+            outer = file_sha256(sealed)
+            ref = PayloadRef(
+                key=key_for(outer),
+                sha256=outer,
+                size=sealed.stat().st_size,
+                content_sha256=sha256,
+                content_size=size,
+            )
+            return self._upload(sealed, ref)
+
+    def _upload(self, path: Path, ref: PayloadRef) -> PayloadRef:
         try:
             self.store.upload(ref.key, path)
         except ObjectExistsError as error:

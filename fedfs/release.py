@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from fedfs.observe import prune_cache
 from fedfs.protocol import layout
 from fedfs.protocol.messages import Charter, ModelManifest, Named, PayloadRef, RoundRecord
 from fedfs.publish import Publisher
+from fedfs.trust.vault import for_aggregator, for_readers
 from fedfs.weights import WeightFiles
 
 
@@ -61,14 +62,16 @@ class Release:
         """
         began_s = time.perf_counter()
         travels, keyframe, encoding = outputs.model, None, Named(name="fp32")
+        readers = for_readers(charter)
         if written.has_delta:
             travels, encoding = outputs.delta, charter.model_encoding
             if version % charter.keyframe_every == 0 or version == charter.schedule.rounds:
-                keyframe = self._upload(outputs.model, layout.keyframe_payload, version)
-        model, memory = self._upload(travels, layout.model_payload, version), None
+                keyframe = self._upload(outputs.model, layout.keyframe_payload, version, readers)
+        model, memory = self._upload(travels, layout.model_payload, version, readers), None
         if written.has_state:
-            memory = self._upload(outputs.state, layout.state_payload, version)
-            outputs.state.replace(self._cache / f"{memory.sha256}.safetensors")
+            own = for_aggregator(charter)
+            memory = self._upload(outputs.state, layout.state_payload, version, own)
+            outputs.state.replace(self._cache / f"{memory.tensors_sha256}.safetensors")
         self._weights.keep(written.weights_sha256, outputs.model)
         spent = {**seconds, "publish": time.perf_counter() - began_s}
         record = self._publisher.message(
@@ -91,7 +94,7 @@ class Release:
         )
         text = self.complete(record)
         self._weights.prune([record.weights_sha256])
-        prune_cache(self._cache, [memory.sha256] if memory else [])
+        prune_cache(self._cache, [memory.tensors_sha256] if memory else [])
         return text
 
     def complete(self, record: RoundRecord) -> str:
@@ -113,8 +116,12 @@ class Release:
         )
         return f"published version {record.version}"
 
-    def _upload(self, path: Path, key: Callable[[int, str], str], version: int) -> PayloadRef:
-        return self._publisher.payload(path, lambda sha256: key(version, sha256))
+    def _upload(
+        self, path: Path, key: Callable[[int, str], str], version: int, readers: Sequence[str]
+    ) -> PayloadRef:
+        return self._publisher.payload(
+            path, lambda sha256: key(version, sha256), sealed_for=readers
+        )
 
 
 def in_full(path: Path) -> Written:

@@ -9,6 +9,7 @@ Rules:
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +18,24 @@ from typing import Any
 from fedfs.errors import ObjectExistsError, StudyError
 from fedfs.observe import newest_charter, open_study
 from fedfs.protocol import layout, messages, rounds
-from fedfs.protocol.messages import Charter, JoinRequest, RosterEntry
+from fedfs.protocol.messages import Charter, JoinRequest, ReadKey, RosterEntry
 from fedfs.protocol.state import StudyState
 from fedfs.publish import Clock, Publisher
 from fedfs.store.base import Store
 from fedfs.study import next_join
 from fedfs.trust.keyring import Keyring
+from fedfs.trust.sealing import Identity
 from fedfs.trust.signing import SigningKey, is_endorsed, key_fingerprint
+from fedfs.trust.vault import (
+    AGE,
+    Vault,
+    holders,
+    make_read_key,
+    open_read_key,
+    seal_read_key,
+)
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -49,7 +61,7 @@ class Coordinator:
 
     def __init__(self, store: Store, home: Path, *, clock: Clock) -> None:
         self._clock = clock
-        self._observer = open_study(store)
+        self._observer = open_study(store, vault=Vault(home))
         self._keyring = Keyring(home, self.charter.study)
         key = self._keyring.load("coordinator", self.charter.coordinator_key)
         self._publisher = Publisher(store, key, self.charter.study, clock=clock)
@@ -150,6 +162,11 @@ class Coordinator:
 
     def _admit(self, request: JoinRequest, *, replace_keys: bool) -> Change | None:
         site, entry = request.site, self.charter.entry(request.site)
+        if self.charter.encryption == AGE and not request.encryption_key:
+            raise StudyError(
+                f"site {site!r} has named no encryption key, which this study needs",
+                hint="it asks again with this version of fedfs: fedfs site join",
+            )
         if entry is None:
             added = RosterEntry(
                 site=site,
@@ -189,15 +206,47 @@ class Coordinator:
         roster = {entry.site: entry for entry in (*self.charter.roster, *entries)}
         return self._amend(roster=tuple(roster[site] for site in sorted(roster)))
 
+    def _read_keys(self, charter: Charter) -> tuple[ReadKey, ...]:
+        """Return who can read models and plans, as the roster now is.
+
+        All who are on it read all; once somebody is removed, a new pair is for the others alone.
+        """
+        if charter.encryption != AGE:
+            return charter.read_keys
+        members = [entry.site for entry in charter.roster if entry.state in rounds.ADMITTED]
+        may_read = {name: key for name, key in holders(charter, members).items() if key}
+        last = charter.read_keys[-1]
+        if holders_changed := {name for name in last.sealed_for if name not in may_read}:
+            log.info("%s can read nothing from now on", ", ".join(sorted(holders_changed)))
+            return (*charter.read_keys, make_read_key(last.number + 1, may_read))
+        if may_read == {n: k for n, k in holders(self.charter, members).items() if k} and set(
+            last.sealed_for
+        ) == set(may_read):
+            return charter.read_keys
+        pairs = []
+        for pair in charter.read_keys:
+            secret = open_read_key(pair, self._identities())
+            if secret is None:
+                raise StudyError(
+                    "this host cannot decrypt the study's keys",
+                    hint="work where `fedfs init` was run: coordinator.age has to be there",
+                )
+            pairs.append(seal_read_key(pair.number, secret, may_read))
+        return tuple(pairs)
+
+    def _identities(self) -> list[Identity]:
+        return self._keyring.identities("coordinator")
+
     def _amend(self, **changes: Any) -> Charter:
-        charter = self.charter
+        before = self.charter
+        charter = dataclasses.replace(before, **changes)
+        charter = dataclasses.replace(charter, read_keys=self._read_keys(charter))
         amended = dataclasses.replace(
             charter,
-            number=charter.number + 1,
-            key=layout.charter(charter.number + 1),
+            number=before.number + 1,
+            key=layout.charter(before.number + 1),
             created_at=messages.utc(self._clock()),
-            previous_sha256=self.state.digests[charter.key],
-            **changes,
+            previous_sha256=self.state.digests[before.key],
         )
         try:
             self._publisher.signed(amended)

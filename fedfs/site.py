@@ -55,6 +55,7 @@ from fedfs.protocol.state import StudyState
 from fedfs.publish import Publisher, StatusReporter
 from fedfs.retention import prune_updates
 from fedfs.trust import tenure
+from fedfs.trust.vault import for_aggregator
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +125,7 @@ class Site:
         self._status = status
         self._learner = learner
         self._folder = folder
-        self._networks = SiteNetworks(name, publisher.store, learner, folder)
+        self._networks = SiteNetworks(name, publisher.store, learner, folder, vault=observer.vault)
         self._prepared = False
 
     def step(self) -> Outcome:
@@ -204,6 +205,7 @@ class Site:
         self._publisher.message(
             FingerprintMessage,
             layout.fingerprint(self.name),
+            sealed_for=for_aggregator(newest_charter(state)),
             site=self.name,
             n_cases=fingerprint.n_cases,
             channels=fingerprint.channels,
@@ -215,9 +217,12 @@ class Site:
         self._status.say("plan")
         plan = self._learner.plan(self._status.progress)
         _require_cases(plan.n_cases, newest_charter(state), "a plan")
+        charter = newest_charter(state)
+        entry = charter.entry(self.name)
         self._publisher.message(
             SitePlan,
             layout.site_plan(self.name),
+            sealed_for=for_aggregator(charter, entry.encryption_key if entry else ""),
             site=self.name,
             n_cases=plan.n_cases,
             configuration=plan.configuration,
@@ -285,7 +290,9 @@ class Site:
             )
             self._networks.keep(network, state, trained=result.tensors, residual=residual)
             ref = self._publisher.payload(
-                path, lambda sha256: layout.update_payload(self.name, version, sha256)
+                path,
+                lambda sha256: layout.update_payload(self.name, version, sha256),
+                sealed_for=for_aggregator(charter),
             )
         self._publisher.message(
             UpdateManifest,

@@ -28,6 +28,7 @@ from fedfs.store import StorePlace, open_store
 from fedfs.store.base import Store
 from fedfs.trust.keyring import Keyring
 from fedfs.trust.signing import SigningKey, key_fingerprint, study_id
+from fedfs.trust.vault import make_read_key
 
 _FOR_PEOPLE = ("status", "aggregator-status")
 
@@ -77,6 +78,7 @@ def init_study(
             layout.charter(1),
             **_charter_fields(options, nonce, coordinator, aggregator, payload, versions),
             **encryption_keys,
+            **_encryption(options, encryption_keys),
         )
     except FedfsError as error:
         keyring.discard("aggregator")
@@ -85,6 +87,13 @@ def init_study(
             raise StudyError(f"{store.url} holds a federation already") from error
         raise
     return charter
+
+
+def _encryption(options: StudyOptions, keys: Mapping[str, str]) -> dict[str, Any]:
+    if not options.encryption:
+        return {}
+    holders = {role: keys[f"{role}_encryption_key"] for role in ("coordinator", "aggregator")}
+    return {"encryption": options.encryption, "read_keys": (make_read_key(1, holders),)}
 
 
 def _charter_fields(

@@ -20,8 +20,9 @@ from fedfs.aggregate import encodings
 from fedfs.checkpoint import TensorFile, stream_safetensors, weights_sha256
 from fedfs.errors import MisplacedError, ObjectNotFoundError, RejectedError, TensorError
 from fedfs.observe import MAX_MODEL_BYTES, fetch_payload, prune_cache
-from fedfs.protocol.messages import ModelManifest
+from fedfs.protocol.messages import ModelManifest, PayloadRef
 from fedfs.store.base import Store
+from fedfs.trust.vault import Vault
 
 _PREFIX = "weights-"
 
@@ -32,10 +33,12 @@ class WeightFiles:
     Args:
         store: where versions are published.
         folder: the cache; made when it is needed.
+        vault: decrypts them, where they are encrypted.
     """
 
-    def __init__(self, store: Store, folder: Path) -> None:
+    def __init__(self, store: Store, folder: Path, vault: Vault | None = None) -> None:
         self._store = store
+        self._vault = vault
         self._folder = folder
         self._checked: set[str] = set()
 
@@ -109,15 +112,12 @@ class WeightFiles:
             return self._path(model.weights_sha256)
         if model.full is None:
             raise MisplacedError(f"is version {model.version}, whose weights are nowhere in full")
-        path = fetch_payload(self._store, model.full, self._folder, max_bytes=MAX_MODEL_BYTES)
-        return self._accept(model, path)
+        return self._accept(model, self._fetch(model.full))
 
     def _apply(self, model: ModelManifest, base_path: Path) -> Path:
         """Make a version from the one before and its delta."""
         encoding = encodings.by_name(model.encoding, model.encoding_options)
-        delta_path = fetch_payload(
-            self._store, model.payload, self._folder, max_bytes=MAX_MODEL_BYTES
-        )
+        delta_path = self._fetch(model.payload)
         made = self._folder / f"made-{model.version:05d}-{os.getpid()}.safetensors"
         with TensorFile(base_path) as base, TensorFile(delta_path) as delta:
             shapes = {name: base.shape(name) for name in base.names}
@@ -127,6 +127,11 @@ class WeightFiles:
             )
         delta_path.unlink()
         return self._accept(model, made)
+
+    def _fetch(self, ref: PayloadRef) -> Path:
+        return fetch_payload(
+            self._store, ref, self._folder, max_bytes=MAX_MODEL_BYTES, vault=self._vault
+        )
 
     def _accept(self, model: ModelManifest, path: Path) -> Path:
         try:

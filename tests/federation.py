@@ -39,6 +39,7 @@ from fedfs.store.base import Store
 from fedfs.store.memory import MemoryStore
 from fedfs.study import init_study, join_study
 from fedfs.trust.keyring import Keyring
+from fedfs.trust.vault import Vault
 from fedfs.weights import WeightFiles
 
 DATASET_JSON = {
@@ -210,7 +211,7 @@ class Federation:
         folder.mkdir(parents=True, exist_ok=True)
         return Site(
             site,
-            observer=open_study(place, site=site, skip=("status",)),
+            observer=open_study(place, site=site, skip=("status",), vault=Vault(self.home(site))),
             publisher=publisher,
             status=StatusReporter(publisher, site, interval_s=1e9, clock=self.clock),
             learner=self.learners[site],
@@ -222,7 +223,9 @@ class Federation:
         place = store or self.store
         publisher = self.publisher("aggregator", "coordinator", place)
         return Aggregator(
-            observer=open_study(place, skip=("status", "aggregator-status")),
+            observer=open_study(
+                place, skip=("status", "aggregator-status"), vault=Vault(self.home("coordinator"))
+            ),
             publisher=publisher,
             status=StatusReporter(publisher, "", interval_s=1e9, clock=self.clock),
             planner=FakePlanner(),
@@ -267,13 +270,15 @@ class Federation:
         self.approve()
         return self
 
-    def observe(self) -> Observer:
-        return open_study(self.store)
+    def observe(self, host: str = "coordinator") -> Observer:
+        return open_study(self.store, vault=Vault(self.home(host)))
 
     def weights(self, version: int) -> dict[str, np.ndarray]:
         """Weights of a version, as a host that has nothing gets them."""
         with tempfile.TemporaryDirectory() as folder:
-            path = WeightFiles(self.store, Path(folder)).fetch(self.observe().state.models, version)
+            seen = self.observe()
+            files = WeightFiles(self.store, Path(folder), seen.vault)
+            path = files.fetch(seen.state.models, version)
             with TensorFile(path) as file:
                 return dict(file)
 

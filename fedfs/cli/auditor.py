@@ -25,10 +25,12 @@ def verify(store: StorePlace, *, expect_key: str | None, no_recompute: bool, as_
     from fedfs.errors import MisplacedError
     from fedfs.observe import open_study
     from fedfs.store import open_store
+    from fedfs.trust.keyring import default_home
     from fedfs.trust.signing import key_fingerprint
+    from fedfs.trust.vault import Vault
 
     place = open_store(store)
-    observer = open_study(place)
+    observer = open_study(place, vault=Vault(default_home()))
     first = key_fingerprint(observer.state.charters[1].coordinator_key)
     if expect_key is not None and expect_key.replace(" ", "") != first.replace(" ", ""):
         raise MisplacedError(

@@ -52,6 +52,12 @@ from fedfs.store import StorePlace
 @click.option("--trainer", default="nnUNetTrainer", show_default=True)
 @click.option("-f", "--fold", default="0", show_default=True, help="0 to 4, or all.")
 @click.option("--rounds", default=20, show_default=True, help="Global versions to make.")
+@click.option(
+    "--encryption",
+    type=click.Choice(["", "age"]),
+    default="",
+    help="age: updates for the aggregator only, models and plans for the roster only.",
+)
 @click.option("--local-epochs", type=int, help="nnU-Net epochs per round (250 iterations each).")
 @click.option("--local-iterations", type=int, help="Iterations per round, as one epoch.")
 @click.option("--local-minutes", type=float, help="End a round's training after so long.")

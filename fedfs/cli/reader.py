@@ -99,7 +99,16 @@ def export(store: StorePlace, output: Path, *, version: int | None, dataset_name
     from fedfs.store import open_store
 
     if site is None:
-        done = export_version(open_store(store), output, version=version, dataset_name=dataset_name)
+        from fedfs.trust.keyring import default_home
+        from fedfs.trust.vault import Vault
+
+        done = export_version(
+            open_store(store),
+            output,
+            version=version,
+            dataset_name=dataset_name,
+            vault=Vault(default_home()),
+        )
     else:
         from fedfs.assemble import export_own
         from fedfs.config import SiteConfig

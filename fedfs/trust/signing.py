@@ -17,7 +17,7 @@ import binascii
 import contextlib
 import hashlib
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
@@ -89,9 +89,14 @@ class SigningKey:
         """Return base64 by which this key of a site names the one that follows it."""
         return base64.b64encode(self.sign_bytes(_endorsement(study, site, public_key))).decode()
 
-    def sign(self, message: Message) -> bytes:
-        """Return the envelope of ``message``, ready to be published."""
-        payload = messages.encode(message)
+    def sign(self, message: Message, seal: Callable[[bytes], bytes] | None = None) -> bytes:
+        """Return the envelope of ``message``, ready to be published.
+
+        Args:
+            message: what is said.
+            seal: encrypts its hidden fields; None to say all in the open.
+        """
+        payload = messages.encode(message, seal)
         kind = messages.payload_type(type(message))
         signature = self.sign_bytes(_pre_authentication_encoding(kind, payload))
         return codec.dumps(

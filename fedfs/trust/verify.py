@@ -21,6 +21,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from fedfs.errors import MisplacedError, RejectedError, SignatureError
 from fedfs.protocol import layout, messages, rounds
 from fedfs.protocol.layout import Key
@@ -56,16 +58,28 @@ _FROM_RECORD = {
 }
 
 
+class Decryption(Protocol):
+    """What a reader can decrypt; see :class:`fedfs.trust.vault.Vault`."""
+
+    def learn(self, charter: Charter) -> None:
+        """Take note of an accepted charter."""
+
+    def unseal(self, data: bytes) -> bytes:
+        """Decrypt, or raise :class:`~fedfs.errors.SealedError`."""
+
+
 class TrustedView:
     """The accepted state of one study.
 
     Args:
         study: the id that the reader knows the study by; None to take it from the first charter
             (trust on first use: the caller shows the id to a person).
+        keys: what this reader can decrypt; None for nothing.
     """
 
-    def __init__(self, study: str | None = None) -> None:
+    def __init__(self, study: str | None = None, keys: Decryption | None = None) -> None:
         self._study = study
+        self._keys = keys
         self.state = StudyState()
 
     @property
@@ -138,7 +152,13 @@ class TrustedView:
         tenures, kind = self._tenures(key), messages.payload_type(cls)
         for one in reversed(tenures):
             if envelope.is_signed_by(one.public_key, kind):
-                message = messages.decode(cls, envelope.payload, key=key.text, study=self.study)
+                message = messages.decode(
+                    cls,
+                    envelope.payload,
+                    key=key.text,
+                    study=self.study,
+                    unseal=self._keys.unseal if self._keys else None,
+                )
                 if self.state.vouched.get(key.text) != envelope.sha256:
                     self._check_tenure(key, one, message)
                 return message
@@ -221,6 +241,8 @@ class TrustedView:
         match message:
             case Charter():
                 state.charters[message.number] = message
+                if self._keys is not None:
+                    self._keys.learn(message)
                 state.rejected = {}  # the roster may have changed: everything gets another chance
             case JoinRequest():
                 before = state.joins.get(message.site)

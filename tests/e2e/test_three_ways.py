@@ -1,4 +1,4 @@
-"""A bucket, a share behind a DMZ, and a stick: one study, real nnU-Net, the same model as online.
+"""A bucket, a share behind a DMZ, and a stick: real nnU-Net, encrypted, the same model as online.
 
 nnU-Net draws patches at random. Here each process begins with the same seeds, and both studies
 start processes at the same moments of their course, so that the same work gives the same bits.
@@ -73,7 +73,7 @@ class Study:
         self.said: list[str] = []
         self.hosts["coordinator"].run(
             "init", hub, "--name", "three", "--dataset-json", str(images / "dataset.json"),
-            "--min-sites", "3", *BUDGET,
+            "--min-sites", "3", *BUDGET, *(() if online else ("--encryption", "age")),
         )  # fmt: skip
 
     def once(self, name: str, *command: str, codes: tuple[int, ...] = (0, 10, 11)) -> int:

@@ -42,6 +42,7 @@ from fedfs.protocol.messages.coordinator import (
     Charter,
     DatasetSpec,
     NnUNetSpec,
+    ReadKey,
     RosterEntry,
     Schedule,
 )
@@ -78,6 +79,7 @@ __all__ = [
     "Participation",
     "PayloadRef",
     "PlanMessage",
+    "ReadKey",
     "RosterEntry",
     "RoundRecord",
     "Schedule",

@@ -24,6 +24,7 @@ class PlanMessage(Message):
     """
 
     TYPE: ClassVar[str] = "plan"
+    HIDDEN: ClassVar[Mapping[str, Any]] = {"fingerprint": {}, "plans": {}, "dataset_json": {}}
     sites: Mapping[str, str]
     n_cases: int
     fingerprint: Mapping[str, Any]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
-from fedfs.errors import MalformedError, MisplacedError, UnsupportedVersionError
+from fedfs.errors import MalformedError, MisplacedError, SealedError, UnsupportedVersionError
 from fedfs.protocol import codec
 from fedfs.protocol.codec import JSON
 
@@ -22,12 +23,36 @@ M = TypeVar("M", bound="Message")
 
 @dataclass(frozen=True, kw_only=True)
 class PayloadRef:
-    """A tensor file on the store."""
+    """A tensor file on the store.
+
+    Attributes:
+        key: where it is.
+        sha256, size: of what lies there.
+        content_sha256, content_size: of the tensor file, where that is encrypted; "" and 0 where
+            it is not.
+    """
 
     key: str
     sha256: str
     size: int
+    content_sha256: str = ""
+    content_size: int = 0
     extra: Extra = field(default_factory=dict)
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether it is encrypted."""
+        return bool(self.content_sha256)
+
+    @property
+    def tensors_sha256(self) -> str:
+        """Hash of the tensor file, encrypted or not."""
+        return self.content_sha256 or self.sha256
+
+    @property
+    def tensors_size(self) -> int:
+        """Size of the tensor file, encrypted or not."""
+        return self.content_size if self.is_sealed else self.size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +66,8 @@ class Message:
     """
 
     TYPE: ClassVar[str]
+    HIDDEN: ClassVar[Mapping[str, Any]] = {}
+    """Fields that only some may read where the charter asks for encryption, and what others see."""
     study: str
     key: str
     created_at: str
@@ -119,12 +146,28 @@ def payload_type(cls: type[Message]) -> str:
     return f"application/vnd.fedfs.{cls.TYPE}+json"
 
 
-def encode(message: Message) -> bytes:
-    """Return the exact bytes that are signed."""
-    return codec.dumps({**codec.to_json(message), "schema": SCHEMA, "type": message.TYPE})
+def encode(message: Message, seal: Callable[[bytes], bytes] | None = None) -> bytes:
+    """Return the exact bytes that are signed.
+
+    Args:
+        message: what is said.
+        seal: encrypts the fields that are hidden; None to say all in the open.
+    """
+    value = {**codec.to_json(message), "schema": SCHEMA, "type": message.TYPE}
+    if seal is not None and message.HIDDEN:
+        hidden = {name: value.pop(name) for name in message.HIDDEN}
+        value["sealed"] = base64.b64encode(seal(codec.dumps(hidden))).decode()
+    return codec.dumps(value)
 
 
-def decode(cls: type[M], data: bytes, *, key: str, study: str | None) -> M:
+def decode(
+    cls: type[M],
+    data: bytes,
+    *,
+    key: str,
+    study: str | None,
+    unseal: Callable[[bytes], bytes] | None = None,
+) -> M:
     """Parse a payload whose signature has been verified.
 
     Args:
@@ -132,6 +175,7 @@ def decode(cls: type[M], data: bytes, *, key: str, study: str | None) -> M:
         data: payload bytes.
         key: the key it was read from.
         study: the study it has to belong to; None where that is what is being found out.
+        unseal: decrypts hidden fields; without it, or where it cannot, they are empty.
 
     Raises:
         UnsupportedVersionError: the major version is newer than this software.
@@ -145,12 +189,32 @@ def decode(cls: type[M], data: bytes, *, key: str, study: str | None) -> M:
     kind = value.pop("type", None)
     if kind != cls.TYPE:
         raise MisplacedError(f"holds a {kind!r} message where a {cls.TYPE!r} message belongs")
+    if "sealed" in value and cls.HIDDEN:
+        value = {**cls.HIDDEN, **_unsealed(cls, value.pop("sealed"), unseal), **value}
     message = codec.from_json(cls, value)
     if message.key != key:
         raise MisplacedError(f"was signed for the key {message.key!r}")
     if study is not None and message.study != study:
         raise MisplacedError(f"belongs to another study ({message.study!r})")
     return message
+
+
+def _unsealed(
+    cls: type[Message], sealed: JSON, unseal: Callable[[bytes], bytes] | None
+) -> dict[str, JSON]:
+    """Return the hidden fields of a message; none where this reader cannot decrypt them."""
+    if unseal is None:
+        return {}
+    try:
+        text = unseal(base64.b64decode(sealed, validate=True))
+    except SealedError:
+        return {}
+    except (TypeError, ValueError) as error:
+        raise MalformedError(f"{cls.TYPE}: what is encrypted is not base64") from error
+    hidden = codec.loads(text)
+    if not isinstance(hidden, dict) or not set(hidden) <= set(cls.HIDDEN):
+        raise MalformedError(f"{cls.TYPE}: holds encrypted fields that are not its own")
+    return hidden
 
 
 def _check_schema(schema: JSON) -> None:

@@ -100,6 +100,23 @@ class RosterEntry:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReadKey:
+    """A key pair to whose public half models and plans are encrypted.
+
+    Attributes:
+        number: 1 for the first; the last one of a charter is in use.
+        recipient: public half, of age.
+        sealed_for: ``coordinator``, ``aggregator``, ``site-<name>`` -> base64 of the private half,
+            encrypted for it.
+    """
+
+    number: int
+    recipient: str
+    sealed_for: Mapping[str, str]
+    extra: Extra = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Charter(Message):
     """The study: what is trained, how, by whom. Signed by the coordinator; amended by number.
 
@@ -116,6 +133,9 @@ class Charter(Message):
         keyframe_every: of versions that travel as deltas, each so-many-th is also there in full.
         aggregator_from_version: the version from which on the aggregator has this key.
         aggregator_encryption_key, coordinator_encryption_key: public keys of age; "" if none.
+        encryption: ``age``: updates can be read by the aggregator only, models and plans by the
+            roster only; "" for nothing hidden.
+        read_keys: key pairs of those who may read models and plans.
     """
 
     TYPE: ClassVar[str] = "charter"
@@ -143,6 +163,8 @@ class Charter(Message):
     aggregator_from_version: int = 0
     aggregator_encryption_key: str = ""
     coordinator_encryption_key: str = ""
+    encryption: str = ""
+    read_keys: tuple[ReadKey, ...] = ()
 
     def entry(self, site: str) -> RosterEntry | None:
         """Return the roster entry of ``site``, if it has one."""

@@ -35,6 +35,7 @@ class FingerprintMessage(Message):
     """A site's dataset fingerprint in mergeable form."""
 
     TYPE: ClassVar[str] = "fingerprint"
+    HIDDEN: ClassVar[Mapping[str, Any]] = {"channels": [], "geometry": []}
     site: str
     n_cases: int
     channels: tuple[ChannelSketch, ...]
@@ -52,6 +53,7 @@ class SitePlan(Message):
     """
 
     TYPE: ClassVar[str] = "site-plan"
+    HIDDEN: ClassVar[Mapping[str, Any]] = {"configuration": {}, "tensors": {}}
     site: str
     n_cases: int
     configuration: Mapping[str, Any]

@@ -1,0 +1,135 @@
+"""What this host can decrypt of a study whose charter says ``encryption = "age"``.
+
+Rules:
+ * Models and plans are sealed for *readers*: a key pair of the study, whose private half each
+   charter carries sealed for coordinator, aggregator and every site on the roster. Whoever joins
+   gets the halves of all earlier pairs; when a site is removed, a new pair follows, which it does
+   not get.
+ * Updates, fingerprints, plans of single sites and the aggregator's memory are sealed for the
+   aggregator (a site's own plan for the site too).
+ * Sealing hides, and proves nothing: what is unsealed is verified as if it had come in the open.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from fedfs.errors import KeyFileError, SealedError
+from fedfs.protocol.messages import Charter, ReadKey
+from fedfs.trust import sealing
+from fedfs.trust.keyring import Keyring
+from fedfs.trust.sealing import Identity
+
+AGE = "age"
+"""The one encryption that a charter may ask for."""
+
+
+class Vault:
+    """Private keys of a host for one study, as far as its charters have been read.
+
+    Args:
+        home: this host's fedfs home; None for a host that has no keys.
+    """
+
+    def __init__(self, home: Path | None = None) -> None:
+        self._home = home
+        self._own: list[Identity] | None = None
+        self._readers: dict[str, Identity] = {}
+
+    def learn(self, charter: Charter) -> None:
+        """Take note of a charter that is believed: it may hold keys for this host.
+
+        Raises:
+            KeyFileError: a key file of this host is unreadable.
+        """
+        if self._home is None:
+            return
+        if self._own is None:
+            keyring = Keyring(self._home, charter.study)
+            roles = keyring.identity_roles()
+            self._own = [one for role in roles for one in keyring.identities(role)]
+        for pair in charter.read_keys:
+            if pair.recipient not in self._readers:
+                found = open_read_key(pair, self._own)
+                if found is not None:
+                    self._readers[pair.recipient] = found
+
+    @property
+    def identities(self) -> list[Identity]:
+        """Keys of this host, and of readers."""
+        return [*(self._own or []), *reversed(self._readers.values())]
+
+    def unseal(self, data: bytes) -> bytes:
+        """Decrypt a small thing.
+
+        Raises:
+            SealedError: this host cannot.
+        """
+        if not self.identities:
+            raise SealedError("is encrypted, and this host holds no key for it")
+        return sealing.unseal(data, self.identities)
+
+
+def open_read_key(pair: ReadKey, identities: Sequence[Identity]) -> Identity | None:
+    """Return the private half of a pair, if one of these keys opens it."""
+    for sealed in pair.sealed_for.values():
+        with contextlib.suppress(SealedError, KeyFileError, binascii.Error, ValueError):
+            found = Identity.from_text(
+                sealing.unseal(base64.b64decode(sealed, validate=True), identities)
+            )
+            if found.recipient == pair.recipient:
+                return found
+    return None
+
+
+def make_read_key(number: int, holders: Mapping[str, str]) -> ReadKey:
+    """Return a new pair, sealed for each holder (name -> public key of age)."""
+    return seal_read_key(number, Identity.generate(), holders)
+
+
+def seal_read_key(number: int, pair: Identity, holders: Mapping[str, str]) -> ReadKey:
+    """Return a pair, sealed for each holder anew."""
+    secret = pair.to_text()
+    return ReadKey(
+        number=number,
+        recipient=pair.recipient,
+        sealed_for={
+            name: base64.b64encode(sealing.seal(secret, [key])).decode()
+            for name, key in sorted(holders.items())
+            if key
+        },
+    )
+
+
+def holders(charter: Charter, sites: Iterable[str]) -> dict[str, str]:
+    """Return name -> public key of age of all who may read models and plans."""
+    keys = {
+        "coordinator": charter.coordinator_encryption_key,
+        "aggregator": charter.aggregator_encryption_key,
+    }
+    return keys | {
+        f"site-{entry.site}": entry.encryption_key
+        for entry in charter.roster
+        if entry.site in set(sites)
+    }
+
+
+def for_readers(charter: Charter) -> tuple[str, ...]:
+    """Return for whom models and plans are sealed; empty where nothing is."""
+    if charter.encryption != AGE:
+        return ()
+    return (charter.read_keys[-1].recipient,)
+
+
+def for_aggregator(charter: Charter, *others: str) -> tuple[str, ...]:
+    """Return for whom updates and fingerprints are sealed; empty where nothing is."""
+    if charter.encryption != AGE:
+        return ()
+    return (charter.aggregator_encryption_key, *(other for other in others if other))
+
+
+Unseal = Callable[[bytes], bytes]

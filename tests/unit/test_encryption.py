@@ -1,0 +1,191 @@
+"""``encryption = "age"``: who can read what, and that nothing else changes."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+
+import numpy as np
+import pytest
+
+import invariants
+from federation import Federation, forge
+from fedfs.audit import NOTE, PROBLEM, verify_study
+from fedfs.errors import SealedError, StudyError
+from fedfs.observe import MAX_MODEL_BYTES, fetch_payload, open_study
+from fedfs.protocol import layout
+from fedfs.protocol.messages import PayloadRef
+from fedfs.roster import Coordinator, approve_sites, ask_for_new_key
+from fedfs.trust.sealing import MAGIC
+from fedfs.trust.vault import Vault
+
+OPTIONS = [
+    {},
+    {"strategy": "FedAdam", "encoding": "int8", "model_encoding": "topk", "keyframe_every": 2},
+]
+
+
+@pytest.fixture(params=OPTIONS, ids=["plain", "deltas"])
+def finished(request, tmp_path):
+    federation = Federation(tmp_path, encryption="age", **request.param).start()
+    federation.run()
+    return federation
+
+
+def test_a_study_ends_with_the_same_models_as_without(finished, tmp_path, request):
+    options = request.node.callspec.params["finished"]
+    state = finished.observe().state
+    invariants.check(state)
+    assert not state.rejected
+    open_ = Federation(tmp_path / "open", **options).start()
+    open_.run()
+    for version in state.models:
+        for name, values in open_.weights(version).items():
+            np.testing.assert_array_equal(finished.weights(version)[name], values)
+
+
+def payload_of(observer, ref: PayloadRef, tmp_path):
+    return fetch_payload(
+        observer._store, ref, tmp_path / "payloads", max_bytes=MAX_MODEL_BYTES,
+        vault=observer.vault,
+    )  # fmt: skip
+
+
+def test_only_the_aggregator_reads_updates_and_only_the_roster_models(finished, tmp_path):
+    store = finished.store
+    payloads = [key for key in store.objects if layout.parse(key).is_payload]
+    assert len(payloads) > 10
+    assert all(store.objects[key].data.startswith(MAGIC) for key in payloads)
+    hosts = {host: finished.observe(host) for host in ("coordinator", "north", "stranger")}
+    update = hosts["north"].state.updates["east", 0].payload
+    model = hosts["north"].state.models[2].full or hosts["north"].state.models[2].payload
+    assert payload_of(hosts["coordinator"], update, tmp_path)
+    (tmp_path / "payloads" / f"{update.content_sha256}.safetensors").unlink()
+    for host in ("north", "stranger"):
+        with pytest.raises(SealedError):
+            payload_of(hosts[host], update, tmp_path)
+    with pytest.raises(SealedError):
+        payload_of(hosts["stranger"], model, tmp_path)
+    assert payload_of(hosts["north"], model, tmp_path)
+
+
+def test_only_the_aggregator_reads_fingerprints_and_only_the_roster_plans(finished):
+    coordinator, north = finished.observe().state, finished.observe("north").state
+    stranger = finished.observe("stranger").state
+    assert coordinator.fingerprints["east"].geometry  # the aggregator's key is on that host
+    assert coordinator.fingerprints["east"].n_cases == 10
+    for other in (north, stranger):
+        assert other.fingerprints["east"].geometry == ()
+        assert other.fingerprints["east"].channels == ()
+        assert other.fingerprints["east"].n_cases == 10
+    assert north.plan.plans
+    assert north.plan.plans == coordinator.plan.plans
+    assert stranger.plan.plans == {}
+    assert stranger.plan.fingerprint == {}
+    assert stranger.plan.n_cases == 60  # who takes part is no secret
+
+
+def test_everything_is_verified_as_ever(finished):
+    found = list(verify_study(finished.observe(), finished.store))
+    assert not [f for f in found if f.level == PROBLEM]
+    assert sum("bit by bit the same" in f.text for f in found) == 3
+    stranger = list(verify_study(finished.observe("stranger"), finished.store))
+    assert not [f for f in stranger if f.level == PROBLEM]
+    notes = [f for f in stranger if f.level == NOTE]
+    assert sum("cannot decrypt" in f.text for f in notes) == 3
+
+
+def test_what_is_encrypted_cannot_be_changed(finished, tmp_path):
+    state = finished.observe().state
+    ref = state.models[3].full or state.models[3].payload
+    good = finished.store.objects[ref.key].data
+    forge(finished.store, ref.key, good[:-1] + bytes([good[-1] ^ 1]))
+    found = list(verify_study(finished.observe(), finished.store))
+    assert [f for f in found if f.level == PROBLEM and f.what == ref.key]
+
+
+def test_a_site_that_comes_late_reads_what_was_before(tmp_path):
+    targets = {"east": 1.0, "north": 2.0, "south": -3.0}
+    federation = Federation(tmp_path, targets=targets, min_sites=2, encryption="age", rounds=4)
+    federation.join("east", "south")
+    federation.approve()
+    while federation.observe().state.newest < 1:
+        for name in ("east", "south", "aggregator"):
+            federation.run_process(name)
+    federation.join("north")
+    federation.approve("north")
+    assert len(federation.observe().state.charter.read_keys) == 1
+    federation.run()
+    state = federation.observe().state
+    assert not state.rejected
+    assert "north" in {u.site for r in state.rounds.values() for u in r.updates}
+    assert federation.observe("north").state.plan.plans
+
+
+def test_a_removed_site_reads_nothing_that_follows(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    federation = Federation(tmp_path, encryption="age", rounds=4).start()
+    while federation.observe().state.newest < 1:
+        for name in (*federation.targets, "aggregator"):
+            federation.step(name)
+    office = Coordinator(federation.store, federation.home("coordinator"), clock=federation.clock)
+    charter = office.set_state(["north"], "removed")
+    assert [pair.number for pair in charter.read_keys] == [1, 2]
+    assert "site-north can read nothing from now on" in caplog.text
+    for _ in range(20):
+        for name in ("east", "south", "aggregator"):
+            federation.run_process(name)
+    state = federation.observe().state
+    assert state.finished is not None
+    north = federation.observe("north")
+    before = state.models[1].full
+    assert payload_of(north, before, tmp_path)
+    with pytest.raises(SealedError):
+        payload_of(north, state.models[4].full, tmp_path / "x")
+    assert payload_of(federation.observe("east"), state.models[4].full, tmp_path / "y")
+
+
+def test_a_site_with_a_new_key_reads_on(tmp_path):
+    federation = Federation(tmp_path, encryption="age").start()
+    while federation.observe().state.newest < 1:
+        for name in (*federation.targets, "aggregator"):
+            federation.step(name)
+    keyring = federation.keyring("north")
+    ask_for_new_key(federation.store, keyring, "north", is_lost=False, clock=federation.clock)
+    home = federation.home("coordinator")
+    approve_sites(federation.store, home, ["north"], clock=federation.clock)
+    # The old identity is gone: what the site reads it reads with the new one.
+    (keyring.folder / "site-north.age").unlink()
+    assert federation.observe("north").state.plan.plans
+
+
+def test_a_site_without_an_encryption_key_is_not_approved(tmp_path):
+    federation = Federation(tmp_path, encryption="age")
+    federation.join("east", "south", "north")
+    state = federation.observe().state
+    key = federation.publisher("site-north", "north")
+    key.signed(
+        dataclasses.replace(state.joins["north"], key=layout.join("north", 2), encryption_key="")
+    )
+    with pytest.raises(StudyError, match="has named no encryption key"):
+        federation.approve()
+
+
+def test_the_coordinator_needs_its_own_identity(tmp_path):
+    federation = Federation(tmp_path, encryption="age").start()
+    folder = federation.keyring("coordinator").folder
+    (folder / "coordinator.age").rename(tmp_path / "elsewhere")
+    federation.targets["late"] = 0.0
+    federation.learners["late"] = federation.learners["east"]
+    federation.join("late")
+    with pytest.raises(StudyError, match="cannot decrypt the study's keys"):
+        federation.approve("late")
+
+
+def test_a_vault_of_a_host_without_keys_opens_nothing(tmp_path):
+    federation = Federation(tmp_path, encryption="age").start()
+    for vault in (None, Vault(), Vault(tmp_path / "nowhere")):
+        observer = open_study(federation.store, vault=vault)
+        assert observer.state.charter.encryption == "age"
+    with pytest.raises(SealedError, match="holds no key"):
+        Vault().unseal(b"x")
