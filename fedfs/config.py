@@ -74,6 +74,8 @@ class StudyOptions:
     keyframe_every: int = 10
     min_sites: int = 2
     minimum_cases: int = 1
+    fingerprint_digits: int | None = None
+    fingerprint_quantiles: int | None = None
     encryption: str = ""
     seed: int = 12345
 
@@ -111,6 +113,8 @@ class StudyOptions:
             "validation iterations": (self.val_iterations, 100_000),
             "minimum number of sites": (self.min_sites, 10_000),
             "minimum number of cases": (self.minimum_cases, 1_000_000),
+            "digits of fingerprints": (self.fingerprint_digits or 3, 17),
+            "quantiles of fingerprints": (self.fingerprint_quantiles or 1, 1000),
             "versions from one keyframe to the next": (self.keyframe_every, _MAX_ROUNDS),
         }
         for what, (value, most) in bounds.items():

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedfs.aggregate import strategies
+from fedfs.aggregate.disclosure import coarsen
 from fedfs.errors import (
     DatasetError,
     FedfsError,
@@ -200,12 +201,18 @@ class Site:
 
     def _fingerprint(self, state: StudyState) -> str:
         self._status.say("fingerprint")
-        fingerprint = self._learner.fingerprint(self._status.progress)
-        _require_cases(fingerprint.n_cases, newest_charter(state), "a fingerprint")
+        charter = newest_charter(state)
+        measured = self._learner.fingerprint(self._status.progress)
+        _require_cases(measured.n_cases, charter, "a fingerprint")
+        fingerprint = coarsen(
+            measured,
+            digits=charter.fingerprint_digits,
+            quantiles=charter.fingerprint_quantiles,
+        )
         self._publisher.message(
             FingerprintMessage,
             layout.fingerprint(self.name),
-            sealed_for=for_aggregator(newest_charter(state)),
+            sealed_for=for_aggregator(charter),
             site=self.name,
             n_cases=fingerprint.n_cases,
             channels=fingerprint.channels,

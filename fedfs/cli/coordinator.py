@@ -58,6 +58,16 @@ from fedfs.store import StorePlace
     default="",
     help="age: updates for the aggregator only, models and plans for the roster only.",
 )
+@click.option(
+    "--fingerprint-digits",
+    type=click.IntRange(min=1),
+    help="Round the numbers in fingerprints to so many significant digits.",
+)
+@click.option(
+    "--fingerprint-quantiles",
+    type=click.IntRange(min=1),
+    help="Publish so many quantiles of sizes and spacings instead of a line per case.",
+)
 @click.option("--local-epochs", type=int, help="nnU-Net epochs per round (250 iterations each).")
 @click.option("--local-iterations", type=int, help="Iterations per round, as one epoch.")
 @click.option("--local-minutes", type=float, help="End a round's training after so long.")

@@ -6,6 +6,7 @@ import pytest
 import reference
 from synthetic import DATASET, Reports, dataset_json, make_paths, write_dataset
 
+from fedfs.aggregate.disclosure import coarsen
 from fedfs.aggregate.fingerprints import merge_fingerprints, to_nnunet
 from fedfs.checkpoint import TensorFile, write_safetensors
 from fedfs.errors import MalformedError, SetupError, StudyError, UserError
@@ -247,6 +248,7 @@ def test_hippocampus_is_planned_as_if_pooled(hippocampus, tmp_path, capsys):
             configuration["data_identifier"] = f"{options['plans_name']}_{name}"
         assert without_intensities(ours) == without_intensities(expected)
 
+    check_plan_of_coarse_fingerprints(sites, dataset, content, theirs[0])
     (found,) = to_nnunet(merged)[INTENSITIES].values()
     (true,) = pooled[INTENSITIES].values()
     averaged = averaged_over_sites(sites)
@@ -262,6 +264,22 @@ def test_hippocampus_is_planned_as_if_pooled(hippocampus, tmp_path, capsys):
         assert abs(found[key] - true[key]) <= 5e-3 * spread, key
     assert abs(averaged["std"] - true["std"]) > 1e-3 * true["std"]  # averaging is not pooling
     assert abs(averaged["percentile_99_5"] - true["percentile_99_5"]) > 5e-3 * spread
+
+
+def check_plan_of_coarse_fingerprints(sites, dataset, content, expected):
+    coarse = merge_fingerprints({n: coarsen(s, digits=3, quantiles=5) for n, s in sites.items()})
+    found = plan(
+        request(
+            dataset_name=dataset, dataset_json=content, fingerprint=to_nnunet(coarse),
+            n_cases=coarse.n_cases, gpu_memory_target_gb=None, planner_options={},
+            plans_name="Default",
+        )
+    ).plans  # fmt: skip
+    for name, configuration in expected["configurations"].items():
+        ours = found["configurations"][name]
+        for field in ("patch_size", "spacing", "architecture"):
+            assert ours.get(field) == configuration.get(field), field
+        assert ours["batch_size"] == pytest.approx(configuration["batch_size"], rel=0.05)
 
 
 def averaged_over_sites(sites):

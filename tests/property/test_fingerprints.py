@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedfs.aggregate import fingerprints as fp
+from fedfs.aggregate.disclosure import coarsen
 from fedfs.errors import DatasetError, MalformedError, StudyError
 from fedfs.learner import CaseGeometry, ChannelSketch, SiteFingerprint
 
@@ -383,3 +384,54 @@ def test_real_images_federated_equals_pooled(split, hippocampus, capsys):
         assert abs(averaged["percentile_99_5"] - pooled["percentile_99_5"]) > (
             0.1 * between_percentiles
         )
+
+
+# --- saying less ---------------------------------------------------------------------------------
+
+
+def _site(seed: int, n_cases: int) -> SiteFingerprint:
+    rng = np.random.default_rng(seed)
+    geometry = tuple(
+        CaseGeometry(
+            tuple(float(mm) for mm in rng.uniform(0.5, 3, 3)),
+            tuple(int(n) for n in rng.integers(30, 300, 3)),
+            float(rng.uniform(0.4, 1)),
+        )
+        for _ in range(n_cases)
+    )
+    cases = [fp.sketch_case(rng.normal(100, 30, 400)) for _ in range(n_cases)]
+    return SiteFingerprint(n_cases, (fp.mix_cases(cases),), geometry)
+
+
+@given(
+    st.integers(0, 1000), st.integers(1, 40), st.integers(1, 9), st.sampled_from([None, 1, 3, 6])
+)
+def test_a_coarse_fingerprint_is_a_fingerprint(seed, n_cases, quantiles, digits):
+    site = _site(seed, n_cases)
+    coarse = coarsen(site, digits=digits, quantiles=quantiles)
+    fp.validate_fingerprint(coarse)
+    assert coarse.n_cases == n_cases
+    lines = set(coarse.geometry)
+    assert len(lines) <= max(1, min(quantiles, n_cases // 2))
+    fp.merge_fingerprints({"a": coarse, "b": site})
+
+
+@given(st.integers(0, 1000))
+def test_extents_keep_their_median(seed):
+    site = _site(seed, 25)
+    coarse = coarsen(site, quantiles=5)
+
+    def extents(fingerprint):
+        return np.median(
+            [np.multiply(c.spacing_mm, c.shape_after_crop) for c in fingerprint.geometry], axis=0
+        )
+
+    np.testing.assert_allclose(extents(coarse), extents(site), atol=2.0)
+
+
+def test_rounded_numbers_have_so_many_digits():
+    coarse = coarsen(_site(1, 9), digits=2)
+    numbers = [coarse.channels[0].mean, *coarse.channels[0].quantiles]
+    numbers += [mm for case in coarse.geometry for mm in case.spacing_mm]
+    assert all(float(f"{value:.1e}") == value for value in numbers)
+    assert coarsen(_site(1, 9)) == _site(1, 9)

@@ -133,6 +133,8 @@ class Charter(Message):
         keyframe_every: of versions that travel as deltas, each so-many-th is also there in full.
         aggregator_from_version: the version from which on the aggregator has this key.
         aggregator_encryption_key, coordinator_encryption_key: public keys of age; "" if none.
+        fingerprint_digits: significant digits of numbers in fingerprints; None for all.
+        fingerprint_quantiles: quantiles of each axis in place of a line per case; None for lines.
         encryption: ``age``: updates can be read by the aggregator only, models and plans by the
             roster only; "" for nothing hidden.
         read_keys: key pairs of those who may read models and plans.
@@ -163,6 +165,8 @@ class Charter(Message):
     aggregator_from_version: int = 0
     aggregator_encryption_key: str = ""
     coordinator_encryption_key: str = ""
+    fingerprint_digits: int | None = None
+    fingerprint_quantiles: int | None = None
     encryption: str = ""
     read_keys: tuple[ReadKey, ...] = ()
 
