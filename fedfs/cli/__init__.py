@@ -19,6 +19,7 @@ from fedfs.cli.coordinator import approve, init, pause, remove, resume
 from fedfs.cli.demo import demo
 from fedfs.cli.doctor import doctor
 from fedfs.cli.key import key
+from fedfs.cli.privacy import privacy
 from fedfs.cli.reader import export, status
 from fedfs.cli.site import site
 from fedfs.cli.terminal import show_error
@@ -66,6 +67,7 @@ for _command in (
     key,
     verify,
     log,
+    privacy,
     bundle,
     sync,
     export,

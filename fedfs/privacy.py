@@ -1,0 +1,234 @@
+"""What has left a site so far, and who can read it, in words and numbers.
+
+Pure: from accepted messages. It lists what is on the store; what somebody has copied from there, or
+carries on a stick, nobody can take back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from fedfs.errors import StudyError
+from fedfs.protocol import layout, rounds
+from fedfs.protocol.messages import Charter
+from fedfs.protocol.state import StudyState
+from fedfs.trust.vault import AGE
+
+EVERYBODY = "whoever can read the store"
+
+
+@dataclass(frozen=True)
+class Disclosure:
+    """One kind of thing that has left a site.
+
+    Attributes:
+        what: its kind.
+        amount: how much of it, in words.
+        tells: what it tells about the site's data.
+        readers: who can read it.
+        since: UTC time of the first.
+        n_bytes: on the store.
+    """
+
+    what: str
+    amount: str
+    tells: str
+    readers: str
+    since: str
+    n_bytes: int
+
+
+NEVER = (
+    "images and segmentations",
+    "names of cases, files and folders",
+    "scores of single cases",
+    "optimizer states, checkpoints and logs",
+    "private keys",
+)
+"""What no message has a field for."""
+
+
+def disclosures(state: StudyState, site: str, sizes: Mapping[str, int]) -> list[Disclosure]:
+    """Return what has left a site.
+
+    Args:
+        state: accepted messages, as the site sees them or as anybody does.
+        site: its name.
+        sizes: key -> bytes of all objects on the store.
+
+    Raises:
+        StudyError: nothing of that site is on the store, or no study.
+    """
+    charter = state.charter
+    if charter is None:
+        raise StudyError("the store holds no charter that can be trusted")
+    found = list(_of_site(state, charter, site, sizes))
+    if not found:
+        raise StudyError(
+            f"nothing of site {site!r} is on the store",
+            hint=f"sites: {', '.join(sorted(state.joins)) or 'none'}",
+        )
+    return [*found, *_through_others(state, charter, site)]
+
+
+def _of_site(
+    state: StudyState, charter: Charter, site: str, sizes: Mapping[str, int]
+) -> Iterator[Disclosure]:
+    aggregator = _only("the aggregator") if charter.encryption == AGE else EVERYBODY
+    join = state.joins.get(site)
+    if join is not None:
+        versions = ", ".join(f"{name} {v}" for name, v in sorted(join.versions.items()))
+        yield Disclosure(
+            "join request", f"{join.n_cases} cases, {join.file_ending}, {versions}",
+            "how many cases there are, the software and its versions",
+            EVERYBODY, join.created_at, _bytes(sizes, site, "join"),
+        )  # fmt: skip
+    fingerprint = state.fingerprints.get(site)
+    if fingerprint is not None:
+        yield Disclosure(
+            "fingerprint", _fingerprint_amount(state, charter, site),
+            _fingerprint_tells(charter), aggregator, fingerprint.created_at,
+            _bytes(sizes, site, "fingerprint"),
+        )  # fmt: skip
+    plan = state.site_plans.get(site)
+    if plan is not None:
+        yield Disclosure(
+            "plan of its own", f"architecture of {plan.n_cases} cases, {len(plan.tensors)} tensors",
+            "typical spacing and size of its images, its graphics card's memory",
+            aggregator, plan.created_at, _bytes(sizes, site, "site-plan"),
+        )  # fmt: skip
+    yield from _updates(state, site, sizes)
+    yield from _scores(state, site, sizes)
+    failures = [failure for failure in state.failures if failure.site == site]
+    if failures:
+        kinds = ", ".join(sorted({failure.kind for failure in failures}))
+        yield Disclosure(
+            "failures", f"{len(failures)}: {kinds}", "that something failed, and of which kind",
+            EVERYBODY, min(f.created_at for f in failures), _bytes(sizes, site, "failure"),
+        )  # fmt: skip
+    said = state.attendances.get(site)
+    if said is not None:
+        yield Disclosure(
+            "attendance", f"{said.word}: {said.reason}" if said.reason else said.word,
+            "that it paused, left or came back, and the reason it gave",
+            EVERYBODY, said.created_at, _bytes(sizes, site, "attendance"),
+        )  # fmt: skip
+    n_statuses = sum(key.startswith(f"{layout.site_prefix(site)}status/") for key in sizes)
+    if n_statuses:
+        status = state.statuses.get(site)
+        yield Disclosure(
+            "statuses", f"the newest {n_statuses}; older ones are deleted",
+            "what it does, how fast, when it is on", EVERYBODY,
+            status.created_at if status else "", _bytes(sizes, site, "status"),
+        )  # fmt: skip
+
+
+def _updates(state: StudyState, site: str, sizes: Mapping[str, int]) -> Iterator[Disclosure]:
+    updates = [update for (of, _), update in sorted(state.updates.items()) if of == site]
+    if not updates:
+        return
+    iterations = sum(update.n_iterations for update in updates)
+    sealed = all(update.payload.is_sealed for update in updates)
+    yield Disclosure(
+        "updates",
+        f"{len(updates)}, from version {updates[0].base_version} to {updates[-1].base_version}, "
+        f"as {updates[0].encoding}: {iterations} iterations on {updates[-1].n_training_cases} "
+        "cases",
+        "trained weights. Whoever has them may test whether a given image was trained on, and may "
+        "reconstruct something like a training image, the better the fewer cases there are",
+        _only("the aggregator") if sealed else EVERYBODY,
+        updates[0].created_at,
+        _bytes(sizes, site, "update-payload"),
+    )
+    metrics = sorted({name for update in updates for name in update.metrics})
+    yield Disclosure(
+        "about updates", f"{len(updates)} times: cases, iterations, {', '.join(metrics)}, seconds",
+        "how well training goes, how fast its computer is", EVERYBODY, updates[0].created_at,
+        _bytes(sizes, site, "update"),
+    )  # fmt: skip
+
+
+def _scores(state: StudyState, site: str, sizes: Mapping[str, int]) -> Iterator[Disclosure]:
+    scores = [score for (of, _, _), score in sorted(state.evaluations.items()) if of == site]
+    if scores:
+        classes = sorted({name for score in scores for name in score.classes})
+        yield Disclosure(
+            "scores", f"{len(scores)} versions, {scores[0].n_cases} validation cases together",
+            f"mean Dice and counts of voxels of {', '.join(classes)}; none of a single case, "
+            "unless there is only one validation case",
+            EVERYBODY, min(score.created_at for score in scores), _bytes(sizes, site, "evaluation"),
+        )  # fmt: skip
+
+
+def _fingerprint_amount(state: StudyState, charter: Charter, site: str) -> str:
+    said = state.fingerprints[site]
+    if charter.fingerprint_quantiles is not None:
+        per_case = f"{charter.fingerprint_quantiles} quantiles of sizes and spacings"
+    else:
+        per_case = f"size and spacing of each of {said.n_cases} cases, in random order"
+    digits = charter.fingerprint_digits
+    rounded = f", rounded to {digits} digits" if digits else ""
+    return (
+        f"intensities of {len(charter.dataset.channel_names)} channels: mean, spread, extremes, "
+        f"1,025 quantiles; {per_case}{rounded}"
+    )
+
+
+def _fingerprint_tells(charter: Charter) -> str:
+    extremes = "" if charter.fingerprint_digits else "; the two extremes are real voxels"
+    unusual = (
+        "" if charter.fingerprint_quantiles is not None
+        else "; an unusual size may identify a case to somebody who knows it"
+    )  # fmt: skip
+    return f"what its scanners and patients are typically like{extremes}{unusual}"
+
+
+def _through_others(state: StudyState, charter: Charter, site: str) -> Iterator[Disclosure]:
+    """What others have published that was made from what this site gave."""
+    roster = _only("the roster") if charter.encryption == AGE else EVERYBODY
+    if state.plan is not None and site in state.plan.sites and charter.mode == rounds.FFE:
+        yield Disclosure(
+            "in the plan", "its geometries among those of all sites, sorted",
+            "sizes and spacings, not whose", roster, state.plan.created_at, 0,
+        )  # fmt: skip
+    used = [
+        (record, update)
+        for record in state.rounds.values()
+        for update in record.updates
+        if update.site == site
+    ]
+    if used:
+        yield Disclosure(
+            "in global models", f"{len(used)} updates went into versions "
+            f"{used[0][0].version} to {used[-1][0].version}",
+            "a model tells less of a site than its update, the less the more sites there are",
+            roster, used[0][0].created_at, 0,
+        )  # fmt: skip
+        yield Disclosure(
+            "in round records", f"{len(used)} times: its weight, cases and iterations",
+            "how much it contributed", EVERYBODY, used[0][0].created_at, 0,
+        )  # fmt: skip
+
+
+def readers(charter: Charter) -> Sequence[str]:
+    """Return in words who can decrypt what, one sentence each."""
+    if charter.encryption != AGE:
+        return ("Nothing on the store is encrypted: its permissions decide who can read it.",)
+    last = charter.read_keys[-1]
+    sites = [name.removeprefix("site-") for name in last.sealed_for if name.startswith("site-")]
+    roster = ", ".join(sorted(sites)) or "no site"
+    return (
+        "The aggregator's host can decrypt updates and fingerprints.",
+        f"Coordinator, aggregator and {roster} can decrypt models and plans.",
+        "Everything else is signed and in the open.",
+    )
+
+
+def _only(who: str) -> str:
+    return f"{who} only (encrypted)"
+
+
+def _bytes(sizes: Mapping[str, int], site: str, kind: str) -> int:
+    keys = (layout.parse(text) for text in sizes)
+    return sum(sizes[key.text] for key in keys if key and key.site == site and key.kind == kind)
