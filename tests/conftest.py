@@ -8,6 +8,7 @@ import pytest
 from hypothesis import settings
 
 import s3_server
+from courier import Courier
 from federation import Federation
 
 # No deadline: machines are shared. In CI always the same examples, so that a change is tested and
@@ -20,6 +21,20 @@ settings.load_profile("fedfs")
 def federation(tmp_path: Path) -> Federation:
     """Three sites, joined and approved; nothing done yet."""
     return Federation(tmp_path).start()
+
+
+@pytest.fixture
+def ready(tmp_path: Path) -> Courier:
+    """A federation whose courier is about to bring the plan and version 0."""
+    courier = Courier(tmp_path)
+    courier.join()
+    for name in ("east", "south", "aggregator"):
+        courier.federation.run_process(name)
+    courier.carry("for")
+    courier.federation.run_process("north")
+    courier.carry("from")
+    courier.federation.run_process("aggregator")
+    return courier
 
 
 @pytest.fixture(scope="session")
