@@ -105,6 +105,7 @@ class Aggregator:
         self._weights = WeightFiles(publisher.store, folder / "weights", observer.vault)
         self._release = Release(publisher, self._weights, self._cache)
         self._checked: dict[str, Path] = {}
+        self._moves: dict[str, float] = {}
         self._absent: dict[str, str] = {}
 
     def step(self) -> Outcome:
@@ -227,6 +228,12 @@ class Aggregator:
         if not all(self._checked[key].exists() for key in action.keys):
             self._checked.clear()
             return "lost the cache, fetching the updates again"
+        moves = {key: self._moves[key] for key in action.keys if key in self._moves}
+        outliers = versions.outliers(moves, charter.max_move_ratio)
+        if outliers:
+            return "; ".join(
+                self._refuse(state.waiting[key], reason, state) for key, reason in outliers.items()
+            )
         updates = [state.waiting[key] for key in action.keys]
         weights = versions.weigh(updates, charter, action.base)
         with self._scratch() as folder:
@@ -278,7 +285,7 @@ class Aggregator:
                 path = self._fetch(update.payload, file_bytes(expected) + _SLACK_BYTES)
                 with TensorFile(path) as file:
                     file.check_layout(expected)
-                    check_values(encoding, file, base, names)
+                    self._moves[key] = check_values(encoding, file, base, names)
         except ObjectNotFoundError as error:
             self._absent[key] = str(error)
             return f"the update of {update.site} is announced, its payload is not there"

@@ -33,6 +33,7 @@ _DATASET_NAME = re.compile(r"Dataset[0-9]{3}_[A-Za-z0-9_-]{1,60}")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,79}")
 _CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")
 _MAX_ROUNDS = 99_999
+_MAX_RATIO = 1e9
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class StudyOptions:
     keyframe_every: int = 10
     min_sites: int = 2
     minimum_cases: int = 1
+    max_move_ratio: float = 100.0
     fingerprint_digits: int | None = None
     fingerprint_quantiles: int | None = None
     encryption: str = ""
@@ -102,6 +104,11 @@ class StudyOptions:
             raise UserError(f"fold {self.fold!r} is neither 'all' nor 0 to 4")
         if self.local_epochs is not None and self.local_iterations is not None:
             raise UserError("give --local-epochs or --local-iterations, not both")
+        if not (self.max_move_ratio == 0 or 1 <= self.max_move_ratio <= _MAX_RATIO):
+            raise UserError(
+                f"--max-move-ratio {self.max_move_ratio:g} cannot be used",
+                hint="give 1 or more, or 0 to refuse no update for that",
+            )
         if self.encryption not in ("", "age"):
             raise UserError(f"encryption {self.encryption!r} is unknown", hint="age, or none")
         self._check_rules()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
+
+import numpy as np
 
 from fedfs.aggregate import encodings
 from fedfs.aggregate.encodings import Encoding, Entry
@@ -12,6 +15,8 @@ from fedfs.errors import TensorError, TrainingError
 from fedfs.learner import Array, Tensors
 from fedfs.protocol.messages import Charter
 from fedfs.tensorfile import Shape
+
+_BLOCK = 1 << 16
 
 
 def update_encoding(charter: Charter) -> Encoding:
@@ -76,11 +81,18 @@ def update_layout(
 
 def check_values(
     encoding: Encoding, payload: TensorFile, base: TensorFile, names: Mapping[str, str]
-) -> None:
-    """Decode a payload once.
+) -> float:
+    """Decode a payload once; return how far it moves the model, as root mean square per value.
 
     Raises:
         TensorError: a value is not finite or out of range.
     """
+    squares, n_values = 0.0, 0
     for name in names:
-        encoding.decode(name, payload, base.read(name))
+        delta = encoding.decode(name, payload, base.read(name)).ravel()
+        # In blocks, so that float64 takes no second copy of a tensor.
+        for start in range(0, delta.size, _BLOCK):
+            block = delta[start : start + _BLOCK].astype(np.float64)
+            squares += float(block @ block)
+        n_values += delta.size
+    return math.sqrt(squares / n_values) if n_values else 0.0

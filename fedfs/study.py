@@ -147,6 +147,7 @@ def _charter_fields(
         "keyframe_every": options.keyframe_every,
         "min_sites": options.min_sites,
         "minimum_cases": options.minimum_cases,
+        "max_move_ratio": float(options.max_move_ratio),
         "fingerprint_digits": options.fingerprint_digits,
         "fingerprint_quantiles": options.fingerprint_quantiles,
         "pretrained": pretrained,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Collection, Mapping, Sequence
 
 from fedfs.aggregate import weighting
@@ -10,6 +11,9 @@ from fedfs.errors import MalformedError
 from fedfs.protocol import layout, policies, rounds
 from fedfs.protocol.messages import Charter, Excluded, LeftOut, UpdateManifest, UsedUpdate
 from fedfs.protocol.state import StudyState
+
+_FEWEST_TO_COMPARE = 3
+"""Of two updates nobody can say which is the odd one."""
 
 
 def check_claims(update: UpdateManifest, state: StudyState) -> None:
@@ -26,6 +30,24 @@ def check_claims(update: UpdateManifest, state: StudyState) -> None:
 def name_of(update: UpdateManifest) -> str:
     """Return the name of an update among those of a version."""
     return update_name(update.site, update.base_version)
+
+
+def outliers(moves: Mapping[str, float], ratio: float) -> dict[str, str]:
+    """Return key of an update -> why it is refused, of those that move the model too far.
+
+    Args:
+        moves: key -> root mean square of what each update changes, of all that would go in.
+        ratio: how many times as far as the median an update may move it; 0 for any.
+    """
+    if ratio <= 0 or len(moves) < _FEWEST_TO_COMPARE:
+        return {}
+    middle = statistics.median(moves.values())
+    return {
+        key: f"moves the model {move / middle:.3g} times as far as the median of this round's "
+        f"updates; at most {ratio:g} times is allowed"
+        for key, move in moves.items()
+        if middle > 0 and move > ratio * middle
+    }
 
 
 def weigh(updates: Sequence[UpdateManifest], charter: Charter, base: int) -> dict[str, float]:

@@ -59,6 +59,12 @@ from fedfs.store import StorePlace
     help="age: updates for the aggregator only, models and plans for the roster only.",
 )
 @click.option(
+    "--max-move-ratio",
+    default=100.0,
+    show_default=True,
+    help="Refuse updates that move the model so many times as far as their median; 0: none.",
+)
+@click.option(
     "--fingerprint-digits",
     type=click.IntRange(min=1),
     help="Round the numbers in fingerprints to so many significant digits.",

@@ -9,6 +9,8 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
+import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -28,8 +30,10 @@ from fedfs.observe import open_study
 from fedfs.protocol import codec, layout, messages
 from fedfs.protocol.messages import FailureMessage, RosterEntry, UpdateManifest
 from fedfs.publish import Publisher
+from fedfs.roster import Coordinator
 from fedfs.trust.signing import Envelope, SigningKey
 from fedfs.trust.verify import TrustedView
+from forwarding_store import ForwardingStore
 
 
 def until_version(federation: Federation, version: int) -> None:
@@ -230,6 +234,30 @@ def zeros(**shapes):
     }
 
 
+def with_header(header: bytes) -> bytes:
+    return len(header).to_bytes(8, "little") + header + bytes(40)
+
+
+def many_tensors(number: int) -> bytes:
+    """The beginning of a header that names so many; a reader must not read on."""
+    entry = b'"t%07d":{"dtype":"F32","shape":[],"data_offsets":[0,0]},'
+    size = number * len(entry % 0)
+    return size.to_bytes(8, "little") + b"{" + b"".join(entry % i for i in range(1000))
+
+
+def overlapping() -> bytes:
+    place = b'{"dtype":"F32","shape":[6],"data_offsets":[0,24]}'
+    return with_header(b'{"a.weight":' + place + b',"b.bias":' + place + b"}")
+
+
+def beyond() -> bytes:
+    entries = (
+        b'{"a.weight":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]},'
+        b'"b.bias":{"dtype":"F32","shape":[4],"data_offsets":[24,99999999999]}}'
+    )
+    return with_header(entries)
+
+
 BAD_PAYLOADS = {
     "NaN": ({"tensors": {**zeros(), "b.bias": np.full(4, np.nan, np.float32)}}, "finite"),
     "infinite": ({"tensors": {**zeros(), "b.bias": np.full(4, np.inf, np.float32)}}, "finite"),
@@ -239,6 +267,18 @@ BAD_PAYLOADS = {
     "wrong type": ({"tensors": {**zeros(), "b.bias": np.zeros(4, np.float64)}}, "b.bias"),
     "not safetensors": ({"data": b"x" * 200}, ""),
     "a header of 100 GB": ({"data": (10**11).to_bytes(8, "little") + b"{}" * 50}, "header"),
+    "a scaled update": (
+        {"tensors": {n: np.full(shape, 1e6, np.float32) for n, shape in GOOD_SHAPES.items()}},
+        "times as far as the median",
+    ),
+    "ten million tensors": ({"data": many_tensors(10**7)}, "header"),
+    "a header that ends nowhere": ({"data": (1000).to_bytes(8, "little") + b'{"a":'}, "header"),
+    "two tensors in one place": ({"data": overlapping()}, ""),
+    "offsets beyond the file": ({"data": beyond()}, ""),
+    "duplicate names": ({"data": with_header(b'{"a":{},"a":{}}')}, "twice"),
+    "deep JSON": ({"data": with_header(b"[" * 5000)}, "deeper"),
+    "bad UTF-8": ({"data": with_header(b'{"\xff\xfe":1}')}, "UTF-8"),
+    "a number without end": ({"data": with_header(b'{"a":' + b"9" * 9999 + b"}")}, ""),
     "claims too many cases": ({"tensors": zeros(), "n_training_cases": 10**9}, "training cases"),
     "claims no cases": ({"tensors": zeros(), "n_training_cases": 0}, "training cases"),
     "no iterations": ({"tensors": zeros(), "n_iterations": 0}, "no iteration"),
@@ -269,6 +309,74 @@ def test_a_payload_damaged_on_the_store_is_left_out_and_named(running, damage):
     record = running.observe().state.rounds[2]
     assert "signed for" in record.excluded[0].reason
     assert "north" not in {update.site for update in record.updates}
+
+
+@pytest.mark.parametrize("name", ["ten million tensors", "a header of 100 GB", "deep JSON"])
+def test_an_oversized_payload_costs_little(running, name):
+    """Time and memory of refusing it, whatever it claims."""
+    arguments, _ = BAD_PAYLOADS[name]
+    payload_attack(running, **arguments)
+    tracemalloc.start()
+    began_s = time.process_time()
+    try:
+        until_version(running, 2)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 50e6
+    assert time.process_time() - began_s < 20
+
+
+class LyingStore(ForwardingStore):
+    """Says other sizes and times than there are, and returns more than was asked for."""
+
+    def list(self, prefix, *, after=""):
+        for i, entry in enumerate(self.inner.list(prefix, after=after)):
+            size = (0, 1, 10**15, -5)[i % 4]
+            yield dataclasses.replace(entry, size=size, modified_s=float("nan"))
+
+
+def test_a_store_that_lies_about_sizes_and_times_changes_nothing(tmp_path):
+    plain = Federation(tmp_path / "plain").start()
+    plain.run()
+    lied_to = Federation(tmp_path / "lied-to").start()
+    store = LyingStore(lied_to.store)
+    for name in lied_to.targets:
+        lied_to.processes[name] = lied_to.make_site(name, store)
+    lied_to.processes["aggregator"] = lied_to.make_aggregator(store)
+    lied_to.run()
+    models = [{k for k in f.store.objects if "/model-" in k} for f in (plain, lied_to)]
+    assert models[0] == models[1]
+
+
+def test_versions_that_are_taken_away_are_noticed_by_whoever_remembers(running):
+    """Deleting the newest version sets a fresh reader back, not a process that runs."""
+    until_version(running, 2)
+    observer = running.observe()
+    for key in [k for k in running.store.objects if "/00002" in k and k.startswith("aggregator/")]:
+        del running.store.objects[key]
+    assert observer.refresh(everything=True).newest == 2
+    assert running.observe().state.newest == 1
+
+
+def test_an_update_of_another_federation_is_refused(running, tmp_path):
+    other = Federation(tmp_path / "other").start()
+    until_version(other, 1)
+    data = envelope_of(other, UPDATE)
+    with pytest.raises(SignatureError, match="not signed by"):
+        add(running, UPDATE, data)
+
+
+def test_of_a_removed_site_nothing_later_is_accepted(running):
+    Coordinator(running.store, running.home("coordinator"), clock=running.clock).set_state(
+        ["north"], "removed"
+    )
+    payload_attack(running, tensors=zeros())
+    state = running.observe().state
+    assert "which is removed" in state.rejected[layout.update("north", 1)]
+    for name in ("east", "south", "aggregator", "aggregator"):
+        running.run_process(name)
+    assert {u.site for u in running.observe().state.rounds[2].updates} == {"east", "south"}
 
 
 def test_a_charter_that_another_key_signed_is_refused(running):

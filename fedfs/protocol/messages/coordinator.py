@@ -133,6 +133,8 @@ class Charter(Message):
         keyframe_every: of versions that travel as deltas, each so-many-th is also there in full.
         aggregator_from_version: the version from which on the aggregator has this key.
         aggregator_encryption_key, coordinator_encryption_key: public keys of age; "" if none.
+        max_move_ratio: an update that moves the model more than so many times as far as the median
+            of its round is refused; 0 for never.
         fingerprint_digits: significant digits of numbers in fingerprints; None for all.
         fingerprint_quantiles: quantiles of each axis in place of a line per case; None for lines.
         encryption: ``age``: updates can be read by the aggregator only, models and plans by the
@@ -165,6 +167,7 @@ class Charter(Message):
     aggregator_from_version: int = 0
     aggregator_encryption_key: str = ""
     coordinator_encryption_key: str = ""
+    max_move_ratio: float = 0.0
     fingerprint_digits: int | None = None
     fingerprint_quantiles: int | None = None
     encryption: str = ""
