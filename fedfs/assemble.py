@@ -205,7 +205,7 @@ def run_site(config: SiteConfig, listener: Report) -> Outcome:
     )
     charter = newest_charter(observer.state)
     keyring, role = Keyring(config.home, charter.study), f"site-{config.site}"
-    keyring.note_charter(charter.number, observer.state.digests[charter.key])
+    _note_seen(keyring, role, observer.state)
     publisher = Publisher(store, keyring.load_all(role), charter.study, clock=time.time)
     with only_one(folder_of(charter.study) / "lock") as holder:
         if holder:
@@ -232,7 +232,20 @@ def run_site(config: SiteConfig, listener: Report) -> Outcome:
             with Waiter(store.watch_path(), config.wait, rng=random.Random()) as waiter:  # noqa: S311  jitter
                 return run(site.step, wait=waiter.wait, reset=waiter.reset, once=config.once)
         finally:
+            _note_seen(keyring, role, observer.state)
             learner.close()
+
+
+def _note_seen(keyring: Keyring, role: str, state: StudyState) -> None:
+    """Remember the newest charter and version, and notice a store that was rolled back.
+
+    Raises:
+        MisplacedError: it was.
+    """
+    charter, newest = newest_charter(state), state.newest
+    keyring.note_charter(charter.number, state.digests[charter.key])
+    sha256 = state.models[newest].weights_sha256 if newest >= 0 else ""
+    keyring.note_version(role, newest, sha256)
 
 
 def _busy(who: str, holder: str, *, once: bool) -> Outcome:
@@ -341,7 +354,7 @@ def run_aggregator(config: AggregatorConfig, listener: Report) -> Outcome:
     )
     charter = newest_charter(observer.state)
     keyring = Keyring(config.home, charter.study)
-    keyring.note_charter(charter.number, observer.state.digests[charter.key])
+    _note_seen(keyring, "aggregator", observer.state)
     publisher = Publisher(store, keyring.load_all("aggregator"), charter.study, clock=time.time)
     folder = folder_of(charter.study)
     with only_one(folder / "lock") as holder:
@@ -362,5 +375,8 @@ def run_aggregator(config: AggregatorConfig, listener: Report) -> Outcome:
             clock=time.time,
             keep_versions=config.keep_versions,
         )
-        with Waiter(store.watch_path(), config.wait, rng=random.Random()) as waiter:  # noqa: S311  jitter
-            return run(aggregator.step, wait=waiter.wait, reset=waiter.reset, once=config.once)
+        try:
+            with Waiter(store.watch_path(), config.wait, rng=random.Random()) as waiter:  # noqa: S311  jitter
+                return run(aggregator.step, wait=waiter.wait, reset=waiter.reset, once=config.once)
+        finally:
+            _note_seen(keyring, "aggregator", observer.state)

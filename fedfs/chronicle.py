@@ -34,7 +34,8 @@ class Event:
 
 def events(state: StudyState) -> list[Event]:
     """Return what happened, in order of time; what nobody accepted comes last."""
-    found = [*_coordinator(state), *_sites(state), *_aggregator(state)]
+    # Of one second, in the order in which things follow from each other.
+    found = [*_joins(state), *_coordinator(state), *_sites(state), *_aggregator(state)]
     found.sort(key=lambda event: event.at)
     refused = (
         Event("", "nobody", f"is not accepted: it {reason}", key)
@@ -89,10 +90,13 @@ def _entry_change(old: RosterEntry | None, new: RosterEntry) -> str:
     return f"{new.site} {words.get(new.state, 'is ' + new.state)}, {since}"
 
 
-def _sites(state: StudyState) -> Iterator[Event]:
+def _joins(state: StudyState) -> Iterator[Event]:
     for join in state.joins.values():
         key = key_fingerprint(join.public_key)
         yield _event(join, join.site, f"asked to join with {join.n_cases} cases and key {key}")
+
+
+def _sites(state: StudyState) -> Iterator[Event]:
     for fingerprint in state.fingerprints.values():
         text = f"published the fingerprint of {fingerprint.n_cases} cases"
         yield _event(fingerprint, fingerprint.site, text)
@@ -102,16 +106,16 @@ def _sites(state: StudyState) -> Iterator[Event]:
     for said in state.attendances.values():
         reason = f": {said.reason}" if said.reason else ""
         yield _event(said, said.site, f"said that it is {said.word}{reason}")
+    for score in state.evaluations.values():
+        dice = "no class occurs" if score.mean_dice is None else f"mean Dice {score.mean_dice:.4f}"
+        how = "evaluated" if score.variant == "pseudo" else "validated in full"
+        yield _event(score, score.site, f"{how} version {score.version}: {dice}")
     for update in state.updates.values():
         yield _event(
             update, update.site,
             f"published an update from version {update.base_version}: {update.n_iterations} "
             f"iterations on {update.n_training_cases} cases, {_size(update.payload.size)}",
         )  # fmt: skip
-    for score in state.evaluations.values():
-        dice = "no class occurs" if score.mean_dice is None else f"mean Dice {score.mean_dice:.4f}"
-        how = "evaluated" if score.variant == "pseudo" else "validated in full"
-        yield _event(score, score.site, f"{how} version {score.version}: {dice}")
     for failure in state.failures:
         yield _event(failure, failure.site, f"failed at version {failure.version}: {failure.kind}")
 

@@ -154,7 +154,7 @@ def _scores(state: StudyState, site: str, sizes: Mapping[str, int]) -> Iterator[
     if scores:
         classes = sorted({name for score in scores for name in score.classes})
         yield Disclosure(
-            "scores", f"{len(scores)} versions, {scores[0].n_cases} validation cases together",
+            "scores", f"{len(scores)} times, of {scores[0].n_cases} validation cases together",
             f"mean Dice and counts of voxels of {', '.join(classes)}; none of a single case, "
             "unless there is only one validation case",
             EVERYBODY, min(score.created_at for score in scores), _bytes(sizes, site, "evaluation"),
@@ -167,11 +167,12 @@ def _fingerprint_amount(state: StudyState, charter: Charter, site: str) -> str:
         per_case = f"{charter.fingerprint_quantiles} quantiles of sizes and spacings"
     else:
         per_case = f"size and spacing of each of {said.n_cases} cases, in random order"
+    n_channels = len(charter.dataset.channel_names)
+    channels = "one channel" if n_channels == 1 else f"{n_channels} channels"
     digits = charter.fingerprint_digits
     rounded = f", rounded to {digits} digits" if digits else ""
     return (
-        f"intensities of {len(charter.dataset.channel_names)} channels: mean, spread, extremes, "
-        f"1,025 quantiles; {per_case}{rounded}"
+        f"intensities of {channels}: mean, spread, extremes, 1,025 quantiles; {per_case}{rounded}"
     )
 
 

@@ -7,7 +7,7 @@
     site-<name>.signer                                a key that another program holds
     site-<name>.age                                   age identity: others encrypt to it
     site-<name>.json                                  what `site join` was told: dataset, store
-    seen.json                                         newest charter seen: a store cannot roll back
+    seen.json                                         newest charter and version seen here
 
 Keys are encrypted if ``FEDFS_PASSPHRASE`` or ``FEDFS_PASSPHRASE_FILE`` is set when they are made.
 One folder per study, not per store: a study keeps its keys when its files move to another store,
@@ -185,7 +185,32 @@ class Keyring:
                 hint="the store was rolled back or tampered with: restore it, ask the coordinator",
             )
         if number > before:
-            self._write(path, {"charter_number": number, "charter_sha256": sha256})
+            said = {"charter_number": number, "charter_sha256": sha256}
+            self._write(path, {**seen, **said})
+
+    def note_version(self, role: str, number: int, sha256: str) -> None:
+        """Check the newest version on a role's store against the newest it has seen; remember it.
+
+        Args:
+            role: whose store it is; that of a site without a network lags behind.
+            number: the newest version, -1 if there is none.
+            sha256: hash of its weights.
+
+        Raises:
+            MisplacedError: the store shows an older version, or other weights of the same one.
+        """
+        path = self.folder / "seen.json"
+        seen = self._read(path)
+        versions = dict(seen.get("versions", {}))
+        before, known = versions.get(role, (-1, ""))
+        if number < before or (number == before >= 0 and known != sha256):
+            raise MisplacedError(
+                f"the store shows version {number}, but this host has seen version {before} of it",
+                hint="the store was rolled back or tampered with: restore it. If that was meant, "
+                f"remove {path}",
+            )
+        if number > before:
+            self._write(path, {**seen, "versions": {**versions, role: (number, sha256)}})
 
     def _files(self) -> list[Path]:
         return list(self.folder.iterdir()) if self.folder.is_dir() else []

@@ -349,14 +349,22 @@ def test_a_store_that_lies_about_sizes_and_times_changes_nothing(tmp_path):
     assert models[0] == models[1]
 
 
-def test_versions_that_are_taken_away_are_noticed_by_whoever_remembers(running):
-    """Deleting the newest version sets a fresh reader back, not a process that runs."""
+def test_versions_that_are_taken_away_are_noticed_by_whoever_saw_them(running):
+    """Deleting the newest version sets a stranger back, not a host that takes part."""
     until_version(running, 2)
     observer = running.observe()
     for key in [k for k in running.store.objects if "/00002" in k and k.startswith("aggregator/")]:
         del running.store.objects[key]
     assert observer.refresh(everything=True).newest == 2
-    assert running.observe().state.newest == 1
+    state, keyring = running.observe().state, running.keyring("north")
+    assert state.newest == 1
+    keyring.note_version("site-north", 2, "a" * 64)
+    with pytest.raises(MisplacedError, match="shows version 1, but this host has seen version 2"):
+        keyring.note_version("site-north", 1, state.models[1].weights_sha256)
+    with pytest.raises(MisplacedError):
+        keyring.note_version("site-north", 2, "b" * 64)
+    keyring.note_version("site-north", 2, "a" * 64)
+    keyring.note_version("aggregator", 1, "a" * 64)  # another role's store may lag behind
 
 
 def test_an_update_of_another_federation_is_refused(running, tmp_path):
