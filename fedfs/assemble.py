@@ -9,7 +9,7 @@ import contextlib
 import os
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +33,12 @@ from fedfs.nnunet.environment import NnUNetPaths, from_environment
 from fedfs.nnunet.learner import NnUNetLearner
 from fedfs.nnunet.planner import NnUNetPlanner, dataset_json
 from fedfs.nnunet.settings import LearnerSettings, Planning
-from fedfs.observe import MAX_MODEL_BYTES, fetch_payload, newest_charter, open_study
+from fedfs.observe import MAX_MODEL_BYTES, Observer, fetch_payload, newest_charter, open_study
 from fedfs.protocol import codec, rounds
 from fedfs.protocol.messages import Charter, JoinRequest
 from fedfs.protocol.state import StudyState
 from fedfs.publish import Publisher, StatusReporter
+from fedfs.report.publish import ReportPublisher
 from fedfs.sharing import asym_spec
 from fedfs.site import Site, Wish, say_attendance
 from fedfs.store import open_store
@@ -375,8 +376,37 @@ def run_aggregator(config: AggregatorConfig, listener: Report) -> Outcome:
             clock=time.time,
             keep_versions=config.keep_versions,
         )
+        step = aggregator.step
+        if config.report:
+            step = _reporting(step, observer, store, config)
         try:
             with Waiter(store.watch_path(), config.wait, rng=random.Random()) as waiter:  # noqa: S311  jitter
-                return run(aggregator.step, wait=waiter.wait, reset=waiter.reset, once=config.once)
+                return run(step, wait=waiter.wait, reset=waiter.reset, once=config.once)
         finally:
             _note_seen(keyring, "aggregator", observer.state)
+
+
+def _reporting(
+    step: Callable[[], Outcome], observer: Observer, store: Store, config: AggregatorConfig
+) -> Callable[[], Outcome]:
+    """Return a step that also publishes the report, after each version and in the end.
+
+    A service ends when the report is complete, which the sites' last scores belong to.
+    """
+    pages = open_study(store, vault=Vault(config.home))
+    reports = ReportPublisher(pages, store, clock=time.time)
+    reported = -1
+
+    def step_and_report() -> Outcome:
+        nonlocal reported
+        outcome = step()
+        newest = observer.state.newest
+        if newest == reported and not outcome.finished:
+            return outcome
+        reported, late = newest, reports.publish()
+        if outcome.finished and late and not config.once:
+            text = f"waiting for the final validation of {late}"
+            return Outcome(worked=False, finished=False, text=text)
+        return outcome
+
+    return step_and_report

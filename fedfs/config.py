@@ -247,12 +247,14 @@ class AggregatorConfig:
     Attributes:
         folder: a cache that may be deleted.
         keep_versions: newest versions whose payloads are kept; None keeps all.
+        report: publish a page for people after every version.
     """
 
     store: StorePlace | str
     home: Path
     folder: Path | None = None
     keep_versions: int | None = None
+    report: bool = True
     once: bool = False
     status_interval_s: float = 15.0
     wait: WaitSettings = field(default_factory=WaitSettings)

@@ -254,6 +254,10 @@ class Observer:
     def _wants(self, key: Key, entry: Entry) -> bool:
         if key.kind in self._skip or not self._view.wants(key):
             return False
+        if key.kind in _STATUSES:
+            newest = self.state.statuses.get(key.site or "")
+            if newest is not None and newest.key >= key.text:
+                return False
         return self._refused.get(key.text) != (entry, len(self._view.state.digests))
 
     def _fetch(self, wanted: tuple[Key, Entry]) -> bytes | ObjectTooLargeError | None:

@@ -20,7 +20,7 @@ from fedfs.cli.demo import demo
 from fedfs.cli.doctor import doctor
 from fedfs.cli.key import key
 from fedfs.cli.privacy import privacy
-from fedfs.cli.reader import export, status
+from fedfs.cli.reader import export, report, status
 from fedfs.cli.site import site
 from fedfs.cli.terminal import show_error
 from fedfs.config import load_toml
@@ -63,6 +63,7 @@ for _command in (
     site,
     aggregate,
     status,
+    report,
     doctor,
     key,
     verify,

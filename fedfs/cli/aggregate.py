@@ -24,6 +24,12 @@ from fedfs.store import StorePlace
     type=click.IntRange(min=1),
     help="Keep the payloads of so many versions and delete older ones; default: all.",
 )
+@click.option(
+    "--report/--no-report",
+    default=True,
+    show_default=True,
+    help="Publish a page for people after every version.",
+)
 @click.option("--poll-interval", default=0.25, show_default=True, help="Shortest wait, seconds.")
 @click.option("--max-poll-interval", default=5.0, show_default=True, help="Longest wait, seconds.")
 @click.option("--poll-jitter", default=0.2, show_default=True, help="Random share of each wait.")
@@ -34,6 +40,7 @@ def aggregate(
     once: bool,
     work_dir: Path | None,
     keep_versions: int | None,
+    report: bool,
     poll_interval: float,
     max_poll_interval: float,
     poll_jitter: float,
@@ -50,6 +57,7 @@ def aggregate(
         home=default_home(),
         folder=work_dir,
         keep_versions=keep_versions,
+        report=report,
         once=once,
         wait=WaitSettings(poll_interval, max_poll_interval, poll_jitter),
     )

@@ -1,4 +1,4 @@
-"""Commands for everybody who can read the store: ``status`` and ``export``."""
+"""Commands for everybody who can read the store: ``status``, ``report`` and ``export``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fedfs.cli.place import store_argument
-from fedfs.cli.terminal import show_json, show_pairs, show_table
+from fedfs.cli.terminal import show_json, show_pairs, show_table, size_text, written
 from fedfs.store import StorePlace
 
 if TYPE_CHECKING:
@@ -79,6 +79,49 @@ def _requests(view: StudyStatus) -> dict[str, str]:
     total = sum(sum(counts.values()) for counts in view.requests.values())
     month = view.requests_per_month
     return {"requests": f"{total:,} so far" + (f", about {month:,} a month" if month else "")}
+
+
+@click.command()
+@store_argument
+@click.option(
+    "-o",
+    "--output",
+    default="report.html",
+    show_default=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The HTML file.",
+)
+@click.option(
+    "--csv",
+    "csv_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Also write the numbers by version and site.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead.")
+def report(store: StorePlace, output: Path, *, csv_file: Path | None, as_json: bool) -> None:
+    """Write the study at STORE as one HTML file that anybody can open in a browser."""
+    import time
+
+    from fedfs.observe import open_study
+    from fedfs.protocol.messages import utc
+    from fedfs.report import collect, render, write_csv
+    from fedfs.store import open_store
+    from fedfs.trust.keyring import default_home
+    from fedfs.trust.vault import Vault
+
+    observer = open_study(open_store(store), vault=Vault(default_home()))
+    observer.refresh(everything=True)
+    found = collect(observer.state, observer.sizes)
+    if csv_file is not None:
+        with written(csv_file) as file:
+            write_csv(found, file)
+    if as_json:
+        show_json(found)
+        return
+    page = render(found, made_at=utc(time.time()))
+    with written(output) as file:
+        file.write(page)
+    click.echo(f"wrote {output}, {size_text(len(page.encode()))}")
 
 
 @click.command()

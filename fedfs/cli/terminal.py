@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
+import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TextIO, TypeVar
 
 import click
 
-from fedfs.errors import EXIT_NOTHING, EXIT_WAITING
+from fedfs.errors import EXIT_NOTHING, EXIT_WAITING, UserError
 
 if TYPE_CHECKING:
     from fedfs.learner import Progress
@@ -81,6 +83,24 @@ def show_level(level: str, what: str, text: str) -> None:
     """Print a line of a report: how it is, what was looked at, what was found."""
     colours = {"ok": "green", "note": "yellow", "problem": "red"}
     click.echo(f"{click.style(f'{level:<8}', fg=colours[level])} {what:<14} {text}")
+
+
+@contextlib.contextmanager
+def written(path: Path) -> Iterator[TextIO]:
+    """Yield a text file that appears whole, and replaces what was there.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            yield file
+        temporary.replace(path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def size_text(n_bytes: int) -> str:

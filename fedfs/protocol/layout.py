@@ -20,6 +20,7 @@
     aggregator/models/00007/manifest.json
     aggregator/rounds/00007.json
     aggregator/status/00000001.json
+    aggregator/reports/00007-00000123.html              for people; only the newest is kept
     aggregator/finished.json
     federation/pretrained-<sha256>.safetensors
 
@@ -44,6 +45,8 @@ FINISHED = "aggregator/finished.json"
 ADMISSIONS = "aggregator/admissions/"
 ROUNDS = "aggregator/rounds/"
 STATUSES = "aggregator/status/"
+REPORTS = "aggregator/reports/"
+"""Pages for people; no message and no payload, so that no reader of the protocol looks at them."""
 
 _MAX_KEY, _MAX_PART = 255, 128
 _PART = re.compile(r"[a-z0-9_-][a-z0-9._-]*")
@@ -266,6 +269,11 @@ def keyframe_payload(version: int, sha256: str) -> str:
 def state_payload(version: int, sha256: str) -> str:
     """Key of the strategy's memory that belongs to global model ``version``."""
     return f"aggregator/models/{version:05d}/state-{sha256}.safetensors"
+
+
+def report(version: int, n_messages: int) -> str:
+    """Key of the report of a version, made from so many messages."""
+    return f"{REPORTS}{version:05d}-{n_messages:08d}.html"
 
 
 def round_record(version: int) -> str:

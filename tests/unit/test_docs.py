@@ -102,7 +102,8 @@ def test_every_command_and_option_is_in_the_readme(path):
 
 def test_the_readme_has_no_option_that_does_not_exist():
     for path, said in option_rows().items():
-        known = {o for p in COMMANDS[path].params for o in p.opts} | {"--json"}
+        parameters = COMMANDS[path].params
+        known = {o for p in parameters for o in (*p.opts, *p.secondary_opts)} | {"--json"}
         spellings = re.findall(r"(?<![\w-])(--[a-z-]+)", said)
         assert set(spellings) <= known, path
 

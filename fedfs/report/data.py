@@ -1,0 +1,327 @@
+"""From accepted messages to what a report shows. Pure; columns by version, so that it stays small.
+
+Rules:
+ * A number that is not known is None, never 0.
+ * Aggregates only: what is here has been on the store before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from statistics import median
+
+from fedfs import privacy
+from fedfs.errors import StudyError
+from fedfs.protocol import layout, rounds
+from fedfs.protocol.messages import Charter, EvaluationMessage
+from fedfs.protocol.state import StudyState
+from fedfs.status import mean_dice, summarize
+from fedfs.trust.signing import key_fingerprint
+
+Column = tuple[float | None, ...]
+
+_PHASES = {"aggregate": "averaging", "publish": "publishing", "train": "training"}
+
+
+@dataclass(frozen=True)
+class SiteRow:
+    """One site: who it is, what it gave, how the newest version does there.
+
+    Attributes:
+        final: class -> Dice of nnU-Net's full validation of the last version; empty before.
+        first_dice, last_dice: mean pseudo Dice of the first and newest version evaluated.
+        n_updates: updates that went into versions.
+    """
+
+    site: str
+    state: str
+    key: str
+    n_cases: int | None
+    coverage: float | None
+    n_updates: int
+    n_bytes: int
+    first_dice: float | None
+    last_dice: float | None
+    final_mean: float | None
+    final: Mapping[str, float | None]
+    n_validation_cases: int | None
+    left_out: str
+    activity: str
+
+
+@dataclass(frozen=True)
+class Exclusion:
+    """Something, or somebody, that did not go into a version."""
+
+    version: int
+    site: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that a report shows.
+
+    Attributes:
+        facts: name -> value, in words.
+        versions: 0 to the newest.
+        published: POSIX-like UTC text of each version's record.
+        dice: site -> mean pseudo Dice by version.
+        mean_dice: over sites, weighted by validation cases, by version.
+        train_loss: site -> loss of the update trained from that version.
+        weights: site -> weight in that version; None where nothing of it went in.
+        lags: site -> how many versions its update was behind.
+        n_bytes: bytes that a version and its updates took, by version.
+        seconds: phase -> seconds, by version; training is the median over sites.
+        classes: names of classes in final scores.
+        plan: name -> value, in words.
+        disclosures: kinds of things that have left sites, with their readers.
+        readers: sentences: who can decrypt what.
+        audit: name -> value, in words.
+        rejected: key -> reason, of what nobody accepts.
+    """
+
+    facts: Mapping[str, str]
+    versions: tuple[int, ...]
+    published: tuple[str, ...]
+    sites: tuple[SiteRow, ...]
+    dice: Mapping[str, Column]
+    mean_dice: Column
+    train_loss: Mapping[str, Column]
+    weights: Mapping[str, Column]
+    lags: Mapping[str, tuple[int | None, ...]]
+    exclusions: tuple[Exclusion, ...]
+    n_bytes: tuple[int, ...]
+    seconds: Mapping[str, Column]
+    classes: tuple[str, ...]
+    plan: Mapping[str, str]
+    disclosures: tuple[tuple[str, str, str], ...]
+    readers: tuple[str, ...]
+    audit: Mapping[str, str]
+    rejected: Mapping[str, str]
+
+
+def collect(state: StudyState, sizes: Mapping[str, int]) -> Report:
+    """Return a study's report.
+
+    Args:
+        state: what was accepted from the whole store.
+        sizes: key -> bytes of all objects.
+
+    Raises:
+        StudyError: the store holds no study that can be trusted.
+    """
+    charter = state.charter
+    if charter is None:
+        raise StudyError("the store holds no charter that can be trusted")
+    versions = tuple(range(state.newest + 1))
+    names = tuple(sorted({e.site for e in charter.roster} | {site for site, _ in state.updates}))
+    final = _final(state)
+    return Report(
+        facts=_facts(state, charter),
+        versions=versions,
+        published=tuple(state.rounds[v].created_at for v in versions if v in state.rounds),
+        sites=tuple(_site(state, charter, name, final, sizes) for name in names),
+        dice={name: _dice(state, name, versions) for name in names},
+        mean_dice=tuple(_short(mean_dice(state, version)) for version in versions),
+        train_loss={name: _losses(state, name, versions) for name in names},
+        weights={name: _weights(state, name, versions) for name in names},
+        lags={name: _lags(state, name, versions) for name in names},
+        exclusions=tuple(_exclusions(state)),
+        n_bytes=tuple(_bytes(state, version) for version in versions),
+        seconds=_seconds(state, versions),
+        classes=tuple(sorted({name for score in final.values() for name in score.classes})),
+        plan=_plan(state, charter),
+        disclosures=tuple(_disclosures(state, names, sizes)),
+        readers=tuple(privacy.readers(charter)),
+        audit=_audit(state, charter),
+        rejected=dict(sorted(state.rejected.items())),
+    )
+
+
+def _facts(state: StudyState, charter: Charter) -> dict[str, str]:
+    view = summarize(state)
+    schedule, nnunet = charter.schedule, charter.nnunet
+    cases = sum(state.n_cases(site) or 0 for site in charter.active_sites)
+    return {
+        "Study": charter.study,
+        "Phase": view.phase + (
+            f", waits for {', '.join(view.waiting_for)}" if view.waiting_for else ""
+        ),
+        "Version": f"{state.newest} of {schedule.rounds}" if state.newest >= 0 else "none yet",
+        "Sites": f"{len(charter.active_sites)} with {_number(cases, 'training case')}",
+        "Began": state.charters[1].created_at,
+        "Ended": state.finished.created_at if state.finished else "not yet",
+        "Dataset": f"{charter.dataset.name}: {', '.join(charter.dataset.channel_names.values())}; "
+        f"{', '.join(name for name in charter.dataset.labels if name != 'background')}",
+        "nnU-Net": f"{nnunet.trainer}, {nnunet.configuration}, fold {nnunet.fold}, nnunetv2 "
+        f"{nnunet.versions.get('nnunetv2', '?')}",
+        "Each round": f"{_number(schedule.local_epochs, 'epoch')} of "
+        f"{_number(schedule.iterations_per_epoch, 'iteration')} at each site",
+        "Averaging": f"{charter.strategy.name}, weighted by {charter.weighting.name}, "
+        f"policy {charter.policy.name}",
+        "Updates travel as": charter.encoding.name,
+        "Encryption": charter.encryption or "none",
+        "Coordinator's key": key_fingerprint(charter.coordinator_key),
+    }  # fmt: skip
+
+
+def _final(state: StudyState) -> dict[str, EvaluationMessage]:
+    """Return site -> nnU-Net's full validation of the newest version that has one."""
+    full = {(s, v): m for (s, v, variant), m in state.evaluations.items() if variant == "full"}
+    newest = max((version for _, version in full), default=None)
+    return {site: score for (site, version), score in full.items() if version == newest}
+
+
+def _site(
+    state: StudyState,
+    charter: Charter,
+    name: str,
+    final: Mapping[str, EvaluationMessage],
+    sizes: Mapping[str, int],
+) -> SiteRow:
+    view = next(row for row in summarize(state).sites if row.site == name)
+    entry = charter.entry(name)
+    scores = [
+        (version, score.mean_dice)
+        for (site, version, variant), score in state.evaluations.items()
+        if site == name and variant == "pseudo"
+    ]
+    score = final.get(name)
+    return SiteRow(
+        site=name,
+        state=view.state,
+        key=key_fingerprint(entry.public_key) if entry else "",
+        n_cases=view.n_cases,
+        coverage=view.coverage,
+        n_updates=sum(u.site == name for r in state.rounds.values() for u in r.updates),
+        n_bytes=sum(n for key, n in sizes.items() if key.startswith(layout.site_prefix(name))),
+        first_dice=_short(min(scores, default=(0, None))[1]),
+        last_dice=_short(max(scores, default=(0, None))[1]),
+        final_mean=_short(score.mean_dice) if score else None,
+        final={n: _short(c.dice) for n, c in score.classes.items()} if score else {},
+        n_validation_cases=score.n_cases if score else None,
+        left_out=view.left_out,
+        activity=view.activity,
+    )
+
+
+def _dice(state: StudyState, site: str, versions: tuple[int, ...]) -> Column:
+    scores = (state.evaluations.get((site, version, "pseudo")) for version in versions)
+    return tuple(_short(score.mean_dice) if score else None for score in scores)
+
+
+def _losses(state: StudyState, site: str, versions: tuple[int, ...]) -> Column:
+    updates = (state.updates.get((site, version)) for version in versions)
+    return tuple(_short(u.metrics.get("train_loss")) if u else None for u in updates)
+
+
+def _weights(state: StudyState, site: str, versions: tuple[int, ...]) -> Column:
+    out = []
+    for version in versions:
+        used = [u.weight for u in state.rounds[version].updates if u.site == site]
+        out.append(_short(sum(used)) if used else None)
+    return tuple(out)
+
+
+def _lags(state: StudyState, site: str, versions: tuple[int, ...]) -> tuple[int | None, ...]:
+    out = []
+    for version in versions:
+        lags = [
+            version - 1 - u.base_version for u in state.rounds[version].updates if u.site == site
+        ]
+        out.append(max(lags) if lags else None)
+    return tuple(out)
+
+
+def _exclusions(state: StudyState) -> Iterator[Exclusion]:
+    for version, record in sorted(state.rounds.items()):
+        for item in record.excluded:
+            yield Exclusion(version, item.site, f"its update was refused: it {item.reason}")
+        for left in record.left_out:
+            yield Exclusion(version, left.site, left.reason)
+
+
+def _bytes(state: StudyState, version: int) -> int:
+    record = state.rounds[version]
+    keyframe = record.keyframe.size if record.keyframe else 0
+    return record.model.size + keyframe + sum(update.size for update in record.updates)
+
+
+def _seconds(state: StudyState, versions: tuple[int, ...]) -> dict[str, Column]:
+    out: dict[str, list[float | None]] = {name: [] for name in _PHASES.values()}
+    for version in versions:
+        record = state.rounds[version]
+        for phase in ("aggregate", "publish"):
+            out[_PHASES[phase]].append(_short(record.seconds.get(phase)))
+        trained = [
+            sum(state.updates[u.site, u.base_version].seconds.values())
+            for u in record.updates
+            if (u.site, u.base_version) in state.updates
+        ]
+        out["training"].append(_short(median(trained)) if trained else None)
+    return {name: tuple(column) for name, column in out.items()}
+
+
+def _plan(state: StudyState, charter: Charter) -> dict[str, str]:
+    plan = state.plan
+    if plan is None:
+        return {}
+    if charter.mode == rounds.ASYM:
+        shares = ", ".join(f"{s} {share:.0%}" for s, share in sorted(plan.coverage.items()))
+        return {
+            "Plan": "each site has its own",
+            "Shared": f"{sum(len(p.tensors) for p in plan.shared)} tensors",
+            "Each shares of its parameters": shares,
+        }
+    found = plan.plans.get("configurations", {}).get(charter.nnunet.configuration, {})
+    if not found:
+        return {"Plan": "encrypted: this host cannot read it" if charter.encryption else "not said"}
+    architecture = found.get("architecture", {})
+    stages = architecture.get("arch_kwargs", {}).get("n_stages")
+    return {
+        "Planned from": f"{plan.n_cases} cases of {', '.join(sorted(plan.sites))}",
+        "Patch": " x ".join(map(str, found.get("patch_size", []))) + " voxels",
+        "Batch": str(found.get("batch_size")),
+        "Spacing": " x ".join(f"{mm:.3g}" for mm in found.get("spacing", [])) + " mm",
+        "Network": f"{str(architecture.get('network_class_name', '?')).rpartition('.')[2]}, "
+        f"{stages} stages",
+        "Normalization": ", ".join(found.get("normalization_schemes", [])),
+    }
+
+
+def _disclosures(
+    state: StudyState, sites: tuple[str, ...], sizes: Mapping[str, int]
+) -> Iterator[tuple[str, str, str]]:
+    """Yield what has left sites, what it tells, and who can read it; each kind once."""
+    seen: set[str] = set()
+    for site in sites:
+        try:
+            found = privacy.disclosures(state, site, sizes)
+        except StudyError:
+            continue
+        for item in found:
+            if item.what not in seen:
+                seen.add(item.what)
+                yield item.what, item.tells, item.readers
+
+
+def _audit(state: StudyState, charter: Charter) -> dict[str, str]:
+    n_used = sum(len(record.updates) for record in state.rounds.values())
+    return {
+        "Messages with valid signatures": str(len(state.digests)),
+        "Objects that nobody accepts": str(len(state.rejected)),
+        "Charter": f"number {charter.number}, each signed and chained to the one before",
+        "Updates used": str(n_used),
+        "Versions": f"0 to {state.newest}, each with one record" if state.models else "none yet",
+    }
+
+
+def _number(n: int, what: str) -> str:
+    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
+
+
+def _short(value: float | None) -> float | None:
+    """Round to what a chart shows: thousands of numbers take little room."""
+    return None if value is None else float(f"{value:.5g}")

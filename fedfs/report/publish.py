@@ -1,0 +1,66 @@
+"""Puts the newest report into the store, for whoever can read it and has no fedfs.
+
+A report is no message: nothing depends on it, and one that fails is only logged.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from fedfs.errors import FedfsError, ObjectExistsError
+from fedfs.observe import Observer
+from fedfs.protocol import layout, rounds
+from fedfs.protocol.messages import utc
+from fedfs.publish import Clock
+from fedfs.report.data import collect
+from fedfs.report.html import render
+from fedfs.store.base import Store
+
+log = logging.getLogger(__name__)
+
+
+class ReportPublisher:
+    """Publishes a report when there is something new, and removes the one before.
+
+    Args:
+        observer: of the whole store, with scores; none of those that decide.
+        store: the study's store.
+        clock: POSIX seconds.
+    """
+
+    def __init__(self, observer: Observer, store: Store, *, clock: Clock) -> None:
+        self._observer = observer
+        self._store = store
+        self._clock = clock
+        self._n_messages = 0
+
+    def publish(self) -> str:
+        """Publish what is new; return whose final validation is still missing, in words, or ""."""
+        try:
+            state = self._observer.refresh(everything=True)
+            if len(state.digests) != self._n_messages:
+                self._put(layout.report(max(state.newest, 0), len(state.digests)))
+                self._n_messages = len(state.digests)
+        except FedfsError as error:
+            log.warning("could not publish the report: %s", error)
+            return ""
+        if state.finished is None:
+            return ""
+        last = state.finished.version
+        late = [site for site in rounds.participants(state)
+                if (site, last, "full") not in state.evaluations]  # fmt: skip
+        return ", ".join(late)
+
+    def _put(self, key: str) -> None:
+        before = [entry.key for entry in self._store.list(layout.REPORTS)]
+        if before and max(before) >= key:
+            return  # another aggregator's is newer
+        page = render(
+            collect(self._observer.state, self._observer.sizes), made_at=utc(self._clock())
+        )
+        try:
+            self._store.create(key, page.encode())
+        except ObjectExistsError:
+            return  # made from the same, at another time
+        for old in before:
+            self._store.delete(old)
