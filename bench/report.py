@@ -38,8 +38,13 @@ def made_up(n_sites: int, n_versions: int) -> Report:
     dice = {site: curve(0.1, rng.uniform(0.7, 0.92), 0.01) for site in sites}
     weights = {site: column(0.1) for site in sites}
     rows = tuple(
-        SiteRow(site, "active", "ab12 " * 8, 100, 1.0, 950, 9_500_000_000, dice[site][0],
-                dice[site][-1], 0.85, {"organ": 0.9, "lesion": 0.8}, 40, "", "trains")
+        SiteRow(
+            site=site, state="active", key="ab12 " * 8, n_cases=100, coverage=1.0, n_updates=950,
+            n_bytes=9_500_000_000, first_dice=dice[site][0], last_dice=dice[site][-1],
+            final_mean=0.85, final={"organ": 0.9, "lesion": 0.8},
+            final_hd95_mm={"organ": 2.5, "lesion": 4.0}, n_validation_cases=40, left_out="",
+            activity="trains",
+        )
         for site in sites
     )  # fmt: skip
     reason = "no update from the version before in time"

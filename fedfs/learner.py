@@ -164,13 +164,15 @@ class ClassScore:
     """Overlap of one class or region over all validation voxels or cases.
 
     ``tp``, ``fp``, ``fn`` are voxel counts; they are 0 where only a mean Dice is known. ``dice`` is
-    None where the class occurs in neither prediction nor reference.
+    None where the class occurs in neither prediction nor reference. ``hd95_mm`` is the mean over
+    cases of the 95th percentile Hausdorff distance, None where it is not known.
     """
 
     dice: float | None
     tp: int = 0
     fp: int = 0
     fn: int = 0
+    hd95_mm: float | None = None
 
 
 @dataclass(frozen=True)

@@ -60,14 +60,27 @@ def pseudo_dice(session: Session, report: Report) -> EvaluationResult:
 
 
 def read_summary(
-    path: Path, dataset_json: Mapping[str, Any], *, seconds: float
+    path: Path,
+    dataset_json: Mapping[str, Any],
+    *,
+    seconds: float,
+    distances_mm: Mapping[str, float] | None = None,
 ) -> EvaluationResult:
-    """Return what nnU-Net's ``summary.json`` says, classes by name: mean Dice over the cases."""
+    """Return what nnU-Net's ``summary.json`` says, classes by name: mean Dice over the cases.
+
+    Args:
+        path: the file.
+        dataset_json: names of the classes.
+        seconds: that validation took.
+        distances_mm: class -> mean HD95, where known.
+    """
     summary = read_json(path)
     classes = {}
     for name, key in class_names(dataset_json).items():
         dice = float(summary["mean"][key]["Dice"])
-        classes[name] = ClassScore(dice if math.isfinite(dice) else None)
+        classes[name] = ClassScore(
+            dice if math.isfinite(dice) else None, hd95_mm=(distances_mm or {}).get(name)
+        )
     return EvaluationResult(
         n_cases=len(summary["metric_per_case"]), classes=classes, loss=None, seconds=seconds
     )
@@ -86,6 +99,13 @@ def class_names(dataset_json: Mapping[str, Any]) -> dict[str, str]:
     for name, value in labels.items():
         by_number.setdefault(value[0] if isinstance(value, list) else value, name)
     return {name: str(number) for number, name in sorted(by_number.items()) if number != 0}
+
+
+def class_values(dataset_json: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Return name of a class or region -> the values in a segmentation that belong to it."""
+    labels = dataset_json["labels"]
+    values = {n: tuple(v) if isinstance(v, list) else (int(v),) for n, v in labels.items()}
+    return {name: values[name] for name in class_names(dataset_json)}
 
 
 def _dice(tp: float, fp: float, fn: float) -> float | None:

@@ -18,6 +18,7 @@ from typing import Any
 
 from fedfs.learner import ClassScore, EvaluationResult, Progress, Report
 from fedfs.nnunet import evaluation, files
+from fedfs.nnunet.distances import mean_hd95_mm
 from fedfs.nnunet.rounds import Session
 
 log = logging.getLogger(__name__)
@@ -96,9 +97,12 @@ def _validate(session: Session, folder: Path, report: Report) -> EvaluationResul
 
     began = session.clock()
     session.watch_lines(on_line)
-    session.trainer.perform_actual_validation()
+    trainer = session.trainer
+    trainer.perform_actual_validation()
+    summary = folder / "summary.json"
+    values = evaluation.class_values(trainer.dataset_json)
+    reader = trainer.plans_manager.image_reader_writer_class()
+    distances = mean_hd95_mm(summary, values, reader, report)
     return evaluation.read_summary(
-        folder / "summary.json",
-        session.trainer.dataset_json,
-        seconds=session.clock() - began,
+        summary, trainer.dataset_json, seconds=session.clock() - began, distances_mm=distances
     )

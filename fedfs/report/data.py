@@ -30,6 +30,7 @@ class SiteRow:
 
     Attributes:
         final: class -> Dice of nnU-Net's full validation of the last version; empty before.
+        final_hd95_mm: class -> mean HD95 of the same.
         first_dice, last_dice: mean pseudo Dice of the first and newest version evaluated.
         n_updates: updates that went into versions.
     """
@@ -45,6 +46,7 @@ class SiteRow:
     last_dice: float | None
     final_mean: float | None
     final: Mapping[str, float | None]
+    final_hd95_mm: Mapping[str, float | None]
     n_validation_cases: int | None
     left_out: str
     activity: str
@@ -201,6 +203,7 @@ def _site(
         last_dice=_short(max(scores, default=(0, None))[1]),
         final_mean=_short(score.mean_dice) if score else None,
         final={n: _short(c.dice) for n, c in score.classes.items()} if score else {},
+        final_hd95_mm={n: _short(c.hd95_mm) for n, c in score.classes.items()} if score else {},
         n_validation_cases=score.n_cases if score else None,
         left_out=view.left_out,
         activity=view.activity,

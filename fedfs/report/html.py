@@ -83,6 +83,7 @@ def _template() -> jinja2.Template:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["score"] = lambda value: "–" if value is None else f"{value:.3f}"  # noqa: RUF001  a dash
+    environment.filters["distance"] = lambda value: "–" if value is None else f"{value:.1f}"  # noqa: RUF001  same
     environment.filters["count"] = lambda value: "–" if value is None else f"{value:,}"  # noqa: RUF001  same
     environment.filters["share"] = lambda value: "–" if value is None else f"{value:.0%}"  # noqa: RUF001  same
     environment.filters["megabytes"] = lambda value: f"{value / 1e6:,.1f} MB"

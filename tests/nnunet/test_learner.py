@@ -348,6 +348,10 @@ def test_the_end_is_an_nnunet_model_folder(study, start, tmp_path):
     assert result.n_cases == 2
     assert list(result.classes) == ["shell", "core"]
     assert [p["done"] for p in report if p["step"] == "validate"] == [1, 2]
+    assert [p["done"] for p in report if p["step"] == "distances"] == [1, 2]
+    for score in result.classes.values():
+        assert score.hd95_mm is None or 0 <= score.hd95_mm < 1000
+    assert any(score.hd95_mm is not None for score in result.classes.values())
 
     written = (model / "fold_0" / "checkpoint_final.pth").stat().st_mtime_ns
     again = start().finish(final, trained, Reports())

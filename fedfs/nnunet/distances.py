@@ -1,0 +1,83 @@
+"""Distances between surfaces of a reference and a prediction, in millimetres.
+
+HD95 is the larger of the two directed 95th percentiles of surface distances (Huttenlocher et al.
+1993; as in Maier-Hein et al., "Metrics reloaded", 2024). Surface voxels are those of the mask with
+a face towards the background; edges of the image count as background.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fedfs.learner import Progress, Report
+from fedfs.nnunet.output import captured
+
+log = logging.getLogger(__name__)
+
+Mask = npt.NDArray[np.bool_]
+
+_PERCENTILE = 95
+_WITHOUT_SPACING = ("NaturalImage2DIO",)
+"""Readers of images that do not say how large a pixel is."""
+
+
+def hd95_mm(reference_ZYX: Mask, prediction_ZYX: Mask, spacing_mm: Sequence[float]) -> float | None:  # noqa: N803  axes are in the names
+    """Return the 95th percentile Hausdorff distance; None where one of the masks is empty.
+
+    Args:
+        reference_ZYX: true inside, of any number of axes.
+        prediction_ZYX: of the same shape.
+        spacing_mm: of each axis.
+    """
+    if not reference_ZYX.any() or not prediction_ZYX.any():
+        return None
+    from scipy import ndimage
+
+    box = ndimage.find_objects((reference_ZYX | prediction_ZYX).astype(np.uint8))[0]
+    surfaces = []
+    for mask in (reference_ZYX[box], prediction_ZYX[box]):
+        padded = np.pad(mask, 1)
+        surfaces.append(padded & ~ndimage.binary_erosion(padded))
+    directed = []
+    for one, other in (surfaces, surfaces[::-1]):
+        distances = ndimage.distance_transform_edt(~other, sampling=spacing_mm)
+        directed.append(float(np.percentile(distances[one], _PERCENTILE)))
+    return max(directed)
+
+
+def mean_hd95_mm(
+    summary: Path, labels: Mapping[str, Sequence[int]], reader: Any, report: Report
+) -> dict[str, float]:
+    """Return class -> mean HD95 over the validation cases in which it is defined.
+
+    Args:
+        summary: nnU-Net's ``summary.json``, which names predictions and references.
+        labels: class -> the values in a segmentation that belong to it.
+        reader: nnU-Net's reader of these files.
+        report: hears of progress.
+    """
+    if type(reader).__name__ in _WITHOUT_SPACING:
+        return {}
+    cases = json.loads(summary.read_text())["metric_per_case"]
+    found: dict[str, list[float]] = {name: [] for name in labels}
+    for number, case in enumerate(cases):
+        report(Progress("distances", number + 1, len(cases), "case"))
+        with captured(log):
+            reference, properties = reader.read_seg(str(case["reference_file"]))
+            prediction, _ = reader.read_seg(str(case["prediction_file"]))
+        spacing = [float(mm) for mm in properties["spacing"]]
+        for name, values in labels.items():
+            distance = hd95_mm(
+                np.isin(reference[0], values), np.isin(prediction[0], values), spacing
+            )
+            if distance is not None and math.isfinite(distance):
+                found[name].append(distance)
+    return {name: float(np.mean(values)) for name, values in found.items() if values}
