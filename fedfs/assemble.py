@@ -393,7 +393,7 @@ def _reporting(
 
     A service ends when the report is complete, which the sites' last scores belong to.
     """
-    pages = open_study(store, vault=Vault(config.home))
+    pages = open_study(store, vault=Vault(config.home), scores=True)
     reports = ReportPublisher(pages, store, clock=time.time)
     reported = -1
 

@@ -93,10 +93,11 @@ class Observer:
         cache: folder for copies of accepted messages, so that a process that starts often does
             not fetch them all again; they are verified like any other.
         vault: what this host can decrypt.
+        scores: also look for new scores of all sites, which no decision needs.
 
     Attributes:
         keys: all keys seen so far.
-        sizes: key -> bytes, as of the last look at everything.
+        sizes: key -> bytes, of what was seen since the last look at everything.
     """
 
     def __init__(
@@ -108,8 +109,10 @@ class Observer:
         skip: Iterable[str] = (),
         cache: Path | None = None,
         vault: Vault | None = None,
+        scores: bool = False,
     ) -> None:
         self.vault = vault
+        self._scores = scores
         self._store = store
         self._view = view
         self._site = site
@@ -148,8 +151,8 @@ class Observer:
                 if key.kind == "model" and not everything:
                     self._add_record(key, entry, entries)
         if everything:
-            self.keys = set(entries)
-            self.sizes = {text: entry.size for text, (_, entry) in entries.items()}
+            self.keys, self.sizes = set(), {}
+        self.sizes.update((text, entry.size) for text, (_, entry) in entries.items())
         self.keys |= set(entries)
         wanted = [pair for pair in entries.values() if self._wants(*pair)]
         ordered = _newest_statuses(sorted(wanted, key=lambda pair: _rank(pair[0])))
@@ -217,6 +220,7 @@ class Observer:
             after = layout.round_record(newest_record) if state.rounds else ""
             areas.append(_Area(layout.ROUNDS, after))
             areas += self._sites_that_matter(charter)
+            areas += self._new_scores(charter) if self._scores else ()
         elif not state.is_admitted(self._site):
             areas.append(_Area(layout.ADMISSIONS))
         return [self._from_refused(area) for area in areas]
@@ -232,6 +236,15 @@ class Observer:
             else:
                 known = state.answered.get(site, -1) - _LATE_VERSIONS
                 yield _Area(*layout.updates(site, known))
+
+    def _new_scores(self, charter: Charter) -> Iterator[_Area]:
+        newest: dict[str, int] = {}
+        for site, version, _ in self.state.evaluations:
+            newest[site] = max(version, newest.get(site, 0))
+        for entry in charter.roster:
+            known = max(0, newest.get(entry.site, 0) - _LATE_VERSIONS)
+            after = layout.evaluation(entry.site, known, "")
+            yield _Area(layout.evaluations(entry.site), after)
 
     def _from_refused(self, area: _Area) -> _Area:
         """Begin early enough to see what was refused there, as it may have been replaced."""
@@ -342,6 +355,7 @@ def open_study(
     skip: Iterable[str] = (),
     cache: Callable[[str], Path] | None = None,
     vault: Vault | None = None,
+    scores: bool = False,
 ) -> Observer:
     """Find the study on a store and return an observer that has looked once.
 
@@ -351,6 +365,7 @@ def open_study(
         skip: kinds of messages that the caller has no use for.
         cache: the study's id -> folder for copies of messages; see :class:`Observer`.
         vault: what this host can decrypt; None for nothing.
+        scores: also follow the scores of all sites; see :class:`Observer`.
 
     Raises:
         StudyError: the store holds no study that can be trusted.
@@ -373,7 +388,7 @@ def open_study(
         kind = type(error)
         raise kind(f"the charter at {store.url} {error}", hint=error.hint) from error
     copies = None if cache is None else cache(view.study)
-    observer = Observer(store, view, site=site, skip=skip, cache=copies, vault=vault)
+    observer = Observer(store, view, site=site, skip=skip, cache=copies, vault=vault, scores=scores)
     observer.refresh()
     return observer
 

@@ -23,7 +23,7 @@ class ReportPublisher:
     """Publishes a report when there is something new, and removes the one before.
 
     Args:
-        observer: of the whole store, with scores; none of those that decide.
+        observer: of the whole store, which follows scores; none of those that decide.
         store: the study's store.
         clock: POSIX seconds.
     """
@@ -37,7 +37,7 @@ class ReportPublisher:
     def publish(self) -> str:
         """Publish what is new; return whose final validation is still missing, in words, or ""."""
         try:
-            state = self._observer.refresh(everything=True)
+            state = self._observer.refresh()
             if len(state.digests) != self._n_messages:
                 self._put(layout.report(max(state.newest, 0), len(state.digests)))
                 self._n_messages = len(state.digests)

@@ -15,11 +15,13 @@ import pytest
 
 from federation import Federation
 from fedfs.errors import StoreError
+from fedfs.observe import open_study
 from fedfs.protocol import layout
 from fedfs.protocol.state import StudyState
 from fedfs.report import collect, render, write_csv
 from fedfs.report.publish import ReportPublisher
 from fedfs.store.memory import MemoryStore
+from forwarding_store import ForwardingStore
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -133,7 +135,8 @@ def test_no_study_no_report():
 
 
 def publisher_of(federation: Federation) -> ReportPublisher:
-    return ReportPublisher(federation.observe(), federation.store, clock=federation.clock)
+    observer = open_study(federation.store, scores=True)
+    return ReportPublisher(observer, federation.store, clock=federation.clock)
 
 
 def pages(federation: Federation) -> list[str]:
@@ -157,6 +160,34 @@ def test_only_the_newest_report_is_kept_and_nobody_takes_it_for_a_message(federa
     assert last not in state.digests
     assert layout.parse(last) is None
     assert b"<!doctype html>" in federation.store.objects[last].data
+
+
+def test_what_a_report_costs_does_not_grow_with_the_study(tmp_path):
+    """Neither requests nor listed objects: it looks behind what it knows."""
+    federation = Federation(tmp_path, rounds=24).start()
+    listed = []
+
+    class Counting(ForwardingStore):
+        def list(self, prefix, *, after=""):
+            for entry in self.inner.list(prefix, after=after):
+                listed.append(entry.key)
+                yield entry
+
+    store = Counting(federation.store)
+    observer = open_study(store, scores=True)
+    reports = ReportPublisher(observer, store, clock=federation.clock)
+    costs = {}
+    while federation.observe().state.finished is None:
+        for name in (*federation.targets, "aggregator"):
+            federation.run_process(name)
+        listed.clear()
+        reports.publish()
+        costs[observer.state.newest] = len(listed)
+    assert max(costs[v] for v in (18, 20, 22)) <= max(costs[v] for v in (4, 6, 8))
+    federation.run()
+    reports.publish()
+    report = collect(observer.state, observer.sizes)
+    assert None not in report.dice["north"]
 
 
 def test_in_the_end_it_says_whose_validation_is_missing(federation):
