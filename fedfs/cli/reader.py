@@ -8,68 +8,124 @@ from typing import TYPE_CHECKING
 import click
 
 from fedfs.cli.place import store_argument
-from fedfs.cli.terminal import show_json, show_pairs, show_table, size_text, written
+from fedfs.cli.terminal import (
+    LivePage,
+    show_json,
+    show_pairs,
+    show_table,
+    size_text,
+    written,
+)
 from fedfs.store import StorePlace
 
 if TYPE_CHECKING:
+    from fedfs.observe import Observer
     from fedfs.status import StudyStatus
+
+
+_COLUMNS = (
+    "site", "state", "cases", "shares", "doing", "last seen", "update", "Dice", "failures",
+)  # fmt: skip
 
 
 @click.command()
 @store_argument
+@click.option("--watch", is_flag=True, help="Go on looking until the study is finished.")
+@click.option("--interval", default=5.0, show_default=True, help="Seconds between two looks.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def status(store: StorePlace, *, as_json: bool) -> None:
+def status(store: StorePlace, *, watch: bool, interval: float, as_json: bool) -> None:
     """Show who is where: the round, what every site does, who is waited for and since when."""
     from fedfs.observe import open_study
     from fedfs.status import summarize
     from fedfs.store import open_store
 
-    observer = open_study(open_store(store))
+    observer = open_study(open_store(store), scores=watch)
+    if watch and not as_json:
+        _watch(observer, interval)
+        return
     view = summarize(observer.state, observer.sizes)
     if as_json:
         show_json(view)
         return
-    scores = list(view.mean_dice.items())
-    show_pairs(
-        {
-            "study": view.study,
-            "coordinator key": view.coordinator_fingerprint,
-            "mode": view.mode,
-            "phase": view.phase,
-            "version": f"{view.version} of {view.rounds}" if view.version >= 0 else "none yet",
-            "mean Dice": f"{scores[-1][1]:.4f} (version {scores[-1][0]})" if scores else "-",
-            "aggregator": f"{view.aggregator} ({view.aggregator_since or '-'})",
-            "rounds close": view.policy,
-            "on the store": ", ".join(
-                f"{size / 1e6:.1f} MB of {what}" for what, size in view.n_bytes.items()
-            ),
-            **_requests(view),
-            "waiting for": f"{', '.join(view.waiting_for)} since {view.waiting_since}"
-            if view.waiting_for
-            else "nobody",
-        }
-    )
+    show_pairs(_facts(view))
     if view.sites:
         click.echo()
-        show_table(
-            ("site", "state", "cases", "shares", "doing", "last seen", "update", "Dice",
-             "failures"),
-            [
-                (
-                    s.site, s.state, s.n_cases,
-                    "-" if s.coverage is None else f"{s.coverage:.1%}", s.activity, s.since,
-                    "-" if s.last_update is None else f"from {s.last_update}",
-                    "-" if s.mean_dice is None else f"{s.mean_dice:.4f}", s.failures or "",
-                )
-                for s in view.sites
-            ],
-        )  # fmt: skip
+        show_table(_COLUMNS, _rows(view))
     for one in view.sites:
         if one.left_out:
             click.echo(f"\n{one.site}: {one.left_out}")
     if view.rejected:
         click.echo()
         show_table(("not accepted", "because it"), list(view.rejected.items()))
+
+
+def _watch(observer: Observer, interval_s: float) -> None:
+    """Show the study as it goes on: a live page in a terminal, a line for each change elsewhere."""
+    import time
+
+    from fedfs.errors import StoreUnavailableError
+    from fedfs.status import summarize
+
+    said = ""
+    with LivePage() as page:
+        while True:
+            view = summarize(observer.state, observer.sizes)
+            line = _line(view)
+            if page.is_live:
+                notes = [f"{one.site}: {one.left_out}" for one in view.sites if one.left_out]
+                page.show(_facts(view), _COLUMNS, _rows(view), notes)
+            elif line != said:
+                click.echo(f"{time.strftime('%H:%M:%S')}  {line}")
+            said = line
+            if view.phase == "finished" and not view.waiting_for:
+                return
+            time.sleep(interval_s)
+            try:
+                observer.refresh()
+            except StoreUnavailableError as error:
+                said = f"{error}; trying again"
+                if not page.is_live:
+                    click.echo(said)
+
+
+def _line(view: StudyStatus) -> str:
+    scores = list(view.mean_dice.items())
+    dice = f", mean Dice {scores[-1][1]:.4f} of version {scores[-1][0]}" if scores else ""
+    waits = f", waits for {', '.join(view.waiting_for)}" if view.waiting_for else ""
+    return f"{view.phase}, version {view.version} of {view.rounds}{dice}{waits}"
+
+
+def _facts(view: StudyStatus) -> dict[str, str]:
+    scores = list(view.mean_dice.items())
+    return {
+        "study": view.study,
+        "coordinator key": view.coordinator_fingerprint,
+        "mode": view.mode,
+        "phase": view.phase,
+        "version": f"{view.version} of {view.rounds}" if view.version >= 0 else "none yet",
+        "mean Dice": f"{scores[-1][1]:.4f} (version {scores[-1][0]})" if scores else "-",
+        "aggregator": f"{view.aggregator} ({view.aggregator_since or '-'})",
+        "rounds close": view.policy,
+        "on the store": ", ".join(
+            f"{size / 1e6:.1f} MB of {what}" for what, size in view.n_bytes.items()
+        ),
+        **_requests(view),
+        "waiting for": f"{', '.join(view.waiting_for)} since {view.waiting_since}"
+        if view.waiting_for
+        else "nobody",
+    }
+
+
+def _rows(view: StudyStatus) -> list[tuple[object, ...]]:
+    return [
+        (
+            s.site, s.state, s.n_cases,
+            "-" if s.coverage is None else f"{s.coverage:.1%}", s.activity, s.since,
+            "-" if s.last_update is None else f"from {s.last_update}",
+            "-" if s.mean_dice is None else f"{s.mean_dice:.4f}", s.failures or "",
+        )
+        for s in view.sites
+    ]  # fmt: skip
 
 
 def _requests(view: StudyStatus) -> dict[str, str]:

@@ -154,6 +154,50 @@ def start_logging(*, verbose: bool) -> None:
     logging.getLogger("fedfs").setLevel(logging.DEBUG if verbose else logging.INFO)
 
 
+class LivePage:
+    """A page in the terminal that is drawn again in place.
+
+    Attributes:
+        is_live: whether there is a terminal; without one nothing is shown.
+    """
+
+    def __init__(self) -> None:
+        self.is_live = sys.stdout.isatty()
+        self._live: Any = None
+
+    def __enter__(self) -> Self:
+        if self.is_live:
+            from rich.live import Live
+
+            self._live = Live(auto_refresh=False)
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def show(
+        self,
+        facts: Mapping[str, object],
+        columns: Sequence[str],
+        rows: Sequence[Sequence[object]],
+        notes: Sequence[str],
+    ) -> None:
+        """Draw facts, a table and notes."""
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
+        pairs = Table.grid(padding=(0, 2))
+        for name, value in facts.items():
+            pairs.add_row(Text(name, style="bold"), Text(str(value)))
+        table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+        for row in rows:
+            table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+        self._live.update(Group(pairs, Text(), table, *map(Text, notes)), refresh=True)
+
+
 class ProgressDisplay:
     """Shows the progress of long steps: a bar in a terminal, a line every half minute elsewhere."""
 

@@ -1,0 +1,66 @@
+"""``fedfs status --watch``: follows a study to its end."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from federation import Federation
+from fedfs.store import open_store
+
+
+@pytest.fixture
+def study(tmp_path):
+    store = open_store(str(tmp_path / "store"), must_exist=False)
+    return Federation(tmp_path / "hosts", store=store).start(), str(tmp_path / "store")
+
+
+def watch(store: str, **options) -> subprocess.Popen:
+    command = [sys.executable, "-m", "fedfs", "status", store, "--watch", "--interval", "0.1"]
+    return subprocess.Popen(command, text=True, **options)
+
+
+def test_without_a_terminal_each_change_is_a_line(study):
+    federation, store = study
+    process = watch(store, stdout=subprocess.PIPE)
+    first = process.stdout.readline()
+    assert "planning, version -1 of 3, waits for east, north, south" in first
+    federation.run()
+    out, _ = process.communicate(timeout=60)
+    lines = out.splitlines()
+    assert process.returncode == 0
+    assert "finished, version 3 of 3, mean Dice " in lines[-1]
+    assert "waits" not in lines[-1]
+    texts = [line.split("  ", 1)[1] for line in lines]
+    assert len(texts) == len(set(texts))
+
+
+def test_in_a_terminal_there_is_one_page(study):
+    federation, store = study
+    parent, child = pty.openpty()
+    environment = {**os.environ, "COLUMNS": "160", "LINES": "50", "TERM": "xterm"}
+    process = watch(store, stdout=child, stderr=child, env=environment)
+    os.close(child)
+    federation.run()
+    chunks = []
+
+    def read():
+        try:
+            while piece := os.read(parent, 65536):
+                chunks.append(piece)
+        except OSError:
+            pass  # the terminal is gone
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    assert process.wait(timeout=60) == 0
+    reader.join(timeout=10)
+    page = b"".join(chunks).decode()
+    assert "waiting for" in page
+    assert "nobody" in page
+    assert "north" in page
