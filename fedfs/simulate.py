@@ -13,10 +13,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fedfs.errors import FedfsError, UserError
+from fedfs.errors import EXIT_NOTHING, EXIT_OK, EXIT_WAITING, FedfsError, UserError
 
 _TERMINATE_S = 20.0
 _LOOK_EVERY_S = 1.0
@@ -30,11 +31,13 @@ class Host:
         name: the site's name.
         folder: holds ``nnUNet_raw``, ``nnUNet_preprocessed``, ``nnUNet_results``, ``fedfs``, logs.
         threads: CPU threads a process of this host may use.
+        gpu: its GPU, as CUDA counts them; None for all that there are.
     """
 
     name: str
     folder: Path
     threads: int = 1
+    gpu: str | None = None
 
     @property
     def raw(self) -> Path:
@@ -67,6 +70,7 @@ class Host:
         threads = str(self.threads)
         return {
             **inherited,
+            **({"CUDA_VISIBLE_DEVICES": self.gpu} if self.gpu is not None else {}),
             "FEDFS_HOME": str(self.folder / "fedfs"),
             "nnUNet_raw": str(self.raw),
             "nnUNet_preprocessed": str(self.preprocessed),
@@ -163,20 +167,51 @@ class LocalStudy:
     run: Sequence[str] = ()
 
     def begin(self) -> None:
-        """Write the charter, let all sites join, approve them.
+        """Write the charter, let all sites join, approve them; or go on with that.
 
         Raises:
             FedfsError: a command failed; with what it said.
         """
         store = str(self.store)
-        self.coordinator.run(
-            "init", store, "--dataset-json", str(self.dataset_json),
-            "--dataset-name", self.dataset, "--min-sites", str(len(self.sites)), *self.init,
-        )  # fmt: skip
-        for site, host in self.sites.items():
+        if not (self.store / "federation").exists():
+            self.coordinator.run(
+                "init", store, "--dataset-json", str(self.dataset_json),
+                "--dataset-name", self.dataset, "--min-sites", str(len(self.sites)), *self.init,
+            )  # fmt: skip
+        for site, host in self.sites.items():  # asking again changes nothing
             options = self.join.get(site, ())
             host.run("site", "join", store, "--site", site, "--dataset", self.dataset, *options)
         self.coordinator.run("approve", store, "--all")
+
+    def in_turn(self, at_once: int) -> None:
+        """Run sites a few at a time, each for what it can do now, until all have finished.
+
+        For machines that cannot bear a process per site; what comes out is the same study.
+
+        Args:
+            at_once: sites that run at the same time.
+
+        Raises:
+            FedfsError: a process failed; with the end of its log.
+        """
+        store = str(self.store)
+
+        def once(host: Host, *command: str) -> int:
+            code = host.start(*command, "--once").wait()
+            if code not in (EXIT_OK, EXIT_WAITING, EXIT_NOTHING):
+                raise FedfsError(f"{host.name} exited with {code}:\n{host.log_tail()}")
+            return code
+
+        def run_site(site: str) -> int:
+            host = self.sites[site]
+            return once(host, "site", "run", store, "--site", site, "-np", "1", *self.run)
+
+        while True:
+            with ThreadPoolExecutor(at_once) as pool:
+                codes = set(pool.map(run_site, self.sites))
+            if codes == {EXIT_NOTHING}:
+                return
+            once(self.coordinator, "aggregate", store)
 
     def federate(self, look: Callable[[], None] = lambda: None) -> None:
         """Run a process per site and one aggregator until all of them have finished.

@@ -21,6 +21,7 @@ from fedfs.cli.doctor import doctor
 from fedfs.cli.key import key
 from fedfs.cli.privacy import privacy
 from fedfs.cli.reader import export, report, status
+from fedfs.cli.simulate import simulate
 from fedfs.cli.site import site
 from fedfs.cli.terminal import show_error
 from fedfs.config import load_toml
@@ -72,6 +73,7 @@ for _command in (
     bundle,
     sync,
     export,
+    simulate,
     demo,
 ):
     fedfs.add_command(_command)

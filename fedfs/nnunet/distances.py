@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,20 +64,34 @@ def mean_hd95_mm(
         reader: nnU-Net's reader of these files.
         report: hears of progress.
     """
-    if type(reader).__name__ in _WITHOUT_SPACING:
-        return {}
-    cases = json.loads(summary.read_text())["metric_per_case"]
     found: dict[str, list[float]] = {name: [] for name in labels}
+    for _, distances in hd95_by_case(summary, labels, reader, report):
+        for name, distance in distances.items():
+            found[name].append(distance)
+    return {name: float(np.mean(values)) for name, values in found.items() if values}
+
+
+def hd95_by_case(
+    summary: Path, labels: Mapping[str, Sequence[int]], reader: Any, report: Report
+) -> Iterator[tuple[str, dict[str, float]]]:
+    """Yield the name of each case's reference file, and class -> HD95 where it is defined.
+
+    Arguments as of :func:`mean_hd95_mm`.
+    """
+    if type(reader).__name__ in _WITHOUT_SPACING:
+        return
+    cases = json.loads(summary.read_text())["metric_per_case"]
     for number, case in enumerate(cases):
         report(Progress("distances", number + 1, len(cases), "case"))
         with captured(log):
             reference, properties = reader.read_seg(str(case["reference_file"]))
             prediction, _ = reader.read_seg(str(case["prediction_file"]))
         spacing = [float(mm) for mm in properties["spacing"]]
-        for name, values in labels.items():
-            distance = hd95_mm(
-                np.isin(reference[0], values), np.isin(prediction[0], values), spacing
-            )
-            if distance is not None and math.isfinite(distance):
-                found[name].append(distance)
-    return {name: float(np.mean(values)) for name, values in found.items() if values}
+        found = {
+            name: hd95_mm(np.isin(reference[0], values), np.isin(prediction[0], values), spacing)
+            for name, values in labels.items()
+        }
+        yield (
+            Path(case["reference_file"]).name,
+            {n: mm for n, mm in found.items() if mm is not None and math.isfinite(mm)},
+        )

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from fedfs.learner import EvaluationResult
-from fedfs.nnunet import classes, evaluation
+from fedfs.nnunet import classes, evaluation, files
 from fedfs.nnunet.dataset import read_json
+from fedfs.nnunet.distances import hd95_by_case
 from fedfs.nnunet.environment import limit_pools
 from fedfs.nnunet.output import captured
 
@@ -25,7 +26,7 @@ class ScoreRequest:
         model: model folder, ``.../nnUNetTrainer__nnUNetPlans__2d``.
         images: folder of images named as in ``imagesTs``.
         labels: folder of their segmentations.
-        output: folder for predictions and ``summary.json``.
+        output: folder for predictions, ``summary.json``, and ``hd95.json``: case -> class -> mm.
         use_mirroring: nnU-Net's test-time augmentation.
     """
 
@@ -90,4 +91,11 @@ def _predict(request: ScoreRequest, dataset_json: dict[str, Any]) -> Path:
         manager.ignore_label,
         num_processes=request.num_processes,
     )
+    distances = hd95_by_case(
+        summary,
+        evaluation.class_values(dataset_json),
+        predictor.plans_manager.image_reader_writer_class(),
+        lambda _: None,
+    )
+    files.write_json(output / "hd95.json", dict(distances))
     return summary

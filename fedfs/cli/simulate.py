@@ -1,0 +1,102 @@
+"""The command that compares federation with its alternatives, on one machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fedfs.cli.terminal import show_json, show_table
+
+if TYPE_CHECKING:
+    from fedfs.experiment import Cell, ExperimentResult
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--data",
+    required=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="nnU-Net raw dataset with cases.csv (case,site).",
+)
+@click.option("--arms", default="local,ffe,asym,central", show_default=True)
+@click.option("--external", metavar="SITE", help="A site that trains nothing and tests all.")
+@click.option("--folds", default="0", show_default=True, help="E.g. 0,1,2,3,4; or all.")
+@click.option("--seeds", default="1", show_default=True, help="E.g. 1,2,3.")
+@click.option("-c", "--configuration", default="2d", show_default=True)
+@click.option("--rounds", default=20, show_default=True)
+@click.option("--local-iterations", default=50, show_default=True, help="Per round and site.")
+@click.option("--val-iterations", default=5, show_default=True)
+@click.option("--test-share", default=0.25, show_default=True, help="Kept away at every site.")
+@click.option("--init", "init", multiple=True, metavar="OPTION", help="Of fedfs init. Repeatable.")
+@click.option("--device", type=click.Choice(["cuda", "cpu", "mps"]), help="Default: the best.")
+@click.option("--gpus", default="", help="E.g. 0,1: given to the sites in turn.")
+@click.option("--at-once", default=0, show_default=True, help="Sites at the same time; 0: all.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, and progress to stderr.")
+def simulate(
+    folder: Path,
+    *,
+    data: Path,
+    arms: str,
+    external: str | None,
+    folds: str,
+    seeds: str,
+    configuration: str,
+    rounds: int,
+    local_iterations: int,
+    val_iterations: int,
+    test_share: float,
+    init: tuple[str, ...],
+    device: str | None,
+    gpus: str,
+    at_once: int,
+    as_json: bool,
+) -> None:
+    """Compare sites alone, federated in both modes, and all data in one place, in FOLDER.
+
+    Every arm is a real study of real processes. Given again, the command goes on where it was.
+    """
+    from fedfs.experiment import Experiment, ExperimentOptions
+
+    if not all(text.strip().isdecimal() for text in seeds.split(",")):
+        raise click.UsageError(f"--seeds {seeds}: give numbers, separated by commas")
+    folder.mkdir(parents=True, exist_ok=True)
+    options = ExperimentOptions(
+        folder=folder.resolve(),
+        data=data.resolve(),
+        arms=[arm.strip() for arm in arms.split(",")],
+        external=external,
+        folds=[fold.strip() for fold in folds.split(",")],
+        seeds=[int(seed) for seed in seeds.split(",")],
+        configuration=configuration,
+        rounds=rounds,
+        local_iterations=local_iterations,
+        val_iterations=val_iterations,
+        test_share=test_share,
+        init=[word for option in init for word in option.split("=", 1)],
+        device=device,
+        gpus=[gpu.strip() for gpu in gpus.split(",") if gpu.strip()],
+        at_once=at_once,
+    )
+    result = Experiment(options, say=lambda text: click.echo(f"- {text}", err=as_json)).run()
+    if as_json:
+        show_json(result)
+        return
+    click.echo("\nDice, and HD95 in mm, of cases that no arm trained on\n")
+    show_table(*table(result))
+
+
+def table(result: ExperimentResult) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Return heading and rows: methods by sites, as in the paper."""
+    sites = [*result.n_training_cases, "mean", *([result.external] if result.external else [])]
+    names = {result.external: f"{result.external} (external)"} if result.external else {}
+    rows = [(arm, *(_cell(row[site]) for site in sites)) for arm, row in result.cells.items()]
+    return ("method", *(names.get(site, site) for site in sites)), rows
+
+
+def _cell(cell: Cell) -> str:
+    spread = f" ± {cell.dice_sd:.3f}" if cell.dice_sd is not None else ""
+    distance = f"  {cell.hd95_mm:.1f}" if cell.hd95_mm is not None else ""
+    return f"{cell.dice:.3f}{spread}{distance}"

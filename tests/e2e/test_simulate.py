@@ -1,0 +1,63 @@
+"""``fedfs simulate``: real studies of every arm, stopped in the middle, and numbers in the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from fedfs import phantoms
+
+pytestmark = [pytest.mark.nnunet, pytest.mark.xdist_group("simulate")]
+
+OPTIONS = (
+    "--external", "south", "--arms", "ffe,asym", "--rounds", "1", "--local-iterations", "3",
+    "--val-iterations", "1", "--at-once", "1", "--device", "cpu", "--json",
+    "--init", "--gpu-memory-target=0.02", "--init", "--planner-option=UNet_base_num_features=8",
+    "--init", "--planner-option=UNet_max_features_2d=16",
+)  # fmt: skip
+
+
+def start(tmp_path: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "fedfs", "simulate", str(tmp_path / "out"),
+         "--data", str(tmp_path / "images"), *OPTIONS],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+def test_it_goes_on_where_it_was_stopped(tmp_path):
+    phantoms.write_dataset(tmp_path / "images", n_cases={"east": 7, "north": 7, "south": 2}, seed=4)
+    process = start(tmp_path)
+    record = tmp_path / "out" / "ffe-fold0-seed1" / "study" / "store" / "aggregator" / "rounds"
+    deadline_s = time.monotonic() + 400
+    while not record.exists():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline_s
+        time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    versions = sorted(path.name for path in record.iterdir())
+    out, err = start(tmp_path).communicate(timeout=400)
+    assert out, err
+    assert sorted(path.name for path in record.iterdir())[: len(versions)] == versions
+    result = json.loads(out)
+    assert set(result["cells"]) == {"ffe", "asym"}
+    assert result["n_training_cases"] == {"east": 5, "north": 5}
+    for row in result["cells"].values():
+        assert set(row) == {"east", "north", "south", "mean"}
+        assert row["mean"]["n_cases"] == row["east"]["n_cases"] + row["north"]["n_cases"]
+        assert row["south"]["n_cases"] == 2
+        assert all(0 <= cell["dice"] <= 1 and cell["dice_sd"] is None for cell in row.values())
+        assert row["mean"]["hd95_mm"] > 0
+    began_s = time.monotonic()
+    again, err = start(tmp_path).communicate(timeout=120)
+    assert json.loads(again) == result, err
+    assert "training" not in err
+    assert time.monotonic() - began_s < 60

@@ -1,0 +1,59 @@
+"""The table of an experiment: means over cases, folds and seeds; what cannot be is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from fedfs.cli.simulate import table
+from fedfs.errors import FedfsError, UserError
+from fedfs.experiment import Experiment, ExperimentOptions, _cell
+from fedfs.simulate import Split
+
+
+def case(dice, hd95):
+    return {"dice": dice, "hd95": hd95}
+
+
+def test_a_cell_is_the_mean_over_cases_and_its_spread_over_repeats():
+    repeats = [
+        {"a": case(0.5, 2.0), "b": case(0.7, None)},
+        {"a": case(0.7, 4.0), "b": case(0.9, 6.0)},
+    ]
+    cell = _cell(repeats)
+    assert cell.dice == pytest.approx(0.7)
+    assert cell.dice_sd == pytest.approx(0.2 / 2**0.5)
+    assert cell.hd95_mm == pytest.approx(4.0)
+    assert cell.n_cases == 2
+    assert _cell(repeats[:1]).dice_sd is None
+    with pytest.raises(FedfsError, match="no test case"):
+        _cell([{"a": case(None, None)}])
+
+
+def test_the_table_has_methods_by_sites_as_in_the_paper(tmp_path):
+    experiment = Experiment(ExperimentOptions(tmp_path, tmp_path, external="far"), say=print)
+    experiment._splits = (
+        Split("east", ("e1", "e2"), ("e3",)), Split("north", ("n1",), ("n2",)),
+        Split("far", (), ("f1",)),
+    )  # fmt: skip
+    one = {
+        "east": {"e3": case(0.8, 1.0)},
+        "north": {"n2": case(0.6, 3.0)},
+        "far": {"f1": case(0.4, None)},
+    }
+    result = experiment._result({"ffe": [one], "local": [one, one]})
+    heading, rows = table(result)
+    assert heading == ("method", "east", "north", "mean", "far (external)")
+    assert rows[0] == ("ffe", "0.800  1.0", "0.600  3.0", "0.700  2.0", "0.400")
+    assert rows[1][1] == "0.800 ± 0.000  1.0"
+
+
+def test_an_arm_that_does_not_exist_is_refused(tmp_path):
+    with pytest.raises(UserError, match="arm 'cloud' is unknown"):
+        ExperimentOptions(tmp_path, tmp_path, arms=["local", "cloud"])
+
+
+def test_an_external_site_that_does_not_exist_is_refused(tmp_path):
+    (tmp_path / "cases.csv").write_text("case,site\n" + "".join(f"c{i},east\n" for i in range(9)))
+    options = ExperimentOptions(tmp_path, tmp_path, external="far")
+    with pytest.raises(UserError, match="there is no site 'far'"):
+        Experiment(options, say=print)._split()
