@@ -26,6 +26,7 @@ lint: $(READY)
 # One core each: the real nnU-Net runs beside the fast tests.
 unit: $(READY)
 	sh tests/install_s3_server.sh
+	sh tests/install_browser.sh
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup
 
 $(READY): pyproject.toml constraints.txt

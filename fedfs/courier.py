@@ -36,11 +36,18 @@ from fedfs.errors import (
 from fedfs.exchange import FOR
 from fedfs.learner import Progress, Report
 from fedfs.loop import Outcome, run
-from fedfs.observe import MAX_MODEL_BYTES, Observer, newest_charter, open_study
+from fedfs.observe import (
+    MAX_ENVELOPE_BYTES,
+    MAX_MODEL_BYTES,
+    Observer,
+    newest_charter,
+    open_study,
+)
 from fedfs.protocol import layout, messages
-from fedfs.protocol.messages import MAX_BYTES, Charter
+from fedfs.protocol.messages import Charter
 from fedfs.protocol.state import StudyState
 from fedfs.publish import Clock
+from fedfs.status import counted
 from fedfs.store.base import Entry, Store
 from fedfs.trust import sealing
 from fedfs.trust.keyring import Keyring
@@ -48,8 +55,6 @@ from fedfs.trust.sealing import Identity
 from fedfs.watch import Waiter, WaitSettings
 
 log = logging.getLogger(__name__)
-
-_MAX_ENVELOPE_BYTES = MAX_BYTES * 4 // 3 + 4096
 
 
 _HASHED_BEHIND = 4
@@ -250,7 +255,7 @@ def run_sync(
 
     def step() -> Outcome:
         there, back = sync(hub, outpost, sites, report=report)
-        text = f"copied {there} objects to the sites, {back} from them"
+        text = f"copied {counted(there, 'object')} to the sites, {back} from them"
         if there or back:
             log.info("%s", text)
         state = open_study(hub, skip=exchange.STATUSES).state
@@ -284,7 +289,7 @@ class _Unpacked:
             key = layout.parse(item.key)
             if key is None:
                 raise BundleError(f"holds {item.key}, which is no object of a study")
-            limit = MAX_MODEL_BYTES if key.is_payload else _MAX_ENVELOPE_BYTES
+            limit = MAX_MODEL_BYTES if key.is_payload else MAX_ENVELOPE_BYTES
             if item.size > limit:
                 raise BundleError(f"{item.key} has {item.size} bytes, at most {limit} are allowed")
             if key.is_payload and key.sha256 != item.sha256:
@@ -480,7 +485,7 @@ def _split(store: Store, keys: Sequence[str]) -> tuple[set[str], dict[str, bytes
             payloads.add(text)
             continue
         with contextlib.suppress(ObjectNotFoundError):  # an old status
-            small[text] = store.get(text, max_bytes=_MAX_ENVELOPE_BYTES)
+            small[text] = store.get(text, max_bytes=MAX_ENVELOPE_BYTES)
     return payloads, small
 
 
@@ -544,7 +549,7 @@ def _copy(source: Store, target: Store, keys: Sequence[str], report: Report) -> 
                     source.download(key, path, max_bytes=MAX_MODEL_BYTES)
                     n_copied += target.upload(key, path)
                 else:
-                    data = source.get(key, max_bytes=_MAX_ENVELOPE_BYTES)
+                    data = source.get(key, max_bytes=MAX_ENVELOPE_BYTES)
                     n_copied += target.create(key, data)
             except ObjectNotFoundError:
                 log.info("%s is gone", key)  # an old status, or pruned

@@ -49,8 +49,8 @@ log = logging.getLogger(__name__)
 MAX_MODEL_BYTES = 32 * 2**30
 """Largest model anybody downloads; nnU-Net's largest presets are well below 2 GB."""
 
-# Envelopes carry the payload in base64, four bytes for three.
-_MAX_ENVELOPE_BYTES = MAX_BYTES * 4 // 3 + 4096
+MAX_ENVELOPE_BYTES = MAX_BYTES * 4 // 3 + 4096
+"""Largest object that holds a message: its payload is in base64, four bytes for three."""
 
 # What a message may refer to is read before it.
 _ORDER = (
@@ -280,7 +280,7 @@ class Observer:
         if copy is not None and copy.exists():
             return copy.read_bytes()
         try:
-            return self._store.get(key.text, max_bytes=_MAX_ENVELOPE_BYTES)
+            return self._store.get(key.text, max_bytes=MAX_ENVELOPE_BYTES)
         except ObjectNotFoundError:
             return None  # pruned, or not visible yet: the next look tells
         except ObjectTooLargeError as error:
@@ -375,7 +375,7 @@ def open_study(
     view = TrustedView(keys=vault)
     key = layout.parse(layout.charter(1))
     try:
-        data = store.get(layout.charter(1), max_bytes=_MAX_ENVELOPE_BYTES)
+        data = store.get(layout.charter(1), max_bytes=MAX_ENVELOPE_BYTES)
     except ObjectNotFoundError as error:
         raise StudyError(
             f"{store.url} holds no federation",

@@ -269,6 +269,11 @@ def _activity(status: StatusMessage | None) -> str:
     return text
 
 
+def counted(n: int, what: str) -> str:
+    """Return a number of things: ``1 object``, ``1,200 objects``."""
+    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
+
+
 def duration(seconds: float) -> str:
     """Return a duration in the largest unit that fits: ``45 s``, ``12 min``, ``3.5 h``."""
     if seconds < 90:  # noqa: PLR2004  one and a half minutes read best in seconds

@@ -72,6 +72,7 @@ def export_(
     from fedfs.errors import EXIT_WAITING
     from fedfs.exchange import FOR, FROM
     from fedfs.protocol import layout
+    from fedfs.status import counted
     from fedfs.store import open_store
     from fedfs.trust.keyring import default_home
     from fedfs.trust.sealing import check_recipient
@@ -104,7 +105,7 @@ def export_(
         show_json(made)
         return
     kept = f", {made.n_kept} of them written before" if made.n_kept else ""
-    click.echo(f"{made.n_objects} objects, {size_text(made.n_bytes)}{kept}")
+    click.echo(f"{counted(made.n_objects, 'object')}, {size_text(made.n_bytes)}{kept}")
     for path in made.paths:
         click.echo(f"wrote {path}, {size_text(path.stat().st_size)}")
     if not made.sealed_for:
@@ -128,6 +129,7 @@ def import_(
     Nothing is published of a bundle with a fault. Importing again is harmless.
     """
     from fedfs.courier import import_bundle
+    from fedfs.status import counted
     from fedfs.store import open_store
     from fedfs.trust.keyring import default_home
     from fedfs.trust.sealing import load_identity
@@ -146,10 +148,11 @@ def import_(
         return
     what = f"bundle {done.header.direction} {done.header.site} of {done.header.created_at}"
     if not done.n_new:
-        click.echo(f"{what}: nothing new, all {done.n_there} objects were there already")
+        there = counted(done.n_there, "object")
+        click.echo(f"{what}: nothing new, {there} not needed or there already")
     else:
         there = f"; not needed, or there already: {done.n_there}" if done.n_there else ""
-        click.echo(f"{what}: published {done.n_new} objects{there}")
+        click.echo(f"{what}: published {counted(done.n_new, 'object')}{there}")
 
 
 @bundle.command()

@@ -16,7 +16,7 @@ from fedfs.errors import StudyError
 from fedfs.protocol import layout, rounds
 from fedfs.protocol.messages import Charter, EvaluationMessage
 from fedfs.protocol.state import StudyState
-from fedfs.status import mean_dice, summarize
+from fedfs.status import counted, mean_dice, summarize
 from fedfs.trust.signing import key_fingerprint
 
 Column = tuple[float | None, ...]
@@ -152,15 +152,15 @@ def _facts(state: StudyState, charter: Charter) -> dict[str, str]:
             f", waits for {', '.join(view.waiting_for)}" if view.waiting_for else ""
         ),
         "Version": f"{state.newest} of {schedule.rounds}" if state.newest >= 0 else "none yet",
-        "Sites": f"{len(charter.active_sites)} with {_number(cases, 'training case')}",
+        "Sites": f"{len(charter.active_sites)} with {counted(cases, 'training case')}",
         "Began": state.charters[1].created_at,
         "Ended": state.finished.created_at if state.finished else "not yet",
         "Dataset": f"{charter.dataset.name}: {', '.join(charter.dataset.channel_names.values())}; "
         f"{', '.join(name for name in charter.dataset.labels if name != 'background')}",
         "nnU-Net": f"{nnunet.trainer}, {nnunet.configuration}, fold {nnunet.fold}, nnunetv2 "
         f"{nnunet.versions.get('nnunetv2', '?')}",
-        "Each round": f"{_number(schedule.local_epochs, 'epoch')} of "
-        f"{_number(schedule.iterations_per_epoch, 'iteration')} at each site",
+        "Each round": f"{counted(schedule.local_epochs, 'epoch')} of "
+        f"{counted(schedule.iterations_per_epoch, 'iteration')} at each site",
         "Averaging": f"{charter.strategy.name}, weighted by {charter.weighting.name}, "
         f"policy {charter.policy.name}",
         "Updates travel as": charter.encoding.name,
@@ -319,10 +319,6 @@ def _audit(state: StudyState, charter: Charter) -> dict[str, str]:
         "Updates used": str(n_used),
         "Versions": f"0 to {state.newest}, each with one record" if state.models else "none yet",
     }
-
-
-def _number(n: int, what: str) -> str:
-    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
 
 
 def _short(value: float | None) -> float | None:

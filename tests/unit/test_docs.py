@@ -15,7 +15,7 @@ from fedfs.aggregate.encodings import ENCODINGS
 from fedfs.aggregate.strategies import by_name
 from fedfs.aggregate.weighting import POLICIES as WEIGHTINGS
 from fedfs.cli import fedfs as cli
-from fedfs.observe import _MAX_ENVELOPE_BYTES
+from fedfs.observe import MAX_ENVELOPE_BYTES
 from fedfs.protocol import codec, layout, messages, policies
 
 ROOT = Path(__file__).parents[2]
@@ -161,7 +161,7 @@ def test_the_protocol_describes_the_common_fields():
     [
         f"`{messages.SCHEMA}`",
         f"{messages.MAX_BYTES // 2**20} MiB",
-        f"{_MAX_ENVELOPE_BYTES:,} bytes",
+        f"{MAX_ENVELOPE_BYTES:,} bytes",
         f"{codec.MAX_DEPTH} levels, {codec._MAX_DIGITS} characters",
         *(f"`{name}`" for name in (*ENCODINGS, *WEIGHTINGS, *policies.POLICIES)),
         f"`{type(by_name('fedavg')).__name__}`",
