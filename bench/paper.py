@@ -2,11 +2,11 @@
 
     python bench/paper.py --data DIR --folder OUT --seeds 1,2,3
 
-Each arm trains the same 2d net (16 features) for the same number of iterations at each site, with
-nnU-Net's schedule over all of them; a quarter of each site's cases is kept away from all arms. The
-central arm has all training cases in one place and as many iterations as one site has. Prints the
-table, and for each site the gain of FFE over local and what it lacks to central. May be stopped and
-given again.
+Each arm trains the same net (by default a small 2d one; ``-c 3d_fullres --full`` is nnU-Net's own
+plan, for a GPU) for the same number of iterations at each site, with nnU-Net's schedule over all;
+a quarter of each site's cases is kept away from all arms. The central arm has all training cases in
+one place and as many iterations as one site has. Prints the table, and for each site the gain of
+FFE over local and what it lacks to central. May be stopped and given again.
 """
 
 from __future__ import annotations
@@ -28,7 +28,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--local-iterations", type=int, default=50)
     parser.add_argument("--arms", default="local,ffe,central")
+    parser.add_argument("-c", "--configuration", default="2d")
+    parser.add_argument("--full", action="store_true", help="nnU-Net's own plan, for a GPU")
     options = parser.parse_args()
+    small = ["--gpu-memory-target", "0.02"]
+    small += [word for option in PLANNER_OPTIONS for word in ("--planner-option", option)]
     options.folder.mkdir(parents=True, exist_ok=True)
     result = Experiment(
         ExperimentOptions(
@@ -39,13 +43,11 @@ def main() -> None:
             rounds=options.rounds,
             local_iterations=options.local_iterations,
             val_iterations=2,
-            init=[
-                "--gpu-memory-target", "0.02",
-                *(word for o in PLANNER_OPTIONS for word in ("--planner-option", o)),
-            ],
+            configuration=options.configuration,
+            init=() if options.full else small,
         ),
         say=lambda text: print(f"- {text}", file=sys.stderr, flush=True),
-    ).run()  # fmt: skip
+    ).run()
     heading, rows = table(result)
     for row in (heading, *rows):
         print(" | ".join(f"{cell:<20}" for cell in row))

@@ -16,6 +16,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, stdev
@@ -168,10 +169,12 @@ class Experiment:
         """Run an arm's studies; return site (or ``""`` for all) -> model folder."""
         training = {split.site: split.training for split in self._training}
         if run.arm == LOCAL:
-            return {
-                site: self._study(run, run.folder / site, {site: cases})[""]
-                for site, cases in training.items()
-            }
+
+            def alone(site: str) -> Path:
+                return self._study(run, run.folder / site, {site: training[site]})[""]
+
+            with ThreadPoolExecutor(self.options.at_once or len(training)) as pool:
+                return dict(zip(training, pool.map(alone, training), strict=True))
         if run.arm == CENTRAL:
             pooled = tuple(case for cases in training.values() for case in cases)
             return self._study(run, run.folder / "study", {_POOLED: pooled})
@@ -181,7 +184,8 @@ class Experiment:
         self, run: _Run, folder: Path, sites: Mapping[str, Sequence[str]]
     ) -> dict[str, Path]:
         options, store = self.options, folder / "store"
-        threads = max(1, (os.cpu_count() or 1) // (options.at_once or len(sites)))
+        n_at_once = options.at_once or len(self._training)
+        threads = max(1, (os.cpu_count() or 1) // min(n_at_once, len(self._training)))
         hosts = {}
         for number, (site, cases) in enumerate(sites.items()):
             gpu = options.gpus[number % len(options.gpus)] if options.gpus else None

@@ -49,7 +49,7 @@ def test_it_goes_on_where_it_was_stopped(tmp_path):
     assert sorted(path.name for path in record.iterdir())[: len(versions)] == versions
     result = json.loads(out)
     assert set(result["cells"]) == {"ffe", "asym"}
-    assert result["n_training_cases"] == {"east": 5, "north": 5}
+    assert result["n_training_cases"] == {"east": 6, "north": 6}
     for row in result["cells"].values():
         assert set(row) == {"east", "north", "south", "mean"}
         assert row["mean"]["n_cases"] == row["east"]["n_cases"] + row["north"]["n_cases"]
