@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from federation import Federation
-from fedfs.bundlefile import BundleReader
-from fedfs.courier import export_bundle, import_bundle
+from fedfs.bundles import BundleReader, export_bundle, import_bundle
 from fedfs.observe import open_study
 from fedfs.store.memory import MemoryStore
 from fedfs.study import join_study

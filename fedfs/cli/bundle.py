@@ -67,8 +67,7 @@ def export_(
 
     It is encrypted for whoever has to read it: for the site, or for coordinator and aggregator.
     """
-    from fedfs.bundlefile import parse_size
-    from fedfs.courier import export_bundle
+    from fedfs.bundles import export_bundle, parse_size
     from fedfs.errors import EXIT_WAITING
     from fedfs.exchange import FOR, FROM
     from fedfs.protocol import layout
@@ -128,7 +127,7 @@ def import_(
 
     Nothing is published of a bundle with a fault. Importing again is harmless.
     """
-    from fedfs.courier import import_bundle
+    from fedfs.bundles import import_bundle
     from fedfs.status import counted
     from fedfs.store import open_store
     from fedfs.trust.keyring import default_home
@@ -161,8 +160,7 @@ def import_(
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show(file: Path, *, identity_files: tuple[Path, ...], as_json: bool) -> None:
     """Say what a bundle is, and what is in it if this host can open it."""
-    from fedfs.bundlefile import BundleReader
-    from fedfs.courier import unsealer
+    from fedfs.bundles import BundleReader, unsealer
     from fedfs.errors import SealedError
     from fedfs.trust.keyring import default_home
     from fedfs.trust.sealing import load_identity
@@ -214,7 +212,7 @@ def sync(
     """
     import dataclasses
 
-    from fedfs.courier import run_sync
+    from fedfs.bundles import run_sync
     from fedfs.protocol import layout
     from fedfs.store import open_store
     from fedfs.watch import WaitSettings

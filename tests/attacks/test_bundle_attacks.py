@@ -13,7 +13,7 @@ import pytest
 
 from courier import Courier
 from federation import forge
-from fedfs.bundlefile import BundleReader, BundleWriter, Header
+from fedfs.bundles import BundleReader, BundleWriter, Header
 from fedfs.errors import BundleError, ObjectExistsError, RejectedError, TensorError, UserError
 from fedfs.protocol import layout
 

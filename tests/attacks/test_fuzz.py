@@ -24,9 +24,8 @@ from courier import Courier
 from federation import FakePlanner, Federation
 from fedfs import chronicle, planning, privacy, versions
 from fedfs.aggregate import encodings
-from fedfs.bundlefile import BundleReader
+from fedfs.bundles import BundleReader, import_bundle
 from fedfs.checkpoint import TensorFile, write_safetensors
-from fedfs.courier import import_bundle
 from fedfs.errors import FedfsError, MalformedError, RejectedError, SealedError, UserError
 from fedfs.observe import open_study
 from fedfs.payloads import check_values, update_layout

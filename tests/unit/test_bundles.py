@@ -10,8 +10,16 @@ import pytest
 import invariants
 from courier import Courier, index_of, quiet
 from federation import Federation
-from fedfs.bundlefile import BundleReader, BundleWriter, Parts, find_parts, parse_size
-from fedfs.courier import export_bundle, import_bundle, sync
+from fedfs.bundles import (
+    BundleReader,
+    BundleWriter,
+    Parts,
+    export_bundle,
+    find_parts,
+    import_bundle,
+    parse_size,
+    sync,
+)
 from fedfs.errors import (
     BundleError,
     SealedError,

@@ -1,0 +1,208 @@
+"""Write a bundle: what is chosen, for whom it is encrypted."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from fedfs import exchange
+from fedfs.bundles.format import CHUNK_BYTES, Header
+from fedfs.bundles.hashing import Hashing
+from fedfs.bundles.seen import NO_KEY, look, memory_of, objects_of
+from fedfs.bundles.writer import BundleWriter
+from fedfs.errors import (
+    ObjectNotFoundError,
+    StudyError,
+    TensorError,
+)
+from fedfs.exchange import FOR
+from fedfs.learner import Progress, Report
+from fedfs.observe import (
+    MAX_ENVELOPE_BYTES,
+    newest_charter,
+)
+from fedfs.protocol import layout, messages
+from fedfs.protocol.messages import Charter
+from fedfs.protocol.state import StudyState
+from fedfs.publish import Clock
+from fedfs.store.base import Store
+from fedfs.trust import sealing
+from fedfs.trust.keyring import Keyring
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        paths: the files.
+        n_objects: objects in them.
+        n_bytes: bytes of these objects.
+        n_kept: of the objects, how many an export that broke off had written.
+        sealed_for: who can read it; empty if everybody can.
+    """
+
+    paths: tuple[Path, ...]
+    n_objects: int
+    n_bytes: int
+    n_kept: int
+    sealed_for: tuple[str, ...]
+
+
+def export_bundle(
+    store: Store,
+    path: Path,
+    site: str,
+    direction: str,
+    *,
+    home: Path,
+    clock: Clock,
+    report: Report,
+    recipients: Sequence[str] | None = None,
+    part_bytes: int = 0,
+    everything: bool = False,
+) -> Exported | None:
+    """Write a bundle; return None if there is nothing to carry.
+
+    Args:
+        store: what it is taken from.
+        path: the file, or the name of its parts.
+        site: the site that it is for or from.
+        direction: ``for`` or ``from``.
+        home: this host's fedfs home: remembers what the other side has.
+        clock: POSIX seconds.
+        report: hears of progress.
+        recipients: public keys of age that it is sealed for; empty for nobody; None for those whom
+            the charter names: the site, or coordinator and aggregator.
+        part_bytes: size of parts; 0 for one file.
+        everything: also what the other side is known to have.
+
+    Raises:
+        StudyError: there is no study, or nobody to seal it for.
+        TensorError: a payload on the store is damaged.
+        StoreError, SetupError: the store cannot be read, the file not be written.
+    """
+    observer = look(store, site)
+    charter, state = newest_charter(observer.state), observer.state
+    sizes = {entry.key: entry.size for entry in objects_of(store, site)}
+    memory = Keyring(home, charter.study)
+    known: set[str] = set()
+    if not everything:
+        known |= set(memory.recall(memory_of(site, direction)).get("has", ()))
+        known |= exchange.implied(state, site) if direction == FOR else set()
+    choose = exchange.for_site if direction == FOR else exchange.from_site
+    keys = choose(state, sizes.keys(), site, known)
+    if everything and direction == FOR:
+        keys = exchange.in_order({*keys, *exchange.from_site(state, sizes.keys(), site, ())})
+    if not [key for key in keys if "/status/" not in key]:
+        return None
+    sealed_for = _recipients(state, charter, site, direction) if recipients is None else recipients
+    header = Header(charter.study, site, direction, messages.utc(clock()), sealed=bool(sealed_for))
+    payloads, small = _split(store, keys)
+    hashes = {key: (layout.parse(key) or NO_KEY).sha256 or "" for key in payloads}
+    hashes |= {key: hashlib.sha256(data).hexdigest() for key, data in small.items()}
+    writer = BundleWriter(
+        path,
+        header,
+        {key: hashes[key] for key in keys if key in hashes},
+        part_bytes=part_bytes,
+        recipients=sealed_for,
+    )
+    with contextlib.closing(writer):
+        n_bytes = 0
+        for number, key in enumerate(key for key in keys if key in hashes):
+            report(Progress("export", number, len(hashes), "objects"))
+            size = sizes[key] if key in payloads else len(small[key])
+            n_bytes += size
+            if key in writer:
+                continue
+            with _opened(store, key, size, small.get(key)) as source:
+                _add(writer, key, size, hashes[key], source, sealed_for)
+        has = exchange.holds(state, sizes.keys(), site, direction)
+        seal = (lambda data: sealing.seal(data, sealed_for)) if sealed_for else None
+        paths = writer.finish(has, seal)
+    return Exported(tuple(paths), len(hashes), n_bytes, writer.n_kept, tuple(sealed_for))
+
+
+def _split(store: Store, keys: Sequence[str]) -> tuple[set[str], dict[str, bytes]]:
+    """Return which keys are payloads, and the bytes of the others; what is gone is left out."""
+    payloads, small = set(), {}
+    for text in keys:
+        if (layout.parse(text) or NO_KEY).is_payload:
+            payloads.add(text)
+            continue
+        with contextlib.suppress(ObjectNotFoundError):  # an old status
+            small[text] = store.get(text, max_bytes=MAX_ENVELOPE_BYTES)
+    return payloads, small
+
+
+@contextlib.contextmanager
+def _opened(store: Store, key: str, size: int, data: bytes | None) -> Iterator[BinaryIO]:
+    """Open an object for reading; one of a folder where it lies."""
+    if data is not None:
+        yield io.BytesIO(data)
+        return
+    root = store.watch_path()
+    local = root / key if root is not None else None
+    if local is not None and local.is_file() and not local.is_symlink():
+        with local.open("rb") as file:
+            yield file
+        return
+    with tempfile.TemporaryDirectory(prefix="fedfs-export-") as folder:
+        path = Path(folder) / "payload"
+        store.download(key, path, max_bytes=size)
+        with path.open("rb") as file:
+            yield file
+
+
+def _add(
+    writer: BundleWriter,
+    key: str,
+    size: int,
+    sha256: str,
+    source: BinaryIO,
+    sealed_for: Sequence[str],
+) -> None:
+    """Append an object.
+
+    Raises:
+        TensorError: its bytes are not those that its name says.
+    """
+    tee = Hashing(size, source)
+
+    def write(target: BinaryIO) -> None:
+        if sealed_for:
+            buffered = io.BufferedWriter(target, CHUNK_BYTES)
+            sealing.seal_file(io.BufferedReader(tee, CHUNK_BYTES), buffered, sealed_for)
+            buffered.flush()
+            buffered.detach()
+        else:
+            shutil.copyfileobj(tee, target, CHUNK_BYTES)
+        if (tee.n_bytes, tee.sha256) != (size, sha256):
+            raise TensorError(f"{key} on the store is damaged: its bytes are not those signed for")
+
+    writer.add(key, size, sha256, write)
+
+
+def _recipients(state: StudyState, charter: Charter, site: str, direction: str) -> tuple[str, ...]:
+    """Return whom a bundle is sealed for; empty for a site that has not said its key yet."""
+    if direction != FOR:
+        keys = (charter.aggregator_encryption_key, charter.coordinator_encryption_key)
+        return tuple(key for key in keys if key)
+    entry, join = charter.entry(site), state.joins.get(site)
+    key = entry.encryption_key if entry is not None else join.encryption_key if join else ""
+    if key:
+        return (key,)
+    if entry is not None or join is not None:
+        raise StudyError(
+            f"site {site!r} has no encryption key",
+            hint="give one with --recipient, or --plain to write a bundle that anybody can read",
+        )
+    return ()

@@ -1,0 +1,269 @@
+"""Carry a study between stores: by a bundle in a file, or between two stores that one host sees.
+
+Rules:
+ * A bundle is checked whole before anything is published: every hash, and every message by the view
+   that would read it on the store. Nothing of one with a fault is published.
+ * Importing is idempotent: what is there already stays. What lies there and differs is an error.
+ * What the other side said that it has is remembered beside this host's keys.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from fedfs import exchange
+from fedfs.bundles.format import CHUNK_BYTES, Header, Index, Item
+from fedfs.bundles.hashing import Hashing
+from fedfs.bundles.reader import BundleReader
+from fedfs.bundles.seen import keys_of, memory_of, other
+from fedfs.errors import (
+    BundleError,
+    ObjectNotFoundError,
+    StudyError,
+)
+from fedfs.exchange import FOR
+from fedfs.learner import Progress, Report
+from fedfs.observe import (
+    MAX_ENVELOPE_BYTES,
+    MAX_MODEL_BYTES,
+    newest_charter,
+    open_study,
+)
+from fedfs.protocol import layout
+from fedfs.protocol.state import StudyState
+from fedfs.store.base import Entry, Store
+from fedfs.trust import sealing
+from fedfs.trust.keyring import Keyring
+from fedfs.trust.sealing import Identity
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What was published, and what was there already."""
+
+    header: Header
+    n_new: int
+    n_there: int
+    n_bytes: int
+
+
+def import_bundle(
+    path: Path,
+    store: Store,
+    *,
+    home: Path,
+    report: Report,
+    identities: Sequence[Identity] = (),
+) -> Imported:
+    """Check a bundle and publish what is in it.
+
+    Args:
+        path: the file, or any of its parts.
+        store: where to; may be empty if the bundle holds the first charter.
+        home: this host's fedfs home: holds its keys.
+        report: hears of progress.
+        identities: further keys that may open the bundle.
+
+    Raises:
+        BundleError: it is damaged, of another study, or lacks something; nothing was published.
+        SealedError: this host cannot open it.
+        RejectedError: a message in it cannot be accepted; nothing was published.
+        StoreError: the store refuses, or holds something else under a key; importing again goes on.
+    """
+    with BundleReader(path) as bundle, store.scratch() as scratch:
+        header = bundle.header
+        keyring = Keyring(home, layout.check_study(header.study))
+        keys = _identities(header, keyring, identities)
+        index = bundle.index(partial(sealing.unseal, identities=keys))
+        unpacked = _Unpacked(bundle, index, keys, scratch, report)
+        site, direction = layout.check_site(header.site), _direction(header)
+        for key in unpacked.keys:
+            parsed = layout.parse(key)
+            if parsed is None or not exchange.may_carry(parsed, direction, site):
+                raise BundleError(
+                    f"holds {key}, which does not belong into a bundle {direction} {site}"
+                )
+        state, here = _check(unpacked, store, header)
+        n_new = 0
+        ordered = exchange.in_order(
+            set(unpacked.keys) - exchange.superseded(state, {*here, *unpacked.keys}, site)
+        )
+        for number, key in enumerate(ordered):
+            report(Progress("publish", number, len(ordered), "objects"))
+            n_new += unpacked.publish(key, store)
+        keyring.remember(memory_of(site, other(direction)), {"has": list(index.has)})
+    n_bytes = sum(item.size for item in index.items)
+    return Imported(header, n_new, len(index.items) - n_new, n_bytes)
+
+
+def unsealer(
+    header: Header, home: Path, identities: Sequence[Identity]
+) -> Callable[[bytes], bytes]:
+    """Return what opens a bundle's index, with this host's keys of its study and further ones."""
+    keyring = Keyring(home, layout.check_study(header.study))
+    return partial(sealing.unseal, identities=_identities(header, keyring, identities))
+
+
+def _identities(header: Header, keyring: Keyring, further: Sequence[Identity]) -> list[Identity]:
+    if not header.sealed:
+        return []
+    own = [one for role in keyring.identity_roles() for one in keyring.identities(role)]
+    return [*own, *further]
+
+
+def _direction(header: Header) -> str:
+    if header.direction not in exchange.DIRECTIONS:
+        raise BundleError(f"has the unknown direction {header.direction!r}")
+    return header.direction
+
+
+class _Unpacked:
+    """The objects of a bundle, checked: messages in memory, payloads in files."""
+
+    def __init__(
+        self,
+        bundle: BundleReader,
+        index: Index,
+        identities: Sequence[Identity],
+        folder: Path,
+        report: Report,
+    ) -> None:
+        self.messages: dict[str, bytes] = {}
+        self.payloads: dict[str, Path] = {}
+        for number, item in enumerate(index.items):
+            report(Progress("check", number, len(index.items), "objects"))
+            key = layout.parse(item.key)
+            if key is None:
+                raise BundleError(f"holds {item.key}, which is no object of a study")
+            limit = MAX_MODEL_BYTES if key.is_payload else MAX_ENVELOPE_BYTES
+            if item.size > limit:
+                raise BundleError(f"{item.key} has {item.size} bytes, at most {limit} are allowed")
+            if key.is_payload and key.sha256 != item.sha256:
+                raise BundleError(f"{item.key} has other bytes than its name says")
+            target = folder / f"{number:06d}" if key.is_payload else None
+            data = _extract(bundle, item, identities, target)
+            if target is not None:
+                self.payloads[item.key] = target
+            else:
+                self.messages[item.key] = data
+
+    @property
+    def keys(self) -> list[str]:
+        """Of all objects."""
+        return [*self.payloads, *self.messages]
+
+    def publish(self, key: str, store: Store) -> bool:
+        """Create an object; return whether it was not there."""
+        if key in self.payloads:
+            return store.adopt(key, self.payloads[key])
+        return store.create(key, self.messages[key])
+
+
+def _extract(
+    bundle: BundleReader, item: Item, identities: Sequence[Identity], target: Path | None
+) -> bytes:
+    """Write a payload to a file, or return a message; check size and hash."""
+    source = bundle.open(item)
+    with target.open("wb", buffering=0) if target else io.BytesIO() as file:
+        sink = Hashing(item.size, file)
+        buffered = io.BufferedWriter(sink, CHUNK_BYTES)  # type: ignore[type-var]  # age writes small pieces
+        if bundle.header.sealed:
+            sealing.unseal_file(source, buffered, identities)
+        else:
+            shutil.copyfileobj(source, sink, CHUNK_BYTES)
+        buffered.flush()
+        if sink.n_bytes != item.size or sink.sha256 != item.sha256:
+            raise BundleError(f"{item.key} is damaged: its bytes are not those of the index")
+        if isinstance(file, io.BytesIO):
+            return file.getvalue()
+        os.fsync(file.fileno())
+        return b""
+
+
+class _Overlay(Store):
+    """A store as it would be with a bundle's objects; nothing is written."""
+
+    def __init__(self, inner: Store, unpacked: _Unpacked) -> None:
+        self.url = inner.url
+        self._inner, self._unpacked = inner, unpacked
+
+    def get(self, key: str, *, max_bytes: int) -> bytes:
+        try:
+            return self._inner.get(key, max_bytes=max_bytes)
+        except ObjectNotFoundError:
+            if key not in self._unpacked.messages:
+                raise
+            return self._unpacked.messages[key]
+
+    def list(self, prefix: str, *, after: str = "") -> Iterator[Entry]:
+        found = {entry.key: entry for entry in self._inner.list(prefix, after=after)}
+        for key, data in self._unpacked.messages.items():
+            if key.startswith(prefix) and key > after:
+                found.setdefault(key, Entry(key, len(data), 0.0))
+        return iter([found[key] for key in sorted(found)])
+
+    def create(self, key: str, data: bytes) -> bool:
+        raise NotImplementedError
+
+    def upload(self, key: str, path: Path) -> bool:
+        raise NotImplementedError
+
+    def download(self, key: str, path: Path, *, max_bytes: int) -> None:
+        raise NotImplementedError
+
+    def delete(self, key: str) -> None:
+        raise NotImplementedError
+
+
+def _check(unpacked: _Unpacked, store: Store, header: Header) -> tuple[StudyState, set[str]]:
+    """Check that all of a bundle would be accepted on the store, and that nothing is missing.
+
+    Returns:
+        What the store would then show, and the keys that are there before.
+
+    Raises:
+        BundleError: it would not.
+    """
+    again = (
+        "export everything again: fedfs bundle export "
+        + (
+            f"STORE --for {header.site}"
+            if header.direction == FOR
+            else f"FOLDER --from {header.site}"
+        )
+        + " --everything -o FILE"
+    )
+    try:
+        observer = open_study(_Overlay(store, unpacked), site=header.site)
+    except StudyError as error:
+        text = "does not hold the study's first charter, which this store has not either"
+        raise BundleError(text, hint=again) from error
+    observer.refresh(everything=True)
+    state = observer.state
+    if newest_charter(state).study != header.study:
+        raise BundleError(f"is of study {header.study}, this store holds another one")
+    for key in unpacked.messages:
+        if key in state.rejected:
+            raise BundleError(f"{key} cannot be accepted: it {state.rejected[key]}", hint=again)
+    refs = _payload_names(state)
+    for key in unpacked.payloads:
+        if key not in refs:
+            raise BundleError(f"holds {key}, which no accepted message names")
+    before = keys_of(store, header.site)
+    missing = exchange.missing(state, before | set(unpacked.keys), header.site, header.direction)
+    if missing:
+        raise BundleError(f"lacks {missing[0]}, which this store does not hold either", hint=again)
+    return state, before
+
+
+def _payload_names(state: StudyState) -> set[str]:
+    refs = [ref for model in state.models.values() for ref in (model.payload, model.keyframe)]
+    refs += [update.payload for update in state.updates.values()]
+    charter = newest_charter(state)
+    return {ref.key for ref in (*refs, charter.pretrained) if ref is not None}

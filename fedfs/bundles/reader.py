@@ -1,0 +1,169 @@
+"""Reads a bundle that nobody vouches for."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO, Self
+
+from fedfs.bundles.format import (
+    CHUNK_BYTES,
+    MAGIC,
+    MARK,
+    MAX_INDEX_BYTES,
+    TRAILER,
+    Header,
+    Index,
+    Item,
+)
+from fedfs.bundles.parts import Parts, find_parts
+from fedfs.errors import BundleError, MalformedError
+from fedfs.protocol import codec
+from fedfs.protocol.layout import check_key
+
+_MAX_HEADER_BYTES = 4096
+
+
+class BundleReader:
+    """Reads a bundle that nobody vouches for.
+
+    Args:
+        path: the file, or any of its parts.
+
+    Raises:
+        UserError: there is no such file.
+        BundleError: it is no bundle, or a part of it is missing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        paths = find_parts(path)
+        size = paths[0].stat().st_size if len(paths) > 1 else 0
+        self._file = Parts(paths, size)
+        try:
+            self.header, self._first = self._read_header()
+            self._trailer = self._read_trailer()
+        except BaseException:
+            self._file.close()
+            raise
+        self.n_bytes = self._file.size
+        self.n_parts = len(paths)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def index(self, unseal: Callable[[bytes], bytes] | None = None) -> Index:
+        """Return what is in it.
+
+        Args:
+            unseal: decrypts, if the bundle is sealed.
+
+        Raises:
+            SealedError: this host cannot decrypt it.
+            BundleError: it is damaged.
+        """
+        offset, length, sha256 = self._trailer
+        self._file.seek(offset)
+        stored = self._read(length)
+        if hashlib.sha256(stored).digest() != sha256:
+            raise BundleError("its index is damaged")
+        data = unseal(stored) if self.header.sealed and unseal else stored
+        unpacker = zlib.decompressobj()
+        try:
+            text = unpacker.decompress(data, MAX_INDEX_BYTES + 1)
+        except zlib.error as error:
+            raise BundleError(f"its index cannot be read: {error}") from error
+        if len(text) > MAX_INDEX_BYTES or not unpacker.eof:
+            raise BundleError(f"its index is larger than {MAX_INDEX_BYTES} bytes, or cut off")
+        try:
+            index = codec.from_json(Index, codec.loads(text))
+        except MalformedError as error:
+            raise BundleError(f"its index is damaged: {error}") from error
+        self._check(index, end=offset)
+        return index
+
+    def open(self, item: Item) -> BinaryIO:
+        """Return an object's stored bytes as a file; valid until the next call."""
+        self._file.seek(item.offset)
+        return io.BufferedReader(_Window(self._file, item.offset, item.stored), CHUNK_BYTES)
+
+    def _read_header(self) -> tuple[Header, int]:
+        start = self._read(len(MAGIC), lenient=True)
+        if start != MAGIC:
+            raise BundleError("is no bundle of fedfs, or of a later version")
+        line = b""
+        while not line.endswith(b"\n") and len(line) < _MAX_HEADER_BYTES:
+            piece = self._read(1, lenient=True)
+            if not piece:
+                break
+            line += piece
+        try:
+            header = codec.from_json(Header, codec.loads(line.strip()))
+        except MalformedError as error:
+            raise BundleError(f"its header is damaged: {error}") from error
+        return header, len(MAGIC) + len(line)
+
+    def _read_trailer(self) -> tuple[int, int, bytes]:
+        end = self._file.size - TRAILER.size
+        if end < self._first:
+            raise BundleError("is cut off")
+        self._file.seek(end)
+        mark, offset, length, sha256 = TRAILER.unpack(self._read(TRAILER.size))
+        if mark != MARK or offset + length != end or offset < self._first:
+            raise BundleError("is cut off, or its last part is missing")
+        if length > MAX_INDEX_BYTES:
+            raise BundleError(f"its index is larger than {MAX_INDEX_BYTES} bytes")
+        return offset, length, sha256
+
+    def _check(self, index: Index, *, end: int) -> None:
+        at, seen = self._first, set()
+        for item in index.items:
+            try:
+                check_key(item.key)
+            except MalformedError as error:
+                raise BundleError(f"holds something that is no object: {error}") from error
+            if item.key in seen:
+                raise BundleError(f"holds {item.key} twice")
+            if item.offset != at or item.stored < 0 or not 0 <= item.size <= item.stored:
+                raise BundleError(f"its index is wrong about where {item.key} is")
+            seen.add(item.key)
+            at += item.stored
+        if at != end:
+            raise BundleError("holds bytes that its index does not name")
+
+    def _read(self, n_bytes: int, *, lenient: bool = False) -> bytes:
+        out = b""
+        while len(out) < n_bytes:
+            piece = self._file.read(n_bytes - len(out))
+            if not piece:
+                break
+            out += piece
+        if len(out) < n_bytes and not lenient:
+            raise BundleError("is cut off")
+        return out
+
+
+class _Window(io.RawIOBase):
+    """A stretch of a file, as a file."""
+
+    def __init__(self, file: Parts, offset: int, length: int) -> None:
+        super().__init__()
+        self._file, self._offset, self._left = file, offset, length
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        view = memoryview(buffer)[: self._left]
+        if not view:
+            return 0
+        self._file.seek(self._offset)
+        n_read = self._file.readinto(view)
+        self._offset += n_read
+        self._left -= n_read
+        return n_read
