@@ -24,7 +24,6 @@ from fedfs.publish import Clock, Publisher
 from fedfs.store.base import Store
 from fedfs.study import next_join
 from fedfs.trust.keyring import Keyring
-from fedfs.trust.sealing import Identity
 from fedfs.trust.signing import SigningKey, is_endorsed, key_fingerprint
 from fedfs.trust.vault import (
     AGE,
@@ -213,29 +212,24 @@ class Coordinator:
         """
         if charter.encryption != AGE:
             return charter.read_keys
-        members = [entry.site for entry in charter.roster if entry.state in rounds.ADMITTED]
-        may_read = {name: key for name, key in holders(charter, members).items() if key}
-        last = charter.read_keys[-1]
-        if holders_changed := {name for name in last.sealed_for if name not in may_read}:
-            log.info("%s can read nothing from now on", ", ".join(sorted(holders_changed)))
-            return (*charter.read_keys, make_read_key(last.number + 1, may_read))
-        if may_read == {n: k for n, k in holders(self.charter, members).items() if k} and set(
-            last.sealed_for
-        ) == set(may_read):
+        before, after, last = _readers(self.charter), _readers(charter), charter.read_keys[-1]
+        gone = sorted(set(last.sealed_for) - set(after))
+        if gone:
+            log.info("%s can read nothing from now on", ", ".join(gone))
+            return (*charter.read_keys, make_read_key(last.number + 1, after))
+        if after == before:
             return charter.read_keys
+        own = self._keyring.identities("coordinator")
         pairs = []
         for pair in charter.read_keys:
-            secret = open_read_key(pair, self._identities())
+            secret = open_read_key(pair, own)
             if secret is None:
                 raise StudyError(
                     "this host cannot decrypt the study's keys",
                     hint="work where `fedfs init` was run: coordinator.age has to be there",
                 )
-            pairs.append(seal_read_key(pair.number, secret, may_read))
+            pairs.append(seal_read_key(pair.number, secret, after))
         return tuple(pairs)
-
-    def _identities(self) -> list[Identity]:
-        return self._keyring.identities("coordinator")
 
     def _amend(self, **changes: Any) -> Charter:
         before = self.charter
@@ -256,6 +250,12 @@ class Coordinator:
             ) from error
         self._observer.refresh()
         return amended
+
+
+def _readers(charter: Charter) -> dict[str, str]:
+    """Return name -> public key of age of all who may read models and plans."""
+    members = [entry.site for entry in charter.roster if entry.state in rounds.ADMITTED]
+    return {name: key for name, key in holders(charter, members).items() if key}
 
 
 def ask_for_new_key(

@@ -15,7 +15,7 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from fedfs.errors import KeyFileError, SealedError
@@ -130,6 +130,3 @@ def for_aggregator(charter: Charter, *others: str) -> tuple[str, ...]:
     if charter.encryption != AGE:
         return ()
     return (charter.aggregator_encryption_key, *(other for other in others if other))
-
-
-Unseal = Callable[[bytes], bytes]
