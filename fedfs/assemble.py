@@ -34,7 +34,7 @@ from fedfs.nnunet.learner import NnUNetLearner
 from fedfs.nnunet.planner import NnUNetPlanner, dataset_json
 from fedfs.nnunet.settings import LearnerSettings, Planning
 from fedfs.observe import MAX_MODEL_BYTES, Observer, fetch_payload, newest_charter, open_study
-from fedfs.protocol import codec, rounds
+from fedfs.protocol import codec, layout, rounds
 from fedfs.protocol.messages import Charter, JoinRequest
 from fedfs.protocol.state import StudyState
 from fedfs.publish import Publisher, StatusReporter
@@ -49,8 +49,10 @@ from fedfs.trust.signing import key_fingerprint
 from fedfs.trust.vault import Vault
 from fedfs.watch import Waiter
 
-# What neither a site nor the aggregator decides by: they write these, people read them.
-_FOR_PEOPLE = ("status", "aggregator-status")
+
+def _look_as_site(store: Store, config: SiteConfig | JoinConfig) -> Observer:
+    """Open a study as the site sees it, without what it decides nothing by."""
+    return open_study(store, site=config.site, skip=layout.STATUS_KINDS, vault=Vault(config.home))
 
 
 def make_learner(
@@ -126,7 +128,7 @@ def join(config: JoinConfig) -> tuple[Charter, JoinRequest]:
     store = open_store(config.store)
     paths = from_environment(os.environ)
     raw = RawDataset.open(paths, config.dataset)
-    observer = open_study(store, site=config.site, skip=_FOR_PEOPLE, vault=Vault(config.home))
+    observer = _look_as_site(store, config)
     charter = newest_charter(observer.state)
     coordinator = key_fingerprint(charter.coordinator_key)
     expected = config.expected_key
@@ -270,7 +272,7 @@ def attend(config: SiteConfig, wish: Wish) -> str:
         FedfsError: the study, the store or this host's key are not as they should be.
     """
     store = open_store(config.store)
-    observer = open_study(store, site=config.site, skip=_FOR_PEOPLE, vault=Vault(config.home))
+    observer = _look_as_site(store, config)
     charter = newest_charter(observer.state)
     keyring, role = Keyring(config.home, charter.study), f"site-{config.site}"
     publisher = Publisher(store, keyring.load_all(role), charter.study, clock=time.time)
@@ -292,7 +294,7 @@ def export_own(
         FedfsError: see :func:`fedfs.export.export_site`.
     """
     store = open_store(config.store)
-    observer = open_study(store, site=config.site, skip=_FOR_PEOPLE, vault=Vault(config.home))
+    observer = _look_as_site(store, config)
     charter = newest_charter(observer.state)
     if charter.mode != rounds.ASYM:
         raise UserError("in this study all sites have the same model", hint="leave out --site")
@@ -349,7 +351,7 @@ def run_aggregator(config: AggregatorConfig, listener: Report) -> Outcome:
 
     observer = open_study(
         store,
-        skip=(*_FOR_PEOPLE, "join", "evaluation", "failure"),
+        skip=(*layout.STATUS_KINDS, "join", "evaluation", "failure"),
         cache=lambda study: folder_of(study) / "messages",
         vault=Vault(config.home),
     )

@@ -9,8 +9,6 @@ same number of iterations.
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +25,15 @@ from fedfs.nnunet.baseline import LocalRequest
 from fedfs.nnunet.predict import ScoreRequest
 from fedfs.nnunet.process import run_isolated
 from fedfs.observe import MAX_MODEL_BYTES, Observer, fetch_payload, open_study
-from fedfs.simulate import Host, LocalStudy, Split, place_dataset, read_cases, split_cases
+from fedfs.simulate import (
+    Host,
+    LocalStudy,
+    Split,
+    dice_by_case,
+    place_dataset,
+    read_cases,
+    split_cases,
+)
 from fedfs.status import StudyStatus, summarize
 from fedfs.store import open_store
 
@@ -257,7 +263,8 @@ class Demo:
                 use_mirroring=False,
             )
             run_isolated("score", request, environ=host.environment(), workdir=self._scores)
-            return _per_case(json.loads((output / "summary.json").read_text()))
+            cases = dice_by_case(output / "summary.json")
+            return {name.split(".")[0]: _mean(dice) for name, dice in cases}
 
         with ThreadPoolExecutor(max(1, (os.cpu_count() or 1))) as pool:
             return dict(zip(models, pool.map(score, models), strict=True))
@@ -268,16 +275,6 @@ class Demo:
             return work()
         finally:
             self._seconds[phase] = round(time.monotonic() - began_s, 1)
-
-
-def _per_case(summary: Mapping[str, Any]) -> dict[str, float]:
-    """Return case -> mean Dice over the classes that occur, from nnU-Net's ``summary.json``."""
-    out = {}
-    for case in summary["metric_per_case"]:
-        dice = [metrics["Dice"] for metrics in case["metrics"].values()]
-        values = [value for value in dice if not math.isnan(value)]  # NaN: no such class
-        out[Path(case["reference_file"]).name.split(".")[0]] = _mean(values)
-    return out
 
 
 def _site_scores(split: Split, dice: Mapping[str, Mapping[str, float]]) -> SiteScores:

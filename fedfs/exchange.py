@@ -24,8 +24,6 @@ from fedfs.retention import payloads_in_use
 FOR, FROM = DIRECTIONS = ("for", "from")
 """To a site, or from it."""
 
-STATUSES = ("status", "aggregator-status")
-
 
 def in_order(keys: Iterable[str]) -> list[str]:
     """Return keys in the order in which they are published."""
@@ -54,7 +52,7 @@ def for_site(
     wanted = set(_newest_statuses(keys))
     for text in keys:
         key = layout.parse(text)
-        if key is None or key.is_payload or key.kind in STATUSES or key.site is not None:
+        if key is None or key.is_payload or key.is_status or key.site is not None:
             continue
         if key.kind != "admission" or text == layout.admission(site):
             wanted.add(text)
@@ -78,7 +76,7 @@ def from_site(
     needed = {update.payload.key for update in state.waiting.values()}
     for text in own:
         key = layout.parse(text)
-        if key is not None and key.kind not in STATUSES and (not key.is_payload or text in needed):
+        if key is not None and not key.is_status and (not key.is_payload or text in needed):
             wanted.add(text)
     return in_order(wanted - set(known))
 
@@ -94,9 +92,9 @@ def holds(state: StudyState, keys: Collection[str], site: str, direction: str) -
     """
     parsed = [key for key in map(layout.parse, keys) if key is not None]
     if direction == FOR:  # the others have of the site what is here, and what they have settled
-        return sorted(k.text for k in parsed if k.site == site and k.kind not in STATUSES)
+        return sorted(k.text for k in parsed if k.site == site and not k.is_status)
     here = {k.text for k in parsed if k.site is None and not k.is_payload}
-    here -= {k.text for k in parsed if k.kind in STATUSES}
+    here -= {k.text for k in parsed if k.is_status}
     newest = max((v for v in state.models if _is_whole(state, v, keys)), default=None)
     if newest is not None:
         here |= payloads_in_use(state.models, [newest])
@@ -148,7 +146,7 @@ def superseded(state: StudyState, keys: Collection[str], site: str) -> set[str]:
         site: the site that the bundle is for or from.
     """
     parsed = [key for key in map(layout.parse, keys) if key is not None]
-    out = {key.text for key in parsed if key.kind in STATUSES} - set(_newest_statuses(keys))
+    out = {key.text for key in parsed if key.is_status} - set(_newest_statuses(keys))
     for key in parsed:
         if key.kind == "update-payload" and key.version is not None:
             out |= {key.text} if layout.update(site, key.version) in state.settled else set()
@@ -161,7 +159,7 @@ def _payloads_of_newest(state: StudyState, site: str, known: Collection[str]) ->
     charter, wanted = state.charter, set()
     if charter is not None and charter.pretrained is not None and charter.mode == rounds.ASYM:
         wanted.add(charter.pretrained.key)
-    is_done = state.newest >= 0 and (site, state.newest, "full") in state.evaluations
+    is_done = state.newest >= 0 and state.is_validated(site, state.newest)
     if state.newest < 0 or is_done:
         return wanted
     full = payloads_in_use(state.models, [state.newest]) - set(known)
@@ -194,6 +192,6 @@ def _newest_statuses(keys: Collection[str]) -> Iterator[str]:
     newest: dict[tuple[str, str | None], str] = {}
     for text in sorted(keys):
         key = layout.parse(text)
-        if key is not None and key.kind in STATUSES:
+        if key is not None and key.is_status:
             newest[key.kind, key.site] = text
     yield from newest.values()

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +25,16 @@ from fedfs.errors import FedfsError, UserError
 from fedfs.nnunet.predict import ScoreRequest
 from fedfs.nnunet.process import run_isolated
 from fedfs.observe import open_study
-from fedfs.simulate import Host, LocalStudy, Split, place_dataset, read_cases, split_cases
+from fedfs.protocol import rounds
+from fedfs.simulate import (
+    Host,
+    LocalStudy,
+    Split,
+    dice_by_case,
+    place_dataset,
+    read_cases,
+    split_cases,
+)
 from fedfs.store import open_store
 
 LOCAL, FFE, ASYM, CENTRAL = ARMS = ("local", "ffe", "asym", "central")
@@ -210,7 +218,7 @@ class Experiment:
         study.begin()
         if options.at_once and options.at_once < len(sites):
             study.in_turn(options.at_once)
-        elif not _is_done(store, hosts):
+        elif not rounds.is_over(open_study(open_store(str(store))).state, hosts):
             study.federate()
         return dict(self._export(study, run.arm, folder))
 
@@ -263,9 +271,7 @@ class Experiment:
             run_isolated("score", request, environ=host.environment(), workdir=host.folder)
         distances = json.loads((output / "hd95.json").read_text())
         found = {}
-        for case in json.loads((output / "summary.json").read_text())["metric_per_case"]:
-            name = Path(case["reference_file"]).name
-            dice = [m["Dice"] for m in case["metrics"].values() if not math.isnan(m["Dice"])]
+        for name, dice in dice_by_case(output / "summary.json"):
             found[name] = {
                 "dice": _mean(dice), "hd95": _mean(list(distances.get(name, {}).values())),
             }  # fmt: skip
@@ -283,13 +289,6 @@ class Experiment:
             cells[arm] = {**row, "mean": _cell(together)}
         counts = {split.site: len(split.training) for split in self._training}
         return ExperimentResult(cells, counts, self.options.external)
-
-
-def _is_done(store: Path, sites: Mapping[str, Any]) -> bool:
-    state = open_study(open_store(str(store))).state
-    return state.finished is not None and all(
-        (site, state.newest, "full") in state.evaluations for site in sites
-    )
 
 
 def _cell(repeats: Sequence[Mapping[str, Mapping[str, float | None]]]) -> Cell:

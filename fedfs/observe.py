@@ -57,7 +57,6 @@ _ORDER = (
     "charter", "join", "plan", "fingerprint", "site-plan", "admission", "round", "model", "update",
     "attendance", "evaluation", "failure", "status", "aggregator-status", "finished",
 )  # fmt: skip
-_STATUSES = ("status", "aggregator-status")
 
 _EVERYTHING_EVERY = 256
 _LATE_VERSIONS = 2
@@ -211,7 +210,7 @@ class Observer:
         areas = [_Area(layout.FEDERATION, charter.key)]
         if state.newest >= charter.schedule.rounds:
             areas.append(_Area(layout.AGGREGATOR, until=layout.FINISHED))
-        if not set(_STATUSES) <= self._skip:
+        if not set(layout.STATUS_KINDS) <= self._skip:
             areas.append(_Area(layout.STATUSES))
         newest_record = max(state.rounds, default=-1)
         if self._site is not None or newest_record != state.newest:
@@ -267,7 +266,7 @@ class Observer:
     def _wants(self, key: Key, entry: Entry) -> bool:
         if key.kind in self._skip or not self._view.wants(key):
             return False
-        if key.kind in _STATUSES:
+        if key.is_status:
             newest = self.state.statuses.get(key.site or "")
             if newest is not None and newest.key >= key.text:
                 return False
@@ -305,7 +304,7 @@ class Observer:
             self._keep_copy(key, data)
 
     def _copy(self, key: Key) -> Path | None:
-        if self._cache is None or key.kind in _STATUSES:
+        if self._cache is None or key.is_status:
             return None
         return self._cache / hashlib.sha256(key.text.encode()).hexdigest()
 
@@ -341,7 +340,7 @@ def _rank(key: Key) -> tuple[int, int, str]:
 
 def _newest_statuses(wanted: list[tuple[Key, Entry]]) -> list[tuple[Key, Entry]]:
     """Leave out statuses that a newer one of the same writer supersedes."""
-    newest = {(key.kind, key.site): key.text for key, _ in wanted if key.kind in _STATUSES}
+    newest = {(key.kind, key.site): key.text for key, _ in wanted if key.is_status}
     return [
         pair for pair in wanted
         if newest.get((pair[0].kind, pair[0].site), pair[0].text) == pair[0].text

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -292,6 +293,18 @@ def split_cases(cases: Mapping[str, Sequence[str]], *, test_share: float) -> tup
             raise UserError(f"site {site} has {len(names)} cases, too few to split")
         out.append(Split(site, training, test))
     return tuple(out)
+
+
+def dice_by_case(summary: Path) -> Iterator[tuple[str, list[float]]]:
+    """Yield each case's reference file, and the Dice of the classes that occur in it.
+
+    Args:
+        summary: nnU-Net's ``summary.json``.
+    """
+    for case in json.loads(summary.read_text())["metric_per_case"]:
+        dice = (metrics["Dice"] for metrics in case["metrics"].values())
+        found = [value for value in dice if not math.isnan(value)]  # NaN: no such class
+        yield Path(case["reference_file"]).name, found
 
 
 def place_dataset(source: Path, target: Path, cases: Sequence[str]) -> None:

@@ -183,7 +183,7 @@ def _waiting(state: StudyState, charter: Charter) -> tuple[str, tuple[str, ...],
         missing = tuple(
             site
             for site in charter.active_sites
-            if (site, state.finished.version, "full") not in state.evaluations
+            if not state.is_validated(site, state.finished.version)
         )
         return "finished", missing, state.finished.created_at if missing else ""
     if state.plan is None:

@@ -30,8 +30,6 @@ from fedfs.trust.keyring import Keyring
 from fedfs.trust.signing import SigningKey, key_fingerprint, study_id
 from fedfs.trust.vault import make_read_key
 
-_FOR_PEOPLE = ("status", "aggregator-status")
-
 
 def init_study(
     store: Store,
@@ -214,7 +212,7 @@ def study_at(place: StorePlace | str) -> str:
     Raises:
         StudyError: there is none.
     """
-    return newest_charter(open_study(open_store(place), skip=_FOR_PEOPLE).state).study
+    return newest_charter(open_study(open_store(place), skip=layout.STATUS_KINDS).state).study
 
 
 def next_join(observer: Observer, site: str) -> str:

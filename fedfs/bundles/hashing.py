@@ -8,9 +8,7 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import BinaryIO
 
-from fedfs.errors import (
-    BundleError,
-)
+from fedfs.errors import BundleError
 
 _HASHED_BEHIND = 4
 """Pieces that may wait to be hashed."""

@@ -10,17 +10,11 @@ from pathlib import Path
 
 from fedfs import exchange
 from fedfs.bundles.seen import NO_KEY, keys_of, look
-from fedfs.errors import (
-    ObjectNotFoundError,
-)
+from fedfs.errors import ObjectNotFoundError
 from fedfs.learner import Progress, Report
 from fedfs.loop import Outcome, run
-from fedfs.observe import (
-    MAX_ENVELOPE_BYTES,
-    MAX_MODEL_BYTES,
-    open_study,
-)
-from fedfs.protocol import layout
+from fedfs.observe import MAX_ENVELOPE_BYTES, MAX_MODEL_BYTES, open_study
+from fedfs.protocol import layout, rounds
 from fedfs.status import counted
 from fedfs.store.base import Store
 from fedfs.watch import Waiter, WaitSettings
@@ -72,11 +66,9 @@ def run_sync(
         text = f"copied {counted(there, 'object')} to the sites, {back} from them"
         if there or back:
             log.info("%s", text)
-        state = open_study(hub, skip=exchange.STATUSES).state
-        is_done = state.finished is not None and all(
-            (site, state.newest, "full") in state.evaluations for site in sites
-        )
-        return Outcome(worked=bool(there or back), finished=is_done, text=text)
+        state = open_study(hub, skip=layout.STATUS_KINDS).state
+        is_over = rounds.is_over(state, sites)
+        return Outcome(worked=bool(there or back), finished=is_over, text=text)
 
     if once:
         return step()

@@ -45,6 +45,9 @@ FINISHED = "aggregator/finished.json"
 ADMISSIONS = "aggregator/admissions/"
 ROUNDS = "aggregator/rounds/"
 STATUSES = "aggregator/status/"
+STATUS_KINDS = ("status", "aggregator-status")
+"""Kinds of key that people read; neither a site nor the aggregator decides anything by them."""
+
 REPORTS = "aggregator/reports/"
 """Pages for people; no message and no payload, so that no reader of the protocol looks at them."""
 
@@ -95,6 +98,11 @@ class Key:
     number: int | None = None
     sha256: str | None = None
     variant: str | None = None
+
+    @property
+    def is_status(self) -> bool:
+        """Whether people read it, and nobody decides anything by it."""
+        return self.kind in STATUS_KINDS
 
     @property
     def is_payload(self) -> bool:

@@ -16,7 +16,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from fedfs.errors import StudyError
@@ -214,7 +214,7 @@ def _work_on_newest(state: StudyState, charter: Charter, site: str) -> SiteActio
         if (site, version) not in state.updates:
             return Train(version)
         return Wait(f"version {version + 1} from the aggregator")
-    if (site, version, "full") not in state.evaluations:
+    if not state.is_validated(site, version):
         return Finish(version)
     return Done(version) if state.finished else Wait("the aggregator to close the study")
 
@@ -281,6 +281,11 @@ def participants(state: StudyState) -> tuple[str, ...]:
         site for site in _charter(state).active_sites
         if state.is_admitted(site) and not state.is_away(site)
     )  # fmt: skip
+
+
+def is_over(state: StudyState, sites: Iterable[str]) -> bool:
+    """Whether the study is closed, and these sites have validated its newest version."""
+    return state.finished is not None and all(state.is_validated(s, state.newest) for s in sites)
 
 
 def announcement(state: StudyState, site: str) -> str:

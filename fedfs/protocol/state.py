@@ -82,6 +82,10 @@ class StudyState:
         """Whether a site is in the plan, or was admitted to it later."""
         return (self.plan is not None and site in self.plan.sites) or site in self.admissions
 
+    def is_validated(self, site: str, version: int) -> bool:
+        """Whether a site has scored a version in nnU-Net's full validation."""
+        return (site, version, "full") in self.evaluations
+
     def attendance(self, site: str) -> str:
         """What a site said last: ``present``, ``paused`` or ``left``."""
         said = self.attendances.get(site)

@@ -47,9 +47,7 @@ class ReportPublisher:
         if state.finished is None:
             return ""
         last = state.finished.version
-        late = [site for site in rounds.participants(state)
-                if (site, last, "full") not in state.evaluations]  # fmt: skip
-        return ", ".join(late)
+        return ", ".join(s for s in rounds.participants(state) if not state.is_validated(s, last))
 
     def _put(self, key: str) -> None:
         before = [entry.key for entry in self._store.list(layout.REPORTS)]
