@@ -24,7 +24,6 @@ from fedfs.errors import (
     StudyError,
     TensorError,
 )
-from fedfs.learner import Progress
 from fedfs.loop import Outcome
 from fedfs.making import Ingredients, make_version, outputs_in
 from fedfs.observe import (
@@ -247,7 +246,6 @@ class Aggregator:
             )
             written = make_version(parts, state, self._weights, outputs)
             seconds = {"aggregate": time.perf_counter() - began_s}
-            self._status.progress(Progress(step="publish", done=0, total=0, unit="bytes"))
             text = self._release.publish(
                 action.base + 1,
                 written,

@@ -8,7 +8,6 @@ initialises them with.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,9 +77,7 @@ class SiteNetworks:
         self._carried = CarriedFiles(folder)
         self._loaded: SiteNetwork | None = None
 
-    def load(
-        self, version: int, state: StudyState, *, before_download: Callable[[], None]
-    ) -> SiteNetwork:
+    def load(self, version: int, state: StudyState) -> SiteNetwork:
         """Return the site's network at a version; the last one stays in memory.
 
         Raises:
@@ -89,7 +86,6 @@ class SiteNetworks:
         model = state.models[version]
         if self._loaded is not None and self._loaded.version == version:
             return self._loaded  # evaluated, now to be trained from
-        before_download()
         path = self._weights.fetch(state.models, version)
         self._weights.prune([model.weights_sha256])
         with TensorFile(path) as file:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Self, TextIO, TypeVar
 import click
 
 from fedfs.errors import EXIT_NOTHING, EXIT_WAITING, UserError
+from fedfs.logfile import LOG_FORMAT, LOG_TIME
 
 if TYPE_CHECKING:
     from fedfs.learner import Progress
@@ -66,6 +67,17 @@ def numbers_option(name: str, variable: str, text: str) -> Callable[[_Command], 
         callback=number_pairs,
         help=f"{text} Repeatable.",
     )
+
+
+def allow_trainer_option(command: _Command) -> _Command:
+    """Give a command the option by which a host's operator allows trainers of others."""
+    return click.option(
+        "--allow-trainer",
+        "allowed_trainers",
+        multiple=True,
+        metavar="NAME",
+        help="Trainer below nnUNet_extTrainer that this host may import and run. Repeatable.",
+    )(command)
 
 
 def end_with(outcome: Outcome, *, once: bool) -> None:
@@ -139,19 +151,26 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None
 
 
 def start_logging(*, verbose: bool) -> None:
-    """Send the log to stderr: one line per thing done."""
+    """Send the log to stderr: one line per thing done; all of it if ``verbose``."""
+    handler = logging.StreamHandler()
+    if not verbose:
+        handler.addFilter(_is_for_people)
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.WARNING,
-        format="%(asctime)s %(levelname)-7s %(message)s",
-        datefmt="%Y-%m-%dT%H:%M:%S",
-        stream=sys.stderr,
+        format=LOG_FORMAT,
+        datefmt=LOG_TIME,
+        handlers=[handler],
     )
     logging.captureWarnings(capture=True)
     if not verbose:  # for developers of the libraries we use
         logging.getLogger("py.warnings").setLevel(logging.ERROR)
     # It reports every event that arrives while a watch is being ended.
     logging.getLogger("watchdog").setLevel(logging.CRITICAL)
-    logging.getLogger("fedfs").setLevel(logging.DEBUG if verbose else logging.INFO)
+    logging.getLogger("fedfs").setLevel(logging.DEBUG)  # for the log file
+
+
+def _is_for_people(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.INFO
 
 
 class LivePage:
@@ -203,7 +222,8 @@ class ProgressDisplay:
 
     def __init__(self) -> None:
         self._step = ""
-        self._line_s = 0.0
+        self._began_s = self._line_s = 0.0
+        self._done_at_start = 0
         self._bar: Any = None
         self._task: Any = None
 
@@ -215,7 +235,7 @@ class ProgressDisplay:
             self._bar = Progress(
                 TextColumn("{task.description:<14}"),
                 BarColumn(),
-                TextColumn("{task.completed:.0f}/{task.total:.0f} {task.fields[unit]}"),
+                TextColumn("{task.fields[counted]}"),
                 TimeRemainingColumn(),
                 TextColumn("{task.fields[metrics]}"),
                 console=Console(stderr=True),
@@ -236,25 +256,48 @@ class ProgressDisplay:
     def __call__(self, progress: Progress) -> None:
         """Show ``progress``; a :data:`fedfs.learner.Report`."""
         metrics = "  ".join(f"{name} {value:.4g}" for name, value in progress.metrics.items())
+        now_s = time.monotonic()
+        is_new = progress.step != self._step or progress.done < self._done_at_start
+        if is_new:
+            self._began_s = self._line_s = now_s  # a short step needs no line
+            self._done_at_start = progress.done
         if self._bar is not None:
-            self._show_bar(progress, metrics)
-        elif progress.step != self._step:
-            self._line_s = time.monotonic()  # a short step needs no line
-        elif progress.total and time.monotonic() - self._line_s > _LINE_EVERY_S:
-            self._line_s = time.monotonic()
-            counted = f"{progress.done}/{progress.total} {progress.unit}"
-            log.info("%s %s %s", progress.step, counted, metrics)
+            self._show_bar(progress, metrics, is_new=is_new)
+        elif progress.total and now_s - self._line_s > _LINE_EVERY_S:
+            self._line_s = now_s
+            left = self._left(progress, now_s)
+            log.info(
+                "%s %s", progress.step, "  ".join(filter(None, [_counted(progress), left, metrics]))
+            )
         self._step = progress.step
 
-    def _show_bar(self, progress: Progress, metrics: str) -> None:
-        if progress.step != self._step:
+    def _left(self, progress: Progress, now_s: float) -> str:
+        """Return how long the step will take, in words."""
+        from fedfs.status import duration
+
+        n_done = progress.done - self._done_at_start
+        if n_done <= 0:
+            return ""
+        seconds = (now_s - self._began_s) / n_done * (progress.total - progress.done)
+        return f"{duration(seconds)} left"
+
+    def _show_bar(self, progress: Progress, metrics: str, *, is_new: bool) -> None:
+        if is_new:
             if self._task is not None:
                 self._bar.remove_task(self._task)
-            self._task = self._bar.add_task(progress.step, unit=progress.unit, metrics="")
+            self._task = self._bar.add_task(progress.step, counted="", metrics="")
         self._bar.update(
             self._task, completed=progress.done, total=progress.total or None,
-            unit=progress.unit, metrics=metrics,
+            counted=_counted(progress), metrics=metrics,
         )  # fmt: skip
+
+
+def _counted(progress: Progress) -> str:
+    if not progress.total:
+        return ""
+    if progress.unit == "bytes":
+        return f"{size_text(progress.done)} of {size_text(progress.total)}"
+    return f"{progress.done}/{progress.total} {progress.unit}"
 
 
 def _plain(value: Any) -> Any:

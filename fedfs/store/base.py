@@ -20,7 +20,8 @@ import os
 import tempfile
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -37,6 +38,9 @@ from fedfs.protocol.layout import check_key
 
 CHUNK_BYTES = 1 << 20
 """Memory that copying takes, whatever the size of the object."""
+
+
+_hears: ContextVar[Callable[[int], None]] = ContextVar("_hears", default=lambda _: None)
 
 
 @dataclass(frozen=True)
@@ -218,6 +222,16 @@ def open_local(path: Path) -> Iterator[BinaryIO]:
         yield file
 
 
+@contextlib.contextmanager
+def heard(hear: Callable[[int], None]) -> Iterator[None]:
+    """Call ``hear`` with the bytes of local files that this thread reads and writes meanwhile."""
+    token = _hears.set(hear)
+    try:
+        yield
+    finally:
+        _hears.reset(token)
+
+
 def local_chunks(file: BinaryIO, path: Path) -> Iterator[bytes]:
     """Yield a local file from its beginning, :data:`CHUNK_BYTES` at a time.
 
@@ -228,6 +242,7 @@ def local_chunks(file: BinaryIO, path: Path) -> Iterator[bytes]:
         file.seek(0)
         while chunk := file.read(CHUNK_BYTES):
             yield chunk
+            _hears.get()(len(chunk))
     except OSError as error:
         raise _local_error(path, "read", error) from error
 
@@ -243,6 +258,7 @@ def write_local(path: Path, chunks: Iterator[bytes]) -> None:
         with temporary.open("xb") as file:
             for chunk in chunks:
                 file.write(chunk)
+                _hears.get()(len(chunk))
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -12,13 +12,14 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 from fedfs.errors import StoreUnavailableError
 from fedfs.store.base import Entry, Store
+from fedfs.store.wrapper import Wrapper
 
 _log = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ class Patience:
         self.pause(pause_s)
 
 
-class RetryingStore(Store):
+class RetryingStore(Wrapper):
     """Repeats what the store behind it could not do because it was not reachable."""
 
     def __init__(
@@ -87,14 +88,8 @@ class RetryingStore(Store):
         pause: Callable[[float], None] = time.sleep,
         rng: random.Random | None = None,
     ) -> None:
-        self._inner = inner
-        self.url = inner.url
+        super().__init__(inner)
         self._patience = Patience(attempts, pause=pause, rng=rng or random.Random())  # noqa: S311  jitter
-
-    @property
-    def request_counts(self) -> Mapping[str, int]:  # type: ignore[override]  # read, never set
-        """Requests that the store behind this one made."""
-        return self._inner.request_counts
 
     def get(self, key: str, *, max_bytes: int) -> bytes:
         """See :meth:`fedfs.store.base.Store.get`."""
@@ -107,6 +102,10 @@ class RetryingStore(Store):
     def upload(self, key: str, path: Path) -> bool:
         """See :meth:`fedfs.store.base.Store.upload`."""
         return self._patience.repeat(lambda: self._inner.upload(key, path))
+
+    def adopt(self, key: str, path: Path) -> bool:
+        """See :meth:`fedfs.store.base.Store.adopt`."""
+        return self._patience.repeat(lambda: self._inner.adopt(key, path))
 
     def download(self, key: str, path: Path, *, max_bytes: int) -> None:
         """See :meth:`fedfs.store.base.Store.download`."""
@@ -129,7 +128,3 @@ class RetryingStore(Store):
     def delete(self, key: str) -> None:
         """See :meth:`fedfs.store.base.Store.delete`."""
         self._patience.repeat(lambda: self._inner.delete(key))
-
-    def watch_path(self) -> Path | None:
-        """See :meth:`fedfs.store.base.Store.watch_path`."""
-        return self._inner.watch_path()

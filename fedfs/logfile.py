@@ -1,0 +1,51 @@
+"""A process's log as a file on its own host, for when something has gone wrong.
+
+It holds more than the terminal: what nnU-Net prints too. It never leaves the host.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+
+from fedfs.errors import SetupError
+
+LOG_FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
+LOG_TIME = "%Y-%m-%dT%H:%M:%S"
+
+_MAX_BYTES, _N_OLD = 10 << 20, 4
+
+
+@contextlib.contextmanager
+def logged_to(path: Path) -> Iterator[None]:
+    """Also write the log to a file, which is replaced at 10 MiB; the last four stay beside it.
+
+    An error that ends the process is written there with its traceback.
+
+    Raises:
+        SetupError: the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handler = RotatingFileHandler(
+            path, maxBytes=_MAX_BYTES, backupCount=_N_OLD, encoding="utf-8"
+        )
+    except OSError as error:
+        raise SetupError(
+            f"the log {path} cannot be written: {error.strerror or error}",
+            hint="check the permissions of the folder, and the free space",
+        ) from error
+    handler.setFormatter(logging.Formatter(LOG_FORMAT, LOG_TIME))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    try:
+        yield
+    except Exception:
+        logging.getLogger(__name__).debug("ended by an error", exc_info=True)
+        raise
+    finally:
+        root.removeHandler(handler)
+        handler.close()
