@@ -11,6 +11,7 @@ Stopped at any moment, it goes on where it was: what is finished is on disk.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -18,12 +19,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
 
-from fedfs.errors import FedfsError, UserError
+from fedfs.cells import ExperimentResult, mean, tabulate
+from fedfs.cluster import SLURM, Cluster, parse_parameters
+from fedfs.errors import UserError
+from fedfs.lock import only_one
 from fedfs.nnunet.predict import ScoreRequest
-from fedfs.nnunet.process import run_isolated
 from fedfs.observe import open_study
 from fedfs.protocol import rounds
 from fedfs.simulate import (
@@ -36,6 +38,7 @@ from fedfs.simulate import (
     split_cases,
 )
 from fedfs.store import open_store
+from fedfs.tasks import Prediction, Task, run_here, take_turns
 
 LOCAL, FFE, ASYM, CENTRAL = ARMS = ("local", "ffe", "asym", "central")
 _DATASET = "Dataset900_Simulation"
@@ -57,6 +60,8 @@ class ExperimentOptions:
         init: further options of ``fedfs init``.
         gpus: as CUDA counts them, given to sites in turn; empty for whatever there is.
         at_once: sites that run at the same time; 0 for all.
+        cluster: ``slurm`` or ``local``: every turn of a site is a job; None for processes.
+        slurm: parameters of its jobs, as ``NAME=VALUE``.
     """
 
     folder: Path
@@ -74,37 +79,18 @@ class ExperimentOptions:
     device: str | None = None
     gpus: Sequence[str] = ()
     at_once: int = 0
+    cluster: str | None = None
+    slurm: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.arms) - set(ARMS))
         if unknown or not self.arms:
             raise UserError(f"arm {unknown[0] if unknown else ''!r} is unknown",
                             hint=f"some of {', '.join(ARMS)}")  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A method at a site: mean over test cases, and its spread over folds and seeds."""
-
-    dice: float
-    dice_sd: float | None
-    hd95_mm: float | None
-    n_cases: int
-
-
-@dataclass(frozen=True)
-class ExperimentResult:
-    """What came out.
-
-    Attributes:
-        cells: arm -> site (the external one too, and ``mean`` of those that trained) -> numbers.
-        n_training_cases: by site.
-        external: the site that did not train.
-    """
-
-    cells: Mapping[str, Mapping[str, Cell]]
-    n_training_cases: Mapping[str, int]
-    external: str | None
+        if self.slurm and self.cluster != SLURM:
+            raise UserError("--slurm is for --cluster slurm")
+        if self.gpus and self.cluster == SLURM:
+            raise UserError("SLURM gives its jobs their GPUs", hint="--slurm gpus_per_node=1")
 
 
 @dataclass(frozen=True)
@@ -133,16 +119,29 @@ class Experiment:
     options: ExperimentOptions
     say: Callable[[str], None]
     _splits: tuple[Split, ...] = field(init=False, default=())
+    _cluster: Cluster | None = field(init=False, default=None)
 
     def run(self) -> ExperimentResult:
         """Do what is left to do; return the numbers.
 
         Raises:
-            UserError: the data cannot be used.
+            UserError: the data cannot be used, or another process runs this experiment.
+            SetupError: there is no such cluster.
             FedfsError: a process failed; with the end of its log.
         """
         options = self.options
         self._splits = self._split()
+        if options.cluster is not None:
+            parameters = parse_parameters(options.slurm)
+            self._cluster = Cluster(options.cluster, parameters, at_once=options.at_once)
+        with only_one(options.folder / "lock") as holder, self._cancelled_with_us():
+            if holder:
+                raise UserError(f"{holder} runs the experiment in {options.folder} already")
+            return tabulate(self._repeats(), self._splits)
+
+    def _repeats(self) -> dict[str, list[dict[str, Any]]]:
+        """Return arm -> what :meth:`_score` says, for each fold and seed."""
+        options = self.options
         scores: dict[str, list[dict[str, Any]]] = {}
         for fold, seed, arm in itertools.product(options.folds, options.seeds, options.arms):
             run = _Run(arm, fold, seed, options.folder / f"{arm}-fold{fold}-seed{seed}")
@@ -154,7 +153,7 @@ class Experiment:
                 found = self._score(run, models)
                 _write(done, found)
             scores.setdefault(arm, []).append(json.loads(done.read_text()))
-        return self._result(scores)
+        return scores
 
     def _split(self) -> tuple[Split, ...]:
         options = self.options
@@ -181,7 +180,8 @@ class Experiment:
             def alone(site: str) -> Path:
                 return self._study(run, run.folder / site, {site: training[site]})[""]
 
-            with ThreadPoolExecutor(self.options.at_once or len(training)) as pool:
+            n_at_once = self.options.at_once or len(training)
+            with ThreadPoolExecutor(n_at_once) as pool, self._cancelled_with_us():
                 return dict(zip(training, pool.map(alone, training), strict=True))
         if run.arm == CENTRAL:
             pooled = tuple(case for cases in training.values() for case in cases)
@@ -192,12 +192,11 @@ class Experiment:
         self, run: _Run, folder: Path, sites: Mapping[str, Sequence[str]]
     ) -> dict[str, Path]:
         options, store = self.options, folder / "store"
-        n_at_once = options.at_once or len(self._training)
-        threads = max(1, (os.cpu_count() or 1) // min(n_at_once, len(self._training)))
+        n_at_once = min(options.at_once or len(self._training), len(self._training))
         hosts = {}
         for number, (site, cases) in enumerate(sites.items()):
             gpu = options.gpus[number % len(options.gpus)] if options.gpus else None
-            hosts[site] = Host(site, folder / "hosts" / site, threads, gpu).make()
+            hosts[site] = self._host(site, folder / "hosts" / site, n_at_once, gpu).make()
             place_dataset(options.data, hosts[site].raw / _DATASET, cases)
         mode = ASYM if run.arm == ASYM else FFE
         study = LocalStudy(
@@ -216,11 +215,30 @@ class Experiment:
             run=("--device", options.device) if options.device else (),
         )  # fmt: skip
         study.begin()
-        if options.at_once and options.at_once < len(sites):
-            study.in_turn(options.at_once)
-        elif not rounds.is_over(open_study(open_store(str(store))).state, hosts):
+
+        def is_over() -> bool:
+            return rounds.is_over(open_study(open_store(str(store))).state, hosts)
+
+        if self._cluster is not None or 0 < options.at_once < len(sites):
+            take_turns(study, lambda turns: self._run_tasks(turns, n_at_once), is_over=is_over)
+        elif not is_over():
             study.federate()
         return dict(self._export(study, run.arm, folder))
+
+    def _host(self, name: str, folder: Path, n_at_once: int, gpu: str | None = None) -> Host:
+        """Return a host that has its share of this machine, or of a node what its job asks for."""
+        if self._cluster is not None and self._cluster.n_cpus is not None:
+            n_cpus = self._cluster.n_cpus
+            return Host(name, folder, n_cpus, gpu, workers=n_cpus - 1)
+        return Host(name, folder, max(1, (os.cpu_count() or 1) // n_at_once), gpu)
+
+    def _run_tasks(self, tasks: Sequence[Task], n_here: int) -> list[int]:
+        """Run tasks as jobs if there is a cluster, otherwise so many at a time on this machine."""
+        return run_here(tasks, n_here) if self._cluster is None else self._cluster.run(tasks)
+
+    def _cancelled_with_us(self) -> contextlib.AbstractContextManager[None]:
+        cluster = self._cluster
+        return contextlib.nullcontext() if cluster is None else cluster.cancelled_with_us()
 
     def _export(self, study: LocalStudy, arm: str, folder: Path) -> Iterator[tuple[str, Path]]:
         owners = study.sites if arm == ASYM else {"": study.coordinator}
@@ -238,76 +256,49 @@ class Experiment:
 
         The external site is predicted by every model, and the mean of these is taken.
         """
-        out: dict[str, Any] = {}
+        made: dict[str, list[Prediction]] = {}
         for split in self._splits:
             images = self.options.folder / "test" / split.site
             place_dataset(self.options.data, images, split.test)
             own = [models[split.site]] if split.site in models else list(models.values())
-            parts = [
-                self._predict(model, images, run, run.folder / "predicted" / split.site / str(i))
+            made[split.site] = [
+                self._prediction(run, model, images, f"{split.site}/{i}")
                 for i, model in enumerate(own)
             ]
-            out[split.site] = {
-                case: {
-                    name: _mean([part[case][name] for part in parts]) for name in ("dice", "hd95")
-                }
-                for case in parts[0]
-            }
-        return out
+        self._run_tasks([one for parts in made.values() for one in parts if not one.is_done], 1)
+        return {site: _mean_of(list(map(_scores, parts))) for site, parts in made.items()}
 
-    def _predict(self, model: Path, images: Path, run: _Run, output: Path) -> dict[str, Any]:
-        host = Host("scores", run.folder / "scores", threads=os.cpu_count() or 1)
+    def _prediction(self, run: _Run, model: Path, images: Path, place: str) -> Prediction:
+        host = self._host("scores", run.folder / "scores" / place, n_at_once=1)
         host.folder.mkdir(parents=True, exist_ok=True)
         request = ScoreRequest(
             model=str(model),
             fold=run.fold,
             images=str(images / "imagesTr"),
             labels=str(images / "labelsTr"),
-            output=str(output),
+            output=str(run.folder / "predicted" / place),
             device=self.options.device,
             use_mirroring=False,
         )
-        if not (output / "hd95.json").exists():
-            run_isolated("score", request, environ=host.environment(), workdir=host.folder)
-        distances = json.loads((output / "hd95.json").read_text())
-        found = {}
-        for name, dice in dice_by_case(output / "summary.json"):
-            found[name] = {
-                "dice": _mean(dice), "hd95": _mean(list(distances.get(name, {}).values())),
-            }  # fmt: skip
-        return found
-
-    def _result(self, scores: Mapping[str, list[dict[str, Any]]]) -> ExperimentResult:
-        trained = [split.site for split in self._training]
-        cells: dict[str, dict[str, Cell]] = {}
-        for arm, repeats in scores.items():
-            row = {split.site: _cell([r[split.site] for r in repeats]) for split in self._splits}
-            together = [
-                {f"{site}/{case}": v for site in trained for case, v in r[site].items()}
-                for r in repeats
-            ]
-            cells[arm] = {**row, "mean": _cell(together)}
-        counts = {split.site: len(split.training) for split in self._training}
-        return ExperimentResult(cells, counts, self.options.external)
+        return Prediction(host, request)
 
 
-def _cell(repeats: Sequence[Mapping[str, Mapping[str, float | None]]]) -> Cell:
-    means = [_mean([v["dice"] for v in cases.values()]) for cases in repeats]
-    known = [mean for mean in means if mean is not None]
-    if not known:
-        raise FedfsError("no test case holds a class of the study")
-    distances = [v["hd95"] for cases in repeats for v in cases.values()]
-    return Cell(
-        dice=fmean(known),
-        dice_sd=stdev(known) if len(known) > 1 else None,
-        hd95_mm=_mean(distances),
-        n_cases=len(repeats[0]),
-    )
+def _scores(prediction: Prediction) -> dict[str, dict[str, float | None]]:
+    """Return test case -> Dice and HD95."""
+    output = Path(prediction.request.output)
+    distances = json.loads((output / "hd95.json").read_text())
+    return {
+        name: {"dice": mean(dice), "hd95": mean(list(distances.get(name, {}).values()))}
+        for name, dice in dice_by_case(output / "summary.json")
+    }
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return fmean(known) if known else None
+def _mean_of(parts: Sequence[Mapping[str, Mapping[str, float | None]]]) -> dict[str, Any]:
+    """Return test case -> mean of its scores by several models."""
+    return {
+        case: {name: mean([part[case][name] for part in parts]) for name in ("dice", "hd95")}
+        for case in parts[0]
+    }
 
 
 def _write(path: Path, value: Any) -> None:

@@ -14,11 +14,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fedfs.errors import EXIT_NOTHING, EXIT_OK, EXIT_WAITING, FedfsError, UserError
+from fedfs.errors import FedfsError, UserError
 
 _TERMINATE_S = 20.0
 _LOOK_EVERY_S = 1.0
@@ -33,12 +32,14 @@ class Host:
         folder: holds ``nnUNet_raw``, ``nnUNet_preprocessed``, ``nnUNet_results``, ``fedfs``, logs.
         threads: CPU threads a process of this host may use.
         gpu: its GPU, as CUDA counts them; None for all that there are.
+        workers: processes beside the one that trains; 0 where hosts share cores.
     """
 
     name: str
     folder: Path
     threads: int = 1
     gpu: str | None = None
+    workers: int = 0
 
     @property
     def raw(self) -> Path:
@@ -76,9 +77,8 @@ class Host:
             "nnUNet_raw": str(self.raw),
             "nnUNet_preprocessed": str(self.preprocessed),
             "nnUNet_results": str(self.results),
-            # Augmentation in the training process, one worker elsewhere: several hosts share cores.
-            "nnUNet_n_proc_DA": "0",
-            "nnUNet_def_n_proc": "1",
+            "nnUNet_n_proc_DA": str(self.workers),  # 0: augmentation in the training process
+            "nnUNet_def_n_proc": str(max(1, self.workers)),
             "OMP_NUM_THREADS": threads,
             "MKL_NUM_THREADS": threads,
             "OPENBLAS_NUM_THREADS": threads,
@@ -183,36 +183,6 @@ class LocalStudy:
             options = self.join.get(site, ())
             host.run("site", "join", store, "--site", site, "--dataset", self.dataset, *options)
         self.coordinator.run("approve", store, "--all")
-
-    def in_turn(self, at_once: int) -> None:
-        """Run sites a few at a time, each for what it can do now, until all have finished.
-
-        For machines that cannot bear a process per site; what comes out is the same study.
-
-        Args:
-            at_once: sites that run at the same time.
-
-        Raises:
-            FedfsError: a process failed; with the end of its log.
-        """
-        store = str(self.store)
-
-        def once(host: Host, *command: str) -> int:
-            code = host.start(*command, "--once").wait()
-            if code not in (EXIT_OK, EXIT_WAITING, EXIT_NOTHING):
-                raise FedfsError(f"{host.name} exited with {code}:\n{host.log_tail()}")
-            return code
-
-        def run_site(site: str) -> int:
-            host = self.sites[site]
-            return once(host, "site", "run", store, "--site", site, "-np", "1", *self.run)
-
-        while True:
-            with ThreadPoolExecutor(at_once) as pool:
-                codes = set(pool.map(run_site, self.sites))
-            if codes == {EXIT_NOTHING}:
-                return
-            once(self.coordinator, "aggregate", store)
 
     def federate(self, look: Callable[[], None] = lambda: None) -> None:
         """Run a process per site and one aggregator until all of them have finished.

@@ -10,6 +10,7 @@ import click
 from fedfs.cli.place import store_argument
 from fedfs.cli.terminal import (
     LivePage,
+    allow_trainer_option,
     show_json,
     show_pairs,
     show_table,
@@ -153,8 +154,20 @@ def _requests(view: StudyStatus) -> dict[str, str]:
     type=click.Path(path_type=Path, dir_okay=False),
     help="Also write the numbers by version and site.",
 )
+@click.option(
+    "--tensorboard",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Also write the curves for tensorboard --logdir.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead.")
-def report(store: StorePlace, output: Path, *, csv_file: Path | None, as_json: bool) -> None:
+def report(
+    store: StorePlace,
+    output: Path,
+    *,
+    csv_file: Path | None,
+    tensorboard: Path | None,
+    as_json: bool,
+) -> None:
     """Write the study at STORE as one HTML file that anybody can open in a browser."""
     import time
 
@@ -171,6 +184,10 @@ def report(store: StorePlace, output: Path, *, csv_file: Path | None, as_json: b
     if csv_file is not None:
         with written(csv_file) as file:
             write_csv(found, file)
+    if tensorboard is not None:
+        from fedfs.report.events import write_events
+
+        write_events(found, tensorboard, now_s=time.time())
     if as_json:
         show_json(found)
         return
@@ -187,9 +204,10 @@ def report(store: StorePlace, output: Path, *, csv_file: Path | None, as_json: b
 @click.option("--version", type=int, help="Global version; default: the newest.")
 @click.option("--dataset-name", help="DatasetXXX_NAME; default: the charter's.")
 @click.option("--site", help="Mode asym, on the site's host: the model of this site.")
+@allow_trainer_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def export(store: StorePlace, output: Path, *, version: int | None, dataset_name: str | None,
-           site: str | None, as_json: bool) -> None:  # fmt: skip
+           site: str | None, allowed_trainers: tuple[str, ...], as_json: bool) -> None:  # fmt: skip
     """Write a model as an nnU-Net results folder that nnUNetv2_predict takes.
 
     The global model, or in a study of the mode asym, at a site, that site's own.
@@ -207,6 +225,7 @@ def export(store: StorePlace, output: Path, *, version: int | None, dataset_name
             version=version,
             dataset_name=dataset_name,
             vault=Vault(default_home()),
+            allowed_trainers=allowed_trainers,
         )
     else:
         from fedfs.assemble import export_own
@@ -214,7 +233,9 @@ def export(store: StorePlace, output: Path, *, version: int | None, dataset_name
         from fedfs.protocol import layout
         from fedfs.trust.keyring import default_home
 
-        config = SiteConfig(store, layout.check_site(site), default_home())
+        config = SiteConfig(
+            store, layout.check_site(site), default_home(), allowed_trainers=allowed_trainers
+        )
         done = export_own(config, output, version=version, dataset_name=dataset_name)
     if as_json:
         show_json(done)

@@ -1,4 +1,4 @@
-"""The command that compares federation with its alternatives, on one machine."""
+"""The command that compares federation with its alternatives, on one machine or a cluster."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 from fedfs.cli.terminal import show_json, show_table
 
 if TYPE_CHECKING:
-    from fedfs.experiment import Cell, ExperimentResult
+    from fedfs.cells import Cell, ExperimentResult
 
 
 @click.command()
@@ -34,6 +34,14 @@ if TYPE_CHECKING:
 @click.option("--device", type=click.Choice(["cuda", "cpu", "mps"]), help="Default: the best.")
 @click.option("--gpus", default="", help="E.g. 0,1: given to the sites in turn.")
 @click.option("--at-once", default=0, show_default=True, help="Sites at the same time; 0: all.")
+@click.option(
+    "--cluster",
+    type=click.Choice(["slurm", "local"]),
+    help="A job per site and round: of SLURM, or here. Default: processes here.",
+)
+@click.option(
+    "--slurm", multiple=True, metavar="NAME=VALUE", help="E.g. partition=gpu. Repeatable."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, and progress to stderr.")
 def simulate(
     folder: Path,
@@ -52,6 +60,8 @@ def simulate(
     device: str | None,
     gpus: str,
     at_once: int,
+    cluster: str | None,
+    slurm: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Compare sites alone, federated in both modes, and all data in one place, in FOLDER.
@@ -79,6 +89,8 @@ def simulate(
         device=device,
         gpus=[gpu.strip() for gpu in gpus.split(",") if gpu.strip()],
         at_once=at_once,
+        cluster=cluster,
+        slurm=slurm,
     )
     result = Experiment(options, say=lambda text: click.echo(f"- {text}", err=as_json)).run()
     if as_json:

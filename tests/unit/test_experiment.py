@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from fedfs.cells import cell, tabulate
 from fedfs.cli.simulate import table
 from fedfs.errors import FedfsError, UserError
-from fedfs.experiment import Experiment, ExperimentOptions, _cell
+from fedfs.experiment import Experiment, ExperimentOptions
+from fedfs.lock import only_one
 from fedfs.simulate import Split
 
 
@@ -19,19 +21,18 @@ def test_a_cell_is_the_mean_over_cases_and_its_spread_over_repeats():
         {"a": case(0.5, 2.0), "b": case(0.7, None)},
         {"a": case(0.7, 4.0), "b": case(0.9, 6.0)},
     ]
-    cell = _cell(repeats)
-    assert cell.dice == pytest.approx(0.7)
-    assert cell.dice_sd == pytest.approx(0.2 / 2**0.5)
-    assert cell.hd95_mm == pytest.approx(4.0)
-    assert cell.n_cases == 2
-    assert _cell(repeats[:1]).dice_sd is None
+    found = cell(repeats)
+    assert found.dice == pytest.approx(0.7)
+    assert found.dice_sd == pytest.approx(0.2 / 2**0.5)
+    assert found.hd95_mm == pytest.approx(4.0)
+    assert found.n_cases == 2
+    assert cell(repeats[:1]).dice_sd is None
     with pytest.raises(FedfsError, match="no test case"):
-        _cell([{"a": case(None, None)}])
+        cell([{"a": case(None, None)}])
 
 
-def test_the_table_has_methods_by_sites_as_in_the_paper(tmp_path):
-    experiment = Experiment(ExperimentOptions(tmp_path, tmp_path, external="far"), say=print)
-    experiment._splits = (
+def test_the_table_has_methods_by_sites_as_in_the_paper():
+    splits = (
         Split("east", ("e1", "e2"), ("e3",)), Split("north", ("n1",), ("n2",)),
         Split("far", (), ("f1",)),
     )  # fmt: skip
@@ -40,7 +41,7 @@ def test_the_table_has_methods_by_sites_as_in_the_paper(tmp_path):
         "north": {"n2": case(0.6, 3.0)},
         "far": {"f1": case(0.4, None)},
     }
-    result = experiment._result({"ffe": [one], "local": [one, one]})
+    result = tabulate({"ffe": [one], "local": [one, one]}, splits)
     heading, rows = table(result)
     assert heading == ("method", "east", "north", "mean", "far (external)")
     assert rows[0] == ("ffe", "0.800  1.0", "0.600  3.0", "0.700  2.0", "0.400")
@@ -50,6 +51,16 @@ def test_the_table_has_methods_by_sites_as_in_the_paper(tmp_path):
 def test_an_arm_that_does_not_exist_is_refused(tmp_path):
     with pytest.raises(UserError, match="arm 'cloud' is unknown"):
         ExperimentOptions(tmp_path, tmp_path, arms=["local", "cloud"])
+
+
+def test_one_process_runs_an_experiment_at_a_time(tmp_path):
+    (tmp_path / "cases.csv").write_text("case,site\n" + "".join(f"c{i},east\n" for i in range(9)))
+    experiment = Experiment(ExperimentOptions(tmp_path, tmp_path), say=print)
+    with (
+        only_one(tmp_path / "lock"),
+        pytest.raises(UserError, match=r"process \d+ runs the experiment in .* already"),
+    ):
+        experiment.run()
 
 
 def test_an_external_site_that_does_not_exist_is_refused(tmp_path):

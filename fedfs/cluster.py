@@ -1,0 +1,276 @@
+"""What hosts do as jobs: of SLURM, or processes of this machine; the only home of submitit.
+
+Rules:
+ * A job does one thing of one host and may do it again: it may die at any moment.
+ * Jobs go on when the process that submitted them is killed. The next start takes over what is in
+   SLURM's queue; what runs here is waited for by the job that wants to do the same.
+ * Interrupted (Ctrl-C), we cancel our jobs.
+ * No job is requeued: preempted, out of time, killed or failed, it is an error with its number and
+   the end of the host's log. The jobs beside it end what they do; then the error is raised.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedfs.errors import FedfsError, SetupError, UserError
+from fedfs.lock import only_one
+from fedfs.tasks import WELL, Task
+
+if TYPE_CHECKING:
+    from submitit import Job
+
+log = logging.getLogger(__name__)
+
+SLURM, LOCAL = KINDS = ("slurm", "local")
+_COMMANDS = ("sbatch", "srun", "sacct", "scancel")
+_LOOK_EVERY_S = 1.0
+_SLURM_MINUTES = 12 * 60
+_LOCAL_MINUTES = 366 * 24 * 60  # submitit ends a process of this machine after two otherwise
+
+_PARAMETERS: Mapping[str, Callable[[str], Any]] = {
+    "timeout_min": int,
+    "mem_gb": float,
+    "cpus_per_task": int,
+    "gpus_per_node": int,
+    "mem_per_gpu": str,
+    "partition": str,
+    "account": str,
+    "qos": str,
+    "gres": str,
+    "constraint": str,
+    "nodelist": str,
+    "exclude": str,
+    "comment": str,
+    "setup": lambda line: [line],
+}
+"""submitit's names, where they are sensible for a job of one process, and their types."""
+
+
+def parse_parameters(pairs: Sequence[str]) -> dict[str, Any]:
+    """Return SLURM's parameters from ``NAME=VALUE`` texts.
+
+    Raises:
+        UserError: a name is unknown, or a value is not what it has to be.
+    """
+    out: dict[str, Any] = {}
+    for pair in pairs:
+        name, _, value = pair.partition("=")
+        if name not in _PARAMETERS:
+            raise UserError(
+                f"--slurm {pair}: there is no parameter {name!r}",
+                hint=f"some of {', '.join(_PARAMETERS)}; sbatch also reads its SBATCH_ variables",
+            )
+        if not value:
+            raise UserError(f"--slurm {pair} is not NAME=VALUE")
+        try:
+            out[name] = _PARAMETERS[name](value)
+        except ValueError as error:
+            raise UserError(f"--slurm {pair}: {value!r} is not a number") from error
+    return out
+
+
+class Cluster:
+    """Runs tasks as jobs.
+
+    Args:
+        kind: ``slurm``, or ``local``: processes of this machine.
+        parameters: SLURM's, as :func:`parse_parameters` returns them.
+        at_once: jobs that are submitted at the same time; 0 for all.
+
+    Attributes:
+        n_cpus: those of a job; None where jobs share this machine.
+
+    Raises:
+        SetupError: submitit is not installed, or this host is none that submits jobs.
+    """
+
+    def __init__(self, kind: str, parameters: Mapping[str, Any], *, at_once: int = 0) -> None:
+        _load_submitit()
+        missing = [name for name in _COMMANDS if kind == SLURM and shutil.which(name) is None]
+        if missing:
+            raise SetupError(
+                f"this host has no SLURM: there is no command {missing[0]}",
+                hint="run it where jobs are submitted, or with --cluster local on this machine",
+            )
+        self._kind = kind
+        self._parameters = _as_submitit_wants(kind, parameters)
+        self._at_once = at_once
+        self.n_cpus: int | None = None if kind == LOCAL else parameters.get("cpus_per_task", 1)
+        self._running: set[Job[int]] = set()
+        self._interrupted = threading.Event()
+
+    def run(self, tasks: Sequence[Task]) -> list[int]:
+        """Run each task as a job; return their exit codes, in order.
+
+        Raises:
+            FedfsError: a job failed, when those beside it have ended.
+        """
+        waiting = list(enumerate(tasks))
+        running: dict[int, Job[int]] = {}
+        codes: dict[int, int] = {}
+        failed: FedfsError | None = None
+        while running or (waiting and failed is None):
+            while waiting and failed is None and len(running) < (self._at_once or len(tasks)):
+                number, task = waiting.pop(0)
+                running[number] = self._begin(task)
+            time.sleep(_LOOK_EVERY_S)
+            if self._interrupted.is_set():
+                raise FedfsError("interrupted")
+            for number in [number for number, job in running.items() if _has_ended(job)]:
+                try:
+                    codes[number] = self._end(tasks[number], running.pop(number))
+                except FedfsError as error:
+                    failed = failed or error
+                    if running or failed is not error:
+                        log.warning("%s", error)
+        if failed is not None:
+            raise failed
+        return [codes[number] for number in range(len(tasks))]
+
+    @contextlib.contextmanager
+    def cancelled_with_us(self) -> Iterator[None]:
+        """Cancel all jobs when the block is left by Ctrl-C."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            self._interrupted.set()
+            for job in list(self._running):
+                job.cancel(check=False)
+            raise
+
+    def _begin(self, task: Task) -> Job[int]:
+        submitit, errors = _load_submitit()
+        host = task.host
+        folder = host.folder / "jobs"
+        job = _left_over(folder) if self._kind == SLURM else None
+        if job is not None:
+            log.warning("job %s of %s goes on from an earlier start", job.job_id, host.name)
+        else:
+            executor = submitit.AutoExecutor(folder, cluster=self._kind)
+            executor.update_parameters(name=f"fedfs-{host.name}", **self._parameters)
+            gpus = os.environ.get("CUDA_VISIBLE_DEVICES")
+            words = (_work, task) if self._kind == SLURM else (_work_here, task, gpus)
+            try:
+                job = executor.submit(*words)
+            except (errors.FailedJobError, errors.FailedSubmissionError) as error:
+                raise FedfsError(f"SLURM refuses a job of {host.name}: {error}") from error
+        self._running.add(job)
+        return job
+
+    def _end(self, task: Task, job: Job[int]) -> int:
+        """Return a job's exit code.
+
+        Raises:
+            FedfsError: it is none that says that all went well.
+        """
+        _, errors = _load_submitit()
+        host, code, how = task.host, 1, "was preempted"
+        try:
+            if job.done():
+                code = job.result()
+                how = f"exited with {code}"
+        except errors.FailedJobError as error:
+            how = _why(error)
+        except errors.UncompletedJobError:
+            how = f"ended as {_state(job)}"
+        self._running.discard(job)
+        _forget(job)
+        if code in WELL:
+            return code
+        raise FedfsError(
+            f"job {job.job_id} of {host.name} {how}:\n{host.log_tail()}",
+            hint=f"the job's own log is {job.paths.stdout}; what is done is kept, and the same "
+            "command goes on from there",
+        )
+
+
+def _work(task: Task) -> int:
+    """Do a task when no other job is at work for its host; called in the job."""
+    while True:
+        with only_one(task.host.folder / "job.lock") as holder:
+            if not holder:
+                return task()
+        time.sleep(_LOOK_EVERY_S)
+
+
+def _work_here(task: Task, gpus: str | None) -> int:
+    """Do a task with the GPUs that whoever submitted it has; submitit hides all of them."""
+    os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+    if gpus is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus
+    return _work(task)
+
+
+def _left_over(folder: Path) -> Job[int] | None:
+    """Return the job of an earlier start that SLURM still has for a host, if there is one."""
+    submitit, _ = _load_submitit()
+    for path in sorted(folder.glob("*_submitted.pkl")):
+        job: Job[int] = submitit.SlurmJob(folder, path.name.removesuffix("_submitted.pkl"))
+        if not job.done(force_check=True):
+            return job
+        _forget(job)  # nobody asks what became of it: its turn is taken again
+    return None
+
+
+def _forget(job: Job[int]) -> None:
+    """Remove a job's pickles: what it was asked and what it answered; its logs stay."""
+    job.paths.submitted_pickle.unlink(missing_ok=True)
+    job.paths.result_pickle.unlink(missing_ok=True)
+
+
+def _has_ended(job: Job[int]) -> bool:
+    return bool(job.done() or job.state == "PREEMPTED")  # submitit waits for a second run
+
+
+def _state(job: Job[int]) -> str:
+    info = job.get_info(mode="force")
+    return info.get("State") or info.get("jobState") or "UNKNOWN"
+
+
+def _why(error: Exception) -> str:
+    """Return what went wrong in a job, from submitit's text: dashes, a trace, dashes, advice."""
+    text = str(error)
+    if "timed-out" in text:
+        return "ran out of time: give it more, --slurm timeout_min=MINUTES"
+    trace = text.rpartition("\n----")[0] or text
+    return f"failed: {trace.strip().splitlines()[-1]}"
+
+
+def _as_submitit_wants(kind: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    if kind == LOCAL:
+        return {"timeout_min": _LOCAL_MINUTES, "stderr_to_stdout": True}
+    out: dict[str, Any] = {"timeout_min": _SLURM_MINUTES, "stderr_to_stdout": True}
+    common = ("timeout_min", "mem_gb", "cpus_per_task", "gpus_per_node")
+    for name, value in parameters.items():
+        out[name if name in common else f"slurm_{name}"] = value
+    if "cpus_per_task" in parameters:  # srun does not ask sbatch, since SLURM 22.05
+        out["slurm_srun_args"] = [f"--cpus-per-task={parameters['cpus_per_task']}"]
+    out["slurm_additional_parameters"] = {"no-requeue": True}
+    return out
+
+
+def _load_submitit() -> tuple[Any, Any]:
+    """Return submitit, and the module that has its exceptions.
+
+    Raises:
+        SetupError: it is not installed.
+    """
+    try:
+        import submitit  # noqa: PLC0415  an extra
+        from submitit.core import utils  # noqa: PLC0415  same
+    except ModuleNotFoundError as error:
+        raise SetupError(
+            f"--cluster needs the package {error.name}, which is not installed",
+            hint="run: pip install 'fedfs[cluster]'",
+        ) from error
+    logging.getLogger("submitit").handlers.clear()  # they write to standard output
+    return submitit, utils

@@ -1,0 +1,129 @@
+"""A report as TensorBoard event files: a run for each site and one for all, curves in one chart.
+
+Rules:
+ * A site's run is ``sites/<site>``, that of all is ``global``; equal things have equal tags.
+ * A step is a version; its wall time is that of the version's record. What a site has learned from
+   a version, its ``train_loss``, stands at that version.
+ * What is not known is no point.
+ * All files are written before the first appears. Then what was written here before goes away:
+   TensorBoard would show both. Other files in the folder are left alone.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fedfs.errors import SetupError, UserError
+from fedfs.protocol.messages import from_utc
+from fedfs.report.data import Report, SiteRow
+
+if TYPE_CHECKING:
+    from tensorboardX.proto.event_pb2 import Event
+
+GLOBAL = "global"
+_ENDING = ".fedfs"
+_OURS = f"events.out.tfevents.*{_ENDING}"  # TensorBoard wants "tfevents", and reads by name
+
+Values = Mapping[str, float]
+"""Tag -> value."""
+
+
+def write_events(report: Report, folder: Path, *, now_s: float) -> tuple[str, ...]:
+    """Write a report for ``tensorboard --logdir FOLDER``; return the names of the runs.
+
+    Args:
+        report: what is shown.
+        folder: made if it is not there; holds the runs of one study.
+        now_s: POSIX seconds; a TensorBoard that is open goes on with the newest file.
+
+    Raises:
+        SetupError: the library is not installed.
+        UserError: the folder cannot be written.
+    """
+    try:
+        from tensorboardX.record_writer import RecordWriter  # noqa: PLC0415  an extra, and it takes seconds
+    except ModuleNotFoundError as error:
+        raise SetupError(
+            f"event files for TensorBoard need the package {error.name}, which is not installed",
+            hint="run: pip install 'fedfs[tensorboard]'",
+        ) from error
+    runs = {GLOBAL: _global(report)}
+    runs |= {f"sites/{row.site}": _site(report, row) for row in report.sites}
+    times_s = [from_utc(text) for text in report.published]
+    name = f"events.out.tfevents.{int(now_s):010d}{_ENDING}"
+    try:
+        for run in runs:
+            (folder / run).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".writing-", dir=folder) as room:
+            made = {}
+            for number, (run, steps) in enumerate(runs.items()):
+                path = Path(room, str(number)).resolve()
+                writer = RecordWriter(str(path))
+                for event in _events(steps, times_s, now_s):
+                    writer.write(event.SerializeToString())
+                writer.flush()
+                writer.close()
+                made[folder / run / name] = path
+            before = {*folder.glob(f"{GLOBAL}/{_OURS}"), *folder.glob(f"sites/*/{_OURS}")}
+            for target, path in made.items():
+                path.replace(target)
+            for path in before - made.keys():
+                path.unlink()
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written: {error.strerror or error}") from error
+    return tuple(runs)
+
+
+def _global(report: Report) -> list[Values]:
+    columns: dict[str, Sequence[float | None]] = {
+        "dice": report.mean_dice,
+        "n_bytes": report.n_bytes,
+        **{f"seconds/{phase}": column for phase, column in report.seconds.items()},
+    }
+    return _by_version(report, columns)
+
+
+def _site(report: Report, row: SiteRow) -> list[Values]:
+    """Return a site's curves; the last version also has its full validation, if there is one."""
+    site = row.site
+    steps = _by_version(
+        report,
+        {
+            "dice": report.dice[site],
+            "train_loss": report.train_loss[site],
+            "weight": report.weights[site],
+            "lag": report.lags[site],
+        },
+    )
+    final = {
+        "final_dice/mean": row.final_mean,
+        **{f"final_dice/{name}": value for name, value in row.final.items()},
+        **{f"final_hd95_mm/{name}": value for name, value in row.final_hd95_mm.items()},
+    }
+    return steps and [*steps[:-1], {**steps[-1], **_known(final)}]
+
+
+def _by_version(report: Report, columns: Mapping[str, Sequence[float | None]]) -> list[Values]:
+    return [
+        _known({tag: column[i] for tag, column in columns.items()})
+        for i in range(len(report.versions))
+    ]
+
+
+def _known(values: Mapping[str, float | None]) -> Values:
+    return {tag: value for tag, value in values.items() if value is not None}
+
+
+def _events(steps: Sequence[Values], times_s: Sequence[float], now_s: float) -> Iterator[Event]:
+    from tensorboardX.proto.event_pb2 import Event, SessionLog  # noqa: PLC0415  as above
+    from tensorboardX.proto.summary_pb2 import Summary  # noqa: PLC0415  as above
+
+    yield Event(wall_time=now_s, file_version="brain.Event:2")
+    # A TensorBoard that is open forgets what it has read from the file before.
+    yield Event(wall_time=now_s, step=0, session_log=SessionLog(status=SessionLog.START))
+    for step, values in enumerate(steps):
+        points = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
+        yield Event(wall_time=times_s[step], step=step, summary=Summary(value=points))

@@ -1,0 +1,120 @@
+"""What a host of a simulation does to its end: a turn in a study, or a prediction.
+
+A permanent process for each host is :meth:`fedfs.simulate.LocalStudy.federate`. Tasks are for
+machines that cannot bear that, and for clusters, where each is a job (:mod:`fedfs.cluster`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from fedfs.errors import EXIT_NOTHING, EXIT_OK, EXIT_WAITING, FedfsError
+from fedfs.nnunet.predict import ScoreRequest
+from fedfs.nnunet.process import run_isolated
+from fedfs.simulate import Host, LocalStudy, stop
+
+WELL = (EXIT_OK, EXIT_WAITING, EXIT_NOTHING)
+_IDLE_S = 10.0  # after turns in which nobody could do anything
+
+
+class Task(Protocol):
+    """Something to do; picklable, and may be done again."""
+
+    @property
+    def host(self) -> Host:
+        """Who does it."""
+
+    def __call__(self) -> int:
+        """Do it to the end; return an exit code as ``--once`` has."""
+
+
+RunTasks = Callable[[Sequence[Task]], Sequence[int]]
+"""Runs tasks, in any order or at the same time; returns exit codes in order, all of :data:`WELL`.
+Raises FedfsError where one failed."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """All that a host can do now: a fedfs command with ``--once``."""
+
+    host: Host
+    arguments: tuple[str, ...]
+
+    def __call__(self) -> int:
+        """Run the command in a process, which ends when this is interrupted."""
+        process = self.host.start(*self.arguments, "--once")
+        try:
+            return process.wait()
+        finally:
+            stop([process])
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A model's predictions of test cases, and their scores."""
+
+    host: Host
+    request: ScoreRequest
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it was made before."""
+        return Path(self.request.output, "hd95.json").exists()  # what is written last
+
+    def __call__(self) -> int:
+        """Predict and score, in a process."""
+        host = self.host
+        run_isolated("score", self.request, environ=host.environment(), workdir=host.folder)
+        return EXIT_OK
+
+
+def run_here(tasks: Sequence[Task], at_once: int) -> list[int]:
+    """Run tasks on this machine, some at the same time; a :data:`RunTasks`.
+
+    Raises:
+        FedfsError: one failed; with the end of its host's log.
+    """
+
+    def run(task: Task) -> int:
+        code = task()
+        if code not in WELL:
+            raise FedfsError(f"{task.host.name} exited with {code}:\n{task.host.log_tail()}")
+        return code
+
+    with ThreadPoolExecutor(at_once) as pool:
+        return list(pool.map(run, tasks))
+
+
+def take_turns(study: LocalStudy, run: RunTasks, *, is_over: Callable[[], bool]) -> None:
+    """Let every site do what it can do now, then the aggregator, until the study is over.
+
+    What comes out is the same study as that of permanent processes.
+
+    Args:
+        study: has begun.
+        run: runs the sites' turns; the aggregator's is always taken here.
+        is_over: whether nothing is left to do.
+
+    Raises:
+        FedfsError: a process failed; with the end of its log.
+    """
+    store = str(study.store)
+    turns = [
+        Turn(
+            host,
+            ("site", "run", store, "--site", site, "-np", str(max(1, host.workers)), *study.run),
+        )
+        for site, host in study.sites.items()
+    ]
+    aggregator = Turn(study.coordinator, ("aggregate", store))
+    while not is_over():
+        codes = run(turns)
+        if set(codes) == {EXIT_NOTHING}:
+            return
+        if EXIT_OK not in (*codes, *run_here([aggregator], 1)):
+            time.sleep(_IDLE_S)
