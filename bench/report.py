@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from fedfs.report import render
+from fedfs.report.comparison import LocalRow, MatrixRow
 from fedfs.report.data import Exclusion, Report, SiteRow
 
 
@@ -71,6 +72,17 @@ def made_up(n_sites: int, n_versions: int) -> Report:
         readers=(),
         audit={},
         rejected={},
+        local=tuple(
+            LocalRow(site, 40, 0.84, 0.86, 3.5, 3.1, {"organ": (0.88, 0.9), "lesion": (0.8, 0.82)})
+            for site in sites
+        ),
+        matrix=tuple(
+            MatrixRow(
+                model,
+                {s: float(f"{d:.5g}") for s, d in zip(sites, rng.random(n_sites), strict=True)},
+            )
+            for model in sites
+        ),
     )
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from fedfs import versions
 from fedfs.errors import ObjectNotFoundError, RejectedError, SealedError, StudyError
-from fedfs.making import Ingredients, make_version, outputs_in
+from fedfs.making import Ingredients, make_version, outputs_in, strategy_of
 from fedfs.observe import MAX_MODEL_BYTES, Observer, fetch_payload, file_sha256, newest_charter
 from fedfs.payloads import update_encoding, update_layout
 from fedfs.protocol import layout, rounds
@@ -78,8 +78,11 @@ class Audit:
             recompute: also make every version again.
 
         Raises:
+            SetupError: this host does not have the strategy that makes versions.
             StoreError: the store cannot be read.
         """
+        if recompute:
+            strategy_of(newest_charter(self.state))  # one that is missing is missed now
         yield from self._messages()
         yield from self._chain()
         yield from self._payloads()
@@ -145,7 +148,7 @@ class Audit:
 
     def _payloads(self) -> Iterator[Finding]:
         """Read and hash every payload that is there; say which are missing."""
-        named = self._named()
+        named = self.state.payloads()
         n_read, n_bytes, found = 0, 0, set()
         for entry in self._observer.payloads():
             key = layout.parse(entry.key)
@@ -170,20 +173,6 @@ class Audit:
         )
         if pruned:
             yield Finding("payloads", NOTE, f"{pruned} of older versions have been deleted")
-
-    def _named(self) -> dict[str, int]:
-        """Return key of a payload -> the version it belongs to, of all that messages name."""
-        out: dict[str, int] = {}
-        for record in self.state.rounds.values():
-            for ref in (record.model, record.keyframe, record.state):
-                if ref is not None:
-                    out[ref.key] = record.version
-        for update in self.state.updates.values():
-            out[update.payload.key] = update.base_version
-        charter = newest_charter(self.state)
-        if charter.pretrained is not None:
-            out[charter.pretrained.key] = self.state.newest
-        return out
 
     def _hash_of(self, key: str, size: int) -> str:
         with tempfile.TemporaryDirectory(dir=self._folder) as folder:
@@ -272,7 +261,7 @@ def verify_study(observer: Observer, store: Store, *, recompute: bool = True) ->
 
     Raises:
         StoreError: the store cannot be read.
-        SetupError: there is no room for scratch files.
+        SetupError: there is no room for scratch files; this host does not have the strategy.
     """
     with tempfile.TemporaryDirectory(prefix="fedfs-verify-") as folder:
         yield from Audit(observer, store, Path(folder)).run(recompute=recompute)

@@ -9,8 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from fedfs.protocol import rounds
-from fedfs.protocol.messages import Charter, Message, RosterEntry, RoundRecord
+from fedfs.protocol import layout, rounds
+from fedfs.protocol.messages import (
+    Charter,
+    EvaluationMessage,
+    Message,
+    RosterEntry,
+    RoundRecord,
+)
 from fedfs.protocol.state import StudyState
 from fedfs.trust.signing import key_fingerprint
 
@@ -108,8 +114,10 @@ def _sites(state: StudyState) -> Iterator[Event]:
         yield _event(said, said.site, f"said that it is {said.word}{reason}")
     for score in state.evaluations.values():
         dice = "no class occurs" if score.mean_dice is None else f"mean Dice {score.mean_dice:.4f}"
-        how = "evaluated" if score.variant == "pseudo" else "validated in full"
-        yield _event(score, score.site, f"{how} version {score.version}: {dice}")
+        yield _event(score, score.site, f"{_scored(score)}: {dice}")
+    for model in state.site_models.values():
+        text = f"published its model of version {model.version} for others to score"
+        yield _event(model, model.site, f"{text}, {_size(model.payload.size)}")
     for update in state.updates.values():
         yield _event(
             update, update.site,
@@ -118,6 +126,17 @@ def _sites(state: StudyState) -> Iterator[Event]:
         )  # fmt: skip
     for failure in state.failures:
         yield _event(failure, failure.site, f"failed at version {failure.version}: {failure.kind}")
+
+
+def _scored(score: EvaluationMessage) -> str:
+    """Return what was scored, in words."""
+    if score.variant == "pseudo":
+        return f"evaluated version {score.version}"
+    if score.variant == "full":
+        return f"validated in full version {score.version}"
+    if score.variant == "local":
+        return "trained and validated a model of its data alone"
+    return f"scored the model of {score.variant.removeprefix(layout.score_of(''))}"
 
 
 def _aggregator(state: StudyState) -> Iterator[Event]:

@@ -3,7 +3,8 @@
 Rules:
  * To a site go charters, the plan, its own admission, manifests and records of all versions, and
    the payloads that it takes to make the newest version, in as few bytes as what the site has
-   allows. From a site goes all that it has published and that nobody has used yet.
+   allows; in the end also models of other sites that it is to score. From a site goes all that it
+   has published and that nobody has used yet.
  * What the other side is known to have does not travel: what it has said itself, and what follows
    from what it has published.
  * Payloads come before the messages that name them, and messages in the order in which one may
@@ -21,6 +22,8 @@ from fedfs.protocol.messages import ModelManifest
 from fedfs.protocol.state import StudyState
 from fedfs.retention import payloads_in_use
 
+_MODELS_OF_SITES = ("site-model", "site-model-payload")
+
 FOR, FROM = DIRECTIONS = ("for", "from")
 """To a site, or from it."""
 
@@ -35,7 +38,8 @@ def may_carry(key: Key, direction: str, site: str) -> bool:
     """Whether an object may come in a bundle of a direction."""
     if key.text.startswith(layout.site_prefix(site)):
         return True
-    return direction == FOR and not key.text.startswith(layout.SITES)
+    is_for_all = key.kind in _MODELS_OF_SITES or not key.text.startswith(layout.SITES)
+    return direction == FOR and is_for_all
 
 
 def for_site(
@@ -52,11 +56,19 @@ def for_site(
     wanted = set(_newest_statuses(keys))
     for text in keys:
         key = layout.parse(text)
-        if key is None or key.is_payload or key.is_status or key.site is not None:
+        if key is None or key.is_payload or key.is_status:
+            continue
+        if key.site is not None and (key.kind != "site-model" or key.site == site):
             continue
         if key.kind != "admission" or text == layout.admission(site):
             wanted.add(text)
     wanted |= _payloads_of_newest(state, site, known)
+    scored = {variant for of, _, variant in state.evaluations if of == site}
+    wanted |= {
+        model.payload.key
+        for of, model in state.site_models.items()
+        if of != site and layout.score_of(of) not in scored
+    }
     return in_order((wanted & set(keys)) - set(known))
 
 
@@ -74,6 +86,7 @@ def from_site(
     own = [text for text in keys if text.startswith(layout.site_prefix(site))]
     wanted = set(_newest_statuses(own))
     needed = {update.payload.key for update in state.waiting.values()}
+    needed |= {model.payload.key for model in state.site_models.values()}
     for text in own:
         key = layout.parse(text)
         if key is not None and not key.is_status and (not key.is_payload or text in needed):
@@ -93,7 +106,11 @@ def holds(state: StudyState, keys: Collection[str], site: str, direction: str) -
     parsed = [key for key in map(layout.parse, keys) if key is not None]
     if direction == FOR:  # the others have of the site what is here, and what they have settled
         return sorted(k.text for k in parsed if k.site == site and not k.is_status)
-    here = {k.text for k in parsed if k.site is None and not k.is_payload}
+    here = {
+        k.text
+        for k in parsed
+        if (k.site is None and not k.is_payload) or (k.kind == "site-model" and k.site != site)
+    }
     here -= {k.text for k in parsed if k.is_status}
     newest = max((v for v in state.models if _is_whole(state, v, keys)), default=None)
     if newest is not None:

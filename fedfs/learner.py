@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -246,6 +247,18 @@ class Learner(Protocol):
 
     def finish(self, task: RoundTask, tensors: Tensors, report: Report) -> EvaluationResult:
         """Store the final model where nnU-Net would, and run nnU-Net's full validation."""
+
+    def score(self, plans: Mapping[str, Any], tensors: Path, report: Report) -> EvaluationResult:
+        """Predict own validation cases, as ``nnUNetv2_predict`` does, with another site's network.
+
+        Args:
+            plans: of that site; somebody else's word.
+            tensors: safetensors file of the network's tensors; likewise.
+            report: progress callback.
+
+        Raises:
+            RejectedError: plans or tensors are refused.
+        """
 
     def close(self) -> None:
         """Release workers and memory; the learner is not used afterwards."""

@@ -2,7 +2,7 @@
 
 Rules:
  * A site looks at what is its own and at what the federation and the aggregator publish; it cannot
-   and need not read other sites.
+   and need not read other sites, but for the models that they let it score in the end.
  * Objects are written once, so what was accepted is never read again. What was refused is read
    again when it changed or when something else was accepted since, because the one may explain the
    other.
@@ -55,7 +55,7 @@ MAX_ENVELOPE_BYTES = MAX_BYTES * 4 // 3 + 4096
 # What a message may refer to is read before it.
 _ORDER = (
     "charter", "join", "plan", "fingerprint", "site-plan", "admission", "round", "model", "update",
-    "attendance", "evaluation", "failure", "status", "aggregator-status", "finished",
+    "attendance", "site-model", "evaluation", "failure", "status", "aggregator-status", "finished",
 )  # fmt: skip
 
 _EVERYTHING_EVERY = 256
@@ -200,7 +200,16 @@ class Observer:
 
     def _everywhere(self) -> list[_Area]:
         own = layout.SITES if self._site is None else layout.site_prefix(self._site)
-        return [_Area(layout.FEDERATION), _Area(layout.AGGREGATOR), _Area(own)]
+        return [_Area(layout.FEDERATION), _Area(layout.AGGREGATOR), _Area(own), *self._models()]
+
+    def _models(self) -> Iterator[_Area]:
+        """Yield where other sites publish models for this one to score."""
+        charter = self.state.charter
+        if self._site is None or charter is None or not charter.cross_evaluates:
+            return
+        for entry in charter.roster:
+            if entry.site != self._site:
+                yield _Area(layout.models_of(entry.site))
 
     def _where_it_matters(self) -> list[_Area]:
         state = self.state
@@ -210,6 +219,7 @@ class Observer:
         areas = [_Area(layout.FEDERATION, charter.key)]
         if state.newest >= charter.schedule.rounds:
             areas.append(_Area(layout.AGGREGATOR, until=layout.FINISHED))
+            areas += [a for a in self._models() if f"{a.prefix}manifest.json" not in state.digests]
         if not set(layout.STATUS_KINDS) <= self._skip:
             areas.append(_Area(layout.STATUSES))
         newest_record = max(state.rounds, default=-1)
@@ -389,6 +399,8 @@ def open_study(
     copies = None if cache is None else cache(view.study)
     observer = Observer(store, view, site=site, skip=skip, cache=copies, vault=vault, scores=scores)
     observer.refresh()
+    if site is not None and newest_charter(view.state).cross_evaluates:
+        observer.refresh(everything=True)  # now that it is known whose models there may be
     return observer
 
 

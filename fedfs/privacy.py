@@ -6,6 +6,7 @@ carries on a stick, nobody can take back.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -63,7 +64,7 @@ def disclosures(state: StudyState, site: str, sizes: Mapping[str, int]) -> list[
     charter = state.charter
     if charter is None:
         raise StudyError("the store holds no charter that can be trusted")
-    found = list(_of_site(state, charter, site, sizes))
+    found = list(_of_site(state, charter, site, _bytes_by_kind(sizes, site)))
     if not found:
         raise StudyError(
             f"nothing of site {site!r} is on the store",
@@ -73,7 +74,7 @@ def disclosures(state: StudyState, site: str, sizes: Mapping[str, int]) -> list[
 
 
 def _of_site(
-    state: StudyState, charter: Charter, site: str, sizes: Mapping[str, int]
+    state: StudyState, charter: Charter, site: str, n_bytes: Counter[str]
 ) -> Iterator[Disclosure]:
     aggregator = _only("the aggregator") if charter.encryption == AGE else EVERYBODY
     join = state.joins.get(site)
@@ -82,49 +83,57 @@ def _of_site(
         yield Disclosure(
             "join request", f"{join.n_cases} cases, {join.file_ending}, {versions}",
             "how many cases there are, the software and its versions",
-            EVERYBODY, join.created_at, _bytes(sizes, site, "join"),
+            EVERYBODY, join.created_at, n_bytes["join"],
         )  # fmt: skip
     fingerprint = state.fingerprints.get(site)
     if fingerprint is not None:
         yield Disclosure(
             "fingerprint", _fingerprint_amount(state, charter, site),
             _fingerprint_tells(charter), aggregator, fingerprint.created_at,
-            _bytes(sizes, site, "fingerprint"),
+            n_bytes["fingerprint"],
         )  # fmt: skip
     plan = state.site_plans.get(site)
     if plan is not None:
         yield Disclosure(
             "plan of its own", f"architecture of {plan.n_cases} cases, {len(plan.tensors)} tensors",
             "typical spacing and size of its images, its graphics card's memory",
-            aggregator, plan.created_at, _bytes(sizes, site, "site-plan"),
+            aggregator, plan.created_at, n_bytes["site-plan"],
         )  # fmt: skip
-    yield from _updates(state, site, sizes)
-    yield from _scores(state, site, sizes)
+    yield from _updates(state, site, n_bytes)
+    yield from _scores(state, site, n_bytes)
+    model = state.site_models.get(site)
+    if model is not None:
+        yield Disclosure(
+            "its model", "its whole network and its plan, for other sites to score",
+            "as updates do, the part included that it otherwise shares with nobody; typical "
+            "intensities, spacing and size of its images",
+            _only("the roster") if model.payload.is_sealed else EVERYBODY, model.created_at,
+            n_bytes["site-model"] + n_bytes["site-model-payload"],
+        )  # fmt: skip
     failures = [failure for failure in state.failures if failure.site == site]
     if failures:
         kinds = ", ".join(sorted({failure.kind for failure in failures}))
         yield Disclosure(
             "failures", f"{len(failures)}: {kinds}", "that something failed, and of which kind",
-            EVERYBODY, min(f.created_at for f in failures), _bytes(sizes, site, "failure"),
+            EVERYBODY, min(f.created_at for f in failures), n_bytes["failure"],
         )  # fmt: skip
     said = state.attendances.get(site)
     if said is not None:
         yield Disclosure(
             "attendance", f"{said.word}: {said.reason}" if said.reason else said.word,
             "that it paused, left or came back, and the reason it gave",
-            EVERYBODY, said.created_at, _bytes(sizes, site, "attendance"),
+            EVERYBODY, said.created_at, n_bytes["attendance"],
         )  # fmt: skip
-    n_statuses = sum(key.startswith(f"{layout.site_prefix(site)}status/") for key in sizes)
-    if n_statuses:
+    if n_bytes["status"]:
         status = state.statuses.get(site)
         yield Disclosure(
-            "statuses", f"the newest {n_statuses}; older ones are deleted",
+            "statuses", "the newest two; older ones are deleted",
             "what it does, how fast, when it is on", EVERYBODY,
-            status.created_at if status else "", _bytes(sizes, site, "status"),
+            status.created_at if status else "", n_bytes["status"],
         )  # fmt: skip
 
 
-def _updates(state: StudyState, site: str, sizes: Mapping[str, int]) -> Iterator[Disclosure]:
+def _updates(state: StudyState, site: str, n_bytes: Counter[str]) -> Iterator[Disclosure]:
     updates = [update for (of, _), update in sorted(state.updates.items()) if of == site]
     if not updates:
         return
@@ -139,17 +148,17 @@ def _updates(state: StudyState, site: str, sizes: Mapping[str, int]) -> Iterator
         "reconstruct something like a training image, the better the fewer cases there are",
         _only("the aggregator") if sealed else EVERYBODY,
         updates[0].created_at,
-        _bytes(sizes, site, "update-payload"),
+        n_bytes["update-payload"],
     )
     metrics = sorted({name for update in updates for name in update.metrics})
     yield Disclosure(
         "about updates", f"{len(updates)} times: cases, iterations, {', '.join(metrics)}, seconds",
         "how well training goes, how fast its computer is", EVERYBODY, updates[0].created_at,
-        _bytes(sizes, site, "update"),
+        n_bytes["update"],
     )  # fmt: skip
 
 
-def _scores(state: StudyState, site: str, sizes: Mapping[str, int]) -> Iterator[Disclosure]:
+def _scores(state: StudyState, site: str, n_bytes: Counter[str]) -> Iterator[Disclosure]:
     scores = [score for (of, _, _), score in sorted(state.evaluations.items()) if of == site]
     if scores:
         classes = sorted({name for score in scores for name in score.classes})
@@ -157,7 +166,7 @@ def _scores(state: StudyState, site: str, sizes: Mapping[str, int]) -> Iterator[
             "scores", f"{len(scores)} times, of {scores[0].n_cases} validation cases together",
             f"mean Dice and counts of voxels of {', '.join(classes)}; none of a single case, "
             "unless there is only one validation case",
-            EVERYBODY, min(score.created_at for score in scores), _bytes(sizes, site, "evaluation"),
+            EVERYBODY, min(score.created_at for score in scores), n_bytes["evaluation"],
         )  # fmt: skip
 
 
@@ -230,6 +239,10 @@ def _only(who: str) -> str:
     return f"{who} only (encrypted)"
 
 
-def _bytes(sizes: Mapping[str, int], site: str, kind: str) -> int:
-    keys = (layout.parse(text) for text in sizes)
-    return sum(sizes[key.text] for key in keys if key and key.site == site and key.kind == kind)
+def _bytes_by_kind(sizes: Mapping[str, int], site: str) -> Counter[str]:
+    out: Counter[str] = Counter()
+    for text, size in sizes.items():
+        key = layout.parse(text)
+        if key is not None and key.site == site:
+            out[key.kind] += size
+    return out

@@ -1,9 +1,9 @@
 """Delete payloads that nobody needs any more; messages stay, so that a study can be read for ever.
 
 Rules:
- * Kept are the newest versions, as many as asked for; the version that a site may be training from;
-   what an update that waits was trained from; and of each whatever it is made from: the newest
-   version in full before it, and the deltas after that.
+ * Kept are the newest versions, as many as asked for; version 0, from which a site may train alone;
+   the version that a site may be training from; what an update that waits was trained from; and of
+   each whatever it is made from: the newest version in full before it, and the deltas after that.
  * Of updates only those go that a round record has settled, and that are older than these versions.
  * A reader that is overtaken finds nothing and takes the newest version instead.
 """
@@ -93,7 +93,7 @@ def payloads_in_use(models: Mapping[int, ModelManifest], versions: Iterable[int]
 
 def _versions_in_use(store: Store, state: StudyState, keep: int) -> set[int]:
     newest = state.newest
-    versions = set(range(max(0, newest - keep + 1), newest + 1))
+    versions = {0, *range(max(0, newest - keep + 1), newest + 1)}
     versions |= {update.base_version for update in state.waiting.values()}
     for site in rounds.answerable(state):
         # A site evaluates a version before it trains from it. The key says enough.

@@ -61,6 +61,7 @@ class FakeLearner:
     ) -> None:
         self.network = network_of(network or {})
         self.seen: dict[int, dict[str, Any]] = {}
+        self.scored: list[str] = []
         self.target = np.float32(target)
         self.n_cases = n_cases
         self.calls: list[tuple[str, int]] = []
@@ -111,6 +112,12 @@ class FakeLearner:
         self.calls.append(("finish", task.version))
         return self._score(tensors)
 
+    def score(self, plans: Any, tensors: Path, report: Any) -> EvaluationResult:
+        self.scored.append(plans["dataset_name"])
+        with TensorFile(tensors) as file:
+            file.check_against({n: tuple(s) for n, s in plans["tensors"].items()})
+            return self._score(dict(file))
+
     def close(self) -> None:
         self.closed = True
 
@@ -153,6 +160,7 @@ class Federation:
         targets: Mapping[str, float] | None = None,
         networks: Mapping[str, Mapping[str, Any]] | None = None,
         store: Store | None = None,
+        alone: tuple[str, ...] = (),
         **options: Any,
     ) -> None:
         self.folder = folder
@@ -163,11 +171,19 @@ class Federation:
             site: FakeLearner(target, 10 * (i + 1), (networks or {}).get(site))
             for i, (site, target) in enumerate(sorted(self.targets.items()))
         }
-        settings = {"rounds": 3, "local_iterations": 5, "min_sites": len(self.targets)}
+        self.alone = {site: FakeLearner(self.targets[site]) for site in alone}
+        self.planner: Any = FakePlanner()
+        settings = {
+            "name": "test",
+            "dataset_json": DATASET_JSON,
+            "rounds": 3,
+            "local_iterations": 5,
+            "min_sites": len(self.targets),
+        }
         self.charter = init_study(
             self.store,
             self.home("coordinator"),
-            StudyOptions(name="test", dataset_json=DATASET_JSON, **{**settings, **options}),
+            StudyOptions(**{**settings, **options}),
             clock=self.clock,
             versions={},
         )
@@ -216,6 +232,7 @@ class Federation:
             status=StatusReporter(publisher, site, interval_s=1e9, clock=self.clock),
             learner=self.learners[site],
             folder=folder,
+            alone=self.alone.get(site),
             wish=lambda: self.wishes.get(site, Wish()),
         )
 
@@ -228,7 +245,7 @@ class Federation:
             ),
             publisher=publisher,
             status=StatusReporter(publisher, "", interval_s=1e9, clock=self.clock),
-            planner=FakePlanner(),
+            planner=self.planner,
             folder=self.home("coordinator") / work,
             clock=self.clock,
         )

@@ -9,10 +9,10 @@ from fedfs.bundles.format import Header, Index, Item
 from fedfs.bundles.load import Imported, import_bundle, unsealer
 from fedfs.bundles.parts import Parts, find_parts, parse_size
 from fedfs.bundles.reader import BundleReader
-from fedfs.bundles.sync import run_sync, sync
+from fedfs.bundles.sync import Sync, run_sync
 from fedfs.bundles.writer import BundleWriter
 
 __all__ = [
     "BundleReader", "BundleWriter", "Exported", "Header", "Imported", "Index", "Item", "Parts",
-    "export_bundle", "find_parts", "import_bundle", "parse_size", "run_sync", "sync", "unsealer",
+    "Sync", "export_bundle", "find_parts", "import_bundle", "parse_size", "run_sync", "unsealer",
 ]  # fmt: skip

@@ -15,7 +15,7 @@ from typing import BinaryIO
 from fedfs import exchange
 from fedfs.bundles.format import CHUNK_BYTES, Header
 from fedfs.bundles.hashing import Hashing
-from fedfs.bundles.seen import NO_KEY, look, memory_of, objects_of
+from fedfs.bundles.seen import NO_KEY, look, memory_of
 from fedfs.bundles.writer import BundleWriter
 from fedfs.errors import (
     ObjectNotFoundError,
@@ -91,7 +91,7 @@ def export_bundle(
     """
     observer = look(store, site)
     charter, state = newest_charter(observer.state), observer.state
-    sizes = {entry.key: entry.size for entry in objects_of(store, site)}
+    sizes = observer.sizes
     memory = Keyring(home, charter.study)
     known: set[str] = set()
     if not everything:

@@ -251,19 +251,12 @@ def _check(unpacked: _Unpacked, store: Store, header: Header) -> tuple[StudyStat
     for key in unpacked.messages:
         if key in state.rejected:
             raise BundleError(f"{key} cannot be accepted: it {state.rejected[key]}", hint=again)
-    refs = _payload_names(state)
+    named = state.payloads()
     for key in unpacked.payloads:
-        if key not in refs:
+        if key not in named:
             raise BundleError(f"holds {key}, which no accepted message names")
     before = keys_of(store, header.site)
     missing = exchange.missing(state, before | set(unpacked.keys), header.site, header.direction)
     if missing:
         raise BundleError(f"lacks {missing[0]}, which this store does not hold either", hint=again)
     return state, before
-
-
-def _payload_names(state: StudyState) -> set[str]:
-    refs = [ref for model in state.models.values() for ref in (model.payload, model.keyframe)]
-    refs += [update.payload for update in state.updates.values()]
-    charter = newest_charter(state)
-    return {ref.key for ref in (*refs, charter.pretrained) if ref is not None}

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from fedfs import exchange
 from fedfs.exchange import FOR
 from fedfs.observe import Observer, open_study
 from fedfs.protocol import layout
-from fedfs.store.base import Entry, Store
+from fedfs.store.base import Store
 
 NO_KEY = layout.Key("", "")
 """Stands for what is no key of the protocol."""
@@ -24,15 +22,10 @@ def look(store: Store, site: str) -> Observer:
     return open_study(store, site=site)
 
 
-def objects_of(store: Store, site: str) -> Iterator[Entry]:
-    """Yield the objects that a site can see."""
-    for prefix in (layout.FEDERATION, layout.AGGREGATOR, layout.site_prefix(site)):
-        yield from store.list(prefix)
-
-
 def keys_of(store: Store, site: str) -> set[str]:
-    """Return the keys of the objects that a site can see."""
-    return {entry.key for entry in objects_of(store, site)}
+    """Return the keys of the objects that a site can see, also where there is no study yet."""
+    prefixes = (layout.FEDERATION, layout.AGGREGATOR, layout.site_prefix(site))
+    return {entry.key for prefix in prefixes for entry in store.list(prefix)}
 
 
 def memory_of(site: str, direction: str) -> str:

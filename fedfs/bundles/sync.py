@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import logging
 import random
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
 from fedfs import exchange
 from fedfs.bundles.seen import NO_KEY, keys_of, look
 from fedfs.errors import ObjectNotFoundError
 from fedfs.learner import Progress, Report
 from fedfs.loop import Outcome, run
-from fedfs.observe import MAX_ENVELOPE_BYTES, MAX_MODEL_BYTES, open_study
+from fedfs.observe import MAX_ENVELOPE_BYTES, MAX_MODEL_BYTES, Observer
 from fedfs.protocol import layout, rounds
 from fedfs.status import counted
 from fedfs.store.base import Store
@@ -22,32 +20,61 @@ from fedfs.watch import Waiter, WaitSettings
 log = logging.getLogger(__name__)
 
 
-def sync(hub: Store, outpost: Store, sites: Sequence[str], *, report: Report) -> tuple[int, int]:
-    """Copy what sites need from the hub to their store, and what they have published back.
+class Sync:
+    """Copies what sites need from the hub to their store, and what they have published back.
+
+    It keeps what it has read: a further look lists both stores and reads only what is new.
 
     Args:
         hub: where the aggregator works.
-        outpost: where the sites work.
+        outpost: where the sites work; may be empty.
         sites: their names.
         report: hears of progress.
-
-    Returns:
-        Objects copied to the outpost, and to the hub.
-
-    Raises:
-        StoreError: a store refuses, or holds something else under a key.
-        StudyError: the hub holds no study.
     """
-    there = back = 0
-    for site in sites:
-        state = look(hub, site).state
-        in_hub, in_outpost = keys_of(hub, site), keys_of(outpost, site)
-        wanted = exchange.for_site(state, in_hub, site, in_outpost)
-        there += _copy(hub, outpost, wanted, report)
-        state = look(outpost, site).state
-        wanted = exchange.from_site(state, keys_of(outpost, site), site, in_hub)
-        back += _copy(outpost, hub, wanted, report)
-    return there, back
+
+    def __init__(self, hub: Store, outpost: Store, sites: Sequence[str], *, report: Report) -> None:
+        self._hub, self._outpost = hub, outpost
+        self._sites = tuple(sites)
+        self._report = report
+        self._seen: dict[tuple[str, str], Observer] = {}
+
+    def copy(self) -> tuple[int, int]:
+        """Copy what is new; return how many objects to the outpost, and to the hub.
+
+        Raises:
+            StoreError: a store refuses, or holds something else under a key.
+            StudyError: the hub holds no study.
+        """
+        there = back = 0
+        for site in self._sites:
+            in_hub = self._look(self._hub, site)
+            wanted = exchange.for_site(
+                in_hub.state, in_hub.sizes.keys(), site, keys_of(self._outpost, site)
+            )
+            there += _copy(self._hub, self._outpost, wanted, self._report)
+            here = self._look(self._outpost, site)
+            wanted = exchange.from_site(here.state, here.sizes.keys(), site, in_hub.sizes.keys())
+            back += _copy(self._outpost, self._hub, wanted, self._report)
+        return there, back
+
+    def step(self) -> Outcome:
+        """Copy once; finished when the study is, and the sites' last scores are at the hub."""
+        there, back = self.copy()
+        text = f"copied {counted(there, 'object')} to the sites, {back} from them"
+        if there or back:
+            log.info("%s", text)
+        is_over = all(
+            rounds.is_over(self._seen[self._hub.url, site].state, [site]) for site in self._sites
+        )
+        return Outcome(worked=bool(there or back), finished=is_over, text=text)
+
+    def _look(self, store: Store, site: str) -> Observer:
+        observer = self._seen.get((store.url, site))
+        if observer is None:
+            observer = self._seen[store.url, site] = look(store, site)
+        else:
+            observer.refresh(everything=True)
+        return observer
 
 
 def run_sync(
@@ -59,35 +86,26 @@ def run_sync(
     once: bool,
     settings: WaitSettings,
 ) -> Outcome:
-    """Copy once, or until the study is finished; see :func:`sync`."""
-
-    def step() -> Outcome:
-        there, back = sync(hub, outpost, sites, report=report)
-        text = f"copied {counted(there, 'object')} to the sites, {back} from them"
-        if there or back:
-            log.info("%s", text)
-        state = open_study(hub, skip=layout.STATUS_KINDS).state
-        is_over = rounds.is_over(state, sites)
-        return Outcome(worked=bool(there or back), finished=is_over, text=text)
-
+    """Copy once, or until the study is finished; see :class:`Sync`."""
+    sync = Sync(hub, outpost, sites, report=report)
     if once:
-        return step()
+        return sync.step()
     folder = outpost.watch_path() or hub.watch_path()
     with Waiter(folder, settings, rng=random.Random()) as waiter:  # noqa: S311  jitter
-        return run(step, wait=waiter.wait, reset=waiter.reset)
+        return run(sync.step, wait=waiter.wait, reset=waiter.reset)
 
 
 def _copy(source: Store, target: Store, keys: Sequence[str], report: Report) -> int:
     n_copied = 0
-    with tempfile.TemporaryDirectory(prefix="fedfs-sync-") as folder:
+    with target.scratch() as folder:
         for number, key in enumerate(keys):
             report(Progress("copy", number, len(keys), "objects"))
             parsed = layout.parse(key) or NO_KEY
             try:
                 if parsed.is_payload:
-                    path = Path(folder) / "payload"
+                    path = folder / "payload"
                     source.download(key, path, max_bytes=MAX_MODEL_BYTES)
-                    n_copied += target.upload(key, path)
+                    n_copied += target.adopt(key, path)
                 else:
                     data = source.get(key, max_bytes=MAX_ENVELOPE_BYTES)
                     n_copied += target.create(key, data)

@@ -1,7 +1,6 @@
 """What a site reaches alone: the same training on its own data, with no federation.
 
-It is the learner's code with one round of all epochs, so that the only difference to a federated
-site is the exchange of weights.
+See :mod:`fedfs.alone`. Here it runs in a process of its own, with folders of its own.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fedfs.alone import train_alone
 from fedfs.checkpoint import TensorFile, weights_sha256
 from fedfs.learner import Report, RoundTask
 from fedfs.nnunet.environment import NnUNetPaths
@@ -68,7 +68,6 @@ def train_local(request: LocalRequest, report: Report) -> Path:
         )
     )
     try:
-        learner.prepare(request.plans, request.fingerprint, report)
         with TensorFile(Path(request.tensors)) as initial:
             task = RoundTask(
                 version=0,
@@ -79,17 +78,7 @@ def train_local(request: LocalRequest, report: Report) -> Path:
                 iterations_per_epoch=request.iterations_per_epoch,
                 val_iterations_per_epoch=request.val_iterations_per_epoch,
             )
-            trained = learner.train(task, initial, report).tensors
-        final = RoundTask(
-            version=1,
-            weights_sha256=weights_sha256(trained),
-            first_epoch=request.epochs,
-            n_epochs=0,
-            total_epochs=request.epochs,
-            iterations_per_epoch=request.iterations_per_epoch,
-            val_iterations_per_epoch=request.val_iterations_per_epoch,
-        )
-        learner.finish(final, trained, report)
+            train_alone(learner, request.plans, request.fingerprint, task, initial, report)
         return learner.model_folder()
     finally:
         learner.close()

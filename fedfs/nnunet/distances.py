@@ -64,11 +64,16 @@ def mean_hd95_mm(
         reader: nnU-Net's reader of these files.
         report: hears of progress.
     """
-    found: dict[str, list[float]] = {name: [] for name in labels}
-    for _, distances in hd95_by_case(summary, labels, reader, report):
+    return mean_by_class(dict(hd95_by_case(summary, labels, reader, report)))
+
+
+def mean_by_class(cases: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Return class -> mean over the cases in which it is defined, from case -> class -> value."""
+    found: dict[str, list[float]] = {}
+    for distances in cases.values():
         for name, distance in distances.items():
-            found[name].append(distance)
-    return {name: float(np.mean(values)) for name, values in found.items() if values}
+            found.setdefault(name, []).append(distance)
+    return {name: float(np.mean(values)) for name, values in found.items()}
 
 
 def hd95_by_case(

@@ -18,12 +18,15 @@ from typing import Any
 
 from fedfs.learner import ClassScore, EvaluationResult, Progress, Report
 from fedfs.nnunet import evaluation, files
+from fedfs.nnunet.dataset import read_json
 from fedfs.nnunet.distances import mean_hd95_mm
 from fedfs.nnunet.rounds import Session
 
 log = logging.getLogger(__name__)
 
 _FINISHED = "finished.json"
+VALIDATION = "validation"
+"""nnU-Net's folder of a fold's validation."""
 
 
 class FinalModel:
@@ -33,12 +36,19 @@ class FinalModel:
         state_dir: fedfs's own folder for this study and site.
         fingerprint: the federated fingerprint, to lie beside the model.
         full_validation: run nnU-Net's validation of whole cases; else score random patches.
+        file_ending: of segmentations.
     """
 
     def __init__(
-        self, *, state_dir: Path, fingerprint: Mapping[str, Any], full_validation: bool
+        self,
+        *,
+        state_dir: Path,
+        fingerprint: Mapping[str, Any],
+        full_validation: bool,
+        file_ending: str,
     ) -> None:
         self._record = state_dir / _FINISHED
+        self._file_ending = file_ending
         self._fingerprint = fingerprint
         self._full_validation = full_validation
 
@@ -60,6 +70,17 @@ class FinalModel:
             log.warning("%s is unusable (%s); finishing again", self._record, error)
             return None
 
+    def validated_cases(self) -> list[str]:
+        """Return the names of the cases that the finished model was validated on.
+
+        Raises:
+            DatasetError: nnU-Net's ``summary.json`` of it is not there any more.
+        """
+        record = read_json(self._record)
+        summary = read_json(Path(record["checkpoint"]).with_name(VALIDATION) / "summary.json")
+        names = (Path(case["reference_file"]).name for case in summary["metric_per_case"])
+        return [name.removesuffix(self._file_ending) for name in names]
+
     def make(self, session: Session, weights_sha256: str, report: Report) -> EvaluationResult:
         """Write the model of the network's present weights and validate it."""
         trainer = session.trainer
@@ -71,7 +92,7 @@ class FinalModel:
             Path(trainer.output_folder_base, "dataset_fingerprint.json"), self._fingerprint
         )
         if result is None:
-            result = _validate(session, folder / "validation", report)
+            result = _validate(session, folder / VALIDATION, report)
         files.sync(checkpoint)
         files.write_json(
             self._record,

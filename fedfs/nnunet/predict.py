@@ -11,7 +11,7 @@ from typing import Any
 from fedfs.learner import EvaluationResult
 from fedfs.nnunet import classes, evaluation, files
 from fedfs.nnunet.dataset import read_json
-from fedfs.nnunet.distances import hd95_by_case
+from fedfs.nnunet.distances import hd95_by_case, mean_by_class
 from fedfs.nnunet.environment import limit_pools
 from fedfs.nnunet.output import captured
 
@@ -41,7 +41,7 @@ class ScoreRequest:
 
 
 def predict_and_score(request: ScoreRequest) -> EvaluationResult:
-    """Predict with nnU-Net's predictor and score with its metrics: mean Dice over the cases.
+    """Predict with nnU-Net's predictor and score with its metrics: means over the cases.
 
     Raises:
         DatasetError: the model folder is incomplete.
@@ -50,8 +50,13 @@ def predict_and_score(request: ScoreRequest) -> EvaluationResult:
     dataset_json = read_json(Path(request.model, "dataset.json"))
     began = time.monotonic()
     with captured(log):
-        summary = _predict(request, dataset_json)
-    return evaluation.read_summary(summary, dataset_json, seconds=time.monotonic() - began)
+        summary, distances = _predict(request, dataset_json)
+    return evaluation.read_summary(
+        summary,
+        dataset_json,
+        seconds=time.monotonic() - began,
+        distances_mm=mean_by_class(distances),
+    )
 
 
 def as_json(result: EvaluationResult) -> dict[str, Any]:
@@ -59,7 +64,9 @@ def as_json(result: EvaluationResult) -> dict[str, Any]:
     return {**asdict(result), "mean_dice": result.mean_dice}
 
 
-def _predict(request: ScoreRequest, dataset_json: dict[str, Any]) -> Path:
+def _predict(
+    request: ScoreRequest, dataset_json: dict[str, Any]
+) -> tuple[Path, dict[str, dict[str, float]]]:
     from nnunetv2.evaluation.evaluate_predictions import compute_metrics_on_folder
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
@@ -91,11 +98,13 @@ def _predict(request: ScoreRequest, dataset_json: dict[str, Any]) -> Path:
         manager.ignore_label,
         num_processes=request.num_processes,
     )
-    distances = hd95_by_case(
-        summary,
-        evaluation.class_values(dataset_json),
-        predictor.plans_manager.image_reader_writer_class(),
-        lambda _: None,
+    distances = dict(
+        hd95_by_case(
+            summary,
+            evaluation.class_values(dataset_json),
+            predictor.plans_manager.image_reader_writer_class(),
+            lambda _: None,
+        )
     )
-    files.write_json(output / "hd95.json", dict(distances))
-    return summary
+    files.write_json(output / "hd95.json", distances)
+    return summary, distances

@@ -91,15 +91,23 @@ def skeleton(
         "configurations": configurations,
     }
     allowlist.check_plans(plans, configuration)
-    n_labels = len(dataset_json["labels"])
-    # A cascade sees the labels of its first stage as channels.
-    _check_size(made["architecture"], n_inputs=n_channels + n_labels, n_outputs=n_labels)
+    check_size(plans, configuration, dataset_json)
     return plans
 
 
-def _check_size(architecture: Mapping[str, Any], *, n_inputs: int, n_outputs: int) -> None:
-    """Refuse an architecture that passed the allow-list but cannot, or must not, be built."""
-    arguments = architecture["arch_kwargs"]
+def check_size(
+    plans: Mapping[str, Any], configuration: str, dataset_json: Mapping[str, Any]
+) -> None:
+    """Refuse an architecture that passed the allow-list but cannot, or must not, be built.
+
+    Raises:
+        MalformedError: it has too many parameters, or not what it takes to count them.
+    """
+    n_labels = len(dataset_json["labels"])
+    # A cascade sees the labels of its first stage as channels.
+    n_inputs, n_outputs = len(dataset_json["channel_names"]) + n_labels, n_labels
+    settings = allowlist.resolved(plans["configurations"], configuration)
+    arguments = settings["architecture"]["arch_kwargs"]
     n_stages = arguments["n_stages"]
     n_axes = _n_axes(arguments)
     blocks = "n_blocks_per_stage" if "n_blocks_per_stage" in arguments else "n_conv_per_stage"

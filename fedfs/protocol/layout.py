@@ -9,7 +9,12 @@
     sites/<site>/updates/00007/update-<sha256>.safetensors
     sites/<site>/updates/00007/manifest.json
     sites/<site>/updates/attendance-0001.json           the site pauses, leaves or comes back
-    sites/<site>/evaluations/00007-pseudo.json          -full.json for nnU-Net's full validation
+    sites/<site>/evaluations/00007-pseudo.json          -full.json for nnU-Net's full validation,
+                                                        -local.json for that of a model trained
+                                                        on this site's data alone, -of-<site>.json
+                                                        for that of another site's model
+    sites/<site>/model/model-<sha256>.safetensors       of sites that let others score their model
+    sites/<site>/model/manifest.json
     sites/<site>/failures/00007-0001.json
     sites/<site>/status/00000001.json
     aggregator/plan-0001.json
@@ -70,7 +75,10 @@ _PATTERNS: dict[str, re.Pattern[str]] = {
         "attendance": _OF_SITE + r"updates/attendance-(?P<number>[0-9]{4})\.json",
         "update-payload": _OF_SITE + rf"updates/(?P<version>[0-9]{{5}})/update-{_SHA}\.safetensors",
         "evaluation": _OF_SITE
-        + r"evaluations/(?P<version>[0-9]{5})-(?P<variant>pseudo|full)\.json",
+        + r"evaluations/(?P<version>[0-9]{5})-"
+        + r"(?P<variant>pseudo|full|local|of-[a-z0-9-]{1,32})\.json",
+        "site-model": _OF_SITE + r"model/manifest\.json",
+        "site-model-payload": _OF_SITE + rf"model/model-{_SHA}\.safetensors",
         "failure": _OF_SITE + r"failures/(?P<version>[0-9]{5})-(?P<number>[0-9]{4})\.json",
         "status": _OF_SITE + r"status/(?P<number>[0-9]{8})\.json",
         "plan": r"aggregator/plan-(?P<number>[0-9]{4})\.json",
@@ -239,13 +247,33 @@ def models(after: int = -1) -> tuple[str, str]:
 
 
 def evaluation(site: str, version: int, variant: str) -> str:
-    """Key of a site's scores of ``version``; ``variant`` is ``pseudo`` or ``full``."""
+    """Key of a site's scores of ``version``; see :class:`EvaluationMessage` for the variants."""
     return f"sites/{site}/evaluations/{version:05d}-{variant}.json"
 
 
 def evaluations(site: str) -> str:
     """Prefix of a site's scores."""
     return f"sites/{site}/evaluations/"
+
+
+def models_of(site: str) -> str:
+    """Prefix of the model that a site lets others score; all sites may read there."""
+    return f"sites/{site}/model/"
+
+
+def site_model(site: str) -> str:
+    """Key of the manifest of the model that a site lets others score."""
+    return f"sites/{site}/model/manifest.json"
+
+
+def site_model_payload(site: str, sha256: str) -> str:
+    """Key of its tensors."""
+    return f"sites/{site}/model/model-{sha256}.safetensors"
+
+
+def score_of(site: str) -> str:
+    """Variant of a score of the model of another site."""
+    return f"of-{site}"
 
 
 def failure(site: str, version: int, number: int) -> str:

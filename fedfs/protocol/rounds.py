@@ -4,7 +4,9 @@ Rules:
  * The same state gives the same action, on any host, after any number of restarts.
  * A site does, in this order: fingerprint (in the mode ``asym``: plan for itself), prepare, and for
    the newest version: evaluate it, train from it. Versions it missed are skipped. The last version
-   is evaluated, then finished.
+   is evaluated, then finished. After that, where the charter asks for it, a site publishes its
+   model and scores those of the sites that made the last version; and where it wants to compare,
+   it trains alone.
  * The aggregator does: plan once, initial weights, admit sites that come later, close rounds,
    finish. Creating the round record is the decision; a record without its manifest is completed
    before anything else.
@@ -96,6 +98,28 @@ class Finish:
 
 
 @dataclass(frozen=True)
+class PublishModel:
+    """Site: publish its whole network for others to score."""
+
+    version: int
+
+
+@dataclass(frozen=True)
+class CrossEvaluate:
+    """Site: score the model of another site on own validation cases."""
+
+    version: int
+    of: str
+
+
+@dataclass(frozen=True)
+class TrainAlone:
+    """Site: train on own data only, with the budget of all rounds; validate in full."""
+
+    version: int
+
+
+@dataclass(frozen=True)
 class MakePlan:
     """Aggregator: merge the fingerprints of these sites, plan once; or find what they share."""
 
@@ -151,6 +175,9 @@ SiteAction = (
     | Train
     | SayAttendance
     | Finish
+    | PublishModel
+    | CrossEvaluate
+    | TrainAlone
     | Wait
     | Done
 )
@@ -168,7 +195,12 @@ AggregatorAction = (
 
 
 def decide_site(
-    state: StudyState, site: str, *, prepared: bool, attendance: str = "present"
+    state: StudyState,
+    site: str,
+    *,
+    prepared: bool,
+    attendance: str = "present",
+    alone: bool = False,
 ) -> SiteAction:
     """Return what ``site`` does next.
 
@@ -177,6 +209,7 @@ def decide_site(
         site: its name.
         prepared: whether this process has adopted the plan and preprocessed.
         attendance: what the site itself wants: ``present``, ``paused`` or ``left``.
+        alone: whether the site also wants a model of its own data alone, in the end.
 
     Raises:
         StudyError: the site is not (or no longer) on the roster.
@@ -197,14 +230,14 @@ def decide_site(
         return Wait(f"the aggregator's plan, which needs the {what}s of all sites")
     if not state.is_admitted(site):
         return Wait("the aggregator to admit this site, as the plan was made before it came")
-    action = _work_on_newest(state, charter, site)
+    action = _work_on_newest(state, charter, site, alone=alone)
     has_begun = any(of == site for of, _, _ in state.evaluations)
     if not prepared and (not has_begun or not isinstance(action, Wait | Done)):
         return Prepare()  # early the first time; later only if there is work to do
     return action
 
 
-def _work_on_newest(state: StudyState, charter: Charter, site: str) -> SiteAction:
+def _work_on_newest(state: StudyState, charter: Charter, site: str, *, alone: bool) -> SiteAction:
     version = state.newest
     if version < 0:
         return Wait("the initial weights from the aggregator")
@@ -216,7 +249,36 @@ def _work_on_newest(state: StudyState, charter: Charter, site: str) -> SiteActio
         return Wait(f"version {version + 1} from the aggregator")
     if not state.is_validated(site, version):
         return Finish(version)
+    return _compare(state, charter, site, alone=alone)
+
+
+def _compare(state: StudyState, charter: Charter, site: str, *, alone: bool) -> SiteAction:
+    """Return what a site does once it has the final model."""
+    version = state.newest
+    if charter.cross_evaluates and site not in state.site_models:
+        return PublishModel(version)
+    unscored = [of for of in state.site_models if not _has_scored(state, site, of)]
+    if unscored:
+        return CrossEvaluate(version, min(unscored))
+    if alone and (site, version, "local") not in state.evaluations:
+        return TrainAlone(version)
+    missing = [of for of in _owed(state, charter, site) if of not in state.site_models]
+    if missing:
+        return Wait(f"the models of {', '.join(missing)}, to score them")
     return Done(version) if state.finished else Wait("the aggregator to close the study")
+
+
+def _has_scored(state: StudyState, site: str, of: str) -> bool:
+    return of == site or (site, state.newest, layout.score_of(of)) in state.evaluations
+
+
+def _owed(state: StudyState, charter: Charter, site: str) -> list[str]:
+    """Return the other sites whose models ``site`` scores: those that made the last version."""
+    record = state.rounds.get(state.newest)
+    if not charter.cross_evaluates or record is None:
+        return []
+    active = set(charter.active_sites)
+    return sorted({u.site for u in record.updates if u.site in active and u.site != site})
 
 
 def decide_aggregator(
@@ -284,8 +346,12 @@ def participants(state: StudyState) -> tuple[str, ...]:
 
 
 def is_over(state: StudyState, sites: Iterable[str]) -> bool:
-    """Whether the study is closed, and these sites have validated its newest version."""
-    return state.finished is not None and all(state.is_validated(s, state.newest) for s in sites)
+    """Whether the study is closed, and these sites have scored all that they should."""
+    return state.finished is not None and all(
+        state.is_validated(site, state.newest)
+        and all(_has_scored(state, site, of) for of in _owed(state, _charter(state), site))
+        for site in sites
+    )
 
 
 def announcement(state: StudyState, site: str) -> str:

@@ -17,6 +17,7 @@ from fedfs.protocol.messages import (
     ModelManifest,
     PlanMessage,
     RoundRecord,
+    SiteModel,
     SitePlan,
     StatusMessage,
     UpdateManifest,
@@ -38,6 +39,7 @@ class StudyState:
         refused: key -> why it did not go into a version, from round records.
         attendances: newest attendance by site.
         evaluations: by (site, version, variant).
+        site_models: by site.
         statuses: newest status by site; the aggregator's under "".
         digests: key -> sha256 of the accepted message's payload bytes.
         vouched: key -> that hash, where the aggregator named the message in a record or the plan.
@@ -60,6 +62,7 @@ class StudyState:
     refused: dict[str, str] = field(default_factory=dict)
     attendances: dict[str, Attendance] = field(default_factory=dict)
     evaluations: dict[tuple[str, int, str], EvaluationMessage] = field(default_factory=dict)
+    site_models: dict[str, SiteModel] = field(default_factory=dict)
     failures: list[FailureMessage] = field(default_factory=list)
     statuses: dict[str, StatusMessage] = field(default_factory=dict)
     finished: FinishedMessage | None = None
@@ -120,6 +123,21 @@ class StudyState:
             layout.site_plan if self.charter and self.charter.mode == "asym" else layout.fingerprint
         )
         self.vouched.update({says(site): sha256 for site, sha256 in plan.sites.items()})
+
+    def payloads(self) -> dict[str, int]:
+        """Return key of a payload -> the version it belongs to, of all that messages name."""
+        out: dict[str, int] = {}
+        for record in self.rounds.values():
+            for ref in (record.model, record.keyframe, record.state):
+                if ref is not None:
+                    out[ref.key] = record.version
+        for update in self.updates.values():
+            out[update.payload.key] = update.base_version
+        for model in self.site_models.values():
+            out[model.payload.key] = model.version
+        if self.charter is not None and self.charter.pretrained is not None:
+            out[self.charter.pretrained.key] = self.newest
+        return out
 
     @property
     def newest(self) -> int:

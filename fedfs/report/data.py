@@ -16,6 +16,7 @@ from fedfs.errors import StudyError
 from fedfs.protocol import layout, rounds
 from fedfs.protocol.messages import Charter, EvaluationMessage
 from fedfs.protocol.state import StudyState
+from fedfs.report.comparison import LocalRow, MatrixRow, local_rows, matrix
 from fedfs.status import counted, mean_dice, summarize
 from fedfs.trust.signing import key_fingerprint
 
@@ -82,6 +83,8 @@ class Report:
         readers: sentences: who can decrypt what.
         audit: name -> value, in words.
         rejected: key -> reason, of what nobody accepts.
+        local: of sites that have also trained alone.
+        matrix: models at sites; see :mod:`fedfs.report.comparison`.
     """
 
     facts: Mapping[str, str]
@@ -102,6 +105,8 @@ class Report:
     readers: tuple[str, ...]
     audit: Mapping[str, str]
     rejected: Mapping[str, str]
+    local: tuple[LocalRow, ...]
+    matrix: tuple[MatrixRow, ...]
 
 
 def collect(state: StudyState, sizes: Mapping[str, int]) -> Report:
@@ -139,6 +144,8 @@ def collect(state: StudyState, sizes: Mapping[str, int]) -> Report:
         readers=tuple(privacy.readers(charter)),
         audit=_audit(state, charter),
         rejected=dict(sorted(state.rejected.items())),
+        local=local_rows(state),
+        matrix=matrix(state),
     )
 
 

@@ -68,6 +68,13 @@ def _answer(report: Report) -> str:
         f"Mean Dice over all sites' validation cases is {newest[1]:.3f} at version {newest[0]}"
         f" (first {known[0][1]:.3f}, best {best[1]:.3f} at version {best[0]})."
     )
+    gains = [row.gain for row in report.local if row.gain is not None]
+    if gains:
+        better = sum(gain > 0 for gain in gains)
+        text += (
+            f" Against a model of its own data alone, federation is better at {better} of "
+            f"{len(gains)} sites that compared (gain {min(gains):+.3f} to {max(gains):+.3f})."
+        )
     finals = [row.final_mean for row in report.sites if row.final_mean is not None]
     if finals:
         text += (
@@ -83,6 +90,7 @@ def _template() -> jinja2.Template:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["score"] = lambda value: "–" if value is None else f"{value:.3f}"  # noqa: RUF001  a dash
+    environment.filters["gain"] = lambda value: "–" if value is None else f"{value:+.3f}"  # noqa: RUF001  same
     environment.filters["distance"] = lambda value: "–" if value is None else f"{value:.1f}"  # noqa: RUF001  same
     environment.filters["count"] = lambda value: "–" if value is None else f"{value:,}"  # noqa: RUF001  same
     environment.filters["share"] = lambda value: "–" if value is None else f"{value:.0%}"  # noqa: RUF001  same

@@ -35,7 +35,7 @@ class ReportPublisher:
         self._n_messages = 0
 
     def publish(self) -> str:
-        """Publish what is new; return whose final validation is still missing, in words, or ""."""
+        """Publish what is new; return whose final scores are still missing, in words, or ""."""
         try:
             state = self._observer.refresh()
             if len(state.digests) != self._n_messages:
@@ -46,8 +46,7 @@ class ReportPublisher:
             return ""
         if state.finished is None:
             return ""
-        last = state.finished.version
-        return ", ".join(s for s in rounds.participants(state) if not state.is_validated(s, last))
+        return ", ".join(s for s in rounds.participants(state) if not rounds.is_over(state, [s]))
 
     def _put(self, key: str) -> None:
         before = [entry.key for entry in self._store.list(layout.REPORTS)]

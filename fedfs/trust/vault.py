@@ -107,14 +107,11 @@ def seal_read_key(number: int, pair: Identity, holders: Mapping[str, str]) -> Re
 
 def holders(charter: Charter, sites: Iterable[str]) -> dict[str, str]:
     """Return name -> public key of age of all who may read models and plans."""
-    keys = {
+    wanted = set(sites)
+    return {
         "coordinator": charter.coordinator_encryption_key,
         "aggregator": charter.aggregator_encryption_key,
-    }
-    return keys | {
-        f"site-{entry.site}": entry.encryption_key
-        for entry in charter.roster
-        if entry.site in set(sites)
+        **{f"site-{e.site}": e.encryption_key for e in charter.roster if e.site in wanted},
     }
 
 

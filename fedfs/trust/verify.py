@@ -39,6 +39,7 @@ from fedfs.protocol.messages import (
     ModelManifest,
     PlanMessage,
     RoundRecord,
+    SiteModel,
     SitePlan,
     StatusMessage,
     UpdateManifest,
@@ -213,6 +214,8 @@ class TrustedView:
             self._check_model(message)
         if isinstance(message, UpdateManifest):
             self._check_update(message)
+        if isinstance(message, SiteModel):
+            self._check_site_model(message)
 
     def _check_model(self, model: ModelManifest) -> None:
         record = self.state.rounds.get(model.version)
@@ -234,6 +237,13 @@ class TrustedView:
             raise MisplacedError(f"has the encoding {update.encoding!r}, not the charter's")
         own = layout.update_payload(update.site, update.base_version, update.payload.sha256)
         if update.payload.key != own:
+            raise MisplacedError("names a payload outside its own place")
+
+    def _check_site_model(self, model: SiteModel) -> None:
+        charter = self.state.charter
+        if charter is None or not charter.cross_evaluates:
+            raise MisplacedError("is a site's model, for which the charter does not ask")
+        if model.payload.key != layout.site_model_payload(model.site, model.payload.sha256):
             raise MisplacedError("names a payload outside its own place")
 
     def _keep(self, key: Key, message: Message) -> None:  # noqa: C901, PLR0912  one branch per message
@@ -268,6 +278,8 @@ class TrustedView:
                     state.attendances[message.site] = message
             case EvaluationMessage():
                 state.evaluations[message.site, message.version, message.variant] = message
+            case SiteModel():
+                state.site_models[message.site] = message
             case FailureMessage():
                 state.failures.append(message)
             case StatusMessage():

@@ -30,6 +30,7 @@ AREAS = {
         f"sites/north/updates/{{:05d}}/update-{SHA}.safetensors",
         "north",
     ),
+    "`sites/north/model/`": (f"sites/north/model/model-{SHA}-{{:05d}}", "north"),
     "`sites/east/`": ("sites/east/status/{:08d}.json", "east"),
     "`sites/east/updates/*/*.safetensors`": (
         f"sites/east/updates/{{:05d}}/update-{SHA}.safetensors",
@@ -126,7 +127,7 @@ class Bucket:
         self.seed(template, writer)
         folder = full(template).partition("{")[0].rpartition("/")[0] + "/"
         parents = [folder]
-        area = re.match(rf"{PREFIX}(sites/[^/]+/|[^/]+/)", folder)
+        area = re.match(rf"{PREFIX}(sites/[^/]+/model/|sites/[^/]+/|[^/]+/)", folder)
         if area:
             parents.append(area.group())
         answers = {

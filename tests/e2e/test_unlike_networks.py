@@ -30,7 +30,7 @@ SMALL = (
 
 def run_study(
     hosts: Mapping[str, Host], store: str, dataset_json: Path, *init: str,
-    joins: Mapping[str, tuple[str, ...]],
+    joins: Mapping[str, tuple[str, ...]], run: tuple[str, ...] = (),
 ) -> StudyState:  # fmt: skip
     """Run a study to its end, a process per site and one aggregator; return what they published."""
     study = LocalStudy(
@@ -39,6 +39,7 @@ def run_study(
         init=("--name", "asym", "--mode", "asym", "-c", "2d", "--val-iterations", "1", *SMALL,
               *init),
         join=joins,
+        run=run,
     )  # fmt: skip
     study.begin()
     deadline_s = time.monotonic() + TIMEOUT_S
@@ -100,7 +101,10 @@ def predict(host: Host, store: str, site: str, folder: Path, image: Path) -> Non
 
 @pytest.mark.xdist_group("asym")
 def test_two_sites_with_unlike_networks_and_lossy_encodings(tmp_path, hosts, phantom_images):
-    """Residual encoder beside plain net, int8 both ways, a proximal term; export at a site."""
+    """Residual encoder beside plain net, int8 both ways, a proximal term; export at a site.
+
+    In the end each site scores the other's network, and trains alone.
+    """
     store = str(tmp_path / "store")
     joins = {
         "east": ("--gpu-memory-target", "0.02"),
@@ -109,7 +113,8 @@ def test_two_sites_with_unlike_networks_and_lossy_encodings(tmp_path, hosts, pha
     state = run_study(
         hosts, store, phantom_images / "dataset.json", "--rounds", "2", "--local-iterations", "3",
         "--encoding", "int8", "--model-encoding", "int8", "--keyframe-every", "2",
-        "--strategy", "FedProx", "--min-coverage", "0.1", joins=joins,
+        "--strategy", "FedProx", "--min-coverage", "0.1", "--cross-evaluation", joins=joins,
+        run=("--local-model",),
     )  # fmt: skip
     check(state, rounds=2, store=store, folder=tmp_path)
     assert 0.1 <= min(state.plan.coverage.values()) < 1
@@ -118,6 +123,25 @@ def test_two_sites_with_unlike_networks_and_lossy_encodings(tmp_path, hosts, pha
     predict(hosts["east"], store, "east", tmp_path, phantom_images / f"imagesTr/{case}_0000.nii.gz")
     text = hosts["coordinator"].run("status", store)
     assert "asym" in text
+    check_comparison(state, hosts, store, tmp_path)
+
+
+def check_comparison(
+    state: StudyState, hosts: Mapping[str, Host], store: str, folder: Path
+) -> None:
+    """Every model at every site, and each site's own of its data alone, also in the report."""
+    for site, other in (("east", "north"), ("north", "east")):
+        scores = [state.evaluations[site, 2, name] for name in ("full", "local", f"of-{other}")]
+        assert len({score.n_cases for score in scores}) == 1
+        assert all(0 <= score.mean_dice <= 1 for score in scores)
+        alone = list(hosts[site].results.glob("fedfs/*/*/local-model/Dataset*/*"))
+        assert [(path / "fold_0" / "checkpoint_final.pth").is_file() for path in alone] == [True]
+    hosts["coordinator"].run("report", store, "-o", str(folder / "report.html"))
+    said = hosts["coordinator"].run("report", store, "--json")
+    report = json.loads(said)
+    assert [row["site"] for row in report["local"]] == ["east", "north"]
+    assert [row["model"] for row in report["matrix"]] == ["east", "north"]
+    assert "Local against federated" in (folder / "report.html").read_text()
 
 
 @pytest.mark.xdist_group("spinalcord")

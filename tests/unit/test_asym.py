@@ -264,7 +264,7 @@ def test_an_update_with_a_tensor_that_the_site_does_not_share_is_left_out(finish
     for name in (*TARGETS, "aggregator"):
         federation.run_process(name)
     process = federation.process("west")
-    share = process._networks.load(0, federation.observe().state, before_download=lambda: None)
+    share = process._networks.load(0, federation.observe().state)
     extra = {**share.share.own, "only.here@5": "only.here"}
     object.__setattr__(share.share, "own", extra)
     object.__setattr__(

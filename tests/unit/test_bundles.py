@@ -14,11 +14,11 @@ from fedfs.bundles import (
     BundleReader,
     BundleWriter,
     Parts,
+    Sync,
     export_bundle,
     find_parts,
     import_bundle,
     parse_size,
-    sync,
 )
 from fedfs.errors import (
     BundleError,
@@ -31,6 +31,7 @@ from fedfs.protocol import layout
 from fedfs.store.memory import MemoryStore
 from fedfs.study import join_study
 from fedfs.trust.sealing import Identity
+from forwarding_store import ForwardingStore
 
 ENCODED = {"encoding": "int8", "model_encoding": "topk", "keyframe_every": 2, "rounds": 4}
 
@@ -254,30 +255,47 @@ def test_parts_read_as_one_file(tmp_path):
 # --- sync ----------------------------------------------------------------------------------------
 
 
+class Counting(ForwardingStore):
+    """Counts messages that are read."""
+
+    n_read = 0
+
+    def get(self, key, *, max_bytes):
+        self.n_read += 1
+        return self.inner.get(key, max_bytes=max_bytes)
+
+
 def test_sync_serves_a_site_behind_a_dmz(tmp_path):
-    courier = Courier(tmp_path)
+    courier = Courier(tmp_path, rounds=12)
     federation, outpost = courier.federation, courier.outpost
     federation.join("east", "south")
-    sync(federation.store, outpost, ["north"], report=quiet)
+    hub = Counting(federation.store)
+    sync = Sync(hub, outpost, ["north"], report=quiet)
+    sync.copy()
     publisher = federation.publisher("site-north", "north", outpost)
     observer = open_study(outpost, site="north")
     join_study(observer, publisher, "north", federation.learners["north"], difference=[])
-    sync(federation.store, outpost, ["north"], report=quiet)
+    sync.copy()
     federation.approve()
     federation.processes["north"] = federation.make_site("north", outpost)
-    sync(federation.store, outpost, ["north"], report=quiet)
-    for _ in range(30):
+    sync.copy()
+    n_read, finished = [], False
+    while not finished:
         for name in (*federation.targets, "aggregator"):
             federation.run_process(name)
-        sync(federation.store, outpost, ["north"], report=quiet)
+        hub.n_read = 0
+        finished = sync.step().finished
+        n_read.append(hub.n_read)
+    assert max(n_read[-4:]) <= max(n_read[3:7]) + 2  # a look does not read the study again
     state = federation.observe().state
     assert state.finished is not None
-    assert ("north", 3, "full") in state.evaluations
+    assert ("north", 12, "full") in state.evaluations
     keys = set(outpost.objects)
     assert not [key for key in keys if key.startswith(("sites/east", "sites/south"))]
-    assert sync(federation.store, outpost, ["north"], report=quiet) == (0, 0)
+    assert sync.copy() == (0, 0)
+    assert Sync(hub, outpost, ["north"], report=quiet).copy() == (0, 0)
 
 
 def test_sync_of_a_store_without_a_study_says_so(tmp_path):
     with pytest.raises(StudyError, match="holds no federation"):
-        sync(MemoryStore(), MemoryStore(), ["north"], report=quiet)
+        Sync(MemoryStore(), MemoryStore(), ["north"], report=quiet).copy()

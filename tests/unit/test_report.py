@@ -10,8 +10,10 @@ import json
 import re
 import shutil
 import subprocess
+from importlib import resources
 
 import pytest
+from test_asym import NETWORKS, TARGETS
 
 from federation import Federation
 from fedfs.errors import StoreError
@@ -212,19 +214,27 @@ def test_a_report_that_cannot_be_published_stops_nobody(finished, caplog):
     assert "could not publish the report: no space is left" in caplog.text
 
 
-@pytest.mark.skipif(
+in_a_browser = pytest.mark.skipif(
     CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium"
 )
-def test_a_browser_draws_it(finished, tmp_path):
-    path = tmp_path / "report.html"
-    path.write_text(page_of(finished))
-    done = subprocess.run(
+
+
+def browse(path, tmp_path, *flags) -> subprocess.CompletedProcess[str]:
+    """Open a page in headless Chromium; what it holds after its scripts have run."""
+    return subprocess.run(
         [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
          "--disable-background-networking", "--disable-component-update", "--disable-sync",
          f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=3000",
-         "--enable-logging=stderr", "--dump-dom", path.as_uri()],
+         "--enable-logging=stderr", *flags, "--dump-dom", path.as_uri()],
         capture_output=True, text=True, check=True, timeout=120,
     )  # fmt: skip
+
+
+@in_a_browser
+def test_a_browser_draws_it(finished, tmp_path):
+    path = tmp_path / "report.html"
+    path.write_text(page_of(finished))
+    done = browse(path, tmp_path)
     page = done.stdout
     assert re.search(r'data-drawn="\d+"', page)
     assert "Uncaught" not in done.stderr
@@ -233,3 +243,47 @@ def test_a_browser_draws_it(finished, tmp_path):
     assert re.search(r"Version 3, [0-9T:Z-]+: east 0\.\d+", page)
     data = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])
     assert data["sites"] == ["east", "north", "south"]
+
+
+@in_a_browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_is_accessible(tmp_path, scheme):
+    """No violation of WCAG 2.1 A or AA that axe finds: contrast, names, roles, order, tables."""
+    federation = Federation(
+        tmp_path / "study", targets=TARGETS, networks=NETWORKS, mode="asym", min_coverage=0.1,
+        cross_evaluation=True, alone=("north", "south"), policy="quorum",
+        policy_options={"sites": 2},
+    ).start()  # fmt: skip
+    federation.run()
+    page = page_of(federation)
+    assert "Local against federated" in page
+    assert "at south" in page
+    axe = resources.files("axe_core_python").joinpath("axe.min.js").read_text(encoding="utf-8")
+    rules = {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]}
+    check = f"""
+        axe.run({json.dumps({"runOnly": rules})}).then((found) => {{
+          const out = document.createElement("pre");
+          out.id = "axe";
+          out.textContent = JSON.stringify({{
+            dark: matchMedia("(prefers-color-scheme: dark)").matches,
+            passes: found.passes.map((rule) => rule.id),
+            violations: found.violations.map((rule) => [
+              rule.id, rule.nodes.map((node) => node.html + node.failureSummary),
+            ]),
+          }});
+          document.body.append(out);
+        }});"""
+    path = tmp_path / "report.html"
+    path.write_text(
+        page.replace("</body>", f"<script>{axe}</script><script>{check}</script></body>")
+    )
+    number = {"dark": 0, "light": 1}[scheme]
+    done = browse(path, tmp_path, f"--blink-settings=preferredColorScheme={number}")
+    found = json.loads(
+        html.unescape(re.search(r'<pre id="axe">(.*?)</pre>', done.stdout, re.DOTALL)[1])
+    )
+    assert found["dark"] == (scheme == "dark")
+    assert found["violations"] == []
+    assert {"color-contrast", "button-name", "html-has-lang", "scrollable-region-focusable"} <= set(
+        found["passes"]
+    )

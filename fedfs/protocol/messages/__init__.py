@@ -52,6 +52,7 @@ from fedfs.protocol.messages.site import (
     FailureMessage,
     FingerprintMessage,
     JoinRequest,
+    SiteModel,
     SitePlan,
     UpdateManifest,
 )
@@ -83,6 +84,7 @@ __all__ = [
     "RosterEntry",
     "RoundRecord",
     "Schedule",
+    "SiteModel",
     "SitePlan",
     "StatusMessage",
     "UpdateManifest",
@@ -99,8 +101,8 @@ _BY_TYPE: dict[str, type[Message]] = {
     cls.TYPE: cls
     for cls in (
         Charter, JoinRequest, FingerprintMessage, SitePlan, PlanMessage, Admission, ModelManifest,
-        UpdateManifest, Attendance, RoundRecord, EvaluationMessage, FailureMessage, StatusMessage,
-        FinishedMessage,
+        UpdateManifest, Attendance, RoundRecord, EvaluationMessage, SiteModel, FailureMessage,
+        StatusMessage, FinishedMessage,
     )
 }  # fmt: skip
 

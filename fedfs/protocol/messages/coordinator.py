@@ -73,11 +73,13 @@ class AsymSpec:
         alignment: which tensors of unlike networks are the same.
         sharing: which of these are shared.
         min_coverage: smallest share of its parameters, 0 to 1, that every site must share.
+        cross_evaluation: in the end each site publishes its whole model, and scores the others'.
     """
 
     alignment: str
     sharing: str
     min_coverage: float
+    cross_evaluation: bool = False
     extra: Extra = field(default_factory=dict)
 
 
@@ -176,6 +178,11 @@ class Charter(Message):
     def entry(self, site: str) -> RosterEntry | None:
         """Return the roster entry of ``site``, if it has one."""
         return next((entry for entry in self.roster if entry.site == site), None)
+
+    @property
+    def cross_evaluates(self) -> bool:
+        """Whether sites score each other's models in the end."""
+        return self.asym is not None and self.asym.cross_evaluation
 
     @property
     def active_sites(self) -> tuple[str, ...]:

@@ -106,10 +106,12 @@ class Attendance(Message):
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationMessage(Message):
-    """Scores of a global version at one site, after aggregation.
+    """Scores at one site: of a global version after aggregation, or of a model to compare it with.
 
-    ``variant`` is ``pseudo`` (nnU-Net's pseudo Dice on random patches) or ``full`` (nnU-Net's full
-    validation: mean over cases, tp, fp and fn are 0).
+    ``variant`` is ``pseudo`` (nnU-Net's pseudo Dice on random patches), ``full`` (nnU-Net's full
+    validation: mean over cases, tp, fp and fn are 0) or ``local`` (the same of a model that this
+    site trained on its own data alone, with the budget of all rounds up to ``version``) or
+    ``of-<site>`` (nnU-Net's prediction of whole validation cases by another site's model).
     """
 
     TYPE: ClassVar[str] = "evaluation"
@@ -121,6 +123,24 @@ class EvaluationMessage(Message):
     classes: Mapping[str, ClassScore]
     loss: float | None
     seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteModel(Message):
+    """A site's whole network at the last version, for other sites to score (mode ``asym``).
+
+    Attributes:
+        payload: all of its tensors, by the site's own names.
+        plans: its nnU-Net plans, which predicting takes; names of dataset and reader are the
+            study's.
+    """
+
+    TYPE: ClassVar[str] = "site-model"
+    HIDDEN: ClassVar[Mapping[str, Any]] = {"plans": {}}
+    site: str
+    version: int
+    payload: PayloadRef
+    plans: Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)

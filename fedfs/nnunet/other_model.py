@@ -1,0 +1,108 @@
+"""Another site's network, scored on this site's validation cases.
+
+Rules:
+ * Plans and tensors are somebody else's word: they pass the allow-list, the network is counted
+   before it is built, and the tensors have to be its own.
+ * nnU-Net's predictor does the work, in processes of their own, on the raw images: preprocessed as
+   that site's plan says, read as this site reads them.
+ * Model and predictions are gone when the scores are there.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fedfs.errors import MalformedError
+from fedfs.learner import ClassScore, EvaluationResult
+from fedfs.nnunet import allowlist
+from fedfs.nnunet.dataset import Case, RawDataset
+from fedfs.nnunet.export import ExportRequest
+from fedfs.nnunet.fingerprint import reader_name
+from fedfs.nnunet.predict import ScoreRequest
+from fedfs.nnunet.preprocess import adopt
+from fedfs.nnunet.process import run_isolated
+from fedfs.nnunet.settings import LearnerSettings
+from fedfs.nnunet.site_network import check_size
+
+
+def score_other(
+    plans: Mapping[str, Any],
+    tensors: Path,
+    *,
+    dataset: RawDataset,
+    cases: Sequence[str],
+    settings: LearnerSettings,
+) -> EvaluationResult:
+    """Predict cases and return mean Dice and HD95 by class.
+
+    Args:
+        plans: nnU-Net plans of the other site.
+        tensors: safetensors file of its network.
+        dataset: this site's.
+        cases: names of the cases to predict.
+        settings: of this site's learner.
+
+    Raises:
+        RejectedError: plans or tensors are refused.
+        TrainingError: nnU-Net failed.
+    """
+    try:
+        adopted = adopt(plans, dataset, reader_name(dataset))
+        allowlist.check_plans(adopted, settings.configuration)
+    except (TypeError, ValueError) as error:
+        raise MalformedError(f"plans: {error}") from error
+    check_size(adopted, settings.configuration, dataset.dataset_json)
+    with tempfile.TemporaryDirectory(prefix="other-model-", dir=settings.state_dir) as folder:
+        room = Path(folder)
+        chosen = [case for case in dataset.cases if case.name in set(cases)]
+        _link(chosen, room, str(dataset.dataset_json["file_ending"]))
+        made = run_isolated(
+            "export",
+            ExportRequest(
+                plans=adopted,
+                dataset_json=dataset.dataset_json,
+                fingerprint={},
+                trainer=settings.trainer,
+                configuration=settings.configuration,
+                fold=settings.fold,
+                tensors=str(tensors),
+                output=str(room / "results"),
+                dataset_name=dataset.name,
+                version=0,
+                epochs=1,
+                allowed_trainers=settings.allowed_trainers,
+            ),
+            workdir=room,
+        )
+        scores = run_isolated(
+            "score",
+            ScoreRequest(
+                model=made["model"],
+                fold=settings.fold,
+                images=str(room / "images"),
+                labels=str(room / "labels"),
+                output=str(room / "predicted"),
+                device=settings.device,
+                num_processes=settings.num_processes,
+            ),
+            workdir=room,
+        )
+    return EvaluationResult(
+        n_cases=scores["n_cases"],
+        classes={name: ClassScore(**score) for name, score in scores["classes"].items()},
+        loss=None,
+        seconds=scores["seconds"],
+    )
+
+
+def _link(cases: Sequence[Case], room: Path, ending: str) -> None:
+    """Make folders as nnU-Net predicts from them and scores by them."""
+    for name in ("images", "labels"):
+        (room / name).mkdir()
+    for case in cases:
+        for channel, image in enumerate(case.images):
+            (room / "images" / f"{case.name}_{channel:04d}{ending}").symlink_to(image.resolve())
+        (room / "labels" / f"{case.name}{ending}").symlink_to(case.label.resolve())

@@ -1,0 +1,116 @@
+"""Models beside each other: federated against local, and each model at each site. Pure.
+
+A number that is not known is None. What is compared at a site was scored on the same cases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import fmean
+
+from fedfs.protocol import layout, rounds
+from fedfs.protocol.messages import EvaluationMessage
+from fedfs.protocol.state import StudyState
+
+GLOBAL = "final model"
+
+
+@dataclass(frozen=True)
+class LocalRow:
+    """At one site: a model of its data alone, and the federated one, with the same budget.
+
+    Attributes:
+        local, federated: mean Dice of nnU-Net's full validation.
+        local_hd95_mm, federated_hd95_mm: mean over classes.
+        classes: class -> Dice, local and federated.
+    """
+
+    site: str
+    n_cases: int
+    local: float | None
+    federated: float | None
+    local_hd95_mm: float | None
+    federated_hd95_mm: float | None
+    classes: Mapping[str, tuple[float | None, float | None]]
+
+    @property
+    def gain(self) -> float | None:
+        """Federated minus local."""
+        if self.local is None or self.federated is None:
+            return None
+        return self.federated - self.local
+
+
+@dataclass(frozen=True)
+class MatrixRow:
+    """One model at every site: site -> mean Dice on that site's validation cases."""
+
+    model: str
+    dice: Mapping[str, float | None]
+
+    @property
+    def mean(self) -> float | None:
+        """Over the sites where it is known."""
+        known = [value for value in self.dice.values() if value is not None]
+        return fmean(known) if known else None
+
+
+def local_rows(state: StudyState) -> tuple[LocalRow, ...]:
+    """Return the sites that have trained alone too, by name."""
+    out = []
+    for (site, version, variant), alone in sorted(state.evaluations.items()):
+        together = state.evaluations.get((site, version, "full"))
+        if variant != "local" or together is None:
+            continue
+        out.append(
+            LocalRow(
+                site=site,
+                n_cases=alone.n_cases,
+                local=alone.mean_dice,
+                federated=together.mean_dice,
+                local_hd95_mm=_distance(alone),
+                federated_hd95_mm=_distance(together),
+                classes={
+                    name: (score.dice, together.classes[name].dice)
+                    for name, score in alone.classes.items()
+                    if name in together.classes
+                },
+            )
+        )
+    return tuple(out)
+
+
+def matrix(state: StudyState) -> tuple[MatrixRow, ...]:
+    """Return a row for the final model, or in the mode ``asym`` for each site's that others scored.
+
+    Columns are the sites that have validated their own.
+    """
+    last = max((v for _, v, variant in state.evaluations if variant == "full"), default=None)
+    if last is None or state.charter is None:
+        return ()
+    own = {
+        site: score.mean_dice
+        for (site, version, variant), score in sorted(state.evaluations.items())
+        if version == last and variant == "full"
+    }
+    if state.charter.mode != rounds.ASYM:
+        return (MatrixRow(GLOBAL, own),)
+    if not state.charter.cross_evaluates:
+        return ()
+    return tuple(
+        MatrixRow(model, {
+            site: own[site] if site == model else _dice(state, site, last, model) for site in own
+        })
+        for model in sorted(state.site_models)
+    )  # fmt: skip
+
+
+def _dice(state: StudyState, site: str, version: int, model: str) -> float | None:
+    score = state.evaluations.get((site, version, layout.score_of(model)))
+    return score.mean_dice if score else None
+
+
+def _distance(score: EvaluationMessage) -> float | None:
+    known = [c.hd95_mm for c in score.classes.values() if c.hd95_mm is not None]
+    return fmean(known) if known else None

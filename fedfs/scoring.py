@@ -1,0 +1,168 @@
+"""How good models are at a site: what it scores on its own validation cases, and publishes.
+
+Rules:
+ * Only aggregates leave the site. Scores of single cases stay in nnU-Net's ``summary.json``.
+ * What can be compared is scored alike: nnU-Net's full validation of the last version, of a model
+   trained here alone, and whole validation cases predicted by other sites' models.
+ * A model of another site that cannot be used counts as one without scores, and stops nobody.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from fedfs.alone import train_alone
+from fedfs.checkpoint import write_safetensors
+from fedfs.errors import RejectedError, StudyError
+from fedfs.learner import EvaluationResult, Learner, RoundTask, Tensors
+from fedfs.network import SiteNetwork
+from fedfs.observe import MAX_MODEL_BYTES, fetch_payload
+from fedfs.protocol import layout
+from fedfs.protocol.messages import Charter, EvaluationMessage, SiteModel
+from fedfs.publish import Publisher, StatusReporter
+from fedfs.trust.vault import Vault, for_readers
+
+log = logging.getLogger(__name__)
+
+
+class Scoring:
+    """Scores models at one site.
+
+    Args:
+        site: the site's name.
+        publisher: signs with the site's key.
+        status: takes the progress.
+        learner: knows the site's data.
+        alone: trains a model of this site's data alone; None if nobody wants one.
+        folder: fedfs's own folder for this site.
+        vault: decrypts other sites' models, where they are encrypted.
+    """
+
+    def __init__(
+        self,
+        site: str,
+        *,
+        publisher: Publisher,
+        status: StatusReporter,
+        learner: Learner,
+        alone: Learner | None,
+        folder: Path,
+        vault: Vault | None,
+    ) -> None:
+        self._site = site
+        self._publisher = publisher
+        self._status = status
+        self._learner = learner
+        self._alone = alone
+        self._folder = folder
+        self._vault = vault
+
+    @property
+    def trains_alone(self) -> bool:
+        """Whether there is to be a model of this site's data alone."""
+        return self._alone is not None
+
+    def evaluate(self, task: RoundTask, tensors: Tensors, variant: str) -> str:
+        """Score a version (``pseudo``), or keep it as the final model (``full``); say so."""
+        if variant == "pseudo":
+            result = self._learner.evaluate(task, tensors, self._status.progress)
+        else:
+            result = self._learner.finish(task, tensors, self._status.progress)
+        self._publish(task.version, variant, result)
+        name = "evaluated" if variant == "pseudo" else "validated in full"
+        return f"{name} version {task.version}: {_dice(result)}"
+
+    def publish_model(self, network: SiteNetwork, charter: Charter) -> str:
+        """Let the other sites score this site's whole network (mode ``asym``)."""
+        plan, readers = self._learner.plan(self._status.progress), for_readers(charter)
+        with tempfile.TemporaryDirectory(dir=self._folder) as folder:
+            path = Path(folder) / "model.safetensors"
+            write_safetensors(path, network.tensors)
+            ref = self._publisher.payload(
+                path,
+                lambda sha256: layout.site_model_payload(self._site, sha256),
+                sealed_for=readers,
+            )
+        self._publisher.message(
+            SiteModel,
+            layout.site_model(self._site),
+            sealed_for=readers,
+            site=self._site,
+            version=network.version,
+            payload=ref,
+            plans={**plan.plans, "dataset_name": charter.dataset.name},
+        )
+        return f"published this site's model of version {network.version} for others to score"
+
+    def score_other(self, model: SiteModel, version: int) -> str:
+        """Predict own validation cases with the model of another site."""
+        try:
+            with tempfile.TemporaryDirectory(dir=self._folder) as folder:
+                path = fetch_payload(
+                    self._publisher.store,
+                    model.payload,
+                    Path(folder),
+                    max_bytes=MAX_MODEL_BYTES,
+                    vault=self._vault,
+                )
+                result = self._learner.score(model.plans, path, self._status.progress)
+        except RejectedError as error:
+            log.warning("the model of %s cannot be scored: it %s", model.site, error)
+            result = EvaluationResult(n_cases=0, classes={}, loss=None, seconds=0.0)
+        self._publish(version, layout.score_of(model.site), result)
+        return f"scored the model of {model.site}: {_dice(result)}"
+
+    def train_alone(
+        self,
+        task: RoundTask,
+        tensors: Tensors,
+        plans: Mapping[str, Any],
+        fingerprint: Mapping[str, Any],
+        *,
+        version: int,
+    ) -> str:
+        """Train as the federation did up to ``version``, from the same weights, but alone.
+
+        Args:
+            task: the first round's.
+            tensors: initial weights of this site's network.
+            plans: that this site trains with.
+            fingerprint: that they were made from.
+            version: the last one.
+        """
+        if self._alone is None:
+            raise StudyError("this process was not told to train alone")
+        n_rounds = task.total_epochs // task.n_epochs
+        whole = replace(
+            task,
+            n_epochs=task.total_epochs,
+            proximal_mu=0.0,
+            max_seconds=None if task.max_seconds is None else task.max_seconds * n_rounds,
+        )
+        result = train_alone(self._alone, plans, fingerprint, whole, tensors, self._status.progress)
+        self._publish(version, "local", result)
+        return f"trained and validated a model of this site's data alone: {_dice(result)}"
+
+    def _publish(self, version: int, variant: str, result: EvaluationResult) -> None:
+        self._publisher.message(
+            EvaluationMessage,
+            layout.evaluation(self._site, version, variant),
+            site=self._site,
+            version=version,
+            variant=variant,
+            n_cases=result.n_cases,
+            mean_dice=result.mean_dice,
+            classes=result.classes,
+            loss=result.loss,
+            seconds=result.seconds,
+        )
+
+
+def _dice(result: EvaluationResult) -> str:
+    mean = result.mean_dice
+    return "no class occurs" if mean is None else f"mean Dice {mean:.4f}"

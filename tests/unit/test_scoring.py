@@ -1,0 +1,202 @@
+"""What sites compare in the end: models trained alone, and models of other sites."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from test_asym import NETWORKS, TARGETS
+
+from courier import Courier
+from federation import Federation
+from fedfs.chronicle import events
+from fedfs.config import StudyOptions
+from fedfs.errors import TensorError, UserError
+from fedfs.protocol import layout, rounds
+from fedfs.protocol.messages import SiteModel
+from fedfs.report import collect
+from fedfs.roster import Coordinator
+
+CROSS = {"mode": "asym", "min_coverage": 0.1, "cross_evaluation": True}
+
+
+def asym(folder, **options) -> Federation:
+    return Federation(folder, targets=TARGETS, networks=NETWORKS, **{**CROSS, **options}).start()
+
+
+def test_a_site_that_wants_to_trains_alone_with_the_budget_of_all_rounds(tmp_path):
+    federation = Federation(tmp_path, alone=("north",)).start()
+    federation.run()
+    observer = federation.observe()
+    state = observer.state
+    assert [(s, v) for s, v, variant in state.evaluations if variant == "local"] == [("north", 3)]
+    alone = federation.alone["north"]
+    assert [call for call, _ in alone.calls] == ["prepare", "train", "finish"]
+    assert alone.seen[0].keys() == federation.weights(0).keys()
+    assert all(
+        (alone.seen[0][name] == value).all() for name, value in federation.weights(0).items()
+    )
+    report = collect(state, observer.sizes)
+    (row,) = report.local
+    assert (row.site, row.local, row.federated) == (
+        "north",
+        state.evaluations["north", 3, "local"].mean_dice,
+        state.evaluations["north", 3, "full"].mean_dice,
+    )
+    assert row.gain == row.federated - row.local
+    assert not state.rejected
+
+
+def test_training_alone_goes_on_after_a_kill_and_happens_once(tmp_path):
+    federation = Federation(tmp_path, alone=("north",)).start()
+    federation.run()
+    federation.kill("north")
+    assert federation.step("north").finished
+    del federation.store.objects[layout.evaluation("north", 3, "local")]
+    federation.kill("north")
+    assert "adopted" in federation.step("north").text
+    assert "a model of this site's data alone" in federation.step("north").text
+    federation.run_process("north")
+    assert layout.evaluation("north", 3, "local") in federation.store.objects
+
+
+def test_version_0_stays_for_those_who_train_alone_later(tmp_path):
+    federation = Federation(tmp_path, alone=("north",)).start()
+    federation.process("aggregator")._keep_versions = 1
+    federation.run()
+    kept = {
+        layout.parse(key).version
+        for key in federation.store.objects
+        if (layout.parse(key) or layout.parse(layout.charter(1))).kind == "model-payload"
+    }
+    assert {0, 3} <= kept < {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("options", [{}, {"encryption": "age"}], ids=["open", "encrypted"])
+def test_every_model_is_scored_at_every_site(tmp_path, options):
+    federation = asym(tmp_path, **options)
+    federation.run()
+    observer = federation.observe()
+    state = observer.state
+    for site, of in itertools.permutations(TARGETS, 2):
+        assert (site, 3, layout.score_of(of)) in state.evaluations
+    report = collect(state, observer.sizes)
+    assert [row.model for row in report.matrix] == sorted(TARGETS)
+    for row in report.matrix:
+        assert list(row.dice) == sorted(TARGETS)
+        assert row.dice[row.model] == state.evaluations[row.model, 3, "full"].mean_dice
+        assert None not in row.dice.values()
+        assert row.mean == pytest.approx(sum(row.dice.values()) / 4)
+    assert all(
+        set(one.scored) == {state.charter.dataset.name} for one in federation.learners.values()
+    )
+    assert "its model" in [what for what, _, _ in report.disclosures]
+    assert not state.rejected
+    assert sum("scored the model of" in event.what for event in events(state)) == 4 * 3
+    stranger = federation.observe("stranger").state
+    assert bool(options) == (stranger.site_models["east"].plans == {})
+
+
+def test_a_site_reads_of_other_sites_nothing_but_their_models(tmp_path):
+    federation = asym(tmp_path)
+    federation.run()
+    seen = federation.process("north")._observer
+    others = [key for key in seen.keys if key.startswith("sites/") and "/north/" not in key]
+    assert others
+    assert {key.split("/")[2] for key in others} == {"model"}
+
+
+def test_without_the_charter_asking_nobody_publishes_its_model(tmp_path):
+    federation = asym(tmp_path, cross_evaluation=False)
+    federation.run()
+    assert not any(
+        layout.parse(k) and "model" in layout.parse(k).kind and layout.parse(k).site
+        for k in federation.store.objects
+    )
+    state = federation.observe().state
+    assert collect(state, {}).matrix == ()
+    publisher = federation.publisher("site-east", "east")
+    ref = state.updates["east", 0].payload
+    publisher.message(
+        SiteModel, layout.site_model("east"), site="east", version=3, payload=ref, plans={}
+    )
+    after = federation.observe().state
+    assert "does not ask" in after.rejected[layout.site_model("east")]
+
+
+def test_a_payload_from_another_place_is_refused(tmp_path):
+    federation = asym(tmp_path)
+    while federation.observe().state.newest < 0:
+        for name in ("aggregator", *TARGETS):
+            federation.run_process(name)
+    ref = federation.observe().state.updates["east", 0].payload
+    federation.publisher("site-east", "east").message(
+        SiteModel, layout.site_model("east"), site="east", version=3, payload=ref, plans={}
+    )
+    rejected = federation.observe().state.rejected
+    assert "outside its own place" in rejected[layout.site_model("east")]
+
+
+def test_a_model_that_cannot_be_used_stops_nobody(tmp_path, monkeypatch, caplog):
+    federation = asym(tmp_path)
+    learner = federation.learners["north"]
+    score = learner.score
+
+    def refuse(plans, tensors, report):
+        if "decoder.seg_layers.1.bias" in plans["tensors"]:
+            raise TensorError("holds a value that is not finite")
+        return score(plans, tensors, report)
+
+    monkeypatch.setattr(learner, "score", refuse)
+    federation.run()
+    observer = federation.observe()
+    said = observer.state.evaluations["north", 3, "of-east"]
+    assert (said.n_cases, said.mean_dice) == (0, None)
+    assert "the model of east cannot be scored: it holds a value" in caplog.text
+    row = next(row for row in collect(observer.state, observer.sizes).matrix if row.model == "east")
+    assert row.dice["north"] is None
+    assert row.dice["west"] is not None
+
+
+def test_sites_wait_for_models_until_the_coordinator_lets_them_go_on(tmp_path):
+    federation = asym(tmp_path)
+    names = ["aggregator", "east", "south", "west"]
+    for _ in range(40):
+        for name in names:
+            federation.run_process(name)
+        if federation.observe().state.newest < 3:
+            federation.run_process("north")
+    state = federation.observe().state
+    assert state.finished is not None
+    assert "the models of north" in federation.run_process("east").text
+    assert not rounds.is_over(state, ["east"])
+    home = federation.home("coordinator")
+    Coordinator(federation.store, home, clock=federation.clock).set_state(["north"], "paused")
+    assert federation.run_process("east").finished
+    assert rounds.is_over(federation.observe().state, ["east"])
+
+
+def test_a_site_with_a_stick_only_scores_and_is_scored_too(tmp_path):
+    courier = Courier(tmp_path, targets=TARGETS, networks=NETWORKS, **CROSS)
+    courier.run()
+    state = courier.federation.observe().state
+    for site, of in itertools.permutations(TARGETS, 2):
+        assert (site, 3, layout.score_of(of)) in state.evaluations
+    assert rounds.is_over(state, TARGETS)
+    assert not state.rejected
+    others = {
+        key.split("/")[2]
+        for key in courier.outpost.objects
+        if key.startswith("sites/") and "/north/" not in key
+    }
+    assert others == {"model"}
+
+
+def test_it_is_for_sites_with_networks_of_their_own():
+    with pytest.raises(UserError, match="for the mode asym") as caught:
+        StudyOptions(
+            name="test",
+            dataset_json={"channel_names": {}, "labels": {}, "file_ending": ".nii.gz"},
+            cross_evaluation=True,
+        )
+    assert "every site scores the one model anyway" in caught.value.hint
