@@ -13,11 +13,13 @@ from pathlib import Path
 
 from fedfs import versions
 from fedfs.aggregate import strategies
+from fedfs.aggregate.strategies import Strategy
 from fedfs.checkpoint import TensorFile
 from fedfs.combine import Combination, Outputs, Written, combine
+from fedfs.errors import SetupError, UserError
 from fedfs.observe import newest_charter
 from fedfs.payloads import model_encoding, update_encoding
-from fedfs.protocol.messages import UpdateManifest
+from fedfs.protocol.messages import Charter, UpdateManifest
 from fedfs.protocol.state import StudyState
 from fedfs.sharing import shared_by
 from fedfs.weights import WeightFiles
@@ -47,6 +49,23 @@ def outputs_in(folder: Path) -> Outputs:
     return Outputs(*(folder / f"{name}.safetensors" for name in ("model", "delta", "state")))
 
 
+def strategy_of(charter: Charter) -> Strategy:
+    """Return the strategy that a charter names.
+
+    Raises:
+        SetupError: this host does not have it: it is from a package that is not installed here.
+    """
+    try:
+        return strategies.by_name(charter.strategy.name, charter.strategy.options)
+    except UserError as error:
+        packages = ", ".join(f"{n} {v}" for n, v in sorted(charter.nnunet.versions.items()))
+        raise SetupError(
+            f"this host cannot combine updates as the charter says: {error}",
+            hint="install the package that has the strategy, in the version of the coordinator's "
+            f"host, which had: {packages or 'not known'}",
+        ) from error
+
+
 def make_version(
     parts: Ingredients, state: StudyState, weight_files: WeightFiles, outputs: Outputs
 ) -> Written:
@@ -59,6 +78,7 @@ def make_version(
         outputs: where to.
 
     Raises:
+        SetupError: this host does not have the strategy.
         StudyError: the strategy needs more updates, or its steps diverge.
         TensorError: a payload is damaged.
         ObjectNotFoundError: a version that an update was trained from is not there.
@@ -89,7 +109,7 @@ def make_version(
         )
         return combine(
             combination,
-            strategy=strategies.by_name(charter.strategy.name, charter.strategy.options),
+            strategy=strategy_of(charter),
             update_encoding=update_encoding(charter),
             model_encoding=model_encoding(charter),
             outputs=outputs,

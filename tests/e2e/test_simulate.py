@@ -1,4 +1,7 @@
-"""``fedfs simulate``: a real study, stopped in the middle, and numbers in the end."""
+"""``fedfs simulate``: a real study, stopped in the middle, ended by jobs, and numbers.
+
+It is begun, and given again in the end, by the example with the paper's comparison.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from fedfs import phantoms
 
 pytestmark = [pytest.mark.nnunet, pytest.mark.xdist_group("simulate")]
 
+EXAMPLE = Path(__file__).parents[2] / "examples" / "paper-comparison" / "run.sh"
 OPTIONS = (
     "--external", "south", "--arms", "ffe", "--rounds", "1", "--local-iterations", "3",
     "--val-iterations", "1", "--at-once", "1", "--device", "cpu", "--json",
@@ -24,17 +28,33 @@ OPTIONS = (
 )  # fmt: skip
 
 
-def start(tmp_path: Path) -> subprocess.Popen[str]:
+SETTINGS = {
+    "EXTERNAL": "south", "ARMS": "ffe", "ROUNDS": "1", "ITERATIONS": "3", "AT_ONCE": "1",
+    "DEVICE": "cpu", "NET": " ".join(word for word in OPTIONS if "=" in word),
+}  # fmt: skip
+
+
+def example(tmp_path: Path) -> subprocess.Popen[str]:
+    """Run the example with what ``start`` gives to fedfs itself."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.Popen(
+        ["bash", str(EXAMPLE), str(tmp_path / "images"), str(tmp_path / "out")],
+        env={**os.environ, "PATH": path, **SETTINGS},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+def start(tmp_path: Path, *more: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "fedfs", "simulate", str(tmp_path / "out"),
-         "--data", str(tmp_path / "images"), *OPTIONS],
+         "--data", str(tmp_path / "images"), *OPTIONS, *more],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
 
 
 def test_it_goes_on_where_it_was_stopped(tmp_path):
     phantoms.write_dataset(tmp_path / "images", n_cases={"east": 7, "north": 7, "south": 2}, seed=4)
-    process = start(tmp_path)
+    process = example(tmp_path)
     record = tmp_path / "out" / "ffe-fold0-seed1" / "study" / "store" / "aggregator" / "rounds"
     deadline_s = time.monotonic() + 400
     while not record.exists():
@@ -44,8 +64,14 @@ def test_it_goes_on_where_it_was_stopped(tmp_path):
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     versions = sorted(path.name for path in record.iterdir())
-    out, err = start(tmp_path).communicate(timeout=400)
+    out, err = start(tmp_path, "--cluster", "local").communicate(timeout=400)
     assert out, err
+    for site in ("east", "north"):  # what was left of version 0 or 1, and the final validation
+        jobs = tmp_path / "out" / "ffe-fold0-seed1" / "study" / "hosts" / site / "jobs"
+        assert 1 <= len(list(jobs.glob("*_log.out"))) <= 3
+        assert not list(jobs.glob("*.pkl"))
+    predicted = tmp_path / "out" / "ffe-fold0-seed1" / "scores"
+    assert len(list(predicted.glob("*/*/jobs/*_log.out"))) == 3
     assert sorted(path.name for path in record.iterdir())[: len(versions)] == versions
     result = json.loads(out)
     assert set(result["cells"]) == {"ffe"}
@@ -57,7 +83,10 @@ def test_it_goes_on_where_it_was_stopped(tmp_path):
         assert all(0 <= cell["dice"] <= 1 and cell["dice_sd"] is None for cell in row.values())
         assert row["mean"]["hd95_mm"] > 0
     began_s = time.monotonic()
-    again, err = start(tmp_path).communicate(timeout=120)
-    assert json.loads(again) == result, err
+    again, err = example(tmp_path).communicate(timeout=120)
+    assert json.loads((tmp_path / "out" / "result.json").read_text()) == result, err
+    assert [line.split()[0] for line in again.splitlines()[1:]] == [
+        "site", "east", "north", "mean", "south",
+    ]  # fmt: skip
     assert "training" not in err
     assert time.monotonic() - began_s < 60

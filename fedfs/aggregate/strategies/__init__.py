@@ -1,6 +1,10 @@
 """Server-side strategies, one per file, under the names that Flower's users expect.
 
 Every strategy also takes the option ``clip_norm``, which wraps it in :class:`NormClipping`.
+
+A package may bring another one, see :mod:`fedfs.aggregate.strategies.installed`. What it may build
+upon is what is imported from here: strategies to derive from, ``FedAvgRound``, ``checked_deltas``,
+``option`` with its ranges, and the types of ``base.py``, where the rules are.
 """
 
 from __future__ import annotations
@@ -9,10 +13,11 @@ from dataclasses import fields
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from fedfs.aggregate.strategies import installed
 from fedfs.aggregate.strategies.base import NO_STATE, Combined, Delta, Round, Strategy
 from fedfs.aggregate.strategies.fedadagrad import FedAdagrad
 from fedfs.aggregate.strategies.fedadam import FedAdam
-from fedfs.aggregate.strategies.fedavg import FedAvg
+from fedfs.aggregate.strategies.fedavg import FedAvg, FedAvgRound, checked_deltas
 from fedfs.aggregate.strategies.fedavgm import FedAvgM
 from fedfs.aggregate.strategies.fedmedian import FedMedian
 from fedfs.aggregate.strategies.fedprox import FedProx
@@ -22,13 +27,27 @@ from fedfs.aggregate.strategies.krum import Krum
 from fedfs.aggregate.strategies.multikrum import MultiKrum
 from fedfs.aggregate.strategies.nesterov import Nesterov
 from fedfs.aggregate.strategies.normclipping import NormClipping
+from fedfs.aggregate.strategies.options import (
+    AT_LEAST_ONE,
+    COUNT,
+    LESS_THAN_HALF,
+    POSITIVE,
+    SHARE,
+    option,
+)
 from fedfs.errors import UserError
+from fedfs.protocol.ranges import Range
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = [
+    "AT_LEAST_ONE",
+    "COUNT",
+    "LESS_THAN_HALF",
     "NO_STATE",
+    "POSITIVE",
+    "SHARE",
     "STRATEGIES",
     "Combined",
     "Delta",
@@ -36,6 +55,7 @@ __all__ = [
     "FedAdam",
     "FedAvg",
     "FedAvgM",
+    "FedAvgRound",
     "FedMedian",
     "FedProx",
     "FedTrimmedAvg",
@@ -44,9 +64,14 @@ __all__ = [
     "MultiKrum",
     "Nesterov",
     "NormClipping",
+    "Range",
     "Round",
     "Strategy",
     "by_name",
+    "checked_deltas",
+    "option",
+    "package_of",
+    "proximal_mu",
 ]
 
 STRATEGIES: Mapping[str, type[FedAvg]] = MappingProxyType(
@@ -75,15 +100,21 @@ CLIP_NORM = "clip_norm"
 def by_name(name: str, options: Mapping[str, float] | None = None) -> Strategy:
     """Return the strategy that a charter names, upper or lower case.
 
+    A name that fedfs has means fedfs's own, whatever is installed.
+
     Raises:
         UserError: no such strategy; or one of its options does not exist, lists the known ones, or
             is out of its range.
+        SetupError: the package that has it is broken.
     """
-    cls = STRATEGIES.get(name.lower())
+    cls = STRATEGIES.get(name.lower()) or installed.find(name)
     if cls is None:
-        known = ", ".join(sorted(other.__name__ for other in STRATEGIES.values()))
+        known = sorted(other.__name__ for other in STRATEGIES.values())
+        others = [other for other in installed.names() if other.lower() not in STRATEGIES]
         raise UserError(
-            f"unknown strategy {name!r}", hint=f"known are: {known}; any of them takes {CLIP_NORM}"
+            f"unknown strategy {name!r}",
+            hint=f"known are: {', '.join(known)}; from packages installed here: "
+            f"{', '.join(others) or 'none'}; any of them takes {CLIP_NORM}",
         )
     own = dict(options or {})
     clip_norm = own.pop(CLIP_NORM, None)
@@ -95,4 +126,27 @@ def by_name(name: str, options: Mapping[str, float] | None = None) -> Strategy:
             hint=f"its options are: {', '.join([*known_options, CLIP_NORM])}",
         )
     strategy = cls(**own)
+    if name.lower() not in STRATEGIES and strategy.proximal_mu != proximal_mu(name, own):
+        raise UserError(
+            f"strategy {name!r} has a proximal term of {strategy.proximal_mu:g} that no site knows",
+            hint=f"give it as an option: proximal_mu={strategy.proximal_mu:g}",
+        )
     return strategy if clip_norm is None else NormClipping(inner=strategy, clip_norm=clip_norm)
+
+
+def proximal_mu(name: str, options: Mapping[str, float]) -> float:
+    """Return how strongly sites are held to their base, as the charter alone says it.
+
+    Sites need no package that another strategy than fedfs's own comes from.
+
+    Raises:
+        UserError: it is out of its range.
+    """
+    if name.lower() in STRATEGIES:
+        return by_name(name, options).proximal_mu
+    return FedProx(proximal_mu=options.get("proximal_mu", 0.0)).proximal_mu
+
+
+def package_of(name: str) -> dict[str, str]:
+    """Return the package that a strategy comes from, and its version; empty for fedfs's own."""
+    return {} if name.lower() in STRATEGIES else installed.package_of(name)
