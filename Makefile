@@ -1,7 +1,9 @@
 # Two commands do everything, set-up included:
 #   make demo   run a whole study on this machine
 #   make test   tests, lint, types, import rules
-# Both create .venv and install the pinned versions of constraints.txt.
+# and a third builds the site of the documents:
+#   make docs   into site/
+# All create .venv and install the pinned versions of constraints.txt.
 
 PYTHON ?= python3.11
 VENV := .venv
@@ -10,7 +12,7 @@ READY := $(VENV)/ready
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint unit clean
+.PHONY: demo test lint unit docs clean
 
 demo: $(READY)
 	$(BIN)/fedfs demo
@@ -29,10 +31,13 @@ unit: $(READY)
 	sh tests/install_packages.sh "the report will NOT be tested in a browser" chromium
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup
 
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV) || { echo "on Debian: apt-get install python3.11-venv"; exit 1; }
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -23,6 +23,7 @@ from fedfs.cli.privacy import privacy
 from fedfs.cli.reader import export, report, status
 from fedfs.cli.simulate import simulate
 from fedfs.cli.site import site
+from fedfs.cli.spelling import as_defaults, name_variables
 from fedfs.cli.terminal import show_error
 from fedfs.config import load_toml
 from fedfs.errors import FedfsError, SetupError
@@ -52,7 +53,7 @@ def fedfs(context: click.Context, config: str | None) -> None:
     if config:
         from pathlib import Path
 
-        context.default_map = dict(load_toml(Path(config)))
+        context.default_map = as_defaults(load_toml(Path(config)), fedfs, "fedfs")
 
 
 for _command in (
@@ -77,6 +78,7 @@ for _command in (
     demo,
 ):
     fedfs.add_command(_command)
+name_variables(fedfs, "FEDFS")
 
 
 def main() -> None:

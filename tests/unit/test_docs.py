@@ -148,7 +148,7 @@ def test_the_protocol_describes_every_object_inside_messages(cls):
 
 
 def test_all_messages_are_looked_at():
-    assert len(MESSAGES) == 14
+    assert len(MESSAGES) == 15
 
 
 def test_the_protocol_describes_the_common_fields():

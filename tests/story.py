@@ -1,0 +1,136 @@
+"""The study that the documents tell: their blocks in order of time, run on hosts in a sandbox.
+
+All ``console`` and ``python`` blocks together are one small study on made-up images. A block says
+``on`` which host and ``at`` which moment it is run; within a moment README comes first, then the
+other pages by name, each from top to bottom. What several pages say of one moment, with the same
+exit code, is done once.
+
+A host has its own home folder, keys and nnU-Net folders (:class:`fedfs.simulate.Host`). ``/mnt``,
+``/media`` and ``/data`` are folders of the sandbox. That the network is tiny and trained on the CPU
+is set in the environment, so that the documents need not say it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from code_blocks import DOCUMENTS, ROOT, Block, blocks_of, difference, steps_of
+from fedfs import phantoms
+from fedfs.simulate import Host, place_dataset, read_cases
+
+MOMENTS = ("start", "join", "approve", "fingerprint", "plan", "train", "combine", "look", "change")
+DATASET = "Dataset042_Organ"
+N_CASES = {"north": 12, "south": 9}
+HOSTS = ("coordinator", "north", "south", "east", "auditor", "researcher")
+TIMEOUT_S = 300.0
+
+_TINY = {
+    "FEDFS_INIT_GPU_MEMORY_TARGET": "0.02",
+    "FEDFS_INIT_PLANNER_OPTION": "UNet_base_num_features=8 UNet_max_features_2d=16",
+    "FEDFS_INIT_VAL_ITERATIONS": "1",
+    "FEDFS_SITE_RUN_DEVICE": "cpu",
+    "FEDFS_SITE_RUN_NUM_PROCESSES": "1",
+}
+
+
+@dataclass(frozen=True)
+class Deed:
+    """One command of one block, what is shown below it, and the exit code that it has."""
+
+    block: Block
+    words: tuple[str, ...]
+    shown: tuple[str, ...]
+    code: int
+
+    @property
+    def host(self) -> str:
+        """Where it is done."""
+        return self.block.words["on"]
+
+
+class Sandbox:
+    """Hosts of a study in a folder, with images, that share ``/mnt`` and ``/media``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        images = folder / "images"
+        phantoms.write_dataset(images, n_cases=N_CASES, seed=1)
+        self.hosts = {name: Host(name, folder / "home" / name).make() for name in HOSTS}
+        for place in ("mnt/share", "media/stick", "data"):
+            (folder / place).mkdir(parents=True)
+        for site, cases in read_cases(images).items():
+            place_dataset(images, self.hosts[site].raw / DATASET, cases)
+        shutil.copy(images / "dataset.json", self.hosts["coordinator"].folder)
+        (self.hosts["coordinator"].folder / "deploy").symlink_to(ROOT / "deploy")
+        self._give_east_another_label(images)
+
+    def _give_east_another_label(self, images: Path) -> None:
+        """A site whose dataset disagrees: what others call a lesion is a tumour there."""
+        raw = self.hosts["east"].raw / DATASET
+        place_dataset(images, raw, read_cases(images)["north"][:2])
+        dataset = json.loads((raw / "dataset.json").read_text())
+        dataset["labels"] = {"background": 0, "organ": 1, "tumour": 2}
+        (raw / "dataset.json").write_text(json.dumps(dataset))
+
+    def do(self, deed: Deed) -> tuple[int, str]:
+        """Do it; return the exit code and all that was printed, as the documents write paths."""
+        host = self.hosts[deed.host]
+        environment = {
+            **host.environment(),
+            **_TINY,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        }
+        done = subprocess.run(
+            [self._placed(word) for word in deed.words], env=environment, cwd=host.folder,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+            text=True, check=False, timeout=TIMEOUT_S,
+        )  # fmt: skip
+        return done.returncode, done.stdout.replace(f"{self.folder}/", "/")
+
+    def _placed(self, text: str) -> str:
+        return re.sub(r"(?<![\w./])/(mnt|media|data)/", rf"{self.folder}/\1/", text)
+
+
+def deeds_of(block: Block) -> Iterator[Deed]:
+    """Yield what a block does."""
+    code = int(block.words.get("exit", "0"))
+    if block.language == "python":
+        yield Deed(block, ("python", "-c", block.text), ("...",), code)
+        return
+    steps = steps_of(block)
+    for step in steps:
+        words = ("bash", "-o", "pipefail", "-c", step.command)
+        yield Deed(block, words, step.shown, code if step is steps[-1] else 0)
+
+
+def story(documents: Sequence[Path] = DOCUMENTS) -> list[Deed]:
+    """Return all that the documents do, in order of time."""
+    blocks = [block for path in documents for block in blocks_of(path) if "at" in block.words]
+    blocks.sort(key=lambda block: MOMENTS.index(block.words["at"]))  # stable
+    return [deed for block in blocks for deed in deeds_of(block)]
+
+
+def walk(folder: Path, deeds: Sequence[Deed]) -> Iterator[str]:
+    """Do everything in a new sandbox; yield what is not as the documents show it."""
+    sandbox = Sandbox(folder)
+    done: dict[tuple[str, ...], tuple[int, str]] = {}
+    for deed in deeds:
+        key = (deed.block.words["at"], deed.host, str(deed.code), *deed.words)
+        if key not in done:
+            done[key] = sandbox.do(deed)
+        code, printed = done[key]
+        line = difference(deed.shown, printed.splitlines())
+        if code != deed.code or line is not None:
+            expected = f"exit {deed.code}" if line is None else f"this line: {line}"
+            yield (
+                f"{deed.block}: on {deed.host}\n$ {deed.words[-1]}\n{printed}"
+                f"(exit {code})\nThe document shows {expected}"
+            )
