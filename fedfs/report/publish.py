@@ -11,6 +11,7 @@ from fedfs.errors import FedfsError, ObjectExistsError
 from fedfs.observe import Observer
 from fedfs.protocol import layout, rounds
 from fedfs.protocol.messages import utc
+from fedfs.protocol.state import StudyState
 from fedfs.publish import Clock
 from fedfs.report.data import collect
 from fedfs.report.html import render
@@ -37,7 +38,7 @@ class ReportPublisher:
     def publish(self) -> str:
         """Publish what is new; return whose final scores are still missing, in words, or ""."""
         try:
-            state = self._observer.refresh()
+            state = self._look()
             if len(state.digests) != self._n_messages:
                 self._put(layout.report(max(state.newest, 0), len(state.digests)))
                 self._n_messages = len(state.digests)
@@ -47,6 +48,14 @@ class ReportPublisher:
         if state.finished is None:
             return ""
         return ", ".join(s for s in rounds.participants(state) if not rounds.is_over(state, [s]))
+
+    def _look(self) -> StudyState:
+        """Look until nothing is new: where one message is to be sought, another one tells."""
+        state, n_before = self._observer.refresh(), -1
+        while len(state.digests) != n_before:
+            n_before = len(state.digests)
+            state = self._observer.refresh()
+        return state
 
     def _put(self, key: str) -> None:
         before = [entry.key for entry in self._store.list(layout.REPORTS)]

@@ -204,6 +204,17 @@ def test_in_the_end_it_says_whose_validation_is_missing(federation):
     assert reports.publish() == ""
 
 
+def test_a_publisher_that_did_not_follow_the_end_waits_for_scores_all_the_same(federation):
+    reports = publisher_of(federation)
+    for _ in range(20):
+        for name in ("aggregator", "east", "south"):
+            federation.run_process(name)
+        if federation.observe().state.newest < 3:
+            federation.run_process("north")
+    assert federation.observe().state.finished is not None
+    assert reports.publish() == "north"
+
+
 def test_a_report_that_cannot_be_published_stops_nobody(finished, caplog):
     class Full(MemoryStore):
         def create(self, key, data):
