@@ -36,7 +36,7 @@ from fedfs.trust import sealing
 from fedfs.trust.sealing import Identity
 from fedfs.trust.signing import Envelope, SigningKey
 
-EXAMPLES = int(os.environ.get("FEDFS_FUZZ_EXAMPLES", "150"))
+EXAMPLES = int(os.environ.get("FEDFS_FUZZ_EXAMPLES", "60"))
 fuzz = settings(
     max_examples=EXAMPLES,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large,
