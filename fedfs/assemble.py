@@ -10,6 +10,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,9 @@ from fedfs.errors import (
 from fedfs.export import Exported, export_site
 from fedfs.learner import Learner, Report
 from fedfs.lock import only_one
+from fedfs.logfile import logged_to
 from fedfs.loop import Outcome, run
+from fedfs.making import strategy_of
 from fedfs.nnunet.allowlist import check_name, check_planner_options
 from fedfs.nnunet.dataset import RawDataset, difference
 from fedfs.nnunet.environment import NnUNetPaths, from_environment
@@ -43,11 +46,17 @@ from fedfs.sharing import asym_spec
 from fedfs.site import Site, Wish, say_attendance
 from fedfs.store import open_store
 from fedfs.store.base import Store
+from fedfs.store.reporting import ReportingStore
 from fedfs.study import join_study
 from fedfs.trust.keyring import Keyring, default_cache
 from fedfs.trust.signing import key_fingerprint
 from fedfs.trust.vault import Vault
 from fedfs.watch import Waiter
+
+LOG = "log.txt"
+"""The log of a process, in fedfs's own folder for its role."""
+BROKEN = "broken-cases.json"
+"""The cases that a site goes on without, in fedfs's own folder for it."""
 
 
 def _look_as_site(store: Store, config: SiteConfig | JoinConfig) -> Observer:
@@ -65,7 +74,10 @@ def make_learner(
     num_processes: int = 8,
     own_planning: Mapping[str, Any] | None = None,
     pretrained: Path | None = None,
-) -> Learner:
+    alone: bool = False,
+    allowed_trainers: tuple[str, ...] = (),
+    skip_broken: bool = False,
+) -> NnUNetLearner:
     """Return a site's learner, set as the charter says.
 
     Args:
@@ -77,7 +89,14 @@ def make_learner(
         num_processes: for fingerprint, planning and preprocessing.
         own_planning: where the site's own plan is not as the charter says (mode ``asym``).
         pretrained: tensors that the site's own plan starts from.
+        alone: its models are of this site's data alone: they lie in a folder of their own, to be
+            used as ``nnUNet_results``.
+        allowed_trainers: not nnunetv2's own, but allowed by this host's operator.
+        skip_broken: go on without cases that cannot be used; else stop at the first.
     """
+    folder = site_folder(paths, charter.study, site)
+    if alone:
+        paths = replace(paths, results=folder / "local-model")
     spec = asym_spec(charter)
     planning = None
     if spec is not None:
@@ -105,9 +124,12 @@ def make_learner(
             trainer=charter.nnunet.trainer,
             fold=charter.nnunet.fold,
             device=device,
-            state_dir=site_folder(paths, charter.study, site) / "training",
+            state_dir=folder / ("local-training" if alone else "training"),
             num_processes=num_processes,
             planning=planning,
+            allowed_trainers=allowed_trainers,
+            broken_list=folder / BROKEN,
+            skip_broken=skip_broken,
         )
     )
 
@@ -117,7 +139,7 @@ def site_folder(paths: NnUNetPaths, study: str, site: str) -> Path:
     return paths.results / "fedfs" / study / site
 
 
-def join(config: JoinConfig) -> tuple[Charter, JoinRequest]:
+def join(config: JoinConfig, listener: Report) -> tuple[Charter, JoinRequest]:
     """Ask to be admitted to a study; a request that is refused leaves nothing behind.
 
     Raises:
@@ -127,7 +149,7 @@ def join(config: JoinConfig) -> tuple[Charter, JoinRequest]:
     """
     store = open_store(config.store)
     paths = from_environment(os.environ)
-    raw = RawDataset.open(paths, config.dataset)
+    raw = RawDataset.listed(paths, config.dataset)
     observer = _look_as_site(store, config)
     charter = newest_charter(observer.state)
     coordinator = key_fingerprint(charter.coordinator_key)
@@ -139,6 +161,14 @@ def join(config: JoinConfig) -> tuple[Charter, JoinRequest]:
         )
     keyring, role = Keyring(config.home, charter.study), f"site-{config.site}"
     _check_planning(config, charter, observer.state, keyring)
+    learner = make_learner(
+        charter, config.site, raw.name, paths,
+        num_processes=config.num_processes, skip_broken=config.skip_broken,
+    )  # fmt: skip
+    differs = difference(codec.to_json(charter.dataset), raw.dataset_json)
+    has_announced = observer.state.n_cases(config.site) is not None
+    if config.skip_broken and not differs and not has_announced:
+        learner.examine(listener)
     is_new = not keyring.has(role)
     key = keyring.load_or_create(role)
     try:
@@ -146,8 +176,8 @@ def join(config: JoinConfig) -> tuple[Charter, JoinRequest]:
             observer,
             Publisher(store, key, charter.study, clock=time.time),
             config.site,
-            make_learner(charter, config.site, raw.name, paths),
-            difference=difference(codec.to_json(charter.dataset), raw.dataset_json),
+            learner,
+            difference=differs,
             encryption_key=keyring.identity(role).recipient,
         )
     except FedfsError:
@@ -193,7 +223,7 @@ def run_site(config: SiteConfig, listener: Report) -> Outcome:
     Raises:
         FedfsError: see :meth:`fedfs.site.Site.step`.
     """
-    store = open_store(config.store)
+    store = ReportingStore(open_store(config.store), listener)
     paths = from_environment(os.environ)
 
     def folder_of(study: str) -> Path:
@@ -210,25 +240,30 @@ def run_site(config: SiteConfig, listener: Report) -> Outcome:
     keyring, role = Keyring(config.home, charter.study), f"site-{config.site}"
     _note_seen(keyring, role, observer.state)
     publisher = Publisher(store, keyring.load_all(role), charter.study, clock=time.time)
-    with only_one(folder_of(charter.study) / "lock") as holder:
+    folder = folder_of(charter.study)
+    with only_one(folder / "lock") as holder, logged_to(folder / LOG):
         if holder:
             return _busy(f"site {config.site!r}", holder, once=config.once)
-        learner, folder = _site_parts(config, store, charter)
+        learner, _ = _site_parts(config, store, charter)
+        alone = _site_parts(config, store, charter, alone=True)[0] if config.local_model else None
+        status = StatusReporter(
+            publisher,
+            config.site,
+            interval_s=config.status_interval_s,
+            clock=time.time,
+            listener=listener,
+        )
+        store.report = status.progress
         site = Site(
             config.site,
             observer=observer,
             publisher=publisher,
-            status=StatusReporter(
-                publisher,
-                config.site,
-                interval_s=config.status_interval_s,
-                clock=time.time,
-                listener=listener,
-            ),
+            status=status,
             learner=learner,
             folder=folder,
             local_minutes=config.local_minutes,
             keep_versions=config.keep_versions,
+            alone=alone,
             wish=lambda: Wish(**keyring.recall(role).get("attendance", {})),
         )
         try:
@@ -236,7 +271,9 @@ def run_site(config: SiteConfig, listener: Report) -> Outcome:
                 return run(site.step, wait=waiter.wait, reset=waiter.reset, once=config.once)
         finally:
             _note_seen(keyring, role, observer.state)
-            learner.close()
+            for one in (learner, alone):
+                if one is not None:
+                    one.close()
 
 
 def _note_seen(keyring: Keyring, role: str, state: StudyState) -> None:
@@ -301,11 +338,13 @@ def export_own(
     learner, folder = _site_parts(config, store, charter)
     return export_site(
         observer, store, config.site, learner, folder, output,
-        version=version, dataset_name=dataset_name,
+        version=version, dataset_name=dataset_name, allowed_trainers=config.allowed_trainers,
     )  # fmt: skip
 
 
-def _site_parts(config: SiteConfig, store: Store, charter: Charter) -> tuple[Learner, Path]:
+def _site_parts(
+    config: SiteConfig, store: Store, charter: Charter, *, alone: bool = False
+) -> tuple[Learner, Path]:
     """Return a site's learner, as it joined, and fedfs's folder for it."""
     remembered = Keyring(config.home, charter.study).recall(f"site-{config.site}")
     dataset = remembered.get("dataset")
@@ -326,6 +365,9 @@ def _site_parts(config: SiteConfig, store: Store, charter: Charter) -> tuple[Lea
         num_processes=config.num_processes,
         own_planning=remembered.get("planning"),
         pretrained=_pretrained(store, charter, folder),
+        alone=alone,
+        allowed_trainers=config.allowed_trainers,
+        skip_broken=config.skip_broken,
     )
     return learner, folder
 
@@ -344,7 +386,7 @@ def run_aggregator(config: AggregatorConfig, listener: Report) -> Outcome:
     Raises:
         FedfsError: see :meth:`fedfs.aggregator.Aggregator.step`.
     """
-    store = open_store(config.store)
+    store = ReportingStore(open_store(config.store), listener)
 
     def folder_of(study: str) -> Path:
         return config.folder or default_cache() / study
@@ -356,24 +398,27 @@ def run_aggregator(config: AggregatorConfig, listener: Report) -> Outcome:
         vault=Vault(config.home),
     )
     charter = newest_charter(observer.state)
+    strategy_of(charter)  # a package that is missing is missed now, not after the first round
     keyring = Keyring(config.home, charter.study)
     _note_seen(keyring, "aggregator", observer.state)
     publisher = Publisher(store, keyring.load_all("aggregator"), charter.study, clock=time.time)
     folder = folder_of(charter.study)
-    with only_one(folder / "lock") as holder:
+    with only_one(folder / "lock") as holder, logged_to(folder / LOG):
         if holder:
             return _busy("the aggregator", holder, once=config.once)
+        status = StatusReporter(
+            publisher,
+            "",
+            interval_s=config.status_interval_s,
+            clock=time.time,
+            listener=listener,
+        )
+        store.report = status.progress
         aggregator = Aggregator(
             observer=observer,
             publisher=publisher,
-            status=StatusReporter(
-                publisher,
-                "",
-                interval_s=config.status_interval_s,
-                clock=time.time,
-                listener=listener,
-            ),
-            planner=NnUNetPlanner(folder / "plan"),
+            status=status,
+            planner=NnUNetPlanner(folder / "plan", config.allowed_trainers),
             folder=folder,
             clock=time.time,
             keep_versions=config.keep_versions,
@@ -407,7 +452,7 @@ def _reporting(
             return outcome
         reported, late = newest, reports.publish()
         if outcome.finished and late and not config.once:
-            text = f"waiting for the final validation of {late}"
+            text = f"waiting for the final scores of {late}"
             return Outcome(worked=False, finished=False, text=text)
         return outcome
 

@@ -50,6 +50,7 @@ class StudyOptions:
     alignment: str = "resolution"
     sharing: str = "per-tensor"
     min_coverage: float = 0.5
+    cross_evaluation: bool = False
     dataset_name: str | None = None
     configuration: str = "3d_fullres"
     planner: str = "ExperimentPlanner"
@@ -133,6 +134,11 @@ class StudyOptions:
             raise UserError(
                 f"mode {self.mode!r} is unknown", hint=f"one of {', '.join(rounds.MODES)}"
             )
+        if self.cross_evaluation and self.mode != rounds.ASYM:
+            raise UserError(
+                "--cross-evaluation is for the mode asym",
+                hint="in the mode ffe every site scores the one model anyway",
+            )
         policies.check(self.policy, self.policy_options)
         if not 0 <= self.min_coverage <= 1:
             raise UserError(f"the smallest coverage {self.min_coverage} is not between 0 and 1")
@@ -147,7 +153,10 @@ class StudyOptions:
         if self.mode != rounds.ASYM:
             return None
         return AsymSpec(
-            alignment=self.alignment, sharing=self.sharing, min_coverage=self.min_coverage
+            alignment=self.alignment,
+            sharing=self.sharing,
+            min_coverage=self.min_coverage,
+            cross_evaluation=self.cross_evaluation,
         )
 
     def schedule(self) -> Schedule:
@@ -205,6 +214,8 @@ class JoinConfig:
         planning: what this site's own plan has that the charter does not say, by the charter's
             names (``gpu_memory_target_gb``, ``target_spacing``, ``planner``, ``planner_options``);
             for studies in which sites plan for themselves.
+        skip_broken: read all cases now, and go on without those that cannot be used.
+        num_processes: worker processes for that.
     """
 
     store: StorePlace | str
@@ -213,6 +224,8 @@ class JoinConfig:
     home: Path
     expected_key: str | None = None
     planning: Mapping[str, Any] = field(default_factory=dict)
+    skip_broken: bool = False
+    num_processes: int = 8
 
 
 @dataclass(frozen=True)
@@ -225,6 +238,9 @@ class SiteConfig:
         num_processes: worker processes for fingerprint and preprocessing.
         local_minutes: as of the charter, where this site wants less.
         keep_versions: own payloads to older versions are deleted once used; None keeps all.
+        local_model: in the end, also train a model of this site's data alone, to compare with.
+        allowed_trainers: trainers below ``nnUNet_extTrainer`` that the charter may ask for here.
+        skip_broken: go on without cases that cannot be used; else stop at the first.
         status_interval_s: shortest time between two published statuses of one step.
     """
 
@@ -235,6 +251,9 @@ class SiteConfig:
     num_processes: int = 8
     local_minutes: float | None = None
     keep_versions: int | None = None
+    local_model: bool = False
+    allowed_trainers: tuple[str, ...] = ()
+    skip_broken: bool = False
     once: bool = False
     status_interval_s: float = 15.0
     wait: WaitSettings = field(default_factory=WaitSettings)
@@ -248,6 +267,7 @@ class AggregatorConfig:
         folder: a cache that may be deleted.
         keep_versions: newest versions whose payloads are kept; None keeps all.
         report: publish a page for people after every version.
+        allowed_trainers: trainers below ``nnUNet_extTrainer`` that the charter may ask for here.
     """
 
     store: StorePlace | str
@@ -255,13 +275,14 @@ class AggregatorConfig:
     folder: Path | None = None
     keep_versions: int | None = None
     report: bool = True
+    allowed_trainers: tuple[str, ...] = ()
     once: bool = False
     status_interval_s: float = 15.0
     wait: WaitSettings = field(default_factory=WaitSettings)
 
 
 def load_toml(path: Path) -> Mapping[str, Any]:
-    """Return the content of a configuration file, in the shape of click's ``default_map``.
+    """Return the content of a configuration file: a table for each command.
 
     Raises:
         UserError: missing or not TOML.

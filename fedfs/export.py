@@ -40,6 +40,7 @@ def export_version(
     version: int | None = None,
     dataset_name: str | None = None,
     vault: Vault | None = None,
+    allowed_trainers: tuple[str, ...] = (),
 ) -> Exported:
     """Write a global version below ``output``, to be used as ``nnUNet_results``.
 
@@ -49,6 +50,7 @@ def export_version(
         version: global version; None for the newest.
         dataset_name: ``DatasetXXX_NAME``; None for the charter's.
         vault: what this host can decrypt.
+        allowed_trainers: not nnunetv2's own, but allowed by this host's operator.
 
     Raises:
         SealedError: it is encrypted, and not for this host.
@@ -66,7 +68,7 @@ def export_version(
         path = WeightFiles(store, Path(folder), vault).fetch(state.models, chosen)
         return _export(
             state, chosen, path, output, dataset_name, plans=plan.plans,
-            fingerprint=plan.fingerprint,
+            fingerprint=plan.fingerprint, allowed_trainers=allowed_trainers,
         )  # fmt: skip
 
 
@@ -80,6 +82,7 @@ def export_site(
     *,
     version: int | None = None,
     dataset_name: str | None = None,
+    allowed_trainers: tuple[str, ...] = (),
 ) -> Exported:
     """Write a site's own network as it is at the newest version, at the site (mode ``asym``).
 
@@ -92,6 +95,7 @@ def export_site(
         output: results folder; made if absent.
         version: None, or the newest.
         dataset_name: ``DatasetXXX_NAME``; None for the charter's.
+        allowed_trainers: not nnunetv2's own, but allowed by this host's operator.
 
     Raises:
         StudyError: there is no such version, or it is not kept at the site.
@@ -108,13 +112,13 @@ def export_site(
         networks = SiteNetworks(
             site, store, learner, folder, cache=Path(scratch) / "models", vault=observer.vault
         )
-        network = networks.load(chosen, state, before_download=lambda: None)
+        network = networks.load(chosen, state)
         path = Path(scratch) / "network.safetensors"
         write_safetensors(path, network.tensors)
         plan = learner.plan(lambda _: None)
         return _export(
             state, chosen, path, output, dataset_name, plans=plan.plans,
-            fingerprint=plan.fingerprint,
+            fingerprint=plan.fingerprint, allowed_trainers=allowed_trainers,
         )  # fmt: skip
 
 
@@ -138,6 +142,7 @@ def _export(
     *,
     plans: Mapping[str, Any],
     fingerprint: Mapping[str, Any],
+    allowed_trainers: tuple[str, ...],
 ) -> Exported:
     charter = newest_charter(state)
     spec, name = charter.nnunet, dataset_name or charter.dataset.name
@@ -157,6 +162,7 @@ def _export(
         dataset_name=name,
         version=version,
         epochs=max(1, version * charter.schedule.local_epochs),
+        allowed_trainers=allowed_trainers,
     )
     made = run_isolated("export", request, workdir=tensors.parent)
     command = (

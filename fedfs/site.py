@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fedfs.aggregate import strategies
 from fedfs.aggregate.disclosure import coarsen
@@ -25,7 +26,7 @@ from fedfs.errors import (
     TensorError,
     TrainingError,
 )
-from fedfs.learner import EvaluationResult, Learner, Progress, RoundTask
+from fedfs.learner import Learner, RoundTask
 from fedfs.loop import Outcome
 from fedfs.network import SiteNetwork, SiteNetworks
 from fedfs.observe import Observer, newest_charter
@@ -34,7 +35,6 @@ from fedfs.protocol import layout, rounds
 from fedfs.protocol.messages import (
     Attendance,
     Charter,
-    EvaluationMessage,
     FailureMessage,
     FingerprintMessage,
     Schedule,
@@ -42,19 +42,23 @@ from fedfs.protocol.messages import (
     UpdateManifest,
 )
 from fedfs.protocol.rounds import (
+    CrossEvaluate,
     Done,
     Evaluate,
     Finish,
     Prepare,
     PublishFingerprint,
+    PublishModel,
     PublishPlan,
     SayAttendance,
     Train,
+    TrainAlone,
     Wait,
 )
 from fedfs.protocol.state import StudyState
 from fedfs.publish import Publisher, StatusReporter
 from fedfs.retention import prune_updates
+from fedfs.scoring import Scoring
 from fedfs.trust import tenure
 from fedfs.trust.vault import for_aggregator
 
@@ -100,6 +104,7 @@ class Site:
         local_minutes: as of the charter, where this site wants less.
         wish: whether this site wants to take part, asked at every step.
         keep_versions: payloads of own updates to older versions are deleted; None keeps all.
+        alone: trains a model of this site's data alone in the end, beside the other; None for none.
     """
 
     def __init__(
@@ -114,8 +119,18 @@ class Site:
         local_minutes: float | None = None,
         wish: Callable[[], Wish] = Wish,
         keep_versions: int | None = None,
+        alone: Learner | None = None,
     ) -> None:
         self._keep_versions = keep_versions
+        self._scoring = Scoring(
+            name,
+            publisher=publisher,
+            status=status,
+            learner=learner,
+            alone=alone,
+            folder=folder,
+            vault=observer.vault,
+        )
         self.name = name
         self._local_minutes = local_minutes
         self._wish = wish
@@ -142,7 +157,13 @@ class Site:
         self._status.rejected = state.rejected
         refused = self._hear(state)
         wish = self._wish().word
-        action = rounds.decide_site(state, self.name, prepared=self._prepared, attendance=wish)
+        action = rounds.decide_site(
+            state,
+            self.name,
+            prepared=self._prepared,
+            attendance=wish,
+            alone=self._scoring.trains_alone,
+        )
         if isinstance(action, Wait):
             if wish == "left":
                 self._status.say("left")
@@ -197,6 +218,8 @@ class Site:
                 return self._train(version, state)
             case Finish(version):
                 return self._evaluate(version, state, "full")
+            case PublishModel() | CrossEvaluate() | TrainAlone():
+                return self._compare(action, state)
         raise StudyError(f"a site cannot do {action!r}")
 
     def _fingerprint(self, state: StudyState) -> str:
@@ -240,6 +263,14 @@ class Site:
         return f"planned for itself from {plan.n_cases} cases: {len(plan.tensors)} tensors"
 
     def _prepare(self, state: StudyState) -> str:
+        plans, fingerprint, whose = self._adopted(state)
+        self._status.say("prepare")
+        self._learner.prepare(plans, fingerprint, self._status.progress)
+        self._prepared = True
+        return f"adopted {whose} plan, data are preprocessed"
+
+    def _adopted(self, state: StudyState) -> tuple[Mapping[str, Any], Mapping[str, Any], str]:
+        """Return plans and fingerprint that this site trains with, and whose they are."""
         if state.plan is None:
             raise StudyError("there is no plan to adopt")
         plans, fingerprint, whose = state.plan.plans, state.plan.fingerprint, "the federated"
@@ -252,40 +283,43 @@ class Site:
                     "restore it, or start a new study",
                 )
             plans, fingerprint = own.plans, own.fingerprint
-        self._status.say("prepare")
-        self._learner.prepare(plans, fingerprint, self._status.progress)
-        self._prepared = True
-        return f"adopted {whose} plan, data are preprocessed"
+        return plans, fingerprint, whose
 
     def _evaluate(self, version: int, state: StudyState, variant: str) -> str:
         self._status.say("evaluate" if variant == "pseudo" else "final validation")
         network = self._network(version, state)
-        task = self._task(version, state, network)
-        if variant == "pseudo":
-            result = self._learner.evaluate(task, network.tensors, self._status.progress)
-        else:
-            result = self._learner.finish(task, network.tensors, self._status.progress)
-        self._publisher.message(
-            EvaluationMessage,
-            layout.evaluation(self.name, version, variant),
-            site=self.name,
+        return self._scoring.evaluate(self._task(version, state, network), network.tensors, variant)
+
+    def _compare(self, action: PublishModel | CrossEvaluate | TrainAlone, state: StudyState) -> str:
+        match action:
+            case PublishModel(version):
+                self._status.say("publish model")
+                network = self._network(version, state)
+                return self._scoring.publish_model(network, newest_charter(state))
+            case CrossEvaluate(version, of):
+                self._status.say("score others")
+                return self._scoring.score_other(state.site_models[of], version)
+            case TrainAlone(version):
+                return self._train_alone(version, state)
+
+    def _train_alone(self, version: int, state: StudyState) -> str:
+        self._status.say("local model")
+        plans, fingerprint, _ = self._adopted(state)
+        charter, initial = newest_charter(state), self._network(0, state)
+        is_own = charter.mode == rounds.ASYM
+        return self._scoring.train_alone(
+            self._task(0, state, initial),
+            self._learner.initial_weights() if is_own else initial.tensors,
+            plans,
+            fingerprint,
             version=version,
-            variant=variant,
-            n_cases=result.n_cases,
-            mean_dice=result.mean_dice,
-            classes=result.classes,
-            loss=result.loss,
-            seconds=result.seconds,
         )
-        name = "evaluated" if variant == "pseudo" else "validated in full"
-        return f"{name} version {version}: {_dice(result)}"
 
     def _train(self, version: int, state: StudyState) -> str:
         charter, network = newest_charter(state), self._network(version, state)
         task = self._task(version, state, network)
         self._status.say("train")
         result = self._learner.train(task, network.tensors, self._status.progress)
-        self._report_transfer("upload")
         with tempfile.TemporaryDirectory(dir=self._folder) as folder:
             path = Path(folder) / "update.safetensors"
             residual = write_update(
@@ -330,9 +364,7 @@ class Site:
             iterations_per_epoch=schedule.iterations_per_epoch,
             val_iterations_per_epoch=schedule.val_iterations_per_epoch,
             max_seconds=self._max_seconds(schedule),
-            proximal_mu=strategies.by_name(
-                charter.strategy.name, charter.strategy.options
-            ).proximal_mu,
+            proximal_mu=strategies.proximal_mu(charter.strategy.name, charter.strategy.options),
             private=network.private,
         )
 
@@ -341,12 +373,7 @@ class Site:
         return 60 * min(minutes) if minutes else None
 
     def _network(self, version: int, state: StudyState) -> SiteNetwork:
-        return self._networks.load(
-            version, state, before_download=lambda: self._report_transfer("download")
-        )
-
-    def _report_transfer(self, direction: str) -> None:
-        self._status.progress(Progress(step=direction, done=0, total=0, unit="bytes"))
+        return self._networks.load(version, state)
 
     def _publish_failure(self, error: FedfsError, step: str, state: StudyState) -> None:
         """Tell the others that it failed, in words that name no case and no path."""
@@ -397,8 +424,3 @@ def _require_cases(n_cases: int, charter: Charter, what: str) -> None:
             f"{charter.minimum_cases} before {what} may be published",
             hint="talk to the coordinator",
         )
-
-
-def _dice(result: EvaluationResult) -> str:
-    mean = result.mean_dice
-    return "no class occurs" if mean is None else f"mean Dice {mean:.4f}"

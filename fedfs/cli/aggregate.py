@@ -7,7 +7,12 @@ from pathlib import Path
 import click
 
 from fedfs.cli.place import store_argument
-from fedfs.cli.terminal import ProgressDisplay, end_with, start_logging
+from fedfs.cli.terminal import (
+    ProgressDisplay,
+    allow_trainer_option,
+    end_with,
+    start_logging,
+)
 from fedfs.store import StorePlace
 
 
@@ -30,6 +35,7 @@ from fedfs.store import StorePlace
     show_default=True,
     help="Publish a page for people after every version.",
 )
+@allow_trainer_option
 @click.option("--poll-interval", default=0.25, show_default=True, help="Shortest wait, seconds.")
 @click.option("--max-poll-interval", default=5.0, show_default=True, help="Longest wait, seconds.")
 @click.option("--poll-jitter", default=0.2, show_default=True, help="Random share of each wait.")
@@ -41,6 +47,7 @@ def aggregate(
     work_dir: Path | None,
     keep_versions: int | None,
     report: bool,
+    allowed_trainers: tuple[str, ...],
     poll_interval: float,
     max_poll_interval: float,
     poll_jitter: float,
@@ -58,6 +65,7 @@ def aggregate(
         folder=work_dir,
         keep_versions=keep_versions,
         report=report,
+        allowed_trainers=allowed_trainers,
         once=once,
         wait=WaitSettings(poll_interval, max_poll_interval, poll_jitter),
     )

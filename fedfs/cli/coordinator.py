@@ -8,7 +8,13 @@ from pathlib import Path
 import click
 
 from fedfs.cli.place import store_argument
-from fedfs.cli.terminal import numbers_option, show_json, show_pairs, show_table
+from fedfs.cli.terminal import (
+    allow_trainer_option,
+    numbers_option,
+    show_json,
+    show_pairs,
+    show_table,
+)
 from fedfs.store import StorePlace
 
 
@@ -47,9 +53,15 @@ from fedfs.store import StorePlace
     show_default=True,
     help="Mode asym: smallest share of its parameters that every site has to share.",
 )
+@click.option(
+    "--cross-evaluation",
+    is_flag=True,
+    help="Mode asym: in the end each site publishes its whole model, and scores the others'.",
+)
 @click.option("-c", "--configuration", default="3d_fullres", show_default=True)
 @click.option("--planner", default="ExperimentPlanner", show_default=True)
 @click.option("--trainer", default="nnUNetTrainer", show_default=True)
+@allow_trainer_option
 @click.option("-f", "--fold", default="0", show_default=True, help="0 to 4, or all.")
 @click.option("--rounds", default=20, show_default=True, help="Global versions to make.")
 @click.option(
@@ -137,14 +149,16 @@ from fedfs.store import StorePlace
 @click.option("--seed", default=12345, show_default=True, help="Of the initial weights.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def init(store: StorePlace, *, dataset_json: Path, pretrained: Path | None, as_json: bool,
-         one_aggregator: bool, gpu_memory_target: float | None,
+         one_aggregator: bool, allowed_trainers: tuple[str, ...], gpu_memory_target: float | None,
          target_spacing: tuple[float, ...] | None, **options: object) -> None:  # fmt: skip
     """Start a study: write its charter to STORE, make the coordinator's and aggregator's keys."""
     import tempfile
 
+    from fedfs.aggregate.strategies import package_of
     from fedfs.config import StudyOptions, read_dataset_json
     from fedfs.doctor import require_atomic_create
     from fedfs.nnunet.classes import versions
+    from fedfs.nnunet.process import run_isolated
     from fedfs.store import open_store
     from fedfs.study import init_study
     from fedfs.trust.keyring import default_home
@@ -160,9 +174,10 @@ def init(store: StorePlace, *, dataset_json: Path, pretrained: Path | None, as_j
     if not one_aggregator and store.url.startswith("s3://"):
         require_atomic_create(place)
     with tempfile.TemporaryDirectory() as folder:
+        if chosen.trainer != StudyOptions.trainer:
+            check = {"trainer": chosen.trainer, "allowed_trainers": allowed_trainers}
+            run_isolated("check_trainer", check, workdir=Path(folder))
         if pretrained is not None:
-            from fedfs.nnunet.process import run_isolated
-
             converted = Path(folder) / "pretrained.safetensors"
             request = {"checkpoint": str(pretrained.absolute()), "output": str(converted)}
             run_isolated("convert_checkpoint", request, workdir=Path(folder))
@@ -172,7 +187,7 @@ def init(store: StorePlace, *, dataset_json: Path, pretrained: Path | None, as_j
             default_home(),
             chosen,
             clock=time.time,
-            versions=versions(),
+            versions={**versions(), **package_of(chosen.strategy)},
             pretrained=pretrained,
         )
     facts = {

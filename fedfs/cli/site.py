@@ -7,6 +7,7 @@ import click
 from fedfs.cli.place import store_argument
 from fedfs.cli.terminal import (
     ProgressDisplay,
+    allow_trainer_option,
     end_with,
     numbers_option,
     show_json,
@@ -40,6 +41,19 @@ def site() -> None:
 @numbers_option(
     "--planner-option", "planner_options", "As of fedfs init, for this site's own plan (mode asym)."
 )
+@click.option(
+    "--skip-broken-cases",
+    "skip_broken",
+    is_flag=True,
+    help="Read all cases now, and count only those that can be used.",
+)
+@click.option(
+    "-np",
+    "--num-processes",
+    default=8,
+    show_default=True,
+    help="Workers for --skip-broken-cases.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def join(
     store: StorePlace,
@@ -51,6 +65,8 @@ def join(
     target_spacing: tuple[float, ...] | None,
     planner: str | None,
     planner_options: dict[str, float],
+    skip_broken: bool,
+    num_processes: int,
     as_json: bool,
 ) -> None:  # fmt: skip
     """Ask the coordinator of the study at STORE to admit this site.
@@ -64,25 +80,27 @@ def join(
     from fedfs.trust.keyring import default_home
     from fedfs.trust.signing import key_fingerprint
 
-    charter, request = assemble.join(
-        JoinConfig(
-            store,
-            layout.check_site(name),
-            dataset,
-            default_home(),
-            expect_key,
-            planning={
-                key: value
-                for key, value in {
-                    "gpu_memory_target_gb": gpu_memory_target,
-                    "target_spacing": target_spacing,
-                    "planner": planner,
-                    "planner_options": planner_options,
-                }.items()
-                if value
-            },
-        )
+    config = JoinConfig(
+        store,
+        layout.check_site(name),
+        dataset,
+        default_home(),
+        expect_key,
+        planning={
+            key: value
+            for key, value in {
+                "gpu_memory_target_gb": gpu_memory_target,
+                "target_spacing": target_spacing,
+                "planner": planner,
+                "planner_options": planner_options,
+            }.items()
+            if value
+        },
+        skip_broken=skip_broken,
+        num_processes=num_processes,
     )
+    with ProgressDisplay() as display:
+        charter, request = assemble.join(config, display)
     facts = {
         "study": charter.study,
         "site": name,
@@ -116,6 +134,18 @@ def join(
     type=click.IntRange(min=1),
     help="Delete own updates that are older than so many versions and used; default: all.",
 )
+@click.option(
+    "--local-model",
+    is_flag=True,
+    help="In the end also train on this site's data alone, with the same budget, to compare.",
+)
+@allow_trainer_option
+@click.option(
+    "--skip-broken-cases",
+    "skip_broken",
+    is_flag=True,
+    help="Go on without cases that cannot be used, and list them; default: stop at the first.",
+)
 @click.option("--poll-interval", default=0.25, show_default=True, help="Shortest wait, seconds.")
 @click.option("--max-poll-interval", default=5.0, show_default=True, help="Longest wait, seconds.")
 @click.option("--poll-jitter", default=0.2, show_default=True, help="Random share of each wait.")
@@ -129,6 +159,9 @@ def run(
     num_processes: int,
     local_minutes: float | None,
     keep_versions: int | None,
+    local_model: bool,
+    allowed_trainers: tuple[str, ...],
+    skip_broken: bool,
     poll_interval: float,
     max_poll_interval: float,
     poll_jitter: float,
@@ -149,6 +182,9 @@ def run(
         num_processes=num_processes,
         local_minutes=check_minutes(local_minutes),
         keep_versions=keep_versions,
+        local_model=local_model,
+        allowed_trainers=allowed_trainers,
+        skip_broken=skip_broken,
         once=once,
         wait=WaitSettings(poll_interval, max_poll_interval, poll_jitter),
     )

@@ -1,23 +1,25 @@
 """nnU-Net's classes by name, and trainers made from them.
 
 Rules:
- * Classes are looked for where nnU-Net looks, in nnunetv2's own package only: not in folders that
-   an environment variable names.
+ * Classes are looked for where nnU-Net looks, in nnunetv2's own package; a trainer also in folders
+   of this host, if its operator allows that, see :mod:`fedfs.nnunet.external`. nnU-Net looks for
+   planners nowhere else.
  * A trainer is made as ``nnUNetv2_train`` makes it. What fedfs changes, it changes on the instance.
+ * A trainer that overrides what fedfs does not call is refused.
 """
 
 from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from fedfs.errors import SetupError
-from fedfs.nnunet import allowlist
+from fedfs.nnunet import allowlist, external
 
 log = logging.getLogger(__name__)
 
@@ -31,12 +33,14 @@ class TrainerSettings:
     Attributes:
         fold: ``all`` or a number.
         device: ``cpu``, ``cuda``, ``mps``; None for the best there is.
+        allowed_trainers: not nnunetv2's own, but allowed by this host's operator.
     """
 
     trainer: str
     configuration: str
     fold: str
     device: str | None = None
+    allowed_trainers: Collection[str] = ()
 
 
 def versions() -> dict[str, str]:
@@ -44,15 +48,28 @@ def versions() -> dict[str, str]:
     return {name: metadata.version(name) for name in _DECIDE_RESULTS}
 
 
-def trainer_class(name: str) -> type[Any]:
-    """Return nnU-Net's trainer class ``name``.
+def trainer_class(name: str, allowed: Collection[str] = ()) -> type[Any]:
+    """Return the trainer class ``name``.
+
+    Args:
+        name: of nnU-Net's own, or of one that this host's operator allows.
+        allowed: names that this host's operator allows.
 
     Raises:
-        SetupError: nnunetv2 has no such trainer.
+        MalformedError: it is not an identifier.
+        SetupError: there is no such trainer, or not for this host, or it cannot be federated.
     """
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-    return _find("trainer", name, "training.nnUNetTrainer", nnUNetTrainer)
+    found = _own("trainer", name, "training.nnUNetTrainer", nnUNetTrainer)
+    if found is None:
+        found = external.find(name, allowed, nnUNetTrainer)
+    if found.run_training is not nnUNetTrainer.run_training:
+        raise SetupError(
+            f"trainer {name} cannot be federated: it has a run_training of its own",
+            hint="fedfs runs the epochs in its place; trainers may override every other hook",
+        )
+    return found
 
 
 def planner_class(name: str) -> type[Any]:
@@ -65,7 +82,13 @@ def planner_class(name: str) -> type[Any]:
         ExperimentPlanner,
     )
 
-    return _find("planner", name, "experiment_planning", ExperimentPlanner)
+    found = _own("planner", name, "experiment_planning", ExperimentPlanner)
+    if found is None:
+        raise SetupError(
+            f"nnunetv2 {metadata.version('nnunetv2')} has no planner {name}",
+            hint="all sites and the aggregator need the same version of nnunetv2",
+        )
+    return found
 
 
 def make_trainer(
@@ -75,7 +98,7 @@ def make_trainer(
 
     nnU-Net's variables must be set: the constructor creates the trainer's output folder.
     """
-    trainer = trainer_class(settings.trainer)(
+    trainer = trainer_class(settings.trainer, settings.allowed_trainers)(
         plans={**copy.deepcopy(dict(plans)), "continue_training": False},
         configuration=settings.configuration,
         fold=fold_of(settings.fold),
@@ -108,6 +131,13 @@ def plain_module(trainer: Any) -> Any:
     return network
 
 
+def loads_by_itself(trainer: Any) -> bool:
+    """Return whether loading a checkpoint is more for a trainer than nnU-Net's own makes of it."""
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+    return type(trainer).load_checkpoint is not nnUNetTrainer.load_checkpoint
+
+
 def initialize_without_data(trainer: Any) -> None:
     """Run the trainer's own ``initialize`` where nothing has been preprocessed.
 
@@ -119,7 +149,8 @@ def initialize_without_data(trainer: Any) -> None:
     trainer.initialize()
 
 
-def _find(kind: str, name: str, package: str, base: type[Any]) -> type[Any]:
+def _own(kind: str, name: str, package: str, base: type[Any]) -> type[Any] | None:
+    """Return nnunetv2's own class of that name; None if it has none."""
     import nnunetv2
     from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
 
@@ -128,13 +159,9 @@ def _find(kind: str, name: str, package: str, base: type[Any]) -> type[Any]:
     found = recursive_find_python_class(
         str(root.joinpath(*package.split("."))), name, f"nnunetv2.{package}", str(root)
     )
-    own = isinstance(found, type) and issubclass(found, base)
-    if not own or not found.__module__.startswith("nnunetv2."):
-        raise SetupError(
-            f"nnunetv2 {metadata.version('nnunetv2')} has no {kind} {name}",
-            hint="all sites and the aggregator need the same version of nnunetv2",
-        )
-    return found  # type: ignore[no-any-return]
+    if not (isinstance(found, type) and issubclass(found, base)):
+        return None
+    return found if found.__module__.startswith("nnunetv2.") else None
 
 
 def device(name: str | None) -> Any:

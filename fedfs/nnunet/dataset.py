@@ -15,8 +15,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ class Case:
 
 @dataclass(frozen=True)
 class RawDataset:
-    """An nnU-Net raw dataset whose files are all there.
+    """An nnU-Net raw dataset.
 
     Attributes:
         name: folder name, e.g. ``Dataset004_Hippocampus``.
@@ -55,22 +55,43 @@ class RawDataset:
 
     @classmethod
     def open(cls, paths: NnUNetPaths, name_or_id: str | int) -> RawDataset:
-        """Open ``Dataset004_Hippocampus``, or 4, below ``nnUNet_raw``.
+        """Open ``Dataset004_Hippocampus``, or 4, below ``nnUNet_raw``; all its files are there.
 
         Raises:
             DatasetError: no such dataset, unusable ``dataset.json``, or a file is missing.
         """
+        return cls.listed(paths, name_or_id).checked()
+
+    @classmethod
+    def listed(cls, paths: NnUNetPaths, name_or_id: str | int) -> RawDataset:
+        """Open a dataset without a look at the files of its cases.
+
+        Raises:
+            DatasetError: no such dataset, or unusable ``dataset.json``.
+        """
         folder = _find(paths.raw, name_or_id)
         content = _read_dataset_json(folder)
         cases = _listed(folder, content) if "dataset" in content else _scanned(folder, content)
-        if not cases:
-            raise DatasetError(
-                f"{folder.name} holds no training cases",
-                hint=f"nnU-Net expects images in {folder / 'imagesTr'} named "
-                f"CASE_0000{content['file_ending']}",
-            )
-        _check_files(folder.name, cases, n_channels=len(content["channel_names"]))
         return cls(folder.name, folder, content, tuple(cases))
+
+    def without(self, names: Collection[str]) -> RawDataset:
+        """Return the dataset as if it did not have these cases."""
+        return replace(self, cases=tuple(case for case in self.cases if case.name not in names))
+
+    def checked(self) -> RawDataset:
+        """Return the dataset itself.
+
+        Raises:
+            DatasetError: it has no cases, or a file is missing.
+        """
+        if not self.cases:
+            raise DatasetError(
+                f"{self.name} holds no training cases",
+                hint=f"nnU-Net expects images in {self.folder / 'imagesTr'} named "
+                f"CASE_0000{self.dataset_json['file_ending']}",
+            )
+        _check_files(self.name, self.cases, n_channels=len(self.dataset_json["channel_names"]))
+        return self
 
     @property
     def label_values(self) -> frozenset[int]:
@@ -223,9 +244,8 @@ def _scanned(folder: Path, content: Mapping[str, Any]) -> list[Case]:
                 hint=f"nnU-Net expects CASE_0000{ending}, CASE_0001{ending}, ...",
             )
         by_case.setdefault(match[1], []).append(name)
-    lonely = sorted({name.removesuffix(ending) for name in labels} - set(by_case))
-    if lonely:
-        raise DatasetError(f"{folder.name}: no image for the label of {_some(lonely)}")
+    for name in labels:
+        by_case.setdefault(name.removesuffix(ending), [])
     return [
         Case(
             case,
@@ -243,6 +263,9 @@ def _files(folder: Path, ending: str) -> list[str]:
 
 
 def _check_files(dataset: str, cases: Sequence[Case], *, n_channels: int) -> None:
+    lonely = [case.name for case in cases if not case.images]
+    if lonely:
+        raise DatasetError(f"{dataset}: no image for the label of {_some(lonely)}")
     channels: list[str] = []
     images: list[str] = []
     labels: list[str] = []

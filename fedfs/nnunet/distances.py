@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,13 +64,14 @@ def mean_hd95_mm(
         reader: nnU-Net's reader of these files.
         report: hears of progress.
     """
-    return mean_by_class(dict(hd95_by_case(summary, labels, reader, report)))
+    cases = hd95_by_case(summary, labels, reader, report)
+    return mean_by_class(distances for _, distances in cases)
 
 
-def mean_by_class(cases: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Return class -> mean over the cases in which it is defined, from case -> class -> value."""
+def mean_by_class(cases: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Return class -> mean over the cases in which it is defined."""
     found: dict[str, list[float]] = {}
-    for distances in cases.values():
+    for distances in cases:
         for name, distance in distances.items():
             found.setdefault(name, []).append(distance)
     return {name: float(np.mean(values)) for name, values in found.items()}

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ class ExportRequest:
         dataset_name: ``DatasetXXX_NAME`` to export under.
         version: global version, for the record.
         epochs: nnU-Net epochs that went into it.
+        allowed_trainers: not nnunetv2's own, but allowed by this host's operator.
     """
 
     plans: Mapping[str, Any]
@@ -53,6 +54,7 @@ class ExportRequest:
     dataset_name: str
     version: int
     epochs: int
+    allowed_trainers: Sequence[str] = ()
 
 
 def export_model(request: ExportRequest) -> Path:
@@ -60,7 +62,7 @@ def export_model(request: ExportRequest) -> Path:
 
     Raises:
         MalformedError: the plans are refused.
-        SetupError: nnunetv2 has no such trainer.
+        SetupError: there is no such trainer, or not for this host.
         TensorError: the tensors are not those of the network.
         UserError: a different model is there already.
     """
@@ -90,7 +92,9 @@ def _make(
     request: ExportRequest, plans: Mapping[str, Any], tensors: TensorFile, room: Path
 ) -> Path:
     dataset_json = ordered(request.dataset_json)
-    settings = classes.TrainerSettings(request.trainer, request.configuration, request.fold, "cpu")
+    settings = classes.TrainerSettings(
+        request.trainer, request.configuration, request.fold, "cpu", request.allowed_trainers
+    )
     paths = NnUNetPaths(raw=room, preprocessed=room / "preprocessed", results=room / "results")
     with applied(paths.variables()), captured(log):
         trainer = classes.make_trainer(settings, plans, dataset_json)

@@ -4,12 +4,14 @@ Rules:
  * A case is read with the reader nnU-Net would take and cropped with its function; foreground is
    where the segmentation is positive, as in nnU-Net.
  * Every foreground voxel counts, where nnU-Net draws a random sample: one pass, no seed.
- * One unusable case stops the fingerprint. The error names the case and stays at the site.
+ * One unusable case stops the fingerprint, unless the site goes on without. The error names the
+   case and stays at the site.
  * The geometries come in random order, so that their order says nothing about the cases.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 from dataclasses import dataclass
@@ -19,8 +21,10 @@ import numpy as np
 from fedfs.aggregate.fingerprints import CaseSketch, mix_cases, sketch_case
 from fedfs.errors import DatasetError
 from fedfs.learner import CaseGeometry, Progress, Report, SiteFingerprint
+from fedfs.nnunet.broken import OnBroken, require_some
 from fedfs.nnunet.dataset import Case, RawDataset
 from fedfs.nnunet.output import captured
+from fedfs.nnunet.whole import check_whole
 from fedfs.nnunet.workers import map_cases
 
 log = logging.getLogger(__name__)
@@ -53,6 +57,7 @@ def extract(
     num_processes: int,
     report: Report,
     rng: random.Random | None = None,
+    on_broken: OnBroken | None = None,
 ) -> SiteFingerprint:
     """Read every training case once and return the site's fingerprint.
 
@@ -61,16 +66,20 @@ def extract(
         num_processes: 1 reads in this process.
         report: called after every case.
         rng: shuffles the geometries; the operating system's randomness by default.
+        on_broken: hears of cases that cannot be used and are left out; None stops at the first.
 
     Raises:
         TrainingError: a case is broken (``broken-case``), or memory ran out.
+        DatasetError: no case can be used.
     """
-    reader = reader_name(dataset)
+    require_some(len(dataset.cases), dataset)
+    reader = reader_name(dataset, any_case=on_broken is not None)
     jobs = [_Job(case, reader, dataset.label_values) for case in dataset.cases]
     measured: list[_Measured] = []
-    for result in map_cases(_measure, jobs, num_processes=num_processes):
+    for result in map_cases(_measure, jobs, num_processes=num_processes, on_broken=on_broken):
         measured.append(result)
         report(Progress("fingerprint", len(measured), len(jobs), "case"))
+    require_some(len(measured), dataset)
     geometry = [result.geometry for result in measured]
     (rng or random.SystemRandom()).shuffle(geometry)
     n_channels = len(dataset.dataset_json["channel_names"])
@@ -83,34 +92,43 @@ def extract(
     )
 
 
-def reader_name(dataset: RawDataset) -> str:
+def reader_name(dataset: RawDataset, *, any_case: bool = False) -> str:
     """Return the name of the reader that nnU-Net determines for the dataset.
+
+    Args:
+        dataset: the raw dataset.
+        any_case: try the other cases if the first cannot be read.
 
     Raises:
         DatasetError: no reader of nnU-Net reads the first image.
     """
     from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 
-    example = str(dataset.cases[0].images[0])
-    with captured(log):
-        try:
+    for case in dataset.cases if any_case else dataset.cases[:1]:
+        with captured(log), contextlib.suppress(RuntimeError):
             found = determine_reader_writer_from_dataset_json(
-                dict(dataset.dataset_json), example, verbose=False
+                dict(dataset.dataset_json), str(case.images[0]), verbose=False
             )
-        except RuntimeError as error:
-            raise DatasetError(
-                f"{dataset.name}: no reader of nnU-Net reads {example}",
-                hint="see the file endings in nnU-Net's dataset_format.md",
-            ) from error
-    return str(found.__name__)
+            return str(found.__name__)
+    raise DatasetError(
+        f"{dataset.name}: no reader of nnU-Net reads {dataset.cases[0].images[0]}",
+        hint="see the file endings in nnU-Net's dataset_format.md",
+    )
 
 
 def _measure(job: _Job) -> _Measured:
     from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer_by_name
     from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
 
+    check_whole((*job.case.images, job.case.label))
     reader = recursive_find_reader_writer_by_name(job.reader)()
-    images_CZYX, properties = reader.read_images([str(path) for path in job.case.images])  # noqa: N806  axes are in the name
+    try:
+        images_CZYX, properties = reader.read_images([str(path) for path in job.case.images])  # noqa: N806  axes are in the name
+    except RuntimeError as error:
+        if str(error):
+            raise
+        # nnU-Net prints the reason, and raises without a word.
+        raise DatasetError("its channels have different shapes or spacings") from error
     segmentation_1ZYX, _ = reader.read_seg(str(job.case.label))  # noqa: N806  same
     if images_CZYX.shape[1:] != segmentation_1ZYX.shape[1:]:
         raise DatasetError(

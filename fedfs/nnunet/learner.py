@@ -27,6 +27,7 @@ from fedfs.errors import FedfsError, SetupError
 from fedfs.learner import (
     EvaluationResult,
     OwnPlan,
+    Progress,
     Report,
     RoundTask,
     SiteFingerprint,
@@ -35,13 +36,16 @@ from fedfs.learner import (
 )
 from fedfs.nnunet import allowlist, classes, evaluation, files, preprocess
 from fedfs.nnunet import fingerprint as fingerprints
+from fedfs.nnunet.broken import BrokenCases
 from fedfs.nnunet.checkpoints import CheckpointStore, RoundProgress
 from fedfs.nnunet.dataset import RawDataset
 from fedfs.nnunet.environment import applied, limit_pools
+from fedfs.nnunet.failures import translate
 from fedfs.nnunet.finish import FinalModel
+from fedfs.nnunet.other_model import score_other
 from fedfs.nnunet.output import Captured, captured
 from fedfs.nnunet.own_plan import OwnPlanner
-from fedfs.nnunet.rounds import Session, translate
+from fedfs.nnunet.rounds import Session
 from fedfs.nnunet.settings import LearnerSettings
 
 __all__ = ["LearnerSettings", "NnUNetLearner"]
@@ -61,6 +65,7 @@ class NnUNetLearner:
         self._clock = clock
         self._plans: dict[str, Any] | None = None
         self._federated_fingerprint: Mapping[str, Any] = {}
+        self._broken = BrokenCases(settings)
         self._dataset: RawDataset | None = None
         self._session: Session | None = None
         self._trained: RoundProgress | None = None
@@ -79,32 +84,54 @@ class NnUNetLearner:
 
         The local fingerprint is also written where nnU-Net keeps it, unless there is one.
         """
-        dataset = self._raw()
-        with self._nnunet() as output:
-            result = fingerprints.extract(
-                dataset,
-                num_processes=self._settings.num_processes,
-                report=output.outside(report),
-            )
-        target = self._settings.paths.preprocessed / dataset.name / _FINGERPRINT
+        settings = self._settings
+        with self._nnunet():
+            classes.trainer_class(settings.trainer, settings.allowed_trainers)
+        result = self.examine(report)
+        target = settings.paths.preprocessed / self._raw().name / _FINGERPRINT
         if not target.exists() and all(channel.n_cases for channel in result.channels):
             files.write_json(target, to_nnunet(result))
         return result
 
+    def examine(self, report: Report) -> SiteFingerprint:
+        """Read every case, find out which this site goes on without, and measure the others.
+
+        Raises:
+            TrainingError: a case is broken, and this site does not go on then.
+            DatasetError: no case can be used.
+            SetupError: those that can are too few for nnU-Net's folds.
+        """
+        settings, dataset = self._settings, self._broken.all_cases()
+        found = self._broken.incomplete(dataset)
+        with self._nnunet() as output:
+            result = fingerprints.extract(
+                dataset.without(found),
+                num_processes=settings.num_processes,
+                report=output.outside(report),
+                on_broken=found.__setitem__ if settings.skip_broken else None,
+            )
+        self._broken.keep(found)
+        self._dataset = None
+        if found:  # found out now, before anything is published
+            preprocess.check_fold(classes.fold_of(settings.fold), self._raw(), settings.paths)
+        return result
+
     def plan(self, report: Report) -> OwnPlan:
         """See :class:`fedfs.learner.Learner`."""
-        planner = OwnPlanner(self._settings, self._raw())
+        planner = OwnPlanner(self._settings, self._broken.measured())
         kept = planner.kept()
         if kept is not None:
             return kept
         if planner.fingerprint() is None:
-            planner.keep_fingerprint(self.fingerprint(report))
+            measured = self.fingerprint(report)
+            planner = OwnPlanner(self._settings, self._broken.measured())
+            planner.keep_fingerprint(measured)
         with self._nnunet():
             return planner.make()
 
     def initial_weights(self) -> Tensors:
         """See :class:`fedfs.learner.Learner`."""
-        planner = OwnPlanner(self._settings, self._raw())
+        planner = OwnPlanner(self._settings, self._broken.measured())
         plan = planner.kept()
         if plan is None:
             raise SetupError("this site has not planned yet", hint="call plan() first")
@@ -117,9 +144,12 @@ class NnUNetLearner:
         """See :class:`fedfs.learner.Learner`."""
         settings, dataset = self._settings, self._raw()
         allowlist.check_plans(plans, settings.configuration)
-        allowlist.check_name("trainer", settings.trainer)
-        preprocess.check_fold(classes.fold_of(settings.fold), dataset, settings.paths)
+        fold = classes.fold_of(settings.fold)
+        preprocess.check_fold(fold, dataset, settings.paths)
+        listed = RawDataset.listed(settings.paths, settings.dataset)
+        broken = self._broken.incomplete(listed)
         with self._nnunet() as output:
+            classes.trainer_class(settings.trainer, settings.allowed_trainers)
             adopted = preprocess.adopt(plans, dataset, fingerprints.reader_name(dataset))
             preprocess.check_previous_stage(
                 adopted, settings.configuration, settings.trainer, dataset, settings.paths
@@ -135,7 +165,12 @@ class NnUNetLearner:
                 settings.paths,
                 num_processes=settings.num_processes,
                 report=output.outside(report),
+                on_broken=broken.__setitem__ if settings.skip_broken else None,
             )
+        if broken:
+            self._broken.add(broken)
+            self._dataset = None
+            preprocess.check_fold(fold, self._raw(), settings.paths)
         local = settings.paths.preprocessed / dataset.name / _FINGERPRINT
         if not local.exists():  # nnU-Net's trainer copies it
             files.write_json(local, fingerprint)
@@ -193,12 +228,7 @@ class NnUNetLearner:
 
     def finish(self, task: RoundTask, tensors: Tensors, report: Report) -> EvaluationResult:
         """See :class:`fedfs.learner.Learner`."""
-        settings = self._settings
-        model = FinalModel(
-            state_dir=settings.state_dir,
-            fingerprint=self._federated_fingerprint,
-            full_validation=settings.full_validation,
-        )
+        model = self._final_model()
         with self._nnunet() as output:
             weights = task.weights_sha256 or weights_sha256(tensors)
             finished = model.already(weights)
@@ -211,6 +241,23 @@ class NnUNetLearner:
                 return model.make(session, weights, output.outside(report))
             finally:
                 self.close()  # nnU-Net has shut down the data loaders
+
+    def score(self, plans: Mapping[str, Any], tensors: Path, report: Report) -> EvaluationResult:
+        """See :class:`fedfs.learner.Learner`."""
+        self.close()  # its memory is the predictor's
+        cases = self._final_model().validated_cases()
+        report(Progress("predict", 0, 0, "case"))
+        return score_other(
+            plans, tensors, dataset=self._raw(), cases=cases, settings=self._settings
+        )
+
+    def _final_model(self) -> FinalModel:
+        return FinalModel(
+            state_dir=self._settings.state_dir,
+            fingerprint=self._federated_fingerprint,
+            full_validation=self._settings.full_validation,
+            file_ending=str(self._raw().dataset_json["file_ending"]),
+        )
 
     def model_folder(self) -> Path:
         """Return nnU-Net's folder of this model."""
@@ -239,7 +286,7 @@ class NnUNetLearner:
 
     def _raw(self) -> RawDataset:
         if self._dataset is None:
-            self._dataset = RawDataset.open(self._settings.paths, self._settings.dataset)
+            self._dataset = self._broken.usable()
         return self._dataset
 
     def _adopted(self) -> dict[str, Any]:
@@ -255,7 +302,11 @@ class NnUNetLearner:
             settings = self._settings
             self._session = Session(
                 classes.TrainerSettings(
-                    settings.trainer, settings.configuration, settings.fold, settings.device
+                    settings.trainer,
+                    settings.configuration,
+                    settings.fold,
+                    settings.device,
+                    settings.allowed_trainers,
                 ),
                 plans,
                 self._raw().dataset_json,

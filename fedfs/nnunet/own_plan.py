@@ -167,6 +167,7 @@ class OwnPlanner:
                 trainer=self._settings.trainer,
                 seed=self._planning.seed,
                 output=str(path),
+                allowed_trainers=self._settings.allowed_trainers,
             )
         )
         metadata = {

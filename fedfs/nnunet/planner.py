@@ -29,10 +29,12 @@ class NnUNetPlanner:
 
     Args:
         folder: for temporary files.
+        allowed_trainers: not nnunetv2's own, but allowed by this host's operator.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, allowed_trainers: tuple[str, ...] = ()) -> None:
         self._folder = folder
+        self._allowed_trainers = allowed_trainers
 
     def plan(self, charter: Charter, fingerprint: Mapping[str, Any], n_cases: int) -> Planned:
         """See :meth:`fedfs.aggregator.Planner.plan`."""
@@ -64,6 +66,7 @@ class NnUNetPlanner:
             seed=charter.schedule.seed,
             output=str(path),
             pretrained=None if pretrained is None else str(pretrained),
+            allowed_trainers=self._allowed_trainers,
         )
         self._folder.mkdir(parents=True, exist_ok=True)
         run_isolated("initial_weights", request, workdir=self._folder)
@@ -110,6 +113,7 @@ class NnUNetPlanner:
             output=str(path),
             pretrained=None if pretrained is None else str(pretrained),
             alignment=alignment,
+            allowed_trainers=self._allowed_trainers,
         )
         self._folder.mkdir(parents=True, exist_ok=True)
         try:

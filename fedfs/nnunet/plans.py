@@ -20,7 +20,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,6 +87,7 @@ class WeightsRequest:
         alignment: take of the pretrained tensors what fits, see :mod:`fedfs.nnunet.overlay`; None
             to require that they are those of this very network.
         output: safetensors file to write.
+        allowed_trainers: not nnunetv2's own, but allowed by this host's operator.
     """
 
     plans: Mapping[str, Any]
@@ -97,6 +98,7 @@ class WeightsRequest:
     output: str
     pretrained: str | None = None
     alignment: str | None = None
+    allowed_trainers: Sequence[str] = ()
 
 
 def plan(request: PlanRequest) -> PlanResult:
@@ -152,13 +154,15 @@ def initial_tensors(request: WeightsRequest) -> dict[str, Array]:
 
     Raises:
         MalformedError: the plans are refused.
-        SetupError: nnunetv2 has no such trainer.
+        SetupError: there is no such trainer, or not for this host.
         UserError: the pretrained weights do not fit the network.
     """
     import torch
 
     allowlist.check_plans(request.plans, request.configuration)
-    settings = classes.TrainerSettings(request.trainer, request.configuration, "all", "cpu")
+    settings = classes.TrainerSettings(
+        request.trainer, request.configuration, "all", "cpu", request.allowed_trainers
+    )
     with _empty_room(), captured(log):
         trainer = classes.make_trainer(settings, request.plans, ordered(request.dataset_json))
         with torch.random.fork_rng(devices=[]):

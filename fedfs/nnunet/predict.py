@@ -55,7 +55,7 @@ def predict_and_score(request: ScoreRequest) -> EvaluationResult:
         summary,
         dataset_json,
         seconds=time.monotonic() - began,
-        distances_mm=mean_by_class(distances),
+        distances_mm=mean_by_class(distances.values()),
     )
 
 

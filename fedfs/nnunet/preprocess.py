@@ -16,7 +16,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,10 @@ from typing import Any
 from fedfs.errors import DatasetError, SetupError
 from fedfs.learner import Progress, Report
 from fedfs.nnunet import allowlist, files
+from fedfs.nnunet.broken import OnBroken
 from fedfs.nnunet.dataset import Case, RawDataset, difference, read_json
 from fedfs.nnunet.environment import NnUNetPaths
+from fedfs.nnunet.whole import check_whole
 from fedfs.nnunet.workers import map_cases
 
 log = logging.getLogger(__name__)
@@ -100,8 +102,18 @@ def preprocess(
     *,
     num_processes: int,
     report: Report,
+    on_broken: OnBroken | None = None,
 ) -> Path:
     """Preprocess every case that is not preprocessed yet; return the folder.
+
+    Args:
+        plans: as adopted.
+        configuration: of them.
+        dataset: the raw dataset.
+        paths: nnU-Net's folders.
+        num_processes: 1 works in this process.
+        report: progress callback.
+        on_broken: hears of cases that cannot be used and are left out; None stops at the first.
 
     Raises:
         TrainingError: a case cannot be processed, or memory ran out.
@@ -119,12 +131,13 @@ def preprocess(
     jobs = [
         _Job(case, str(partial), plans, configuration, dataset.dataset_json) for case in missing
     ]
-    for case in map_cases(_preprocess, jobs, num_processes=num_processes):
+    for case in map_cases(_preprocess, jobs, num_processes=num_processes, on_broken=on_broken):
         _publish(partial, folder, case)
         done += 1
         report(Progress("preprocess", done, total, "case"))
-    partial.rmdir()
-    _copy_references(dataset, paths)
+    shutil.rmtree(partial)  # holds what is left of cases that failed
+    whole = {case.name for case in dataset.cases if (folder / f"{case.name}.pkl").exists()}
+    _copy_references([case for case in dataset.cases if case.name in whole], dataset, paths)
     return folder
 
 
@@ -145,8 +158,8 @@ def check_fold(fold: int | str, dataset: RawDataset, paths: NnUNetPaths) -> None
         _check_splits(splits, fold, dataset)
     elif len(dataset.cases) < MIN_CASES_FOR_FOLDS:
         raise SetupError(
-            f"{dataset.name} has {len(dataset.cases)} cases, nnU-Net needs {MIN_CASES_FOR_FOLDS} "
-            f"to split them for fold {fold}",
+            f"{dataset.name} has {len(dataset.cases)} cases that can be used, nnU-Net needs "
+            f"{MIN_CASES_FOR_FOLDS} to split them for fold {fold}",
             hint=f"provide {splits}, or run the study with fold all",
         )
 
@@ -244,6 +257,7 @@ def _trust_or_clear(folder: Path, marker: Mapping[str, Any], dataset: RawDataset
 def _preprocess(job: _Job) -> str:
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+    check_whole((*job.case.images, job.case.label))
     manager = PlansManager(dict(job.plans))
     configuration = manager.get_configuration(job.configuration)
     preprocessor = configuration.preprocessor_class(verbose=False)
@@ -267,10 +281,10 @@ def _publish(partial: Path, folder: Path, case: str) -> None:
     files.sync(folder)
 
 
-def _copy_references(dataset: RawDataset, paths: NnUNetPaths) -> None:
+def _copy_references(cases: Sequence[Case], dataset: RawDataset, paths: NnUNetPaths) -> None:
     """Copy the segmentations nnU-Net validates against, where they are newer."""
     folder = paths.preprocessed / dataset.name / "gt_segmentations"
-    for case in dataset.cases:
+    for case in cases:
         target = folder / (case.name + str(dataset.dataset_json["file_ending"]))
         if not target.exists() or target.stat().st_mtime < case.label.stat().st_mtime:
             files.copy(case.label, target)

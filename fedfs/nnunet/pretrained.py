@@ -35,7 +35,7 @@ def read_checkpoint(path: Path) -> dict[str, Array]:
     import torch
 
     try:
-        with torch.serialization.safe_globals(_harmless()):
+        with torch.serialization.safe_globals(harmless_types()):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
@@ -54,7 +54,8 @@ def read_checkpoint(path: Path) -> dict[str, Array]:
     }
 
 
-def _harmless() -> list[Any]:
+def harmless_types() -> list[Any]:
+    """Return what a checkpoint of nnU-Net holds beside what torch takes for data anyway."""
     scalar = np.float64(0).__reduce__()[0]
     dtypes = [type(np.dtype(t)) for t in (np.float16, np.float32, np.float64, np.int64, np.bool_)]
     return [scalar, np.dtype, *dtypes]

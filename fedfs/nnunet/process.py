@@ -48,8 +48,8 @@ def run_isolated(
     """Call ``function`` in a child process and return its result.
 
     Args:
-        function: ``plan``, ``initial_weights``, ``convert_checkpoint``, ``export``,
-            ``train_local`` or ``score``.
+        function: ``plan``, ``check_trainer``, ``initial_weights``, ``convert_checkpoint``,
+            ``export``, ``train_local`` or ``score``.
         request: the function's request, or its fields as a dict.
         environ: variables to set in the child beside this process's own.
         workdir: existing folder for the request, the response and the log.
@@ -130,6 +130,7 @@ def _python_path() -> str:
 def _functions() -> dict[str, Callable[[dict[str, Any], Report], dict[str, Any]]]:
     return {
         "plan": _plan,
+        "check_trainer": _check_trainer,
         "initial_weights": _initial_weights,
         "convert_checkpoint": _convert_checkpoint,
         "export": _export,
@@ -142,6 +143,12 @@ def _plan(request: dict[str, Any], _: Report) -> dict[str, Any]:
     from fedfs.nnunet.plans import PlanRequest, plan
 
     return dataclasses.asdict(plan(PlanRequest(**request)))
+
+
+def _check_trainer(request: dict[str, Any], _: Report) -> dict[str, Any]:
+    from fedfs.nnunet.classes import trainer_class
+
+    return {"module": trainer_class(request["trainer"], request["allowed_trainers"]).__module__}
 
 
 def _initial_weights(request: dict[str, Any], _: Report) -> dict[str, Any]:

@@ -2,7 +2,10 @@
 
 Rules:
  * The epoch body is nnU-Net's ``run_training``: the same hooks in the same order. The trainer's
-   ``num_epochs`` is that of the whole study, so the learning-rate schedule spans all rounds.
+   ``num_epochs`` is that of the whole study, so the learning-rate schedule spans all rounds; what
+   a trainer says itself (``nnUNetTrainer_250epochs``) does not count.
+ * Schedules go by the epoch. A trainer that also has stages sets them when it loads a checkpoint:
+   it does so wherever the study's epoch is not the one after its last.
  * A round replaces the weights and nothing else: optimizer (momentum), gradient scaler, data
    loaders and nnU-Net's log go on. Under FedProx it also sets its base in the loss, see
    :mod:`fedfs.nnunet.proximal`.
@@ -16,6 +19,7 @@ from __future__ import annotations
 
 import logging
 import math
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,15 +28,16 @@ from typing import Any
 import numpy as np
 
 from fedfs.checkpoint import extract, load_into
-from fedfs.errors import TrainingError
+from fedfs.errors import SetupError, TrainingError
 from fedfs.learner import Array, Progress, Report, RoundTask, Tensors
 from fedfs.nnunet import classes
+from fedfs.nnunet.pretrained import harmless_types
 from fedfs.nnunet.workers import forked_children_end_with_us
 
 log = logging.getLogger(__name__)
 
+_NNUNET_EPOCHS = 1000
 _REPORT_EVERY_S = 1.0
-_LOST_WORKER = "background worker"
 
 
 class Session:
@@ -62,6 +67,11 @@ class Session:
         self._budget = _budget(task)
         self._on_line: Callable[[str], None] = lambda _: None
         self.trainer = classes.make_trainer(settings, plans, dataset_json)
+        if self.trainer.num_epochs not in (_NNUNET_EPOCHS, task.total_epochs):
+            log.info(
+                "%s is made for %d epochs; it gets the study's %d",
+                settings.trainer, self.trainer.num_epochs, task.total_epochs,
+            )  # fmt: skip
         self.trainer.num_epochs = task.total_epochs
         self.trainer.num_iterations_per_epoch = task.iterations_per_epoch
         self.trainer.num_val_iterations_per_epoch = task.val_iterations_per_epoch
@@ -97,27 +107,44 @@ class Session:
         return tensors
 
     def save(self, path: Path) -> None:
-        """Write nnU-Net's checkpoint of the epochs completed so far."""
+        """Write nnU-Net's checkpoint of the epochs completed so far.
+
+        Raises:
+            SetupError: the trainer writes none.
+        """
         # save_checkpoint counts the epoch under way as completed; on_train_end does the same.
         self.trainer.current_epoch -= 1
         try:
             self.trainer.save_checkpoint(str(path))
         finally:
             self.trainer.current_epoch += 1
+        if not path.exists():
+            raise SetupError(
+                f"trainer {type(self.trainer).__name__} writes no checkpoints",
+                hint="fedfs needs them; look for disable_checkpointing in the trainer",
+            )
 
     def restore(self, path: Path) -> None:
         """Load a checkpoint: weights, optimizer, gradient scaler, epoch and log."""
-        self.trainer.load_checkpoint(str(path))
+        import torch
+
+        # nnUNetTrainer_warmup, of nnU-Net 2.8, loads it with torch's default, which is strict.
+        with torch.serialization.safe_globals(harmless_types()):
+            self.trainer.load_checkpoint(str(path))
 
     def start_at(self, epoch: int) -> None:
         """Set the study's epoch, and bring nnU-Net's log in line with it."""
-        self.trainer.current_epoch = epoch
+        is_jump, self.trainer.current_epoch = epoch != self.trainer.current_epoch, epoch
         values = self.trainer.logger.get_checkpoint()
         now = time.time()
         for key, series in values.items():
             del series[epoch:]
             while len(series) < epoch:
                 series.append(series[-1] if series else _before_the_first(key, self, now))
+        if is_jump and classes.loads_by_itself(self.trainer):
+            with tempfile.TemporaryDirectory(dir=self.trainer.output_folder) as folder:
+                self.save(Path(folder, "checkpoint.pth"))
+                self.restore(Path(folder, "checkpoint.pth"))
 
     def hold_to(self, base: Tensors, task: RoundTask) -> None:
         """Add FedProx's term around ``base`` to the training loss if the round has one, else none.
@@ -234,36 +261,6 @@ class Session:
     def _count_cases(self) -> tuple[int, int]:
         training, validation = self.trainer.do_split()
         return len(training), len(validation)
-
-
-def translate(error: Exception) -> TrainingError:
-    """Return the failure that an exception out of nnU-Net stands for."""
-    import torch
-
-    text = " ".join(str(error).split())
-    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or (
-        isinstance(error, RuntimeError)
-        and any(sign in text for sign in ("out of memory", "can't allocate memory"))
-    ):
-        return TrainingError(
-            "out of memory",
-            kind="out-of-memory",
-            hint="free the GPU, or ask the coordinator for a plan with a smaller "
-            "gpu_memory_target_gb",
-        )
-    if isinstance(error, RuntimeError) and _LOST_WORKER in text:
-        return TrainingError(
-            "a data-loading worker of nnU-Net died",
-            kind="data-loader",
-            hint="it may have been killed for want of memory: lower nnUNet_n_proc_DA",
-        )
-    if isinstance(error, OSError) or "PytorchStreamWriter" in text:
-        return TrainingError(
-            f"cannot read or write: {text[:300]}",
-            kind="disk",
-            hint="look for a full disk or a folder that is read-only",
-        )
-    return TrainingError(f"nnU-Net failed: {type(error).__name__}: {text[:300]}", kind="crash")
 
 
 def _budget(task: RoundTask) -> tuple[int, int, int]:

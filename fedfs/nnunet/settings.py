@@ -50,6 +50,9 @@ class LearnerSettings:
         plot_interval_s: shortest time between two drawings of nnU-Net's ``progress.png``.
         full_validation: run nnU-Net's validation of whole cases at the end.
         planning: how to plan for this site alone; None where the aggregator plans for all.
+        allowed_trainers: not nnunetv2's own, but allowed by this host's operator.
+        broken_list: file in which cases are kept that this site goes on without; None for none.
+        skip_broken: go on without cases that cannot be used; else stop at the first.
     """
 
     paths: NnUNetPaths
@@ -64,3 +67,6 @@ class LearnerSettings:
     plot_interval_s: float = 60.0
     full_validation: bool = True
     planning: Planning | None = None
+    allowed_trainers: tuple[str, ...] = ()
+    broken_list: Path | None = None
+    skip_broken: bool = False

@@ -28,6 +28,8 @@ from typing import Protocol, TypeVar
 from fedfs.errors import FedfsError, TrainingError
 
 OUT_OF_MEMORY_HINT = "use fewer processes, or a machine with more memory"
+BROKEN_CASE = "broken-case"
+BROKEN_CASE_HINT = "repair it, or go on without it: --skip-broken-cases"
 _REASON_LENGTH = 300
 
 
@@ -52,20 +54,41 @@ class _Failure:
     hint: str
 
 
-def map_cases(function: Callable[[J], R], jobs: Sequence[J], *, num_processes: int) -> Iterator[R]:
+def map_cases(
+    function: Callable[[J], R],
+    jobs: Sequence[J],
+    *,
+    num_processes: int,
+    on_broken: Callable[[str, str], None] | None = None,
+) -> Iterator[R]:
     """Yield ``function(job)`` for every job, in order.
 
     Args:
         function: defined at the top of a module.
         jobs: picklable arguments.
         num_processes: 1 works in this process.
+        on_broken: called with the name of a case that failed, and why, which then is passed over;
+            None stops at the first.
 
     Raises:
         TrainingError: ``broken-case`` naming the first case that failed, or ``out-of-memory``.
     """
+    for job, result in _results(function, jobs, num_processes):
+        if not isinstance(result, _Failure):
+            yield result
+        elif result.kind == BROKEN_CASE and on_broken is not None:
+            on_broken(job.name, result.message)
+        else:
+            hint = result.hint or (BROKEN_CASE_HINT if result.kind == BROKEN_CASE else "")
+            raise TrainingError(result.message, kind=result.kind, hint=hint)
+
+
+def _results(
+    function: Callable[[J], R], jobs: Sequence[J], num_processes: int
+) -> Iterator[tuple[J, R | _Failure]]:
     if num_processes <= 1 or len(jobs) <= 1:
         for job in jobs:
-            yield _unwrap(_guarded(function, job))
+            yield job, _guarded(function, job)
         return
     pool = ProcessPoolExecutor(
         max_workers=min(num_processes, len(jobs)),
@@ -73,8 +96,9 @@ def map_cases(function: Callable[[J], R], jobs: Sequence[J], *, num_processes: i
         initializer=_start_worker,
     )
     try:
-        for future in [pool.submit(_guarded, function, job) for job in jobs]:
-            yield _unwrap(future.result())
+        futures = [pool.submit(_guarded, function, job) for job in jobs]
+        for job, future in zip(jobs, futures, strict=True):
+            yield job, future.result()
     except BrokenProcessPool as error:
         raise TrainingError(
             "a worker process was killed, probably for want of memory",
@@ -106,22 +130,16 @@ def _guarded(function: Callable[[J], R], job: J) -> R | _Failure:
     except TrainingError as error:
         return _Failure(error.kind, f"case {job.name}: {error}", error.hint)
     except FedfsError as error:
-        return _Failure("broken-case", f"case {job.name}: {error}", error.hint)
+        return _Failure(BROKEN_CASE, f"case {job.name}: {error}", error.hint)
     except MemoryError:
         return _Failure("out-of-memory", f"case {job.name}: out of memory", OUT_OF_MEMORY_HINT)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-        kind = "disk" if full else "broken-case"
+        kind = "disk" if full else BROKEN_CASE
         return _Failure(kind, f"case {job.name}: {error}", "")
     except Exception as error:  # noqa: BLE001  readers of images raise anything; the case is named
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:_REASON_LENGTH]
-        return _Failure("broken-case", f"case {job.name} cannot be processed: {reason}", "")
-
-
-def _unwrap(result: R | _Failure) -> R:
-    if isinstance(result, _Failure):
-        raise TrainingError(result.message, kind=result.kind, hint=result.hint)
-    return result
+        return _Failure(BROKEN_CASE, f"case {job.name} cannot be processed: {reason}", "")
 
 
 def _start_worker() -> None:

@@ -99,13 +99,35 @@ def predict(host: Host, store: str, site: str, folder: Path, image: Path) -> Non
     assert made_of.is_file(), done.stdout + done.stderr
 
 
+TRAINER = "nnUNetTrainerOfTheSites"
+
+
+class HostWithTrainer(Host):
+    """A host whose operator has put a trainer where nnU-Net looks, and allows it."""
+
+    def environment(self) -> dict[str, str]:
+        trainers = self.folder / "trainers"
+        trainers.mkdir(exist_ok=True)
+        (trainers / "of_the_sites.py").write_text(
+            "from nnunetv2.training.nnUNetTrainer.variants.data_augmentation"
+            ".nnUNetTrainerNoMirroring import nnUNetTrainerNoMirroring\n"
+            f"class {TRAINER}(nnUNetTrainerNoMirroring):\n    pass\n"
+        )
+        allow = (f"FEDFS_{command}_ALLOW_TRAINER" for command in ("INIT", "AGGREGATE", "EXPORT"))
+        return {
+            **super().environment(), **dict.fromkeys(allow, TRAINER),
+            "nnUNet_extTrainer": str(trainers),
+        }  # fmt: skip
+
+
 @pytest.mark.xdist_group("asym")
 def test_two_sites_with_unlike_networks_and_lossy_encodings(tmp_path, hosts, phantom_images):
     """Residual encoder beside plain net, int8 both ways, a proximal term; export at a site.
 
-    In the end each site scores the other's network, and trains alone.
+    In the end each site scores the other's network, and trains alone. The trainer is not nnU-Net's.
     """
     store = str(tmp_path / "store")
+    hosts = {name: HostWithTrainer(host.name, host.folder) for name, host in hosts.items()}
     joins = {
         "east": ("--gpu-memory-target", "0.02"),
         "north": ("--gpu-memory-target", "0.01", "--planner", "nnUNetPlannerResEncM"),
@@ -113,8 +135,8 @@ def test_two_sites_with_unlike_networks_and_lossy_encodings(tmp_path, hosts, pha
     state = run_study(
         hosts, store, phantom_images / "dataset.json", "--rounds", "2", "--local-iterations", "3",
         "--encoding", "int8", "--model-encoding", "int8", "--keyframe-every", "2",
-        "--strategy", "FedProx", "--min-coverage", "0.1", "--cross-evaluation", joins=joins,
-        run=("--local-model",),
+        "--strategy", "FedProx", "--min-coverage", "0.1", "--cross-evaluation",
+        "--trainer", TRAINER, joins=joins, run=("--local-model", "--allow-trainer", TRAINER),
     )  # fmt: skip
     check(state, rounds=2, store=store, folder=tmp_path)
     assert 0.1 <= min(state.plan.coverage.values()) < 1
@@ -124,6 +146,9 @@ def test_two_sites_with_unlike_networks_and_lossy_encodings(tmp_path, hosts, pha
     text = hosts["coordinator"].run("status", store)
     assert "asym" in text
     check_comparison(state, hosts, store, tmp_path)
+    assert TRAINER in repr(state)
+    assert "of_the_sites" not in repr(state)  # whose copy it is, and where, is each site's business
+    assert list(hosts["east"].results.glob(f"Dataset*/{TRAINER}__*/fold_0/checkpoint_final.pth"))
 
 
 def check_comparison(

@@ -18,8 +18,8 @@ from synthetic import DATASET, Reports, Study, task
 
 from fedfs.checkpoint import weights_sha256
 from fedfs.errors import SetupError, TensorError, TrainingError
+from fedfs.nnunet.failures import translate
 from fedfs.nnunet.learner import NnUNetLearner
-from fedfs.nnunet.rounds import translate
 
 pytestmark = [pytest.mark.nnunet, pytest.mark.usefixtures("no_workers")]
 
