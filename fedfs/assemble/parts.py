@@ -1,0 +1,173 @@
+"""What processes are put together from, at a site and at the aggregator."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from fedfs.config import JoinConfig, SiteConfig
+from fedfs.errors import SetupError, StudyError
+from fedfs.learner import Learner
+from fedfs.loop import Outcome
+from fedfs.nnunet.environment import NnUNetPaths, from_environment
+from fedfs.nnunet.learner import NnUNetLearner
+from fedfs.nnunet.planner import dataset_json
+from fedfs.nnunet.settings import LearnerSettings, Planning
+from fedfs.observe import MAX_MODEL_BYTES, Observer, fetch_payload, newest_charter, open_study
+from fedfs.protocol import layout, rounds
+from fedfs.protocol.messages import Charter
+from fedfs.protocol.state import StudyState
+from fedfs.sharing import asym_spec
+from fedfs.store.base import Store
+from fedfs.trust.keyring import Keyring
+from fedfs.trust.vault import Vault
+
+LOG = "log.txt"
+"""The log of a process, in fedfs's own folder for its role."""
+BROKEN = "broken-cases.json"
+"""The cases that a site goes on without, in fedfs's own folder for it."""
+
+
+def look_as_site(store: Store, config: SiteConfig | JoinConfig) -> Observer:
+    """Open a study as the site sees it, without what it decides nothing by."""
+    return open_study(store, site=config.site, skip=layout.STATUS_KINDS, vault=Vault(config.home))
+
+
+def make_learner(
+    charter: Charter,
+    site: str,
+    dataset: str,
+    paths: NnUNetPaths,
+    *,
+    device: str | None = None,
+    num_processes: int = 8,
+    own_planning: Mapping[str, Any] | None = None,
+    pretrained: Path | None = None,
+    alone: bool = False,
+    allowed_trainers: tuple[str, ...] = (),
+    skip_broken: bool = False,
+) -> NnUNetLearner:
+    """Return a site's learner, set as the charter says.
+
+    Args:
+        charter: the study.
+        site: the site's name.
+        dataset: ``DatasetXXX_NAME`` or its number.
+        paths: nnU-Net's folders.
+        device: ``cuda``, ``cpu``, ``mps``; None for the best there is.
+        num_processes: for fingerprint, planning and preprocessing.
+        own_planning: where the site's own plan is not as the charter says (mode ``asym``).
+        pretrained: tensors that the site's own plan starts from.
+        alone: its models are of this site's data alone: they lie in a folder of their own, to be
+            used as ``nnUNet_results``.
+        allowed_trainers: not nnunetv2's own, but allowed by this host's operator.
+        skip_broken: go on without cases that cannot be used; else stop at the first.
+    """
+    folder = site_folder(paths, charter.study, site)
+    if alone:
+        paths = replace(paths, results=folder / "local-model")
+    spec = asym_spec(charter)
+    planning = None
+    if spec is not None:
+        said = {
+            "planner": charter.nnunet.planner,
+            "gpu_memory_target_gb": charter.nnunet.gpu_memory_target_gb,
+            "target_spacing": charter.nnunet.target_spacing,
+            "planner_options": charter.nnunet.planner_options,
+            **(own_planning or {}),
+        }
+        planning = Planning(
+            dataset_json=dataset_json(charter),
+            dataset_name=charter.dataset.name,
+            plans_name=charter.nnunet.plans_name,
+            seed=charter.schedule.seed,
+            pretrained=pretrained,
+            alignment=spec.alignment,
+            **said,
+        )
+    return NnUNetLearner(
+        LearnerSettings(
+            paths=paths,
+            dataset=dataset,
+            configuration=charter.nnunet.configuration,
+            trainer=charter.nnunet.trainer,
+            fold=charter.nnunet.fold,
+            device=device,
+            state_dir=folder / ("local-training" if alone else "training"),
+            num_processes=num_processes,
+            planning=planning,
+            allowed_trainers=allowed_trainers,
+            broken_list=folder / BROKEN,
+            skip_broken=skip_broken,
+        )
+    )
+
+
+def site_folder(paths: NnUNetPaths, study: str, site: str) -> Path:
+    """Return fedfs's own folder for a site of a study, beside nnU-Net's models."""
+    return paths.results / "fedfs" / study / site
+
+
+def site_parts(
+    config: SiteConfig, store: Store, charter: Charter, *, alone: bool = False
+) -> tuple[Learner, Path]:
+    """Return a site's learner, as it joined, and fedfs's folder for it."""
+    remembered = Keyring(config.home, charter.study).recall(f"site-{config.site}")
+    dataset = remembered.get("dataset")
+    if not dataset:
+        raise StudyError(
+            f"this host does not know the dataset of site {config.site!r}",
+            hint=f"run: fedfs site join {config.store} --site {config.site} --dataset ...",
+        )
+    paths = from_environment(os.environ)
+    folder = site_folder(paths, charter.study, config.site)
+    folder.mkdir(parents=True, exist_ok=True)
+    learner = make_learner(
+        charter,
+        config.site,
+        str(dataset),
+        paths,
+        device=config.device,
+        num_processes=config.num_processes,
+        own_planning=remembered.get("planning"),
+        pretrained=_pretrained(store, charter, folder),
+        alone=alone,
+        allowed_trainers=config.allowed_trainers,
+        skip_broken=config.skip_broken,
+    )
+    return learner, folder
+
+
+def _pretrained(store: Store, charter: Charter, folder: Path) -> Path | None:
+    """Return the weights that a site's own plan starts from; None if there are none."""
+    if charter.pretrained is None or charter.mode != rounds.ASYM:
+        return None
+    cache = folder / "pretrained"
+    return fetch_payload(store, charter.pretrained, cache, max_bytes=MAX_MODEL_BYTES)
+
+
+def note_seen(keyring: Keyring, role: str, state: StudyState) -> None:
+    """Remember the newest charter and version, and notice a store that was rolled back.
+
+    Raises:
+        MisplacedError: it was.
+    """
+    charter, newest = newest_charter(state), state.newest
+    keyring.note_charter(charter.number, state.digests[charter.key])
+    sha256 = state.models[newest].weights_sha256 if newest >= 0 else ""
+    keyring.note_version(role, newest, sha256)
+
+
+def busy(who: str, holder: str, *, once: bool) -> Outcome:
+    """Return the outcome of a start that cron made while the one before is still at work.
+
+    Raises:
+        SetupError: a service was started twice.
+    """
+    text = f"{holder} on this host is at work as {who} already"
+    if not once:
+        raise SetupError(text, hint="stop it first, or let it work")
+    return Outcome(worked=True, finished=False, text=text)
