@@ -277,8 +277,14 @@ def dice_by_case(summary: Path) -> Iterator[tuple[str, list[float]]]:
         yield Path(case["reference_file"]).name, found
 
 
-def place_dataset(source: Path, target: Path, cases: Sequence[str]) -> None:
+def place_dataset(source: Path, target: Path, cases: Sequence[str], *, prefix: str = "") -> None:
     """Make an nnU-Net raw dataset of some cases of another, by links.
+
+    Args:
+        source: raw dataset.
+        target: folder to make, or to add to.
+        cases: names in the source.
+        prefix: put before their names in the target.
 
     Raises:
         UserError: the source is not an nnU-Net raw dataset, or lacks a case.
@@ -296,7 +302,8 @@ def place_dataset(source: Path, target: Path, cases: Sequence[str]) -> None:
         for name in (*names, f"labelsTr/{case}{ending}"):
             if not (source / name).is_file():
                 raise UserError(f"{source} lacks {name}")
-            link = target / name
+            folder, _, file = name.partition("/")
+            link = target / folder / f"{prefix}{file}"
             if not link.exists():
                 link.symlink_to((source / name).resolve())
     dataset["numTraining"] = len(cases)

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option(
     "--data",
+    multiple=True,
     required=True,
-    type=click.Path(path_type=Path, file_okay=False),
-    help="nnU-Net raw dataset with cases.csv (case,site).",
+    metavar="DIR | SITE=DIR",
+    help="nnU-Net raw dataset with cases.csv (case,site); or one of each site, repeated.",
 )
 @click.option("--arms", default="local,ffe,asym,central", show_default=True)
 @click.option("--external", metavar="SITE", help="A site that trains nothing and tests all.")
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 def simulate(
     folder: Path,
     *,
-    data: Path,
+    data: tuple[str, ...],
     arms: str,
     external: str | None,
     folds: str,
@@ -75,7 +76,7 @@ def simulate(
     folder.mkdir(parents=True, exist_ok=True)
     options = ExperimentOptions(
         folder=folder.resolve(),
-        data=data.resolve(),
+        data=_pooled(data, folder.resolve()),
         arms=[arm.strip() for arm in arms.split(",")],
         external=external,
         folds=[fold.strip() for fold in folds.split(",")],
@@ -98,6 +99,25 @@ def simulate(
         return
     click.echo("\nDice, and HD95 in mm, of cases that no arm trained on\n")
     show_table(*table(result))
+    click.echo(f"\nEach study has its report: {folder}/*/**/store/aggregator/reports/")
+
+
+def _pooled(data: tuple[str, ...], folder: Path) -> Path:
+    """Return the dataset that ``--data`` names, or makes of several."""
+    from fedfs.pooled import pool
+    from fedfs.protocol import layout
+
+    if len(data) == 1 and (Path(data[0]).exists() or "=" not in data[0]):
+        return Path(data[0]).resolve()
+    pairs = [text.partition("=") for text in data]
+    for site, sign, place in pairs:
+        if not sign or not place:
+            raise click.UsageError(f"--data {site}: of several datasets, give each as SITE=DIR")
+        layout.check_site(site)
+    sources = {site: Path(place).resolve() for site, _, place in pairs}
+    if len(sources) < len(pairs):
+        raise click.UsageError("--data: a site has one dataset")
+    return pool(sources, folder / "data")
 
 
 def table(result: ExperimentResult) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
