@@ -93,7 +93,7 @@ def test_processes_killed_at_random_moments_finish_the_study(
                     running[name] = host.start(*command)
                 elif code is not None:
                     pytest.fail(f"{name} exited with {code}:\n{host.log_tail(40)}")
-            if running and kills.total() < 9 and time.monotonic() > next_kill_s:
+            if running and kills.total() < 6 and time.monotonic() > next_kill_s:
                 victim = rng.choice(sorted(running))
                 running[victim].kill()
                 kills[victim] += 1
