@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from dataclasses import dataclass
@@ -32,7 +33,8 @@ class Waits:
 
 
 def main(kind: str, folder: str) -> None:
-    """Submit a job, and wait for it, as a process that can be killed."""
+    """Submit a job, and wait for it, as a process that can be killed or interrupted."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # CI may run us where it is ignored
     cluster = Cluster(kind, {})
     with cluster.cancelled_with_us():
         cluster.run([Waits(Host("north", Path(folder)))])

@@ -55,9 +55,15 @@ start() {
   "$@" &
   running="$! $running"
 }
-stop() { # the last one first
+stop() { # the last one first; a gateway that is expiring objects, as it does by night, hangs for two minutes
   trap - EXIT TERM INT
-  for pid in $running; do kill "$pid" 2> /dev/null && wait "$pid" || true; done
+  for pid in $running; do
+    kill "$pid" 2> /dev/null || continue
+    { sleep 15 && kill -9 "$pid"; } 2> /dev/null &
+    patience=$!
+    wait "$pid" || true
+    kill "$patience" 2> /dev/null || true
+  done
   exit "$1"
 }
 
