@@ -63,11 +63,10 @@ def for_site(
         if key.kind != "admission" or text == layout.admission(site):
             wanted.add(text)
     wanted |= _payloads_of_newest(state, site, known)
-    scored = {variant for of, _, variant in state.evaluations if of == site}
     wanted |= {
         model.payload.key
         for of, model in state.site_models.items()
-        if of != site and layout.score_of(of) not in scored
+        if not rounds.has_scored(state, site, of)
     }
     return in_order((wanted & set(keys)) - set(known))
 

@@ -6,11 +6,10 @@ import csv
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from fedfs.errors import UserError
 from fedfs.nnunet.dataset import difference
-from fedfs.simulate import place_dataset
+from fedfs.simulate import place_dataset, raw_dataset_json
 
 _FIRST_CHANNEL = "_0000"
 
@@ -28,7 +27,7 @@ def pool(sources: Mapping[str, Path], target: Path) -> Path:
         UserError: one is no raw dataset, has no cases, or has other channels, labels or file
             endings than the first.
     """
-    read = {site: _dataset_json(folder) for site, folder in sources.items()}
+    read = {site: raw_dataset_json(folder) for site, folder in sources.items()}
     first, *others = read
     for site in others:
         lines = difference(read[first], read[site])
@@ -52,15 +51,6 @@ def pool(sources: Mapping[str, Path], target: Path) -> Path:
     with (target / "cases.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("case", "site"), *rows])
     return target
-
-
-def _dataset_json(folder: Path) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads((folder / "dataset.json").read_text())
-        found["file_ending"], found["channel_names"], found["labels"]
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{folder} is not an nnU-Net raw dataset: {error}") from error
-    return found
 
 
 def _cases(folder: Path, ending: str) -> list[str]:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from fedfs.errors import FedfsError, UserError
 
@@ -277,6 +278,20 @@ def dice_by_case(summary: Path) -> Iterator[tuple[str, list[float]]]:
         yield Path(case["reference_file"]).name, found
 
 
+def raw_dataset_json(folder: Path) -> dict[str, Any]:
+    """Return the ``dataset.json`` of a raw dataset.
+
+    Raises:
+        UserError: it is none.
+    """
+    try:
+        found: dict[str, Any] = json.loads((folder / "dataset.json").read_text())
+        found["file_ending"], found["channel_names"], found["labels"]
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{folder} is not an nnU-Net raw dataset: {error}") from error
+    return found
+
+
 def place_dataset(source: Path, target: Path, cases: Sequence[str], *, prefix: str = "") -> None:
     """Make an nnU-Net raw dataset of some cases of another, by links.
 
@@ -289,12 +304,8 @@ def place_dataset(source: Path, target: Path, cases: Sequence[str], *, prefix: s
     Raises:
         UserError: the source is not an nnU-Net raw dataset, or lacks a case.
     """
-    try:
-        dataset = json.loads((source / "dataset.json").read_text())
-        ending = str(dataset["file_ending"])
-        n_channels = len(dataset["channel_names"])
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{source} is not an nnU-Net raw dataset: {error}") from error
+    dataset = raw_dataset_json(source)
+    ending, n_channels = str(dataset["file_ending"]), len(dataset["channel_names"])
     for folder in ("imagesTr", "labelsTr"):
         (target / folder).mkdir(parents=True, exist_ok=True)
     for case in cases:

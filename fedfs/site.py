@@ -288,7 +288,9 @@ class Site:
     def _evaluate(self, version: int, state: StudyState, variant: str) -> str:
         self._status.say("evaluate" if variant == "pseudo" else "final validation")
         network = self._network(version, state)
-        return self._scoring.evaluate(self._task(version, state, network), network.tensors, variant)
+        return self._scoring.evaluate(
+            self._task(version, state, network.private), network.tensors, variant
+        )
 
     def _compare(self, action: PublishModel | CrossEvaluate | TrainAlone, state: StudyState) -> str:
         match action:
@@ -305,11 +307,10 @@ class Site:
     def _train_alone(self, version: int, state: StudyState) -> str:
         self._status.say("local model")
         plans, fingerprint, _ = self._adopted(state)
-        charter, initial = newest_charter(state), self._network(0, state)
-        is_own = charter.mode == rounds.ASYM
+        is_own = newest_charter(state).mode == rounds.ASYM
         return self._scoring.train_alone(
-            self._task(0, state, initial),
-            self._learner.initial_weights() if is_own else initial.tensors,
+            self._task(0, state),
+            self._learner.initial_weights() if is_own else self._network(0, state).tensors,
             plans,
             fingerprint,
             version=version,
@@ -317,7 +318,7 @@ class Site:
 
     def _train(self, version: int, state: StudyState) -> str:
         charter, network = newest_charter(state), self._network(version, state)
-        task = self._task(version, state, network)
+        task = self._task(version, state, network.private)
         self._status.say("train")
         result = self._learner.train(task, network.tensors, self._status.progress)
         with tempfile.TemporaryDirectory(dir=self._folder) as folder:
@@ -352,7 +353,9 @@ class Site:
         )
         return f"published the update from version {version} ({result.n_iterations} iterations)"
 
-    def _task(self, version: int, state: StudyState, network: SiteNetwork) -> RoundTask:
+    def _task(
+        self, version: int, state: StudyState, private: frozenset[str] = frozenset()
+    ) -> RoundTask:
         charter = newest_charter(state)
         schedule = charter.schedule
         return RoundTask(
@@ -365,7 +368,7 @@ class Site:
             val_iterations_per_epoch=schedule.val_iterations_per_epoch,
             max_seconds=self._max_seconds(schedule),
             proximal_mu=strategies.proximal_mu(charter.strategy.name, charter.strategy.options),
-            private=network.private,
+            private=private,
         )
 
     def _max_seconds(self, schedule: Schedule) -> float | None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fedfs.aggregator import Aggregator
-from fedfs.assemble.parts import LOG, busy, note_seen
+from fedfs.assemble.parts import LOG, busy, note_seen, start_status
 from fedfs.config import AggregatorConfig
 from fedfs.learner import Report
 from fedfs.lock import only_one
@@ -18,7 +18,7 @@ from fedfs.making import strategy_of
 from fedfs.nnunet.planner import NnUNetPlanner
 from fedfs.observe import Observer, newest_charter, open_study
 from fedfs.protocol import layout
-from fedfs.publish import Publisher, StatusReporter
+from fedfs.publish import Publisher
 from fedfs.report.publish import ReportPublisher
 from fedfs.store import open_store
 from fedfs.store.base import Store
@@ -54,14 +54,7 @@ def run_aggregator(config: AggregatorConfig, listener: Report) -> Outcome:
     with only_one(folder / "lock") as holder, logged_to(folder / LOG):
         if holder:
             return busy("the aggregator", holder, once=config.once)
-        status = StatusReporter(
-            publisher,
-            "",
-            interval_s=config.status_interval_s,
-            clock=time.time,
-            listener=listener,
-        )
-        store.report = status.progress
+        status = start_status(publisher, config, store, "")
         aggregator = Aggregator(
             observer=observer,
             publisher=publisher,

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fedfs.config import JoinConfig, SiteConfig
+from fedfs.config import AggregatorConfig, JoinConfig, SiteConfig
 from fedfs.errors import SetupError, StudyError
 from fedfs.learner import Learner
 from fedfs.loop import Outcome
+from fedfs.nnunet import broken
 from fedfs.nnunet.environment import NnUNetPaths, from_environment
 from fedfs.nnunet.learner import NnUNetLearner
 from fedfs.nnunet.planner import dataset_json
@@ -20,15 +22,15 @@ from fedfs.observe import MAX_MODEL_BYTES, Observer, fetch_payload, newest_chart
 from fedfs.protocol import layout, rounds
 from fedfs.protocol.messages import Charter
 from fedfs.protocol.state import StudyState
+from fedfs.publish import Publisher, StatusReporter
 from fedfs.sharing import asym_spec
 from fedfs.store.base import Store
+from fedfs.store.reporting import ReportingStore
 from fedfs.trust.keyring import Keyring
 from fedfs.trust.vault import Vault
 
 LOG = "log.txt"
 """The log of a process, in fedfs's own folder for its role."""
-BROKEN = "broken-cases.json"
-"""The cases that a site goes on without, in fedfs's own folder for it."""
 
 
 def look_as_site(store: Store, config: SiteConfig | JoinConfig) -> Observer:
@@ -100,7 +102,7 @@ def make_learner(
             num_processes=num_processes,
             planning=planning,
             allowed_trainers=allowed_trainers,
-            broken_list=folder / BROKEN,
+            broken_list=folder / broken.FILE,
             skip_broken=skip_broken,
         )
     )
@@ -147,6 +149,25 @@ def _pretrained(store: Store, charter: Charter, folder: Path) -> Path | None:
         return None
     cache = folder / "pretrained"
     return fetch_payload(store, charter.pretrained, cache, max_bytes=MAX_MODEL_BYTES)
+
+
+def start_status(
+    publisher: Publisher, config: SiteConfig | AggregatorConfig, store: ReportingStore, site: str
+) -> StatusReporter:
+    """Return what tells others, and the terminal, what a process does; transfers included.
+
+    Args:
+        publisher: signs with the role's key.
+        config: of the process.
+        store: reports to the terminal so far.
+        site: the site's name, or "" for the aggregator.
+    """
+    status = StatusReporter(
+        publisher, site, interval_s=config.status_interval_s, clock=time.time,
+        listener=store.report,
+    )  # fmt: skip
+    store.report = status.progress
+    return status
 
 
 def note_seen(keyring: Keyring, role: str, state: StudyState) -> None:

@@ -16,6 +16,7 @@ from fedfs.assemble.parts import (
     note_seen,
     site_folder,
     site_parts,
+    start_status,
 )
 from fedfs.config import JoinConfig, SiteConfig
 from fedfs.errors import (
@@ -36,7 +37,7 @@ from fedfs.observe import newest_charter, open_study
 from fedfs.protocol import codec, rounds
 from fedfs.protocol.messages import Charter, JoinRequest
 from fedfs.protocol.state import StudyState
-from fedfs.publish import Publisher, StatusReporter
+from fedfs.publish import Publisher
 from fedfs.site import Site, Wish, say_attendance
 from fedfs.store import open_store
 from fedfs.store.reporting import ReportingStore
@@ -154,14 +155,7 @@ def run_site(config: SiteConfig, listener: Report) -> Outcome:
             return busy(f"site {config.site!r}", holder, once=config.once)
         learner, _ = site_parts(config, store, charter)
         alone = site_parts(config, store, charter, alone=True)[0] if config.local_model else None
-        status = StatusReporter(
-            publisher,
-            config.site,
-            interval_s=config.status_interval_s,
-            clock=time.time,
-            listener=listener,
-        )
-        store.report = status.progress
+        status = start_status(publisher, config, store, config.site)
         site = Site(
             config.site,
             observer=observer,

@@ -24,7 +24,9 @@ log = logging.getLogger(__name__)
 OnBroken = Callable[[str, str], None]
 """Called with a case's name, and why it cannot be used."""
 
-_FILE = "broken-cases.json"
+FILE = "broken-cases.json"
+"""Name of the list, in fedfs's own folder for the site."""
+
 _MEASURED, _LATER = "fingerprint", "later"
 
 
@@ -37,7 +39,7 @@ class BrokenCases:
 
     def __init__(self, settings: LearnerSettings) -> None:
         self._settings = settings
-        self._path = settings.broken_list or settings.state_dir / _FILE
+        self._path = settings.broken_list or settings.state_dir / FILE
 
     def all_cases(self) -> RawDataset:
         """Return the dataset to be measured, whatever has been left out before.

@@ -257,7 +257,7 @@ def _compare(state: StudyState, charter: Charter, site: str, *, alone: bool) -> 
     version = state.newest
     if charter.cross_evaluates and site not in state.site_models:
         return PublishModel(version)
-    unscored = [of for of in state.site_models if not _has_scored(state, site, of)]
+    unscored = [of for of in state.site_models if not has_scored(state, site, of)]
     if unscored:
         return CrossEvaluate(version, min(unscored))
     if alone and (site, version, "local") not in state.evaluations:
@@ -268,7 +268,8 @@ def _compare(state: StudyState, charter: Charter, site: str, *, alone: bool) -> 
     return Done(version) if state.finished else Wait("the aggregator to close the study")
 
 
-def _has_scored(state: StudyState, site: str, of: str) -> bool:
+def has_scored(state: StudyState, site: str, of: str) -> bool:
+    """Whether a site has scored another one's model of the last version; its own needs no score."""
     return of == site or (site, state.newest, layout.score_of(of)) in state.evaluations
 
 
@@ -349,7 +350,7 @@ def is_over(state: StudyState, sites: Iterable[str]) -> bool:
     """Whether the study is closed, and these sites have scored all that they should."""
     return state.finished is not None and all(
         state.is_validated(site, state.newest)
-        and all(_has_scored(state, site, of) for of in _owed(state, _charter(state), site))
+        and all(has_scored(state, site, of) for of in _owed(state, _charter(state), site))
         for site in sites
     )
 

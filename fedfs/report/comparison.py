@@ -81,19 +81,17 @@ def local_rows(state: StudyState) -> tuple[LocalRow, ...]:
     return tuple(out)
 
 
-def matrix(state: StudyState) -> tuple[MatrixRow, ...]:
+def matrix(state: StudyState, final: Mapping[str, EvaluationMessage]) -> tuple[MatrixRow, ...]:
     """Return a row for the final model, or in the mode ``asym`` for each site's that others scored.
 
-    Columns are the sites that have validated their own.
+    Args:
+        state: accepted messages.
+        final: site -> full validation of the last version; these sites are the columns.
     """
-    last = max((v for _, v, variant in state.evaluations if variant == "full"), default=None)
-    if last is None or state.charter is None:
+    if not final or state.charter is None:
         return ()
-    own = {
-        site: score.mean_dice
-        for (site, version, variant), score in sorted(state.evaluations.items())
-        if version == last and variant == "full"
-    }
+    last = max(score.version for score in final.values())
+    own = {site: score.mean_dice for site, score in sorted(final.items())}
     if state.charter.mode != rounds.ASYM:
         return (MatrixRow(GLOBAL, own),)
     if not state.charter.cross_evaluates:

@@ -145,7 +145,7 @@ def collect(state: StudyState, sizes: Mapping[str, int]) -> Report:
         audit=_audit(state, charter),
         rejected=dict(sorted(state.rejected.items())),
         local=local_rows(state),
-        matrix=matrix(state),
+        matrix=matrix(state, final),
     )
 
 
