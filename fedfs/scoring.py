@@ -113,7 +113,7 @@ class Scoring:
                 result = self._learner.score(model.plans, path, self._status.progress)
         except RejectedError as error:
             log.warning("the model of %s cannot be scored: it %s", model.site, error)
-            result = EvaluationResult(n_cases=0, classes={}, loss=None, seconds=0.0)
+            result = EvaluationResult.unscored()
         self._publish(version, layout.score_of(model.site), result)
         return f"scored the model of {model.site}: {_dice(result)}"
 
@@ -164,5 +164,7 @@ class Scoring:
 
 
 def _dice(result: EvaluationResult) -> str:
+    if not result.n_cases:
+        return "no scores"
     mean = result.mean_dice
     return "no class occurs" if mean is None else f"mean Dice {mean:.4f}"

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from fedfs.errors import FedfsError, UserError
+from fedfs.nnunet.dataset import NATURAL_IMAGES
 
 _TERMINATE_S = 20.0
 _LOOK_EVERY_S = 1.0
@@ -310,6 +311,11 @@ def place_dataset(source: Path, target: Path, cases: Sequence[str], *, prefix: s
         (target / folder).mkdir(parents=True, exist_ok=True)
     for case in cases:
         names = [f"imagesTr/{case}_{channel:04d}{ending}" for channel in range(n_channels)]
+        if ending.lower() in NATURAL_IMAGES:  # the first may hold all channels
+            names = [n for n in names if n == names[0] or (source / n).is_file()]
+        # Spacings of TIFF files, where nnU-Net's reader looks for them.
+        beside = [f"{sub}/{case}.json" for sub in ("imagesTr", "labelsTr")]
+        names += [name for name in beside if (source / name).is_file()]
         for name in (*names, f"labelsTr/{case}{ending}"):
             if not (source / name).is_file():
                 raise UserError(f"{source} lacks {name}")

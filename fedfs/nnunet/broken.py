@@ -74,8 +74,7 @@ class BrokenCases:
         """Return the cases that lack a file, and which; none if this site stops at them."""
         if not self._settings.skip_broken:
             return {}
-        n_channels = len(dataset.dataset_json["channel_names"])
-        found = {case.name: _lacks(case, n_channels) for case in dataset.cases}
+        found = {case.name: _lacks(case, dataset) for case in dataset.cases}
         return {case: reason for case, reason in found.items() if reason}
 
     def keep(self, found: Mapping[str, str]) -> None:
@@ -119,8 +118,9 @@ def require_some(usable: int, dataset: RawDataset) -> None:
         )
 
 
-def _lacks(case: Case, n_channels: int) -> str:
-    if len(case.images) != n_channels:
+def _lacks(case: Case, dataset: RawDataset) -> str:
+    if not dataset.holds_channels(case):
+        n_channels = len(dataset.dataset_json["channel_names"])
         return f"{len(case.images)} images, where dataset.json names {n_channels} channels"
     missing = [path.name for path in (*case.images, case.label) if not path.is_file()]
     return f"missing: {', '.join(missing)}" if missing else ""

@@ -3,6 +3,8 @@
 Rules:
  * Cases are listed as nnU-Net lists them (``imagesTr``, ``labelsTr``, or the ``dataset`` key), and
    every file is checked to exist before anything starts.
+ * A file is a channel, but a natural image holds up to four (RGB, RGBA): nnU-Net splits it when it
+   reads. Whether the channels are those of ``dataset.json`` is seen then.
  * Two sites agree if channels, labels and regions agree. Names, descriptions, ``numTraining``,
    file formats and readers are each site's own business.
  * The order of regions decides which output of the network is which region. JSON objects on the
@@ -26,6 +28,9 @@ from fedfs.nnunet.environment import NnUNetPaths
 LABEL_ORDER = "label_order"
 _NAMED_AT_MOST = 5
 _CHANNEL = r"_\d{4}"
+NATURAL_IMAGES = (".png", ".bmp", ".tif")
+"""Endings of files that may hold several channels."""
+_CHANNELS_OF_NATURAL_IMAGE = 4
 
 
 @dataclass(frozen=True)
@@ -90,8 +95,15 @@ class RawDataset:
                 hint=f"nnU-Net expects images in {self.folder / 'imagesTr'} named "
                 f"CASE_0000{self.dataset_json['file_ending']}",
             )
-        _check_files(self.name, self.cases, n_channels=len(self.dataset_json["channel_names"]))
+        _check_files(self)
         return self
+
+    def holds_channels(self, case: Case) -> bool:
+        """Return whether the case has as many images as its channels take."""
+        n_channels, n_images = len(self.dataset_json["channel_names"]), len(case.images)
+        if str(self.dataset_json["file_ending"]).lower() not in NATURAL_IMAGES:
+            return n_images == n_channels
+        return n_images <= n_channels <= n_images * _CHANNELS_OF_NATURAL_IMAGE
 
     @property
     def label_values(self) -> frozenset[int]:
@@ -262,7 +274,8 @@ def _files(folder: Path, ending: str) -> list[str]:
     return sorted(e.name for e in os.scandir(folder) if e.is_file() and e.name.endswith(ending))
 
 
-def _check_files(dataset: str, cases: Sequence[Case], *, n_channels: int) -> None:
+def _check_files(found: RawDataset) -> None:
+    dataset, cases, n_channels = found.name, found.cases, len(found.dataset_json["channel_names"])
     lonely = [case.name for case in cases if not case.images]
     if lonely:
         raise DatasetError(f"{dataset}: no image for the label of {_some(lonely)}")
@@ -270,7 +283,7 @@ def _check_files(dataset: str, cases: Sequence[Case], *, n_channels: int) -> Non
     images: list[str] = []
     labels: list[str] = []
     for case in cases:
-        if len(case.images) != n_channels:
+        if not found.holds_channels(case):
             channels.append(f"{case.name} ({len(case.images)})")
         images.extend(str(path.name) for path in case.images if not path.is_file())
         if not case.label.is_file():

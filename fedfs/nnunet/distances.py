@@ -90,8 +90,9 @@ def hd95_by_case(
     for number, case in enumerate(cases):
         report(Progress("distances", number + 1, len(cases), "case"))
         with captured(log):
-            reference, properties = reader.read_seg(str(case["reference_file"]))
-            prediction, _ = reader.read_seg(str(case["prediction_file"]))
+            reference, _ = reader.read_seg(str(case["reference_file"]))
+            # Its spacing is the image's; nnU-Net copies references of TIFF files without theirs.
+            prediction, properties = reader.read_seg(str(case["prediction_file"]))
         spacing = [float(mm) for mm in properties["spacing"]]
         found = {
             name: hd95_mm(np.isin(reference[0], values), np.isin(prediction[0], values), spacing)

@@ -27,11 +27,15 @@ from fedfs.nnunet.rounds import Session
 def pseudo_dice(session: Session, report: Report) -> EvaluationResult:
     """Score the network's present weights on random patches of the validation cases.
 
+    Unscored if these cases are trained on.
+
     Raises:
         TrainingError: the loss is not finite.
     """
     import torch
 
+    if not session.can_score:
+        return EvaluationResult.unscored()
     trainer = session.trainer
     names = class_names(trainer.dataset_json)
     counts = np.zeros((3, len(names)))

@@ -45,6 +45,7 @@ class _Job:
     case: Case
     reader: str
     labels: frozenset[int]
+    n_channels: int
 
     @property
     def name(self) -> str:
@@ -74,7 +75,8 @@ def extract(
     """
     require_some(len(dataset.cases), dataset)
     reader = reader_name(dataset, any_case=on_broken is not None)
-    jobs = [_Job(case, reader, dataset.label_values) for case in dataset.cases]
+    n_channels = len(dataset.dataset_json["channel_names"])
+    jobs = [_Job(case, reader, dataset.label_values, n_channels) for case in dataset.cases]
     measured: list[_Measured] = []
     for result in map_cases(_measure, jobs, num_processes=num_processes, on_broken=on_broken):
         measured.append(result)
@@ -82,7 +84,6 @@ def extract(
     require_some(len(measured), dataset)
     geometry = [result.geometry for result in measured]
     (rng or random.SystemRandom()).shuffle(geometry)
-    n_channels = len(dataset.dataset_json["channel_names"])
     return SiteFingerprint(
         n_cases=len(measured),
         channels=tuple(
@@ -105,7 +106,11 @@ def reader_name(dataset: RawDataset, *, any_case: bool = False) -> str:
     from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 
     for case in dataset.cases if any_case else dataset.cases[:1]:
-        with captured(log), contextlib.suppress(RuntimeError):
+        with (
+            captured(log) as output,
+            contextlib.redirect_stderr(output),  # of readers that nnU-Net tries and drops
+            contextlib.suppress(RuntimeError),
+        ):
             found = determine_reader_writer_from_dataset_json(
                 dict(dataset.dataset_json), str(case.images[0]), verbose=False
             )
@@ -129,6 +134,10 @@ def _measure(job: _Job) -> _Measured:
             raise
         # nnU-Net prints the reason, and raises without a word.
         raise DatasetError("its channels have different shapes or spacings") from error
+    if len(images_CZYX) != job.n_channels:
+        raise DatasetError(
+            f"its images hold {len(images_CZYX)} channels, dataset.json names {job.n_channels}"
+        )
     segmentation_1ZYX, _ = reader.read_seg(str(job.case.label))  # noqa: N806  same
     if images_CZYX.shape[1:] != segmentation_1ZYX.shape[1:]:
         raise DatasetError(

@@ -6,14 +6,13 @@ Rules:
    ``dataset.json`` of other labels.
  * A case is preprocessed in a hidden sub-folder and moved when it is whole, its ``.pkl`` last. A
    kill leaves whole cases, and the next start does the missing ones.
- * A folder is trusted only with a marker that names everything the result depends on. The marker
-   lies in the folder, so that it goes when nnU-Net preprocesses anew.
+ * What is preprocessed already, by fedfs or by nnU-Net's commands, is used where that is sound, see
+   :mod:`fedfs.nnunet.reuse`.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -23,29 +22,12 @@ from typing import Any
 
 from fedfs.errors import DatasetError, SetupError
 from fedfs.learner import Progress, Report
-from fedfs.nnunet import allowlist, files
+from fedfs.nnunet import allowlist, files, reuse
 from fedfs.nnunet.broken import OnBroken
 from fedfs.nnunet.dataset import Case, RawDataset, difference, read_json
 from fedfs.nnunet.environment import NnUNetPaths
 from fedfs.nnunet.whole import check_whole
 from fedfs.nnunet.workers import map_cases
-
-log = logging.getLogger(__name__)
-
-_HIDDEN = ".fedfs"
-_DECIDES = (
-    "preprocessor_name",
-    "spacing",
-    "normalization_schemes",
-    "use_mask_for_norm",
-    "resampling_fn_data",
-    "resampling_fn_data_kwargs",
-    "resampling_fn_seg",
-    "resampling_fn_seg_kwargs",
-    "patch_size",
-)
-_ENDINGS = (".b2nd", "_seg.b2nd", ".pkl")
-MIN_CASES_FOR_FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -116,16 +98,16 @@ def preprocess(
         on_broken: hears of cases that cannot be used and are left out; None stops at the first.
 
     Raises:
+        SetupError: somebody else preprocessed something else there.
         TrainingError: a case cannot be processed, or memory ran out.
     """
     settings = allowlist.resolved(plans["configurations"], configuration)
     folder = paths.preprocessed / dataset.name / str(settings["data_identifier"])
-    marker = _marker(plans, settings, dataset)
-    _trust_or_clear(folder, marker, dataset)
+    reuse.trust_or_clear(folder, plans, settings, dataset)
     missing = [c for c in dataset.cases if not (folder / f"{c.name}.pkl").exists()]
     done, total = len(dataset.cases) - len(missing), len(dataset.cases)
     report(Progress("preprocess", done, total, "case"))
-    partial = folder / _HIDDEN / "partial"
+    partial = folder / reuse.HIDDEN / "partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     jobs = [
@@ -139,50 +121,6 @@ def preprocess(
     whole = {case.name for case in dataset.cases if (folder / f"{case.name}.pkl").exists()}
     _copy_references([case for case in dataset.cases if case.name in whole], dataset, paths)
     return folder
-
-
-def check_fold(fold: int | str, dataset: RawDataset, paths: NnUNetPaths) -> None:
-    """Check that nnU-Net can split the cases.
-
-    Raises:
-        SetupError: too few cases for the five folds and no ``splits_final.json``, or one that does
-            not fit the dataset.
-    """
-    splits = paths.preprocessed / dataset.name / "splits_final.json"
-    raw_splits = dataset.folder / "splits_final.json"
-    if raw_splits.exists() and not splits.exists():
-        files.copy(raw_splits, splits)  # as nnU-Net's planner does
-    if fold == "all":
-        return
-    if splits.exists():
-        _check_splits(splits, fold, dataset)
-    elif len(dataset.cases) < MIN_CASES_FOR_FOLDS:
-        raise SetupError(
-            f"{dataset.name} has {len(dataset.cases)} cases that can be used, nnU-Net needs "
-            f"{MIN_CASES_FOR_FOLDS} to split them for fold {fold}",
-            hint=f"provide {splits}, or run the study with fold all",
-        )
-
-
-def check_model(
-    plans: Mapping[str, Any],
-    configuration: str,
-    trainer: str,
-    dataset: RawDataset,
-    paths: NnUNetPaths,
-) -> None:
-    """Check that training will not overwrite a model made with another plan.
-
-    Raises:
-        SetupError: it would.
-    """
-    model = f"{trainer}__{plans['plans_name']}__{configuration}"
-    path = paths.results / dataset.name / model / "plans.json"
-    if path.exists() and read_json(path) != json.loads(json.dumps(plans)):
-        raise SetupError(
-            f"{path.parent} holds a model of another plan of the same name",
-            hint="move it away",
-        )
 
 
 def check_previous_stage(
@@ -210,50 +148,6 @@ def check_previous_stage(
         )
 
 
-def _check_splits(path: Path, fold: int | str, dataset: RawDataset) -> None:
-    splits = read_json(path)
-    try:
-        # Beyond the last fold, nnU-Net splits at random.
-        chosen = splits[int(fold)] if int(fold) < len(splits) else None
-        parts = [] if chosen is None else [chosen["train"], chosen["val"]]
-        named = {str(case) for part in parts for case in part}
-    except (TypeError, KeyError, ValueError) as error:
-        raise SetupError(f"{path} is not a list of train and val cases") from error
-    unknown = sorted(named - {case.name for case in dataset.cases})
-    if unknown or not all(parts):
-        what = f"names {unknown[0]}, which is not in" if unknown else "leaves nothing to use of"
-        raise SetupError(
-            f"{path} {what} {dataset.name} for fold {fold}",
-            hint="it may be left from an earlier state of the dataset: correct or remove it",
-        )
-
-
-def _marker(
-    plans: Mapping[str, Any], settings: Mapping[str, Any], dataset: RawDataset
-) -> dict[str, Any]:
-    decides = {key: settings.get(key) for key in _DECIDES}
-    for key in ("transpose_forward", "foreground_intensity_properties_per_channel",
-                "image_reader_writer", "label_manager"):  # fmt: skip
-        decides[key] = plans[key]
-    for key in ("labels", "regions_class_order"):
-        decides[key] = dataset.dataset_json.get(key)
-    return {"sha256": files.json_sha256(decides)}
-
-
-def _trust_or_clear(folder: Path, marker: Mapping[str, Any], dataset: RawDataset) -> None:
-    path = folder / _HIDDEN / "made_with.json"
-    if not (path.exists() and read_json(path) == marker):
-        if folder.exists():
-            log.info("%s was made with other settings: preprocessing again", folder)
-            shutil.rmtree(folder)
-        files.write_json(path, marker)
-        return
-    keep = {case.name + ending for case in dataset.cases for ending in _ENDINGS}
-    for entry in folder.iterdir():
-        if entry.is_file() and entry.name not in keep:
-            entry.unlink()  # a case that left the dataset would still be trained on
-
-
 def _preprocess(job: _Job) -> str:
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
@@ -273,7 +167,7 @@ def _preprocess(job: _Job) -> str:
 
 
 def _publish(partial: Path, folder: Path, case: str) -> None:
-    names = [case + ending for ending in _ENDINGS]
+    names = [case + ending for ending in reuse.ENDINGS]
     for name in names:
         files.sync(partial / name)
     for name in names:

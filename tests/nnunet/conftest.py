@@ -8,6 +8,7 @@ os.environ.setdefault("nnUNet_compile", "f")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+from life import fork_pools
 from synthetic import Study, make_paths
 
 
@@ -32,3 +33,9 @@ def hippocampus(shared_data):
 def study(tmp_path_factory):
     """A raw dataset of 6 cases, its 2d plan and initial weights; made once, never changed."""
     return Study(tmp_path_factory.mktemp("study"))
+
+
+@pytest.fixture
+def forked_pools(monkeypatch):
+    """Fork the processes that nnU-Net spawns."""
+    fork_pools(monkeypatch)

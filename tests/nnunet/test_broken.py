@@ -12,6 +12,7 @@ from synthetic import DATASET, Reports, dataset_json, task, write_dataset
 from fedfs.assemble import join, run_site
 from fedfs.config import JoinConfig, SiteConfig, StudyOptions
 from fedfs.errors import DatasetError, SetupError, TrainingError
+from fedfs.nnunet import folds
 from fedfs.nnunet.dataset import RawDataset
 from fedfs.nnunet.learner import NnUNetLearner
 from fedfs.nnunet.settings import Planning
@@ -254,10 +255,31 @@ def test_all_cases_broken_is_an_error(study, tmp_path, paths):
         learner.dataset_facts()
 
 
-def test_too_few_for_the_folds_is_said_before_anything_is_published(study, tmp_path, paths):
+def test_what_remains_is_divided_whenever_a_case_breaks(study, tmp_path, paths):
+    """Five cases are for nnU-Net to divide; four, and then three, are too few for it."""
     folder = write_dataset(paths.raw, 5, shape=(4, 8, 8))
     truncate(label(folder, CASES[2]))
-    with pytest.raises(SetupError, match="has 4 cases that can be used, nnU-Net needs 5"):
+    learner = site(study, tmp_path, paths, skip_broken=True)
+    assert learner.fingerprint(Reports()).n_cases == 4
+    splits = paths.preprocessed / DATASET / folds.FILE
+    left = [case for case in CASES[:5] if case != CASES[2]]
+    assert json.loads(splits.read_text()) == folds.of_few(left)
+    truncate(label(folder, CASES[0]))
+    learner.prepare(study.plans, study.fingerprint, Reports())
+    assert json.loads(splits.read_text()) == folds.of_few(left[1:])
+    the_task = task(0, weights_sha256="x", iterations=1, total_epochs=1)
+    assert learner.train(the_task, study.tensors, Reports()).n_training_cases == 2
+    learner.close()
+
+
+def test_splits_that_name_a_broken_case_are_noticed_before_anything_is_published(
+    study, tmp_path, paths
+):
+    folder = write_dataset(paths.raw, 5, shape=(4, 8, 8))
+    truncate(label(folder, CASES[2]))
+    splits = [{"train": CASES[:4], "val": CASES[4:5]}]
+    (folder / folds.FILE).write_text(json.dumps(splits))
+    with pytest.raises(SetupError, match=f"names {CASES[2]}, which is not in"):
         site(study, tmp_path, paths, skip_broken=True).fingerprint(Reports())
     assert site(study, tmp_path, paths, skip_broken=True, fold="all").fingerprint(
         Reports()

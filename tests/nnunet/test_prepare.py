@@ -139,14 +139,6 @@ def test_a_forged_plan_writes_nothing(study, tmp_path, room):
     assert not room.exists()
 
 
-def test_too_few_cases_for_folds_are_said(study, paths, tmp_path):
-    write_dataset(paths.raw, 4, shape=(4, 16, 16))
-    with pytest.raises(SetupError, match="4 cases.* fold 1") as caught:
-        prepare(study, tmp_path, paths=paths, fold="1")
-    assert "fold all" in caught.value.hint
-    prepare(study, tmp_path, paths=paths, fold="all")
-
-
 def test_the_datasets_own_splits_are_used(study, paths, tmp_path):
     folder = write_dataset(paths.raw, 3, shape=(4, 16, 16))
     splits = [{"train": ["case_000", "case_001"], "val": ["case_002"]}]

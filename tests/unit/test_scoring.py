@@ -12,10 +12,12 @@ from federation import Federation
 from fedfs.chronicle import events
 from fedfs.config import StudyOptions
 from fedfs.errors import TensorError, UserError
+from fedfs.learner import EvaluationResult
 from fedfs.protocol import layout, rounds
 from fedfs.protocol.messages import SiteModel
-from fedfs.report import collect
+from fedfs.report import collect, render
 from fedfs.roster import Coordinator
+from fedfs.status import summarize
 
 CROSS = {"mode": "asym", "min_coverage": 0.1, "cross_evaluation": True}
 
@@ -45,6 +47,31 @@ def test_a_site_that_wants_to_trains_alone_with_the_budget_of_all_rounds(tmp_pat
     )
     assert row.gain == row.federated - row.local
     assert not state.rejected
+
+
+@pytest.mark.parametrize("unscored", [("north",), ("east", "north", "south")])
+def test_a_site_that_trains_on_its_only_case_counts_in_no_mean(tmp_path, unscored):
+    federation = Federation(tmp_path, alone=("north",)).start()
+    learners = [federation.learners[site] for site in unscored]
+    for learner in (*learners, federation.alone["north"]):
+        learner._score = lambda _: EvaluationResult.unscored()
+    federation.run()
+    observer = federation.observe()
+    state, report = observer.state, collect(observer.state, observer.sizes)
+    assert all(state.is_validated(site, 3) for site in federation.targets)
+    scored = set(federation.targets) - {*unscored}
+    means = [state.evaluations[site, 3, "pseudo"].mean_dice for site in scored]
+    if means:
+        assert summarize(state).mean_dice["3"] == pytest.approx(sum(means) / len(means))
+    else:
+        assert summarize(state).mean_dice == {}
+    for row in report.sites:
+        assert (row.n_validation_cases == 0) == (row.final_mean is None) == (row.site in unscored)
+        assert (row.last_dice is None) == (row.site in unscored)
+    assert [(row.local, row.federated, row.gain) for row in report.local] == [(None, None, None)]
+    said = [e.who for e in events(state) if e.what == "validated in full version 3: no scores"]
+    assert sorted(said) == sorted(unscored)
+    assert render(report, made_at="now")
 
 
 def test_training_alone_goes_on_after_a_kill_and_happens_once(tmp_path):

@@ -1,0 +1,135 @@
+"""Whether cases that are preprocessed already can be used: ours, or those of nnU-Net's commands.
+
+Rules:
+ * A marker in the folder names everything the result depends on. It goes with the folder when
+   ``nnUNetv2_preprocess`` makes that anew.
+ * Without a marker the folder is somebody's work: it is used or left alone, never cleared. nnU-Net
+   writes no plan into it. So it is used where the plan of this name is the study's, which
+   :func:`fedfs.nnunet.preprocess.write_plans` has seen to, and each case is newer than this plan
+   and than its images: then no other plan and no other images can have made it.
+ * What fedfs made itself may be made again, and cases that left the dataset are removed from it:
+   nnU-Net trains on whatever lies there.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fedfs.errors import SetupError
+from fedfs.nnunet import files
+from fedfs.nnunet.dataset import Case, RawDataset, read_json
+
+log = logging.getLogger(__name__)
+
+HIDDEN = ".fedfs"
+"""fedfs's own folder among the preprocessed cases."""
+ENDINGS = (".b2nd", "_seg.b2nd", ".pkl")
+"""What nnU-Net makes of a case; the last is written last."""
+
+_MARKER = "made_with.json"
+_BY, _NNUNET, _FEDFS = "made_by", "nnU-Net", "fedfs"
+_DECIDES = (
+    "preprocessor_name",
+    "spacing",
+    "normalization_schemes",
+    "use_mask_for_norm",
+    "resampling_fn_data",
+    "resampling_fn_data_kwargs",
+    "resampling_fn_seg",
+    "resampling_fn_seg_kwargs",
+    "patch_size",
+)
+
+
+def trust_or_clear(
+    folder: Path,
+    plans: Mapping[str, Any],
+    configuration: Mapping[str, Any],
+    dataset: RawDataset,
+) -> None:
+    """Leave in ``folder`` only what can be trained on.
+
+    Args:
+        folder: of the configuration's preprocessed cases; its parent holds the plan.
+        plans: as adopted, and as they are on disk.
+        configuration: of them, with what it inherits.
+        dataset: the raw dataset.
+
+    Raises:
+        SetupError: it holds work of somebody else that does not fit, or may not.
+    """
+    path, sha256 = folder / HIDDEN / _MARKER, _made_with(plans, configuration, dataset)
+    known = read_json(path) if path.exists() else None
+    strangers = sorted(_files(folder) - {c.name + end for c in dataset.cases for end in ENDINGS})
+    if known is None or known.get(_BY) == _NNUNET:
+        found = len(_files(folder))
+        if known is not None and known.get("sha256") != sha256:
+            _refuse(folder, "the dataset has changed since")
+        if strangers:
+            _refuse(folder, f"{strangers[0]} belongs to no case of the dataset")
+        if known is None:
+            _check_ages(folder, folder.parent / f"{plans['plans_name']}.json", dataset)
+            if found:
+                log.info("%s: using what is preprocessed there already", folder)
+            files.write_json(path, {"sha256": sha256, _BY: _NNUNET if found else _FEDFS})
+        return
+    if known.get("sha256") != sha256:
+        log.info("%s was made with other settings: preprocessing again", folder)
+        _clear(folder)
+        files.write_json(path, {"sha256": sha256, _BY: _FEDFS})
+        return
+    for name in strangers:
+        (folder / name).unlink()
+
+
+def _made_with(
+    plans: Mapping[str, Any], configuration: Mapping[str, Any], dataset: RawDataset
+) -> str:
+    decides = {key: configuration.get(key) for key in _DECIDES}
+    for key in ("transpose_forward", "foreground_intensity_properties_per_channel",
+                "image_reader_writer", "label_manager"):  # fmt: skip
+        decides[key] = plans[key]
+    for key in ("labels", "regions_class_order"):
+        decides[key] = dataset.dataset_json.get(key)
+    return files.json_sha256(decides)
+
+
+def _files(folder: Path) -> set[str]:
+    return {path.name for path in folder.glob("*") if path.is_file()}
+
+
+def _check_ages(folder: Path, plan: Path, dataset: RawDataset) -> None:
+    for case in dataset.cases:
+        made = [folder / (case.name + ending) for ending in ENDINGS]
+        if not made[-1].exists():  # not made, or not to its end: it is made now
+            continue
+        lacking = [path.name for path in made if not path.exists()]
+        if lacking:
+            _refuse(folder, f"{lacking[0]} is missing")
+        age = min(path.stat().st_mtime_ns for path in made)
+        for source in (plan, *_sources(case)):
+            if source.stat().st_mtime_ns > age:
+                _refuse(folder, f"{case.name} is older than {source}")
+
+
+def _sources(case: Case) -> tuple[Path, ...]:
+    return (*case.images, case.label)
+
+
+def _refuse(folder: Path, why: str) -> None:
+    raise SetupError(
+        f"{folder} was not preprocessed by fedfs, and not surely with this study's plan from these "
+        f"images: {why}",
+        hint="move it away, or preprocess again with nnUNetv2_preprocess and this plan",
+    )
+
+
+def _clear(folder: Path) -> None:
+    """Remove a folder of ours, its marker last: what a kill leaves is still known as ours."""
+    for name in _files(folder):
+        (folder / name).unlink()
+    shutil.rmtree(folder)
