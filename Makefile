@@ -3,16 +3,19 @@
 #   make test   tests, lint, types, import rules
 # and a third builds the site of the documents:
 #   make docs   into site/
-# All create .venv and install the pinned versions of constraints.txt.
+# All create .venv and install the pinned versions of constraints.txt. Apart from these,
+#   make test-oldest   tests with the oldest versions that pyproject.toml allows
+# in .venv-oldest.
 
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
+OLDEST := .venv-oldest
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint unit docs clean
+.PHONY: demo test test-oldest lint unit docs clean
 
 demo: $(READY)
 	$(BIN)/fedfs demo
@@ -31,6 +34,11 @@ unit: $(READY)
 	sh tests/install_packages.sh "the report will NOT be tested in a browser" chromium
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup
 
+# What depends on versions: nnU-Net, torch, numpy, S3, the command line. Not the documents.
+test-oldest: $(OLDEST)/ready
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -q -n 2 --dist loadgroup \
+		tests/unit tests/nnunet tests/contract tests/property tests/golden
+
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
@@ -39,5 +47,10 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@
 
+$(OLDEST)/ready: pyproject.toml constraints-oldest.txt
+	$(PYTHON) -m venv $(OLDEST) || { echo "on Debian: apt-get install python3.11-venv"; exit 1; }
+	$(OLDEST)/bin/python -m pip install --quiet -c constraints-oldest.txt -e '.[dev]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -66,12 +66,17 @@ def _coordinator(state: StudyState) -> Iterator[Event]:
 def _began(charter: Charter) -> str:
     nnunet, schedule = charter.nnunet, charter.schedule
     return (
-        f"began study {charter.study}: {nnunet.configuration}, {nnunet.trainer}, mode "
+        f"began study {charter.study}: {_models(charter)}, {nnunet.trainer}, mode "
         f"{charter.mode}, {schedule.rounds} rounds, {charter.strategy.name}, policy "
         f"{charter.policy.name}, updates as {charter.encoding.name}; coordinator "
         f"{key_fingerprint(charter.coordinator_key)}, aggregator "
         f"{key_fingerprint(charter.aggregator_key)}"
     )
+
+
+def _models(charter: Charter) -> str:
+    names = ", ".join(track.name for track in charter.tracks)
+    return f"tracks {names}" if names else charter.nnunet.configuration
 
 
 def _changes(before: Charter, after: Charter) -> Iterator[str]:
@@ -113,8 +118,12 @@ def _sites(state: StudyState) -> Iterator[Event]:
         reason = f": {said.reason}" if said.reason else ""
         yield _event(said, said.site, f"said that it is {said.word}{reason}")
     for score in state.evaluations.values():
-        dice = "no class occurs" if score.mean_dice is None else f"mean Dice {score.mean_dice:.4f}"
+        none = "no class occurs" if score.n_cases else "no scores"
+        dice = none if score.mean_dice is None else f"mean Dice {score.mean_dice:.4f}"
         yield _event(score, score.site, f"{_scored(score)}: {dice}")
+    for scored in state.cross_validations.values():
+        text = f"scored {len(scored.scores)} configurations and ensembles on {scored.n_cases} cases"
+        yield _event(scored, scored.site, text)
     for model in state.site_models.values():
         text = f"published its model of version {model.version} for others to score"
         yield _event(model, model.site, f"{text}, {_size(model.payload.size)}")
@@ -151,6 +160,8 @@ def _aggregator(state: StudyState) -> Iterator[Event]:
     if state.finished is not None:
         text = f"ended the study with version {state.finished.version}"
         yield _event(state.finished, "aggregator", text)
+    if state.choice is not None:
+        yield _event(state.choice, "aggregator", f"chose {state.choice.words}")
 
 
 def _round(record: RoundRecord) -> str:

@@ -21,7 +21,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from fedfs import software
 from fedfs.errors import FedfsError, ObjectExistsError, StoreError, StorePermissionError, StudyError
+from fedfs.nnunet import classes
 from fedfs.nnunet.dataset import RawDataset, difference
 from fedfs.nnunet.environment import NnUNetPaths, from_environment
 from fedfs.observe import newest_charter, open_study
@@ -73,8 +75,11 @@ def examine(place: StorePlace, home: Path, *, site: str | None) -> Iterator[Chec
     yield _key(Keyring(home, charter.study), role, charter, site)
     own = layout.AGGREGATOR if site is None else layout.site_prefix(site)
     yield from _own_prefix(store, own)
+    for track in charter.tracks[:1]:  # a policy allows all of them or none
+        yield _on_tracks(store, layout.TrackPlace(track.name).on_store(own))
     yield from _foreign_prefixes(store, state, site)
     yield from _speed(store, own, state)
+    yield from _software(charter, site)
     if site is not None:
         yield _dataset(Keyring(home, charter.study).recall(role), charter)
     yield from _disk(site, state)
@@ -172,6 +177,19 @@ def _own_prefix(store: Store, own: str) -> Iterator[Check]:
         yield Check("delete", NOTE, str(error), "old statuses stay; allow it to delete its own")
 
 
+def _on_tracks(store: Store, own: str) -> Check:
+    key = f"{own}doctor-{secrets.token_hex(6)}"
+    try:
+        store.create(key, b"probe")
+        found = any(entry.key == key for entry in store.list(own))
+        store.delete(key)
+    except StoreError as error:
+        advice = "in a bucket, the policy has to be made with: deploy/s3/render.py --tracks"
+        return Check("tracks", PROBLEM, str(error), advice)
+    late = "" if found else "; what is written there is listed late"
+    return Check("tracks", OK, f"{own} can be written and listed{late}")
+
+
 def _foreign_prefixes(store: Store, state: StudyState, site: str | None) -> Iterator[Check]:
     """What this role should not be able to do; signatures protect the study nevertheless."""
     others = [entry.site for entry in newest_charter(state).roster if entry.site != site]
@@ -233,6 +251,17 @@ def _nnunet() -> Iterator[Check]:
         yield Check("device", NOTE, "no CUDA device", "training on the CPU takes much longer")
     workers = os.environ.get("nnUNet_n_proc_DA", "nnU-Net's choice")  # noqa: SIM112  nnU-Net's name
     yield Check("workers", OK, f"{workers} for augmentation, {os.cpu_count()} processors")
+
+
+def _software(charter: Charter, site: str | None) -> Iterator[Check]:
+    if not charter.nnunet.versions:
+        return
+    found = software.differences(charter.nnunet.versions, classes.versions())
+    for one in found:
+        level = PROBLEM if one.matters and site is not None else NOTE
+        yield Check("versions", level, str(one), one.advice)
+    if not found:
+        yield Check("versions", OK, "nnU-Net and torch are the charter's")
 
 
 def _dataset(remembered: Mapping[str, object], charter: Charter) -> Check:

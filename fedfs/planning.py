@@ -1,6 +1,7 @@
 """What the aggregator decides before the first round: the plan and version 0.
 
-* Mode ``ffe``: the sites' fingerprints are merged and planned for once.
+* Mode ``ffe``: the sites' fingerprints are merged and planned for once. A study that continues
+  another one takes that one's plan, and its last version.
 * Mode ``asym``: every site has planned for itself; it is decided who shares which tensors.
   Version 0 holds every shared tensor as the first site that has it, by name, would initialise it,
   so that equal tensors start from equal values everywhere.
@@ -8,6 +9,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,13 +17,14 @@ from typing import Any, Protocol
 
 from fedfs.aggregate import alignment, fingerprints
 from fedfs.aggregate.alignment import Shapes
-from fedfs.checkpoint import TensorFile, stream_safetensors
+from fedfs.checkpoint import TensorFile, stream_safetensors, weights_sha256
 from fedfs.errors import MalformedError, RejectedError, StudyError
 from fedfs.learner import SiteFingerprint
 from fedfs.nnunet.planner import dataset_json
+from fedfs.nnunet.plans import PlanResult
 from fedfs.observe import newest_charter
 from fedfs.protocol import codec, layout, rounds
-from fedfs.protocol.messages import AsymSpec, Charter, PlanMessage
+from fedfs.protocol.messages import AsymSpec, Charter, Continued, PlanMessage
 from fedfs.protocol.state import StudyState
 from fedfs.sharing import agree, asym_spec, check_site_plan, join_in, shared_by
 
@@ -135,12 +138,16 @@ def write_initial_weights(
         scratch: folder for intermediate files.
 
     Raises:
-        StudyError: there is no plan; or a site's network is not the one it announced.
+        StudyError: there is no plan; or a site's network is not the one it announced; or the
+            weights are not those that the study continues from.
     """
     charter, plan = newest_charter(state), state.plan
     if plan is None:
         raise StudyError("there is no plan to initialise a network from")
     spec = asym_spec(charter)
+    if charter.continues is not None:
+        _copy(pretrained, charter.continues, path)
+        return
     if spec is None:
         planner.initial_weights(charter, plan, path, pretrained=pretrained)
         return
@@ -173,6 +180,20 @@ def write_initial_weights(
         )
 
 
+def _copy(weights: Path | None, continues: Continued, path: Path) -> None:
+    """Copy the whole of a version: other than pretrained weights, segmentation layers too."""
+    if weights is None:
+        raise StudyError(f"the charter names no weights of study {continues.study}")
+    with TensorFile(weights) as file:
+        if weights_sha256(file) != continues.weights_sha256:
+            raise StudyError(
+                f"the weights on the store are not version {continues.version} of study "
+                f"{continues.study}",
+                hint="start anew: fedfs init on another store",
+            )
+    shutil.copyfile(weights, path)
+
+
 def _plan_for_all(
     sites: Sequence[str], state: StudyState, planner: Planner
 ) -> tuple[dict[str, Any], str]:
@@ -180,7 +201,12 @@ def _plan_for_all(
     parts = {site: _usable_fingerprint(site, state) for site in sites}
     merged = fingerprints.merge_fingerprints(parts)
     pooled = fingerprints.to_nnunet(merged)
-    planned = planner.plan(charter, pooled, merged.n_cases)
+    text = f"planned for {len(sites)} sites with {merged.n_cases} cases"
+    if charter.continues is None:
+        planned = planner.plan(charter, pooled, merged.n_cases)
+    else:
+        planned = _given(charter, charter.continues, merged.n_cases)
+        text += f", as study {charter.continues.study} did"
     fields = {
         "sites": {site: state.digests[layout.fingerprint(site)] for site in sites},
         "n_cases": merged.n_cases,
@@ -189,7 +215,12 @@ def _plan_for_all(
         "dataset_json": planned.dataset_json,
         "versions": dict(planned.versions),
     }
-    return fields, f"planned for {len(sites)} sites with {merged.n_cases} cases"
+    return fields, text
+
+
+def _given(charter: Charter, continues: Continued, n_cases: int) -> Planned:
+    content = {**dataset_json(charter), "numTraining": n_cases}
+    return PlanResult(plans=continues.plans, dataset_json=content, versions=continues.versions)
 
 
 def _usable_fingerprint(site: str, state: StudyState) -> SiteFingerprint:

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fedfs.config import StudyOptions
-from fedfs.errors import DatasetError, FedfsError, ObjectExistsError, StudyError
+from fedfs.errors import DatasetError, FedfsError, ObjectExistsError, StudyError, UserError
 from fedfs.learner import Learner
+from fedfs.nnunet import plans
 from fedfs.observe import Observer, newest_charter, open_study
 from fedfs.protocol import layout
 from fedfs.protocol.messages import (
     Charter,
+    Continued,
     DatasetSpec,
     JoinRequest,
     Named,
@@ -39,6 +42,7 @@ def init_study(
     clock: Clock,
     versions: Mapping[str, str],
     pretrained: Path | None = None,
+    continues: Continued | None = None,
 ) -> Charter:
     """Write the charter of a new study; make the coordinator's and the aggregator's keys.
 
@@ -49,8 +53,10 @@ def init_study(
         clock: POSIX seconds.
         versions: software the study is set up with.
         pretrained: safetensors file of canonical tensors to start from.
+        continues: the study whose last version these are, see :mod:`fedfs.continuing`.
 
     Raises:
+        UserError: a study that goes on from another one is to be encrypted.
         StudyError: the store holds a study already.
         StoreError: the store refuses; nothing is left behind.
     """
@@ -58,6 +64,11 @@ def init_study(
         raise StudyError(
             f"{store.url} holds a federation already",
             hint="one store, one study: choose another folder or prefix",
+        )
+    if continues is not None and options.encryption:
+        raise UserError(
+            "a study that continues another one cannot be encrypted",
+            hint="its charter shows plan and weights to all who can read the store",
         )
     coordinator, nonce = SigningKey.generate(), secrets.token_hex(16)
     study = study_id(options.name, nonce, coordinator.public)
@@ -77,6 +88,7 @@ def init_study(
             **_charter_fields(options, nonce, coordinator, aggregator, payload, versions),
             **encryption_keys,
             **_encryption(options, encryption_keys),
+            continues=continues and _renamed(continues, options, nonce),
         )
     except FedfsError as error:
         keyring.discard("aggregator")
@@ -94,6 +106,23 @@ def _encryption(options: StudyOptions, keys: Mapping[str, str]) -> dict[str, Any
     return {"encryption": options.encryption, "read_keys": (make_read_key(1, holders),)}
 
 
+def _renamed(continues: Continued, options: StudyOptions, nonce: str) -> Continued:
+    moved = plans.named(
+        continues.plans, dataset_name=_dataset_name(options), plans_name=_plans_name(options, nonce)
+    )
+    return replace(continues, plans=moved)
+
+
+def _dataset_name(options: StudyOptions) -> str:
+    camel = "".join(part.capitalize() for part in options.name.split("-"))
+    return options.dataset_name or f"Dataset900_{camel}"
+
+
+def _plans_name(options: StudyOptions, nonce: str) -> str:
+    """Return one name everywhere, which no plan of a site's own can have."""
+    return f"nnUNetPlans_{options.name}-{nonce[:6]}"
+
+
 def _charter_fields(
     options: StudyOptions,
     nonce: str,
@@ -102,9 +131,8 @@ def _charter_fields(
     pretrained: PayloadRef | None,
     versions: Mapping[str, str],
 ) -> dict[str, Any]:
-    dataset = options.dataset_json
+    dataset, tracks = options.dataset_json, options.tracks()
     regions = dataset.get("regions_class_order")
-    camel = "".join(part.capitalize() for part in options.name.split("-"))
     return {
         "number": 1,
         "previous_sha256": "",
@@ -115,7 +143,7 @@ def _charter_fields(
         "mode": options.mode,
         "asym": options.asym(),
         "dataset": DatasetSpec(
-            name=options.dataset_name or f"Dataset900_{camel}",
+            name=_dataset_name(options),
             channel_names={str(k): str(v) for k, v in dataset["channel_names"].items()},
             labels=dict(dataset["labels"]),
             label_order=tuple(dataset["labels"]),
@@ -123,12 +151,11 @@ def _charter_fields(
             file_ending=str(dataset["file_ending"]),
         ),
         "nnunet": NnUNetSpec(
-            configuration=options.configuration,
+            configuration="" if tracks else options.configuration,
             planner=options.planner,
-            # One name everywhere, which no plan of the site's own can have.
-            plans_name=f"nnUNetPlans_{options.name}-{nonce[:6]}",
+            plans_name=_plans_name(options, nonce),
             trainer=options.trainer,
-            fold=options.fold,
+            fold="" if tracks else options.fold,
             gpu_memory_target_gb=options.gpu_memory_target_gb,
             target_spacing=options.target_spacing,
             planner_options=dict(options.planner_options),
@@ -150,6 +177,7 @@ def _charter_fields(
         "fingerprint_quantiles": options.fingerprint_quantiles,
         "pretrained": pretrained,
         "roster": (),
+        "tracks": tracks,
     }
 
 

@@ -130,15 +130,28 @@ def plan(request: PlanRequest) -> PlanResult:
             f"nnU-Net plans no configuration {request.configuration} for these data",
             hint=f"it plans {', '.join(sorted(configurations))}",
         )
-    for name, configuration in configurations.items():
-        if "data_identifier" in configuration:
-            configuration["data_identifier"] = f"{request.plans_name}_{name}"
+    plans = named(plans, dataset_name=request.dataset_name, plans_name=request.plans_name)
     allowlist.check_plans(plans, request.configuration)
     return PlanResult(
         plans=plans,
         dataset_json={**request.dataset_json, "numTraining": request.n_cases},
         versions=classes.versions(),
     )
+
+
+def named(plans: Mapping[str, Any], *, dataset_name: str, plans_name: str) -> dict[str, Any]:
+    """Return plans under another name, and for another dataset, as nnU-Net moves them."""
+    configurations = {}
+    for name, configuration in plans["configurations"].items():
+        keeps_data = "data_identifier" in configuration
+        own = {"data_identifier": f"{plans_name}_{name}"} if keeps_data else {}
+        configurations[name] = {**configuration, **own}
+    return {
+        **plans,
+        "dataset_name": dataset_name,
+        "plans_name": plans_name,
+        "configurations": configurations,
+    }
 
 
 def initial_weights(request: WeightsRequest) -> None:

@@ -49,7 +49,7 @@ def run_isolated(
 
     Args:
         function: ``plan``, ``check_trainer``, ``initial_weights``, ``convert_checkpoint``,
-            ``export``, ``train_local`` or ``score``.
+            ``export``, ``train_local``, ``train_round`` or ``score``.
         request: the function's request, or its fields as a dict.
         environ: variables to set in the child beside this process's own.
         workdir: existing folder for the request, the response and the log.
@@ -98,7 +98,7 @@ def _result(function: str, returncode: int, room: Path) -> dict[str, Any]:
     if returncode == 0 and response.exists():
         result: dict[str, Any] = json.loads(response.read_text(encoding="utf-8"))
         if "error" in result:
-            raise _rebuilt(result["error"])
+            raise from_json(result["error"])
         return result
     words = (room / "log.txt").read_text(encoding="utf-8", errors="replace")[-_LAST_WORDS:]
     log.error("%s failed in its process:\n%s", function, words)
@@ -114,7 +114,18 @@ def _result(function: str, returncode: int, room: Path) -> dict[str, Any]:
     )
 
 
-def _rebuilt(fields: Mapping[str, Any]) -> errors.FedfsError:
+def as_json(error: errors.FedfsError) -> dict[str, str]:
+    """Return an error as JSON values."""
+    return {
+        "type": type(error).__name__,
+        "message": str(error),
+        "hint": error.hint,
+        "kind": getattr(error, "kind", ""),
+    }
+
+
+def from_json(fields: Mapping[str, Any]) -> errors.FedfsError:
+    """Return the error that :func:`as_json` wrote down."""
     cls = getattr(errors, fields["type"], errors.FedfsError)
     if cls is errors.TrainingError:
         return errors.TrainingError(fields["message"], kind=fields["kind"], hint=fields["hint"])
@@ -135,7 +146,10 @@ def _functions() -> dict[str, Callable[[dict[str, Any], Report], dict[str, Any]]
         "convert_checkpoint": _convert_checkpoint,
         "export": _export,
         "train_local": _train_local,
+        "train_round": _train_round,
         "score": _score,
+        "cross_validate": _cross_validate,
+        "write_choice": _write_choice,
     }
 
 
@@ -168,7 +182,13 @@ def _convert_checkpoint(request: dict[str, Any], _: Report) -> dict[str, Any]:
 def _export(request: dict[str, Any], _: Report) -> dict[str, Any]:
     from fedfs.nnunet.export import ExportRequest, export_model
 
-    return {"model": str(export_model(ExportRequest(**request)))}
+    return {"models": [str(export_model(ExportRequest(**one))) for one in request["models"]]}
+
+
+def _write_choice(request: dict[str, Any], _: Report) -> dict[str, Any]:
+    from fedfs.nnunet.inference import ChoiceRequest, write_choice
+
+    return {"folder": str(write_choice(ChoiceRequest(**request)))}
 
 
 def _train_local(request: dict[str, Any], report: Report) -> dict[str, Any]:
@@ -177,10 +197,24 @@ def _train_local(request: dict[str, Any], report: Report) -> dict[str, Any]:
     return {"model": str(train_local(LocalRequest(**request), report))}
 
 
+def _train_round(request: dict[str, Any], report: Report) -> dict[str, Any]:
+    from fedfs.nnunet.several_gpus import RoundRequest, train_round
+
+    return train_round(RoundRequest(**request), report)
+
+
 def _score(request: dict[str, Any], _: Report) -> dict[str, Any]:
     from fedfs.nnunet.predict import ScoreRequest, as_json, predict_and_score
 
     return as_json(predict_and_score(ScoreRequest(**request)))
+
+
+def _cross_validate(request: dict[str, Any], report: Report) -> dict[str, Any]:
+    from fedfs.nnunet.crossval import CrossValidationRequest, cross_validate
+    from fedfs.protocol import codec
+
+    made = codec.to_json(cross_validate(CrossValidationRequest(**request), report))
+    return dict(made) if isinstance(made, dict) else {}
 
 
 def main(function: str, room: Path) -> None:
@@ -193,14 +227,7 @@ def main(function: str, room: Path) -> None:
     try:
         response = _functions()[function](request, lambda p: _send(progress, p))
     except errors.FedfsError as error:
-        response = {
-            "error": {
-                "type": type(error).__name__,
-                "message": str(error),
-                "hint": error.hint,
-                "kind": getattr(error, "kind", ""),
-            }
-        }
+        response = {"error": as_json(error)}
     (room / "response.json").write_text(json.dumps(response), encoding="utf-8")
 
 

@@ -11,6 +11,7 @@ Rules:
    :mod:`fedfs.nnunet.proximal`.
  * nnU-Net's log holds exactly one value per epoch. Epochs that are repeated are cut off; epochs in
    which the site was away repeat the last value.
+ * Scores are of cases that were not trained on, or there are none, fold ``all`` apart.
  * A loss that is not finite ends the round before anything is published.
  * A trainer in which anything failed is not used again.
 """
@@ -30,7 +31,7 @@ import numpy as np
 from fedfs.checkpoint import extract, load_into
 from fedfs.errors import SetupError, TrainingError
 from fedfs.learner import Array, Progress, Report, RoundTask, Tensors
-from fedfs.nnunet import classes
+from fedfs.nnunet import classes, several_gpus
 from fedfs.nnunet.pretrained import harmless_types
 from fedfs.nnunet.workers import forked_children_end_with_us
 
@@ -77,10 +78,21 @@ class Session:
         self.trainer.num_val_iterations_per_epoch = task.val_iterations_per_epoch
         self._quieten()
         self._plot_rarely(plot_interval_s)
+        if self.trainer.is_ddp and settings.device == "cpu":
+            several_gpus.settle_on_cpu(self.trainer)
         self.trainer.initialize()
+        if self.trainer.is_ddp:
+            several_gpus.split_once(self.trainer)
         with forked_children_end_with_us():
             self.trainer.on_train_start()
-        self.n_training_cases, self.n_validation_cases = self._count_cases()
+        self.n_training_cases, self.n_validation_cases, self.can_score = self._count_cases()
+        if not self.can_score:
+            log.warning("this site trains on its validation cases: it publishes no scores")
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process is the one that writes: the only one, or the first of several."""
+        return bool(self.trainer.local_rank == 0)
 
     def serves(self, task: RoundTask) -> bool:
         """Return whether the trainer was made for this schedule."""
@@ -142,6 +154,7 @@ class Session:
             while len(series) < epoch:
                 series.append(series[-1] if series else _before_the_first(key, self, now))
         if is_jump and classes.loads_by_itself(self.trainer):
+            several_gpus.require_one(self.trainer)
             with tempfile.TemporaryDirectory(dir=self.trainer.output_folder) as folder:
                 self.save(Path(folder, "checkpoint.pth"))
                 self.restore(Path(folder, "checkpoint.pth"))
@@ -191,7 +204,7 @@ class Session:
                         "train", done, task.n_epochs * total, "iteration", epoch, {"loss": loss}
                     )
                 )
-            if self.clock() >= until_s:
+            if math.isfinite(until_s) and several_gpus.agreed(trainer, self.clock() >= until_s):
                 break
         if task.proximal_mu:
             proximal.check_attached(trainer)
@@ -206,7 +219,7 @@ class Session:
             trainer.on_validation_epoch_end(results)
         trainer.on_epoch_end()
         spent = {"training": trained - began, "validation": self.clock() - trained}
-        return len(outputs), spent
+        return len(outputs), several_gpus.agreed(trainer, spent)
 
     def metrics(self) -> dict[str, float]:
         """Return the last epoch's numbers from nnU-Net's log, as far as they are finite."""
@@ -219,6 +232,8 @@ class Session:
         values = {
             name: float(self.trainer.logger.get_value(key, step=-1)) for name, key in keys.items()
         }
+        if not self.can_score:
+            values = {name: values[name] for name in ("train_loss", "learning_rate")}
         return {name: value for name, value in values.items() if math.isfinite(value)}
 
     def watch_lines(self, on_line: Callable[[str], None]) -> None:
@@ -258,9 +273,10 @@ class Session:
 
         logger.plot_progress_png = plot
 
-    def _count_cases(self) -> tuple[int, int]:
+    def _count_cases(self) -> tuple[int, int, bool]:
         training, validation = self.trainer.do_split()
-        return len(training), len(validation)
+        is_apart = not {*training} & {*validation}
+        return len(training), len(validation), is_apart or self.trainer.fold == "all"
 
 
 def _budget(task: RoundTask) -> tuple[int, int, int]:

@@ -1,0 +1,147 @@
+"""A new study that goes on where a finished one ended: same plan, its last version as version 0.
+
+Rules:
+ * What decides the network, its images and its folds is the finished study's: dataset, plan,
+   configuration, planner, trainer, fold. All else is said anew; so are roster and keys.
+ * The finished study is read and verified like by any other reader, from its store alone.
+ * The new charter holds the plan, and the name of the weights, in the open. What was encrypted
+   does not come into the open in this way: that is refused.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedfs import software
+from fedfs.errors import StudyError, UserError
+from fedfs.nnunet import allowlist, classes
+from fedfs.nnunet.dataset import difference
+from fedfs.observe import newest_charter, open_study
+from fedfs.protocol import codec, rounds
+from fedfs.protocol.messages import Charter, Continued
+from fedfs.store.base import Store
+from fedfs.weights import WeightFiles
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FinishedStudy:
+    """A study to go on from.
+
+    Attributes:
+        charter: its last one.
+        continues: what the new charter says of it; its plan has its old names still.
+        weights: file of its last version, of all its tensors.
+    """
+
+    charter: Charter
+    continues: Continued
+    weights: Path
+
+    def options(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return options of :class:`~fedfs.config.StudyOptions` for a study that goes on.
+
+        Args:
+            given: what the coordinator has chosen; nothing that is only a default.
+
+        Raises:
+            UserError: it is not as in the finished study, where it has to be.
+        """
+        dataset, spec = self.charter.dataset, self.charter.nnunet
+        fixed = {
+            "mode": self.charter.mode,
+            "configuration": spec.configuration,
+            "planner": spec.planner,
+            "trainer": spec.trainer,
+            "fold": spec.fold,
+            "gpu_memory_target_gb": spec.gpu_memory_target_gb,
+            "target_spacing": spec.target_spacing,
+            "planner_options": dict(spec.planner_options),
+        }
+        for name, value in fixed.items():
+            if name in given and given[name] != value:
+                raise UserError(
+                    f"{name} {given[name]!r} is not that of study {self.charter.name!r}, which "
+                    f"has {value!r}",
+                    hint="leave it out: a study that continues another one has the same network",
+                )
+        labels = {name: dataset.labels[name] for name in dataset.label_order or dataset.labels}
+        content: dict[str, Any] = {
+            "channel_names": dict(dataset.channel_names),
+            "labels": labels,
+            "file_ending": dataset.file_ending,
+        }
+        if dataset.regions_class_order is not None:
+            content["regions_class_order"] = list(dataset.regions_class_order)
+        differs = difference(codec.to_json(dataset), given.get("dataset_json", content))
+        if differs:
+            raise UserError(
+                f"the dataset.json disagrees with study {self.charter.name!r}:\n  "
+                + "\n  ".join(differs),
+                hint="leave out --dataset-json: channels and labels are those of that study",
+            )
+        return {"dataset_name": dataset.name, "dataset_json": content, **given, **fixed}
+
+
+def read_finished(store: Store, folder: Path, track: str = "") -> FinishedStudy:
+    """Return a finished study, verified.
+
+    Args:
+        store: where it is.
+        folder: for its last version, which is downloaded.
+        track: that is gone on from, in a study of tracks.
+
+    Raises:
+        StudyError: there is none, it is not finished, or it cannot be gone on from.
+        RejectedError: its last version or its plan is not as it should be.
+        StoreError: the store cannot be read.
+    """
+    observer = open_study(store, track=track)
+    state = observer.state
+    if state.charter is not None and state.charter.tracks and not track:
+        raise StudyError(
+            f"study {state.charter.name!r} has several tracks",
+            hint="name the one to go on from with --continue-track: "
+            + ", ".join(one.name for one in state.charter.tracks),
+        )
+    charter, plan, finished = newest_charter(state), state.plan, state.finished
+    if charter.mode == rounds.ASYM:
+        raise StudyError(
+            f"study {charter.name!r} cannot be continued: in the mode asym every site has a "
+            "network of its own, part of which only the site has",
+            hint="start anew; --pretrained takes a site's exported model",
+        )
+    if charter.encryption:
+        raise StudyError(
+            f"study {charter.name!r} cannot be continued: it is encrypted, and the charter of the "
+            "new study would show its plan and weights to all who can read the new store",
+            hint="start anew; --pretrained takes its exported model, for all to see",
+        )
+    if plan is None or finished is None or finished.version not in state.models:
+        raise StudyError(
+            f"study {charter.name!r} is not finished: it has version {max(state.newest, 0)} of "
+            f"{charter.schedule.rounds}",
+            hint=f"wait for it, see: fedfs status {store.url}",
+        )
+    model = state.models[finished.version]
+    if model.weights_sha256 != finished.weights_sha256:
+        raise StudyError(f"study {charter.name!r} ended with other weights than its last version")
+    allowlist.check_plans(plan.plans, charter.nnunet.configuration)
+    for difference_ in software.differences(plan.versions, classes.versions()):
+        log.warning("%s of study %r", difference_, charter.name)
+    return FinishedStudy(
+        charter=charter,
+        continues=Continued(
+            study=charter.study,
+            version=finished.version,
+            weights_sha256=finished.weights_sha256,
+            plans=plan.plans,
+            versions=plan.versions,
+        ),
+        weights=WeightFiles(observer.store, folder).fetch(state.models, finished.version),
+    )

@@ -1,0 +1,208 @@
+"""A new study that begins with the plan and the last version of a finished one."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+from click.testing import CliRunner
+from synthetic import DATASET, dataset_json
+from test_allowlist import genuine
+
+from federation import DATASET_JSON, FakePlanner, Federation
+from fedfs.checkpoint import TensorFile, weights_sha256, write_safetensors
+from fedfs.cli import fedfs as cli
+from fedfs.continuing import read_finished
+from fedfs.errors import StudyError, UserError
+from fedfs.nnunet.learner import NnUNetLearner
+from fedfs.nnunet.planner import Planned
+from fedfs.observe import open_study
+from fedfs.protocol import layout
+from fedfs.store import open_store
+from fedfs.store.memory import MemoryStore
+
+ONE = {"rounds": 1, "min_sites": 1, "targets": {"north": 2.0}}
+OTHER = "b.bias"
+
+
+class Plans(FakePlanner):
+    """Plans what a real nnU-Net has planned."""
+
+    def __init__(self, plans, tensors=None):
+        self.plans, self.tensors = plans, tensors
+
+    def plan(self, charter, fingerprint, n_cases):
+        return Planned(self.plans, {**DATASET_JSON}, {"nnunetv2": "2.7.0"})
+
+    def initial_weights(self, charter, plan, path, *, pretrained):
+        if self.tensors is None:
+            super().initial_weights(charter, plan, path, pretrained=pretrained)
+        else:
+            write_safetensors(path, self.tensors)
+
+
+class NeverAsked(FakePlanner):
+    def plan(self, charter, fingerprint, n_cases):
+        raise AssertionError("a study that goes on is not planned again")
+
+    initial_weights = plan
+
+
+def ended(folder, **options):
+    """A study that one fake site has finished."""
+    old = Federation(folder, **{**ONE, **options})
+    old.planner = Plans(genuine())
+    old.start().run()
+    return old
+
+
+def test_version_0_is_the_last_version_and_the_plan_the_same_under_another_name(tmp_path, caplog):
+    old = ended(tmp_path / "old", name="old", rounds=2, dataset_name="Dataset042_Organ")
+    finished = read_finished(old.store, tmp_path / "cache")
+    assert "nnunetv2 is" in caplog.text  # the plan is one of 2.7.0
+    assert "here, 2.7.0 in the charter of study 'old'" in caplog.text
+    new = Federation(tmp_path / "new", **{**ONE, "name": "new"}, finished=finished)
+    new.planner = NeverAsked()
+    new.start().run()
+    state = new.observe().state
+    assert not state.rejected
+    assert state.finished.version == 1
+    assert weights_sha256(new.weights(0)) == weights_sha256(old.weights(2))
+    assert (state.charter.continues.study, state.charter.continues.version) == (
+        old.charter.study, 2,
+    )  # fmt: skip
+    name = new.charter.nnunet.plans_name
+    expected = genuine()
+    expected |= {"dataset_name": "Dataset042_Organ", "plans_name": name}
+    for configuration, content in expected["configurations"].items():
+        if "data_identifier" in content:
+            content["data_identifier"] = f"{name}_{configuration}"
+    assert state.plan.plans == json.loads(json.dumps(expected))
+    assert state.plan.dataset_json["numTraining"] == 10
+    new.approve()  # an amended charter says so still
+    # And on from there.
+    third = read_finished(new.store, tmp_path / "cache")
+    assert third.continues.weights_sha256 == weights_sha256(new.weights(1))
+
+
+def test_one_track_of_a_study_is_gone_on_from(tmp_path):
+    old = ended(tmp_path / "old", fold="0,1")
+    finished = read_finished(old.store, tmp_path / "cache", "3d_fullres-1")
+    new = Federation(tmp_path / "new", **ONE, finished=finished).start()
+    new.planner = NeverAsked()
+    new.run()
+    assert new.charter.nnunet.fold == "1"
+    assert weights_sha256(new.weights(0)) == weights_sha256(old.weights(1, "3d_fullres-1"))
+    assert weights_sha256(new.weights(0)) != weights_sha256(old.weights(1, "3d_fullres-0"))
+
+
+def test_an_aggregator_cannot_go_on_from_anything_else(tmp_path, monkeypatch):
+    old = ended(tmp_path / "old")
+    finished = read_finished(old.store, tmp_path / "cache")
+    with TensorFile(finished.weights) as file:
+        tensors = dict(file)
+    write_safetensors(tmp_path / "other", {**tensors, OTHER: tensors[OTHER] + 1})
+    swapped = dataclasses.replace(finished, weights=tmp_path / "other")
+    new = Federation(tmp_path / "new", **ONE, finished=swapped).start()
+    for name in ("north", "aggregator", "north"):
+        if name == "aggregator":
+            with pytest.raises(StudyError, match="are not version 1 of study test-"):
+                new.run_process(name)
+        else:
+            new.run_process(name)
+
+    # An aggregator that does not look at the weights, or plans for itself, is not believed.
+    monkeypatch.setattr(
+        "fedfs.planning.weights_sha256", lambda _: finished.continues.weights_sha256
+    )
+    new.step("aggregator")
+    refused = open_study(new.store).state.rejected
+    assert refused == {layout.model(0): "is not the version that the study continues from"}
+
+    forged = Federation(tmp_path / "forged", **ONE, finished=finished).start()
+    forged.run_process("north")
+    publisher = forged.process("aggregator")._publisher
+    message = publisher.message
+
+    def other_plan(cls, key, **fields):
+        return message(
+            cls, key, **({**fields, "plans": genuine()} if "plans" in fields else fields)
+        )
+
+    publisher.message = other_plan
+    forged.step("aggregator")
+    refused = open_study(forged.store).state.rejected
+    assert refused == {layout.plan(): "is not the plan of the study that this one continues"}
+
+
+def test_what_cannot_be_continued_is_refused_with_a_reason(tmp_path):
+    def refusal(old, reason):
+        with pytest.raises(StudyError, match=reason) as caught:
+            read_finished(old.store, tmp_path / "cache")
+        assert caught.value.hint
+
+    underway = Federation(tmp_path / "a", **ONE)
+    refusal(underway, "study 'test' is not finished: it has version 0 of 1")
+    refusal(Federation(tmp_path / "b", **ONE, mode="asym"), "in the mode asym every site has a")
+    refusal(Federation(tmp_path / "t", **ONE, configuration="2d,3d_fullres"), "has several tracks")
+    refusal(Federation(tmp_path / "c", **ONE, encryption="age"), "it is encrypted")
+    finished = read_finished(ended(tmp_path / "d").store, tmp_path / "cache")
+    with pytest.raises(UserError, match="cannot be encrypted"):
+        Federation(tmp_path / "e", **ONE, finished=finished, encryption="age")
+    with pytest.raises(UserError, match="trainer 'nnUNetTrainerAdam' is not that of study 'test'"):
+        finished.options({"name": "x", "trainer": "nnUNetTrainerAdam"})
+    with pytest.raises(UserError, match=r"disagrees with study 'test'"):
+        finished.options({"name": "x", "dataset_json": {**DATASET_JSON, "labels": {"a": 0}}})
+    with pytest.raises(StudyError, match="holds no federation"):
+        read_finished(MemoryStore(), tmp_path)
+
+
+def test_the_command_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("FEDFS_HOME", str(tmp_path / "home"))
+    old = ended(tmp_path / "old", fold="1", planner="A")
+    store = open_store(str(tmp_path / "store"), must_exist=False)
+    for key, found in old.store.objects.items():
+        store.create(key, found.data)
+
+    def init(*options):
+        args = ["init", str(tmp_path / "new"), "--name", "new", *options]
+        return CliRunner().invoke(cli, [*args, "--continue", str(tmp_path / "store")])
+
+    refused = init("--fold", "0")
+    assert "fold '0' is not that of study 'test', which has '1'" in str(refused.exception)
+    made = init("--rounds", "7", "--fold", "1")
+    assert made.exit_code == 0, made.output
+    assert f"version 1 of {old.charter.study}" in made.output
+    charter = open_study(open_store(str(tmp_path / "new"))).state.charter
+    spec = charter.nnunet
+    assert (spec.fold, spec.planner) == ("1", "A")
+    assert (charter.dataset, charter.schedule.rounds) == (old.charter.dataset, 7)
+
+
+@pytest.mark.nnunet
+@pytest.mark.usefixtures("no_workers")
+def test_nnunet_trains_on_from_there(study, tmp_path):
+    """The real nnU-Net at the site, before and after; the plan and version 0 from its planner."""
+    settings = {
+        **ONE, "dataset_json": {**dataset_json(6)}, "configuration": "2d", "val_iterations": 1,
+        "local_iterations": 2,
+    }  # fmt: skip
+
+    def run(name, **options):
+        federation = Federation(tmp_path / name, **settings, name=name, **options)
+        site = study.site(tmp_path / name, dataset=DATASET, full_validation=False)
+        federation.learners["north"] = NnUNetLearner(site)
+        federation.planner = NeverAsked() if options else Plans(study.plans, study.tensors)
+        try:
+            federation.start().run()
+        finally:
+            federation.learners["north"].close()
+        return federation, site.paths.results
+
+    old, _ = run("old")
+    new, results = run("new", finished=read_finished(old.store, tmp_path / "cache"))
+    assert weights_sha256(new.weights(0)) == weights_sha256(old.weights(1))
+    assert weights_sha256(new.weights(1)) != weights_sha256(new.weights(0))
+    model = f"nnUNetTrainer__{new.charter.nnunet.plans_name}__2d"
+    assert (results / DATASET / model / "fold_0" / "checkpoint_final.pth").is_file()

@@ -1,0 +1,66 @@
+"""A round by two processes: real torch.distributed, on the CPU, where this machine has no GPU."""
+
+from __future__ import annotations
+
+import pytest
+from synthetic import Reports, task
+
+from fedfs.checkpoint import weights_sha256
+from fedfs.errors import SetupError
+from fedfs.nnunet.learner import NnUNetLearner
+
+pytestmark = [pytest.mark.nnunet, pytest.mark.usefixtures("no_workers")]
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing may handle it."""
+
+
+@pytest.fixture
+def start(study, tmp_path):
+    """Return a function that starts the site's process anew."""
+    learners = []
+
+    def start(**changes):
+        settings = study.site(tmp_path, checkpoint_interval_s=0, **{"num_gpus": 2, **changes})
+        learners.append(NnUNetLearner(settings))
+        learners[-1].prepare(study.plans, study.fingerprint, Reports())
+        return learners[-1]
+
+    yield start
+    for learner in learners:
+        learner.close()
+
+
+def test_what_cannot_be_divided_is_refused(study, start):
+    batch = study.plans["configurations"]["2d"]["batch_size"]
+    with pytest.raises(SetupError, match=f"a batch of {batch} cannot be divided among 99 GPUs"):
+        start(num_gpus=99).train(task(), study.tensors, Reports())
+
+
+def test_a_round_that_is_killed_goes_on_and_a_site_alone_after_it(study, start, tmp_path):
+    first = task(0, n_epochs=4, total_epochs=8, weights_sha256="a", iterations=2)
+
+    def kill(progress):
+        if progress.epoch == 1:
+            raise Killed
+
+    with pytest.raises(Killed):
+        start().train(first, study.tensors, kill)
+    report = Reports()
+    result = start().train(first, study.tensors, report)
+    assert 0 not in {progress["epoch"] for progress in report}  # that epoch counts
+    assert (report[-1]["done"], report[-1]["total"]) == (8, 8)
+    assert (result.n_epochs, result.n_iterations, result.n_training_cases) == (4, 8, 4)
+    assert {"train_loss", "val_loss", "learning_rate"} <= result.metrics.keys()
+    assert result.tensors.keys() == study.tensors.keys()
+    assert weights_sha256(result.tensors) != weights_sha256(study.tensors)
+
+    # One GPU takes over, with momentum and epoch.
+    learner = start(num_gpus=1)
+    after = task(1, first_epoch=4, n_epochs=1, total_epochs=8, weights_sha256="b", iterations=2)
+    learner.train(after, result.tensors, Reports())
+    trainer = learner._session.trainer
+    assert len(trainer.optimizer.state) > 0
+    assert (trainer.current_epoch, trainer.is_ddp) == (5, False)
+    assert len(trainer.logger.get_checkpoint()["lrs"]) == 5
