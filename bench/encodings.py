@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from fedfs.demo import PLANNER_OPTIONS
-from fedfs.export import export_version
+from fedfs.export import export_versions
 from fedfs.nnunet.predict import ScoreRequest
 from fedfs.nnunet.process import run_isolated
 from fedfs.observe import open_study
@@ -96,7 +96,7 @@ def run(name: str, seed: int, source: Path, folder: Path, rounds: int) -> dict[s
     study.federate()
     store = open_store(str(study.store))
     state = open_study(store).state
-    model = export_version(store, folder / "model").folder
+    model = export_versions(store, folder / "model")[0].folder
     place_dataset(source, folder / "test", test)
     request = ScoreRequest(
         model=str(model), fold="0", images=str(folder / "test" / "imagesTr"),

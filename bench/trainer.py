@@ -243,7 +243,10 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     for block in blocks.values():  # fills caches, and opens the learner's session
         block()
     timers["fedfs"].attach(bench.learner._session.trainer)
+    began = time.monotonic()
     for pair in range(options.repeats):
+        if pair >= 2 and time.monotonic() - began > 60 * options.max_minutes:
+            break
         order = ("fedfs", "nnunet") if pair % 2 else ("nnunet", "fedfs")
         for name in order:
             seed(pair)
@@ -254,7 +257,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         "configuration": options.configuration,
         "parameters": bench.n_parameters,
         "iterations": options.iterations,
-        "pairs": options.repeats,
+        "pairs": len(timers["fedfs"].epochs),
         "data": "made up" if options.data is None else options.data.name,
     }
     for what in ("iterations", "own", "epochs"):
@@ -298,6 +301,7 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=25, help="of a block")
     parser.add_argument("--val-iterations", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=40, help="pairs of blocks")
+    parser.add_argument("--max-minutes", type=float, default=math.inf, help="fewer pairs then")
     parser.add_argument("--full", action="store_true", help="nnU-Net's own plan")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()

@@ -12,7 +12,7 @@ import contextlib
 import logging
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from fedfs import planning, versions
@@ -80,6 +80,9 @@ class Aggregator:
         folder: cache of downloaded tensors; may be deleted at any time.
         clock: POSIX seconds; says how long a round has been open.
         keep_versions: newest versions whose payloads are kept; None keeps all.
+
+    Attributes:
+        on_work: called before every step that is more than a look.
     """
 
     def __init__(
@@ -106,6 +109,15 @@ class Aggregator:
         self._checked: dict[str, Path] = {}
         self._moves: dict[str, float] = {}
         self._absent: dict[str, str] = {}
+        self.on_work: Callable[[], None] = lambda: None
+
+    @property
+    def version(self) -> int:
+        """The newest version, -1 before there is one."""
+        return self._observer.state.newest
+
+    def rest(self) -> None:
+        """Nothing stays in memory between two steps."""
 
     def step(self) -> Outcome:
         """Do the next thing, if there is one.
@@ -134,6 +146,7 @@ class Aggregator:
                 "the charter names another aggregator key than the one this host holds",
                 hint="run the aggregator on the host that has it; fedfs key show STORE lists keys",
             )
+        self.on_work()
         try:
             text = self._act(action, state)
         except ObjectExistsError as error:

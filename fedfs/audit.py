@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedfs import versions
+from fedfs import choosing, versions
 from fedfs.errors import ObjectNotFoundError, RejectedError, SealedError, StudyError
 from fedfs.making import Ingredients, make_version, outputs_in, strategy_of
 from fedfs.observe import MAX_MODEL_BYTES, Observer, fetch_payload, file_sha256, newest_charter
@@ -265,3 +265,28 @@ def verify_study(observer: Observer, store: Store, *, recompute: bool = True) ->
     """
     with tempfile.TemporaryDirectory(prefix="fedfs-verify-") as folder:
         yield from Audit(observer, store, Path(folder)).run(recompute=recompute)
+
+
+def verify_choice(observer: Observer, tracks: Mapping[str, Observer]) -> Iterator[Finding]:
+    """Yield what choosing again gives, in a study of tracks in which something was chosen.
+
+    Args:
+        observer: of what is common to all tracks.
+        tracks: observers of the tracks.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    made = observer.refresh(everything=True).choice
+    if made is None:
+        return
+    try:
+        again = choosing.decide(observer, tracks)
+    except StudyError as error:
+        yield Finding(layout.choice(), PROBLEM, f"cannot be made again: {error}")
+        return
+    differs = [name for name, value in again.items() if getattr(made, name) != value]
+    if differs:
+        yield Finding(layout.choice(), PROBLEM, f"made again, it has another {differs[0]}")
+    else:
+        yield Finding(layout.choice(), OK, f"made again from {len(made.sites)} sites: the same")

@@ -12,6 +12,7 @@ A TOML file holds one table per command, with the names of its options::
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -24,14 +25,16 @@ from typing import Any
 from fedfs.aggregate import alignment, encodings, strategies, weighting
 from fedfs.errors import UserError
 from fedfs.protocol import policies, rounds
-from fedfs.protocol.messages import AsymSpec, Schedule
+from fedfs.protocol.messages import AsymSpec, Schedule, Track
 from fedfs.store import StorePlace
 from fedfs.watch import WaitSettings
 
 _STUDY_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 _DATASET_NAME = re.compile(r"Dataset[0-9]{3}_[A-Za-z0-9_-]{1,60}")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,79}")
-_CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")
+_CASCADE = ("3d_lowres", "3d_cascade_fullres")
+_CONFIGURATIONS = ("2d", "3d_fullres", *_CASCADE)
+_FOLDS = ("0", "1", "2", "3", "4")
 _MAX_ROUNDS = 99_999
 _MAX_RATIO = 1e9
 
@@ -39,6 +42,10 @@ _MAX_RATIO = 1e9
 @dataclass(frozen=True)
 class StudyOptions:
     """What the coordinator chooses; names and meanings are nnU-Net's where nnU-Net has them.
+
+    Attributes:
+        configuration, fold: several, separated by commas, make a study of tracks: one of each
+            configuration and fold.
 
     Raises:
         UserError: a value cannot be used.
@@ -93,16 +100,10 @@ class StudyOptions:
                 f"dataset name {self.dataset_name!r} is not nnU-Net's DatasetXXX_NAME",
                 hint="for example Dataset004_Hippocampus",
             )
-        if self.configuration not in _CONFIGURATIONS:
-            raise UserError(
-                f"configuration {self.configuration!r} cannot be federated",
-                hint=f"one of {', '.join(_CONFIGURATIONS)}",
-            )
+        self._check_models()
         for what, name in (("planner", self.planner), ("trainer", self.trainer)):
             if not _IDENTIFIER.fullmatch(name):
                 raise UserError(f"{what} {name!r} is not a class name")
-        if self.fold != "all" and self.fold not in ("0", "1", "2", "3", "4"):
-            raise UserError(f"fold {self.fold!r} is neither 'all' nor 0 to 4")
         if self.local_epochs is not None and self.local_iterations is not None:
             raise UserError("give --local-epochs or --local-iterations, not both")
         if not (self.max_move_ratio == 0 or 1 <= self.max_move_ratio <= _MAX_RATIO):
@@ -128,6 +129,49 @@ class StudyOptions:
         for what, (value, most) in bounds.items():
             if not 1 <= value <= most:
                 raise UserError(f"{what} {value} is not between 1 and {most}")
+
+    def _check_models(self) -> None:
+        configurations, folds = self.configuration.split(","), self.fold.split(",")
+        for configuration in configurations:
+            if configuration not in _CONFIGURATIONS:
+                raise UserError(
+                    f"configuration {configuration!r} cannot be federated",
+                    hint=f"one or more of {', '.join(_CONFIGURATIONS)}, separated by commas",
+                )
+        for fold in folds:
+            if fold not in ("all", *_FOLDS):
+                raise UserError(f"fold {fold!r} is neither 'all' nor 0 to 4")
+        if len(set(configurations)) < len(configurations) or len(set(folds)) < len(folds):
+            raise UserError("a configuration or fold is named twice")
+        if _CASCADE[1] in configurations:
+            if _CASCADE[0] not in configurations:
+                raise UserError(
+                    f"{_CASCADE[1]} continues {_CASCADE[0]}, which is not in the study",
+                    hint=f"give -c {','.join(_CASCADE)}",
+                )
+            if "all" not in folds and not set(_FOLDS) <= set(folds):
+                raise UserError(
+                    f"{_CASCADE[1]} needs segmentations of all cases by {_CASCADE[0]}, and each "
+                    "fold makes only those of its validation cases",
+                    hint="give -f 0,1,2,3,4 or -f all",
+                )
+
+    def tracks(self) -> tuple[Track, ...]:
+        """Return the tracks of the study; none where it makes a single model."""
+        pairs = list(itertools.product(self.configuration.split(","), self.fold.split(",")))
+        if len(pairs) == 1:
+            return ()
+        names = {pair: f"{pair[0]}-{pair[1]}" for pair in pairs}
+        first_stage = tuple(names[pair] for pair in pairs if pair[0] == _CASCADE[0])
+        return tuple(
+            Track(
+                name=names[configuration, fold],
+                configuration=configuration,
+                fold=fold,
+                after=first_stage if configuration == _CASCADE[1] else (),
+            )
+            for configuration, fold in pairs
+        )
 
     def _check_rules(self) -> None:
         if self.mode not in rounds.MODES:
@@ -216,6 +260,7 @@ class JoinConfig:
             for studies in which sites plan for themselves.
         skip_broken: read all cases now, and go on without those that cannot be used.
         num_processes: worker processes for that.
+        allow_versions: also with another nnunetv2 than the charter's, see :mod:`fedfs.software`.
     """
 
     store: StorePlace | str
@@ -226,6 +271,7 @@ class JoinConfig:
     planning: Mapping[str, Any] = field(default_factory=dict)
     skip_broken: bool = False
     num_processes: int = 8
+    allow_versions: bool = False
 
 
 @dataclass(frozen=True)
@@ -235,12 +281,15 @@ class SiteConfig:
     Attributes:
         home: this host's fedfs home.
         device: ``cuda``, ``cpu``, ``mps``; None to take the best there is.
+        num_gpus: that each round is trained on, by a process each.
         num_processes: worker processes for fingerprint and preprocessing.
         local_minutes: as of the charter, where this site wants less.
         keep_versions: own payloads to older versions are deleted once used; None keeps all.
         local_model: in the end, also train a model of this site's data alone, to compare with.
+        tracks: that this process works on, in a study of several; empty for all.
         allowed_trainers: trainers below ``nnUNet_extTrainer`` that the charter may ask for here.
         skip_broken: go on without cases that cannot be used; else stop at the first.
+        allow_versions: also with another nnunetv2 than the charter's, see :mod:`fedfs.software`.
         status_interval_s: shortest time between two published statuses of one step.
     """
 
@@ -248,12 +297,15 @@ class SiteConfig:
     site: str
     home: Path
     device: str | None = None
+    num_gpus: int = 1
     num_processes: int = 8
     local_minutes: float | None = None
     keep_versions: int | None = None
     local_model: bool = False
+    tracks: tuple[str, ...] = ()
     allowed_trainers: tuple[str, ...] = ()
     skip_broken: bool = False
+    allow_versions: bool = False
     once: bool = False
     status_interval_s: float = 15.0
     wait: WaitSettings = field(default_factory=WaitSettings)
@@ -267,6 +319,7 @@ class AggregatorConfig:
         folder: a cache that may be deleted.
         keep_versions: newest versions whose payloads are kept; None keeps all.
         report: publish a page for people after every version.
+        tracks: that this process works on, in a study of several; empty for all.
         allowed_trainers: trainers below ``nnUNet_extTrainer`` that the charter may ask for here.
     """
 
@@ -275,6 +328,7 @@ class AggregatorConfig:
     folder: Path | None = None
     keep_versions: int | None = None
     report: bool = True
+    tracks: tuple[str, ...] = ()
     allowed_trainers: tuple[str, ...] = ()
     once: bool = False
     status_interval_s: float = 15.0

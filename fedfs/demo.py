@@ -19,7 +19,7 @@ from typing import Any
 
 from fedfs import phantoms
 from fedfs.errors import FedfsError, TrainingError
-from fedfs.export import export_version
+from fedfs.export import export_versions, predict_commands
 from fedfs.learner import Progress
 from fedfs.nnunet.baseline import LocalRequest
 from fedfs.nnunet.predict import ScoreRequest
@@ -138,7 +138,8 @@ class Demo:
         source, splits = self._data()
         hosts = self._hosts(source, splits)
         self._timed("federation", lambda: self._federate(source, hosts))
-        exported = export_version(open_store(str(self._store)), self._options.folder / "model")
+        made = export_versions(open_store(str(self._store)), self._options.folder / "model")
+        exported = made[0]
         self._say("each site trains alone, for the same number of iterations")
         local_models = self._timed("local training", lambda: self._train_alone(hosts))
         self._say(f"all models predict the {sum(len(s.test) for s in splits)} cases kept away")
@@ -152,7 +153,7 @@ class Demo:
             dice_local=_mean([score.local_all for score in sites]),
             dice_federated=_mean(list(dice["federated"].values())),
             model=exported.folder,
-            predict_command=exported.predict_command,
+            predict_command=predict_commands(made)[0],
             seconds=self._seconds,
         )
 

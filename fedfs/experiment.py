@@ -87,6 +87,11 @@ class ExperimentOptions:
         if unknown or not self.arms:
             raise UserError(f"arm {unknown[0] if unknown else ''!r} is unknown",
                             hint=f"some of {', '.join(ARMS)}")  # fmt: skip
+        if "," in self.configuration:
+            raise UserError(
+                f"an experiment compares models of one configuration, not of {self.configuration}",
+                hint="several folds are --folds 0,1,2; each is an experiment of its own",
+            )
         if self.slurm and self.cluster != SLURM:
             raise UserError("--slurm is for --cluster slurm")
         if self.gpus and self.cluster == SLURM:

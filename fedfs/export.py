@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from fedfs.checkpoint import write_safetensors
 from fedfs.errors import StudyError, UserError
+from fedfs.history import training_log, validation_summary
 from fedfs.learner import Learner
 from fedfs.network import SiteNetworks
+from fedfs.nnunet.dataset import ordered
+from fedfs.nnunet.evaluation import class_names
 from fedfs.nnunet.export import ExportRequest
+from fedfs.nnunet.inference import ChoiceRequest
+from fedfs.nnunet.planner import dataset_json
 from fedfs.nnunet.process import run_isolated
-from fedfs.observe import Observer, newest_charter, open_study
+from fedfs.observe import Observer, newest_charter, open_study, open_tracks
 from fedfs.protocol import rounds
 from fedfs.protocol.messages import PlanMessage
 from fedfs.protocol.state import StudyState
@@ -25,51 +30,112 @@ from fedfs.weights import WeightFiles
 
 @dataclass(frozen=True)
 class Exported:
-    """Where a model was written, and how to predict with it."""
+    """A model that was written: its folder, and which fold of which configuration it is."""
 
     folder: Path
+    configuration: str
+    fold: str
     version: int
     weights_sha256: str
-    predict_command: str
 
 
-def export_version(
+@dataclass(frozen=True)
+class _Model:
+    """A model to be written."""
+
+    state: StudyState
+    version: int
+    tensors: Path
+    plans: Mapping[str, Any]
+    fingerprint: Mapping[str, Any]
+
+
+def export_versions(
     store: Store,
     output: Path,
     *,
     version: int | None = None,
+    track: str = "",
     dataset_name: str | None = None,
     vault: Vault | None = None,
     allowed_trainers: tuple[str, ...] = (),
-) -> Exported:
-    """Write a global version below ``output``, to be used as ``nnUNet_results``.
+) -> tuple[Exported, ...]:
+    """Write a global version of each track below ``output``, to be used as ``nnUNet_results``.
 
     Args:
         store: the study's store.
         output: results folder; made if absent.
-        version: global version; None for the newest.
+        version: global version; None for the newest of each track.
+        track: only this one; "" for all, or for a study without tracks.
         dataset_name: ``DatasetXXX_NAME``; None for the charter's.
         vault: what this host can decrypt.
         allowed_trainers: not nnunetv2's own, but allowed by this host's operator.
+
+    Returns:
+        The models, in the order of the tracks.
 
     Raises:
         SealedError: it is encrypted, and not for this host.
         StudyError: there is no such version yet, or every site has a model of its own.
         UserError: another model is there already, or the folder cannot be made.
     """
-    state = open_study(store, vault=vault).state
-    chosen, plan = _find(state, version, store)
-    if newest_charter(state).mode == rounds.ASYM:
-        raise StudyError(
-            "in this study every site has a network of its own, part of which only the site has",
-            hint=f"at a site: fedfs export {store.url} --site NAME -o FOLDER",
-        )
+    if track:
+        observers = {track: open_study(store, vault=vault, track=track)}
+    else:
+        observers = open_tracks(store, vault=vault)
+    models = []
     with tempfile.TemporaryDirectory() as folder:
-        path = WeightFiles(store, Path(folder), vault).fetch(state.models, chosen)
+        for name, observer in observers.items():
+            state = observer.state
+            if newest_charter(state).mode == rounds.ASYM:
+                raise StudyError(
+                    "in this study every site has a network of its own, part of which only the "
+                    "site has",
+                    hint=f"at a site: fedfs export {store.url} --site NAME -o FOLDER",
+                )
+            chosen, plan = _find(state, version, store, name)
+            room = Path(folder, name)
+            path = WeightFiles(observer.store, room, vault).fetch(state.models, chosen)
+            models.append(_Model(state, chosen, path, plan.plans, plan.fingerprint))
         return _export(
-            state, chosen, path, output, dataset_name, plans=plan.plans,
-            fingerprint=plan.fingerprint, allowed_trainers=allowed_trainers,
-        )  # fmt: skip
+            models, output, dataset_name, allowed_trainers=allowed_trainers, workdir=Path(folder)
+        )
+
+
+def export_choice(
+    store: Store, exported: Sequence[Exported], *, vault: Vault | None = None
+) -> Path | None:
+    """Write what predicting with the chosen configuration or ensemble takes, beside the models.
+
+    Args:
+        store: the study's store.
+        exported: the last version of all tracks.
+        vault: what this host can decrypt.
+
+    Returns:
+        nnU-Net's instructions; None if nothing has been chosen, or not of these versions.
+    """
+    observer = open_study(store, vault=vault)
+    made = observer.state.choice
+    if made is None or {one.version for one in exported} != {
+        newest_charter(observer.state).schedule.rounds
+    }:
+        return None
+    folder = exported[0].folder.parent
+    request = ChoiceRequest(
+        results=str(folder.parent.resolve()),
+        dataset=folder.name,
+        models={one.configuration: one.folder.name for one in exported},
+        folds=made.folds,
+        candidate=made.candidate,
+        steps=made.steps,
+        dice=made.dice,
+        dice_after=made.dice_after,
+        classes=made.classes,
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        run_isolated("write_choice", request, workdir=Path(scratch))
+    return folder / "inference_instructions.txt"
 
 
 def export_site(
@@ -116,57 +182,82 @@ def export_site(
         path = Path(scratch) / "network.safetensors"
         write_safetensors(path, network.tensors)
         plan = learner.plan(lambda _: None)
+        model = _Model(state, chosen, path, plan.plans, plan.fingerprint)
         return _export(
-            state, chosen, path, output, dataset_name, plans=plan.plans,
-            fingerprint=plan.fingerprint, allowed_trainers=allowed_trainers,
-        )  # fmt: skip
+            [model], output, dataset_name, allowed_trainers=allowed_trainers, workdir=Path(scratch)
+        )[0]
 
 
-def _find(state: StudyState, version: int | None, store: Store) -> tuple[int, PlanMessage]:
+def _find(
+    state: StudyState, version: int | None, store: Store, track: str = ""
+) -> tuple[int, PlanMessage]:
     chosen = state.newest if version is None else version
     if state.plan is None or chosen not in state.models:
         known = f"versions 0 to {state.newest}" if state.newest >= 0 else "no version yet"
         raise StudyError(
-            f"there is no version {max(chosen, 0)} in study {newest_charter(state).name!r}",
+            f"there is no version {max(chosen, 0)} in study {newest_charter(state).name!r}"
+            + (f", track {track}" if track else ""),
             hint=f"it has {known}; see: fedfs status {store.url}",
         )
     return chosen, state.plan
 
 
 def _export(
-    state: StudyState,
-    version: int,
-    tensors: Path,
+    models: Sequence[_Model],
     output: Path,
     dataset_name: str | None,
     *,
-    plans: Mapping[str, Any],
-    fingerprint: Mapping[str, Any],
     allowed_trainers: tuple[str, ...],
-) -> Exported:
-    charter = newest_charter(state)
-    spec, name = charter.nnunet, dataset_name or charter.dataset.name
+    workdir: Path,
+) -> tuple[Exported, ...]:
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make {output}: {error.strerror}") from error
-    request = ExportRequest(
-        plans=plans,
-        dataset_json=state.plan.dataset_json if state.plan else {},
-        fingerprint=fingerprint,
-        trainer=spec.trainer,
-        configuration=spec.configuration,
-        fold=spec.fold,
-        tensors=str(tensors),
-        output=str(output.resolve()),
-        dataset_name=name,
-        version=version,
-        epochs=max(1, version * charter.schedule.local_epochs),
-        allowed_trainers=allowed_trainers,
+    requests = []
+    for model in models:
+        charter = newest_charter(model.state)
+        content = ordered(dataset_json(charter))
+        request = ExportRequest(
+            plans=model.plans,
+            dataset_json=model.state.plan.dataset_json if model.state.plan else {},
+            fingerprint=model.fingerprint,
+            trainer=charter.nnunet.trainer,
+            configuration=charter.nnunet.configuration,
+            fold=charter.nnunet.fold,
+            tensors=str(model.tensors),
+            output=str(output.resolve()),
+            dataset_name=dataset_name or charter.dataset.name,
+            version=model.version,
+            epochs=max(1, model.version * charter.schedule.local_epochs),
+            log=training_log(model.state, model.version),
+            summary=validation_summary(model.state, model.version, class_names(content)),
+            allowed_trainers=allowed_trainers,
+        )
+        requests.append(asdict(request))
+    made = run_isolated("export", {"models": requests}, workdir=workdir)
+    return tuple(
+        Exported(
+            folder=Path(folder),
+            configuration=request["configuration"],
+            fold=request["fold"],
+            version=model.version,
+            weights_sha256=model.state.models[model.version].weights_sha256,
+        )
+        for folder, request, model in zip(made["models"], requests, models, strict=True)
     )
-    made = run_isolated("export", request, workdir=tensors.parent)
-    command = (
-        f"nnUNetv2_predict -i IMAGES -o PREDICTIONS -d {name} -p {spec.plans_name} "
-        f"-tr {spec.trainer} -c {spec.configuration} -f {spec.fold}"
-    )
-    return Exported(Path(made["model"]), version, state.models[version].weights_sha256, command)
+
+
+def predict_commands(exported: Sequence[Exported]) -> list[str]:
+    """Return how to predict: for each configuration with all of its folds."""
+    folds: dict[Path, list[Exported]] = {}
+    for one in exported:
+        folds.setdefault(one.folder, []).append(one)
+    commands = []
+    for folder, models in folds.items():
+        trainer, plans, configuration = folder.name.split("__")
+        commands.append(
+            f"nnUNetv2_predict -i IMAGES -o PREDICTIONS -d {folder.parent.name} -p {plans} "
+            f"-tr {trainer} -c {configuration} -f {' '.join(model.fold for model in models)}"
+        )
+    return commands

@@ -13,6 +13,7 @@ Rules:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,6 +109,32 @@ class OwnPlan:
 
 
 @dataclass(frozen=True)
+class DiceSum:
+    """Sum of a class's Dice over the cases in whose prediction or reference it occurs."""
+
+    total: float
+    n: int
+
+    @property
+    def mean(self) -> float:
+        """Mean Dice; NaN if the class never occurs."""
+        return self.total / self.n if self.n else math.nan
+
+
+Candidates = Mapping[str, Mapping[str, Mapping[str, DiceSum]]]
+"""Configuration or ensemble -> steps of postprocessing -> class -> sum over own validation cases;
+see :mod:`fedfs.aggregate.choice`."""
+
+
+@dataclass(frozen=True)
+class CrossValidated:
+    """How the final models of all configurations score on ``n_cases`` own validation cases."""
+
+    scores: Candidates
+    n_cases: int
+
+
+@dataclass(frozen=True)
 class RoundTask:
     """One round's local training, in nnU-Net epochs.
 
@@ -185,6 +212,11 @@ class EvaluationResult:
     loss: float | None
     seconds: float
 
+    @classmethod
+    def unscored(cls, seconds: float = 0.0) -> EvaluationResult:
+        """Return the result of a model that could not be scored, or on no case of its own."""
+        return cls(n_cases=0, classes={}, loss=None, seconds=seconds)
+
     @property
     def mean_dice(self) -> float | None:
         """Mean over the classes that occur, as nnU-Net's foreground mean; None if none occurs."""
@@ -261,4 +293,4 @@ class Learner(Protocol):
         """
 
     def close(self) -> None:
-        """Release workers and memory; the learner is not used afterwards."""
+        """Release workers and memory; work that follows takes them again."""

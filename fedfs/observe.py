@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fedfs.errors import (
     MisplacedError,
@@ -36,10 +36,11 @@ from fedfs.errors import (
     TensorError,
 )
 from fedfs.protocol import layout, rounds
-from fedfs.protocol.layout import Key
+from fedfs.protocol.layout import Key, TrackPlace
 from fedfs.protocol.messages import MAX_BYTES, Charter, PayloadRef
 from fedfs.protocol.state import StudyState
 from fedfs.store.base import Entry, Store, write_local
+from fedfs.store.track import TrackStore
 from fedfs.trust import sealing
 from fedfs.trust.vault import Vault
 from fedfs.trust.verify import TrustedView
@@ -52,10 +53,11 @@ MAX_MODEL_BYTES = 32 * 2**30
 MAX_ENVELOPE_BYTES = MAX_BYTES * 4 // 3 + 4096
 """Largest object that holds a message: its payload is in base64, four bytes for three."""
 
-# What a message may refer to is read before it.
+# What a message may refer to is read before it, and what vouches for it.
 _ORDER = (
-    "charter", "join", "plan", "fingerprint", "site-plan", "admission", "round", "model", "update",
-    "attendance", "site-model", "evaluation", "failure", "status", "aggregator-status", "finished",
+    "charter", "join", "plan", "choice", "fingerprint", "site-plan", "admission", "round", "model",
+    "update", "attendance", "site-model", "evaluation", "cross-validation", "failure", "status",
+    "aggregator-status", "finished",
 )  # fmt: skip
 
 _EVERYTHING_EVERY = 256
@@ -93,8 +95,10 @@ class Observer:
             not fetch them all again; they are verified like any other.
         vault: what this host can decrypt.
         scores: also look for new scores of all sites, which no decision needs.
+        track: the track that ``store`` and ``view`` show.
 
     Attributes:
+        store: where this looks.
         keys: all keys seen so far.
         sizes: key -> bytes, of what was seen since the last look at everything.
     """
@@ -109,10 +113,12 @@ class Observer:
         cache: Path | None = None,
         vault: Vault | None = None,
         scores: bool = False,
+        track: TrackPlace = layout.NO_TRACK,
     ) -> None:
         self.vault = vault
+        self.track = track
         self._scores = scores
-        self._store = store
+        self.store = store
         self._view = view
         self._site = site
         self._skip = frozenset(skip)
@@ -170,7 +176,7 @@ class Observer:
             StoreError: the store cannot be read.
         """
         for area in self._everywhere():
-            for entry in self._store.list(area.prefix):
+            for entry in self.store.list(area.prefix):
                 key = layout.parse(entry.key)
                 if key is not None and key.is_payload:
                     yield entry
@@ -263,7 +269,7 @@ class Observer:
         return _Area(area.prefix, min(refused)[:-1], area.until) if refused else area
 
     def _list(self, area: _Area) -> list[Entry]:
-        entries = self._store.list(area.prefix, after=area.after)
+        entries = self.store.list(area.prefix, after=area.after)
         return list(itertools.takewhile(lambda entry: entry.key <= area.until, entries))
 
     def _add_record(self, model: Key, entry: Entry, entries: dict[str, tuple[Key, Entry]]) -> None:
@@ -289,7 +295,7 @@ class Observer:
         if copy is not None and copy.exists():
             return copy.read_bytes()
         try:
-            return self._store.get(key.text, max_bytes=MAX_ENVELOPE_BYTES)
+            return self.store.get(key.text, max_bytes=MAX_ENVELOPE_BYTES)
         except ObjectNotFoundError:
             return None  # pruned, or not visible yet: the next look tells
         except ObjectTooLargeError as error:
@@ -365,6 +371,7 @@ def open_study(
     cache: Callable[[str], Path] | None = None,
     vault: Vault | None = None,
     scores: bool = False,
+    track: str = "",
 ) -> Observer:
     """Find the study on a store and return an observer that has looked once.
 
@@ -375,13 +382,64 @@ def open_study(
         cache: the study's id -> folder for copies of messages; see :class:`Observer`.
         vault: what this host can decrypt; None for nothing.
         scores: also follow the scores of all sites; see :class:`Observer`.
+        track: the track to look at, in a study of tracks; "" for what is common to all of them.
 
     Raises:
-        StudyError: the store holds no study that can be trusted.
+        StudyError: the store holds no study that can be trusted; or there is no such track.
         RejectedError: it holds one, written by a newer major version of the protocol.
         StoreError: the store cannot be read.
     """
-    view = TrustedView(keys=vault)
+    first, data = _first_charter(store)
+    if track and track not in [one.name for one in first.tracks]:
+        raise StudyError(
+            f"study {first.name!r} has no track {track!r}",
+            hint=f"its tracks: {', '.join(one.name for one in first.tracks) or 'none'}",
+        )
+    place = TrackPlace(track, own_plan=first.mode == rounds.ASYM)
+    copies = None if cache is None else cache(first.study)
+    observer = Observer(
+        TrackStore(store, place) if track else store,
+        TrustedView(keys=vault, track=place),
+        site=site,
+        skip=skip,
+        cache=copies / track if copies is not None else None,
+        vault=vault,
+        scores=scores,
+        track=place,
+    )
+    observer.note(first.key, data)
+    observer.refresh()
+    if site is not None and newest_charter(observer.state).cross_evaluates:
+        observer.refresh(everything=True)  # now that it is known whose models there may be
+    return observer
+
+
+def open_tracks(store: Store, **options: Any) -> dict[str, Observer]:
+    """Return an observer of each track of a study by name, or the one of a study without tracks.
+
+    Args:
+        store: where the study is.
+        options: as of :func:`open_study`.
+
+    Raises:
+        FedfsError: see :func:`open_study`.
+    """
+    names = track_names(_first_charter(store)[0])
+    return {name: open_study(store, track=name, **options) for name in names}
+
+
+def track_names(charter: Charter) -> list[str]:
+    """Return the names of a study's tracks; in a study without tracks the one is ""."""
+    return [track.name for track in charter.tracks] or [""]
+
+
+def _first_charter(store: Store) -> tuple[Charter, bytes]:
+    """Return the charter that a study began with, and the bytes that hold it.
+
+    Raises:
+        StudyError, RejectedError, StoreError: see :func:`open_study`.
+    """
+    view = TrustedView()
     key = layout.parse(layout.charter(1))
     try:
         data = store.get(layout.charter(1), max_bytes=MAX_ENVELOPE_BYTES)
@@ -396,12 +454,7 @@ def open_study(
     except RejectedError as error:
         kind = type(error)
         raise kind(f"the charter at {store.url} {error}", hint=error.hint) from error
-    copies = None if cache is None else cache(view.study)
-    observer = Observer(store, view, site=site, skip=skip, cache=copies, vault=vault, scores=scores)
-    observer.refresh()
-    if site is not None and newest_charter(view.state).cross_evaluates:
-        observer.refresh(everything=True)  # now that it is known whose models there may be
-    return observer
+    return newest_charter(view.state), data
 
 
 def newest_charter(state: StudyState) -> Charter:

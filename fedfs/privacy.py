@@ -101,6 +101,14 @@ def _of_site(
         )  # fmt: skip
     yield from _updates(state, site, n_bytes)
     yield from _scores(state, site, n_bytes)
+    scored = state.cross_validations.get(site)
+    if scored is not None:
+        yield Disclosure(
+            "cross-validation", f"sums of Dice over {scored.n_cases} cases, by class, of "
+            f"{len(scored.scores)} configurations and ensembles with and without postprocessing",
+            "how well each works there; nothing of a single case, unless there is only one",
+            EVERYBODY, scored.created_at, n_bytes["cross-validation"],
+        )  # fmt: skip
     model = state.site_models.get(site)
     if model is not None:
         yield Disclosure(

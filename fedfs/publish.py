@@ -19,6 +19,7 @@ from fedfs.errors import ObjectExistsError, RejectedError, StoreError
 from fedfs.learner import Progress
 from fedfs.observe import file_sha256
 from fedfs.protocol import layout
+from fedfs.protocol.layout import TrackPlace
 from fedfs.protocol.messages import (
     MAX_BYTES,
     Message,
@@ -48,16 +49,24 @@ class Publisher:
         key: signs; if there are several, the first one does until :meth:`use` says otherwise.
         study: id of the study.
         clock: POSIX seconds.
+        track: that is published on; ``store`` is then the track's.
 
     Attributes:
         on_message: called with the key and the bytes of every message that was published.
     """
 
     def __init__(
-        self, store: Store, key: SigningKey | Sequence[SigningKey], study: str, *, clock: Clock
+        self,
+        store: Store,
+        key: SigningKey | Sequence[SigningKey],
+        study: str,
+        *,
+        clock: Clock,
+        track: TrackPlace = layout.NO_TRACK,
     ) -> None:
         self.store = store
         self.study = study
+        self.track = track
         self.on_message: Callable[[str, bytes], None] = lambda _key, _data: None
         self._keys = (key,) if isinstance(key, SigningKey) else tuple(key)
         self._key = self._keys[0]
@@ -89,7 +98,12 @@ class Publisher:
             ObjectExistsError: the key holds something else already.
             StoreError: the store refuses.
         """
-        message = cls(study=self.study, key=key, created_at=utc(self._clock()), **fields)
+        message = cls(
+            study=self.track.study(self.study, key),
+            key=key,
+            created_at=utc(self._clock()),
+            **fields,
+        )
         return self.signed(message, sealed_for=sealed_for)
 
     def signed(self, message: M, *, sealed_for: Sequence[str] = ()) -> M:
@@ -112,7 +126,7 @@ class Publisher:
             k.public for k in self._keys if envelope.is_signed_by(k.public, payload_type(cls))
         ]
         payload = envelope.verify((*signers, self.public_key)[0], payload_type(cls))
-        return decode(cls, payload, key=key, study=self.study)
+        return decode(cls, payload, key=key, study=self.track.study(self.study, key))
 
     def payload(
         self, path: Path, key_for: Callable[[str], str], *, sealed_for: Sequence[str] = ()

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fedfs.errors import ObjectExistsError, StudyError
-from fedfs.observe import newest_charter, open_study
+from fedfs.observe import newest_charter, open_study, open_tracks
 from fedfs.protocol import layout, messages, rounds
 from fedfs.protocol.messages import Charter, JoinRequest, ReadKey, RosterEntry
 from fedfs.protocol.state import StudyState
@@ -61,6 +61,9 @@ class Coordinator:
     def __init__(self, store: Store, home: Path, *, clock: Clock) -> None:
         self._clock = clock
         self._observer = open_study(store, vault=Vault(home))
+        self._tracks = {"": self._observer}
+        if self.charter.tracks:
+            self._tracks = open_tracks(store, vault=Vault(home))
         self._keyring = Keyring(home, self.charter.study)
         key = self._keyring.load("coordinator", self.charter.coordinator_key)
         self._publisher = Publisher(store, key, self.charter.study, clock=clock)
@@ -125,7 +128,7 @@ class Coordinator:
                 hint=f"on it are: {', '.join(entry.site for entry in roster) or 'nobody'}",
             )
         entries = [
-            dataclasses.replace(entry, state=word, from_version=self._now())
+            dataclasses.replace(entry, state=word, **self._from(_now))
             for entry in roster
             if entry.site in sites and entry.state != word
         ]
@@ -151,7 +154,7 @@ class Coordinator:
         key_fingerprint(public_key)
         return self._amend(
             aggregator_key=public_key,
-            aggregator_from_version=self.state.newest + 1,
+            **{f"aggregator_{name}": at for name, at in self._from(_next).items()},
             aggregator_encryption_key=encryption_key or self.charter.aggregator_encryption_key,
         )
 
@@ -170,8 +173,8 @@ class Coordinator:
             added = RosterEntry(
                 site=site,
                 public_key=request.public_key,
-                from_version=self._now(),
                 encryption_key=request.encryption_key,
+                **self._from(_now),
             )
             return Change(added)
         is_new_key = entry.public_key != request.public_key
@@ -188,18 +191,24 @@ class Coordinator:
                 f"; it asks with {key_fingerprint(request.public_key)}",
                 hint="compare key fingerprints with the site by telephone, then give --replace-key",
             )
-        has_answered = (site, self.state.newest) in self.state.updates
+
+        def start(state: StudyState) -> int:
+            has_answered = (site, state.newest) in state.updates
+            return _now(state) + (has_answered and not is_removed)
+
         replaced = dataclasses.replace(
             entry,
             public_key=request.public_key,
             encryption_key=request.encryption_key,
             state=rounds.ACTIVE if is_removed else entry.state,
-            from_version=self._now() + 1 if has_answered and not is_removed else self._now(),
+            **self._from(start),
         )
         return Change(replaced, entry.public_key)
 
-    def _now(self) -> int:
-        return max(self.state.newest, 0)
+    def _from(self, version: Callable[[StudyState], int]) -> dict[str, Any]:
+        """Return the fields that say from which version on something counts, on each track."""
+        at = {name: version(observer.state) for name, observer in self._tracks.items()}
+        return {"from_version": at.pop("", 0), "from_versions": at}
 
     def _set_entries(self, entries: Sequence[RosterEntry]) -> Charter:
         roster = {entry.site: entry for entry in (*self.charter.roster, *entries)}
@@ -248,8 +257,17 @@ class Coordinator:
             raise StudyError(
                 "the charter was amended by somebody else at the same time", hint="run it again"
             ) from error
-        self._observer.refresh()
+        for observer in {self._observer, *self._tracks.values()}:
+            observer.refresh()
         return amended
+
+
+def _now(state: StudyState) -> int:
+    return max(state.newest, 0)
+
+
+def _next(state: StudyState) -> int:
+    return state.newest + 1
 
 
 def _readers(charter: Charter) -> dict[str, str]:

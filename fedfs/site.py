@@ -105,6 +105,9 @@ class Site:
         wish: whether this site wants to take part, asked at every step.
         keep_versions: payloads of own updates to older versions are deleted; None keeps all.
         alone: trains a model of this site's data alone in the end, beside the other; None for none.
+
+    Attributes:
+        on_work: called before every step that is more than a look.
     """
 
     def __init__(
@@ -143,6 +146,19 @@ class Site:
         self._folder = folder
         self._networks = SiteNetworks(name, publisher.store, learner, folder, vault=observer.vault)
         self._prepared = False
+        self._alone = alone
+        self.on_work: Callable[[], None] = lambda: None
+
+    @property
+    def version(self) -> int:
+        """The newest version that this site knows, -1 before there is one."""
+        return self._observer.state.newest
+
+    def rest(self) -> None:
+        """Free the memory that only training needs."""
+        for learner in (self._learner, self._alone):
+            if learner is not None:
+                learner.close()
 
     def step(self) -> Outcome:
         """Do the next thing, if there is one.
@@ -176,6 +192,7 @@ class Site:
             text = f"finished: version {action.version} is the final model"
             return Outcome(worked=False, finished=True, text=text)
         self._sign_as_charter_says(state)
+        self.on_work()
         try:
             text = self._act(action, state)
         except ObjectExistsError as error:

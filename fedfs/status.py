@@ -65,6 +65,7 @@ class StudyStatus:
         n_bytes: what lies on the store, by what it is: models, updates, messages.
         requests: role -> kind of request -> number so far, where they are counted.
         requests_per_month: estimate from these and the time they took; None without.
+        best: configuration or ensemble that was chosen in the end, in words; "" if none was.
     """
 
     study: str
@@ -85,6 +86,7 @@ class StudyStatus:
     n_bytes: Mapping[str, int]
     requests: Mapping[str, Mapping[str, int]]
     requests_per_month: int | None
+    best: str
 
 
 def summarize(state: StudyState, sizes: Mapping[str, int] = MappingProxyType({})) -> StudyStatus:
@@ -128,6 +130,7 @@ def summarize(state: StudyState, sizes: Mapping[str, int] = MappingProxyType({})
             if status.requests
         },
         requests_per_month=_requests_per_month(state),
+        best=state.choice.words if state.choice else "",
     )
 
 

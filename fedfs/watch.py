@@ -17,6 +17,7 @@ import math
 import queue
 import random
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,10 @@ from watchdog.observers.api import BaseObserver
 from fedfs.errors import UserError
 
 _log = logging.getLogger(__name__)
+
+# A folder that appears while watchdog looks into its parent is noticed twice, which it reports at
+# the length of a page.
+warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"watchdog\.")
 
 _SETTLE_S = 0.05  # a process that writes whenever it wakes must not keep itself busy
 _EVENTS: list[type[FileSystemEvent]] = [

@@ -60,7 +60,7 @@ class Courier:
         )  # fmt: skip
         self.carry("from")
         federation.approve()
-        federation.processes[self.site] = federation.make_site(self.site, self.outpost)
+        federation.processes[self.site] = federation.new_process(self.site, self.outpost)
 
     def others(self) -> int:
         """Let all others do what they can; return the newest version."""

@@ -10,18 +10,25 @@ import hashlib
 import random
 import tempfile
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from fedfs.aggregate import fingerprints
+from fedfs.aggregate.choice import JOINT, candidates_of, steps_of
 from fedfs.aggregator import Aggregator
 from fedfs.checkpoint import TensorFile, write_safetensors
+from fedfs.choosing import NAME, AggregatorChoice, SiteChoice
 from fedfs.config import StudyOptions
+from fedfs.continuing import FinishedStudy
 from fedfs.learner import (
     CaseGeometry,
     ClassScore,
+    CrossValidated,
+    DiceSum,
     EvaluationResult,
     OwnPlan,
     Progress,
@@ -31,13 +38,15 @@ from fedfs.learner import (
 from fedfs.loop import Outcome
 from fedfs.nnunet.planner import Planned
 from fedfs.observe import Observer, open_study
-from fedfs.protocol import codec
+from fedfs.protocol import codec, layout, rounds
+from fedfs.protocol.layout import TrackPlace
 from fedfs.publish import Publisher, StatusReporter
 from fedfs.roster import approve_sites
 from fedfs.site import Site, Wish
 from fedfs.store.base import Store
 from fedfs.store.memory import MemoryStore
 from fedfs.study import init_study, join_study
+from fedfs.tracks import at_once
 from fedfs.trust.keyring import Keyring
 from fedfs.trust.vault import Vault
 from fedfs.weights import WeightFiles
@@ -161,6 +170,7 @@ class Federation:
         networks: Mapping[str, Mapping[str, Any]] | None = None,
         store: Store | None = None,
         alone: tuple[str, ...] = (),
+        finished: FinishedStudy | None = None,
         **options: Any,
     ) -> None:
         self.folder = folder
@@ -180,13 +190,17 @@ class Federation:
             "local_iterations": 5,
             "min_sites": len(self.targets),
         }
+        settings = {**settings, **options}
         self.charter = init_study(
             self.store,
             self.home("coordinator"),
-            StudyOptions(**{**settings, **options}),
+            StudyOptions(**(finished.options(settings) if finished else settings)),
             clock=self.clock,
             versions={},
+            pretrained=finished and finished.weights,
+            continues=finished and finished.continues,
         )
+        self.tracks = [track.name for track in self.charter.tracks] or [""]
         self.processes: dict[str, Any] = {}
         self.wishes: dict[str, Wish] = {}
 
@@ -200,9 +214,17 @@ class Federation:
     def keyring(self, host: str) -> Keyring:
         return Keyring(self.home(host), self.charter.study)
 
-    def publisher(self, role: str, host: str, store: Store | None = None) -> Publisher:
+    def publisher(
+        self,
+        role: str,
+        host: str,
+        store: Store | None = None,
+        track: TrackPlace = layout.NO_TRACK,
+    ) -> Publisher:
         key = self.keyring(host).load_or_create(role)
-        return Publisher(store or self.store, key, self.charter.study, clock=self.clock)
+        return Publisher(
+            store or self.store, key, self.charter.study, clock=self.clock, track=track
+        )
 
     def join(self, *sites: str) -> None:
         for site in sites or self.targets:
@@ -220,43 +242,100 @@ class Federation:
     def approve(self, *sites: str) -> None:
         approve_sites(self.store, self.home("coordinator"), sites or None, clock=self.clock)
 
-    def make_site(self, site: str, store: Store | None = None) -> Site:
+    def make_site(self, site: str, store: Store | None = None, track: str = "") -> Site:
         place = store or self.store
-        publisher = self.publisher(f"site-{site}", site, place)
-        folder = self.home(site) / "work"
+        observer = open_study(
+            place, site=site, skip=("status",), vault=Vault(self.home(site)), track=track
+        )
+        publisher = self.publisher(f"site-{site}", site, observer.store, observer.track)
+        folder = self.home(site) / "work" / track
         folder.mkdir(parents=True, exist_ok=True)
         return Site(
             site,
-            observer=open_study(place, site=site, skip=("status",), vault=Vault(self.home(site))),
+            observer=observer,
             publisher=publisher,
             status=StatusReporter(publisher, site, interval_s=1e9, clock=self.clock),
-            learner=self.learners[site],
+            learner=self.learners[site] if not track else self.learner_on(site, track),
             folder=folder,
             alone=self.alone.get(site),
             wish=lambda: self.wishes.get(site, Wish()),
         )
 
-    def make_aggregator(self, store: Store | None = None, work: str = "work") -> Aggregator:
+    def learner_on(self, site: str, track: str) -> FakeLearner:
+        """A learner for each track, which wants something else on each."""
+        base, number = self.learners[site], self.tracks.index(track)
+        name = f"{site} {track}"
+        if name not in self.learners:
+            self.learners[name] = FakeLearner(self.targets[site] * (number + 1), base.n_cases)
+        return self.learners[name]
+
+    def make_aggregator(
+        self, store: Store | None = None, work: str = "work", track: str = ""
+    ) -> Aggregator:
         place = store or self.store
-        publisher = self.publisher("aggregator", "coordinator", place)
+        observer = open_study(
+            place,
+            skip=("status", "aggregator-status"),
+            vault=Vault(self.home("coordinator")),
+            track=track,
+        )
+        publisher = self.publisher("aggregator", "coordinator", observer.store, observer.track)
         return Aggregator(
-            observer=open_study(
-                place, skip=("status", "aggregator-status"), vault=Vault(self.home("coordinator"))
-            ),
+            observer=observer,
             publisher=publisher,
             status=StatusReporter(publisher, "", interval_s=1e9, clock=self.clock),
             planner=self.planner,
-            folder=self.home("coordinator") / work,
+            folder=self.home("coordinator") / work / track,
             clock=self.clock,
         )
 
     def process(self, name: str) -> Any:
         """A process that is kept alive between steps; ``kill`` forgets it."""
         if name not in self.processes:
-            self.processes[name] = (
-                self.make_aggregator() if name == "aggregator" else self.make_site(name)
-            )
+            self.processes[name] = self.new_process(name)
         return self.processes[name]
+
+    def new_process(self, name: str, store: Store | None = None) -> Any:
+        """A site, or the aggregator, on all tracks of the study."""
+        is_site = name != "aggregator"
+        make = partial(self.make_site, name) if is_site else self.make_aggregator
+        workers: dict[str, Any] = {track: make(store, track=track) for track in self.tracks}
+        tracks = {track: worker._observer for track, worker in workers.items()}
+
+        def is_done(track: str) -> bool:
+            state = tracks[track].state
+            return bool(state.finished) and (not is_site or rounds.is_over(state, [name]))
+
+        if self.charter.chooses:
+            workers[NAME] = self.make_choice(name, tracks, store or self.store)
+        step = at_once(self.charter, workers, is_done)
+        return SimpleNamespace(step=step, workers=workers) if self.charter.tracks else workers[""]
+
+    def make_choice(self, name: str, tracks: Mapping[str, Observer], place: Store) -> Any:
+        host, role = (name, f"site-{name}") if name != "aggregator" else ("coordinator", name)
+        publisher = self.publisher(role, host, place)
+        observer = open_study(
+            place, site=None if host == "coordinator" else name, vault=Vault(self.home(host))
+        )
+        site = "" if host == "coordinator" else name
+        status = StatusReporter(publisher, site, interval_s=1e9, clock=self.clock)
+        parts = {"observer": observer, "tracks": tracks, "publisher": publisher, "status": status}
+        if not site:
+            return AggregatorChoice(**parts)
+        return SiteChoice(name, validate=partial(self.cross_validate, name), **parts)
+
+    def cross_validate(self, site: str, report: Any) -> CrossValidated:
+        """Scores that follow from the site and from what is scored."""
+        rng = np.random.default_rng(sorted(self.targets).index(site))
+        n_cases = self.learners[site].n_cases
+        scores = {
+            JOINT.join(candidate): {
+                JOINT.join(steps): {"1": DiceSum(float(rng.random()) * n_cases, n_cases)}
+                for steps in steps_of(["1"], overlap=False)
+            }
+            for candidate in candidates_of(self.charter.configurations)
+        }
+        return CrossValidated(scores, n_cases)
 
     def kill(self, name: str) -> None:
         self.processes.pop(name, None)
@@ -287,14 +366,14 @@ class Federation:
         self.approve()
         return self
 
-    def observe(self, host: str = "coordinator") -> Observer:
-        return open_study(self.store, vault=Vault(self.home(host)))
+    def observe(self, host: str = "coordinator", track: str = "") -> Observer:
+        return open_study(self.store, vault=Vault(self.home(host)), track=track)
 
-    def weights(self, version: int) -> dict[str, np.ndarray]:
+    def weights(self, version: int, track: str = "") -> dict[str, np.ndarray]:
         """Weights of a version, as a host that has nothing gets them."""
         with tempfile.TemporaryDirectory() as folder:
-            seen = self.observe()
-            files = WeightFiles(self.store, Path(folder), seen.vault)
+            seen = self.observe(track=track)
+            files = WeightFiles(seen.store, Path(folder), seen.vault)
             path = files.fetch(seen.state.models, version)
             with TensorFile(path) as file:
                 return dict(file)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from fedfs import choosing
 from fedfs.aggregator import Aggregator
-from fedfs.assemble.parts import LOG, busy, note_seen, start_status
+from fedfs.assemble.parts import LOG, busy, chosen, note_seen, start_status
+from fedfs.choosing import AggregatorChoice
 from fedfs.config import AggregatorConfig
 from fedfs.learner import Report
 from fedfs.lock import only_one
@@ -16,13 +19,14 @@ from fedfs.logfile import logged_to
 from fedfs.loop import Outcome, run
 from fedfs.making import strategy_of
 from fedfs.nnunet.planner import NnUNetPlanner
-from fedfs.observe import Observer, newest_charter, open_study
+from fedfs.observe import Observer, newest_charter, open_study, open_tracks
 from fedfs.protocol import layout
 from fedfs.publish import Publisher
 from fedfs.report.publish import ReportPublisher
 from fedfs.store import open_store
 from fedfs.store.base import Store
 from fedfs.store.reporting import ReportingStore
+from fedfs.tracks import Worker, at_once
 from fedfs.trust.keyring import Keyring, default_cache
 from fedfs.trust.vault import Vault
 from fedfs.watch import Waiter
@@ -34,66 +38,121 @@ def run_aggregator(config: AggregatorConfig, listener: Report) -> Outcome:
     Raises:
         FedfsError: see :meth:`fedfs.aggregator.Aggregator.step`.
     """
-    store = ReportingStore(open_store(config.store), listener)
+    store = open_store(config.store)
 
     def folder_of(study: str) -> Path:
         return config.folder or default_cache() / study
 
-    observer = open_study(
+    observers = open_tracks(
         store,
         skip=(*layout.STATUS_KINDS, "join", "evaluation", "failure"),
         cache=lambda study: folder_of(study) / "messages",
         vault=Vault(config.home),
     )
-    charter = newest_charter(observer.state)
+    charter = newest_charter(next(iter(observers.values())).state)
+    names = chosen(charter, config.tracks)
     strategy_of(charter)  # a package that is missing is missed now, not after the first round
     keyring = Keyring(config.home, charter.study)
-    note_seen(keyring, "aggregator", observer.state)
-    publisher = Publisher(store, keyring.load_all("aggregator"), charter.study, clock=time.time)
-    folder = folder_of(charter.study)
-    with only_one(folder / "lock") as holder, logged_to(folder / LOG):
-        if holder:
-            return busy("the aggregator", holder, once=config.once)
-        status = start_status(publisher, config, store, "")
-        aggregator = Aggregator(
-            observer=observer,
-            publisher=publisher,
-            status=status,
-            planner=NnUNetPlanner(folder / "plan", config.allowed_trainers),
-            folder=folder,
-            clock=time.time,
-            keep_versions=config.keep_versions,
-        )
-        step = aggregator.step
+    for name in names:
+        note_seen(keyring, "aggregator", observers[name])
+    base = folder_of(charter.study)
+    folders = {name: base / "tracks" / name if name else base for name in names}
+    with contextlib.ExitStack() as stack:
+        for name, folder in folders.items():
+            holder = stack.enter_context(only_one(folder / "lock"))
+            if holder:
+                who = "the aggregator" + (f" of track {name}" if name else "")
+                return busy(who, holder, once=config.once)
+        stack.enter_context(logged_to((folders[names[0]] if len(names) == 1 else base) / LOG))
+        aggregators = {
+            name: _make_aggregator(config, observers[name], keyring, listener, folders[name])
+            for name in names
+        }
+
+        def is_done(name: str) -> bool:
+            is_ours = name in aggregators
+            state = observers[name].state if is_ours else observers[name].refresh()
+            return state.finished is not None
+
+        workers: dict[str, Worker] = dict(aggregators)
+        if charter.chooses and names[0] == charter.tracks[0].name:  # one process does
+            workers[choosing.NAME] = _make_choice(config, store, observers, keyring, listener)
+        step = at_once(charter, workers, is_done)
         if config.report:
-            step = _reporting(step, observer, store, config)
+            step = _reporting(step, {name: observers[name] for name in names}, store, config)
         try:
             with Waiter(store.watch_path(), config.wait, rng=random.Random()) as waiter:  # noqa: S311  jitter
                 return run(step, wait=waiter.wait, reset=waiter.reset, once=config.once)
         finally:
-            note_seen(keyring, "aggregator", observer.state)
+            for name in names:
+                note_seen(keyring, "aggregator", observers[name])
+
+
+def _make_aggregator(
+    config: AggregatorConfig, observer: Observer, keyring: Keyring, listener: Report, folder: Path
+) -> Aggregator:
+    """Return the aggregator of one track of a study, or of the study that has none."""
+    store, track = ReportingStore(observer.store, listener), observer.track
+    study = newest_charter(observer.state).study
+    publisher = Publisher(
+        store, keyring.load_all("aggregator"), study, clock=time.time, track=track
+    )
+    return Aggregator(
+        observer=observer,
+        publisher=publisher,
+        status=start_status(publisher, config, store, ""),
+        planner=NnUNetPlanner(folder / "plan", config.allowed_trainers),
+        folder=folder,
+        clock=time.time,
+        keep_versions=config.keep_versions,
+    )
+
+
+def _make_choice(
+    config: AggregatorConfig,
+    place: Store,
+    observers: Mapping[str, Observer],
+    keyring: Keyring,
+    listener: Report,
+) -> AggregatorChoice:
+    """Return what the aggregator does after all tracks of a study."""
+    observer = open_study(place, skip=layout.STATUS_KINDS, vault=Vault(config.home))
+    store, study = ReportingStore(place, listener), newest_charter(observer.state).study
+    publisher = Publisher(store, keyring.load_all("aggregator"), study, clock=time.time)
+    return AggregatorChoice(
+        observer=observer,
+        tracks=observers,
+        publisher=publisher,
+        status=start_status(publisher, config, store, ""),
+    )
 
 
 def _reporting(
-    step: Callable[[], Outcome], observer: Observer, store: Store, config: AggregatorConfig
+    step: Callable[[], Outcome],
+    observers: Mapping[str, Observer],
+    store: Store,
+    config: AggregatorConfig,
 ) -> Callable[[], Outcome]:
-    """Return a step that also publishes the report, after each version and in the end.
+    """Return a step that also publishes the report of a track, after each version and in the end.
 
-    A service ends when the report is complete, which the sites' last scores belong to.
+    A service ends when the reports are complete, which the sites' last scores belong to.
     """
-    pages = open_study(store, vault=Vault(config.home), scores=True)
-    reports = ReportPublisher(pages, store, clock=time.time)
-    reported = -1
+    vault, reports = Vault(config.home), {}
+    for name in observers:
+        pages = open_study(store, vault=vault, scores=True, track=name)
+        reports[name] = ReportPublisher(pages, pages.store, clock=time.time)
+    reported = dict.fromkeys(observers, -1)
 
     def step_and_report() -> Outcome:
-        nonlocal reported
-        outcome = step()
-        newest = observer.state.newest
-        if newest == reported and not outcome.finished:
-            return outcome
-        reported, late = newest, reports.publish()
-        if outcome.finished and late and not config.once:
-            text = f"waiting for the final scores of {late}"
+        outcome, late = step(), {}
+        for name, observer in observers.items():
+            newest = observer.state.newest
+            if newest != reported[name] or outcome.finished:
+                reported[name] = newest
+                late[name] = reports[name].publish()
+        missing = [f"{name} {sites}".strip() for name, sites in late.items() if sites]
+        if outcome.finished and missing and not config.once:
+            text = f"waiting for the final scores of {'; '.join(missing)}"
             return Outcome(worked=False, finished=False, text=text)
         return outcome
 

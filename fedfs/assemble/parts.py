@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fedfs.config import AggregatorConfig, JoinConfig, SiteConfig
-from fedfs.errors import SetupError, StudyError
+from fedfs.errors import SetupError, StudyError, UserError
 from fedfs.learner import Learner
 from fedfs.loop import Outcome
 from fedfs.nnunet import broken
@@ -18,10 +18,16 @@ from fedfs.nnunet.environment import NnUNetPaths, from_environment
 from fedfs.nnunet.learner import NnUNetLearner
 from fedfs.nnunet.planner import dataset_json
 from fedfs.nnunet.settings import LearnerSettings, Planning
-from fedfs.observe import MAX_MODEL_BYTES, Observer, fetch_payload, newest_charter, open_study
+from fedfs.observe import (
+    MAX_MODEL_BYTES,
+    Observer,
+    fetch_payload,
+    newest_charter,
+    open_study,
+    track_names,
+)
 from fedfs.protocol import layout, rounds
 from fedfs.protocol.messages import Charter
-from fedfs.protocol.state import StudyState
 from fedfs.publish import Publisher, StatusReporter
 from fedfs.sharing import asym_spec
 from fedfs.store.base import Store
@@ -38,6 +44,22 @@ def look_as_site(store: Store, config: SiteConfig | JoinConfig) -> Observer:
     return open_study(store, site=config.site, skip=layout.STATUS_KINDS, vault=Vault(config.home))
 
 
+def chosen(charter: Charter, tracks: Sequence[str]) -> list[str]:
+    """Return the tracks that a process works on: those named, or all; [""] where there are none.
+
+    Raises:
+        UserError: the study has no such track.
+    """
+    names = track_names(charter)
+    unknown = [name for name in tracks if name not in names]
+    if unknown:
+        raise UserError(
+            f"study {charter.name!r} has no track {unknown[0]!r}",
+            hint=f"its tracks: {', '.join(filter(None, names)) or 'none'}",
+        )
+    return [name for name in names if name in tracks or not tracks]
+
+
 def make_learner(
     charter: Charter,
     site: str,
@@ -45,21 +67,24 @@ def make_learner(
     paths: NnUNetPaths,
     *,
     device: str | None = None,
+    num_gpus: int = 1,
     num_processes: int = 8,
     own_planning: Mapping[str, Any] | None = None,
     pretrained: Path | None = None,
     alone: bool = False,
     allowed_trainers: tuple[str, ...] = (),
     skip_broken: bool = False,
+    track: str = "",
 ) -> NnUNetLearner:
     """Return a site's learner, set as the charter says.
 
     Args:
-        charter: the study.
+        charter: the study, as it reads for the track.
         site: the site's name.
         dataset: ``DatasetXXX_NAME`` or its number.
         paths: nnU-Net's folders.
         device: ``cuda``, ``cpu``, ``mps``; None for the best there is.
+        num_gpus: more than one trains each round in so many processes.
         num_processes: for fingerprint, planning and preprocessing.
         own_planning: where the site's own plan is not as the charter says (mode ``asym``).
         pretrained: tensors that the site's own plan starts from.
@@ -67,8 +92,9 @@ def make_learner(
             used as ``nnUNet_results``.
         allowed_trainers: not nnunetv2's own, but allowed by this host's operator.
         skip_broken: go on without cases that cannot be used; else stop at the first.
+        track: that is worked on; "" in a study without tracks.
     """
-    folder = site_folder(paths, charter.study, site)
+    common, folder = (site_folder(paths, charter.study, site, name) for name in ("", track))
     if alone:
         paths = replace(paths, results=folder / "local-model")
     spec = asym_spec(charter)
@@ -98,23 +124,27 @@ def make_learner(
             trainer=charter.nnunet.trainer,
             fold=charter.nnunet.fold,
             device=device,
+            num_gpus=num_gpus,
             state_dir=folder / ("local-training" if alone else "training"),
             num_processes=num_processes,
             planning=planning,
             allowed_trainers=allowed_trainers,
-            broken_list=folder / broken.FILE,
+            broken_list=common / broken.FILE,
             skip_broken=skip_broken,
+            next_stages=tuple(t.configuration for t in charter.tracks if track in t.after),
+            save_probabilities=charter.chooses and len(charter.configurations) > 1,
         )
     )
 
 
-def site_folder(paths: NnUNetPaths, study: str, site: str) -> Path:
-    """Return fedfs's own folder for a site of a study, beside nnU-Net's models."""
-    return paths.results / "fedfs" / study / site
+def site_folder(paths: NnUNetPaths, study: str, site: str, track: str = "") -> Path:
+    """Return fedfs's own folder for a site, or one of its tracks, beside nnU-Net's models."""
+    folder = paths.results / "fedfs" / study / site
+    return folder / "tracks" / track if track else folder
 
 
 def site_parts(
-    config: SiteConfig, store: Store, charter: Charter, *, alone: bool = False
+    config: SiteConfig, store: Store, charter: Charter, *, alone: bool = False, track: str = ""
 ) -> tuple[Learner, Path]:
     """Return a site's learner, as it joined, and fedfs's folder for it."""
     remembered = Keyring(config.home, charter.study).recall(f"site-{config.site}")
@@ -125,7 +155,7 @@ def site_parts(
             hint=f"run: fedfs site join {config.store} --site {config.site} --dataset ...",
         )
     paths = from_environment(os.environ)
-    folder = site_folder(paths, charter.study, config.site)
+    folder = site_folder(paths, charter.study, config.site, track)
     folder.mkdir(parents=True, exist_ok=True)
     learner = make_learner(
         charter,
@@ -133,12 +163,14 @@ def site_parts(
         str(dataset),
         paths,
         device=config.device,
+        num_gpus=config.num_gpus,
         num_processes=config.num_processes,
         own_planning=remembered.get("planning"),
         pretrained=_pretrained(store, charter, folder),
         alone=alone,
         allowed_trainers=config.allowed_trainers,
         skip_broken=config.skip_broken,
+        track=track,
     )
     return learner, folder
 
@@ -170,16 +202,17 @@ def start_status(
     return status
 
 
-def note_seen(keyring: Keyring, role: str, state: StudyState) -> None:
+def note_seen(keyring: Keyring, role: str, observer: Observer) -> None:
     """Remember the newest charter and version, and notice a store that was rolled back.
 
     Raises:
         MisplacedError: it was.
     """
+    state, track = observer.state, observer.track.name
     charter, newest = newest_charter(state), state.newest
     keyring.note_charter(charter.number, state.digests[charter.key])
     sha256 = state.models[newest].weights_sha256 if newest >= 0 else ""
-    keyring.note_version(role, newest, sha256)
+    keyring.note_version(f"{role} {track}" if track else role, newest, sha256)
 
 
 def busy(who: str, holder: str, *, once: bool) -> Outcome:

@@ -6,11 +6,14 @@ import contextlib
 import os
 import random
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
+from fedfs import choosing, software
 from fedfs.assemble.parts import (
     LOG,
     busy,
+    chosen,
     look_as_site,
     make_learner,
     note_seen,
@@ -18,6 +21,7 @@ from fedfs.assemble.parts import (
     site_parts,
     start_status,
 )
+from fedfs.choosing import SiteChoice
 from fedfs.config import JoinConfig, SiteConfig
 from fedfs.errors import (
     FedfsError,
@@ -26,22 +30,27 @@ from fedfs.errors import (
     UserError,
 )
 from fedfs.export import Exported, export_site
-from fedfs.learner import Report
+from fedfs.learner import CrossValidated, Report
 from fedfs.lock import only_one
 from fedfs.logfile import logged_to
 from fedfs.loop import Outcome, run
+from fedfs.nnunet import classes
 from fedfs.nnunet.allowlist import check_name, check_planner_options
+from fedfs.nnunet.crossval import CrossValidationRequest
 from fedfs.nnunet.dataset import RawDataset, difference
 from fedfs.nnunet.environment import from_environment
-from fedfs.observe import newest_charter, open_study
-from fedfs.protocol import codec, rounds
+from fedfs.nnunet.process import run_isolated
+from fedfs.observe import Observer, newest_charter, open_study, open_tracks, track_names
+from fedfs.protocol import codec, layout, rounds
 from fedfs.protocol.messages import Charter, JoinRequest
 from fedfs.protocol.state import StudyState
 from fedfs.publish import Publisher
 from fedfs.site import Site, Wish, say_attendance
 from fedfs.store import open_store
+from fedfs.store.base import Store
 from fedfs.store.reporting import ReportingStore
 from fedfs.study import join_study
+from fedfs.tracks import Worker, at_once
 from fedfs.trust.keyring import Keyring
 from fedfs.trust.signing import key_fingerprint
 from fedfs.trust.vault import Vault
@@ -52,7 +61,8 @@ def join(config: JoinConfig, listener: Report) -> tuple[Charter, JoinRequest]:
     """Ask to be admitted to a study; a request that is refused leaves nothing behind.
 
     Raises:
-        SetupError, DatasetError: nnU-Net's folders or the dataset are not as they should be.
+        SetupError, DatasetError: nnU-Net's folders, its version or the dataset are not as they
+            should be.
         MisplacedError: the study is not led by the expected key.
         StudyError: there is no study, or the name belongs to another key.
     """
@@ -68,10 +78,11 @@ def join(config: JoinConfig, listener: Report) -> tuple[Charter, JoinRequest]:
             f"the study at {config.store} is led by the key {coordinator}, not by {expected}",
             hint="do not join; tell the coordinator",
         )
+    software.check(charter.nnunet.versions, classes.versions(), allowed=config.allow_versions)
     keyring, role = Keyring(config.home, charter.study), f"site-{config.site}"
     _check_planning(config, charter, observer.state, keyring)
     learner = make_learner(
-        charter, config.site, raw.name, paths,
+        charter.on(track_names(charter)[0]), config.site, raw.name, paths,
         num_processes=config.num_processes, skip_broken=config.skip_broken,
     )  # fmt: skip
     differs = difference(codec.to_json(charter.dataset), raw.dataset_json)
@@ -132,50 +143,117 @@ def run_site(config: SiteConfig, listener: Report) -> Outcome:
     Raises:
         FedfsError: see :meth:`fedfs.site.Site.step`.
     """
-    store = ReportingStore(open_store(config.store), listener)
+    store = open_store(config.store)
     paths = from_environment(os.environ)
-
-    def folder_of(study: str) -> Path:
-        return site_folder(paths, study, config.site)
-
-    observer = open_study(
+    observers = open_tracks(
         store,
         site=config.site,
         skip=("status",),
-        cache=lambda study: folder_of(study) / "messages",
+        cache=lambda study: site_folder(paths, study, config.site) / "messages",
         vault=Vault(config.home),
     )
-    charter = newest_charter(observer.state)
+    charter = newest_charter(next(iter(observers.values())).state)
+    names = chosen(charter, config.tracks)
     keyring, role = Keyring(config.home, charter.study), f"site-{config.site}"
-    note_seen(keyring, role, observer.state)
-    publisher = Publisher(store, keyring.load_all(role), charter.study, clock=time.time)
-    folder = folder_of(charter.study)
-    with only_one(folder / "lock") as holder, logged_to(folder / LOG):
-        if holder:
-            return busy(f"site {config.site!r}", holder, once=config.once)
-        learner, _ = site_parts(config, store, charter)
-        alone = site_parts(config, store, charter, alone=True)[0] if config.local_model else None
-        status = start_status(publisher, config, store, config.site)
-        site = Site(
-            config.site,
-            observer=observer,
-            publisher=publisher,
-            status=status,
-            learner=learner,
-            folder=folder,
-            local_minutes=config.local_minutes,
-            keep_versions=config.keep_versions,
-            alone=alone,
-            wish=lambda: Wish(**keyring.recall(role).get("attendance", {})),
-        )
+    for name in names:
+        note_seen(keyring, role, observers[name])
+    folders = {name: site_folder(paths, charter.study, config.site, name) for name in names}
+    common = (
+        folders[names[0]] if len(names) == 1 else site_folder(paths, charter.study, config.site)
+    )
+    with contextlib.ExitStack() as stack:
+        for name, folder in folders.items():
+            holder = stack.enter_context(only_one(folder / "lock"))
+            if holder:
+                who = f"site {config.site!r}" + (f" on track {name}" if name else "")
+                return busy(who, holder, once=config.once)
+        stack.enter_context(logged_to(common / LOG))
+        software.check(charter.nnunet.versions, classes.versions(), allowed=config.allow_versions)
+        sites = {
+            name: _make_site(config, observers[name], keyring, listener, folders[name])
+            for name in names
+        }
+
+        def is_done(name: str) -> bool:
+            state = observers[name].state if name in sites else observers[name].refresh()
+            return rounds.is_over(state, [config.site])
+
+        workers: dict[str, Worker] = dict(sites)
+        if charter.chooses and names[0] == charter.tracks[0].name:  # one process does
+            workers[choosing.NAME] = _make_choice(config, store, observers, keyring, listener)
+        step = at_once(charter, workers, is_done)
         try:
             with Waiter(store.watch_path(), config.wait, rng=random.Random()) as waiter:  # noqa: S311  jitter
-                return run(site.step, wait=waiter.wait, reset=waiter.reset, once=config.once)
+                return run(step, wait=waiter.wait, reset=waiter.reset, once=config.once)
         finally:
-            note_seen(keyring, role, observer.state)
-            for one in (learner, alone):
-                if one is not None:
-                    one.close()
+            for name, site in sites.items():
+                note_seen(keyring, role, observers[name])
+                site.rest()
+
+
+def _make_site(
+    config: SiteConfig, observer: Observer, keyring: Keyring, listener: Report, folder: Path
+) -> Site:
+    """Return a site at work on one track of a study, or on the study that has none."""
+    charter, role, track = newest_charter(observer.state), f"site-{config.site}", observer.track
+    store = ReportingStore(observer.store, listener)
+    publisher = Publisher(
+        store, keyring.load_all(role), charter.study, clock=time.time, track=track
+    )
+    learner, _ = site_parts(config, store, charter, track=track.name)
+    alone = None
+    if config.local_model:
+        alone, _ = site_parts(config, store, charter, alone=True, track=track.name)
+    return Site(
+        config.site,
+        observer=observer,
+        publisher=publisher,
+        status=start_status(publisher, config, store, config.site),
+        learner=learner,
+        folder=folder,
+        local_minutes=config.local_minutes,
+        keep_versions=config.keep_versions,
+        alone=alone,
+        wish=lambda: Wish(**keyring.recall(role).get("attendance", {})),
+    )
+
+
+def _make_choice(
+    config: SiteConfig,
+    place: Store,
+    observers: Mapping[str, Observer],
+    keyring: Keyring,
+    listener: Report,
+) -> SiteChoice:
+    """Return what a site does after all tracks of a study."""
+    observer = open_study(place, site=config.site, skip=("status",), vault=Vault(config.home))
+    charter, role = newest_charter(observer.state), f"site-{config.site}"
+    store, paths = ReportingStore(place, listener), from_environment(os.environ)
+    publisher = Publisher(store, keyring.load_all(role), charter.study, clock=time.time)
+    spec, dataset = charter.nnunet, str(keyring.recall(role)["dataset"])
+    request = CrossValidationRequest(
+        raw=str(paths.raw),
+        preprocessed=str(paths.preprocessed),
+        results=str(paths.results),
+        dataset=RawDataset.listed(paths, dataset).name,
+        models={c: f"{spec.trainer}__{spec.plans_name}__{c}" for c in charter.configurations},
+        folds=charter.folds,
+        num_processes=config.num_processes,
+    )
+
+    def validate(report: Report) -> CrossValidated:
+        folder = site_folder(paths, charter.study, config.site)
+        made = run_isolated("cross_validate", request, workdir=folder, report=report)
+        return codec.from_json(CrossValidated, made)
+
+    return SiteChoice(
+        config.site,
+        observer=observer,
+        tracks=observers,
+        publisher=publisher,
+        status=start_status(publisher, config, store, config.site),
+        validate=validate,
+    )
 
 
 def attend(config: SiteConfig, wish: Wish) -> str:
@@ -186,35 +264,56 @@ def attend(config: SiteConfig, wish: Wish) -> str:
     Raises:
         FedfsError: the study, the store or this host's key are not as they should be.
     """
-    store = open_store(config.store)
-    observer = look_as_site(store, config)
-    charter = newest_charter(observer.state)
+    store, vault = open_store(config.store), Vault(config.home)
+    observers = open_tracks(store, site=config.site, skip=layout.STATUS_KINDS, vault=vault)
+    charter = newest_charter(next(iter(observers.values())).state)
     keyring, role = Keyring(config.home, charter.study), f"site-{config.site}"
-    publisher = Publisher(store, keyring.load_all(role), charter.study, clock=time.time)
+    keys = keyring.load_all(role)
     keyring.remember(role, {"attendance": vars(wish)})
-    action = rounds.decide_site(observer.state, config.site, prepared=True, attendance=wish.word)
-    if not isinstance(action, rounds.SayAttendance):
-        return f"site {config.site!r} is {wish.word} already"
-    with contextlib.suppress(ObjectExistsError):  # a process at work was faster
-        say_attendance(publisher, config.site, action, wish.reason)
-    return f"site {config.site!r} is {wish.word}"
+    said = False
+    for observer in observers.values():
+        action = rounds.decide_site(
+            observer.state, config.site, prepared=True, attendance=wish.word
+        )
+        if isinstance(action, rounds.SayAttendance):
+            said = True
+            publisher = Publisher(
+                observer.store, keys, charter.study, clock=time.time, track=observer.track
+            )
+            with contextlib.suppress(ObjectExistsError):  # a process at work was faster
+                say_attendance(publisher, config.site, action, wish.reason)
+    return f"site {config.site!r} is {wish.word}{'' if said else ' already'}"
 
 
 def export_own(
-    config: SiteConfig, output: Path, *, version: int | None, dataset_name: str | None
-) -> Exported:
+    config: SiteConfig,
+    output: Path,
+    *,
+    version: int | None,
+    track: str = "",
+    dataset_name: str | None,
+) -> tuple[Exported, ...]:
     """Write a site's own model of a study of the mode ``asym``; at the site.
 
     Raises:
         FedfsError: see :func:`fedfs.export.export_site`.
     """
     store = open_store(config.store)
-    observer = look_as_site(store, config)
+    observer = open_study(
+        store, site=config.site, skip=layout.STATUS_KINDS, vault=Vault(config.home), track=track
+    )
+    tracks = track_names(newest_charter(observer.state))
+    if not track and tracks != [""]:
+        raise UserError(
+            f"this study has {len(tracks)} tracks, and the site a model on each",
+            hint=f"give --track, one of {', '.join(tracks)}",
+        )
     charter = newest_charter(observer.state)
     if charter.mode != rounds.ASYM:
         raise UserError("in this study all sites have the same model", hint="leave out --site")
-    learner, folder = site_parts(config, store, charter)
-    return export_site(
-        observer, store, config.site, learner, folder, output,
+    learner, folder = site_parts(config, store, charter, track=track)
+    made = export_site(
+        observer, observer.store, config.site, learner, folder, output,
         version=version, dataset_name=dataset_name, allowed_trainers=config.allowed_trainers,
     )  # fmt: skip
+    return (made,)

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from fedfs import exchange
 from fedfs.bundles.format import CHUNK_BYTES, Header
 from fedfs.bundles.hashing import Hashing
-from fedfs.bundles.seen import NO_KEY, look, memory_of
+from fedfs.bundles.seen import NO_KEY, Seen, in_order, memory_of
 from fedfs.bundles.writer import BundleWriter
 from fedfs.errors import (
     ObjectNotFoundError,
@@ -24,10 +23,7 @@ from fedfs.errors import (
 )
 from fedfs.exchange import FOR
 from fedfs.learner import Progress, Report
-from fedfs.observe import (
-    MAX_ENVELOPE_BYTES,
-    newest_charter,
-)
+from fedfs.observe import MAX_ENVELOPE_BYTES
 from fedfs.protocol import layout, messages
 from fedfs.protocol.messages import Charter
 from fedfs.protocol.state import StudyState
@@ -89,24 +85,24 @@ def export_bundle(
         TensorError: a payload on the store is damaged.
         StoreError, SetupError: the store cannot be read, the file not be written.
     """
-    observer = look(store, site)
-    charter, state = newest_charter(observer.state), observer.state
-    sizes = observer.sizes
+    seen = Seen(store, site)
+    charter, sizes = seen.charter, seen.sizes
     memory = Keyring(home, charter.study)
     known: set[str] = set()
     if not everything:
         known |= set(memory.recall(memory_of(site, direction)).get("has", ()))
-        known |= exchange.implied(state, site) if direction == FOR else set()
-    choose = exchange.for_site if direction == FOR else exchange.from_site
-    keys = choose(state, sizes.keys(), site, known)
+        known |= seen.implied() if direction == FOR else set()
+    keys = seen.for_site(known) if direction == FOR else seen.from_site(known)
     if everything and direction == FOR:
-        keys = exchange.in_order({*keys, *exchange.from_site(state, sizes.keys(), site, ())})
+        keys = in_order({*keys, *seen.from_site(())})
     if not [key for key in keys if "/status/" not in key]:
         return None
-    sealed_for = _recipients(state, charter, site, direction) if recipients is None else recipients
+    sealed_for = recipients
+    if sealed_for is None:
+        sealed_for = _recipients(seen.state, charter, site, direction)
     header = Header(charter.study, site, direction, messages.utc(clock()), sealed=bool(sealed_for))
     payloads, small = _split(store, keys)
-    hashes = {key: (layout.parse(key) or NO_KEY).sha256 or "" for key in payloads}
+    hashes = {key: (layout.parse_on_store(key) or NO_KEY).sha256 or "" for key in payloads}
     hashes |= {key: hashlib.sha256(data).hexdigest() for key, data in small.items()}
     writer = BundleWriter(
         path,
@@ -125,7 +121,7 @@ def export_bundle(
                 continue
             with _opened(store, key, size, small.get(key)) as source:
                 _add(writer, key, size, hashes[key], source, sealed_for)
-        has = exchange.holds(state, sizes.keys(), site, direction)
+        has = seen.holds(direction)
         seal = (lambda data: sealing.seal(data, sealed_for)) if sealed_for else None
         paths = writer.finish(has, seal)
     return Exported(tuple(paths), len(hashes), n_bytes, writer.n_kept, tuple(sealed_for))
@@ -135,7 +131,7 @@ def _split(store: Store, keys: Sequence[str]) -> tuple[set[str], dict[str, bytes
     """Return which keys are payloads, and the bytes of the others; what is gone is left out."""
     payloads, small = set(), {}
     for text in keys:
-        if (layout.parse(text) or NO_KEY).is_payload:
+        if (layout.parse_on_store(text) or NO_KEY).is_payload:
             payloads.add(text)
             continue
         with contextlib.suppress(ObjectNotFoundError):  # an old status

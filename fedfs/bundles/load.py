@@ -21,7 +21,7 @@ from fedfs import exchange
 from fedfs.bundles.format import CHUNK_BYTES, Header, Index, Item
 from fedfs.bundles.hashing import Hashing
 from fedfs.bundles.reader import BundleReader
-from fedfs.bundles.seen import keys_of, memory_of, other
+from fedfs.bundles.seen import Seen, in_order, memory_of, other
 from fedfs.errors import (
     BundleError,
     ObjectNotFoundError,
@@ -29,14 +29,8 @@ from fedfs.errors import (
 )
 from fedfs.exchange import FOR
 from fedfs.learner import Progress, Report
-from fedfs.observe import (
-    MAX_ENVELOPE_BYTES,
-    MAX_MODEL_BYTES,
-    newest_charter,
-    open_study,
-)
+from fedfs.observe import MAX_ENVELOPE_BYTES, MAX_MODEL_BYTES
 from fedfs.protocol import layout
-from fedfs.protocol.state import StudyState
 from fedfs.store.base import Entry, Store
 from fedfs.trust import sealing
 from fedfs.trust.keyring import Keyring
@@ -84,16 +78,14 @@ def import_bundle(
         unpacked = _Unpacked(bundle, index, keys, scratch, report)
         site, direction = layout.check_site(header.site), _direction(header)
         for key in unpacked.keys:
-            parsed = layout.parse(key)
+            parsed = layout.parse_on_store(key)
             if parsed is None or not exchange.may_carry(parsed, direction, site):
                 raise BundleError(
                     f"holds {key}, which does not belong into a bundle {direction} {site}"
                 )
-        state, here = _check(unpacked, store, header)
+        seen, here = _check(unpacked, store, header)
         n_new = 0
-        ordered = exchange.in_order(
-            set(unpacked.keys) - exchange.superseded(state, {*here, *unpacked.keys}, site)
-        )
+        ordered = in_order(set(unpacked.keys) - seen.superseded({*here, *unpacked.keys}))
         for number, key in enumerate(ordered):
             report(Progress("publish", number, len(ordered), "objects"))
             n_new += unpacked.publish(key, store)
@@ -138,7 +130,7 @@ class _Unpacked:
         self.payloads: dict[str, Path] = {}
         for number, item in enumerate(index.items):
             report(Progress("check", number, len(index.items), "objects"))
-            key = layout.parse(item.key)
+            key = layout.parse_on_store(item.key)
             if key is None:
                 raise BundleError(f"holds {item.key}, which is no object of a study")
             limit = MAX_MODEL_BYTES if key.is_payload else MAX_ENVELOPE_BYTES
@@ -221,7 +213,7 @@ class _Overlay(Store):
         raise NotImplementedError
 
 
-def _check(unpacked: _Unpacked, store: Store, header: Header) -> tuple[StudyState, set[str]]:
+def _check(unpacked: _Unpacked, store: Store, header: Header) -> tuple[Seen, set[str]]:
     """Check that all of a bundle would be accepted on the store, and that nothing is missing.
 
     Returns:
@@ -240,23 +232,22 @@ def _check(unpacked: _Unpacked, store: Store, header: Header) -> tuple[StudyStat
         + " --everything -o FILE"
     )
     try:
-        observer = open_study(_Overlay(store, unpacked), site=header.site)
+        seen = Seen(_Overlay(store, unpacked), header.site)
     except StudyError as error:
         text = "does not hold the study's first charter, which this store has not either"
         raise BundleError(text, hint=again) from error
-    observer.refresh(everything=True)
-    state = observer.state
-    if newest_charter(state).study != header.study:
+    seen.refresh()
+    if seen.charter.study != header.study:
         raise BundleError(f"is of study {header.study}, this store holds another one")
+    rejected, named = seen.rejected, seen.named
     for key in unpacked.messages:
-        if key in state.rejected:
-            raise BundleError(f"{key} cannot be accepted: it {state.rejected[key]}", hint=again)
-    named = state.payloads()
+        if key in rejected:
+            raise BundleError(f"{key} cannot be accepted: it {rejected[key]}", hint=again)
     for key in unpacked.payloads:
         if key not in named:
             raise BundleError(f"holds {key}, which no accepted message names")
-    before = keys_of(store, header.site)
-    missing = exchange.missing(state, before | set(unpacked.keys), header.site, header.direction)
+    before = seen.keys_of(store)
+    missing = seen.missing(before | set(unpacked.keys), header.direction)
     if missing:
         raise BundleError(f"lacks {missing[0]}, which this store does not hold either", hint=again)
-    return state, before
+    return seen, before

@@ -1,31 +1,158 @@
-"""What of a store a courier sees, and what this host remembers of the other side."""
+"""What of a store a courier sees, and what this host remembers of the other side.
+
+A study of several tracks is carried as a whole. Keys are here as they are on the store.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Iterable, Iterator
+
 from fedfs import exchange
 from fedfs.exchange import FOR
-from fedfs.observe import Observer, open_study
-from fedfs.protocol import layout
+from fedfs.observe import Observer, newest_charter, open_tracks
+from fedfs.protocol import layout, rounds
+from fedfs.protocol.messages import Charter
+from fedfs.protocol.state import StudyState
 from fedfs.store.base import Store
 
 NO_KEY = layout.Key("", "")
 """Stands for what is no key of the protocol."""
 
+_Choose = Callable[[StudyState, Collection[str], str, Collection[str]], list[str]]
 
-def look(store: Store, site: str) -> Observer:
-    """Look at a store as a site does.
+
+class Seen:
+    """A store as a site sees it: all tracks of the study.
+
+    Args:
+        store: the store.
+        site: the site.
 
     Raises:
         StudyError: it holds no study.
         StoreError: it cannot be read.
     """
-    return open_study(store, site=site)
+
+    def __init__(self, store: Store, site: str) -> None:
+        self._store = store
+        self._site = site
+        self._observers = open_tracks(store, site=site)
+
+    def refresh(self) -> None:
+        """Look at everything again."""
+        for observer in self._observers.values():
+            observer.refresh(everything=True)
+
+    @property
+    def charter(self) -> Charter:
+        """The charter in force; what it says of versions is that of the first track."""
+        return newest_charter(self.state)
+
+    @property
+    def state(self) -> StudyState:
+        """What is accepted of the first track, and of what all share."""
+        return next(iter(self._observers.values())).state
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Key -> bytes of all objects."""
+        return {
+            one.track.on_store(key): size
+            for one in self._observers.values()
+            for key, size in one.sizes.items()
+        }
+
+    @property
+    def rejected(self) -> dict[str, str]:
+        """Key -> why the object under it is not accepted."""
+        return {
+            one.track.on_store(key): why
+            for one in self._observers.values()
+            for key, why in one.state.rejected.items()
+        }
+
+    @property
+    def named(self) -> set[str]:
+        """Keys of all payloads that messages name."""
+        return self._of_all(lambda one: one.state.payloads())
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the study is closed, and the site has scored all that it should."""
+        return all(rounds.is_over(o.state, [self._site]) for o in self._observers.values())
+
+    def for_site(self, known: Collection[str]) -> list[str]:
+        """See :func:`fedfs.exchange.for_site`."""
+        return self._chosen(exchange.for_site, known)
+
+    def from_site(self, known: Collection[str]) -> list[str]:
+        """See :func:`fedfs.exchange.from_site`."""
+        return self._chosen(exchange.from_site, known)
+
+    def holds(self, direction: str) -> list[str]:
+        """See :func:`fedfs.exchange.holds`."""
+        return sorted(
+            self._of_all(lambda o: exchange.holds(o.state, o.sizes.keys(), self._site, direction))
+        )
+
+    def implied(self) -> set[str]:
+        """See :func:`fedfs.exchange.implied`."""
+        return self._of_all(lambda one: exchange.implied(one.state, self._site))
+
+    def missing(self, keys: Collection[str], direction: str) -> list[str]:
+        """See :func:`fedfs.exchange.missing`."""
+        return sorted(
+            self._of_all(
+                lambda o: exchange.missing(o.state, _within(o, keys), self._site, direction)
+            )
+        )
+
+    def superseded(self, keys: Collection[str]) -> set[str]:
+        """See :func:`fedfs.exchange.superseded`."""
+        return self._of_all(
+            lambda one: exchange.superseded(one.state, _within(one, keys), self._site)
+        )
+
+    def keys_of(self, store: Store) -> set[str]:
+        """Return the keys of this study's objects on another store, also if it has none yet."""
+        own = layout.site_prefix(self._site)
+        prefixes = [layout.FEDERATION, layout.AGGREGATOR, own]
+        for observer in self._observers.values():
+            behind = observer.track.prefix
+            prefixes += [behind + layout.AGGREGATOR, behind + own] if behind else []
+        return {entry.key for prefix in prefixes for entry in store.list(prefix)}
+
+    def _chosen(self, choose: _Choose, known: Collection[str]) -> list[str]:
+        """Return what is chosen on each track; what tracks share comes with the first."""
+        chosen: dict[str, None] = {}
+        for one in self._observers.values():
+            keys = choose(one.state, one.sizes.keys(), self._site, _within(one, known))
+            chosen.update(dict.fromkeys(map(one.track.on_store, keys)))
+        return list(chosen)
+
+    def _of_all(self, keys_on: Callable[[Observer], Iterable[str]]) -> set[str]:
+        return {one.track.on_store(key) for one in self._observers.values() for key in keys_on(one)}
 
 
-def keys_of(store: Store, site: str) -> set[str]:
-    """Return the keys of the objects that a site can see, also where there is no study yet."""
-    prefixes = (layout.FEDERATION, layout.AGGREGATOR, layout.site_prefix(site))
-    return {entry.key for prefix in prefixes for entry in store.list(prefix)}
+def in_order(keys: Iterable[str]) -> list[str]:
+    """Return keys in the order in which they are published: what tracks share, then each track."""
+    of_track: dict[str, list[str]] = {}
+    for text in sorted(keys):
+        track, within = layout.track_of(text)
+        of_track.setdefault(track, []).append(within)
+    return list(_placed(of_track))
+
+
+def _placed(of_track: dict[str, list[str]]) -> Iterator[str]:
+    for track, keys in sorted(of_track.items()):
+        behind = f"{layout.TRACKS}{track}/" if track else ""
+        yield from (behind + key for key in exchange.in_order(keys))
+
+
+def _within(observer: Observer, keys: Collection[str]) -> set[str]:
+    """Return keys as a track has them, of those that are its own or shared."""
+    pairs = map(layout.track_of, keys)
+    return {key for track, key in pairs if track in ("", observer.track.name)}
 
 
 def memory_of(site: str, direction: str) -> str:

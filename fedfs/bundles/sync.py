@@ -6,13 +6,12 @@ import logging
 import random
 from collections.abc import Sequence
 
-from fedfs import exchange
-from fedfs.bundles.seen import NO_KEY, keys_of, look
+from fedfs.bundles.seen import NO_KEY, Seen
 from fedfs.errors import ObjectNotFoundError
 from fedfs.learner import Progress, Report
 from fedfs.loop import Outcome, run
-from fedfs.observe import MAX_ENVELOPE_BYTES, MAX_MODEL_BYTES, Observer
-from fedfs.protocol import layout, rounds
+from fedfs.observe import MAX_ENVELOPE_BYTES, MAX_MODEL_BYTES
+from fedfs.protocol import layout
 from fedfs.status import counted
 from fedfs.store.base import Store
 from fedfs.watch import Waiter, WaitSettings
@@ -36,7 +35,7 @@ class Sync:
         self._hub, self._outpost = hub, outpost
         self._sites = tuple(sites)
         self._report = report
-        self._seen: dict[tuple[str, str], Observer] = {}
+        self._seen: dict[tuple[str, str], Seen] = {}
 
     def copy(self) -> tuple[int, int]:
         """Copy what is new; return how many objects to the outpost, and to the hub.
@@ -48,12 +47,10 @@ class Sync:
         there = back = 0
         for site in self._sites:
             in_hub = self._look(self._hub, site)
-            wanted = exchange.for_site(
-                in_hub.state, in_hub.sizes.keys(), site, keys_of(self._outpost, site)
-            )
+            wanted = in_hub.for_site(in_hub.keys_of(self._outpost))
             there += _copy(self._hub, self._outpost, wanted, self._report)
             here = self._look(self._outpost, site)
-            wanted = exchange.from_site(here.state, here.sizes.keys(), site, in_hub.sizes.keys())
+            wanted = here.from_site(in_hub.sizes.keys())
             back += _copy(self._outpost, self._hub, wanted, self._report)
         return there, back
 
@@ -63,18 +60,16 @@ class Sync:
         text = f"copied {counted(there, 'object')} to the sites, {back} from them"
         if there or back:
             log.info("%s", text)
-        is_over = all(
-            rounds.is_over(self._seen[self._hub.url, site].state, [site]) for site in self._sites
-        )
+        is_over = all(self._seen[self._hub.url, site].is_over for site in self._sites)
         return Outcome(worked=bool(there or back), finished=is_over, text=text)
 
-    def _look(self, store: Store, site: str) -> Observer:
-        observer = self._seen.get((store.url, site))
-        if observer is None:
-            observer = self._seen[store.url, site] = look(store, site)
+    def _look(self, store: Store, site: str) -> Seen:
+        seen = self._seen.get((store.url, site))
+        if seen is None:
+            seen = self._seen[store.url, site] = Seen(store, site)
         else:
-            observer.refresh(everything=True)
-        return observer
+            seen.refresh()
+        return seen
 
 
 def run_sync(
@@ -100,7 +95,7 @@ def _copy(source: Store, target: Store, keys: Sequence[str], report: Report) -> 
     with target.scratch() as folder:
         for number, key in enumerate(keys):
             report(Progress("copy", number, len(keys), "objects"))
-            parsed = layout.parse(key) or NO_KEY
+            parsed = layout.parse_on_store(key) or NO_KEY
             try:
                 if parsed.is_payload:
                     path = folder / "payload"

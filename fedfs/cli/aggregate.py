@@ -12,6 +12,7 @@ from fedfs.cli.terminal import (
     allow_trainer_option,
     end_with,
     start_logging,
+    tracks_option,
 )
 from fedfs.store import StorePlace
 
@@ -35,6 +36,7 @@ from fedfs.store import StorePlace
     show_default=True,
     help="Publish a page for people after every version.",
 )
+@tracks_option
 @allow_trainer_option
 @click.option("--poll-interval", default=0.25, show_default=True, help="Shortest wait, seconds.")
 @click.option("--max-poll-interval", default=5.0, show_default=True, help="Longest wait, seconds.")
@@ -47,6 +49,7 @@ def aggregate(
     work_dir: Path | None,
     keep_versions: int | None,
     report: bool,
+    tracks: tuple[str, ...],
     allowed_trainers: tuple[str, ...],
     poll_interval: float,
     max_poll_interval: float,
@@ -65,6 +68,7 @@ def aggregate(
         folder=work_dir,
         keep_versions=keep_versions,
         report=report,
+        tracks=tracks,
         allowed_trainers=allowed_trainers,
         once=once,
         wait=WaitSettings(poll_interval, max_poll_interval, poll_jitter),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import click
 
 from fedfs.cli.place import store_argument
@@ -21,27 +23,36 @@ def verify(store: StorePlace, *, expect_key: str | None, no_recompute: bool, as_
     that its record names, and has to come out bit by bit the same. Exits with 1 if there is a
     problem.
     """
-    from fedfs.audit import PROBLEM, verify_study
+    from fedfs.audit import PROBLEM, verify_choice, verify_study
     from fedfs.errors import MisplacedError
-    from fedfs.observe import open_study
+    from fedfs.observe import open_study, open_tracks
     from fedfs.store import open_store
     from fedfs.trust.keyring import default_home
     from fedfs.trust.signing import key_fingerprint
     from fedfs.trust.vault import Vault
 
     place = open_store(store)
-    observer = open_study(place, vault=Vault(default_home()))
-    first = key_fingerprint(observer.state.charters[1].coordinator_key)
+    observers = open_tracks(place, vault=Vault(default_home()))
+    charters = next(iter(observers.values())).state.charters
+    first = key_fingerprint(charters[1].coordinator_key)
     if expect_key is not None and expect_key.replace(" ", "") != first.replace(" ", ""):
         raise MisplacedError(
             f"the study at {store} was begun with the key {first}, not with {expect_key}",
             hint="this is another study",
         )
     findings = []
-    for finding in verify_study(observer, place, recompute=not no_recompute):
-        findings.append(finding)
-        if not as_json:
-            show_level(finding.level, finding.what, finding.text)
+    for track, observer in observers.items():
+        for found in verify_study(observer, observer.store, recompute=not no_recompute):
+            finding = replace(found, what=f"{track} {found.what}") if track else found
+            findings.append(finding)
+            if not as_json:
+                show_level(finding.level, finding.what, finding.text)
+    if "" not in observers:
+        common = open_study(place, vault=Vault(default_home()))
+        for finding in verify_choice(common, observers):
+            findings.append(finding)
+            if not as_json:
+                show_level(finding.level, finding.what, finding.text)
     n_problems = sum(finding.level == PROBLEM for finding in findings)
     if as_json:
         show_json({"findings": findings, "problems": n_problems})
@@ -57,12 +68,20 @@ def verify(store: StorePlace, *, expect_key: str | None, no_recompute: bool, as_
 def log(store: StorePlace, *, as_json: bool) -> None:
     """Tell what happened in the study at STORE, in order: who did what, when."""
     from fedfs.chronicle import events
-    from fedfs.observe import open_study
+    from fedfs.observe import open_tracks
     from fedfs.store import open_store
+    from fedfs.tracks import merged
 
-    observer = open_study(open_store(store))
-    observer.refresh(everything=True)
-    found = events(observer.state)
+    observers = open_tracks(open_store(store))
+    for observer in observers.values():
+        observer.refresh(everything=True)
+    of_tracks = merged({track: events(o.state) for track, o in observers.items()})
+    found = [
+        replace(event, what=f"{track}: {event.what}") if track else event
+        for track, event in of_tracks
+    ]
+    if "" not in observers:
+        found.sort(key=lambda event: event.at)
     if as_json:
         show_json({"events": found})
         return

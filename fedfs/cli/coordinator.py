@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -23,7 +24,6 @@ from fedfs.store import StorePlace
 @click.option("--name", required=True, help="Name of the study: a-z, 0-9 and -.")
 @click.option(
     "--dataset-json",
-    required=True,
     type=click.Path(path_type=Path),
     help="nnU-Net dataset.json that every site's has to agree with (channels, labels).",
 )
@@ -58,11 +58,23 @@ from fedfs.store import StorePlace
     is_flag=True,
     help="Mode asym: in the end each site publishes its whole model, and scores the others'.",
 )
-@click.option("-c", "--configuration", default="3d_fullres", show_default=True)
+@click.option(
+    "-c",
+    "--configuration",
+    default="3d_fullres",
+    show_default=True,
+    help="2d, 3d_fullres, 3d_lowres, 3d_cascade_fullres; several, with commas, become tracks.",
+)
 @click.option("--planner", default="ExperimentPlanner", show_default=True)
 @click.option("--trainer", default="nnUNetTrainer", show_default=True)
 @allow_trainer_option
-@click.option("-f", "--fold", default="0", show_default=True, help="0 to 4, or all.")
+@click.option(
+    "-f",
+    "--fold",
+    default="0",
+    show_default=True,
+    help="0 to 4, or all; several, with commas, become tracks.",
+)
 @click.option("--rounds", default=20, show_default=True, help="Global versions to make.")
 @click.option(
     "--encryption",
@@ -102,6 +114,13 @@ from fedfs.store import StorePlace
 @click.option(
     "--pretrained", type=click.Path(path_type=Path), help="nnU-Net checkpoint to start from."
 )
+@click.option(
+    "--continue",
+    "continued",
+    metavar="STORE",
+    help="A finished study: go on from its last version, with its plan, dataset and trainer.",
+)
+@click.option("--continue-track", default="", metavar="NAME", help="Of that study's tracks.")
 @click.option(
     "--policy",
     default="all",
@@ -148,14 +167,16 @@ from fedfs.store import StorePlace
 )
 @click.option("--seed", default=12345, show_default=True, help="Of the initial weights.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def init(store: StorePlace, *, dataset_json: Path, pretrained: Path | None, as_json: bool,
-         one_aggregator: bool, allowed_trainers: tuple[str, ...], gpu_memory_target: float | None,
-         target_spacing: tuple[float, ...] | None, **options: object) -> None:  # fmt: skip
+def init(store: StorePlace, *, dataset_json: Path | None, pretrained: Path | None,
+         continued: str | None, continue_track: str, as_json: bool, one_aggregator: bool,
+         allowed_trainers: tuple[str, ...], gpu_memory_target: float | None,
+         target_spacing: tuple[float, ...] | None, **options: Any) -> None:  # fmt: skip
     """Start a study: write its charter to STORE, make the coordinator's and aggregator's keys."""
     import tempfile
 
     from fedfs.aggregate.strategies import package_of
     from fedfs.config import StudyOptions, read_dataset_json
+    from fedfs.continuing import read_finished
     from fedfs.doctor import require_atomic_create
     from fedfs.nnunet.classes import versions
     from fedfs.nnunet.process import run_isolated
@@ -164,20 +185,30 @@ def init(store: StorePlace, *, dataset_json: Path, pretrained: Path | None, as_j
     from fedfs.trust.keyring import default_home
     from fedfs.trust.signing import key_fingerprint
 
-    chosen = StudyOptions(
-        dataset_json=read_dataset_json(dataset_json),
-        gpu_memory_target_gb=gpu_memory_target,
-        target_spacing=target_spacing or None,
-        **options,  # type: ignore[arg-type]  # click has converted them
-    )
-    place = open_store(store, must_exist=False)
-    if not one_aggregator and store.url.startswith("s3://"):
-        require_atomic_create(place)
+    if dataset_json is None and continued is None:
+        raise click.UsageError("Missing option '--dataset-json'.")
+    if pretrained is not None and continued is not None:
+        raise click.UsageError("give --pretrained or --continue, not both")
+    options |= {"gpu_memory_target_gb": gpu_memory_target, "target_spacing": target_spacing or None}
+    if dataset_json is not None:
+        options["dataset_json"] = read_dataset_json(dataset_json)
     with tempfile.TemporaryDirectory() as folder:
+        continues = None
+        if continued is not None:
+            old = open_store(StorePlace(continued, store.s3))
+            finished = read_finished(old, Path(folder), continue_track)
+            options = finished.options(_said(options))
+            continues, pretrained = finished.continues, finished.weights
+        chosen = StudyOptions(**options)
+        if pretrained is not None and "," in chosen.configuration:
+            raise click.UsageError("--pretrained is the network of one configuration, not several")
+        place = open_store(store, must_exist=False)
+        if not one_aggregator and store.url.startswith("s3://"):
+            require_atomic_create(place)
         if chosen.trainer != StudyOptions.trainer:
             check = {"trainer": chosen.trainer, "allowed_trainers": allowed_trainers}
             run_isolated("check_trainer", check, workdir=Path(folder))
-        if pretrained is not None:
+        if pretrained is not None and continues is None:
             converted = Path(folder) / "pretrained.safetensors"
             request = {"checkpoint": str(pretrained.absolute()), "output": str(converted)}
             run_isolated("convert_checkpoint", request, workdir=Path(folder))
@@ -189,6 +220,7 @@ def init(store: StorePlace, *, dataset_json: Path, pretrained: Path | None, as_j
             clock=time.time,
             versions={**versions(), **package_of(chosen.strategy)},
             pretrained=pretrained,
+            continues=continues,
         )
     facts = {
         "study": charter.study,
@@ -196,6 +228,8 @@ def init(store: StorePlace, *, dataset_json: Path, pretrained: Path | None, as_j
         "aggregator key": key_fingerprint(charter.aggregator_key),
         "store": str(store),
     }
+    if continues is not None:
+        facts["continues"] = f"version {continues.version} of {continues.study}"
     if as_json:
         show_json({name.replace(" ", "_"): value for name, value in facts.items()})
         return
@@ -205,6 +239,16 @@ def init(store: StorePlace, *, dataset_json: Path, pretrained: Path | None, as_j
     )
     click.echo(f"then here:            fedfs approve {store} --all")
     click.echo(f"and, as a service:    fedfs aggregate {store}")
+
+
+def _said(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options that somebody has set: those that are not their defaults."""
+    source = click.get_current_context().get_parameter_source
+    default = click.core.ParameterSource.DEFAULT
+    return {
+        name: value for name, value in options.items()
+        if value is not None and source(name) is not default
+    }  # fmt: skip
 
 
 @click.command()

@@ -15,26 +15,36 @@ from fedfs.store import StorePlace
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def privacy(store: StorePlace, *, name: str, as_json: bool) -> None:
     """List all that has left a site so far, what it tells, and who can read it."""
-    from fedfs.observe import newest_charter, open_study
+    from fedfs.observe import newest_charter, open_tracks
     from fedfs.privacy import NEVER, disclosures, readers
     from fedfs.protocol import layout
     from fedfs.store import open_store
+    from fedfs.tracks import merged
     from fedfs.trust.keyring import default_home
     from fedfs.trust.vault import Vault
 
     site = layout.check_site(name)
-    observer = open_study(open_store(store), site=site, vault=Vault(default_home()))
-    observer.refresh(everything=True)
-    charter = newest_charter(observer.state)
-    found = disclosures(observer.state, site, observer.sizes)
+    observers = open_tracks(open_store(store), site=site, vault=Vault(default_home()))
+    for observer in observers.values():
+        observer.refresh(everything=True)
+    charter = newest_charter(next(iter(observers.values())).state)
+    found = merged({t: disclosures(o.state, site, o.sizes) for t, o in observers.items()})
     if as_json:
-        show_json({"site": site, "disclosures": found, "never": NEVER, "readers": readers(charter)})
+        show_json(
+            {
+                "site": site,
+                "disclosures": [{**vars(item), "track": track} for track, item in found],
+                "never": NEVER,
+                "readers": readers(charter),
+            }
+        )
         return
-    total = size_text(sum(item.n_bytes for item in found))
+    total = size_text(sum(item.n_bytes for _, item in found))
     click.echo(f"What has left {site} in study {charter.study}: {total} on the store.\n")
-    for item in found:
+    for track, item in found:
         size = f", {size_text(item.n_bytes)}" if item.n_bytes else ""
-        click.echo(click.style(item.what, bold=True) + f"  since {item.since}{size}")
+        where = f" of track {track}" if track else ""
+        click.echo(click.style(item.what + where, bold=True) + f"  since {item.since}{size}")
         click.echo(f"    {item.amount}")
         click.echo(f"    tells: {item.tells}")
         click.echo(f"    can be read by {item.readers}")

@@ -15,12 +15,16 @@ from fedfs.cli.terminal import (
     show_pairs,
     show_table,
     size_text,
+    track_option,
     written,
 )
 from fedfs.store import StorePlace
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from fedfs.observe import Observer
+    from fedfs.report.data import Report
     from fedfs.status import StudyStatus
 
 
@@ -29,64 +33,80 @@ _COLUMNS = (
 )  # fmt: skip
 
 
+_OF_TRACKS = ("track", "phase", "version", "Dice", "waiting for")
+
+
 @click.command()
 @store_argument
+@track_option("One track of several; by default an overview of all.")
 @click.option("--watch", is_flag=True, help="Go on looking until the study is finished.")
 @click.option("--interval", default=5.0, show_default=True, help="Seconds between two looks.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def status(store: StorePlace, *, watch: bool, interval: float, as_json: bool) -> None:
+def status(store: StorePlace, *, track: str, watch: bool, interval: float, as_json: bool) -> None:
     """Show who is where: the round, what every site does, who is waited for and since when."""
-    from fedfs.observe import open_study
-    from fedfs.status import summarize
+    from fedfs.observe import open_study, open_tracks
     from fedfs.store import open_store
 
-    observer = open_study(open_store(store), scores=watch)
+    place = open_store(store)
+    if track:
+        observers = {"": open_study(place, scores=watch, track=track)}
+    else:
+        observers = open_tracks(place, scores=watch)
     if watch and not as_json:
-        _watch(observer, interval)
+        _watch(observers, interval)
         return
-    view = summarize(observer.state, observer.sizes)
+    views = _views(observers)
     if as_json:
-        show_json(view)
+        show_json(views.get("", {"tracks": views}))
         return
-    show_pairs(_facts(view))
-    if view.sites:
+    facts, columns, rows, notes = _page(views)
+    show_pairs(facts)
+    if rows:
         click.echo()
-        show_table(_COLUMNS, _rows(view))
-    for one in view.sites:
-        if one.left_out:
-            click.echo(f"\n{one.site}: {one.left_out}")
-    if view.rejected:
+        show_table(columns, rows)
+    for note in notes:
+        click.echo(f"\n{note}")
+    rejected = {key: why for view in views.values() for key, why in view.rejected.items()}
+    if rejected:
         click.echo()
-        show_table(("not accepted", "because it"), list(view.rejected.items()))
+        show_table(("not accepted", "because it"), list(rejected.items()))
 
 
-def _watch(observer: Observer, interval_s: float) -> None:
+def _views(observers: Mapping[str, Observer]) -> dict[str, StudyStatus]:
+    from fedfs.status import summarize
+
+    return {name: summarize(one.state, one.sizes) for name, one in observers.items()}
+
+
+def _watch(observers: Mapping[str, Observer], interval_s: float) -> None:
     """Show the study as it goes on: a live page in a terminal, a line for each change elsewhere."""
     import time
 
     from fedfs.errors import StoreUnavailableError
-    from fedfs.status import summarize
 
-    said = ""
+    said: dict[str, str] = {}
     with LivePage() as page:
         while True:
-            view = summarize(observer.state, observer.sizes)
-            line = _line(view)
+            views = _views(observers)
+            lines = {name: _line(view) for name, view in views.items()}
             if page.is_live:
-                notes = [f"{one.site}: {one.left_out}" for one in view.sites if one.left_out]
-                page.show(_facts(view), _COLUMNS, _rows(view), notes)
-            elif line != said:
-                click.echo(f"{time.strftime('%H:%M:%S')}  {line}")
-            said = line
-            if view.phase == "finished" and not view.waiting_for:
+                page.show(*_page(views))
+            else:
+                for name, line in lines.items():
+                    if said.get(name) != line:
+                        where = f"{name}: " if name else ""
+                        click.echo(f"{time.strftime('%H:%M:%S')}  {where}{line}")
+            said = lines
+            if all(view.phase == "finished" and not view.waiting_for for view in views.values()):
                 return
             time.sleep(interval_s)
             try:
-                observer.refresh()
+                for observer in observers.values():
+                    observer.refresh()
             except StoreUnavailableError as error:
-                said = f"{error}; trying again"
+                said = {}
                 if not page.is_live:
-                    click.echo(said)
+                    click.echo(f"{error}; trying again")
 
 
 def _line(view: StudyStatus) -> str:
@@ -94,6 +114,30 @@ def _line(view: StudyStatus) -> str:
     dice = f", mean Dice {scores[-1][1]:.4f} of version {scores[-1][0]}" if scores else ""
     waits = f", waits for {', '.join(view.waiting_for)}" if view.waiting_for else ""
     return f"{view.phase}, version {view.version} of {view.rounds}{dice}{waits}"
+
+
+_Page = tuple[dict[str, str], tuple[str, ...], list[tuple[object, ...]], list[str]]
+
+
+def _page(views: Mapping[str, StudyStatus]) -> _Page:
+    """Return facts, columns and rows of a table, and notes: of a study, or of all its tracks."""
+    first = next(iter(views.values()))
+    if "" in views:
+        notes = [f"{one.site}: {one.left_out}" for one in first.sites if one.left_out]
+        return _facts(first), _COLUMNS, _rows(first), notes
+    facts = _facts(first)
+    shown = ("study", "coordinator key", "mode", "rounds close", *(("best",) if first.best else ()))
+    rows: list[tuple[object, ...]] = []
+    for name, view in views.items():
+        row = _facts(view)
+        rows.append((name, row["phase"], row["version"], row["mean Dice"], row["waiting for"]))
+    newest: dict[str, tuple[str, str]] = {}
+    for name, view in views.items():
+        for site in view.sites:
+            said = f"{site.site} ({site.state}) on {name}: {site.activity}, {site.since}"
+            newest[site.site] = max(newest.get(site.site, ("", "")), (site.since, said))
+    notes = ["\n".join(said for _, said in newest.values())] if newest else []
+    return {name: facts[name] for name in shown}, _OF_TRACKS, rows, notes
 
 
 def _facts(view: StudyStatus) -> dict[str, str]:
@@ -111,6 +155,7 @@ def _facts(view: StudyStatus) -> dict[str, str]:
             f"{size / 1e6:.1f} MB of {what}" for what, size in view.n_bytes.items()
         ),
         **_requests(view),
+        **({"best": view.best} if view.best else {}),
         "waiting for": f"{', '.join(view.waiting_for)} since {view.waiting_since}"
         if view.waiting_for
         else "nobody",
@@ -148,6 +193,7 @@ def _requests(view: StudyStatus) -> dict[str, str]:
     type=click.Path(path_type=Path, dir_okay=False),
     help="The HTML file.",
 )
+@track_option("Of one track; by default a file for each, with its name.")
 @click.option(
     "--csv",
     "csv_file",
@@ -164,37 +210,57 @@ def report(
     store: StorePlace,
     output: Path,
     *,
+    track: str,
     csv_file: Path | None,
     tensorboard: Path | None,
     as_json: bool,
 ) -> None:
     """Write the study at STORE as one HTML file that anybody can open in a browser."""
-    import time
-
-    from fedfs.observe import open_study
-    from fedfs.protocol.messages import utc
-    from fedfs.report import collect, render, write_csv
+    from fedfs.observe import open_study, open_tracks
+    from fedfs.report import collect
     from fedfs.store import open_store
     from fedfs.trust.keyring import default_home
     from fedfs.trust.vault import Vault
 
-    observer = open_study(open_store(store), vault=Vault(default_home()))
-    observer.refresh(everything=True)
-    found = collect(observer.state, observer.sizes)
+    place, vault = open_store(store), Vault(default_home())
+    if track:
+        observers = {"": open_study(place, vault=vault, track=track)}
+    else:
+        observers = open_tracks(place, vault=vault)
+    found = {}
+    for name, observer in observers.items():
+        observer.refresh(everything=True)
+        found[name] = collect(observer.state, observer.sizes)
+    if as_json:
+        show_json(found.get("", {"tracks": found}))
+    for name, one in found.items():
+        _write(one, name, output=None if as_json else output, csv_file=csv_file, events=tensorboard)
+
+
+def _write(
+    found: Report, track: str, *, output: Path | None, csv_file: Path | None, events: Path | None
+) -> None:
+    """Write the report of a study, or of a track beside those of the others."""
+    import time
+
+    from fedfs.protocol.messages import utc
+    from fedfs.report import render, write_csv
+
+    def of_track(path: Path) -> Path:
+        return path.with_stem(f"{path.stem}-{track}") if track else path
+
     if csv_file is not None:
-        with written(csv_file) as file:
+        with written(of_track(csv_file)) as file:
             write_csv(found, file)
-    if tensorboard is not None:
+    if events is not None:
         from fedfs.report.events import write_events
 
-        write_events(found, tensorboard, now_s=time.time())
-    if as_json:
-        show_json(found)
-        return
-    page = render(found, made_at=utc(time.time()))
-    with written(output) as file:
-        file.write(page)
-    click.echo(f"wrote {output}, {size_text(len(page.encode()))}")
+        write_events(found, events / track, now_s=time.time())
+    if output is not None:
+        page = render(found, made_at=utc(time.time()))
+        with written(of_track(output)) as file:
+            file.write(page)
+        click.echo(f"wrote {of_track(output)}, {size_text(len(page.encode()))}")
 
 
 @click.command()
@@ -202,31 +268,37 @@ def report(
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path, file_okay=False),
               help="Folder to use as nnUNet_results.")  # fmt: skip
 @click.option("--version", type=int, help="Global version; default: the newest.")
+@track_option("Only this track; by default all become folds and configurations.")
 @click.option("--dataset-name", help="DatasetXXX_NAME; default: the charter's.")
 @click.option("--site", help="Mode asym, on the site's host: the model of this site.")
 @allow_trainer_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def export(store: StorePlace, output: Path, *, version: int | None, dataset_name: str | None,
-           site: str | None, allowed_trainers: tuple[str, ...], as_json: bool) -> None:  # fmt: skip
+def export(store: StorePlace, output: Path, *, version: int | None, track: str,
+           dataset_name: str | None, site: str | None, allowed_trainers: tuple[str, ...],
+           as_json: bool) -> None:  # fmt: skip
     """Write a model as an nnU-Net results folder that nnUNetv2_predict takes.
 
     The global model, or in a study of the mode asym, at a site, that site's own.
     """
-    from fedfs.export import export_version
+    from fedfs.export import export_choice, export_versions, predict_commands
     from fedfs.store import open_store
 
+    instructions = None
     if site is None:
         from fedfs.trust.keyring import default_home
         from fedfs.trust.vault import Vault
 
-        done = export_version(
+        done = export_versions(
             open_store(store),
             output,
             version=version,
+            track=track,
             dataset_name=dataset_name,
             vault=Vault(default_home()),
             allowed_trainers=allowed_trainers,
         )
+        if not track:
+            instructions = export_choice(open_store(store), done, vault=Vault(default_home()))
     else:
         from fedfs.assemble import export_own
         from fedfs.config import SiteConfig
@@ -236,9 +308,20 @@ def export(store: StorePlace, output: Path, *, version: int | None, dataset_name
         config = SiteConfig(
             store, layout.check_site(site), default_home(), allowed_trainers=allowed_trainers
         )
-        done = export_own(config, output, version=version, dataset_name=dataset_name)
+        done = export_own(config, output, version=version, track=track, dataset_name=dataset_name)
+    commands = predict_commands(done)
     if as_json:
-        show_json(done)
+        show_json({"models": done, "predict_commands": commands, "instructions": instructions})
         return
-    show_pairs({"model": done.folder, "version": done.version})
-    click.echo(f"\nPredict with:\n  export nnUNet_results={output}\n  {done.predict_command}")
+    if len(done) == 1:
+        show_pairs({"model": done[0].folder, "version": done[0].version})
+    else:
+        show_table(
+            ("model", "fold", "version"), [(one.folder, one.fold, one.version) for one in done]
+        )
+    click.echo(f"\nPredict with:\n  export nnUNet_results={output}")
+    if instructions is not None:
+        click.echo("  " + instructions.read_text().strip().replace("\n", "\n  "))
+        return
+    for command in commands:
+        click.echo(f"  {command}")

@@ -13,6 +13,7 @@ from fedfs.cli.terminal import (
     show_json,
     show_pairs,
     start_logging,
+    tracks_option,
 )
 from fedfs.store import StorePlace
 
@@ -54,6 +55,11 @@ def site() -> None:
     show_default=True,
     help="Workers for --skip-broken-cases.",
 )
+@click.option(
+    "--allow-versions",
+    is_flag=True,
+    help="Take part with another nnunetv2 than the charter's; the coordinator has to agree.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def join(
     store: StorePlace,
@@ -67,6 +73,7 @@ def join(
     planner_options: dict[str, float],
     skip_broken: bool,
     num_processes: int,
+    allow_versions: bool,
     as_json: bool,
 ) -> None:  # fmt: skip
     """Ask the coordinator of the study at STORE to admit this site.
@@ -98,6 +105,7 @@ def join(
         },
         skip_broken=skip_broken,
         num_processes=num_processes,
+        allow_versions=allow_versions,
     )
     with ProgressDisplay() as display:
         charter, request = assemble.join(config, display)
@@ -122,6 +130,13 @@ def join(
 @click.option("--once", is_flag=True, help="Do what can be done now, then return (for cron).")
 @click.option("--device", type=click.Choice(["cuda", "cpu", "mps"]), help="Default: the best.")
 @click.option(
+    "--num-gpus",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Train on so many CUDA devices of this host, as nnU-Net does: each a part of the batch.",
+)
+@click.option(
     "-np",
     "--num-processes",
     default=8,
@@ -139,12 +154,18 @@ def join(
     is_flag=True,
     help="In the end also train on this site's data alone, with the same budget, to compare.",
 )
+@tracks_option
 @allow_trainer_option
 @click.option(
     "--skip-broken-cases",
     "skip_broken",
     is_flag=True,
     help="Go on without cases that cannot be used, and list them; default: stop at the first.",
+)
+@click.option(
+    "--allow-versions",
+    is_flag=True,
+    help="Take part with another nnunetv2 than the charter's; the coordinator has to agree.",
 )
 @click.option("--poll-interval", default=0.25, show_default=True, help="Shortest wait, seconds.")
 @click.option("--max-poll-interval", default=5.0, show_default=True, help="Longest wait, seconds.")
@@ -156,12 +177,15 @@ def run(
     *,
     once: bool,
     device: str | None,
+    num_gpus: int,
     num_processes: int,
     local_minutes: float | None,
     keep_versions: int | None,
     local_model: bool,
+    tracks: tuple[str, ...],
     allowed_trainers: tuple[str, ...],
     skip_broken: bool,
+    allow_versions: bool,
     poll_interval: float,
     max_poll_interval: float,
     poll_jitter: float,
@@ -174,17 +198,22 @@ def run(
     from fedfs.trust.keyring import default_home
     from fedfs.watch import WaitSettings
 
+    if num_gpus > 1 and device not in (None, "cuda"):
+        raise click.UsageError("--num-gpus is for CUDA devices")
     config = SiteConfig(
         store=store,
         site=layout.check_site(name),
         home=default_home(),
         device=device,
+        num_gpus=num_gpus,
         num_processes=num_processes,
         local_minutes=check_minutes(local_minutes),
         keep_versions=keep_versions,
         local_model=local_model,
+        tracks=tracks,
         allowed_trainers=allowed_trainers,
         skip_broken=skip_broken,
+        allow_versions=allow_versions,
         once=once,
         wait=WaitSettings(poll_interval, max_poll_interval, poll_jitter),
     )

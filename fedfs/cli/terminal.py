@@ -80,6 +80,22 @@ def allow_trainer_option(command: _Command) -> _Command:
     )(command)
 
 
+def track_option(text: str) -> Callable[[_Command], _Command]:
+    """Give a command an option for one track of a study that has several."""
+    return click.option("--track", default="", metavar="NAME", help=text)
+
+
+def tracks_option(command: _Command) -> _Command:
+    """Give a process an option for the tracks that it works on."""
+    return click.option(
+        "--track",
+        "tracks",
+        multiple=True,
+        metavar="NAME",
+        help="Work on this track only, in a study of several; repeatable. Default: all of them.",
+    )(command)
+
+
 def end_with(outcome: Outcome, *, once: bool) -> None:
     """Say what a process did last, and exit with the code that says it to cron.
 

@@ -3,8 +3,9 @@
 Rules:
  * The checkpoint is written by the trainer's own ``save_checkpoint``, so that every tool of nnU-Net
    takes it.
- * The folder appears whole, by one rename. A model that is there already stays: the same version
-   counts as exported, a different one is an error.
+ * The folder appears whole, by one rename, and so does a fold that is added to it. What is there
+   already stays: the same version of a fold counts as exported, a different one is an error, and so
+   is a fold of a model with other plans.
  * Runs in a process of its own, see :mod:`fedfs.nnunet.process`.
 """
 
@@ -14,7 +15,7 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,8 @@ class ExportRequest:
         dataset_name: ``DatasetXXX_NAME`` to export under.
         version: global version, for the record.
         epochs: nnU-Net epochs that went into it.
+        log: what nnU-Net logs of an epoch, for each version; drawn as ``progress.png``.
+        summary: for ``validation/summary.json``, which nnU-Net's zip files take along.
         allowed_trainers: not nnunetv2's own, but allowed by this host's operator.
     """
 
@@ -54,6 +57,8 @@ class ExportRequest:
     dataset_name: str
     version: int
     epochs: int
+    log: Sequence[Mapping[str, Any]] = ()
+    summary: Mapping[str, Any] = field(default_factory=dict)
     allowed_trainers: Sequence[str] = ()
 
 
@@ -77,15 +82,32 @@ def export_model(request: ExportRequest) -> Path:
             "fold": request.fold,
             "weights_sha256": weights_sha256(tensors),
         }
-        if target.exists():
-            return _same(target, record)
+        fold = f"fold_{request.fold}"
+        if (target / fold).exists():
+            return _same(target, fold, record)
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".fedfs-export-", dir=target.parent) as temporary:
             made = _make(request, plans, tensors, Path(temporary))
-            files.write_json(made / _RECORD, record)
-            made.rename(target)
+            files.write_json(made / fold / _RECORD, record)
+            if target.exists():
+                _add_fold(made, target, fold)
+            else:
+                made.rename(target)
     files.sync(target.parent)
     return target
+
+
+def _add_fold(made: Path, target: Path, fold: str) -> None:
+    """Move a fold into the folder of the others, if it is the same model's."""
+    for name in ("plans.json", "dataset.json"):
+        found = target / name
+        if not found.exists() or read_json(found) != read_json(made / name):
+            raise UserError(
+                f"{target} exists and holds another model: its {name} is not this one's",
+                hint="choose another output folder, or move that one away",
+            )
+    (made / fold).rename(target / fold)
+    files.sync(target)
 
 
 def _make(
@@ -106,7 +128,12 @@ def _make(
         folder = Path(trainer.output_folder)
         shutil.rmtree(folder)  # holds a log of this moment only
         folder.mkdir()
+        for number, epoch in enumerate(request.log):
+            for name, value in epoch.items():
+                trainer.logger.log(name, value, number)
+        trainer.logger.plot_progress_png(str(folder))
         trainer.save_checkpoint(str(folder / "checkpoint_final.pth"))
+    files.write_json(folder / "validation" / "summary.json", request.summary)
     files.sync(folder / "checkpoint_final.pth")
     made = Path(trainer.output_folder_base)
     files.write_json(made / "plans.json", plans)
@@ -115,10 +142,10 @@ def _make(
     return made
 
 
-def _same(target: Path, record: Mapping[str, Any]) -> Path:
-    found = target / _RECORD
+def _same(target: Path, fold: str, record: Mapping[str, Any]) -> Path:
+    found = target / fold / _RECORD
     if found.exists() and read_json(found) == record:
-        log.info("%s has been exported before", target)
+        log.info("%s has been exported before", target / fold)
         return target
     raise UserError(
         f"{target} exists and holds another model",

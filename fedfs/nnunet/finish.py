@@ -3,6 +3,7 @@
 Rules:
  * The model folder is the one ``nnUNetv2_train`` would have filled, with the federated fingerprint.
    ``checkpoint_best.pth`` in it, if any, is nnU-Net's best epoch of local training.
+ * Where the validation cases were trained on, nnU-Net validates as ever, and nothing is published.
  * Finishing twice with the same weights gives the result of the first time.
 """
 
@@ -37,6 +38,7 @@ class FinalModel:
         fingerprint: the federated fingerprint, to lie beside the model.
         full_validation: run nnU-Net's validation of whole cases; else score random patches.
         file_ending: of segmentations.
+        save_probabilities: keep those of the validation, as ``nnUNetv2_train --npz`` does.
     """
 
     def __init__(
@@ -46,7 +48,9 @@ class FinalModel:
         fingerprint: Mapping[str, Any],
         full_validation: bool,
         file_ending: str,
+        save_probabilities: bool = False,
     ) -> None:
+        self._save_probabilities = save_probabilities
         self._record = state_dir / _FINISHED
         self._file_ending = file_ending
         self._fingerprint = fingerprint
@@ -71,12 +75,14 @@ class FinalModel:
             return None
 
     def validated_cases(self) -> list[str]:
-        """Return the names of the cases that the finished model was validated on.
+        """Return the names of the cases that the finished model was validated on; [] if unscored.
 
         Raises:
             DatasetError: nnU-Net's ``summary.json`` of it is not there any more.
         """
         record = read_json(self._record)
+        if not record["result"]["n_cases"]:
+            return []
         summary = read_json(Path(record["checkpoint"]).with_name(VALIDATION) / "summary.json")
         names = (Path(case["reference_file"]).name for case in summary["metric_per_case"])
         return [name.removesuffix(self._file_ending) for name in names]
@@ -92,7 +98,9 @@ class FinalModel:
             Path(trainer.output_folder_base, "dataset_fingerprint.json"), self._fingerprint
         )
         if result is None:
-            result = _validate(session, folder / VALIDATION, report)
+            result = _validate(
+                session, folder / VALIDATION, report, save_probabilities=self._save_probabilities
+            )
         files.sync(checkpoint)
         files.write_json(
             self._record,
@@ -106,7 +114,9 @@ class FinalModel:
         return result
 
 
-def _validate(session: Session, folder: Path, report: Report) -> EvaluationResult:
+def _validate(
+    session: Session, folder: Path, report: Report, *, save_probabilities: bool
+) -> EvaluationResult:
     shutil.rmtree(folder, ignore_errors=True)  # nnU-Net scores whatever lies there
     total, done = session.n_validation_cases, 0
 
@@ -119,7 +129,9 @@ def _validate(session: Session, folder: Path, report: Report) -> EvaluationResul
     began = session.clock()
     session.watch_lines(on_line)
     trainer = session.trainer
-    trainer.perform_actual_validation()
+    trainer.perform_actual_validation(save_probabilities)
+    if not session.can_score:
+        return EvaluationResult.unscored(session.clock() - began)
     summary = folder / "summary.json"
     values = evaluation.class_values(trainer.dataset_json)
     reader = trainer.plans_manager.image_reader_writer_class()

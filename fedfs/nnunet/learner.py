@@ -34,7 +34,16 @@ from fedfs.learner import (
     Tensors,
     TrainResult,
 )
-from fedfs.nnunet import allowlist, classes, evaluation, files, preprocess
+from fedfs.nnunet import (
+    allowlist,
+    classes,
+    evaluation,
+    files,
+    folds,
+    own_models,
+    preprocess,
+    several_gpus,
+)
 from fedfs.nnunet import fingerprint as fingerprints
 from fedfs.nnunet.broken import BrokenCases
 from fedfs.nnunet.checkpoints import CheckpointStore, RoundProgress
@@ -99,7 +108,7 @@ class NnUNetLearner:
         Raises:
             TrainingError: a case is broken, and this site does not go on then.
             DatasetError: no case can be used.
-            SetupError: those that can are too few for nnU-Net's folds.
+            SetupError: those that can are not those of ``splits_final.json``.
         """
         settings, dataset = self._settings, self._broken.all_cases()
         found = self._broken.incomplete(dataset)
@@ -113,7 +122,7 @@ class NnUNetLearner:
         self._broken.keep(found)
         self._dataset = None
         if found:  # found out now, before anything is published
-            preprocess.check_fold(classes.fold_of(settings.fold), self._raw(), settings.paths)
+            folds.settle(classes.fold_of(settings.fold), self._raw(), settings.paths)
         return result
 
     def plan(self, report: Report) -> OwnPlan:
@@ -142,10 +151,17 @@ class NnUNetLearner:
         self, plans: Mapping[str, Any], fingerprint: Mapping[str, Any], report: Report
     ) -> None:
         """See :class:`fedfs.learner.Learner`."""
+        # Processes on several tracks of a study share the data.
+        with files.exclusive(self._settings.preparing_lock):
+            self._prepare(plans, fingerprint, report)
+
+    def _prepare(
+        self, plans: Mapping[str, Any], fingerprint: Mapping[str, Any], report: Report
+    ) -> None:
         settings, dataset = self._settings, self._raw()
         allowlist.check_plans(plans, settings.configuration)
         fold = classes.fold_of(settings.fold)
-        preprocess.check_fold(fold, dataset, settings.paths)
+        folds.settle(fold, dataset, settings.paths)
         listed = RawDataset.listed(settings.paths, settings.dataset)
         broken = self._broken.incomplete(listed)
         with self._nnunet() as output:
@@ -154,29 +170,32 @@ class NnUNetLearner:
             preprocess.check_previous_stage(
                 adopted, settings.configuration, settings.trainer, dataset, settings.paths
             )
-            preprocess.check_model(
-                adopted, settings.configuration, settings.trainer, dataset, settings.paths
-            )
             preprocess.write_plans(adopted, dataset, settings.paths)
-            preprocess.preprocess(
-                adopted,
-                settings.configuration,
-                dataset,
-                settings.paths,
-                num_processes=settings.num_processes,
-                report=output.outside(report),
-                on_broken=broken.__setitem__ if settings.skip_broken else None,
-            )
+            own_models.claim(self._model_folder(adopted), adopted, settings)
+            for configuration in (settings.configuration, *settings.next_stages):
+                preprocess.preprocess(
+                    adopted,
+                    configuration,
+                    dataset,
+                    settings.paths,
+                    num_processes=settings.num_processes,
+                    report=output.outside(report),
+                    on_broken=broken.__setitem__ if settings.skip_broken else None,
+                )
         if broken:
             self._broken.add(broken)
             self._dataset = None
-            preprocess.check_fold(fold, self._raw(), settings.paths)
+            folds.settle(fold, self._raw(), settings.paths)
         local = settings.paths.preprocessed / dataset.name / _FINGERPRINT
         if not local.exists():  # nnU-Net's trainer copies it
             files.write_json(local, fingerprint)
         if adopted != self._plans:
             self.close()
         self._plans, self._federated_fingerprint = adopted, fingerprint
+
+    def take_over(self, plans: Mapping[str, Any]) -> None:
+        """Work with plans that another process of this site has adopted and preprocessed for."""
+        self._plans = dict(plans)
 
     def evaluate(self, task: RoundTask, tensors: Tensors, report: Report) -> EvaluationResult:
         """See :class:`fedfs.learner.Learner`."""
@@ -187,6 +206,9 @@ class NnUNetLearner:
 
     def train(self, task: RoundTask, tensors: Tensors, report: Report) -> TrainResult:
         """See :class:`fedfs.learner.Learner`."""
+        if self._settings.num_gpus > 1:
+            self.close()  # its memory is the processes', and they write the next checkpoint
+            return several_gpus.train(self._settings, self._adopted(), task, tensors, report)
         with self._nnunet() as output:
             session, progress = self._continue(task, tensors)
             saved = self._clock()
@@ -213,7 +235,8 @@ class NnUNetLearner:
                 ):
                     session.tensors()  # never keep what is not finite
                     began = self._clock()
-                    progress = self._store().save(progress, session.save)
+                    if session.is_first:
+                        progress = self._store().save(progress, session.save)
                     saved = self._clock()
                     seconds["checkpoint"] += saved - began
             self._trained = progress
@@ -246,6 +269,8 @@ class NnUNetLearner:
         """See :class:`fedfs.learner.Learner`."""
         self.close()  # its memory is the predictor's
         cases = self._final_model().validated_cases()
+        if not cases:
+            return EvaluationResult.unscored()
         report(Progress("predict", 0, 0, "case"))
         return score_other(
             plans, tensors, dataset=self._raw(), cases=cases, settings=self._settings
@@ -256,12 +281,16 @@ class NnUNetLearner:
             state_dir=self._settings.state_dir,
             fingerprint=self._federated_fingerprint,
             full_validation=self._settings.full_validation,
+            save_probabilities=self._settings.save_probabilities,
             file_ending=str(self._raw().dataset_json["file_ending"]),
         )
 
     def model_folder(self) -> Path:
         """Return nnU-Net's folder of this model."""
-        settings, plans = self._settings, self._adopted()
+        return self._model_folder(self._adopted())
+
+    def _model_folder(self, plans: Mapping[str, Any]) -> Path:
+        settings = self._settings
         name = f"{settings.trainer}__{plans['plans_name']}__{settings.configuration}"
         return settings.paths.results / self._raw().name / name
 

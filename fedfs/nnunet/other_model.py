@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -59,28 +60,25 @@ def score_other(
         room = Path(folder)
         chosen = [case for case in dataset.cases if case.name in set(cases)]
         _link(chosen, room, str(dataset.dataset_json["file_ending"]))
-        made = run_isolated(
-            "export",
-            ExportRequest(
-                plans=adopted,
-                dataset_json=dataset.dataset_json,
-                fingerprint={},
-                trainer=settings.trainer,
-                configuration=settings.configuration,
-                fold=settings.fold,
-                tensors=str(tensors),
-                output=str(room / "results"),
-                dataset_name=dataset.name,
-                version=0,
-                epochs=1,
-                allowed_trainers=settings.allowed_trainers,
-            ),
-            workdir=room,
+        request = ExportRequest(
+            plans=adopted,
+            dataset_json=dataset.dataset_json,
+            fingerprint={},
+            trainer=settings.trainer,
+            configuration=settings.configuration,
+            fold=settings.fold,
+            tensors=str(tensors),
+            output=str(room / "results"),
+            dataset_name=dataset.name,
+            version=0,
+            epochs=1,
+            allowed_trainers=settings.allowed_trainers,
         )
+        made = run_isolated("export", {"models": [asdict(request)]}, workdir=room)
         scores = run_isolated(
             "score",
             ScoreRequest(
-                model=made["model"],
+                model=made["models"][0],
                 fold=settings.fold,
                 images=str(room / "images"),
                 labels=str(room / "labels"),
@@ -106,3 +104,7 @@ def _link(cases: Sequence[Case], room: Path, ending: str) -> None:
         for channel, image in enumerate(case.images):
             (room / "images" / f"{case.name}_{channel:04d}{ending}").symlink_to(image.resolve())
         (room / "labels" / f"{case.name}{ending}").symlink_to(case.label.resolve())
+        image = case.images[0]
+        spacing = image.with_name(image.name.removesuffix(f"_0000{ending}") + ".json")
+        if spacing.exists():  # nnU-Net's reader of TIFF looks for it beside the image
+            (room / "images" / f"{case.name}.json").symlink_to(spacing.resolve())

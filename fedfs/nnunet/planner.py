@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedfs.errors import MalformedError, TrainingError
+from fedfs.errors import MalformedError, StudyError, TrainingError
 from fedfs.nnunet import site_network
 from fedfs.nnunet.plans import PlanRequest, WeightsRequest
 from fedfs.nnunet.process import run_isolated
@@ -52,7 +52,16 @@ class NnUNetPlanner:
             planner_options=spec.planner_options,
         )
         self._folder.mkdir(parents=True, exist_ok=True)
-        return Planned(**run_isolated("plan", request, workdir=self._folder))
+        planned = Planned(**run_isolated("plan", request, workdir=self._folder))
+        made = planned.plans["configurations"]
+        missing = [t.configuration for t in charter.tracks if t.configuration not in made]
+        if missing:
+            raise StudyError(
+                f"nnU-Net plans no configuration {missing[0]} for these data, which the study has "
+                "a track for",
+                hint=f"it plans {', '.join(sorted(made))}; begin a study of these",
+            )
+        return planned
 
     def initial_weights(
         self, charter: Charter, plan: PlanMessage, path: Path, *, pretrained: Path | None

@@ -45,12 +45,16 @@ class LearnerSettings:
         fold: ``all`` or a number.
         device: ``cpu``, ``cuda``, ``mps``; None for the best there is.
         state_dir: fedfs's own folder for this study and site.
+        num_gpus: more than one trains each round in so many processes.
         num_processes: for fingerprint, preprocessing and nnU-Net's pools.
         checkpoint_interval_s: shortest time between two checkpoints within a round.
         plot_interval_s: shortest time between two drawings of nnU-Net's ``progress.png``.
         full_validation: run nnU-Net's validation of whole cases at the end.
         planning: how to plan for this site alone; None where the aggregator plans for all.
         allowed_trainers: not nnunetv2's own, but allowed by this host's operator.
+        next_stages: configurations that will need this one's segmentations (cascade): their data
+            have to be there when the model is validated.
+        save_probabilities: also keep those of the final validation, for ensembles.
         broken_list: file in which cases are kept that this site goes on without; None for none.
         skip_broken: go on without cases that cannot be used; else stop at the first.
     """
@@ -62,11 +66,20 @@ class LearnerSettings:
     fold: str
     state_dir: Path
     device: str | None = None
+    num_gpus: int = 1
     num_processes: int = 8
     checkpoint_interval_s: float = 60.0
     plot_interval_s: float = 60.0
     full_validation: bool = True
     planning: Planning | None = None
     allowed_trainers: tuple[str, ...] = ()
+    next_stages: tuple[str, ...] = ()
+    save_probabilities: bool = False
     broken_list: Path | None = None
     skip_broken: bool = False
+
+    @property
+    def preparing_lock(self) -> Path:
+        """File that is locked while data are prepared, common to all tracks of a site."""
+        folder = self.state_dir if self.broken_list is None else self.broken_list.parent
+        return folder / "preparing.lock"

@@ -27,7 +27,15 @@
     aggregator/status/00000001.json
     aggregator/reports/00007-00000123.html              for people; only the newest is kept
     aggregator/finished.json
+    sites/<site>/cross-validation-0001.json             of studies of several tracks
+    aggregator/choice-0001.json                         of these, in the end
     federation/pretrained-<sha256>.safetensors
+    tracks/<track>/...                                  in a study of several tracks: each has its
+                                                        own of all that is not :data:`SHARED`
+
+Within a track, keys are the same as in a study without tracks: ``tracks/2d-0/aggregator/...`` on
+the store is ``aggregator/...`` to whoever works on that track, and in the messages there, which
+name the track beside the study (:class:`TrackPlace`). The functions below make and take such keys.
 
 Rules for every key, checked on the way in and on the way out:
  * only ``a-z 0-9 . _ - /``: survives every file system, object store and shell;
@@ -53,12 +61,21 @@ STATUSES = "aggregator/status/"
 STATUS_KINDS = ("status", "aggregator-status")
 """Kinds of key that people read; neither a site nor the aggregator decides anything by them."""
 
+TRACKS = "tracks/"
+
+SHARED = frozenset(
+    {"charter", "pretrained", "join", "fingerprint", "plan", "cross-validation", "choice"}
+)
+"""Kinds of key that a study has once, whatever its tracks; but in the mode ``asym`` each track has
+a plan of its own."""
+
 REPORTS = "aggregator/reports/"
 """Pages for people; no message and no payload, so that no reader of the protocol looks at them."""
 
 _MAX_KEY, _MAX_PART = 255, 128
 _PART = re.compile(r"[a-z0-9_-][a-z0-9._-]*")
 _STUDY = re.compile(r"[a-z0-9][a-z0-9-]{0,63}-[0-9a-f]{32}")
+_TRACK = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _SITE = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 
 _SHA = r"(?P<sha256>[0-9a-f]{64})"
@@ -77,6 +94,8 @@ _PATTERNS: dict[str, re.Pattern[str]] = {
         "evaluation": _OF_SITE
         + r"evaluations/(?P<version>[0-9]{5})-"
         + r"(?P<variant>pseudo|full|local|of-[a-z0-9-]{1,32})\.json",
+        "cross-validation": _OF_SITE + r"cross-validation-(?P<number>[0-9]{4})\.json",
+        "choice": r"aggregator/choice-(?P<number>[0-9]{4})\.json",
         "site-model": _OF_SITE + r"model/manifest\.json",
         "site-model-payload": _OF_SITE + rf"model/model-{_SHA}\.safetensors",
         "failure": _OF_SITE + r"failures/(?P<version>[0-9]{5})-(?P<number>[0-9]{4})\.json",
@@ -154,6 +173,79 @@ def parse(text: str) -> Key | None:
     return None
 
 
+def track_of(text: str) -> tuple[str, str]:
+    """Return the track that a key of the store belongs to, "" if none, and the key within it."""
+    if not text.startswith(TRACKS):
+        return "", text
+    track, _, key = text.removeprefix(TRACKS).partition("/")
+    return track, key
+
+
+def parse_on_store(text: str) -> Key | None:
+    """Parse a key as it is on the store; of a track's object, :attr:`Key.text` is within the track.
+
+    None for anything that is not named, or does not belong into a track.
+    """
+    track, within = track_of(text)
+    key = parse(within)
+    if track and (key is None or not _TRACK.fullmatch(track) or key.kind in SHARED - {"plan"}):
+        return None
+    return key
+
+
+@dataclass(frozen=True)
+class TrackPlace:
+    """Where the objects of a track are.
+
+    Attributes:
+        name: of the track; "" in a study without tracks, where all is as it is.
+        own_plan: the plan is the track's own, and not the study's (mode ``asym``).
+    """
+
+    name: str = ""
+    own_plan: bool = False
+
+    @property
+    def prefix(self) -> str:
+        """What all keys on the store begin with that are the track's own."""
+        return f"{TRACKS}{self.name}/" if self.name else ""
+
+    def is_shared(self, key: str) -> bool:
+        """Whether what lies under a key of this track is the whole study's."""
+        parsed = parse(key)
+        if not self.name or parsed is None:
+            return not self.name
+        return parsed.kind in SHARED and not (self.own_plan and parsed.kind == "plan")
+
+    def on_store(self, key: str) -> str:
+        """Return where on the store a key of this track is."""
+        return key if self.is_shared(key) else f"{self.prefix}{key}"
+
+    def study(self, study: str, key: str) -> str:
+        """Return what a message under a key says that it belongs to: the study, or this track."""
+        return study if self.is_shared(key) else f"{study}/{self.name}"
+
+
+NO_TRACK = TrackPlace()
+
+
+def may_hold_shared(prefix: str) -> bool:
+    """Whether keys of kinds that tracks share may begin with a prefix: none lies deeper."""
+    depth = 2 if prefix.startswith(SITES) else 1
+    return prefix.count("/") <= depth
+
+
+def check_track(name: str) -> str:
+    """Return a track's name if it can be used in keys.
+
+    Raises:
+        MalformedError: it cannot.
+    """
+    if not _TRACK.fullmatch(name):
+        raise MalformedError(f"{name[:80]!r} is no name of a track")
+    return name
+
+
 def check_site(name: str) -> str:
     """Return a site's name if it can be used in keys.
 
@@ -207,6 +299,16 @@ def fingerprint(site: str, number: int = 1) -> str:
 def site_plan(site: str, number: int = 1) -> str:
     """Key of what a site that plans for itself tells of its plan."""
     return f"sites/{site}/plan-{number:04d}.json"
+
+
+def cross_validation(site: str) -> str:
+    """Key of how a study's models score at a site."""
+    return f"sites/{site}/cross-validation-0001.json"
+
+
+def choice() -> str:
+    """Key of the best model of a study of tracks."""
+    return "aggregator/choice-0001.json"
 
 
 def plan(number: int = 1) -> str:

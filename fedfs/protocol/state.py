@@ -9,6 +9,8 @@ from fedfs.protocol.messages import (
     Admission,
     Attendance,
     Charter,
+    Choice,
+    CrossValidation,
     EvaluationMessage,
     FailureMessage,
     FingerprintMessage,
@@ -40,6 +42,7 @@ class StudyState:
         attendances: newest attendance by site.
         evaluations: by (site, version, variant).
         site_models: by site.
+        cross_validations: by site.
         statuses: newest status by site; the aggregator's under "".
         digests: key -> sha256 of the accepted message's payload bytes.
         vouched: key -> that hash, where the aggregator named the message in a record or the plan.
@@ -63,6 +66,8 @@ class StudyState:
     attendances: dict[str, Attendance] = field(default_factory=dict)
     evaluations: dict[tuple[str, int, str], EvaluationMessage] = field(default_factory=dict)
     site_models: dict[str, SiteModel] = field(default_factory=dict)
+    cross_validations: dict[str, CrossValidation] = field(default_factory=dict)
+    choice: Choice | None = None
     failures: list[FailureMessage] = field(default_factory=list)
     statuses: dict[str, StatusMessage] = field(default_factory=dict)
     finished: FinishedMessage | None = None

@@ -172,6 +172,7 @@ def _facts(state: StudyState, charter: Charter) -> dict[str, str]:
         f"policy {charter.policy.name}",
         "Updates travel as": charter.encoding.name,
         "Encryption": charter.encryption or "none",
+        **({"Best of the study": view.best} if view.best else {}),
         "Coordinator's key": key_fingerprint(charter.coordinator_key),
     }  # fmt: skip
 

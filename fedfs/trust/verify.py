@@ -11,7 +11,8 @@
    key of the aggregator. What is about no version is signed by any of these, and believed of a
    site that is paused but not of one that is removed.
  * What an accepted round record or the plan names by its hash stays believed, whoever is removed.
- * Every message names the study and the key it lies under, so that it cannot be moved.
+ * Every message names the study, its track if there are tracks, and the key it lies under, so that
+   it cannot be moved.
  * An update names a version that exists, and the weights that version has.
  * A model's manifest agrees with the round record of its version; versions start at 0 without a
    gap.
@@ -23,13 +24,15 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from fedfs.errors import MisplacedError, RejectedError, SignatureError
+from fedfs.errors import MalformedError, MisplacedError, RejectedError, SignatureError
 from fedfs.protocol import layout, messages, rounds
-from fedfs.protocol.layout import Key
+from fedfs.protocol.layout import Key, TrackPlace
 from fedfs.protocol.messages import (
     Admission,
     Attendance,
     Charter,
+    Choice,
+    CrossValidation,
     EvaluationMessage,
     FailureMessage,
     FingerprintMessage,
@@ -48,6 +51,8 @@ from fedfs.protocol.state import StudyState
 from fedfs.trust import tenure
 from fedfs.trust.signing import Envelope, study_id
 from fedfs.trust.tenure import Tenure
+
+_ONLY_ONE = ("fingerprint", "site-plan", "plan", "cross-validation", "choice")
 
 # A model's manifest repeats what its round record says.
 _FROM_RECORD = {
@@ -76,11 +81,18 @@ class TrustedView:
         study: the id that the reader knows the study by; None to take it from the first charter
             (trust on first use: the caller shows the id to a person).
         keys: what this reader can decrypt; None for nothing.
+        track: the track whose messages are read; the charter reads as it does for that one.
     """
 
-    def __init__(self, study: str | None = None, keys: Decryption | None = None) -> None:
+    def __init__(
+        self,
+        study: str | None = None,
+        keys: Decryption | None = None,
+        track: TrackPlace = layout.NO_TRACK,
+    ) -> None:
         self._study = study
         self._keys = keys
+        self._track = track
         self.state = StudyState()
 
     @property
@@ -132,6 +144,8 @@ class TrustedView:
             if claimed.study != proven or (self._study is not None and proven != self._study):
                 raise MisplacedError(f"is the charter of another study ({claimed.study!r})")
             envelope.verify(claimed.coordinator_key, kind)
+            for track in claimed.tracks:
+                layout.check_track(track.name)
             self._study = proven
             return claimed
         before = self.state.charters.get(number - 1)
@@ -139,6 +153,8 @@ class TrustedView:
             raise MisplacedError(f"amends charter {number - 1}, which is not there")
         payload = envelope.verify(before.coordinator_key, kind)
         charter = messages.decode(Charter, payload, key=key.text, study=self.study)
+        if charter.tracks != before.tracks:
+            raise MisplacedError("changes the tracks of the study")
         if charter.previous_sha256 != self.state.digests[before.key]:
             raise MisplacedError(f"does not amend the charter {number - 1} that is on the store")
         return charter
@@ -157,7 +173,7 @@ class TrustedView:
                     cls,
                     envelope.payload,
                     key=key.text,
-                    study=self.study,
+                    study=self._track.study(self.study, key.text),
                     unseal=self._keys.unseal if self._keys else None,
                 )
                 if self.state.vouched.get(key.text) != envelope.sha256:
@@ -204,7 +220,7 @@ class TrustedView:
             expected = getattr(key, name)
             if expected is not None and inside[name] not in (None, expected):
                 raise MisplacedError(f"says {name} {inside[name]!r}, its key says {expected!r}")
-        if key.kind in ("fingerprint", "site-plan", "plan") and key.number != 1:
+        if key.kind in _ONLY_ONE and key.number != 1:
             raise MisplacedError(f"is {key.kind} {key.number}; there is only one, number 1")
         if key.kind == "aggregator-status" and inside["site"] != "":
             raise MisplacedError(f"is the aggregator's, but says site {inside['site']!r}")
@@ -212,10 +228,14 @@ class TrustedView:
             raise MisplacedError(f"admits {message.site!r}, its key says another site")
         if isinstance(message, ModelManifest):
             self._check_model(message)
+        if isinstance(message, PlanMessage):
+            self._check_plan(message)
         if isinstance(message, UpdateManifest):
             self._check_update(message)
         if isinstance(message, SiteModel):
             self._check_site_model(message)
+        if isinstance(message, CrossValidation):
+            _check_sums(message)
 
     def _check_model(self, model: ModelManifest) -> None:
         record = self.state.rounds.get(model.version)
@@ -225,6 +245,14 @@ class TrustedView:
             raise MisplacedError(f"disagrees with the round record of version {model.version}")
         if model.version > 0 and model.version - 1 not in self.state.models:
             raise MisplacedError(f"is version {model.version}, but there is none before it")
+        continues = self.state.charter.continues if self.state.charter else None
+        if model.version == 0 and continues and model.weights_sha256 != continues.weights_sha256:
+            raise MisplacedError("is not the version that the study continues from")
+
+    def _check_plan(self, plan: PlanMessage) -> None:
+        continues = self.state.charter.continues if self.state.charter else None
+        if continues is not None and plan.plans != continues.plans:
+            raise MisplacedError("is not the plan of the study that this one continues")
 
     def _check_update(self, update: UpdateManifest) -> None:
         base = self.state.models.get(update.base_version)
@@ -250,7 +278,7 @@ class TrustedView:
         state = self.state
         match message:
             case Charter():
-                state.charters[message.number] = message
+                state.charters[message.number] = message.on(self._track.name)
                 if self._keys is not None:
                     self._keys.learn(message)
                 state.rejected = {}  # the roster may have changed: everything gets another chance
@@ -278,6 +306,12 @@ class TrustedView:
                     state.attendances[message.site] = message
             case EvaluationMessage():
                 state.evaluations[message.site, message.version, message.variant] = message
+            case CrossValidation():
+                state.cross_validations[message.site] = message
+            case Choice():
+                state.choice = message
+                for site, sha256 in message.sites.items():
+                    state.vouched[layout.cross_validation(site)] = sha256
             case SiteModel():
                 state.site_models[message.site] = message
             case FailureMessage():
@@ -290,3 +324,12 @@ class TrustedView:
                 state.finished = message
             case _:
                 raise MisplacedError(f"is not expected under {key.text}")
+
+
+def _check_sums(message: CrossValidation) -> None:
+    """Check that sums of Dice are of no more cases than there are, and no better than perfect."""
+    for by_steps in message.scores.values():
+        for classes in by_steps.values():
+            for name, one in classes.items():
+                if not 0 <= one.n <= message.n_cases or not 0 <= one.total <= one.n:
+                    raise MalformedError(f"has an impossible sum of Dice for class {name!r}")

@@ -37,10 +37,15 @@ AREAS = {
         "east",
     ),
 }
+AREAS |= {
+    "`tracks/*/aggregator/`": ("tracks/2d-0/aggregator/rounds/{:05d}.json", "aggregator"),
+    "`tracks/*/sites/north/`": ("tracks/2d-0/sites/north/status/{:08d}.json", "north"),
+}
 OTHER_SITES = ("sites/north-2/status/{:08d}.json", "sites/nort/status/{:08d}.json")
 ELSEWHERE = (
     "sitesx/north/{:08d}.json",
     "aggregator-2/rounds/{:05d}.json",
+    "tracks/2d-0/federation/charter-{:04d}.json",
     "federation-2/charter-{:04d}.json",
     "../other/federation/charter-{:04d}.json",
     "../../federation/charter-{:04d}.json",
@@ -79,6 +84,7 @@ class Bucket:
     def set_policy(self, tmp_path, capsys, monkeypatch, *more):
         """Make bucket, policy and rule as a hospital would: with the two scripts."""
         arguments = ["--bucket", BUCKET, "--prefix", PREFIX]
+        arguments.append("--tracks")
         roles = [f"--{r}=arn:aws:iam:::user/policies-{r}" for r in ROLES[:2] + ROLES[4:]]
         for site in ("north", "east"):
             roles += ["--site", f"{site}=arn:aws:iam:::user/policies-{site}"]
@@ -127,7 +133,9 @@ class Bucket:
         self.seed(template, writer)
         folder = full(template).partition("{")[0].rpartition("/")[0] + "/"
         parents = [folder]
-        area = re.match(rf"{PREFIX}(sites/[^/]+/model/|sites/[^/]+/|[^/]+/)", folder)
+        area = re.match(
+            rf"{PREFIX}(tracks/[^/]+/)?(sites/[^/]+/model/|sites/[^/]+/|[^/]+/)", folder
+        )
         if area:
             parents.append(area.group())
         answers = {

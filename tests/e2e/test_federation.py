@@ -113,7 +113,7 @@ def use_the_model(tmp_path: Path, host: Host, store: str, phantom_images: Path) 
     assert view["phase"] == "finished"
     assert view["waiting_for"] == []
     made = json.loads(host.run("export", store, "-o", str(tmp_path / "model"), "--json"))
-    folder = Path(made["folder"])
+    folder = Path(made["models"][0]["folder"])
     assert {p.name for p in folder.iterdir()} >= {"plans.json", "dataset.json", "fold_0"}
     assert folder.name.startswith("nnUNetTrainer__")
     case = read_cases(phantom_images)["east"][0]
@@ -121,7 +121,7 @@ def use_the_model(tmp_path: Path, host: Host, store: str, phantom_images: Path) 
     images.mkdir()
     name = f"{case}_0000.nii.gz"
     (images / name).symlink_to(phantom_images / "imagesTr" / name)
-    command = made["predict_command"].replace("IMAGES", str(images)).split()
+    command = made["predict_commands"][0].replace("IMAGES", str(images)).split()
     command[command.index("PREDICTIONS")] = str(tmp_path / "out")
     done = subprocess.run(
         [str(Path(sys.executable).parent / command[0]), *command[1:],

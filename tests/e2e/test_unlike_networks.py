@@ -89,7 +89,7 @@ def predict(host: Host, store: str, site: str, folder: Path, image: Path) -> Non
     images = folder / f"images-{site}"
     images.mkdir()
     (images / image.name).symlink_to(image.resolve())
-    command = made["predict_command"].replace("IMAGES", str(images)).split()
+    command = made["predict_commands"][0].replace("IMAGES", str(images)).split()
     command[command.index("PREDICTIONS")] = str(folder / f"out-{site}")
     done = subprocess.run(
         [str(Path(sys.executable).parent / command[0]), *command[1:],

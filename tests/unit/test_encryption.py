@@ -46,7 +46,7 @@ def test_a_study_ends_with_the_same_models_as_without(finished, tmp_path, reques
 
 def payload_of(observer, ref: PayloadRef, tmp_path):
     return fetch_payload(
-        observer._store, ref, tmp_path / "payloads", max_bytes=MAX_MODEL_BYTES,
+        observer.store, ref, tmp_path / "payloads", max_bytes=MAX_MODEL_BYTES,
         vault=observer.vault,
     )  # fmt: skip
 

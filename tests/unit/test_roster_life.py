@@ -51,12 +51,12 @@ def with_keys_of_charter(federation: Federation) -> None:
         federation.kill(name)
     one_key = federation.publisher
 
-    def all_keys(role, host, store=None):
+    def all_keys(role, host, store=None, track=layout.NO_TRACK):
         if not federation.keyring(host).has(role):
-            return one_key(role, host, store)
+            return one_key(role, host, store, track)
         keys = federation.keyring(host).load_all(role)
-        place = store or federation.store
-        return Publisher(place, keys, federation.charter.study, clock=federation.clock)
+        place, study = store or federation.store, federation.charter.study
+        return Publisher(place, keys, study, clock=federation.clock, track=track)
 
     federation.publisher = all_keys
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from fedfs.protocol.messages.aggregator import (
     Admission,
+    Choice,
     Excluded,
     FinishedMessage,
     LeftOut,
@@ -40,14 +41,17 @@ from fedfs.protocol.messages.base import (
 from fedfs.protocol.messages.coordinator import (
     AsymSpec,
     Charter,
+    Continued,
     DatasetSpec,
     NnUNetSpec,
     ReadKey,
     RosterEntry,
     Schedule,
+    Track,
 )
 from fedfs.protocol.messages.site import (
     Attendance,
+    CrossValidation,
     EvaluationMessage,
     FailureMessage,
     FingerprintMessage,
@@ -65,6 +69,9 @@ __all__ = [
     "AsymSpec",
     "Attendance",
     "Charter",
+    "Choice",
+    "Continued",
+    "CrossValidation",
     "DatasetSpec",
     "EvaluationMessage",
     "Excluded",
@@ -87,6 +94,7 @@ __all__ = [
     "SiteModel",
     "SitePlan",
     "StatusMessage",
+    "Track",
     "UpdateManifest",
     "UsedUpdate",
     "decode",
@@ -101,8 +109,8 @@ _BY_TYPE: dict[str, type[Message]] = {
     cls.TYPE: cls
     for cls in (
         Charter, JoinRequest, FingerprintMessage, SitePlan, PlanMessage, Admission, ModelManifest,
-        UpdateManifest, Attendance, RoundRecord, EvaluationMessage, SiteModel, FailureMessage,
-        StatusMessage, FinishedMessage,
+        UpdateManifest, Attendance, RoundRecord, EvaluationMessage, SiteModel, CrossValidation,
+        FailureMessage, StatusMessage, Choice, FinishedMessage,
     )
 }  # fmt: skip
 

@@ -157,6 +157,39 @@ class RoundRecord(Message):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Choice(Message):
+    """The best configuration or ensemble of a study of tracks, and its postprocessing.
+
+    Attributes:
+        candidate: a configuration, or two joined by ``+`` whose probabilities are averaged.
+        steps: of postprocessing, in order: ``foreground`` or a class, whose largest component is
+            kept.
+        folds: of each configuration.
+        dice: candidate -> mean Dice of the foreground before postprocessing.
+        dice_after: that of the chosen one after it.
+        classes: of the chosen one, class -> mean Dice before and after.
+        n_cases: cases that were scored.
+        sites: site -> hash of the cross-validation that went in.
+    """
+
+    TYPE: ClassVar[str] = "choice"
+    candidate: str
+    steps: tuple[str, ...]
+    folds: tuple[str, ...]
+    dice: Mapping[str, float | None]
+    dice_after: float
+    classes: Mapping[str, tuple[float | None, ...]]
+    n_cases: int
+    sites: Mapping[str, str]
+
+    @property
+    def words(self) -> str:
+        """What was chosen, for people."""
+        steps = f", then the largest component of {', '.join(self.steps)}" if self.steps else ""
+        return f"{self.candidate}: Dice {self.dice_after:.4f} on {self.n_cases} cases{steps}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class FinishedMessage(Message):
     """The last version has been made; nothing follows."""
 

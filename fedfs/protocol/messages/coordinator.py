@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
+from fedfs.errors import MisplacedError
 from fedfs.protocol.messages.base import Extra, Message, Named, PayloadRef
 
 
@@ -48,6 +49,22 @@ class NnUNetSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Track:
+    """A model of the study that advances by itself: one configuration and fold.
+
+    Attributes:
+        name: in keys.
+        after: tracks whose final models a site needs before it begins with this one.
+    """
+
+    name: str
+    configuration: str
+    fold: str
+    after: tuple[str, ...] = ()
+    extra: Extra = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Schedule:
     """Rounds, and the local budget of each in nnU-Net epochs.
 
@@ -84,12 +101,33 @@ class AsymSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Continued:
+    """The finished study that a study goes on from.
+
+    Attributes:
+        study: its id.
+        version: its last version.
+        weights_sha256: hash of the weights of that version, which are those of version 0.
+        plans: its nnU-Net plans, under the names that they have in the study that goes on.
+        versions: packages that made them.
+    """
+
+    study: str
+    version: int
+    weights_sha256: str
+    plans: Mapping[str, Any]
+    versions: Mapping[str, str]
+    extra: Extra = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class RosterEntry:
     """A site admitted to the study by the coordinator.
 
     Attributes:
         from_version: the version from which on this key and this state count; what the site said
             about earlier ones is believed as the charters before say.
+        from_versions: the same of each track that has versions, in a study of tracks.
         encryption_key: public key of age, to which others encrypt; "" if it has none.
     """
 
@@ -97,6 +135,7 @@ class RosterEntry:
     public_key: str
     state: str = "active"
     from_version: int = 0
+    from_versions: Mapping[str, int] = field(default_factory=dict)
     encryption_key: str = ""
     extra: Extra = field(default_factory=dict)
 
@@ -134,6 +173,7 @@ class Charter(Message):
         model_encoding: how global versions travel; anything but ``fp32`` makes them deltas.
         keyframe_every: of versions that travel as deltas, each so-many-th is also there in full.
         aggregator_from_version: the version from which on the aggregator has this key.
+        aggregator_from_versions: the same of each track, in a study of tracks.
         aggregator_encryption_key, coordinator_encryption_key: public keys of age; "" if none.
         max_move_ratio: an update that moves the model more than so many times as far as the median
             of its round is refused; 0 for never.
@@ -142,6 +182,10 @@ class Charter(Message):
         encryption: ``age``: updates can be read by the aggregator only, models and plans by the
             roster only; "" for nothing hidden.
         read_keys: key pairs of those who may read models and plans.
+        continues: a finished study, with whose plan and last version this one begins.
+        tracks: models that the study makes side by side, in the order in which a site that may
+            choose works on them; empty for the one that ``nnunet`` names. With tracks, ``nnunet``
+            names no configuration and no fold.
     """
 
     TYPE: ClassVar[str] = "charter"
@@ -167,6 +211,7 @@ class Charter(Message):
     model_encoding: Named = field(default_factory=lambda: Named(name="fp32"))
     keyframe_every: int = 1
     aggregator_from_version: int = 0
+    aggregator_from_versions: Mapping[str, int] = field(default_factory=dict)
     aggregator_encryption_key: str = ""
     coordinator_encryption_key: str = ""
     max_move_ratio: float = 0.0
@@ -174,6 +219,45 @@ class Charter(Message):
     fingerprint_quantiles: int | None = None
     encryption: str = ""
     read_keys: tuple[ReadKey, ...] = ()
+    continues: Continued | None = None
+    tracks: tuple[Track, ...] = ()
+
+    def on(self, name: str) -> Charter:
+        """Return the charter as it reads for one track: with its configuration, fold, versions.
+
+        Raises:
+            MisplacedError: there is no such track.
+        """
+        if not name:
+            return self
+        track = next((track for track in self.tracks if track.name == name), None)
+        if track is None:
+            raise MisplacedError(f"has no track {name!r}")
+        roster = (replace(e, from_version=e.from_versions.get(name, 0)) for e in self.roster)
+        return replace(
+            self,
+            nnunet=replace(self.nnunet, configuration=track.configuration, fold=track.fold),
+            roster=tuple(roster),
+            aggregator_from_version=self.aggregator_from_versions.get(name, 0),
+        )
+
+    @property
+    def chooses(self) -> bool:
+        """Whether a configuration and its postprocessing are chosen in the end.
+
+        It takes one plan, and cases that a model has not trained on: no fold ``all``.
+        """
+        return self.mode == "ffe" and bool(self.tracks) and "all" not in self.folds
+
+    @property
+    def configurations(self) -> tuple[str, ...]:
+        """nnU-Net configurations of the tracks, in order."""
+        return tuple(dict.fromkeys(track.configuration for track in self.tracks))
+
+    @property
+    def folds(self) -> tuple[str, ...]:
+        """Folds of the tracks, in order."""
+        return tuple(dict.fromkeys(track.fold for track in self.tracks))
 
     def entry(self, site: str) -> RosterEntry | None:
         """Return the roster entry of ``site``, if it has one."""

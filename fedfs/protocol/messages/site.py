@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from fedfs.learner import CaseGeometry, ChannelSketch, ClassScore
+from fedfs.learner import CaseGeometry, ChannelSketch, ClassScore, DiceSum
 from fedfs.protocol.messages.base import Message, PayloadRef
 
 
@@ -123,6 +123,24 @@ class EvaluationMessage(Message):
     classes: Mapping[str, ClassScore]
     loss: float | None
     seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossValidation(Message):
+    """How configurations, ensembles and postprocessing score on a site's validation cases.
+
+    Attributes:
+        n_cases: that were scored: those that a fold predicted and did not train on.
+        weights: track -> hash of the weights of its last version, which was scored.
+        scores: configuration or ensemble -> steps of postprocessing -> class -> sum of Dice; see
+            :mod:`fedfs.aggregate.choice`.
+    """
+
+    TYPE: ClassVar[str] = "cross-validation"
+    site: str
+    n_cases: int
+    weights: Mapping[str, str]
+    scores: Mapping[str, Mapping[str, Mapping[str, DiceSum]]]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,81 @@
+"""What of a study's history an exported model takes along, in the terms of nnU-Net's own files.
+
+Pure. Each version is an epoch: of its losses and scores the means over sites, weighted by cases.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from fedfs.protocol.messages import EvaluationMessage, from_utc
+from fedfs.protocol.state import StudyState
+from fedfs.status import mean_dice
+
+
+def training_log(state: StudyState, version: int) -> list[dict[str, Any]]:
+    """Return what nnU-Net logs of an epoch, for each version from 1 to ``version``.
+
+    What is not known is NaN: a study tells no learning rate.
+    """
+    log = []
+    for number in range(1, version + 1):
+        scores = _scores(state, number, "pseudo")
+        updates = [u for (_, base), u in sorted(state.updates.items()) if base == number - 1]
+        dice = mean_dice(state, number)
+        log.append(
+            {
+                "train_losses": _mean(
+                    (u.n_training_cases, u.metrics.get("train_loss")) for u in updates
+                ),
+                "val_losses": _mean((s.n_cases, s.loss) for s in scores),
+                "mean_fg_dice": math.nan if dice is None else dice,
+                "dice_per_class_or_region": list(_of_classes(scores).values()),
+                "lrs": math.nan,
+                "epoch_start_timestamps": from_utc(state.rounds[number - 1].created_at),
+                "epoch_end_timestamps": from_utc(state.rounds[number].created_at),
+            }
+        )
+    return log
+
+
+def validation_summary(state: StudyState, version: int, keys: Mapping[str, str]) -> dict[str, Any]:
+    """Return nnU-Net's ``summary.json`` of the sites' full validations; it shows no case.
+
+    Args:
+        state: what was accepted.
+        version: that was validated; one that was not gives NaN.
+        keys: name of a class -> its key in such files.
+    """
+    scores = _scores(state, version, "full")
+    means = _of_classes(scores)
+    of_key = {key: means.get(name, math.nan) for name, key in keys.items()}
+    known = [value for value in of_key.values() if not math.isnan(value)]
+    return {
+        "foreground_mean": {"Dice": math.fsum(known) / len(known) if known else math.nan},
+        "mean": {key: {"Dice": value} for key, value in of_key.items()},
+        "metric_per_case": [],
+        "n_cases": sum(score.n_cases for score in scores),
+    }
+
+
+def _scores(state: StudyState, version: int, variant: str) -> list[EvaluationMessage]:
+    found = sorted(state.evaluations.items())
+    return [score for (_, of, what), score in found if (of, what) == (version, variant)]
+
+
+def _of_classes(scores: Iterable[EvaluationMessage]) -> dict[str, float]:
+    said = list(scores)
+    names = dict.fromkeys(name for score in said for name in score.classes)
+    return {
+        name: _mean((s.n_cases, s.classes[name].dice) for s in said if name in s.classes)
+        for name in names
+    }
+
+
+def _mean(pairs: Iterable[tuple[int, float | None]]) -> float:
+    """Return the mean of values by their weights; NaN if there is none."""
+    known = [(weight, value) for weight, value in pairs if value is not None]
+    total = sum(weight for weight, _ in known)
+    return math.fsum(weight * value for weight, value in known) / total if total else math.nan

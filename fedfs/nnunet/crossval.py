@@ -1,0 +1,219 @@
+"""Scores the final models of all configurations and folds at a site, as nnU-Net compares them.
+
+nnU-Net's ``find_best_configuration`` collects the validation predictions of all folds, averages the
+probabilities of every two configurations, scores all of them, and tries postprocessing on the
+best. Here every candidate is scored with every postprocessing that might be tried on it, as it
+takes all sites to say which one is the best. Prediction, averaging, components and Dice are
+nnU-Net's; what is added up are the Dice of single cases (:mod:`fedfs.aggregate.choice`).
+
+Runs in a process of its own, see :mod:`fedfs.nnunet.process`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fedfs.aggregate.choice import FOREGROUND, JOINT, candidates_of, steps_of
+from fedfs.errors import SetupError
+from fedfs.learner import Candidates, CrossValidated, DiceSum, Progress, Report
+from fedfs.nnunet import evaluation
+from fedfs.nnunet.dataset import has_regions, read_json
+from fedfs.nnunet.environment import NnUNetPaths, applied
+from fedfs.nnunet.workers import map_cases
+
+_Seg = npt.NDArray[np.generic]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossValidationRequest:
+    """What is scored, and where it is.
+
+    Attributes:
+        raw, preprocessed, results: nnU-Net's folders.
+        dataset: ``DatasetXXX_NAME``.
+        models: configuration -> name of its model's folder below the dataset's.
+        folds: that were trained.
+        num_processes: that score cases at the same time.
+    """
+
+    raw: str
+    preprocessed: str
+    results: str
+    dataset: str
+    models: Mapping[str, str]
+    folds: Sequence[str]
+    num_processes: int = 1
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One case: its reference, and where the configurations' predictions are."""
+
+    name: str
+    reference: str
+    predictions: Mapping[str, str]
+    plans: Mapping[str, Any]
+    dataset_json: Mapping[str, Any]
+
+
+def cross_validate(request: CrossValidationRequest, report: Report) -> CrossValidated:
+    """Return the sums of Dice over the cases of all folds.
+
+    A case that a fold trained on does not count. In a case that several folds predict, the first
+    one counts.
+
+    Raises:
+        SetupError: predictions are missing.
+        TrainingError: a case cannot be scored.
+    """
+    paths = NnUNetPaths(*map(Path, (request.raw, request.preprocessed, request.results)))
+    folder = paths.results / request.dataset
+    first = folder / next(iter(request.models.values()))
+    plans, dataset_json = (
+        read_json(first / "plans.json"),
+        read_json(first / "dataset.json"),
+    )
+    ending = str(dataset_json["file_ending"])
+    jobs = []
+    for case, fold in _cases(paths.preprocessed / request.dataset, request.folds).items():
+        found = {
+            name: folder / model / f"fold_{fold}" / "validation" / f"{case}{ending}"
+            for name, model in request.models.items()
+        }
+        missing = [path for path in found.values() if not path.exists()]
+        if missing:
+            raise SetupError(
+                f"{missing[0]} is not there any more, so that models cannot be compared",
+                hint="restore nnUNet_results, or leave the study's choice to the others: "
+                "fedfs site leave",
+            )
+        reference = paths.preprocessed / request.dataset / "gt_segmentations" / f"{case}{ending}"
+        jobs.append(
+            _Job(case, str(reference), {n: str(p) for n, p in found.items()}, plans, dataset_json)
+        )
+    total = _nothing(list(request.models), dataset_json)
+    with applied(paths.variables()):
+        report(Progress("cross-validate", 0, len(jobs), "case"))
+        scored = map_cases(_score, jobs, num_processes=request.num_processes)
+        for done, scores in enumerate(scored, start=1):
+            _add(total, scores)
+            report(Progress("cross-validate", done, len(jobs), "case"))
+    return CrossValidated(_summed(total), len(jobs))
+
+
+def _cases(folder: Path, folds: Sequence[str]) -> dict[str, str]:
+    """Return case -> the fold whose validation case it is, and that did not train on it."""
+    splits = read_json(folder / "splits_final.json")
+    out: dict[str, str] = {}
+    for fold in folds:
+        split = splits[int(fold)] if int(fold) < len(splits) else {"train": [], "val": []}
+        for case in split["val"]:
+            if case not in split["train"]:
+                out.setdefault(str(case), fold)
+    return out
+
+
+_Totals = dict[str, dict[str, dict[str, list[float]]]]
+
+
+def _nothing(configurations: Sequence[str], dataset_json: Mapping[str, Any]) -> _Totals:
+    keys = list(evaluation.class_names(dataset_json).values())
+    return {
+        JOINT.join(candidate): {
+            JOINT.join(steps): {key: [] for key in keys} for steps in _steps(dataset_json)
+        }
+        for candidate in candidates_of(configurations)
+    }
+
+
+def _steps(dataset_json: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    names = evaluation.class_names(dataset_json)
+    return steps_of(list(names.values()), overlap=has_regions(dataset_json))
+
+
+def _add(total: _Totals, scores: Mapping[str, Mapping[str, Mapping[str, float]]]) -> None:
+    for candidate, by_steps in scores.items():
+        for steps, classes in by_steps.items():
+            for key, dice in classes.items():
+                if not np.isnan(dice):
+                    total[candidate][steps][key].append(dice)
+
+
+def _summed(total: _Totals) -> Candidates:
+    return {
+        candidate: {
+            steps: {key: DiceSum(float(np.sum(values)), len(values)) for key, values in one.items()}
+            for steps, one in by_steps.items()
+        }
+        for candidate, by_steps in total.items()
+    }
+
+
+def _score(job: _Job) -> dict[str, dict[str, dict[str, float]]]:
+    """Return candidate -> steps -> class -> Dice of a case, NaN where it does not occur."""
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    manager = PlansManager(dict(job.plans))
+    labels = manager.get_label_manager(dict(job.dataset_json))
+    reader = manager.image_reader_writer_class()
+    reference = reader.read_seg(job.reference)[0][0]
+    ignored = reference == labels.ignore_label if labels.has_ignore_label else None
+    classes = labels.foreground_regions if labels.has_regions else labels.foreground_labels
+    keys = dict(zip(evaluation.class_names(job.dataset_json).values(), classes, strict=True))
+    out: dict[str, dict[str, dict[str, float]]] = {}
+    for candidate in candidates_of(list(job.predictions)):
+        files = [job.predictions[name] for name in candidate]
+        prediction = _prediction(files, job.dataset_json["file_ending"], reader, labels)
+        out[JOINT.join(candidate)] = {
+            JOINT.join(steps): {
+                key: _dice(reference, after, one, ignored) for key, one in keys.items()
+            }
+            for steps, after in _postprocessed(
+                prediction, _steps(job.dataset_json), {FOREGROUND: labels.foreground_labels, **keys}
+            )
+        }
+    return out
+
+
+def _prediction(files: Sequence[str], ending: str, reader: Any, labels: Any) -> _Seg:
+    """Return a configuration's segmentation, or that of an ensemble's mean probabilities."""
+    if len(files) == 1:
+        segmentation: _Seg = reader.read_seg(files[0])[0][0]
+        return segmentation
+    from nnunetv2.ensembling.ensemble import average_probabilities
+
+    averaged = average_probabilities([f"{file.removesuffix(ending)}.npz" for file in files])
+    ensembled: _Seg = labels.convert_probabilities_to_segmentation(averaged)
+    return ensembled
+
+
+def _postprocessed(
+    prediction: _Seg, chains: Sequence[tuple[str, ...]], what: Mapping[str, Any]
+) -> Iterator[tuple[tuple[str, ...], _Seg]]:
+    from nnunetv2.postprocessing.remove_connected_components import (
+        remove_all_but_largest_component_from_segmentation as keep_largest,
+    )
+
+    done: dict[tuple[str, ...], _Seg] = {(): prediction}
+    for steps in chains:  # a chain comes behind its beginnings
+        for n in range(1, len(steps) + 1):
+            if steps[:n] not in done:
+                done[steps[:n]] = keep_largest(done[steps[: n - 1]], what[steps[n - 1]])
+        yield steps, done[steps]
+
+
+def _dice(reference: _Seg, prediction: _Seg, one: Any, ignored: Any) -> float:
+    from nnunetv2.evaluation.evaluate_predictions import (
+        compute_tp_fp_fn_tn,
+        region_or_label_to_mask,
+    )
+
+    masks = region_or_label_to_mask(reference, one), region_or_label_to_mask(prediction, one)
+    tp, fp, fn, _ = compute_tp_fp_fn_tn(*masks, ignored)
+    return float(2 * tp / (2 * tp + fp + fn)) if tp + fp + fn else float("nan")

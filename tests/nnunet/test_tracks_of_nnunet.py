@@ -1,0 +1,192 @@
+"""Studies of several configurations and folds, and the cascade, with the real nnU-Net.
+
+Sites and aggregator take turns in this process, as cron would start them; what they run in
+processes of their own is run here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from synthetic import DATASET, LABELS, make_paths, write_dataset
+
+from fedfs import assemble, export
+from fedfs.assemble import site as site_process
+from fedfs.config import AggregatorConfig, JoinConfig, SiteConfig, StudyOptions
+from fedfs.nnunet import classes, planner, process
+from fedfs.nnunet.environment import applied
+from fedfs.observe import open_study, open_tracks
+from fedfs.roster import approve_sites
+from fedfs.store import open_store
+from fedfs.study import init_study
+
+SMALL = {"UNet_base_num_features": 4, "UNet_max_features_2d": 8, "UNet_max_features_3d": 8}
+
+
+def quiet(_progress):
+    return None
+
+
+@pytest.fixture
+def in_one_process(monkeypatch, no_workers, forked_pools):
+    """Call what fedfs runs in a child process; importing nnU-Net there takes seconds each time."""
+
+    def run(function, request, *, environ=None, workdir, report=None):
+        fields = request if isinstance(request, dict) else dataclasses.asdict(request)
+        made = process._functions()[function](json.loads(json.dumps(fields)), report or quiet)
+        return json.loads(json.dumps(made))
+
+    for module in (export, planner, site_process):
+        monkeypatch.setattr(module, "run_isolated", run)
+
+
+class Hospitals:
+    """Sites and an aggregator around a shared folder."""
+
+    def __init__(self, folder, monkeypatch, sites, **options):
+        self.folder, self.monkeypatch, self.sites = folder, monkeypatch, sites
+        self.url = str(folder / "store")
+        self.paths = {site: make_paths(folder / site) for site in sites}
+        for number, (site, n_cases) in enumerate(sites.items()):
+            write_dataset(self.paths[site].raw, n_cases, shape=(12, 40, 40), seed=number)
+        content = {"channel_names": {"0": "MRI"}, "labels": LABELS, "file_ending": ".nii.gz"}
+        chosen = StudyOptions(
+            name="test", dataset_json=content, rounds=1, local_iterations=2, val_iterations=1,
+            min_sites=len(sites), planner_options=SMALL, **options,
+        )  # fmt: skip
+        self.store = open_store(self.url, must_exist=False)
+        self.charter = init_study(
+            self.store, self.home("coordinator"), chosen, clock=time.time,
+            versions=classes.versions(),
+        )  # fmt: skip
+        for site in sites:
+            self.at(site)
+            assemble.join(JoinConfig(self.url, site, DATASET, self.home(site)), quiet)
+        approve_sites(self.store, self.home("coordinator"), None, clock=time.time)
+
+    def home(self, host):
+        return self.folder / host / "home"
+
+    def at(self, site):
+        for name, value in self.paths[site].variables().items():
+            self.monkeypatch.setenv(name, value)
+
+    def run_site(self, site, **options):
+        self.at(site)
+        config = SiteConfig(
+            self.url, site, self.home(site), device="cpu", num_processes=1, once=True, **options
+        )
+        return assemble.run_site(config, quiet)
+
+    def run_aggregator(self):
+        folder = self.folder / "coordinator" / "work"
+        config = AggregatorConfig(self.url, self.home("coordinator"), folder=folder, once=True)
+        return assemble.run_aggregator(config, quiet)
+
+    def run(self):
+        for _ in range(20):
+            done = [self.run_site(site).finished for site in self.sites]
+            if all([*done, self.run_aggregator().finished]):
+                return self
+        raise AssertionError("not finished")
+
+    def export(self):
+        made = export.export_versions(self.store, self.folder / "out")
+        return SimpleNamespace(
+            models=made,
+            instructions=export.export_choice(self.store, made),
+            root=self.folder / "out",
+        )
+
+
+@pytest.mark.nnunet
+def test_two_configurations_and_folds_end_as_an_ordinary_model(
+    tmp_path, monkeypatch, in_one_process
+):
+    hospitals = Hospitals(
+        tmp_path, monkeypatch, {"north": 5, "east": 5}, configuration="2d,3d_fullres", fold="0,1",
+        gpu_memory_target_gb=0.02,
+    ).run()  # fmt: skip
+    states = {name: one.state for name, one in open_tracks(hospitals.store).items()}
+    assert all(state.finished.version == 1 for state in states.values())
+    assert len({state.models[1].weights_sha256 for state in states.values()}) == 4
+    choice = open_study(hospitals.store).state.choice
+    assert choice.n_cases == 4  # one of each fold and site
+    assert set(choice.dice) == {"2d", "3d_fullres", "2d+3d_fullres"}
+
+    made = hospitals.export()
+    dataset = made.models[0].folder.parent
+    assert (dataset / "inference_information.json").exists()
+    assert [(m.configuration, m.fold) for m in made.models] == [
+        ("2d", "0"), ("2d", "1"), ("3d_fullres", "0"), ("3d_fullres", "1"),
+    ]  # fmt: skip
+    installed = install_elsewhere(tmp_path, made, dataset)
+    plans = made.models[0].folder.name.split("__")[1]
+    images = [str(hospitals.paths["north"].raw / DATASET / "imagesTr" / "case_000_0000.nii.gz")]
+    both, first = (
+        predict(installed / f"nnUNetTrainer__{plans}__3d_fullres", images, folds)
+        for folds in ((0, 1), (0,))
+    )
+    assert both.shape == first.shape == (3, 12, 40, 40)
+    assert not np.array_equal(both, first)  # of two folds it is the mean
+
+
+def install_elsewhere(tmp_path, made, dataset):
+    """By nnU-Net's own commands: to a zip file, and from it."""
+    from nnunetv2.model_sharing.model_export import export_pretrained_model  # noqa: PLC0415
+    from nnunetv2.model_sharing.model_import import install_model_from_zip_file  # noqa: PLC0415
+
+    plans = made.models[0].folder.name.split("__")[1]
+    zipped, elsewhere = str(tmp_path / "model.zip"), make_paths(tmp_path / "elsewhere")
+    with applied({**elsewhere.variables(), "nnUNet_results": str(made.root)}):
+        export_pretrained_model(
+            dataset.name, zipped, ("2d", "3d_fullres"), plans_identifier=plans, folds=(0, 1)
+        )
+    with applied(elsewhere.variables()):
+        install_model_from_zip_file(zipped)
+    return elsewhere.results / dataset.name
+
+
+def predict(model, images, folds):
+    import torch  # noqa: PLC0415
+    from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO  # noqa: PLC0415
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor  # noqa: PLC0415
+
+    predictor = nnUNetPredictor(device=torch.device("cpu"), use_mirroring=False, allow_tqdm=False)
+    predictor.initialize_from_trained_model_folder(str(model), folds)
+    image, properties = SimpleITKIO().read_images(images)
+    return predictor.predict_single_npy_array(image, properties, save_or_return_probabilities=True)[
+        1
+    ]
+
+
+@pytest.mark.nnunet
+def test_the_cascade_is_federated_after_its_first_stage(tmp_path, monkeypatch, in_one_process):
+    hospitals = Hospitals(
+        tmp_path, monkeypatch, {"north": 3}, fold="all",
+        configuration="3d_lowres,3d_cascade_fullres", gpu_memory_target_gb=0.001,
+    )  # fmt: skip
+    hospitals.run_site("north")
+    hospitals.run_aggregator()
+    one_track = hospitals.run_site("north", tracks=("3d_cascade_fullres-all",))
+    assert one_track.text.endswith("waiting for track 3d_lowres-all")
+    hospitals.run()
+    states = {name: one.state for name, one in open_tracks(hospitals.store).items()}
+    second = states["3d_cascade_fullres-all"]
+    assert second.finished.version == 1
+    assert second.rounds[0].created_at >= states["3d_lowres-all"].finished.created_at
+    models = hospitals.paths["north"].results / DATASET
+    plans = second.plan.plans["plans_name"]
+    passed_on = models / f"nnUNetTrainer__{plans}__3d_lowres" / "predicted_next_stage"
+    cases = {path.stem for path in (passed_on / "3d_cascade_fullres").glob("*.b2nd")}
+    assert cases == {"case_000", "case_001", "case_002"}
+    final = models / f"nnUNetTrainer__{plans}__3d_cascade_fullres" / "fold_all"
+    assert (final / "validation" / "summary.json").exists()
+    assert open_study(hospitals.store).state.choice is None  # no case that was not trained on
+    network = second.models[1].weights_sha256
+    assert [m.weights_sha256 for m in hospitals.export().models][1] == network
