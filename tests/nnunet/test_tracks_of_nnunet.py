@@ -18,10 +18,12 @@ from synthetic import DATASET, LABELS, make_paths, write_dataset
 from fedfs import assemble, export
 from fedfs.assemble import site as site_process
 from fedfs.config import AggregatorConfig, JoinConfig, SiteConfig, StudyOptions
+from fedfs.errors import UserError
 from fedfs.nnunet import classes, planner, process
 from fedfs.nnunet.environment import applied
 from fedfs.observe import open_study, open_tracks
 from fedfs.roster import approve_sites
+from fedfs.site import Wish
 from fedfs.store import open_store
 from fedfs.study import init_study
 
@@ -190,3 +192,19 @@ def test_the_cascade_is_federated_after_its_first_stage(tmp_path, monkeypatch, i
     assert open_study(hospitals.store).state.choice is None  # no case that was not trained on
     network = second.models[1].weights_sha256
     assert [m.weights_sha256 for m in hospitals.export().models][1] == network
+
+
+def test_a_site_that_pauses_does_so_on_all_tracks(tmp_path, monkeypatch):
+    hospitals = Hospitals(tmp_path, monkeypatch, {"north": 3}, configuration="2d", fold="0,1")
+    config = SiteConfig(hospitals.url, "north", hospitals.home("north"))
+    assert assemble.attend(config, Wish("paused", "holiday")) == "site 'north' is paused"
+    assert assemble.attend(config, Wish("paused", "holiday")).endswith("already")
+    states = [one.state for one in open_tracks(hospitals.store).values()]
+    assert [state.attendance("north") for state in states] == ["paused", "paused"]
+
+
+def test_a_track_that_is_not_there_is_named(tmp_path, monkeypatch):
+    hospitals = Hospitals(tmp_path, monkeypatch, {"north": 3}, configuration="2d", fold="0,1")
+    with pytest.raises(UserError, match="no track '2d-2'") as caught:
+        hospitals.run_site("north", tracks=("2d-2",))
+    assert "2d-0, 2d-1" in caught.value.hint

@@ -11,6 +11,7 @@ from federation import Federation, forge
 from fedfs.audit import OK, PROBLEM, verify_choice
 from fedfs.bundles import Sync
 from fedfs.choosing import NAME
+from fedfs.learner import DiceSum
 from fedfs.privacy import disclosures
 from fedfs.protocol import layout
 from fedfs.roster import Coordinator
@@ -98,6 +99,29 @@ def test_scores_are_no_others_word(federation):
     state = federation.observe().state
     assert "east" not in state.cross_validations
     assert layout.cross_validation("east") in state.rejected
+
+
+@pytest.mark.parametrize(("total", "n"), [(21.0, 21), (3.0, 2), (-1.0, 2), (1.0, -1)])
+def test_sums_that_cannot_be_are_refused(federation, monkeypatch, total, n):
+    honest = federation.cross_validate
+
+    def lie(site, report):
+        found = honest(site, report)
+        scores = {**found.scores, "2d": {"": {"1": DiceSum(total, n)}}}
+        return replace(found, scores=scores) if site == "north" else found
+
+    monkeypatch.setattr(federation, "cross_validate", lie)
+    for _ in range(400):
+        for host in ("aggregator", *federation.targets):
+            if host == "north" and layout.cross_validation("north") in federation.store.objects:
+                continue  # it would ask for its operator
+            federation.step(host)
+        if len([key for key in federation.store.objects if "cross-validation" in key]) == 3:
+            break
+    outcome = federation.run_process("aggregator")
+    assert "the cross-validation of north" in outcome.text
+    rejected = federation.observe().state.rejected[layout.cross_validation("north")]
+    assert "impossible sum of Dice" in rejected
 
 
 def test_privacy_tells_of_the_scores(federation):
