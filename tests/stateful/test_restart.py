@@ -56,11 +56,7 @@ def take_turns(
         if name == victim and k and name not in federation.processes:
             store = DyingStore(federation.store, k, after=after)
             try:
-                federation.processes[name] = (
-                    federation.make_aggregator(store)
-                    if name == "aggregator"
-                    else federation.make_site(name, store)
-                )
+                federation.processes[name] = federation.new_process(name, store)
             except KilledError:
                 k = 0
         while True:
@@ -103,6 +99,27 @@ def test_a_kill_at_every_store_call_changes_nothing(tmp_path, undisturbed, polic
         check_invariants(federation)
         assert models_and_updates(federation) == undisturbed[policy], f"killed at call {k}"
     assert k > 30  # or the test has not seen much
+
+
+@pytest.mark.parametrize("victim", ["aggregator", "north"])
+def test_a_kill_on_any_track_changes_nothing(tmp_path, victim):
+    """Two configurations, and the choice between them; at every ninth call."""
+    options = {"targets": TWO, "rounds": 1, "configuration": "2d,3d_fullres"}
+    undisturbed = Federation(tmp_path / "undisturbed", **options).start()
+    take_turns(undisturbed)
+    for k in itertools.count(3, 9):
+        federation = Federation(tmp_path / str(k), **options)
+        killed = take_turns(federation.start(), victim, k, after=k % 2 == 0)
+        for track in federation.tracks:
+            state, expected = (one.observe(track=track).state for one in (federation, undisturbed))
+            invariants.check(state)
+            assert not state.rejected
+            assert state.models[1].weights_sha256 == expected.models[1].weights_sha256
+        chosen = federation.observe().state.choice
+        assert chosen.dice == undisturbed.observe().state.choice.dice, f"killed at call {k}"
+        if not killed:
+            break
+    assert k > 90
 
 
 def overtake(federation: Federation) -> None:
