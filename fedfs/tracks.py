@@ -48,12 +48,19 @@ class Tracks:
 
     Args:
         workers: by the track's name, in the order in which the charter has them.
-        waits_for: name -> which tracks have to be done first, in words; "" if they are.
+        after: name -> tracks that have to be done before its worker is asked.
+        is_done: whether a track is, also one that another process works on.
     """
 
-    def __init__(self, workers: Mapping[str, Worker], waits_for: Callable[[str], str]) -> None:
+    def __init__(
+        self,
+        workers: Mapping[str, Worker],
+        after: Mapping[str, Sequence[str]],
+        is_done: Callable[[str], bool],
+    ) -> None:
         self._workers = workers
-        self._waits_for = waits_for
+        self._after = after
+        self._is_done = is_done
         self._current = ""
         self._failed: dict[str, FedfsError] = {}
         for name, worker in workers.items():
@@ -67,10 +74,11 @@ class Tracks:
         """
         waits: dict[str, str] = {}
         ends: dict[str, str] = {}
+        blocked: dict[str, list[str]] = {}
         for name in self._order():
-            reason = self._waits_for(name)
-            if reason:
-                waits[name] = f"waiting for {reason}"
+            missing = [track for track in self._after.get(name, ()) if not self._is_done(track)]
+            if missing:
+                blocked[name] = missing
                 continue
             try:
                 outcome = self._workers[name].step()
@@ -85,14 +93,18 @@ class Tracks:
             (ends if outcome.finished else waits)[name] = outcome.text
         if self._failed:
             raise next(iter(self._failed.values()))
-        said = {
-            name: text for name, text in {**ends, **waits}.items() if name in waits or not waits
+        for name, missing in blocked.items():
+            if not all(track in ends for track in missing):  # else they ended without being done
+                waits[name] = f"waiting for track {', '.join(missing)}"
+        return Outcome(worked=False, finished=not waits, text=self._in_words(waits or ends))
+
+    def _in_words(self, said: Mapping[str, str]) -> str:
+        """Return what is said of tracks, each saying once."""
+        of_each = {
+            text: [name for name in self._workers if said.get(name) == text]
+            for text in dict.fromkeys(said[name] for name in self._workers if name in said)
         }
-        text = "; ".join(
-            f"{', '.join(n for n in self._workers if said.get(n) == what)}: {what}"
-            for what in dict.fromkeys(said[name] for name in self._workers if name in said)
-        )
-        return Outcome(worked=False, finished=not waits, text=text)
+        return "; ".join(f"{', '.join(names)}: {text}" for text, names in of_each.items())
 
     def _order(self) -> list[str]:
         names = [name for name in self._workers if name not in self._failed]
@@ -122,18 +134,12 @@ def at_once(
         return workers[""].step
     after = {track.name: track.after for track in charter.tracks}
     every = tuple(after)
-
-    def waits_for(name: str) -> str:
-        missing = [track for track in after.get(name, every) if not is_done(track)]
-        if name not in after and missing:
-            return "all tracks"
-        return f"track {', '.join(missing)}" if missing else ""
-
-    return Tracks(workers, waits_for).step
+    return Tracks(workers, {name: after.get(name, every) for name in workers}, is_done).step
 
 
 def merged(of: Mapping[str, Sequence[_T]]) -> list[tuple[str, _T]]:
     """Return what is said of all tracks alike once, with "", and the rest with its track."""
-    common = [item for item in next(iter(of.values())) if all(item in said for said in of.values())]
-    own = [(name, item) for name, said in of.items() for item in said if item not in common]
-    return [*(("", item) for item in common), *own]
+    in_all = set.intersection(*(set(said) for said in of.values()))
+    common = [("", item) for item in next(iter(of.values())) if item in in_all]
+    own = [(name, item) for name, said in of.items() for item in said if item not in in_all]
+    return [*common, *own]

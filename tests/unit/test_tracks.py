@@ -12,6 +12,7 @@ from fedfs.observe import open_study
 from fedfs.protocol import layout
 from fedfs.protocol.layout import TrackPlace
 from fedfs.roster import Coordinator
+from fedfs.site import Wish
 from fedfs.store.memory import MemoryStore
 from fedfs.store.track import TrackStore
 
@@ -104,6 +105,17 @@ def test_a_site_keeps_one_network_in_memory(federation):
         learner = federation.learner_on("north", track)
         note(learner, learner.train)
     federation.run()
+
+
+def test_a_site_that_leaves_is_finished_on_all_tracks(federation):
+    step_all(federation, 12)
+    federation.wishes["north"] = Wish("left", "no time")
+    for _ in range(20):
+        outcome = federation.step("north")
+        if not outcome.worked:
+            break
+    assert outcome.finished
+    assert "this site has left the study" in outcome.text
 
 
 def test_one_track_that_fails_does_not_hold_up_the_others(federation):
