@@ -22,6 +22,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Protocol
 
 from fedfs.errors import MalformedError, MisplacedError, RejectedError, SignatureError
@@ -146,6 +147,8 @@ class TrustedView:
             envelope.verify(claimed.coordinator_key, kind)
             for track in claimed.tracks:
                 layout.check_track(track.name)
+                if track.fold != "all" and not re.fullmatch("[0-9]{1,3}", track.fold):
+                    raise MalformedError(f"has a track of fold {track.fold[:20]!r}")
             self._study = proven
             return claimed
         before = self.state.charters.get(number - 1)

@@ -54,6 +54,7 @@ def test_each_track_has_its_own_model_configuration_and_fold(federation):
     assert all(not np.array_equal(weights[0], other) for other in weights[1:])
     charter = federation.observe(track="3d_fullres-1").state.charter
     assert (charter.nnunet.configuration, charter.nnunet.fold) == ("3d_fullres", "1")
+    assert charter.schedule.seed == federation.charter.schedule.seed + 1
     assert federation.charter.nnunet.configuration == ""  # an older fedfs cannot take it for one
 
 

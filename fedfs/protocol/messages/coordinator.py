@@ -225,6 +225,8 @@ class Charter(Message):
     def on(self, name: str) -> Charter:
         """Return the charter as it reads for one track: with its configuration, fold, versions.
 
+        Folds begin with different weights, as in nnU-Net: the fold's number is added to the seed.
+
         Raises:
             MisplacedError: there is no such track.
         """
@@ -233,9 +235,11 @@ class Charter(Message):
         track = next((track for track in self.tracks if track.name == name), None)
         if track is None:
             raise MisplacedError(f"has no track {name!r}")
+        seed = self.schedule.seed + (0 if track.fold == "all" else int(track.fold))
         roster = (replace(e, from_version=e.from_versions.get(name, 0)) for e in self.roster)
         return replace(
             self,
+            schedule=replace(self.schedule, seed=seed),
             nnunet=replace(self.nnunet, configuration=track.configuration, fold=track.fold),
             roster=tuple(roster),
             aggregator_from_version=self.aggregator_from_versions.get(name, 0),
