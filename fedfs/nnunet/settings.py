@@ -81,5 +81,4 @@ class LearnerSettings:
     @property
     def preparing_lock(self) -> Path:
         """File that is locked while data are prepared, common to all tracks of a site."""
-        folder = self.state_dir if self.broken_list is None else self.broken_list.parent
-        return folder / "preparing.lock"
+        return (self.broken_list or self.state_dir).with_name("preparing.lock")

@@ -26,9 +26,9 @@ def genuine():
         "resampling_fn_data": "resample_data_or_seg_to_shape",
         "resampling_fn_seg": "resample_data_or_seg_to_shape",
         "resampling_fn_probabilities": "resample_data_or_seg_to_shape",
-        "resampling_fn_data_kwargs": KWARGS,
-        "resampling_fn_seg_kwargs": KWARGS,
-        "resampling_fn_probabilities_kwargs": KWARGS,
+        "resampling_fn_data_kwargs": dict(KWARGS),
+        "resampling_fn_seg_kwargs": dict(KWARGS),
+        "resampling_fn_probabilities_kwargs": dict(KWARGS),
         "architecture": {
             "network_class_name": UNET + "PlainConvUNet",
             "arch_kwargs": {

@@ -1,5 +1,6 @@
 """The exported model, through nnU-Net's own commands."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -49,7 +50,8 @@ def request(study, output, **changes):
 @pytest.fixture(scope="module")
 def exported(study, tmp_path_factory):
     output = tmp_path_factory.mktemp("exported")
-    found = run_isolated("export", request(study, output), workdir=output)["model"]
+    models = [dataclasses.asdict(request(study, output))]
+    found = run_isolated("export", {"models": models}, workdir=output)["models"][0]
     assert found == str(output / EXPORTED / MODEL)
     return output
 
@@ -78,8 +80,9 @@ def test_the_folder_is_complete_and_nothing_else_is_left(exported):
     assert sorted(p.relative_to(exported / EXPORTED) for p in model.parent.rglob("*")) == sorted(
         Path(MODEL, name)
         for name in (
-            ".", "plans.json", "dataset.json", "dataset_fingerprint.json", "fedfs.json",
-            "fold_all", "fold_all/checkpoint_final.pth",
+            ".", "plans.json", "dataset.json", "dataset_fingerprint.json",
+            "fold_all", "fold_all/checkpoint_final.pth", "fold_all/fedfs.json",
+            "fold_all/progress.png", "fold_all/validation", "fold_all/validation/summary.json",
         )
     )  # fmt: skip
 
@@ -150,11 +153,20 @@ def test_the_same_version_may_be_exported_twice(exported, study):
     assert export_model(request(study, exported)) == exported / EXPORTED / MODEL
 
 
-@pytest.mark.parametrize("changes", [{"version": 4}, {"fold": "0"}])
+@pytest.mark.parametrize("changes", [{"version": 4}, {"fold": "1", "file_ending": ".mha"}])
 def test_a_different_model_is_not_overwritten(exported, study, changes):
+    if ending := changes.pop("file_ending", ""):
+        changes["dataset_json"] = {**study.dataset_json, "file_ending": ending}
     with pytest.raises(UserError, match="holds another model") as caught:
         export_model(request(study, exported, **changes))
     assert caught.value.hint
+
+
+def test_another_fold_is_added_to_the_model(exported, study, tmp_path):
+    shutil.copytree(exported, tmp_path / "out")
+    model = export_model(request(study, tmp_path / "out", fold="1"))
+    assert {path.name for path in model.glob("fold_*")} == {"fold_1", "fold_all"}
+    assert not list(model.parent.glob(".*"))
 
 
 def test_nothing_is_left_of_an_export_that_failed(study, tmp_path):
