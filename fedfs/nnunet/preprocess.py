@@ -104,12 +104,14 @@ def preprocess(
     settings = allowlist.resolved(plans["configurations"], configuration)
     folder = paths.preprocessed / dataset.name / str(settings["data_identifier"])
     reuse.trust_or_clear(folder, plans, settings, dataset)
-    missing = [c for c in dataset.cases if not (folder / f"{c.name}.pkl").exists()]
-    done, total = len(dataset.cases) - len(missing), len(dataset.cases)
-    report(Progress("preprocess", done, total, "case"))
     partial = folder / reuse.HIDDEN / "partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
+    for known in reuse.copy_from_others(partial, folder, plans, settings, dataset):
+        _publish(partial, folder, known.name)
+    missing = [c for c in dataset.cases if not (folder / f"{c.name}.pkl").exists()]
+    done, total = len(dataset.cases) - len(missing), len(dataset.cases)
+    report(Progress("preprocess", done, total, "case"))
     jobs = [
         _Job(case, str(partial), plans, configuration, dataset.dataset_json) for case in missing
     ]

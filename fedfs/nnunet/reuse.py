@@ -7,6 +7,8 @@ Rules:
    writes no plan into it. So it is used where the plan of this name is the study's, which
    :func:`fedfs.nnunet.preprocess.write_plans` has seen to, and each case is newer than this plan
    and than its images: then no other plan and no other images can have made it.
+ * Cases that another plan of the dataset made with the same settings are copied: that of a study
+   which this one continues, say, whose plan has another name.
  * What fedfs made itself may be made again, and cases that left the dataset are removed from it:
    nnU-Net trains on whatever lies there.
 """
@@ -15,12 +17,12 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fedfs.errors import SetupError
-from fedfs.nnunet import files
+from fedfs.errors import FedfsError, SetupError
+from fedfs.nnunet import allowlist, files
 from fedfs.nnunet.dataset import Case, RawDataset, read_json
 
 log = logging.getLogger(__name__)
@@ -84,6 +86,56 @@ def trust_or_clear(
         return
     for name in strangers:
         (folder / name).unlink()
+
+
+def copy_from_others(
+    partial: Path,
+    folder: Path,
+    plans: Mapping[str, Any],
+    configuration: Mapping[str, Any],
+    dataset: RawDataset,
+) -> Iterator[Case]:
+    """Yield the cases that ``folder`` lacks and another folder has, once they are in ``partial``.
+
+    Args:
+        partial: folder to copy them to.
+        folder: of the configuration's preprocessed cases.
+        plans: as adopted.
+        configuration: of them, with what it inherits.
+        dataset: the raw dataset.
+    """
+    missing = [c for c in dataset.cases if not (folder / f"{c.name}.pkl").exists()]
+    if not missing:
+        return
+    for other, plan in _folders_like(folder, _made_with(plans, configuration, dataset), dataset):
+        for case in [case for case in missing if _is_current(case, other, plan)]:
+            log.info("%s: copying %s from %s", folder, case.name, other)
+            for ending in ENDINGS:
+                files.copy(other / (case.name + ending), partial / (case.name + ending))
+            missing.remove(case)
+            yield case
+
+
+def _folders_like(folder: Path, sha256: str, dataset: RawDataset) -> Iterator[tuple[Path, Path]]:
+    """Yield folders whose cases were preprocessed as in ``folder``, and the plan that says so."""
+    for plan in sorted(folder.parent.glob("*.json")):
+        try:
+            plans = read_json(plan)
+            for name in plans["configurations"]:
+                settings = allowlist.resolved(plans["configurations"], name)
+                other = folder.parent / str(settings["data_identifier"])
+                if other != folder and _made_with(plans, settings, dataset) == sha256:
+                    yield other, plan
+        except (AttributeError, KeyError, TypeError, FedfsError):
+            continue  # no plan, or one that nnU-Net could not read either
+
+
+def _is_current(case: Case, folder: Path, plan: Path) -> bool:
+    made = [folder / (case.name + ending) for ending in ENDINGS]
+    if not all(path.exists() for path in made):
+        return False
+    age = min(path.stat().st_mtime_ns for path in made)
+    return all(source.stat().st_mtime_ns <= age for source in (plan, *_sources(case)))
 
 
 def _made_with(

@@ -17,6 +17,7 @@ from fedfs.nnunet import own_models, reuse
 from fedfs.nnunet.dataset import RawDataset
 from fedfs.nnunet.environment import NnUNetPaths, applied
 from fedfs.nnunet.learner import NnUNetLearner
+from fedfs.nnunet.plans import named
 from fedfs.nnunet.preprocess import adopt
 
 pytestmark = [pytest.mark.nnunet, pytest.mark.usefixtures("no_workers", "forked_pools")]
@@ -168,6 +169,33 @@ def test_cases_that_are_missing_are_added(study, site):
     for name in ("case_002.b2nd", "case_002_seg.b2nd", "case_002.pkl", "case_004.pkl"):
         (folder / name).unlink()
     assert prepare(study, site()) == (4, 6)
+
+
+def under_another_name(study, **changes):
+    """The study's plan as that of a study which goes on from it."""
+    plans = named(study.plans, dataset_name="Dataset801_Next", plans_name="nextPlans")
+    plans["configurations"]["2d"] |= changes
+    return plans
+
+
+def test_what_the_same_plan_of_another_name_made_is_copied(study, site):
+    room = site().paths.preprocessed / DATASET
+    before = snapshot(room / DATA)
+    age(room / DATA / "case_004.pkl", ns=1)  # older than its images
+    report = Reports()
+    NnUNetLearner(site()).prepare(under_another_name(study), study.fingerprint, report)
+    assert (report[0]["done"], report[-1]["done"]) == (5, 6)
+    for name in ("case_000.b2nd", "case_000_seg.b2nd", "case_000.pkl"):
+        assert (room / "nextPlans_2d" / name).read_bytes() == (room / DATA / name).read_bytes()
+    assert snapshot(room / DATA).keys() == before.keys()
+    assert not list((room / "nextPlans_2d" / reuse.HIDDEN / "partial").glob("*"))
+
+
+def test_what_another_plan_made_is_not_copied(study, site):
+    report = Reports()
+    plans = under_another_name(study, spacing=[1.5, 1.5])
+    NnUNetLearner(site()).prepare(plans, study.fingerprint, report)
+    assert report[0]["done"] == 0
 
 
 def age(path, *, ns):
