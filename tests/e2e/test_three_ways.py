@@ -21,7 +21,14 @@ from fedfs.simulate import Host, place_dataset, read_cases
 from fedfs.store import open_store
 from phantom_hosts import DATASET
 
-pytestmark = [pytest.mark.nnunet, pytest.mark.xdist_group("three-ways")]
+pytestmark = [
+    pytest.mark.nnunet,
+    pytest.mark.xdist_group("three-ways"),
+    pytest.mark.skipif(
+        not os.environ.get("FEDFS_SLOW_TESTS"),
+        reason="takes seven minutes: FEDFS_SLOW_TESTS=1; each way by itself is in tests/examples",
+    ),
+]
 
 SITES = BUCKET, SHARE, STICK = ("east", "north", "south")
 BUDGET = (
@@ -137,7 +144,7 @@ def models(hub: str) -> dict[int, str]:
 
 
 def test_a_study_by_three_ways(tmp_path, images, request, monkeypatch):
-    """And with FEDFS_SLOW_TESTS=1 once more online: the models are the same, bit for bit."""
+    """And once more online: the models are the same, bit for bit."""
     hub = str(tmp_path / "hub")
     if not s3_server.missing_programs():
         ceph = request.getfixturevalue("ceph")
@@ -148,10 +155,9 @@ def test_a_study_by_three_ways(tmp_path, images, request, monkeypatch):
     offline.run()
     (tmp_path / "said.txt").write_text("\n".join(offline.said))
     made = models(hub)
-    if os.environ.get("FEDFS_SLOW_TESTS"):
-        online = Study(tmp_path / "online", images, str(tmp_path / "online-hub"), online=True)
-        online.run()
-        assert made == models(online.hub)
+    online = Study(tmp_path / "online", images, str(tmp_path / "online-hub"), online=True)
+    online.run()
+    assert made == models(online.hub)
     assert not list(offline.hosts[STICK].folder.glob("**/store"))
     seen = json.loads(offline.hosts["coordinator"].run("verify", hub, "--json"))
     assert seen["problems"] == 0
