@@ -114,8 +114,8 @@ class S3Client:
 
         async def read() -> None:
             answer = await fs._call_s3("get_object", Bucket=self._bucket, **arguments)  # noqa: SLF001  as above
-            left = n_bytes
-            async with answer["Body"] as body:
+            left, body = n_bytes, answer["Body"]
+            async with body:  # what it yields is another object in older versions of aiobotocore
                 check(answer)
                 while left and (chunk := await body.read(min(left, _READ_BYTES))):
                     into.extend(chunk)
