@@ -39,7 +39,30 @@ class CrossValidator(Protocol):
         """
 
 
-class SiteChoice:
+class _AfterTracks:
+    """A worker behind all tracks, which keeps nothing in memory between two steps."""
+
+    version = -1
+
+    def __init__(
+        self,
+        observer: Observer,
+        tracks: Mapping[str, Observer],
+        publisher: Publisher,
+        status: StatusReporter,
+    ) -> None:
+        self._observer = observer
+        self._tracks = tracks
+        publisher.on_message = observer.note
+        self._publisher = publisher
+        self._status = status
+        self.on_work: Callable[[], None] = lambda: None
+
+    def rest(self) -> None:
+        """See :meth:`fedfs.tracks.Worker.rest`."""
+
+
+class SiteChoice(_AfterTracks):
     """Publishes how the models score at a site.
 
     Args:
@@ -61,22 +84,9 @@ class SiteChoice:
         status: StatusReporter,
         validate: CrossValidator,
     ) -> None:
+        super().__init__(observer, tracks, publisher, status)
         self._site = site
-        self._observer = observer
-        self._tracks = tracks
-        publisher.on_message = observer.note
-        self._publisher = publisher
-        self._status = status
         self._validate = validate
-        self.on_work: Callable[[], None] = lambda: None
-
-    @property
-    def version(self) -> int:
-        """Behind all tracks."""
-        return -1
-
-    def rest(self) -> None:
-        """Nothing stays in memory between two steps."""
 
     def step(self) -> Outcome:
         """Score the models, unless that is done.
@@ -113,7 +123,7 @@ class SiteChoice:
         )
 
 
-class AggregatorChoice:
+class AggregatorChoice(_AfterTracks):
     """Chooses once all sites that take part have scored.
 
     Args:
@@ -122,29 +132,6 @@ class AggregatorChoice:
         publisher: signs with the aggregator's key, on no track.
         status: tells others what is waited for.
     """
-
-    def __init__(
-        self,
-        *,
-        observer: Observer,
-        tracks: Mapping[str, Observer],
-        publisher: Publisher,
-        status: StatusReporter,
-    ) -> None:
-        self._observer = observer
-        self._tracks = tracks
-        publisher.on_message = observer.note
-        self._publisher = publisher
-        self._status = status
-        self.on_work: Callable[[], None] = lambda: None
-
-    @property
-    def version(self) -> int:
-        """Behind all tracks."""
-        return -1
-
-    def rest(self) -> None:
-        """Nothing stays in memory between two steps."""
 
     def step(self) -> Outcome:
         """Choose, as soon as everybody has scored.

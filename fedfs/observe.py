@@ -372,6 +372,7 @@ def open_study(
     vault: Vault | None = None,
     scores: bool = False,
     track: str = "",
+    first: tuple[Charter, bytes] | None = None,
 ) -> Observer:
     """Find the study on a store and return an observer that has looked once.
 
@@ -383,20 +384,21 @@ def open_study(
         vault: what this host can decrypt; None for nothing.
         scores: also follow the scores of all sites; see :class:`Observer`.
         track: the track to look at, in a study of tracks; "" for what is common to all of them.
+        first: the study's first charter and its bytes, where they have been read already.
 
     Raises:
         StudyError: the store holds no study that can be trusted; or there is no such track.
         RejectedError: it holds one, written by a newer major version of the protocol.
         StoreError: the store cannot be read.
     """
-    first, data = _first_charter(store)
-    if track and track not in [one.name for one in first.tracks]:
+    charter, data = first or _first_charter(store)
+    if track and track not in track_names(charter):
         raise StudyError(
-            f"study {first.name!r} has no track {track!r}",
-            hint=f"its tracks: {', '.join(one.name for one in first.tracks) or 'none'}",
+            f"study {charter.name!r} has no track {track!r}",
+            hint=f"its tracks: {', '.join(one.name for one in charter.tracks) or 'none'}",
         )
-    place = TrackPlace(track, own_plan=first.mode == rounds.ASYM)
-    copies = None if cache is None else cache(first.study)
+    place = TrackPlace(track, own_plan=charter.mode == rounds.ASYM)
+    copies = None if cache is None else cache(charter.study)
     observer = Observer(
         TrackStore(store, place) if track else store,
         TrustedView(keys=vault, track=place),
@@ -407,7 +409,7 @@ def open_study(
         scores=scores,
         track=place,
     )
-    observer.note(first.key, data)
+    observer.note(charter.key, data)
     observer.refresh()
     if site is not None and newest_charter(observer.state).cross_evaluates:
         observer.refresh(everything=True)  # now that it is known whose models there may be
@@ -424,8 +426,11 @@ def open_tracks(store: Store, **options: Any) -> dict[str, Observer]:
     Raises:
         FedfsError: see :func:`open_study`.
     """
-    names = track_names(_first_charter(store)[0])
-    return {name: open_study(store, track=name, **options) for name in names}
+    first = _first_charter(store)
+    return {
+        name: open_study(store, track=name, first=first, **options)
+        for name in track_names(first[0])
+    }
 
 
 def track_names(charter: Charter) -> list[str]:

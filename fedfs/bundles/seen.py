@@ -145,7 +145,7 @@ def in_order(keys: Iterable[str]) -> list[str]:
 
 def _placed(of_track: dict[str, list[str]]) -> Iterator[str]:
     for track, keys in sorted(of_track.items()):
-        behind = f"{layout.TRACKS}{track}/" if track else ""
+        behind = layout.TrackPlace(track).prefix
         yield from (behind + key for key in exchange.in_order(keys))
 
 

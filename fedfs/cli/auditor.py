@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import click
 
 from fedfs.cli.place import store_argument
 from fedfs.cli.terminal import show_json, show_level
 from fedfs.store import StorePlace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fedfs.audit import Finding
 
 
 @click.command()
@@ -40,19 +46,19 @@ def verify(store: StorePlace, *, expect_key: str | None, no_recompute: bool, as_
             f"the study at {store} was begun with the key {first}, not with {expect_key}",
             hint="this is another study",
         )
+
+    def found() -> Iterator[Finding]:
+        for track, observer in observers.items():
+            for one in verify_study(observer, observer.store, recompute=not no_recompute):
+                yield replace(one, what=f"{track} {one.what}") if track else one
+        if "" not in observers:
+            yield from verify_choice(open_study(place, vault=Vault(default_home())), observers)
+
     findings = []
-    for track, observer in observers.items():
-        for found in verify_study(observer, observer.store, recompute=not no_recompute):
-            finding = replace(found, what=f"{track} {found.what}") if track else found
-            findings.append(finding)
-            if not as_json:
-                show_level(finding.level, finding.what, finding.text)
-    if "" not in observers:
-        common = open_study(place, vault=Vault(default_home()))
-        for finding in verify_choice(common, observers):
-            findings.append(finding)
-            if not as_json:
-                show_level(finding.level, finding.what, finding.text)
+    for finding in found():
+        findings.append(finding)
+        if not as_json:
+            show_level(finding.level, finding.what, finding.text)
     n_problems = sum(finding.level == PROBLEM for finding in findings)
     if as_json:
         show_json({"findings": findings, "problems": n_problems})

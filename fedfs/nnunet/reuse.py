@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -131,11 +131,19 @@ def _folders_like(folder: Path, sha256: str, dataset: RawDataset) -> Iterator[tu
 
 
 def _is_current(case: Case, folder: Path, plan: Path) -> bool:
-    made = [folder / (case.name + ending) for ending in ENDINGS]
-    if not all(path.exists() for path in made):
-        return False
+    made = _made(case, folder)
+    return all(path.exists() for path in made) and not _newer(made, plan, case)
+
+
+def _made(case: Case, folder: Path) -> list[Path]:
+    return [folder / (case.name + ending) for ending in ENDINGS]
+
+
+def _newer(made: Sequence[Path], plan: Path, case: Case) -> list[Path]:
+    """Return what is newer than the files that were made from it."""
     age = min(path.stat().st_mtime_ns for path in made)
-    return all(source.stat().st_mtime_ns <= age for source in (plan, *_sources(case)))
+    sources = (plan, *case.images, case.label)
+    return [source for source in sources if source.stat().st_mtime_ns > age]
 
 
 def _made_with(
@@ -156,20 +164,15 @@ def _files(folder: Path) -> set[str]:
 
 def _check_ages(folder: Path, plan: Path, dataset: RawDataset) -> None:
     for case in dataset.cases:
-        made = [folder / (case.name + ending) for ending in ENDINGS]
+        made = _made(case, folder)
         if not made[-1].exists():  # not made, or not to its end: it is made now
             continue
         lacking = [path.name for path in made if not path.exists()]
         if lacking:
             _refuse(folder, f"{lacking[0]} is missing")
-        age = min(path.stat().st_mtime_ns for path in made)
-        for source in (plan, *_sources(case)):
-            if source.stat().st_mtime_ns > age:
-                _refuse(folder, f"{case.name} is older than {source}")
-
-
-def _sources(case: Case) -> tuple[Path, ...]:
-    return (*case.images, case.label)
+        newer = _newer(made, plan, case)
+        if newer:
+            _refuse(folder, f"{case.name} is older than {newer[0]}")
 
 
 def _refuse(folder: Path, why: str) -> None:

@@ -33,6 +33,7 @@ from fedfs.protocol.messages import (
     Attendance,
     Charter,
     Choice,
+    Continued,
     CrossValidation,
     EvaluationMessage,
     FailureMessage,
@@ -248,12 +249,16 @@ class TrustedView:
             raise MisplacedError(f"disagrees with the round record of version {model.version}")
         if model.version > 0 and model.version - 1 not in self.state.models:
             raise MisplacedError(f"is version {model.version}, but there is none before it")
-        continues = self.state.charter.continues if self.state.charter else None
+        continues = self._continues
         if model.version == 0 and continues and model.weights_sha256 != continues.weights_sha256:
             raise MisplacedError("is not the version that the study continues from")
 
+    @property
+    def _continues(self) -> Continued | None:
+        return self.state.charter.continues if self.state.charter else None
+
     def _check_plan(self, plan: PlanMessage) -> None:
-        continues = self.state.charter.continues if self.state.charter else None
+        continues = self._continues
         if continues is not None and plan.plans != continues.plans:
             raise MisplacedError("is not the plan of the study that this one continues")
 
