@@ -97,11 +97,13 @@ def _result(function: str, returncode: int, room: Path) -> dict[str, Any]:
     response = room / "response.json"
     if returncode == 0 and response.exists():
         result: dict[str, Any] = json.loads(response.read_text(encoding="utf-8"))
-        if "error" in result:
-            raise from_json(result["error"])
-        return result
-    words = (room / "log.txt").read_text(encoding="utf-8", errors="replace")[-_LAST_WORDS:]
-    log.error("%s failed in its process:\n%s", function, words)
+        if "error" not in result:
+            return result
+        error = from_json(result["error"])
+        if getattr(error, "kind", "") == "crash":
+            _log_last_words(function, room)
+        raise error
+    words = _log_last_words(function, room)
     if returncode == -signal.SIGKILL:
         raise errors.TrainingError(
             f"nnU-Net was killed while it ran {function}, probably for want of memory",
@@ -112,6 +114,12 @@ def _result(function: str, returncode: int, room: Path) -> dict[str, Any]:
     raise errors.TrainingError(
         f"nnU-Net failed while it ran {function}: {last[:_LAST_LINE]}", kind="crash"
     )
+
+
+def _log_last_words(function: str, room: Path) -> str:
+    words = (room / "log.txt").read_text(encoding="utf-8", errors="replace")[-_LAST_WORDS:]
+    log.error("%s failed in its process:\n%s", function, words)
+    return words
 
 
 def as_json(error: errors.FedfsError) -> dict[str, str]:

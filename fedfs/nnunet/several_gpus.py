@@ -8,6 +8,8 @@ Rules:
  * What the clock decides, the first decides for all: who left the loop alone would wait for ever.
  * In the end all have the same weights, bit for bit, or the round has failed.
  * If one process fails, all end. If the site's process is killed, they are too.
+ * A process whose work is done leaves without tearing down the interpreter, which sometimes aborts
+   while threads of torch are still ending.
  * They meet by a file in a folder of theirs, where nnU-Net takes a port.
  * nnU-Net does this on CUDA devices only. On a CPU, where tests run, its processes find each other
    by gloo instead of nccl, and :func:`settle_on_cpu` puts the wrapper around the network.
@@ -207,6 +209,9 @@ def _work(rank: int, request: RoundRequest, device: str, room: Path, writer: Any
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
     try:
         _train(rank, request, device, room, writer)
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(0)
     except FedfsError as error:
         # The first error is the cause; the others lose their connection then.
         fields = process.as_json(error)

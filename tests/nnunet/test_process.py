@@ -81,6 +81,15 @@ def test_the_last_words_of_a_crash_are_passed_on(tmp_path, child):
     assert caught.value.kind == "crash"
 
 
+def test_what_it_said_before_a_crash_that_it_reports_is_in_the_log(tmp_path, child, caplog):
+    error = errors.TrainingError("process 1 was aborted", kind="crash")
+    words = "print('terminate called without an active exception', file=sys.stderr)"
+    child(f"{words}\n{respond({'error': process.as_json(error)})}")
+    with pytest.raises(errors.TrainingError, match="process 1 was aborted"):
+        run_isolated("train_round", {}, workdir=tmp_path)
+    assert "terminate called without an active exception" in caplog.text
+
+
 def test_progress_is_passed_on(tmp_path, child):
     line = {
         "step": "train", "done": 3, "total": 9, "unit": "iteration", "epoch": 1,
