@@ -77,9 +77,11 @@ def test_the_charters_planner_plans_what_nnunet_does(paths, tmp_path, monkeypatc
     assert len(different) == len(OPTIONS)
 
 
-def test_a_residual_network_is_trained_and_validated(paths, tmp_path):
+@pytest.mark.parametrize("planner", RESENC)
+def test_a_residual_network_is_trained_and_validated(paths, tmp_path, planner):
     write_dataset(paths.raw, 5, shape=(6, 32, 32))
-    life = live(paths, tmp_path, DATASET, dataset_json(), planner=RESENC[0])
+    life = live(paths, tmp_path, DATASET, dataset_json(), planner=planner)
+    assert life.plans["experiment_planner_used"] == planner
     architecture = life.plans["configurations"]["2d"]["architecture"]
     assert architecture["network_class_name"].endswith(".ResidualEncoderUNet")
     assert any(".blocks." in name for name in life.trained.tensors)
