@@ -24,14 +24,10 @@ from fedfs.errors import (
     StudyError,
     TensorError,
 )
+from fedfs.fetching import MAX_MODEL_BYTES, fetch_payload
 from fedfs.loop import Outcome
 from fedfs.making import Ingredients, make_version, outputs_in
-from fedfs.observe import (
-    MAX_MODEL_BYTES,
-    Observer,
-    fetch_payload,
-    newest_charter,
-)
+from fedfs.observe import Observer
 from fedfs.payloads import check_values, update_encoding, update_layout
 from fedfs.planning import Planner
 from fedfs.protocol import layout, rounds
@@ -53,7 +49,7 @@ from fedfs.protocol.rounds import (
     PublishInitial,
     Wait,
 )
-from fedfs.protocol.state import StudyState
+from fedfs.protocol.state import StudyState, newest_charter
 from fedfs.publish import Clock, Publisher, StatusReporter
 from fedfs.release import Release, in_full
 from fedfs.retention import prune_versions

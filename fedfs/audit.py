@@ -21,12 +21,13 @@ from pathlib import Path
 
 from fedfs import choosing, versions
 from fedfs.errors import ObjectNotFoundError, RejectedError, SealedError, StudyError
+from fedfs.fetching import MAX_MODEL_BYTES, fetch_payload, file_sha256
 from fedfs.making import Ingredients, make_version, outputs_in, strategy_of
-from fedfs.observe import MAX_MODEL_BYTES, Observer, fetch_payload, file_sha256, newest_charter
+from fedfs.observe import Observer
 from fedfs.payloads import update_encoding, update_layout
 from fedfs.protocol import layout, rounds
 from fedfs.protocol.messages import PayloadRef, RoundRecord, UpdateManifest
-from fedfs.protocol.state import StudyState
+from fedfs.protocol.state import StudyState, newest_charter
 from fedfs.sharing import share_of
 from fedfs.store.base import Store
 from fedfs.tensorfile import TensorFile

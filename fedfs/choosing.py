@@ -18,9 +18,10 @@ from fedfs.loop import Outcome
 from fedfs.nnunet.dataset import has_regions, ordered
 from fedfs.nnunet.evaluation import class_names
 from fedfs.nnunet.planner import dataset_json
-from fedfs.observe import Observer, newest_charter
+from fedfs.observe import Observer
 from fedfs.protocol import layout, rounds
 from fedfs.protocol.messages import Choice, CrossValidation
+from fedfs.protocol.state import newest_charter
 from fedfs.publish import Publisher, StatusReporter
 from fedfs.trust import tenure
 

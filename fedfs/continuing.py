@@ -20,9 +20,10 @@ from fedfs import software
 from fedfs.errors import StudyError, UserError
 from fedfs.nnunet import allowlist, classes
 from fedfs.nnunet.dataset import difference
-from fedfs.observe import newest_charter, open_study
+from fedfs.observe import open_study
 from fedfs.protocol import codec, rounds
 from fedfs.protocol.messages import Charter, Continued
+from fedfs.protocol.state import newest_charter
 from fedfs.store.base import Store
 from fedfs.weights import WeightFiles
 

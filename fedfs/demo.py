@@ -20,11 +20,12 @@ from typing import Any
 from fedfs import phantoms
 from fedfs.errors import FedfsError, TrainingError
 from fedfs.export import export_versions, predict_commands
+from fedfs.fetching import MAX_MODEL_BYTES, fetch_payload
 from fedfs.learner import Progress
 from fedfs.nnunet.baseline import LocalRequest
 from fedfs.nnunet.predict import ScoreRequest
 from fedfs.nnunet.process import run_isolated
-from fedfs.observe import MAX_MODEL_BYTES, Observer, fetch_payload, open_study
+from fedfs.observe import Observer, open_study
 from fedfs.simulate import (
     Host,
     LocalStudy,

@@ -26,10 +26,10 @@ from fedfs.errors import FedfsError, ObjectExistsError, StoreError, StorePermiss
 from fedfs.nnunet import classes
 from fedfs.nnunet.dataset import RawDataset, difference
 from fedfs.nnunet.environment import NnUNetPaths, from_environment
-from fedfs.observe import newest_charter, open_study
+from fedfs.observe import open_study
 from fedfs.protocol import codec, layout
 from fedfs.protocol.messages import Charter
-from fedfs.protocol.state import StudyState
+from fedfs.protocol.state import StudyState, newest_charter
 from fedfs.store import StorePlace, open_store
 from fedfs.store.base import Store
 from fedfs.trust.keyring import Keyring, default_cache

@@ -19,10 +19,10 @@ from fedfs.nnunet.export import ExportRequest
 from fedfs.nnunet.inference import ChoiceRequest
 from fedfs.nnunet.planner import dataset_json
 from fedfs.nnunet.process import run_isolated
-from fedfs.observe import Observer, newest_charter, open_study, open_tracks
+from fedfs.observe import Observer, open_study, open_tracks
 from fedfs.protocol import rounds
 from fedfs.protocol.messages import PlanMessage
-from fedfs.protocol.state import StudyState
+from fedfs.protocol.state import StudyState, newest_charter
 from fedfs.store.base import Store
 from fedfs.trust.vault import Vault
 from fedfs.weights import WeightFiles

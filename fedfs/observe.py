@@ -17,7 +17,6 @@ import contextlib
 import hashlib
 import itertools
 import logging
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,30 +24,25 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fedfs.errors import (
-    MisplacedError,
     ObjectExistsError,
     ObjectNotFoundError,
     ObjectTooLargeError,
     RejectedError,
-    SealedError,
     StoreError,
     StudyError,
     TensorError,
+    UserError,
 )
 from fedfs.protocol import layout, rounds
 from fedfs.protocol.layout import Key, TrackPlace
-from fedfs.protocol.messages import MAX_BYTES, Charter, PayloadRef
-from fedfs.protocol.state import StudyState
+from fedfs.protocol.messages import MAX_BYTES, Charter
+from fedfs.protocol.state import StudyState, newest_charter
 from fedfs.store.base import Entry, Store, write_local
 from fedfs.store.track import TrackStore
-from fedfs.trust import sealing
 from fedfs.trust.vault import Vault
 from fedfs.trust.verify import TrustedView
 
 log = logging.getLogger(__name__)
-
-MAX_MODEL_BYTES = 32 * 2**30
-"""Largest model anybody downloads; nnU-Net's largest presets are well below 2 GB."""
 
 MAX_ENVELOPE_BYTES = MAX_BYTES * 4 // 3 + 4096
 """Largest object that holds a message: its payload is in base64, four bytes for three."""
@@ -63,9 +57,6 @@ _ORDER = (
 _EVERYTHING_EVERY = 256
 _LATE_VERSIONS = 2
 """A listing of a share may show objects in another order than they were written in."""
-
-_SEAL_BYTES = 65_536
-"""What encryption may add to a payload, beside one part in a thousand."""
 
 _MANY, _AT_ONCE, _BATCH = 8, 8, 16
 _SMALL_BYTES = 1 << 20
@@ -387,16 +378,14 @@ def open_study(
         first: the study's first charter and its bytes, where they have been read already.
 
     Raises:
-        StudyError: the store holds no study that can be trusted; or there is no such track.
+        StudyError: the store holds no study that can be trusted.
+        UserError: the study has no such track.
         RejectedError: it holds one, written by a newer major version of the protocol.
         StoreError: the store cannot be read.
     """
     charter, data = first or _first_charter(store)
-    if track and track not in track_names(charter):
-        raise StudyError(
-            f"study {charter.name!r} has no track {track!r}",
-            hint=f"its tracks: {', '.join(one.name for one in charter.tracks) or 'none'}",
-        )
+    if track:
+        chosen_tracks(charter, [track])
     place = TrackPlace(track, own_plan=charter.mode == rounds.ASYM)
     copies = None if cache is None else cache(charter.study)
     observer = Observer(
@@ -438,6 +427,22 @@ def track_names(charter: Charter) -> list[str]:
     return [track.name for track in charter.tracks] or [""]
 
 
+def chosen_tracks(charter: Charter, tracks: Sequence[str]) -> list[str]:
+    """Return the tracks that a person means: those named, or all; [""] where there are none.
+
+    Raises:
+        UserError: the study has no such track.
+    """
+    names = track_names(charter)
+    unknown = [name for name in tracks if name not in names]
+    if unknown:
+        raise UserError(
+            f"study {charter.name!r} has no track {unknown[0]!r}",
+            hint=f"its tracks: {', '.join(filter(None, names)) or 'none'}",
+        )
+    return [name for name in names if name in tracks or not tracks]
+
+
 def _first_charter(store: Store) -> tuple[Charter, bytes]:
     """Return the charter that a study began with, and the bytes that hold it.
 
@@ -460,89 +465,3 @@ def _first_charter(store: Store) -> tuple[Charter, bytes]:
         kind = type(error)
         raise kind(f"the charter at {store.url} {error}", hint=error.hint) from error
     return newest_charter(view.state), data
-
-
-def newest_charter(state: StudyState) -> Charter:
-    """Return the charter in force.
-
-    Raises:
-        StudyError: there is none.
-    """
-    if state.charter is None:
-        raise StudyError("the store holds no charter that can be trusted")
-    return state.charter
-
-
-def fetch_payload(
-    store: Store, ref: PayloadRef, folder: Path, *, max_bytes: int, vault: Vault | None = None
-) -> Path:
-    """Return a local copy of a tensor file, its hash checked; copies are kept by hash.
-
-    Args:
-        store: where it lies.
-        ref: what a verified manifest says of it.
-        folder: cache folder.
-        max_bytes: the largest tensor file this reader accepts.
-        vault: decrypts it, where it is encrypted.
-
-    Raises:
-        TensorError: too large, or its bytes are not those that were signed for.
-        SealedError: it is encrypted for others.
-        ObjectNotFoundError: it is not there.
-        StoreError: the store cannot be read.
-    """
-    if not 0 < ref.tensors_size <= max_bytes:
-        text = f"names a payload of {ref.tensors_size} bytes, at most {max_bytes} are accepted"
-        raise TensorError(text)
-    if not 0 < ref.size <= ref.tensors_size + (ref.tensors_size >> 10) + _SEAL_BYTES:
-        raise TensorError(f"names an encrypted payload of {ref.size} bytes, too many by far")
-    key = layout.parse(ref.key)
-    if key is None or key.sha256 != ref.sha256:
-        raise MisplacedError(f"names the payload {ref.key!r}, which is no payload key of its hash")
-    path = folder / f"{ref.tensors_sha256}.safetensors"
-    if path.exists() and file_sha256(path) == ref.tensors_sha256:
-        return path
-    folder.mkdir(parents=True, exist_ok=True)
-    arrived = path.with_suffix(".age") if ref.is_sealed else path
-    try:
-        store.download(ref.key, arrived, max_bytes=ref.size)
-    except ObjectTooLargeError as error:
-        raise TensorError(f"payload is larger than the {ref.size} bytes signed for") from error
-    if arrived.stat().st_size != ref.size or file_sha256(arrived) != ref.sha256:
-        arrived.unlink()
-        raise TensorError("payload is corrupt or truncated: its bytes are not those signed for")
-    if ref.is_sealed:
-        try:
-            _decrypt(arrived, path, ref, vault)
-        finally:
-            arrived.unlink()
-    return path
-
-
-def _decrypt(source: Path, target: Path, ref: PayloadRef, vault: Vault | None) -> None:
-    """Decrypt a payload; it appears whole, and is what was signed for."""
-    if vault is None:
-        raise SealedError("is encrypted, and this host holds no key for it")
-    made = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        with source.open("rb") as reader, made.open("wb") as writer:
-            sealing.unseal_file(reader, writer, vault.identities)
-        if made.stat().st_size != ref.content_size or file_sha256(made) != ref.content_sha256:
-            raise TensorError("payload, once decrypted, is not what was signed for")
-        made.replace(target)
-    finally:
-        made.unlink(missing_ok=True)
-
-
-def file_sha256(path: Path) -> str:
-    """Return the hex SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def prune_cache(folder: Path, keep: Iterable[str]) -> None:
-    """Delete cached files whose name, a payload's hash, is not in ``keep``."""
-    kept = {f"{name}.safetensors" for name in keep}
-    for path in folder.glob("*.safetensors"):
-        if path.name not in kept:
-            path.unlink()

@@ -22,35 +22,18 @@ from fedfs.errors import MalformedError, RejectedError, StudyError
 from fedfs.learner import SiteFingerprint
 from fedfs.nnunet.planner import dataset_json
 from fedfs.nnunet.plans import PlanResult
-from fedfs.observe import newest_charter
 from fedfs.protocol import codec, layout, rounds
 from fedfs.protocol.messages import AsymSpec, Charter, Continued, PlanMessage
-from fedfs.protocol.state import StudyState
+from fedfs.protocol.state import StudyState, newest_charter
 from fedfs.sharing import agree, asym_spec, check_site_plan, join_in, shared_by
 
 _SETTLE = "settle it with the site; the coordinator may remove it from the roster"
 
 
-class Planned(Protocol):
-    """What planning gives: nnU-Net plans, the ``dataset.json`` they were made for, versions."""
-
-    @property
-    def plans(self) -> Mapping[str, Any]:
-        """nnU-Net plans."""
-
-    @property
-    def dataset_json(self) -> Mapping[str, Any]:
-        """The ``dataset.json`` of the federation."""
-
-    @property
-    def versions(self) -> Mapping[str, str]:
-        """Software that made the plan."""
-
-
 class Planner(Protocol):
     """Plans and makes initial weights; :mod:`fedfs.nnunet` does, in a process of its own."""
 
-    def plan(self, charter: Charter, fingerprint: Mapping[str, Any], n_cases: int) -> Planned:
+    def plan(self, charter: Charter, fingerprint: Mapping[str, Any], n_cases: int) -> PlanResult:
         """Plan once for all sites from the federated fingerprint in nnU-Net's format."""
 
     def initial_weights(
@@ -218,7 +201,7 @@ def _plan_for_all(
     return fields, text
 
 
-def _given(charter: Charter, continues: Continued, n_cases: int) -> Planned:
+def _given(charter: Charter, continues: Continued, n_cases: int) -> PlanResult:
     content = {**dataset_json(charter), "numTraining": n_cases}
     return PlanResult(plans=continues.plans, dataset_json=content, versions=continues.versions)
 

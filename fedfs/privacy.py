@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from fedfs.errors import StudyError
 from fedfs.protocol import layout, rounds
 from fedfs.protocol.messages import Charter
-from fedfs.protocol.state import StudyState
+from fedfs.protocol.state import StudyState, newest_charter
 from fedfs.trust.vault import AGE
 
 EVERYBODY = "whoever can read the store"
@@ -61,9 +61,7 @@ def disclosures(state: StudyState, site: str, sizes: Mapping[str, int]) -> list[
     Raises:
         StudyError: nothing of that site is on the store, or no study.
     """
-    charter = state.charter
-    if charter is None:
-        raise StudyError("the store holds no charter that can be trusted")
+    charter = newest_charter(state)
     found = list(_of_site(state, charter, site, _bytes_by_kind(sizes, site)))
     if not found:
         raise StudyError(

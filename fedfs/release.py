@@ -14,7 +14,7 @@ from typing import Any
 
 from fedfs.checkpoint import TensorFile, weights_sha256
 from fedfs.combine import Outputs, Written
-from fedfs.observe import prune_cache
+from fedfs.fetching import prune_cache
 from fedfs.protocol import layout
 from fedfs.protocol.messages import Charter, ModelManifest, Named, PayloadRef, RoundRecord
 from fedfs.publish import Publisher

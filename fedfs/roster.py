@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from fedfs.errors import ObjectExistsError, StudyError
-from fedfs.observe import newest_charter, open_study, open_tracks
+from fedfs.observe import open_study, open_tracks
 from fedfs.protocol import layout, messages, rounds
 from fedfs.protocol.messages import Charter, JoinRequest, ReadKey, RosterEntry
-from fedfs.protocol.state import StudyState
+from fedfs.protocol.state import StudyState, newest_charter
 from fedfs.publish import Clock, Publisher
 from fedfs.store.base import Store
 from fedfs.study import next_join

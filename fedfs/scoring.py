@@ -19,9 +19,9 @@ from typing import Any
 from fedfs.alone import train_alone
 from fedfs.checkpoint import write_safetensors
 from fedfs.errors import RejectedError, StudyError
+from fedfs.fetching import MAX_MODEL_BYTES, fetch_payload
 from fedfs.learner import EvaluationResult, Learner, RoundTask, Tensors
 from fedfs.network import SiteNetwork
-from fedfs.observe import MAX_MODEL_BYTES, fetch_payload
 from fedfs.protocol import layout
 from fedfs.protocol.messages import Charter, EvaluationMessage, SiteModel
 from fedfs.publish import Publisher, StatusReporter

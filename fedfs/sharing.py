@@ -17,10 +17,9 @@ from fedfs.aggregate import alignment
 from fedfs.aggregate.alignment import Shapes
 from fedfs.errors import MalformedError, StudyError, TensorError
 from fedfs.learner import Array, Tensors
-from fedfs.observe import newest_charter
 from fedfs.protocol import rounds
 from fedfs.protocol.messages import AsymSpec, Charter, Participation, SitePlan
-from fedfs.protocol.state import StudyState
+from fedfs.protocol.state import StudyState, newest_charter
 
 MAX_TENSORS = 20_000
 MAX_PARAMETERS = 2_000_000_000

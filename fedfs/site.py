@@ -29,7 +29,7 @@ from fedfs.errors import (
 from fedfs.learner import Learner, RoundTask
 from fedfs.loop import Outcome
 from fedfs.network import SiteNetwork, SiteNetworks
-from fedfs.observe import Observer, newest_charter
+from fedfs.observe import Observer
 from fedfs.payloads import update_encoding, write_update
 from fedfs.protocol import layout, rounds
 from fedfs.protocol.messages import (
@@ -55,7 +55,7 @@ from fedfs.protocol.rounds import (
     TrainAlone,
     Wait,
 )
-from fedfs.protocol.state import StudyState
+from fedfs.protocol.state import StudyState, newest_charter
 from fedfs.publish import Publisher, StatusReporter
 from fedfs.retention import prune_updates
 from fedfs.scoring import Scoring

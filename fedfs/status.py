@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from fedfs.errors import MalformedError, StudyError
+from fedfs.errors import MalformedError
 from fedfs.protocol import layout, rounds
 from fedfs.protocol.messages import Charter, RosterEntry, StatusMessage, from_utc
-from fedfs.protocol.state import StudyState
+from fedfs.protocol.state import StudyState, newest_charter
 from fedfs.trust.signing import key_fingerprint
 
 _MONTH_S = 30 * 86_400.0
@@ -99,9 +99,7 @@ def summarize(state: StudyState, sizes: Mapping[str, int] = MappingProxyType({})
     Raises:
         StudyError: there is no charter.
     """
-    charter = state.charter
-    if charter is None:
-        raise StudyError("the store holds no charter that can be trusted")
+    charter = newest_charter(state)
     phase, waiting, since = _waiting(state, charter)
     aggregator = state.statuses.get("")
     names = sorted({*charter.active_sites, *(e.site for e in charter.roster), *state.joins})

@@ -15,7 +15,7 @@ from fedfs.config import StudyOptions
 from fedfs.errors import DatasetError, FedfsError, ObjectExistsError, StudyError, UserError
 from fedfs.learner import Learner
 from fedfs.nnunet import plans
-from fedfs.observe import Observer, newest_charter, open_study
+from fedfs.observe import Observer, open_study
 from fedfs.protocol import layout
 from fedfs.protocol.messages import (
     Charter,
@@ -26,6 +26,7 @@ from fedfs.protocol.messages import (
     NnUNetSpec,
     PayloadRef,
 )
+from fedfs.protocol.state import newest_charter
 from fedfs.publish import Clock, Publisher
 from fedfs.store import StorePlace, open_store
 from fedfs.store.base import Store

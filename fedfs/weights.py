@@ -19,7 +19,7 @@ from pathlib import Path
 from fedfs.aggregate import encodings
 from fedfs.checkpoint import TensorFile, stream_safetensors, weights_sha256
 from fedfs.errors import MisplacedError, ObjectNotFoundError, RejectedError, TensorError
-from fedfs.observe import MAX_MODEL_BYTES, fetch_payload, prune_cache
+from fedfs.fetching import MAX_MODEL_BYTES, fetch_payload, prune_cache
 from fedfs.protocol.messages import ModelManifest, PayloadRef
 from fedfs.store.base import Store
 from fedfs.trust.vault import Vault

@@ -36,7 +36,7 @@ from fedfs.learner import (
     TrainResult,
 )
 from fedfs.loop import Outcome
-from fedfs.nnunet.planner import Planned
+from fedfs.nnunet.plans import PlanResult
 from fedfs.observe import Observer, open_study
 from fedfs.protocol import codec, layout, rounds
 from fedfs.protocol.layout import TrackPlace
@@ -147,8 +147,9 @@ def network_of(shapes: Mapping[str, Any]) -> dict[str, np.ndarray]:
 class FakePlanner:
     """Plans nothing and starts from :data:`INITIAL`."""
 
-    def plan(self, charter: Any, fingerprint: Mapping[str, Any], n_cases: int) -> Planned:
-        return Planned({"plans_name": charter.nnunet.plans_name}, {**DATASET_JSON}, {})
+    def plan(self, charter: Any, fingerprint: Mapping[str, Any], n_cases: int) -> PlanResult:
+        plans = {"plans_name": charter.nnunet.plans_name}
+        return PlanResult(plans=plans, dataset_json={**DATASET_JSON}, versions={})
 
     def initial_weights(self, charter: Any, plan: Any, path: Path, *, pretrained: Any) -> None:
         write_safetensors(path, INITIAL)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -10,17 +9,16 @@ from pathlib import Path
 
 from fedfs import choosing
 from fedfs.aggregator import Aggregator
-from fedfs.assemble.parts import LOG, busy, chosen, note_seen, start_status
+from fedfs.assemble.parts import at_work, note_seen, start_status
 from fedfs.choosing import AggregatorChoice
 from fedfs.config import AggregatorConfig
 from fedfs.learner import Report
-from fedfs.lock import only_one
-from fedfs.logfile import logged_to
 from fedfs.loop import Outcome, run
 from fedfs.making import strategy_of
 from fedfs.nnunet.planner import NnUNetPlanner
-from fedfs.observe import Observer, newest_charter, open_study, open_tracks
+from fedfs.observe import Observer, chosen_tracks, open_study, open_tracks
 from fedfs.protocol import layout
+from fedfs.protocol.state import newest_charter
 from fedfs.publish import Publisher
 from fedfs.report.publish import ReportPublisher
 from fedfs.store import open_store
@@ -50,20 +48,16 @@ def run_aggregator(config: AggregatorConfig, listener: Report) -> Outcome:
         vault=Vault(config.home),
     )
     charter = newest_charter(next(iter(observers.values())).state)
-    names = chosen(charter, config.tracks)
+    names = chosen_tracks(charter, config.tracks)
     strategy_of(charter)  # a package that is missing is missed now, not after the first round
     keyring = Keyring(config.home, charter.study)
     for name in names:
         note_seen(keyring, "aggregator", observers[name])
     base = folder_of(charter.study)
     folders = {name: base / "tracks" / name if name else base for name in names}
-    with contextlib.ExitStack() as stack:
-        for name, folder in folders.items():
-            holder = stack.enter_context(only_one(folder / "lock"))
-            if holder:
-                who = "the aggregator" + (f" of track {name}" if name else "")
-                return busy(who, holder, once=config.once)
-        stack.enter_context(logged_to((folders[names[0]] if len(names) == 1 else base) / LOG))
+    with at_work("the aggregator", folders, base, once=config.once) as busy:
+        if busy:
+            return busy
         aggregators = {
             name: _make_aggregator(config, observers[name], keyring, listener, folders[name])
             for name in names

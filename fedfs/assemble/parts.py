@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fedfs.config import AggregatorConfig, JoinConfig, SiteConfig
-from fedfs.errors import SetupError, StudyError, UserError
+from fedfs.errors import SetupError, StudyError
+from fedfs.fetching import MAX_MODEL_BYTES, fetch_payload
 from fedfs.learner import Learner
+from fedfs.lock import only_one
+from fedfs.logfile import logged_to
 from fedfs.loop import Outcome
 from fedfs.nnunet import broken
 from fedfs.nnunet.environment import NnUNetPaths, from_environment
 from fedfs.nnunet.learner import NnUNetLearner
 from fedfs.nnunet.planner import dataset_json
 from fedfs.nnunet.settings import LearnerSettings, Planning
-from fedfs.observe import (
-    MAX_MODEL_BYTES,
-    Observer,
-    fetch_payload,
-    newest_charter,
-    open_study,
-    track_names,
-)
+from fedfs.observe import Observer, open_study
 from fedfs.protocol import layout, rounds
 from fedfs.protocol.messages import Charter
+from fedfs.protocol.state import newest_charter
 from fedfs.publish import Publisher, StatusReporter
 from fedfs.sharing import asym_spec
 from fedfs.store.base import Store
@@ -42,22 +40,6 @@ LOG = "log.txt"
 def look_as_site(store: Store, config: SiteConfig | JoinConfig) -> Observer:
     """Open a study as the site sees it, without what it decides nothing by."""
     return open_study(store, site=config.site, skip=layout.STATUS_KINDS, vault=Vault(config.home))
-
-
-def chosen(charter: Charter, tracks: Sequence[str]) -> list[str]:
-    """Return the tracks that a process works on: those named, or all; [""] where there are none.
-
-    Raises:
-        UserError: the study has no such track.
-    """
-    names = track_names(charter)
-    unknown = [name for name in tracks if name not in names]
-    if unknown:
-        raise UserError(
-            f"study {charter.name!r} has no track {unknown[0]!r}",
-            hint=f"its tracks: {', '.join(filter(None, names)) or 'none'}",
-        )
-    return [name for name in names if name in tracks or not tracks]
 
 
 def make_learner(
@@ -215,13 +197,33 @@ def note_seen(keyring: Keyring, role: str, observer: Observer) -> None:
     keyring.note_version(f"{role} {track}" if track else role, newest, sha256)
 
 
-def busy(who: str, holder: str, *, once: bool) -> Outcome:
-    """Return the outcome of a start that cron made while the one before is still at work.
+@contextlib.contextmanager
+def at_work(
+    who: str, folders: Mapping[str, Path], base: Path, *, once: bool
+) -> Iterator[Outcome | None]:
+    """Hold the tracks of a process on this host, and log to a file.
+
+    Yields None; or, where cron made the start while the one before is still at work, its outcome.
+
+    Args:
+        who: works here.
+        folders: of each track of the process, by name.
+        base: folder of the study, for the log of several tracks.
+        once: cron makes the starts.
 
     Raises:
         SetupError: a service was started twice.
     """
-    text = f"{holder} on this host is at work as {who} already"
-    if not once:
-        raise SetupError(text, hint="stop it first, or let it work")
-    return Outcome(worked=True, finished=False, text=text)
+    with contextlib.ExitStack() as stack:
+        for name, folder in folders.items():
+            holder = stack.enter_context(only_one(folder / "lock"))
+            if holder:
+                where = f" on track {name}" if name else ""
+                text = f"{holder} on this host is at work as {who}{where} already"
+                if not once:
+                    raise SetupError(text, hint="stop it first, or let it work")
+                yield Outcome(worked=True, finished=False, text=text)
+                return
+        own = next(iter(folders.values())) if len(folders) == 1 else base
+        stack.enter_context(logged_to(own / LOG))
+        yield None

@@ -11,9 +11,7 @@ from pathlib import Path
 
 from fedfs import choosing, software
 from fedfs.assemble.parts import (
-    LOG,
-    busy,
-    chosen,
+    at_work,
     look_as_site,
     make_learner,
     note_seen,
@@ -31,8 +29,6 @@ from fedfs.errors import (
 )
 from fedfs.export import Exported, export_site
 from fedfs.learner import CrossValidated, Report
-from fedfs.lock import only_one
-from fedfs.logfile import logged_to
 from fedfs.loop import Outcome, run
 from fedfs.nnunet import classes
 from fedfs.nnunet.allowlist import check_name, check_planner_options
@@ -40,10 +36,10 @@ from fedfs.nnunet.crossval import CrossValidationRequest
 from fedfs.nnunet.dataset import RawDataset, difference
 from fedfs.nnunet.environment import from_environment
 from fedfs.nnunet.process import run_isolated
-from fedfs.observe import Observer, newest_charter, open_study, open_tracks, track_names
+from fedfs.observe import Observer, chosen_tracks, open_study, open_tracks, track_names
 from fedfs.protocol import codec, layout, rounds
 from fedfs.protocol.messages import Charter, JoinRequest
-from fedfs.protocol.state import StudyState
+from fedfs.protocol.state import StudyState, newest_charter
 from fedfs.publish import Publisher
 from fedfs.site import Site, Wish, say_attendance
 from fedfs.store import open_store
@@ -153,21 +149,15 @@ def run_site(config: SiteConfig, listener: Report) -> Outcome:
         vault=Vault(config.home),
     )
     charter = newest_charter(next(iter(observers.values())).state)
-    names = chosen(charter, config.tracks)
+    names = chosen_tracks(charter, config.tracks)
     keyring, role = Keyring(config.home, charter.study), f"site-{config.site}"
     for name in names:
         note_seen(keyring, role, observers[name])
     folders = {name: site_folder(paths, charter.study, config.site, name) for name in names}
-    common = (
-        folders[names[0]] if len(names) == 1 else site_folder(paths, charter.study, config.site)
-    )
-    with contextlib.ExitStack() as stack:
-        for name, folder in folders.items():
-            holder = stack.enter_context(only_one(folder / "lock"))
-            if holder:
-                who = f"site {config.site!r}" + (f" on track {name}" if name else "")
-                return busy(who, holder, once=config.once)
-        stack.enter_context(logged_to(common / LOG))
+    base = site_folder(paths, charter.study, config.site)
+    with at_work(f"site {config.site!r}", folders, base, once=config.once) as busy:
+        if busy:
+            return busy
         software.check(charter.nnunet.versions, classes.versions(), allowed=config.allow_versions)
         sites = {
             name: _make_site(config, observers[name], keyring, listener, folders[name])

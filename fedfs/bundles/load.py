@@ -28,8 +28,9 @@ from fedfs.errors import (
     StudyError,
 )
 from fedfs.exchange import FOR
+from fedfs.fetching import MAX_MODEL_BYTES
 from fedfs.learner import Progress, Report
-from fedfs.observe import MAX_ENVELOPE_BYTES, MAX_MODEL_BYTES
+from fedfs.observe import MAX_ENVELOPE_BYTES
 from fedfs.protocol import layout
 from fedfs.store.base import Entry, Store
 from fedfs.trust import sealing

@@ -9,10 +9,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 
 from fedfs import exchange
 from fedfs.exchange import FOR
-from fedfs.observe import Observer, newest_charter, open_tracks
+from fedfs.observe import Observer, open_tracks
 from fedfs.protocol import layout, rounds
 from fedfs.protocol.messages import Charter
-from fedfs.protocol.state import StudyState
+from fedfs.protocol.state import StudyState, newest_charter
 from fedfs.store.base import Store
 
 NO_KEY = layout.Key("", "")

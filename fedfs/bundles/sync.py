@@ -8,9 +8,10 @@ from collections.abc import Sequence
 
 from fedfs.bundles.seen import NO_KEY, Seen
 from fedfs.errors import ObjectNotFoundError
+from fedfs.fetching import MAX_MODEL_BYTES
 from fedfs.learner import Progress, Report
 from fedfs.loop import Outcome, run
-from fedfs.observe import MAX_ENVELOPE_BYTES, MAX_MODEL_BYTES
+from fedfs.observe import MAX_ENVELOPE_BYTES
 from fedfs.protocol import layout
 from fedfs.status import counted
 from fedfs.store.base import Store

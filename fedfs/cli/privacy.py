@@ -15,9 +15,10 @@ from fedfs.store import StorePlace
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def privacy(store: StorePlace, *, name: str, as_json: bool) -> None:
     """List all that has left a site so far, what it tells, and who can read it."""
-    from fedfs.observe import newest_charter, open_tracks
+    from fedfs.observe import open_tracks
     from fedfs.privacy import NEVER, disclosures, readers
     from fedfs.protocol import layout
+    from fedfs.protocol.state import newest_charter
     from fedfs.store import open_store
     from fedfs.tracks import merged
     from fedfs.trust.keyring import default_home

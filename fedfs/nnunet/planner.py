@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fedfs.errors import MalformedError, StudyError, TrainingError
 from fedfs.nnunet import site_network
-from fedfs.nnunet.plans import PlanRequest, WeightsRequest
+from fedfs.nnunet.plans import PlanRequest, PlanResult, WeightsRequest
 from fedfs.nnunet.process import run_isolated
 from fedfs.protocol import codec
 from fedfs.protocol.messages import Charter, PlanMessage
-
-
-@dataclass(frozen=True)
-class Planned:
-    """What planning gives: nnU-Net plans, the ``dataset.json`` they were made for, versions."""
-
-    plans: Mapping[str, Any]
-    dataset_json: Mapping[str, Any]
-    versions: Mapping[str, str]
 
 
 class NnUNetPlanner:
@@ -36,7 +26,7 @@ class NnUNetPlanner:
         self._folder = folder
         self._allowed_trainers = allowed_trainers
 
-    def plan(self, charter: Charter, fingerprint: Mapping[str, Any], n_cases: int) -> Planned:
+    def plan(self, charter: Charter, fingerprint: Mapping[str, Any], n_cases: int) -> PlanResult:
         """See :meth:`fedfs.aggregator.Planner.plan`."""
         spec = charter.nnunet
         request = PlanRequest(
@@ -52,7 +42,7 @@ class NnUNetPlanner:
             planner_options=spec.planner_options,
         )
         self._folder.mkdir(parents=True, exist_ok=True)
-        planned = Planned(**run_isolated("plan", request, workdir=self._folder))
+        planned = PlanResult(**run_isolated("plan", request, workdir=self._folder))
         made = planned.plans["configurations"]
         missing = [t.configuration for t in charter.tracks if t.configuration not in made]
         if missing:

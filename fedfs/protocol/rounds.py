@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from fedfs.errors import StudyError
 from fedfs.protocol import layout, policies
 from fedfs.protocol.messages import Charter, UpdateManifest, from_utc
-from fedfs.protocol.state import StudyState
+from fedfs.protocol.state import StudyState, newest_charter
 
 FFE, ASYM = MODES = ("ffe", "asym")
 """One plan for all sites; or every site plans for itself and shares the tensors that fit."""
@@ -480,14 +480,13 @@ def _announcement(state: StudyState, charter: Charter) -> tuple[Collection[str],
 
 
 def _charter(state: StudyState) -> Charter:
-    if state.charter is None:
-        raise StudyError("the store holds no charter that can be trusted")
-    if state.charter.mode not in MODES:
+    charter = newest_charter(state)
+    if charter.mode not in MODES:
         raise StudyError(
-            f"the charter's mode {state.charter.mode!r} is unknown to this version of fedfs",
+            f"the charter's mode {charter.mode!r} is unknown to this version of fedfs",
             hint=f"it knows {', '.join(MODES)}; upgrade fedfs",
         )
-    return state.charter
+    return charter
 
 
 def _require_member(charter: Charter, site: str) -> None:

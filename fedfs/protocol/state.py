@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from fedfs.errors import StudyError
 from fedfs.protocol import layout
 from fedfs.protocol.messages import (
     Admission,
@@ -148,3 +149,14 @@ class StudyState:
     def newest(self) -> int:
         """The newest published version; -1 before there is one."""
         return max(self.models, default=-1)
+
+
+def newest_charter(state: StudyState) -> Charter:
+    """Return the charter in force.
+
+    Raises:
+        StudyError: there is none.
+    """
+    if state.charter is None:
+        raise StudyError("the store holds no charter that can be trusted")
+    return state.charter

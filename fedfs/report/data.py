@@ -15,7 +15,7 @@ from fedfs import privacy
 from fedfs.errors import StudyError
 from fedfs.protocol import layout, rounds
 from fedfs.protocol.messages import Charter, EvaluationMessage
-from fedfs.protocol.state import StudyState
+from fedfs.protocol.state import StudyState, newest_charter
 from fedfs.report.comparison import LocalRow, MatrixRow, local_rows, matrix
 from fedfs.status import counted, mean_dice, summarize
 from fedfs.trust.signing import key_fingerprint
@@ -119,9 +119,7 @@ def collect(state: StudyState, sizes: Mapping[str, int]) -> Report:
     Raises:
         StudyError: the store holds no study that can be trusted.
     """
-    charter = state.charter
-    if charter is None:
-        raise StudyError("the store holds no charter that can be trusted")
+    charter = newest_charter(state)
     versions = tuple(range(state.newest + 1))
     names = tuple(sorted({e.site for e in charter.roster} | {site for site, _ in state.updates}))
     final = _final(state)

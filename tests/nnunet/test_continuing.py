@@ -16,7 +16,7 @@ from fedfs.cli import fedfs as cli
 from fedfs.continuing import read_finished
 from fedfs.errors import StudyError, UserError
 from fedfs.nnunet.learner import NnUNetLearner
-from fedfs.nnunet.planner import Planned
+from fedfs.nnunet.plans import PlanResult
 from fedfs.observe import open_study
 from fedfs.protocol import layout
 from fedfs.store import open_store
@@ -33,7 +33,9 @@ class Plans(FakePlanner):
         self.plans, self.tensors = plans, tensors
 
     def plan(self, charter, fingerprint, n_cases):
-        return Planned(self.plans, {**DATASET_JSON}, {"nnunetv2": "2.7.0"})
+        return PlanResult(
+            plans=self.plans, dataset_json={**DATASET_JSON}, versions={"nnunetv2": "2.7.0"}
+        )
 
     def initial_weights(self, charter, plan, path, *, pretrained):
         if self.tensors is None:

@@ -12,7 +12,8 @@ import invariants
 from federation import Federation, forge
 from fedfs.audit import NOTE, PROBLEM, verify_study
 from fedfs.errors import SealedError, StudyError
-from fedfs.observe import MAX_MODEL_BYTES, fetch_payload, open_study
+from fedfs.fetching import MAX_MODEL_BYTES, fetch_payload
+from fedfs.observe import open_study
 from fedfs.protocol import layout
 from fedfs.protocol.messages import PayloadRef
 from fedfs.roster import Coordinator, approve_sites, ask_for_new_key

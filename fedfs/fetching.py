@@ -1,0 +1,96 @@
+"""Get payloads from a store: checked against what was signed for, decrypted, kept by hash."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from fedfs.errors import MisplacedError, ObjectTooLargeError, SealedError, TensorError
+from fedfs.protocol import layout
+from fedfs.protocol.messages import PayloadRef
+from fedfs.store.base import Store
+from fedfs.trust import sealing
+from fedfs.trust.vault import Vault
+
+MAX_MODEL_BYTES = 32 * 2**30
+"""Largest model anybody downloads; nnU-Net's largest presets are well below 2 GB."""
+
+_SEAL_BYTES = 65_536
+"""What encryption may add to a payload, beside one part in a thousand."""
+
+
+def fetch_payload(
+    store: Store, ref: PayloadRef, folder: Path, *, max_bytes: int, vault: Vault | None = None
+) -> Path:
+    """Return a local copy of a tensor file, its hash checked; copies are kept by hash.
+
+    Args:
+        store: where it lies.
+        ref: what a verified manifest says of it.
+        folder: cache folder.
+        max_bytes: the largest tensor file this reader accepts.
+        vault: decrypts it, where it is encrypted.
+
+    Raises:
+        TensorError: too large, or its bytes are not those that were signed for.
+        SealedError: it is encrypted for others.
+        ObjectNotFoundError: it is not there.
+        StoreError: the store cannot be read.
+    """
+    if not 0 < ref.tensors_size <= max_bytes:
+        text = f"names a payload of {ref.tensors_size} bytes, at most {max_bytes} are accepted"
+        raise TensorError(text)
+    if not 0 < ref.size <= ref.tensors_size + (ref.tensors_size >> 10) + _SEAL_BYTES:
+        raise TensorError(f"names an encrypted payload of {ref.size} bytes, too many by far")
+    key = layout.parse(ref.key)
+    if key is None or key.sha256 != ref.sha256:
+        raise MisplacedError(f"names the payload {ref.key!r}, which is no payload key of its hash")
+    path = folder / f"{ref.tensors_sha256}.safetensors"
+    if path.exists() and file_sha256(path) == ref.tensors_sha256:
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    arrived = path.with_suffix(".age") if ref.is_sealed else path
+    try:
+        store.download(ref.key, arrived, max_bytes=ref.size)
+    except ObjectTooLargeError as error:
+        raise TensorError(f"payload is larger than the {ref.size} bytes signed for") from error
+    if arrived.stat().st_size != ref.size or file_sha256(arrived) != ref.sha256:
+        arrived.unlink()
+        raise TensorError("payload is corrupt or truncated: its bytes are not those signed for")
+    if ref.is_sealed:
+        try:
+            _decrypt(arrived, path, ref, vault)
+        finally:
+            arrived.unlink()
+    return path
+
+
+def _decrypt(source: Path, target: Path, ref: PayloadRef, vault: Vault | None) -> None:
+    """Decrypt a payload; it appears whole, and is what was signed for."""
+    if vault is None:
+        raise SealedError("is encrypted, and this host holds no key for it")
+    made = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        with source.open("rb") as reader, made.open("wb") as writer:
+            sealing.unseal_file(reader, writer, vault.identities)
+        if made.stat().st_size != ref.content_size or file_sha256(made) != ref.content_sha256:
+            raise TensorError("payload, once decrypted, is not what was signed for")
+        made.replace(target)
+    finally:
+        made.unlink(missing_ok=True)
+
+
+def file_sha256(path: Path) -> str:
+    """Return the hex SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def prune_cache(folder: Path, keep: Iterable[str]) -> None:
+    """Delete cached files whose name, a payload's hash, is not in ``keep``."""
+    kept = {f"{name}.safetensors" for name in keep}
+    for path in folder.glob("*.safetensors"):
+        if path.name not in kept:
+            path.unlink()
