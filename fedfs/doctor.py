@@ -23,6 +23,7 @@ from pathlib import Path
 
 from fedfs import software
 from fedfs.errors import FedfsError, ObjectExistsError, StoreError, StorePermissionError, StudyError
+from fedfs.making import strategy_of
 from fedfs.nnunet import classes
 from fedfs.nnunet.dataset import RawDataset, difference
 from fedfs.nnunet.environment import NnUNetPaths, from_environment
@@ -80,7 +81,10 @@ def examine(place: StorePlace, home: Path, *, site: str | None) -> Iterator[Chec
     yield from _foreign_prefixes(store, state, site)
     yield from _speed(store, own, state)
     yield from _software(charter, site)
-    if site is not None:
+    if site is None:
+        yield _strategy(charter)
+    else:
+        yield _trainer(charter.nnunet.trainer)
         yield _dataset(Keyring(home, charter.study).recall(role), charter)
     yield from _disk(site, state)
 
@@ -262,6 +266,22 @@ def _software(charter: Charter, site: str | None) -> Iterator[Check]:
         yield Check("versions", level, str(one), one.advice)
     if not found:
         yield Check("versions", OK, "nnU-Net and torch are the charter's")
+
+
+def _strategy(charter: Charter) -> Check:
+    try:
+        strategy_of(charter)
+    except FedfsError as error:
+        return Check("strategy", PROBLEM, str(error), error.hint)
+    return Check("strategy", OK, f"{charter.strategy.name} is installed")
+
+
+def _trainer(name: str) -> Check:
+    try:
+        classes.trainer_class(name)
+    except FedfsError as error:
+        return Check("trainer", NOTE, str(error), error.hint)  # this host may allow it
+    return Check("trainer", OK, f"{name} is one of nnU-Net's own")
 
 
 def _dataset(remembered: Mapping[str, object], charter: Charter) -> Check:

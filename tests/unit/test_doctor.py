@@ -8,7 +8,7 @@ import time
 import pytest
 
 from fedfs import doctor
-from fedfs.doctor import NOTE, OK, PROBLEM, examine, has_atomic_create, require_atomic_create
+from fedfs.doctor import NOTE, OK, PROBLEM, Check, examine, has_atomic_create, require_atomic_create
 from fedfs.errors import StorePermissionError, StudyError
 from fedfs.store import StorePlace
 from fedfs.store.memory import MemoryStore
@@ -65,7 +65,7 @@ def test_an_aggregator_that_can_do_all_is_told_so(checks, federation):
     found = checks(clock=time.time)
     assert levels(found) == {
         "store": OK, "key": OK, "write and read": OK, "atomic create": OK, "listing": OK,
-        "clock": OK, "delete": OK, "limits": NOTE, "speed": OK, "disk": OK,
+        "clock": OK, "delete": OK, "limits": NOTE, "speed": OK, "strategy": OK, "disk": OK,
     }  # fmt: skip
     assert "write federation/" in found["limits"].result
     assert "a policy for each role" in found["limits"].advice
@@ -95,6 +95,24 @@ def test_a_site_without_its_key_or_approval_is_a_problem(checks, federation):
     found = checks("late")
     assert "not approved" in found["key"].result
     assert found["dataset"].level == PROBLEM
+
+
+def test_a_strategy_that_is_not_installed_is_a_problem_of_the_aggregator(checks, monkeypatch):
+    monkeypatch.setattr("fedfs.aggregate.strategies.STRATEGIES", {})
+    found = checks()["strategy"]
+    assert found.level == PROBLEM
+    assert "install the package that has the strategy" in found.advice
+    assert "strategy" not in checks("east")
+
+
+def test_a_trainer_that_is_not_nnunets_own_has_to_be_allowed(checks, federation, monkeypatch):
+    assert checks("east")["trainer"] == Check(
+        "trainer", OK, "nnUNetTrainer is one of nnU-Net's own"
+    )
+    monkeypatch.setattr("fedfs.nnunet.classes._own", lambda *_: None)
+    found = checks("east")["trainer"]
+    assert found.level == NOTE
+    assert "give --allow-trainer nnUNetTrainer" in found.advice
 
 
 def test_a_store_that_is_not_there_ends_the_examination(tmp_path, monkeypatch):
