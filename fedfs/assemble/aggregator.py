@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from fedfs import choosing
@@ -20,7 +20,7 @@ from fedfs.observe import Observer, chosen_tracks, open_study, open_tracks
 from fedfs.protocol import layout
 from fedfs.protocol.state import newest_charter
 from fedfs.publish import Publisher
-from fedfs.report.publish import ReportPublisher
+from fedfs.report.publish import OverviewPublisher, ReportPublisher
 from fedfs.store import open_store
 from fedfs.store.base import Store
 from fedfs.store.reporting import ReportingStore
@@ -73,7 +73,7 @@ def run_aggregator(config: AggregatorConfig, listener: Report) -> Outcome:
             workers[choosing.NAME] = _make_choice(config, store, observers, keyring, listener)
         step = at_once(charter, workers, is_done)
         if config.report:
-            step = _reporting(step, {name: observers[name] for name in names}, store, config)
+            step = _reporting(step, observers, names, store, config)
         try:
             with Waiter(store.watch_path(), config.wait, rng=random.Random()) as waiter:  # noqa: S311  jitter
                 return run(step, wait=waiter.wait, reset=waiter.reset, once=config.once)
@@ -124,26 +124,38 @@ def _make_choice(
 def _reporting(
     step: Callable[[], Outcome],
     observers: Mapping[str, Observer],
+    names: Sequence[str],
     store: Store,
     config: AggregatorConfig,
 ) -> Callable[[], Outcome]:
     """Return a step that also publishes the report of a track, after each version and in the end.
 
-    A service ends when the reports are complete, which the sites' last scores belong to.
+    The process that has the study's first track publishes the overview of all. A service ends when
+    the reports are complete, which the sites' last scores belong to.
     """
-    vault, reports = Vault(config.home), {}
-    for name in observers:
-        pages = open_study(store, vault=vault, scores=True, track=name)
-        reports[name] = ReportPublisher(pages, pages.store, clock=time.time)
-    reported = dict.fromkeys(observers, -1)
+    vault, first = Vault(config.home), next(iter(observers))
+    has_overview = bool(first) and names[0] == first
+    followed = {
+        name: open_study(store, vault=vault, scores=True, track=name)
+        for name in (observers if has_overview else names)
+    }
+    reports = {
+        name: ReportPublisher(followed[name], followed[name].store, clock=time.time)
+        for name in names
+    }
+    foreign = [name for name in followed if name not in names]
+    overview = OverviewPublisher(followed, foreign, store, clock=time.time)
+    reported = dict.fromkeys(names, -1)
 
     def step_and_report() -> Outcome:
         outcome, late = step(), {}
-        for name, observer in observers.items():
-            newest = observer.state.newest
+        for name in names:
+            newest = observers[name].state.newest
             if newest != reported[name] or outcome.finished:
                 reported[name] = newest
                 late[name] = reports[name].publish()
+        if late and has_overview:
+            overview.publish()
         missing = [f"{name} {sites}".strip() for name, sites in late.items() if sites]
         if outcome.finished and missing and not config.once:
             text = f"waiting for the final scores of {'; '.join(missing)}"

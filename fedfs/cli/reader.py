@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import click
 
@@ -215,9 +216,15 @@ def report(
     tensorboard: Path | None,
     as_json: bool,
 ) -> None:
-    """Write the study at STORE as one HTML file that anybody can open in a browser."""
+    """Write the study at STORE as one HTML file that anybody can open in a browser.
+
+    Of several tracks, an overview, and a file for each, which it links.
+    """
+    import time
+
     from fedfs.observe import open_study, open_tracks
-    from fedfs.report import collect
+    from fedfs.protocol.messages import utc
+    from fedfs.report import collect, overview, render_overview
     from fedfs.store import open_store
     from fedfs.trust.keyring import default_home
     from fedfs.trust.vault import Vault
@@ -231,8 +238,12 @@ def report(
     for name, observer in observers.items():
         observer.refresh(everything=True)
         found[name] = collect(observer.state, observer.sizes)
+    view = None if "" in found else overview(found, next(iter(observers.values())).state)
     if as_json:
-        show_json(found.get("", {"tracks": found}))
+        show_json({"overview": view, "tracks": found} if view else found[""])
+    elif view:
+        pages = {name: quote(_of_track(output, name).name) for name in found}
+        _write_page(output, render_overview(view, pages, made_at=utc(time.time())))
     for name, one in found.items():
         _write(one, name, output=None if as_json else output, csv_file=csv_file, events=tensorboard)
 
@@ -246,21 +257,25 @@ def _write(
     from fedfs.protocol.messages import utc
     from fedfs.report import render, write_csv
 
-    def of_track(path: Path) -> Path:
-        return path.with_stem(f"{path.stem}-{track}") if track else path
-
     if csv_file is not None:
-        with written(of_track(csv_file)) as file:
+        with written(_of_track(csv_file, track)) as file:
             write_csv(found, file)
     if events is not None:
         from fedfs.report.events import write_events
 
         write_events(found, events / track, now_s=time.time())
     if output is not None:
-        page = render(found, made_at=utc(time.time()))
-        with written(of_track(output)) as file:
-            file.write(page)
-        click.echo(f"wrote {of_track(output)}, {size_text(len(page.encode()))}")
+        _write_page(_of_track(output, track), render(found, made_at=utc(time.time())))
+
+
+def _of_track(path: Path, track: str) -> Path:
+    return path.with_stem(f"{path.stem}-{track}") if track else path
+
+
+def _write_page(path: Path, page: str) -> None:
+    with written(path) as file:
+        file.write(page)
+    click.echo(f"wrote {path}, {size_text(len(page.encode()))}")
 
 
 @click.command()

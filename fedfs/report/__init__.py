@@ -5,7 +5,10 @@ collected.
 """
 
 from fedfs.report.data import Report, collect
-from fedfs.report.html import render
+from fedfs.report.html import render, render_overview
+from fedfs.report.overview import Overview, overview
 from fedfs.report.tables import write_csv
 
-__all__ = ["Report", "collect", "render", "write_csv"]
+__all__ = [
+    "Overview", "Report", "collect", "overview", "render", "render_overview", "write_csv",
+]  # fmt: skip

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -16,7 +17,9 @@ import jinja2
 from markupsafe import Markup
 
 from fedfs import __version__
+from fedfs.aggregate.choice import JOINT
 from fedfs.report.data import Report
+from fedfs.report.overview import Overview
 
 
 def render(report: Report, *, made_at: str) -> str:
@@ -38,15 +41,53 @@ def render(report: Report, *, made_at: str) -> str:
         "n_bytes": report.n_bytes,
         "seconds": report.seconds,
     }
-    text = json.dumps(columns, separators=(",", ":"), allow_nan=False)
-    return _template().render(
+    return _page(
+        "report", columns, facts=report.facts, answer=_answer(report), made_at=made_at,
         report=report,
-        answer=_answer(report),
-        data=Markup(text.replace("<", "\\u003c")),  # noqa: S704  as nothing can end the script element
-        style=Markup(_part("report.css")),  # noqa: S704  ours
-        script=Markup(_part("report.js")),  # noqa: S704  ours
-        made_at=made_at,
-        version=__version__,
+    )  # fmt: skip
+
+
+def render_overview(overview: Overview, pages: Mapping[str, str], *, made_at: str) -> str:
+    """Return the page over all tracks of a study.
+
+    Args:
+        overview: what it shows.
+        pages: track -> address of its own page, relative to this one; of those that have one.
+        made_at: UTC text.
+    """
+    columns = {
+        "versions": overview.versions,
+        "tracks": [row.track for row in overview.tracks],
+        "dice": overview.dice,
+        "train_loss": overview.train_loss,
+    }
+    return _page(
+        "overview", columns, facts=overview.facts, answer=_answer_of_all(overview),
+        made_at=made_at, overview=overview, pages=pages,
+    )  # fmt: skip
+
+
+def _page(template: str, columns: Mapping[str, Any], *, made_at: str, **shown: Any) -> str:
+    """Return a page.
+
+    Args:
+        template: its name.
+        columns: what ``report.js`` draws.
+        made_at: UTC text.
+        shown: what the template shows.
+    """
+    text = json.dumps(columns, separators=(",", ":"), allow_nan=False)
+    return (
+        _templates()
+        .get_template(f"{template}.html.j2")
+        .render(
+            **shown,
+            data=Markup(text.replace("<", "\\u003c")),  # noqa: S704  as nothing can end the script element
+            style=Markup(_part("report.css")),  # noqa: S704  ours
+            script=Markup(_part("report.js")),  # noqa: S704  ours
+            made_at=made_at,
+            version=__version__,
+        )
     )
 
 
@@ -84,18 +125,46 @@ def _answer(report: Report) -> str:
     return text
 
 
-@cache
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+def _answer_of_all(overview: Overview) -> str:
+    """Return in a sentence what came out of all tracks."""
+    if overview.choice is not None:
+        chosen = overview.choice
+        steps = " and ".join(overview.classes.get(step, step) for step in chosen.steps)
+        return (
+            f"The best model is {_in_words(chosen.candidate)}"
+            + (f", after which only the largest component of {steps} is kept" if steps else "")
+            + f": mean Dice {chosen.dice_after:.3f} over {chosen.n_cases} validation cases of "
+            f"{len(chosen.sites)} sites."
+        )
+    best = max(overview.tracks, key=lambda row: -1 if row.last_dice is None else row.last_dice)
+    if best.last_dice is None:
+        return "No version has been evaluated yet."
+    return (
+        f"{overview.facts['Tracks']}. The highest mean pseudo Dice so far is "
+        f"{best.last_dice:.3f}, on {best.track}."
     )
+
+
+def _in_words(candidate: str) -> str:
+    """Return what was chosen: ``2d``, ``the ensemble of 2d and 3d_fullres``."""
+    parts = candidate.split(JOINT)
+    return parts[0] if len(parts) == 1 else f"the ensemble of {' and '.join(parts)}"
+
+
+@cache
+def _templates() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_part),
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters["in_words"] = _in_words
     environment.filters["score"] = lambda value: "–" if value is None else f"{value:.3f}"  # noqa: RUF001  a dash
     environment.filters["gain"] = lambda value: "–" if value is None else f"{value:+.3f}"  # noqa: RUF001  same
     environment.filters["distance"] = lambda value: "–" if value is None else f"{value:.1f}"  # noqa: RUF001  same
     environment.filters["count"] = lambda value: "–" if value is None else f"{value:,}"  # noqa: RUF001  same
     environment.filters["share"] = lambda value: "–" if value is None else f"{value:.0%}"  # noqa: RUF001  same
     environment.filters["megabytes"] = lambda value: f"{value / 1e6:,.1f} MB"
-    return environment.from_string(_part("report.html.j2"))
+    return environment
 
 
 def _part(name: str) -> str:

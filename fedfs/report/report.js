@@ -70,24 +70,24 @@
   // --- curves ---------------------------------------------------------------------------------
   const NAMES = { dice: "Pseudo Dice", train_loss: "Training loss" };
   const holder = document.getElementById("curve"), readout = document.getElementById("readout");
-  const shown = new Set(data.sites);
+  const names = data.sites || data.tracks, shown = new Set(names);
   let metric = "dice", plot = null, at = n - 1;
 
   function series() {
-    const out = data.sites.map((site, i) => ({ name: site, column: data[metric][site], colour: colour(i), dash: dash(i) })).filter((s) => shown.has(s.name));
-    if (metric === "dice") out.push({ name: "mean", column: data.mean_dice, colour: "currentColor", mean: true });
+    const out = names.map((name, i) => ({ name, column: data[metric][name], colour: colour(i), dash: dash(i) })).filter((s) => shown.has(s.name));
+    if (metric === "dice" && data.mean_dice) out.push({ name: "mean", column: data.mean_dice, colour: "currentColor", mean: true });
     return out;
   }
   function draw() {
-    const all = series(), main = metric === "dice" ? known(data.mean_dice) : [];
-    const label = `${NAMES[metric]} of ${shown.size} sites over ${n} versions` + (main.length ? `; the mean goes from ${text(main[0])} to ${text(main[main.length - 1])}` : "");
+    const all = series(), main = metric === "dice" && data.mean_dice ? known(data.mean_dice) : [];
+    const label = `${NAMES[metric]} of ${shown.size} ${data.sites ? "sites" : "tracks"} over ${n} versions` + (main.length ? `; the mean goes from ${text(main[0])} to ${text(main[main.length - 1])}` : "");
     plot = lines(holder, all, label);
     say();
   }
   function say(show) {
     if (!n) return;
     const parts = series().map((s) => `${s.name} ${text(s.column[at])}`);
-    readout.textContent = `Version ${data.versions[at]}, ${data.published[at] || ""}: ` + (parts.length > 12 ? parts.slice(-1).concat(parts.slice(0, 11)).join(", ") + " …" : parts.join(", "));
+    readout.textContent = `Version ${data.versions[at]}${data.published ? `, ${data.published[at] || ""}` : ""}: ` + (parts.length > 12 ? parts.slice(-1).concat(parts.slice(0, 11)).join(", ") + " …" : parts.join(", "));
     if (plot && show) { plot.cursor.setAttribute("visibility", "visible"); plot.cursor.setAttribute("x1", plot.x(at)); plot.cursor.setAttribute("x2", plot.x(at)); }
   }
   holder.addEventListener("pointermove", (event) => {
@@ -109,19 +109,19 @@
     });
   }
   const legend = document.getElementById("legend");
-  const toggles = data.sites.map((site, i) => {
+  const toggles = names.map((name, i) => {
     const button = document.createElement("button");
     button.type = "button"; button.setAttribute("aria-pressed", "true");
     const swatch = document.createElement("span"); swatch.className = "swatch"; swatch.style.background = colour(i);
-    button.append(swatch, site);
-    button.addEventListener("click", () => { if (shown.has(site)) shown.delete(site); else shown.add(site); refresh(); });
+    button.append(swatch, name);
+    button.addEventListener("click", () => { if (shown.has(name)) shown.delete(name); else shown.add(name); refresh(); });
     legend.append(button);
-    return [site, button];
+    return [name, button];
   });
-  function refresh() { for (const [site, button] of toggles) button.setAttribute("aria-pressed", String(shown.has(site))); draw(); }
-  document.getElementById("all-sites").addEventListener("click", () => { data.sites.forEach((s) => shown.add(s)); refresh(); });
-  document.getElementById("no-site").addEventListener("click", () => { shown.clear(); refresh(); });
-  document.getElementById("save-csv").addEventListener("click", () => {
+  function refresh() { for (const [name, button] of toggles) button.setAttribute("aria-pressed", String(shown.has(name))); draw(); }
+  document.getElementById("all-lines").addEventListener("click", () => { names.forEach((name) => shown.add(name)); refresh(); });
+  document.getElementById("no-line").addEventListener("click", () => { shown.clear(); refresh(); });
+  document.getElementById("save-csv")?.addEventListener("click", () => {
     const cell = (v) => (v === null || v === undefined ? "" : v);
     const rows = [["version", "published", "site", "dice", "train_loss", "weight", "lag", "mean_dice"]];
     data.versions.forEach((v, i) => data.sites.forEach((s) => rows.push([v, data.published[i], s, data.dice[s][i], data.train_loss[s][i], data.weights[s][i], data.lags[s][i], data.mean_dice[i]].map(cell))));
@@ -172,7 +172,7 @@
     key.replaceChildren(...phases.flatMap(([name], i) => { const s = document.createElement("span"); s.className = "swatch"; s.style.background = colour(i); return [s, `${name} `]; }));
   }
 
-  function everything() { draw(); contributions(); costs(); }
+  function everything() { draw(); if (data.sites) { contributions(); costs(); } }
   everything();
   let timer = 0;
   addEventListener("resize", () => { clearTimeout(timer); timer = setTimeout(everything, 120); });

@@ -8,13 +8,11 @@ import html
 import io
 import json
 import re
-import shutil
-import subprocess
-from importlib import resources
 
 import pytest
 from test_asym import NETWORKS, TARGETS
 
+from browser import accessibility, browse, in_a_browser
 from federation import Federation
 from fedfs.errors import StoreError
 from fedfs.observe import open_study
@@ -24,8 +22,6 @@ from fedfs.report import collect, render, write_csv
 from fedfs.report.publish import ReportPublisher
 from fedfs.store.memory import MemoryStore
 from forwarding_store import ForwardingStore
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 def report_of(federation: Federation):
@@ -225,22 +221,6 @@ def test_a_report_that_cannot_be_published_stops_nobody(finished, caplog):
     assert "could not publish the report: no space is left" in caplog.text
 
 
-in_a_browser = pytest.mark.skipif(
-    CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium"
-)
-
-
-def browse(path, tmp_path, *flags) -> subprocess.CompletedProcess[str]:
-    """Open a page in headless Chromium; what it holds after its scripts have run."""
-    return subprocess.run(
-        [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
-         "--disable-background-networking", "--disable-component-update", "--disable-sync",
-         f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=3000",
-         "--enable-logging=stderr", *flags, "--dump-dom", path.as_uri()],
-        capture_output=True, text=True, check=True, timeout=120,
-    )  # fmt: skip
-
-
 @in_a_browser
 def test_a_browser_draws_it(finished, tmp_path):
     path = tmp_path / "report.html"
@@ -259,7 +239,6 @@ def test_a_browser_draws_it(finished, tmp_path):
 @in_a_browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_is_accessible(tmp_path, scheme):
-    """No violation of WCAG 2.1 A or AA that axe finds: contrast, names, roles, order, tables."""
     federation = Federation(
         tmp_path / "study", targets=TARGETS, networks=NETWORKS, mode="asym", min_coverage=0.1,
         cross_evaluation=True, alone=("north", "south"), policy="quorum",
@@ -269,30 +248,7 @@ def test_it_is_accessible(tmp_path, scheme):
     page = page_of(federation)
     assert "Local against federated" in page
     assert "at south" in page
-    axe = resources.files("axe_core_python").joinpath("axe.min.js").read_text(encoding="utf-8")
-    rules = {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]}
-    check = f"""
-        axe.run({json.dumps({"runOnly": rules})}).then((found) => {{
-          const out = document.createElement("pre");
-          out.id = "axe";
-          out.textContent = JSON.stringify({{
-            dark: matchMedia("(prefers-color-scheme: dark)").matches,
-            passes: found.passes.map((rule) => rule.id),
-            violations: found.violations.map((rule) => [
-              rule.id, rule.nodes.map((node) => node.html + node.failureSummary),
-            ]),
-          }});
-          document.body.append(out);
-        }});"""
-    path = tmp_path / "report.html"
-    path.write_text(
-        page.replace("</body>", f"<script>{axe}</script><script>{check}</script></body>")
-    )
-    number = {"dark": 0, "light": 1}[scheme]
-    done = browse(path, tmp_path, f"--blink-settings=preferredColorScheme={number}")
-    found = json.loads(
-        html.unescape(re.search(r'<pre id="axe">(.*?)</pre>', done.stdout, re.DOTALL)[1])
-    )
+    found = accessibility(page, tmp_path, scheme)
     assert found["dark"] == (scheme == "dark")
     assert found["violations"] == []
     assert {"color-contrast", "button-name", "html-has-lang", "scrollable-region-focusable"} <= set(

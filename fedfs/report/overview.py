@@ -1,0 +1,137 @@
+"""A study of several tracks on one page: where each is, how it does, and which model was chosen.
+
+Pure, by the rules of :mod:`fedfs.report.data`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fedfs.aggregate.choice import FOREGROUND
+from fedfs.nnunet.dataset import ordered
+from fedfs.nnunet.evaluation import class_names
+from fedfs.nnunet.planner import dataset_json
+from fedfs.protocol.messages import Choice
+from fedfs.protocol.state import StudyState, newest_charter
+from fedfs.report.data import Column, Report
+
+_OF_TRACKS = ("Phase", "Version", "Ended", "nnU-Net", "Best of the study")
+
+
+@dataclass(frozen=True)
+class TrackRow:
+    """One track.
+
+    Attributes:
+        phase: and who is waited for, in words.
+        version: newest of how many, in words.
+        last_dice: mean pseudo Dice of the newest version that has been evaluated.
+        final: site -> mean Dice of nnU-Net's full validation of the last version.
+        final_mean: over sites, weighted by validation cases.
+    """
+
+    track: str
+    phase: str
+    version: str
+    last_dice: float | None
+    final: Mapping[str, float | None]
+    final_mean: float | None
+
+
+@dataclass(frozen=True)
+class Overview:
+    """Everything that the page shows.
+
+    Attributes:
+        facts: name -> value, in words, of what all tracks share.
+        sites: names of all sites.
+        versions: 0 to the newest of any track.
+        dice: track -> mean pseudo Dice by version.
+        train_loss: track -> mean loss of its updates by version.
+        choice: which model was chosen, from what; None if none was.
+        classes: what the choice calls a class or a step -> its name.
+    """
+
+    facts: Mapping[str, str]
+    tracks: tuple[TrackRow, ...]
+    sites: tuple[str, ...]
+    versions: tuple[int, ...]
+    dice: Mapping[str, Column]
+    train_loss: Mapping[str, Column]
+    choice: Choice | None
+    classes: Mapping[str, str]
+
+    @property
+    def compared(self) -> list[tuple[str, float | None]]:
+        """Candidates with their Dice, the best first."""
+        dice = self.choice.dice if self.choice else {}
+        return sorted(dice.items(), key=lambda pair: -1 if pair[1] is None else pair[1])[::-1]
+
+
+def overview(reports: Mapping[str, Report], state: StudyState) -> Overview:
+    """Return the overview of a study.
+
+    Args:
+        reports: of each track by name, one at least.
+        state: of any track; what all of them share is in each.
+
+    Raises:
+        StudyError: the store holds no study that can be trusted.
+    """
+    charter = newest_charter(state)
+    nnunet, content = charter.nnunet, ordered(dataset_json(charter))
+    first = next(iter(reports.values()))
+    versions = max((report.versions for report in reports.values()), key=len)
+    return Overview(
+        facts={
+            **{name: value for name, value in first.facts.items() if name not in _OF_TRACKS},
+            "nnU-Net": f"{nnunet.trainer}, nnunetv2 {nnunet.versions.get('nnunetv2', '?')}",
+            "Tracks": f"{len(reports)}, of which {_finished(reports)} finished",
+        },
+        tracks=tuple(_track(name, report) for name, report in reports.items()),
+        sites=tuple(sorted({row.site for report in reports.values() for row in report.sites})),
+        versions=versions,
+        dice={name: _padded(one.mean_dice, versions) for name, one in reports.items()},
+        train_loss={name: _padded(_loss(one), versions) for name, one in reports.items()},
+        choice=state.choice,
+        classes={
+            FOREGROUND: "the foreground",
+            **{key: name for name, key in class_names(content).items()},
+        },
+    )
+
+
+def _finished(reports: Mapping[str, Report]) -> int:
+    return sum(report.facts["Ended"] != "not yet" for report in reports.values())
+
+
+def _track(name: str, report: Report) -> TrackRow:
+    weighted = [
+        (row.n_validation_cases or 0, row.final_mean)
+        for row in report.sites
+        if row.final_mean is not None
+    ]
+    n_cases = sum(n for n, _ in weighted)
+    known = [value for value in report.mean_dice if value is not None]
+    return TrackRow(
+        track=name,
+        phase=report.facts["Phase"],
+        version=report.facts["Version"],
+        last_dice=known[-1] if known else None,
+        final={row.site: row.final_mean for row in report.sites},
+        final_mean=sum(n * mean for n, mean in weighted) / n_cases if n_cases else None,
+    )
+
+
+def _loss(report: Report) -> Column:
+    """Return the mean loss over sites, by version."""
+    out: list[float | None] = []
+    for of_sites in zip(*report.train_loss.values(), strict=True):
+        known = [loss for loss in of_sites if loss is not None]
+        out.append(sum(known) / len(known) if known else None)
+    return tuple(out)
+
+
+def _padded(column: Column, versions: tuple[int, ...]) -> Column:
+    return column + (None,) * (len(versions) - len(column))
