@@ -43,7 +43,7 @@ def main() -> None:
             rounds=options.rounds,
             local_iterations=options.local_iterations,
             val_iterations=2,
-            configuration=options.configuration,
+            configurations=[options.configuration],
             init=() if options.full else small,
         ),
         say=lambda text: print(f"- {text}", file=sys.stderr, flush=True),

@@ -28,7 +28,8 @@ class ExperimentResult:
     """What came out.
 
     Attributes:
-        cells: arm -> site (the external one too, and ``mean`` of those that trained) -> numbers.
+        cells: arm, with several configurations ``arm, configuration`` -> site (the external one
+            too, and ``mean`` of those that trained) -> numbers.
         n_training_cases: by site.
         external: the site that did not train.
     """
@@ -44,7 +45,7 @@ def tabulate(
     """Return what came out.
 
     Args:
-        scores: arm -> for each fold and seed, site -> scores.
+        scores: row of the table -> for each fold and seed, site -> scores.
         splits: of all sites; the one without training cases is external.
 
     Raises:

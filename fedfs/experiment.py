@@ -27,7 +27,7 @@ from fedfs.errors import UserError
 from fedfs.lock import only_one
 from fedfs.nnunet.predict import ScoreRequest
 from fedfs.observe import open_study
-from fedfs.protocol import rounds
+from fedfs.protocol import codec, rounds
 from fedfs.simulate import (
     Host,
     LocalStudy,
@@ -41,6 +41,7 @@ from fedfs.store import open_store
 from fedfs.tasks import Prediction, Task, run_here, take_turns
 
 LOCAL, FFE, ASYM, CENTRAL = ARMS = ("local", "ffe", "asym", "central")
+_DECIDE = ("external", "rounds", "local_iterations", "val_iterations", "test_share", "init")
 _DATASET = "Dataset900_Simulation"
 _POOLED = "central"
 
@@ -54,7 +55,8 @@ class ExperimentOptions:
         data: nnU-Net raw dataset with ``cases.csv``.
         arms: some of :data:`ARMS`.
         external: a site of which no case is trained on; None for none.
-        folds: nnU-Net's folds; each is an experiment of its own.
+        configurations: nnU-Net's; each is an experiment of its own, with rows of its own.
+        folds: nnU-Net's folds; likewise, but the table has their mean.
         seeds: of the initial weights; likewise.
         test_share: share of every other site's cases that no arm may train on.
         init: further options of ``fedfs init``.
@@ -70,7 +72,7 @@ class ExperimentOptions:
     external: str | None = None
     folds: Sequence[str] = ("0",)
     seeds: Sequence[int] = (1,)
-    configuration: str = "2d"
+    configurations: Sequence[str] = ("2d",)
     rounds: int = 20
     local_iterations: int = 50
     val_iterations: int = 5
@@ -87,10 +89,10 @@ class ExperimentOptions:
         if unknown or not self.arms:
             raise UserError(f"arm {unknown[0] if unknown else ''!r} is unknown",
                             hint=f"some of {', '.join(ARMS)}")  # fmt: skip
-        if "," in self.configuration:
+        if any(name.endswith("cascade_fullres") for name in self.configurations):
             raise UserError(
-                f"an experiment compares models of one configuration, not of {self.configuration}",
-                hint="several folds are --folds 0,1,2; each is an experiment of its own",
+                "a cascade needs two stages, and an experiment trains one model at a time",
+                hint="leave it out; a study of a cascade is fedfs init -c 3d_lowres,3d_cascade...",
             )
         if self.slurm and self.cluster != SLURM:
             raise UserError("--slurm is for --cluster slurm")
@@ -100,16 +102,21 @@ class ExperimentOptions:
 
 @dataclass(frozen=True)
 class _Run:
-    """One arm, fold and seed."""
+    """One arm, configuration, fold and seed; ``root`` is the experiment's folder."""
 
     arm: str
+    configuration: str
     fold: str
     seed: int
-    folder: Path
+    root: Path
 
     @property
     def name(self) -> str:
-        return f"{self.arm}, fold {self.fold}, seed {self.seed}"
+        return f"{self.arm}, {self.configuration}, fold {self.fold}, seed {self.seed}"
+
+    @property
+    def folder(self) -> Path:
+        return self.root / f"{self.arm}-{self.configuration}-fold{self.fold}-seed{self.seed}"
 
 
 @dataclass
@@ -142,14 +149,37 @@ class Experiment:
         with only_one(options.folder / "lock") as holder, self._cancelled_with_us():
             if holder:
                 raise UserError(f"{holder} runs the experiment in {options.folder} already")
+            self._settle()
             return tabulate(self._repeats(), self._splits)
 
+    def _settle(self) -> None:
+        """Note what decides the numbers; of what is in the folder already, it has to be the same.
+
+        Raises:
+            UserError: it is not.
+        """
+        path = self.options.folder / "options.json"
+        now = {name: codec.to_json(getattr(self.options, name)) for name in _DECIDE}
+        now["cases"] = {one.site: [len(one.training), len(one.test)] for one in self._splits}
+        before = json.loads(path.read_text()) if path.exists() else now
+        for name, value in now.items():
+            if before[name] != value:
+                raise UserError(
+                    f"the experiment in {self.options.folder} has {name} {before[name]}, "
+                    f"not {value}",
+                    hint="give the same as before, or another folder",
+                )
+        _write(path, now)
+
     def _repeats(self) -> dict[str, list[dict[str, Any]]]:
-        """Return arm -> what :meth:`_score` says, for each fold and seed."""
+        """Return row of the table -> what :meth:`_score` says, for each fold and seed."""
         options = self.options
         scores: dict[str, list[dict[str, Any]]] = {}
-        for fold, seed, arm in itertools.product(options.folds, options.seeds, options.arms):
-            run = _Run(arm, fold, seed, options.folder / f"{arm}-fold{fold}-seed{seed}")
+        for configuration, fold, seed, arm in itertools.product(
+            options.configurations, options.folds, options.seeds, options.arms
+        ):
+            run = _Run(arm, configuration, fold, seed, options.folder)
+            row = f"{arm}, {configuration}" if len(options.configurations) > 1 else arm
             done = run.folder / "scores.json"
             if not done.exists():
                 self.say(f"{run.name}: training")
@@ -157,7 +187,7 @@ class Experiment:
                 self.say(f"{run.name}: predicting")
                 found = self._score(run, models)
                 _write(done, found)
-            scores.setdefault(arm, []).append(json.loads(done.read_text()))
+            scores.setdefault(row, []).append(json.loads(done.read_text()))
         return scores
 
     def _split(self) -> tuple[Split, ...]:
@@ -211,7 +241,7 @@ class Experiment:
             coordinator=Host("coordinator", folder / "coordinator").make(),
             sites=hosts,
             init=(
-                "--name", "simulation", "--mode", mode, "-c", options.configuration,
+                "--name", "simulation", "--mode", mode, "-c", run.configuration,
                 "--fold", run.fold, "--rounds", str(options.rounds),
                 "--local-iterations", str(options.local_iterations),
                 "--val-iterations", str(options.val_iterations), "--seed", str(run.seed),

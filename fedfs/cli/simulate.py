@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 @click.option("--external", metavar="SITE", help="A site that trains nothing and tests all.")
 @click.option("--folds", default="0", show_default=True, help="E.g. 0,1,2,3,4; or all.")
 @click.option("--seeds", default="1", show_default=True, help="E.g. 1,2,3.")
-@click.option("-c", "--configuration", default="2d", show_default=True)
+@click.option("-c", "--configuration", "configurations", default="2d", show_default=True,
+              help="E.g. 2d,3d_fullres.")  # fmt: skip
 @click.option("--rounds", default=20, show_default=True)
 @click.option("--local-iterations", default=50, show_default=True, help="Per round and site.")
 @click.option("--val-iterations", default=5, show_default=True)
@@ -52,7 +53,7 @@ def simulate(
     external: str | None,
     folds: str,
     seeds: str,
-    configuration: str,
+    configurations: str,
     rounds: int,
     local_iterations: int,
     val_iterations: int,
@@ -77,18 +78,18 @@ def simulate(
     options = ExperimentOptions(
         folder=folder.resolve(),
         data=_pooled(data, folder.resolve()),
-        arms=[arm.strip() for arm in arms.split(",")],
+        arms=_listed(arms),
         external=external,
-        folds=[fold.strip() for fold in folds.split(",")],
+        folds=_listed(folds),
         seeds=[int(seed) for seed in seeds.split(",")],
-        configuration=configuration,
+        configurations=_listed(configurations),
         rounds=rounds,
         local_iterations=local_iterations,
         val_iterations=val_iterations,
         test_share=test_share,
         init=[word for option in init for word in option.split("=", 1)],
         device=device,
-        gpus=[gpu.strip() for gpu in gpus.split(",") if gpu.strip()],
+        gpus=_listed(gpus),
         at_once=at_once,
         cluster=cluster,
         slurm=slurm,
@@ -100,6 +101,10 @@ def simulate(
     click.echo("\nDice, and HD95 in mm, of cases that no arm trained on\n")
     show_table(*table(result))
     click.echo(f"\nEach study has its report: {folder}/*/**/store/aggregator/reports/")
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _pooled(data: tuple[str, ...], folder: Path) -> Path:

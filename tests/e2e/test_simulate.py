@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.nnunet, pytest.mark.xdist_group("simulate")]
 EXAMPLE = Path(__file__).parents[2] / "examples" / "paper-comparison" / "run.sh"
 OPTIONS = (
     "--external", "south", "--arms", "ffe", "--rounds", "1", "--local-iterations", "3",
-    "--val-iterations", "1", "--at-once", "1", "--device", "cpu", "--json",
+    "--val-iterations", "2", "--at-once", "1", "--device", "cpu", "--json",
     "--init", "--gpu-memory-target=0.02", "--init", "--planner-option=UNet_base_num_features=8",
     "--init", "--planner-option=UNet_max_features_2d=16",
 )  # fmt: skip
@@ -55,7 +55,7 @@ def start(tmp_path: Path, *more: str) -> subprocess.Popen[str]:
 def test_it_goes_on_where_it_was_stopped(tmp_path):
     phantoms.write_dataset(tmp_path / "images", n_cases={"east": 7, "north": 7, "south": 2}, seed=4)
     process = example(tmp_path)
-    record = tmp_path / "out" / "ffe-fold0-seed1" / "study" / "store" / "aggregator" / "rounds"
+    record = tmp_path / "out" / "ffe-2d-fold0-seed1" / "study" / "store" / "aggregator" / "rounds"
     deadline_s = time.monotonic() + 400
     while not record.exists():
         assert process.poll() is None, process.stderr.read()
@@ -67,10 +67,10 @@ def test_it_goes_on_where_it_was_stopped(tmp_path):
     out, err = start(tmp_path, "--cluster", "local").communicate(timeout=400)
     assert out, err
     for site in ("east", "north"):  # what was left of version 0 or 1, and the final validation
-        jobs = tmp_path / "out" / "ffe-fold0-seed1" / "study" / "hosts" / site / "jobs"
+        jobs = tmp_path / "out" / "ffe-2d-fold0-seed1" / "study" / "hosts" / site / "jobs"
         assert 1 <= len(list(jobs.glob("*_log.out"))) <= 3
         assert not list(jobs.glob("*.pkl"))
-    predicted = tmp_path / "out" / "ffe-fold0-seed1" / "scores"
+    predicted = tmp_path / "out" / "ffe-2d-fold0-seed1" / "scores"
     assert len(list(predicted.glob("*/*/jobs/*_log.out"))) == 3
     assert sorted(path.name for path in record.iterdir())[: len(versions)] == versions
     result = json.loads(out)

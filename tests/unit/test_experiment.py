@@ -53,9 +53,59 @@ def test_an_arm_that_does_not_exist_is_refused(tmp_path):
         ExperimentOptions(tmp_path, tmp_path, arms=["local", "cloud"])
 
 
+def test_a_cascade_is_refused(tmp_path):
+    with pytest.raises(UserError, match="a cascade needs two stages"):
+        ExperimentOptions(tmp_path, tmp_path, configurations=["2d", "3d_cascade_fullres"])
+
+
+def with_cases(folder, n=9):
+    (folder / "cases.csv").write_text("case,site\n" + "".join(f"c{i},east\n" for i in range(n)))
+    return folder
+
+
+def test_several_configurations_have_rows_of_their_own_over_folds_and_seeds(tmp_path, monkeypatch):
+    names = []
+    options = ExperimentOptions(
+        tmp_path, with_cases(tmp_path), arms=["ffe", "local"], folds=["0", "1"],
+        configurations=["2d", "3d_fullres"],
+    )  # fmt: skip
+    monkeypatch.setattr(Experiment, "_train", lambda *_: {})
+
+    def score(self, run, models):
+        run.folder.mkdir()
+        names.append(run.folder.name)
+        dice = {"2d": 0.5, "3d_fullres": 0.7}[run.configuration] + int(run.fold) / 10
+        return {"east": {"c": case(dice, 1.0)}}
+
+    monkeypatch.setattr(Experiment, "_score", score)
+    result = Experiment(options, say=print).run()
+    rows = {
+        name: (row["east"].dice, row["east"].dice_sd is None) for name, row in result.cells.items()
+    }
+    assert rows == {
+        "ffe, 2d": (pytest.approx(0.55), False), "local, 2d": (pytest.approx(0.55), False),
+        "ffe, 3d_fullres": (pytest.approx(0.75), False),
+        "local, 3d_fullres": (pytest.approx(0.75), False),
+    }  # fmt: skip
+    assert len(set(names)) == 8
+    assert Experiment(options, say=print).run() == result
+    assert len(names) == 8  # it goes on where it was
+
+
+def test_a_folder_that_holds_another_experiment_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(Experiment, "_repeats", lambda _: {})
+    data = with_cases(tmp_path)
+    Experiment(ExperimentOptions(tmp_path, data), say=print).run()
+    Experiment(ExperimentOptions(tmp_path, data, seeds=[1, 2], device="cpu"), say=print).run()
+    with pytest.raises(UserError, match="has rounds 20, not 40"):
+        Experiment(ExperimentOptions(tmp_path, data, rounds=40), say=print).run()
+    with_cases(tmp_path, n=8)
+    with pytest.raises(UserError, match=r"has cases \{'east': \[7, 2\]\}, not "):
+        Experiment(ExperimentOptions(tmp_path, data), say=print).run()
+
+
 def test_one_process_runs_an_experiment_at_a_time(tmp_path):
-    (tmp_path / "cases.csv").write_text("case,site\n" + "".join(f"c{i},east\n" for i in range(9)))
-    experiment = Experiment(ExperimentOptions(tmp_path, tmp_path), say=print)
+    experiment = Experiment(ExperimentOptions(tmp_path, with_cases(tmp_path)), say=print)
     with (
         only_one(tmp_path / "lock"),
         pytest.raises(UserError, match=r"process \d+ runs the experiment in .* already"),
@@ -64,7 +114,6 @@ def test_one_process_runs_an_experiment_at_a_time(tmp_path):
 
 
 def test_an_external_site_that_does_not_exist_is_refused(tmp_path):
-    (tmp_path / "cases.csv").write_text("case,site\n" + "".join(f"c{i},east\n" for i in range(9)))
-    options = ExperimentOptions(tmp_path, tmp_path, external="far")
+    options = ExperimentOptions(tmp_path, with_cases(tmp_path), external="far")
     with pytest.raises(UserError, match="there is no site 'far'"):
         Experiment(options, say=print)._split()
