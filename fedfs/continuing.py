@@ -4,8 +4,7 @@ Rules:
  * What decides the network, its images and its folds is the finished study's: dataset, plan,
    configuration, planner, trainer, fold. All else is said anew; so are roster and keys.
  * The finished study is read and verified like by any other reader, from its store alone.
- * The new charter holds the plan, and the name of the weights, in the open. What was encrypted
-   does not come into the open in this way: that is refused.
+ * What was encrypted stays so: an encrypted study is gone on from by an encrypted one only.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fedfs import software
-from fedfs.errors import StudyError, UserError
+from fedfs.errors import SealedError, StudyError, UserError
 from fedfs.nnunet import allowlist, classes
 from fedfs.nnunet.dataset import difference
 from fedfs.observe import open_study
@@ -25,6 +24,7 @@ from fedfs.protocol import codec, rounds
 from fedfs.protocol.messages import Charter, Continued
 from fedfs.protocol.state import newest_charter
 from fedfs.store.base import Store
+from fedfs.trust.vault import Vault
 from fedfs.weights import WeightFiles
 
 log = logging.getLogger(__name__)
@@ -86,23 +86,33 @@ class FinishedStudy:
                 + "\n  ".join(differs),
                 hint="leave out --dataset-json: channels and labels are those of that study",
             )
+        if self.charter.encryption and not given.get("encryption"):
+            raise UserError(
+                f"study {self.charter.name!r} is encrypted; the new one would show its plan and "
+                "weights to all who can read the store",
+                hint=f"give --encryption {self.charter.encryption}",
+            )
         return {"dataset_name": dataset.name, "dataset_json": content, **given, **fixed}
 
 
-def read_finished(store: Store, folder: Path, track: str = "") -> FinishedStudy:
+def read_finished(
+    store: Store, folder: Path, track: str = "", vault: Vault | None = None
+) -> FinishedStudy:
     """Return a finished study, verified.
 
     Args:
         store: where it is.
         folder: for its last version, which is downloaded.
         track: that is gone on from, in a study of tracks.
+        vault: decrypts it, where it is encrypted.
 
     Raises:
         StudyError: there is none, it is not finished, or it cannot be gone on from.
+        SealedError: it is encrypted, and this host cannot read it.
         RejectedError: its last version or its plan is not as it should be.
         StoreError: the store cannot be read.
     """
-    observer = open_study(store, track=track)
+    observer = open_study(store, track=track, vault=vault)
     state = observer.state
     if state.charter is not None and state.charter.tracks and not track:
         raise StudyError(
@@ -117,17 +127,16 @@ def read_finished(store: Store, folder: Path, track: str = "") -> FinishedStudy:
             "network of its own, part of which only the site has",
             hint="start anew; --pretrained takes a site's exported model",
         )
-    if charter.encryption:
-        raise StudyError(
-            f"study {charter.name!r} cannot be continued: it is encrypted, and the charter of the "
-            "new study would show its plan and weights to all who can read the new store",
-            hint="start anew; --pretrained takes its exported model, for all to see",
-        )
     if plan is None or finished is None or finished.version not in state.models:
         raise StudyError(
             f"study {charter.name!r} is not finished: it has version {max(state.newest, 0)} of "
             f"{charter.schedule.rounds}",
             hint=f"wait for it, see: fedfs status {store.url}",
+        )
+    if not plan.plans:
+        raise SealedError(
+            f"study {charter.name!r} is encrypted, and this host holds no key for it",
+            hint="go on from it on its coordinator's host, or on that of one of its sites",
         )
     model = state.models[finished.version]
     if model.weights_sha256 != finished.weights_sha256:
@@ -144,5 +153,5 @@ def read_finished(store: Store, folder: Path, track: str = "") -> FinishedStudy:
             plans=plan.plans,
             versions=plan.versions,
         ),
-        weights=WeightFiles(observer.store, folder).fetch(state.models, finished.version),
+        weights=WeightFiles(observer.store, folder, vault).fetch(state.models, finished.version),
     )

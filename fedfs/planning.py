@@ -188,7 +188,7 @@ def _plan_for_all(
     if charter.continues is None:
         planned = planner.plan(charter, pooled, merged.n_cases)
     else:
-        planned = _given(charter, charter.continues, merged.n_cases)
+        planned = _given(state, charter.continues, merged.n_cases)
         text += f", as study {charter.continues.study} did"
     fields = {
         "sites": {site: state.digests[layout.fingerprint(site)] for site in sites},
@@ -201,9 +201,14 @@ def _plan_for_all(
     return fields, text
 
 
-def _given(charter: Charter, continues: Continued, n_cases: int) -> PlanResult:
-    content = {**dataset_json(charter), "numTraining": n_cases}
-    return PlanResult(plans=continues.plans, dataset_json=content, versions=continues.versions)
+def _given(state: StudyState, continues: Continued, n_cases: int) -> PlanResult:
+    if not state.given_plans:
+        raise StudyError(
+            f"the plans of study {continues.study} cannot be decrypted on this host",
+            hint="is this the aggregator's host? its key is made by: fedfs init",
+        )
+    content = {**dataset_json(newest_charter(state)), "numTraining": n_cases}
+    return PlanResult(plans=state.given_plans, dataset_json=content, versions=continues.versions)
 
 
 def _usable_fingerprint(site: str, state: StudyState) -> SiteFingerprint:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fedfs.config import StudyOptions
-from fedfs.errors import DatasetError, FedfsError, ObjectExistsError, StudyError, UserError
+from fedfs.errors import DatasetError, FedfsError, ObjectExistsError, StudyError
 from fedfs.learner import Learner
 from fedfs.nnunet import plans
 from fedfs.observe import Observer, open_study
@@ -25,11 +26,13 @@ from fedfs.protocol.messages import (
     Named,
     NnUNetSpec,
     PayloadRef,
+    closed,
 )
 from fedfs.protocol.state import newest_charter
 from fedfs.publish import Clock, Publisher
 from fedfs.store import StorePlace, open_store
 from fedfs.store.base import Store
+from fedfs.trust import sealing
 from fedfs.trust.keyring import Keyring
 from fedfs.trust.signing import SigningKey, key_fingerprint, study_id
 from fedfs.trust.vault import make_read_key
@@ -57,7 +60,6 @@ def init_study(
         continues: the study whose last version these are, see :mod:`fedfs.continuing`.
 
     Raises:
-        UserError: a study that goes on from another one is to be encrypted.
         StudyError: the store holds a study already.
         StoreError: the store refuses; nothing is left behind.
     """
@@ -65,11 +67,6 @@ def init_study(
         raise StudyError(
             f"{store.url} holds a federation already",
             hint="one store, one study: choose another folder or prefix",
-        )
-    if continues is not None and options.encryption:
-        raise UserError(
-            "a study that continues another one cannot be encrypted",
-            hint="its charter shows plan and weights to all who can read the store",
         )
     coordinator, nonce = SigningKey.generate(), secrets.token_hex(16)
     study = study_id(options.name, nonce, coordinator.public)
@@ -82,14 +79,18 @@ def init_study(
             for role in ("aggregator", "coordinator")
         }
         publisher = Publisher(store, coordinator, study, clock=clock)
-        payload = None if pretrained is None else publisher.payload(pretrained, layout.pretrained)
+        encryption = _encryption(options, encryption_keys)
+        readers = [pair.recipient for pair in encryption.get("read_keys", ())]
+        payload = None
+        if pretrained is not None:
+            payload = publisher.payload(pretrained, layout.pretrained, sealed_for=readers)
         charter = publisher.message(
             Charter,
             layout.charter(1),
             **_charter_fields(options, nonce, coordinator, aggregator, payload, versions),
             **encryption_keys,
-            **_encryption(options, encryption_keys),
-            continues=continues and _renamed(continues, options, nonce),
+            **encryption,
+            continues=continues and _continued(continues, options, nonce, readers),
         )
     except FedfsError as error:
         keyring.discard("aggregator")
@@ -107,11 +108,17 @@ def _encryption(options: StudyOptions, keys: Mapping[str, str]) -> dict[str, Any
     return {"encryption": options.encryption, "read_keys": (make_read_key(1, holders),)}
 
 
-def _renamed(continues: Continued, options: StudyOptions, nonce: str) -> Continued:
+def _continued(
+    continues: Continued, options: StudyOptions, nonce: str, readers: Sequence[str]
+) -> Continued:
+    """Return what the charter says of the study before, with the plan's new names."""
     moved = plans.named(
         continues.plans, dataset_name=_dataset_name(options), plans_name=_plans_name(options, nonce)
     )
-    return replace(continues, plans=moved)
+    if not readers:
+        return replace(continues, plans=moved)
+    seal = partial(sealing.seal, recipients=readers)
+    return replace(continues, plans={}, sealed=closed({"plans": moved}, seal))
 
 
 def _dataset_name(options: StudyOptions) -> str:

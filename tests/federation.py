@@ -172,6 +172,7 @@ class Federation:
         store: Store | None = None,
         alone: tuple[str, ...] = (),
         finished: FinishedStudy | None = None,
+        pretrained: Path | None = None,
         **options: Any,
     ) -> None:
         self.folder = folder
@@ -198,7 +199,7 @@ class Federation:
             StudyOptions(**(finished.options(settings) if finished else settings)),
             clock=self.clock,
             versions={},
-            pretrained=finished and finished.weights,
+            pretrained=finished.weights if finished else pretrained,
             continues=finished and finished.continues,
         )
         self.tracks = [track.name for track in self.charter.tracks] or [""]

@@ -148,7 +148,7 @@ def site_parts(
         num_gpus=config.num_gpus,
         num_processes=config.num_processes,
         own_planning=remembered.get("planning"),
-        pretrained=_pretrained(store, charter, folder),
+        pretrained=_pretrained(store, charter, folder, Vault(config.home)),
         alone=alone,
         allowed_trainers=config.allowed_trainers,
         skip_broken=config.skip_broken,
@@ -157,12 +157,13 @@ def site_parts(
     return learner, folder
 
 
-def _pretrained(store: Store, charter: Charter, folder: Path) -> Path | None:
+def _pretrained(store: Store, charter: Charter, folder: Path, vault: Vault) -> Path | None:
     """Return the weights that a site's own plan starts from; None if there are none."""
     if charter.pretrained is None or charter.mode != rounds.ASYM:
         return None
     cache = folder / "pretrained"
-    return fetch_payload(store, charter.pretrained, cache, max_bytes=MAX_MODEL_BYTES)
+    vault.learn(charter)
+    return fetch_payload(store, charter.pretrained, cache, max_bytes=MAX_MODEL_BYTES, vault=vault)
 
 
 def start_status(

@@ -184,11 +184,9 @@ def init(store: StorePlace, *, dataset_json: Path | None, pretrained: Path | Non
     from fedfs.study import init_study
     from fedfs.trust.keyring import default_home
     from fedfs.trust.signing import key_fingerprint
+    from fedfs.trust.vault import Vault
 
-    if dataset_json is None and continued is None:
-        raise click.UsageError("Missing option '--dataset-json'.")
-    if pretrained is not None and continued is not None:
-        raise click.UsageError("give --pretrained or --continue, not both")
+    _check_sources(dataset_json, pretrained, continued)
     options |= {"gpu_memory_target_gb": gpu_memory_target, "target_spacing": target_spacing or None}
     if dataset_json is not None:
         options["dataset_json"] = read_dataset_json(dataset_json)
@@ -196,7 +194,8 @@ def init(store: StorePlace, *, dataset_json: Path | None, pretrained: Path | Non
         continues = None
         if continued is not None:
             old = open_store(StorePlace(continued, store.s3))
-            finished = read_finished(old, Path(folder), continue_track)
+            vault = Vault(default_home())
+            finished = read_finished(old, Path(folder), continue_track, vault)
             options = finished.options(_said(options))
             continues, pretrained = finished.continues, finished.weights
         chosen = StudyOptions(**options)
@@ -239,6 +238,16 @@ def init(store: StorePlace, *, dataset_json: Path | None, pretrained: Path | Non
     )
     click.echo(f"then here:            fedfs approve {store} --all")
     click.echo(f"and, as a service:    fedfs aggregate {store}")
+
+
+def _check_sources(
+    dataset_json: Path | None, pretrained: Path | None, continued: str | None
+) -> None:
+    """Check that a study says what its data are, and begins in one way."""
+    if dataset_json is None and continued is None:
+        raise click.UsageError("Missing option '--dataset-json'.")
+    if pretrained is not None and continued is not None:
+        raise click.UsageError("give --pretrained or --continue, not both")
 
 
 def _said(options: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from fedfs.errors import StudyError
 from fedfs.protocol import layout
@@ -33,6 +35,8 @@ class StudyState:
 
     Attributes:
         charter: the newest charter; every amendment is in ``charters`` by number.
+        given_plans: of the study that this one continues; empty where it continues none, or this
+            reader cannot decrypt them.
         joins: newest join request by site; not yet trusted, only self-consistent.
         admissions: by site.
         updates: by (site, base version).
@@ -52,6 +56,7 @@ class StudyState:
     """
 
     charters: dict[int, Charter] = field(default_factory=dict)
+    given_plans: Mapping[str, Any] = field(default_factory=dict)
     joins: dict[str, JoinRequest] = field(default_factory=dict)
     fingerprints: dict[str, FingerprintMessage] = field(default_factory=dict)
     site_plans: dict[str, SitePlan] = field(default_factory=dict)

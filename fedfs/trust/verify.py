@@ -23,7 +23,8 @@
 from __future__ import annotations
 
 import re
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 from fedfs.errors import MalformedError, MisplacedError, RejectedError, SignatureError
 from fedfs.protocol import layout, messages, rounds
@@ -257,9 +258,20 @@ class TrustedView:
     def _continues(self) -> Continued | None:
         return self.state.charter.continues if self.state.charter else None
 
+    def _given(self, continues: Continued | None) -> Mapping[str, Any]:
+        if continues is None or not continues.sealed:
+            return continues.plans if continues is not None else {}
+        unseal = self._keys.unseal if self._keys else None
+        try:
+            found = messages.opened(continues.sealed, unseal, names=("plans",), where="charter")
+        except MalformedError:
+            return {}
+        plans = found.get("plans")
+        return plans if isinstance(plans, dict) else {}
+
     def _check_plan(self, plan: PlanMessage) -> None:
-        continues = self._continues
-        if continues is not None and plan.plans != continues.plans:
+        given = self.state.given_plans
+        if given and plan.plans != given:
             raise MisplacedError("is not the plan of the study that this one continues")
 
     def _check_update(self, update: UpdateManifest) -> None:
@@ -289,6 +301,7 @@ class TrustedView:
                 state.charters[message.number] = message.on(self._track.name)
                 if self._keys is not None:
                     self._keys.learn(message)
+                state.given_plans = self._given(message.continues)
                 state.rejected = {}  # the roster may have changed: everything gets another chance
             case JoinRequest():
                 before = state.joins.get(message.site)

@@ -14,13 +14,16 @@ from federation import DATASET_JSON, FakePlanner, Federation
 from fedfs.checkpoint import TensorFile, weights_sha256, write_safetensors
 from fedfs.cli import fedfs as cli
 from fedfs.continuing import read_finished
-from fedfs.errors import StudyError, UserError
+from fedfs.errors import SealedError, StudyError, UserError
 from fedfs.nnunet.learner import NnUNetLearner
 from fedfs.nnunet.plans import PlanResult
 from fedfs.observe import open_study
 from fedfs.protocol import layout
 from fedfs.store import open_store
 from fedfs.store.memory import MemoryStore
+from fedfs.trust.sealing import MAGIC
+from fedfs.trust.signing import Envelope
+from fedfs.trust.vault import Vault
 
 ONE = {"rounds": 1, "min_sites": 1, "targets": {"north": 2.0}}
 OTHER = "b.bias"
@@ -138,6 +141,61 @@ def test_an_aggregator_cannot_go_on_from_anything_else(tmp_path, monkeypatch):
     assert refused == {layout.plan(): "is not the plan of the study that this one continues"}
 
 
+def test_what_is_encrypted_stays_so_when_it_is_gone_on_from(tmp_path):
+    old = ended(tmp_path / "old", encryption="age")
+    with pytest.raises(SealedError, match="is encrypted, and this host holds no key for it"):
+        read_finished(old.store, tmp_path / "cache")
+    vault = Vault(old.home("coordinator"))
+    finished = read_finished(old.store, tmp_path / "cache", vault=vault)
+    with pytest.raises(UserError, match="study 'test' is encrypted; the new one") as caught:
+        finished.options({"name": "x"})
+    assert caught.value.hint == "give --encryption age"
+
+    new = Federation(tmp_path / "new", **ONE, finished=finished, encryption="age")
+    new.planner = NeverAsked()
+    new.start().run()
+    state = new.observe().state
+    assert not state.rejected
+    assert state.finished.version == 1
+    assert state.models[0].weights_sha256 == old.observe().state.finished.weights_sha256
+    assert state.plan.plans["configurations"].keys() == genuine()["configurations"].keys()
+    assert state.plan.plans == state.given_plans
+
+    # Nobody else can read plan or weights: neither in the first charter nor in an amended one.
+    stranger = new.observe("stranger").state
+    assert not stranger.rejected
+    assert not stranger.given_plans
+    for number, charter in state.charters.items():
+        assert not charter.continues.plans
+        payload = Envelope(new.store.objects[layout.charter(number)].data).payload
+        assert b"patch_size" not in payload
+    assert len(state.charters) > 1
+    assert new.store.objects[state.charter.pretrained.key].data.startswith(MAGIC)
+
+
+def test_a_study_in_the_open_is_gone_on_from_by_an_encrypted_one(tmp_path):
+    finished = read_finished(ended(tmp_path / "old").store, tmp_path / "cache")
+    new = Federation(tmp_path / "new", **ONE, finished=finished, encryption="age")
+    new.planner = NeverAsked()
+    new.start().run()
+    assert new.observe().state.finished.version == 1
+    # An aggregator plans nothing else, also where others cannot see that it does.
+    forged = Federation(tmp_path / "forged", **ONE, finished=finished, encryption="age").start()
+    forged.run_process("north")
+    publisher = forged.process("aggregator")._publisher
+    message = publisher.message
+
+    def other_plan(cls, key, **fields):
+        return message(
+            cls, key, **({**fields, "plans": genuine()} if "plans" in fields else fields)
+        )
+
+    publisher.message = other_plan
+    forged.step("aggregator")
+    refused = forged.observe("north").state.rejected
+    assert refused == {layout.plan(): "is not the plan of the study that this one continues"}
+
+
 def test_what_cannot_be_continued_is_refused_with_a_reason(tmp_path):
     def refusal(old, reason):
         with pytest.raises(StudyError, match=reason) as caught:
@@ -148,10 +206,7 @@ def test_what_cannot_be_continued_is_refused_with_a_reason(tmp_path):
     refusal(underway, "study 'test' is not finished: it has version 0 of 1")
     refusal(Federation(tmp_path / "b", **ONE, mode="asym"), "in the mode asym every site has a")
     refusal(Federation(tmp_path / "t", **ONE, configuration="2d,3d_fullres"), "has several tracks")
-    refusal(Federation(tmp_path / "c", **ONE, encryption="age"), "it is encrypted")
     finished = read_finished(ended(tmp_path / "d").store, tmp_path / "cache")
-    with pytest.raises(UserError, match="cannot be encrypted"):
-        Federation(tmp_path / "e", **ONE, finished=finished, encryption="age")
     with pytest.raises(UserError, match="trainer 'nnUNetTrainerAdam' is not that of study 'test'"):
         finished.options({"name": "x", "trainer": "nnUNetTrainerAdam"})
     with pytest.raises(UserError, match=r"disagrees with study 'test'"):

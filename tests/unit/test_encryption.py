@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 import invariants
-from federation import Federation, forge
+from federation import INITIAL, Federation, forge
+from fedfs.assemble.parts import _pretrained
 from fedfs.audit import NOTE, PROBLEM, verify_study
+from fedfs.checkpoint import write_safetensors
 from fedfs.errors import SealedError, StudyError
 from fedfs.fetching import MAX_MODEL_BYTES, fetch_payload
 from fedfs.observe import open_study
@@ -181,6 +183,22 @@ def test_the_coordinator_needs_its_own_identity(tmp_path):
     federation.join("late")
     with pytest.raises(StudyError, match="cannot decrypt the study's keys"):
         federation.approve("late")
+
+
+def test_weights_to_start_from_are_for_the_roster_only(tmp_path, monkeypatch):
+    write_safetensors(tmp_path / "weights", INITIAL)
+    federation = Federation(
+        tmp_path, encryption="age", mode="asym", pretrained=tmp_path / "weights"
+    ).start()
+    charter = federation.observe().state.charter
+    assert federation.store.objects[charter.pretrained.key].data.startswith(MAGIC)
+    for host in ("coordinator", "north"):
+        path = _pretrained(
+            federation.store, charter, tmp_path / host / "cache", Vault(federation.home(host))
+        )
+        assert path.read_bytes() == (tmp_path / "weights").read_bytes()
+    with pytest.raises(SealedError):
+        _pretrained(federation.store, charter, tmp_path / "c", Vault(federation.home("stranger")))
 
 
 def test_a_vault_of_a_host_without_keys_opens_nothing(tmp_path):

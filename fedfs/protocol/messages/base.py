@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import datetime
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
@@ -156,7 +156,7 @@ def encode(message: Message, seal: Callable[[bytes], bytes] | None = None) -> by
     value = {**codec.to_json(message), "schema": SCHEMA, "type": message.TYPE}
     if seal is not None and message.HIDDEN:
         hidden = {name: value.pop(name) for name in message.HIDDEN}
-        value["sealed"] = base64.b64encode(seal(codec.dumps(hidden))).decode()
+        value["sealed"] = closed(hidden, seal)
     return codec.dumps(value)
 
 
@@ -190,7 +190,8 @@ def decode(
     if kind != cls.TYPE:
         raise MisplacedError(f"holds a {kind!r} message where a {cls.TYPE!r} message belongs")
     if "sealed" in value and cls.HIDDEN:
-        value = {**cls.HIDDEN, **_unsealed(cls, value.pop("sealed"), unseal), **value}
+        found = opened(value.pop("sealed"), unseal, names=cls.HIDDEN, where=cls.TYPE)
+        value = {**cls.HIDDEN, **found, **value}
     message = codec.from_json(cls, value)
     if message.key != key:
         raise MisplacedError(f"was signed for the key {message.key!r}")
@@ -199,10 +200,29 @@ def decode(
     return message
 
 
-def _unsealed(
-    cls: type[Message], sealed: JSON, unseal: Callable[[bytes], bytes] | None
+def closed(hidden: Mapping[str, JSON], seal: Callable[[bytes], bytes]) -> str:
+    """Return fields encrypted, as text; see :func:`opened`."""
+    return base64.b64encode(seal(codec.dumps(hidden))).decode()
+
+
+def opened(
+    sealed: JSON,
+    unseal: Callable[[bytes], bytes] | None,
+    *,
+    names: Collection[str],
+    where: str,
 ) -> dict[str, JSON]:
-    """Return the hidden fields of a message; none where this reader cannot decrypt them."""
+    """Return fields that were encrypted; none where this reader cannot decrypt them.
+
+    Args:
+        sealed: what :func:`closed` returned.
+        unseal: decrypts, or raises :class:`~fedfs.errors.SealedError`.
+        names: of the fields that there may be.
+        where: what they belong to, for errors.
+
+    Raises:
+        MalformedError: they are not base64, no JSON, or others.
+    """
     if unseal is None:
         return {}
     try:
@@ -210,10 +230,10 @@ def _unsealed(
     except SealedError:
         return {}
     except (TypeError, ValueError) as error:
-        raise MalformedError(f"{cls.TYPE}: what is encrypted is not base64") from error
+        raise MalformedError(f"{where}: what is encrypted is not base64") from error
     hidden = codec.loads(text)
-    if not isinstance(hidden, dict) or not set(hidden) <= set(cls.HIDDEN):
-        raise MalformedError(f"{cls.TYPE}: holds encrypted fields that are not its own")
+    if not isinstance(hidden, dict) or not set(hidden) <= set(names):
+        raise MalformedError(f"{where}: holds encrypted fields that are not its own")
     return hidden
 
 

@@ -108,8 +108,10 @@ class Continued:
         study: its id.
         version: its last version.
         weights_sha256: hash of the weights of that version, which are those of version 0.
-        plans: its nnU-Net plans, under the names that they have in the study that goes on.
+        plans: its nnU-Net plans, under the names that they have in the study that goes on; empty
+            where they are encrypted.
         versions: packages that made them.
+        sealed: ``plans``, where they are encrypted.
     """
 
     study: str
@@ -117,6 +119,7 @@ class Continued:
     weights_sha256: str
     plans: Mapping[str, Any]
     versions: Mapping[str, str]
+    sealed: str = ""
     extra: Extra = field(default_factory=dict)
 
 
