@@ -18,9 +18,11 @@ from pathlib import Path
 from fedfs import planning, versions
 from fedfs.checkpoint import TensorFile
 from fedfs.errors import (
+    FedfsError,
     ObjectExistsError,
     ObjectNotFoundError,
     RejectedError,
+    StoreError,
     StudyError,
     TensorError,
 )
@@ -153,6 +155,13 @@ class Aggregator:
             log.warning("waiting for %s", reason)
             self._status.say("wait", waiting_for=reason, error=str(error))
             return Outcome(worked=False, finished=False, text=f"waiting for {reason}")
+        except StoreError:
+            raise
+        except FedfsError as error:
+            is_of_study = isinstance(error, StudyError | RejectedError)
+            why = str(error) if is_of_study else "its log on that host says why"
+            self._status.say(rounds.FAILED, error=why)
+            raise
         log.info("%s", text)
         if isinstance(action, CloseRound) and self._keep_versions is not None:
             self._prune(self._keep_versions)

@@ -23,7 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from fedfs.aggregate import alignment, encodings, strategies, weighting
-from fedfs.errors import UserError
+from fedfs.errors import MalformedError, UserError
+from fedfs.nnunet import allowlist
+from fedfs.nnunet.known_names import PLANNER_OPTIONS
 from fedfs.protocol import policies, rounds
 from fedfs.protocol.messages import AsymSpec, Schedule, Track
 from fedfs.store import StorePlace
@@ -101,6 +103,11 @@ class StudyOptions:
                 hint="for example Dataset004_Hippocampus",
             )
         self._check_models()
+        try:
+            allowlist.check_planner_options(self.planner_options)
+        except MalformedError as error:
+            known = ", ".join(sorted(PLANNER_OPTIONS))
+            raise UserError(str(error), hint=f"a number for one of {known}") from error
         for what, name in (("planner", self.planner), ("trainer", self.trainer)):
             if not _IDENTIFIER.fullmatch(name):
                 raise UserError(f"{what} {name!r} is not a class name")

@@ -27,6 +27,8 @@ from fedfs.store.base import Store
 from fedfs.trust.vault import Vault
 from fedfs.weights import WeightFiles
 
+_SECOND_STAGE = "3d_cascade_fullres"
+
 
 @dataclass(frozen=True)
 class Exported:
@@ -249,15 +251,18 @@ def _export(
 
 
 def predict_commands(exported: Sequence[Exported]) -> list[str]:
-    """Return how to predict: for each configuration with all of its folds."""
+    """Return how to predict: for each configuration with all of its folds, stages in order."""
     folds: dict[Path, list[Exported]] = {}
     for one in exported:
         folds.setdefault(one.folder, []).append(one)
-    commands = []
+    several, commands = len(folds) > 1, []
     for folder, models in folds.items():
         trainer, plans, configuration = folder.name.split("__")
+        output = f"PREDICTIONS_{configuration}" if several else "PREDICTIONS"
+        previous = " -prev_stage_predictions PREDICTIONS_3d_lowres"
         commands.append(
-            f"nnUNetv2_predict -i IMAGES -o PREDICTIONS -d {folder.parent.name} -p {plans} "
+            f"nnUNetv2_predict -i IMAGES -o {output} -d {folder.parent.name} -p {plans} "
             f"-tr {trainer} -c {configuration} -f {' '.join(model.fold for model in models)}"
+            + (previous if configuration == _SECOND_STAGE else "")
         )
     return commands

@@ -438,7 +438,7 @@ def chosen_tracks(charter: Charter, tracks: Sequence[str]) -> list[str]:
     if unknown:
         raise UserError(
             f"study {charter.name!r} has no track {unknown[0]!r}",
-            hint=f"its tracks: {', '.join(filter(None, names)) or 'none'}",
+            hint=f"its tracks: {', '.join(names)}" if charter.tracks else "leave out --track",
         )
     return [name for name in names if name in tracks or not tracks]
 

@@ -184,7 +184,7 @@ class Site:
             if wish == "left":
                 self._status.say("left")
                 return Outcome(worked=False, finished=True, text="this site has left the study")
-            reason = action.reason + refused
+            reason = action.reason + rounds.failure_of_aggregator(state) + refused
             self._status.say("wait", waiting_for=reason)
             return Outcome(worked=False, finished=False, text=f"waiting for {reason}")
         if isinstance(action, Done):
@@ -201,6 +201,12 @@ class Site:
             return self._unreadable(state, error)
         except (TrainingError, DatasetError) as error:
             self._publish_failure(error, type(action).__name__.lower(), state)
+            raise
+        except StoreError:
+            raise
+        except FedfsError:
+            step = type(action).__name__.lower()
+            self._status.say(rounds.FAILED, error=f"{step}: its log on that host says why")
             raise
         log.info("%s", text)
         if isinstance(action, Train) and self._keep_versions is not None:
@@ -401,7 +407,7 @@ class Site:
         version = max(state.newest, 0)
         prefix = layout.failure(self.name, version, 0).rpartition("-")[0]
         number = 1 + sum(key.startswith(prefix) for key in self._observer.keys)
-        self._status.say("failed", error=f"{step}: {kind}")
+        self._status.say(rounds.FAILED, error=f"{step}: {kind}")
         try:
             self._publisher.message(
                 FailureMessage,

@@ -15,6 +15,9 @@ from fedfs.protocol.messages import Charter, RosterEntry, StatusMessage, from_ut
 from fedfs.protocol.state import StudyState, newest_charter
 from fedfs.trust.signing import key_fingerprint
 
+ASKS = "asks to join"
+"""State of a site that nobody has approved yet."""
+
 _MONTH_S = 30 * 86_400.0
 _COUNTED_S = 600.0
 
@@ -66,6 +69,8 @@ class StudyStatus:
         requests: role -> kind of request -> number so far, where they are counted.
         requests_per_month: estimate from these and the time they took; None without.
         best: configuration or ensemble that was chosen in the end, in words; "" if none was.
+        choice_waits_for: whose scores the choice lacks, or ``aggregator``; empty if it is made, and
+            before all of this track is done.
     """
 
     study: str
@@ -87,6 +92,7 @@ class StudyStatus:
     requests: Mapping[str, Mapping[str, int]]
     requests_per_month: int | None
     best: str
+    choice_waits_for: tuple[str, ...]
 
 
 def summarize(state: StudyState, sizes: Mapping[str, int] = MappingProxyType({})) -> StudyStatus:
@@ -129,7 +135,16 @@ def summarize(state: StudyState, sizes: Mapping[str, int] = MappingProxyType({})
         },
         requests_per_month=_requests_per_month(state),
         best=state.choice.words if state.choice else "",
+        choice_waits_for=_choice_waits_for(state, charter),
     )
+
+
+def _choice_waits_for(state: StudyState, charter: Charter) -> tuple[str, ...]:
+    if not charter.chooses or state.choice is not None or state.finished is None:
+        return ()
+    taking_part = sorted(rounds.participants(state))
+    missing = tuple(site for site in taking_part if site not in state.cross_validations)
+    return missing or ("aggregator",)
 
 
 def _policy(charter: Charter) -> str:
@@ -241,7 +256,7 @@ def _left_out(state: StudyState, site: str) -> str:
 
 def _state(state: StudyState, entry: RosterEntry | None, site: str) -> str:
     if entry is None:
-        return "asks to join"
+        return ASKS
     if entry.state == rounds.ACTIVE and state.is_away(site):
         return state.attendance(site)
     return entry.state

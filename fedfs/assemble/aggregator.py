@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from fedfs import choosing
 from fedfs.aggregator import Aggregator
-from fedfs.assemble.parts import at_work, note_seen, start_status
+from fedfs.assemble.parts import at_work, remembering, start_status
 from fedfs.choosing import AggregatorChoice
 from fedfs.config import AggregatorConfig
 from fedfs.learner import Report
@@ -51,13 +52,13 @@ def run_aggregator(config: AggregatorConfig, listener: Report) -> Outcome:
     names = chosen_tracks(charter, config.tracks)
     strategy_of(charter)  # a package that is missing is missed now, not after the first round
     keyring = Keyring(config.home, charter.study)
-    for name in names:
-        note_seen(keyring, "aggregator", observers[name])
     base = folder_of(charter.study)
     folders = {name: base / "tracks" / name if name else base for name in names}
-    with at_work("the aggregator", folders, base, once=config.once) as busy:
+    with contextlib.ExitStack() as stack:
+        busy = stack.enter_context(at_work("the aggregator", folders, base, once=config.once))
         if busy:
             return busy
+        stack.enter_context(remembering(keyring, "aggregator", observers, names))
         aggregators = {
             name: _make_aggregator(config, observers[name], keyring, listener, folders[name])
             for name in names
@@ -74,12 +75,8 @@ def run_aggregator(config: AggregatorConfig, listener: Report) -> Outcome:
         step = at_once(charter, workers, is_done)
         if config.report:
             step = _reporting(step, observers, names, store, config)
-        try:
-            with Waiter(store.watch_path(), config.wait, rng=random.Random()) as waiter:  # noqa: S311  jitter
-                return run(step, wait=waiter.wait, reset=waiter.reset, once=config.once)
-        finally:
-            for name in names:
-                note_seen(keyring, "aggregator", observers[name])
+        with Waiter(store.watch_path(), config.wait, rng=random.Random()) as waiter:  # noqa: S311  jitter
+            return run(step, wait=waiter.wait, reset=waiter.reset, once=config.once)
 
 
 def _make_aggregator(

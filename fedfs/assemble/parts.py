@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fedfs.config import AggregatorConfig, JoinConfig, SiteConfig
-from fedfs.errors import SetupError, StudyError
+from fedfs.errors import MisplacedError, SetupError, StudyError
 from fedfs.fetching import MAX_MODEL_BYTES, fetch_payload
 from fedfs.learner import Learner
 from fedfs.lock import only_one
@@ -185,12 +185,38 @@ def start_status(
     return status
 
 
-def note_seen(keyring: Keyring, role: str, observer: Observer) -> None:
-    """Remember the newest charter and version, and notice a store that was rolled back.
+@contextlib.contextmanager
+def remembering(
+    keyring: Keyring, role: str, observers: Mapping[str, Observer], names: Sequence[str]
+) -> Iterator[None]:
+    """Notice a store that was rolled back, and remember in the end how far it is.
+
+    What is remembered then may be less than another process of this host has seen meanwhile.
+
+    Args:
+        keyring: of this host.
+        role: of this process.
+        observers: of each track.
+        names: of the tracks of this process.
 
     Raises:
-        MisplacedError: it was.
+        MisplacedError: the store was rolled back.
     """
+    for name in names:
+        try:
+            _note_seen(keyring, role, observers[name])
+        except MisplacedError:  # or another process has looked since this one did
+            observers[name].refresh(everything=True)
+            _note_seen(keyring, role, observers[name])
+    try:
+        yield
+    finally:
+        for name in names:
+            with contextlib.suppress(MisplacedError):
+                _note_seen(keyring, role, observers[name])
+
+
+def _note_seen(keyring: Keyring, role: str, observer: Observer) -> None:
     state, track = observer.state, observer.track.name
     charter, newest = newest_charter(state), state.newest
     keyring.note_charter(charter.number, state.digests[charter.key])

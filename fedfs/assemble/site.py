@@ -8,13 +8,14 @@ import random
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from fedfs import choosing, software
 from fedfs.assemble.parts import (
     at_work,
     look_as_site,
     make_learner,
-    note_seen,
+    remembering,
     site_folder,
     site_parts,
     start_status,
@@ -77,6 +78,7 @@ def join(config: JoinConfig, listener: Report) -> tuple[Charter, JoinRequest]:
     software.check(charter.nnunet.versions, classes.versions(), allowed=config.allow_versions)
     keyring, role = Keyring(config.home, charter.study), f"site-{config.site}"
     _check_planning(config, charter, observer.state, keyring)
+    _check_same_dataset(config.site, raw.name, observer.state, keyring.recall(role))
     learner = make_learner(
         charter.on(track_names(charter)[0]), config.site, raw.name, paths,
         num_processes=config.num_processes, skip_broken=config.skip_broken,
@@ -103,6 +105,22 @@ def join(config: JoinConfig, listener: Report) -> tuple[Charter, JoinRequest]:
     planning = dict(config.planning) or keyring.recall(role).get("planning", {})
     keyring.remember(role, {"dataset": raw.name, "planning": planning})
     return charter, request
+
+
+def _check_same_dataset(
+    site: str, dataset: str, state: StudyState, remembered: Mapping[str, Any]
+) -> None:
+    """Check that a site which has said something of its data does not go on with others.
+
+    Raises:
+        UserError: it would.
+    """
+    before = remembered.get("dataset", dataset)
+    if before != dataset and (site in state.fingerprints or site in state.site_plans):
+        raise UserError(
+            f"site {site!r} takes part with {before}, of which the study knows already",
+            hint="it cannot go on with other data; leave, and join another study with these",
+        )
 
 
 def _check_planning(
@@ -151,13 +169,14 @@ def run_site(config: SiteConfig, listener: Report) -> Outcome:
     charter = newest_charter(next(iter(observers.values())).state)
     names = chosen_tracks(charter, config.tracks)
     keyring, role = Keyring(config.home, charter.study), f"site-{config.site}"
-    for name in names:
-        note_seen(keyring, role, observers[name])
     folders = {name: site_folder(paths, charter.study, config.site, name) for name in names}
     base = site_folder(paths, charter.study, config.site)
-    with at_work(f"site {config.site!r}", folders, base, once=config.once) as busy:
+    with contextlib.ExitStack() as stack:
+        who = f"site {config.site!r}"
+        busy = stack.enter_context(at_work(who, folders, base, once=config.once))
         if busy:
             return busy
+        stack.enter_context(remembering(keyring, role, observers, names))
         software.check(charter.nnunet.versions, classes.versions(), allowed=config.allow_versions)
         sites = {
             name: _make_site(config, observers[name], keyring, listener, folders[name])
@@ -176,8 +195,7 @@ def run_site(config: SiteConfig, listener: Report) -> Outcome:
             with Waiter(store.watch_path(), config.wait, rng=random.Random()) as waiter:  # noqa: S311  jitter
                 return run(step, wait=waiter.wait, reset=waiter.reset, once=config.once)
         finally:
-            for name, site in sites.items():
-                note_seen(keyring, role, observers[name])
+            for site in sites.values():
                 site.rest()
 
 

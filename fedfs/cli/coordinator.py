@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +17,9 @@ from fedfs.cli.terminal import (
     show_table,
 )
 from fedfs.store import StorePlace
+
+if TYPE_CHECKING:
+    from fedfs.config import StudyOptions
 
 
 @click.command()
@@ -61,6 +64,7 @@ from fedfs.store import StorePlace
 @click.option(
     "-c",
     "--configuration",
+    callback=lambda _context, _option, value: value.replace(" ", ""),
     default="3d_fullres",
     show_default=True,
     help="2d, 3d_fullres, 3d_lowres, 3d_cascade_fullres; several, with commas, become tracks.",
@@ -71,6 +75,7 @@ from fedfs.store import StorePlace
 @click.option(
     "-f",
     "--fold",
+    callback=lambda _context, _option, value: value.replace(" ", ""),
     default="0",
     show_default=True,
     help="0 to 4, or all; several, with commas, become tracks.",
@@ -204,9 +209,7 @@ def init(store: StorePlace, *, dataset_json: Path | None, pretrained: Path | Non
         place = open_store(store, must_exist=False)
         if not one_aggregator and store.url.startswith("s3://"):
             require_atomic_create(place)
-        if chosen.trainer != StudyOptions.trainer:
-            check = {"trainer": chosen.trainer, "allowed_trainers": allowed_trainers}
-            run_isolated("check_trainer", check, workdir=Path(folder))
+        _check_classes(chosen, allowed_trainers, Path(folder))
         if pretrained is not None and continues is None:
             converted = Path(folder) / "pretrained.safetensors"
             request = {"checkpoint": str(pretrained.absolute()), "output": str(converted)}
@@ -238,6 +241,19 @@ def init(store: StorePlace, *, dataset_json: Path | None, pretrained: Path | Non
     )
     click.echo(f"then here:            fedfs approve {store} --all")
     click.echo(f"and, as a service:    fedfs aggregate {store}")
+
+
+def _check_classes(chosen: StudyOptions, allowed_trainers: tuple[str, ...], folder: Path) -> None:
+    """Check that nnU-Net has the trainer and the planner of a study."""
+    from fedfs import config
+    from fedfs.nnunet.process import run_isolated
+
+    usual = config.StudyOptions
+    if chosen.trainer != usual.trainer:
+        check = {"trainer": chosen.trainer, "allowed_trainers": allowed_trainers}
+        run_isolated("check_trainer", check, workdir=folder)
+    if chosen.planner != usual.planner:
+        run_isolated("check_planner", {"planner": chosen.planner}, workdir=folder)
 
 
 def _check_sources(

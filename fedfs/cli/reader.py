@@ -98,7 +98,7 @@ def _watch(observers: Mapping[str, Observer], interval_s: float) -> None:
                         where = f"{name}: " if name else ""
                         click.echo(f"{time.strftime('%H:%M:%S')}  {where}{line}")
             said = lines
-            if all(view.phase == "finished" and not view.waiting_for for view in views.values()):
+            if all(_is_over(view) for view in views.values()):
                 return
             time.sleep(interval_s)
             try:
@@ -110,11 +110,16 @@ def _watch(observers: Mapping[str, Observer], interval_s: float) -> None:
                     click.echo(f"{error}; trying again")
 
 
+def _is_over(view: StudyStatus) -> bool:
+    return view.phase == "finished" and not view.waiting_for and not view.choice_waits_for
+
+
 def _line(view: StudyStatus) -> str:
     scores = list(view.mean_dice.items())
     dice = f", mean Dice {scores[-1][1]:.4f} of version {scores[-1][0]}" if scores else ""
     waits = f", waits for {', '.join(view.waiting_for)}" if view.waiting_for else ""
-    return f"{view.phase}, version {view.version} of {view.rounds}{dice}{waits}"
+    best = f", best: {view.best}" if view.best else ""
+    return f"{view.phase}, version {view.version} of {view.rounds}{dice}{waits}{best}"
 
 
 _Page = tuple[dict[str, str], tuple[str, ...], list[tuple[object, ...]], list[str]]
@@ -122,10 +127,12 @@ _Page = tuple[dict[str, str], tuple[str, ...], list[tuple[object, ...]], list[st
 
 def _page(views: Mapping[str, StudyStatus]) -> _Page:
     """Return facts, columns and rows of a table, and notes: of a study, or of all its tracks."""
+    from fedfs.status import ASKS
+
     first = next(iter(views.values()))
     if "" in views:
         notes = [f"{one.site}: {one.left_out}" for one in first.sites if one.left_out]
-        return _facts(first), _COLUMNS, _rows(first), notes
+        return _facts(first), _COLUMNS, _rows(first), [*notes, *_asking(first)]
     facts = _facts(first)
     shown = ("study", "coordinator key", "mode", "rounds close", *(("best",) if first.best else ()))
     rows: list[tuple[object, ...]] = []
@@ -135,9 +142,15 @@ def _page(views: Mapping[str, StudyStatus]) -> _Page:
     newest: dict[str, tuple[str, str]] = {}
     for name, view in views.items():
         for site in view.sites:
+            if site.state == ASKS:
+                continue
             said = f"{site.site} ({site.state}) on {name}: {site.activity}, {site.since}"
             newest[site.site] = max(newest.get(site.site, ("", "")), (site.since, said))
     notes = ["\n".join(said for _, said in newest.values())] if newest else []
+    if all(view.choice_waits_for for view in views.values()):
+        late = ", ".join(first.choice_waits_for)
+        notes.append(f"all tracks are finished; the choice of the best waits for {late}")
+    notes += _asking(first)
     return {name: facts[name] for name in shown}, _OF_TRACKS, rows, notes
 
 
@@ -161,6 +174,17 @@ def _facts(view: StudyStatus) -> dict[str, str]:
         if view.waiting_for
         else "nobody",
     }
+
+
+def _asking(view: StudyStatus) -> list[str]:
+    """What to compare by telephone before `fedfs approve`."""
+    from fedfs.status import ASKS
+
+    return [
+        f"{site.site} asks to join, with the key {site.key_fingerprint}"
+        for site in view.sites
+        if site.state == ASKS
+    ]
 
 
 def _rows(view: StudyStatus) -> list[tuple[object, ...]]:
@@ -260,6 +284,7 @@ def _write(
     if csv_file is not None:
         with written(_of_track(csv_file, track)) as file:
             write_csv(found, file)
+        click.echo(f"wrote {_of_track(csv_file, track)}", err=output is None)
     if events is not None:
         from fedfs.report.events import write_events
 

@@ -86,7 +86,7 @@ def planner_class(name: str) -> type[Any]:
     if found is None:
         raise SetupError(
             f"nnunetv2 {metadata.version('nnunetv2')} has no planner {name}",
-            hint="all sites and the aggregator need the same version of nnunetv2",
+            hint="is the name right? All hosts need the same version of nnunetv2",
         )
     return found
 

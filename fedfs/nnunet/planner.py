@@ -49,7 +49,7 @@ class NnUNetPlanner:
             raise StudyError(
                 f"nnU-Net plans no configuration {missing[0]} for these data, which the study has "
                 "a track for",
-                hint=f"it plans {', '.join(sorted(made))}; begin a study of these",
+                hint=f"begin a study of what it plans: fedfs init ... -c {','.join(sorted(made))}",
             )
         return planned
 

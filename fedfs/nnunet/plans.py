@@ -128,7 +128,8 @@ def plan(request: PlanRequest) -> PlanResult:
     if request.configuration not in configurations:
         raise StudyError(
             f"nnU-Net plans no configuration {request.configuration} for these data",
-            hint=f"it plans {', '.join(sorted(configurations))}",
+            hint=f"begin a study of what it plans: fedfs init ... -c "
+            f"{','.join(sorted(configurations))}",
         )
     plans = named(plans, dataset_name=request.dataset_name, plans_name=request.plans_name)
     allowlist.check_plans(plans, request.configuration)

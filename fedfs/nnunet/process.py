@@ -48,8 +48,8 @@ def run_isolated(
     """Call ``function`` in a child process and return its result.
 
     Args:
-        function: ``plan``, ``check_trainer``, ``initial_weights``, ``convert_checkpoint``,
-            ``export``, ``train_local``, ``train_round`` or ``score``.
+        function: ``plan``, ``check_trainer``, ``check_planner``, ``initial_weights``,
+            ``convert_checkpoint``, ``export``, ``train_local``, ``train_round`` or ``score``.
         request: the function's request, or its fields as a dict.
         environ: variables to set in the child beside this process's own.
         workdir: existing folder for the request, the response and the log.
@@ -150,6 +150,7 @@ def _functions() -> dict[str, Callable[[dict[str, Any], Report], dict[str, Any]]
     return {
         "plan": _plan,
         "check_trainer": _check_trainer,
+        "check_planner": _check_planner,
         "initial_weights": _initial_weights,
         "convert_checkpoint": _convert_checkpoint,
         "export": _export,
@@ -171,6 +172,12 @@ def _check_trainer(request: dict[str, Any], _: Report) -> dict[str, Any]:
     from fedfs.nnunet.classes import trainer_class
 
     return {"module": trainer_class(request["trainer"], request["allowed_trainers"]).__module__}
+
+
+def _check_planner(request: dict[str, Any], _: Report) -> dict[str, Any]:
+    from fedfs.nnunet.classes import planner_class
+
+    return {"module": planner_class(request["planner"]).__module__}
 
 
 def _initial_weights(request: dict[str, Any], _: Report) -> dict[str, Any]:

@@ -108,8 +108,10 @@ def copy_from_others(
     if not missing:
         return
     for other, plan in _folders_like(folder, _made_with(plans, configuration, dataset), dataset):
-        for case in [case for case in missing if _is_current(case, other, plan)]:
-            log.info("%s: copying %s from %s", folder, case.name, other)
+        current = [case for case in missing if _is_current(case, other, plan)]
+        if current:
+            log.info("%s: copying %d preprocessed cases from %s", folder, len(current), other)
+        for case in current:
             for ending in ENDINGS:
                 files.copy(other / (case.name + ending), partial / (case.name + ending))
             missing.remove(case)

@@ -33,6 +33,8 @@ ACTIVE, PAUSED, REMOVED = ROSTER_STATES = ("active", "paused", "removed")
 """What the coordinator says of a site."""
 
 ADMITTED = (ACTIVE, PAUSED)
+FAILED = "failed"
+"""Step of a status, of a process that stopped with an error."""
 """States in which a site is believed."""
 
 WAITING_PER_SITE = 2
@@ -470,6 +472,12 @@ def _decide_plan(state: StudyState, charter: Charter) -> AggregatorAction:
     if missing:
         return Wait(f"the {what} of {', '.join(missing)}")
     return MakePlan(sites)
+
+
+def failure_of_aggregator(state: StudyState) -> str:
+    """Return in words that the aggregator has stopped with an error; "" if it has not."""
+    status = state.statuses.get("")
+    return f"; it failed: {status.error}" if status and status.step == FAILED else ""
 
 
 def _announcement(state: StudyState, charter: Charter) -> tuple[Collection[str], SiteAction, str]:

@@ -67,6 +67,13 @@ def test_an_error_of_the_real_child_is_the_same_error_here(tmp_path):
         run_isolated("initial_weights", request, workdir=tmp_path)
 
 
+@pytest.mark.nnunet
+def test_a_planner_that_nnunet_does_not_have_is_named(tmp_path):
+    with pytest.raises(errors.SetupError, match="has no planner nnUNetPlannerFoo") as caught:
+        run_isolated("check_planner", {"planner": "nnUNetPlannerFoo"}, workdir=tmp_path)
+    assert "is the name right?" in caught.value.hint
+
+
 def test_a_killed_child_is_out_of_memory(tmp_path, child):
     child("os.kill(os.getpid(), signal.SIGKILL)")
     with pytest.raises(errors.TrainingError, match="killed while it ran plan") as caught:

@@ -40,6 +40,17 @@ def test_without_a_terminal_each_change_is_a_line(study):
     assert len(texts) == len(set(texts))
 
 
+def test_it_goes_on_until_the_best_of_several_tracks_is_chosen(tmp_path):
+    store = open_store(str(tmp_path / "store"), must_exist=False)
+    options = {"configuration": "2d,3d_fullres", "rounds": 1}
+    federation = Federation(tmp_path / "hosts", store=store, **options).start()
+    process = watch(str(tmp_path / "store"), stdout=subprocess.PIPE)
+    process.stdout.readline()
+    federation.run()
+    out, _ = process.communicate(timeout=60)
+    assert "best: " in out.splitlines()[-1]
+
+
 def test_in_a_terminal_there_is_one_page(study):
     federation, store = study
     parent, child = pty.openpty()
