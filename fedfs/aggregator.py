@@ -49,6 +49,7 @@ from fedfs.protocol.rounds import (
     Done,
     MakePlan,
     PublishInitial,
+    Void,
     Wait,
 )
 from fedfs.protocol.state import StudyState, newest_charter
@@ -132,6 +133,10 @@ class Aggregator:
         )
         if isinstance(action, Wait):
             return self._wait(action)
+        if isinstance(action, Void):
+            self._status.say("finished")
+            text = f"nothing to do: nnU-Net plans no {action.configuration} for these data"
+            return Outcome(worked=False, finished=True, text=text)
         if isinstance(action, Done):
             self._status.say("finished")
             return Outcome(

@@ -53,11 +53,15 @@ class _AfterTracks:
         status: StatusReporter,
     ) -> None:
         self._observer = observer
-        self._tracks = tracks
+        self._all_tracks = tracks
         publisher.on_message = observer.note
         self._publisher = publisher
         self._status = status
         self.on_work: Callable[[], None] = lambda: None
+
+    @property
+    def _tracks(self) -> Mapping[str, Observer]:
+        return _of_which_something_becomes(self._all_tracks)
 
     def rest(self) -> None:
         """See :meth:`fedfs.tracks.Worker.rest`."""
@@ -166,6 +170,10 @@ class AggregatorChoice(_AfterTracks):
         return sorted(set.intersection(*of_each))
 
 
+def _of_which_something_becomes(tracks: Mapping[str, Observer]) -> dict[str, Observer]:
+    return {name: one for name, one in tracks.items() if not rounds.is_void(one.state)}
+
+
 def decide(observer: Observer, tracks: Mapping[str, Observer]) -> dict[str, Any]:
     """Return the fields of the choice that follows from what the sites have scored.
 
@@ -175,6 +183,7 @@ def decide(observer: Observer, tracks: Mapping[str, Observer]) -> dict[str, Any]
         StudyError: the sites scored different things, or nothing.
     """
     state, charter = observer.state, newest_charter(observer.state)
+    tracks = _of_which_something_becomes(tracks)
     content = ordered(dataset_json(charter))
     last = {name: one.state.models[one.state.newest].weights_sha256 for name, one in tracks.items()}
     said = {
@@ -185,7 +194,7 @@ def decide(observer: Observer, tracks: Mapping[str, Observer]) -> dict[str, Any]
     chosen = choice.choose(
         {site: message.scores for site, message in said.items()},
         sum(message.n_cases for message in said.values()),
-        configurations=charter.configurations,
+        configurations=rounds.planned_configurations(state),
         classes=list(class_names(content).values()),
         overlap=has_regions(content),
     )

@@ -95,6 +95,8 @@ def export_versions(
                     "site has",
                     hint=f"at a site: fedfs export {store.url} --site NAME -o FOLDER",
                 )
+            if rounds.is_void(state) and not track:
+                continue
             chosen, plan = _find(state, version, store, name)
             room = Path(folder, name)
             path = WeightFiles(observer.store, room, vault).fetch(state.models, chosen)

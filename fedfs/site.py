@@ -53,6 +53,7 @@ from fedfs.protocol.rounds import (
     SayAttendance,
     Train,
     TrainAlone,
+    Void,
     Wait,
 )
 from fedfs.protocol.state import StudyState, newest_charter
@@ -187,6 +188,10 @@ class Site:
             reason = action.reason + rounds.failure_of_aggregator(state) + refused
             self._status.say("wait", waiting_for=reason)
             return Outcome(worked=False, finished=False, text=f"waiting for {reason}")
+        if isinstance(action, Void):
+            self._status.say("finished")
+            text = f"nothing to do: nnU-Net plans no {action.configuration} for these data"
+            return Outcome(worked=False, finished=True, text=text)
         if isinstance(action, Done):
             self._status.say("finished")
             text = f"finished: version {action.version} is the final model"

@@ -18,6 +18,9 @@ from fedfs.trust.signing import key_fingerprint
 ASKS = "asks to join"
 """State of a site that nobody has approved yet."""
 
+NOT_PLANNED = "not planned"
+"""Phase of a track whose configuration nnU-Net does not plan for these data."""
+
 _MONTH_S = 30 * 86_400.0
 _COUNTED_S = 600.0
 
@@ -59,7 +62,8 @@ class StudyStatus:
 
     Attributes:
         mode: ``ffe``: one plan for all sites; ``asym``: every site plans for itself.
-        phase: ``joining``, ``planning``, ``training``, ``finished``.
+        phase: ``joining``, ``planning``, ``training``, ``finished``; of a track also
+            ``not planned``, if nnU-Net has no such configuration for these data.
         version: newest global version, -1 before there is one.
         waiting_for: names of who is waited for; ``waiting_since`` says since when (UTC).
         mean_dice: by version, the case-weighted mean of the sites' mean Dice.
@@ -210,6 +214,8 @@ def _waiting(state: StudyState, charter: Charter) -> tuple[str, tuple[str, ...],
         said = state.site_plans if charter.mode == rounds.ASYM else state.fingerprints
         late = tuple(site for site in charter.active_sites if site not in said)
         return "planning", late or ("aggregator",), charter.created_at
+    if rounds.is_void(state):
+        return NOT_PLANNED, (), ""
     if state.newest < 0:
         return "planning", ("aggregator",), state.plan.created_at
     newest = state.models[state.newest]

@@ -145,10 +145,15 @@ def network_of(shapes: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 class FakePlanner:
-    """Plans nothing and starts from :data:`INITIAL`."""
+    """Plans nothing, but for the names of configurations, and starts from :data:`INITIAL`."""
+
+    configurations: tuple[str, ...] = ()
 
     def plan(self, charter: Any, fingerprint: Mapping[str, Any], n_cases: int) -> PlanResult:
-        plans = {"plans_name": charter.nnunet.plans_name}
+        plans = {
+            "plans_name": charter.nnunet.plans_name,
+            "configurations": {name: {} for name in self.configurations},
+        }
         return PlanResult(plans=plans, dataset_json={**DATASET_JSON}, versions={})
 
     def initial_weights(self, charter: Any, plan: Any, path: Path, *, pretrained: Any) -> None:
@@ -306,7 +311,8 @@ class Federation:
 
         def is_done(track: str) -> bool:
             state = tracks[track].state
-            return bool(state.finished) and (not is_site or rounds.is_over(state, [name]))
+            is_made = bool(state.finished) or rounds.is_void(state)
+            return is_made and (not is_site or rounds.is_over(state, [name]))
 
         if self.charter.chooses:
             workers[NAME] = self.make_choice(name, tracks, store or self.store)
@@ -335,7 +341,9 @@ class Federation:
                 JOINT.join(steps): {"1": DiceSum(float(rng.random()) * n_cases, n_cases)}
                 for steps in steps_of(["1"], overlap=False)
             }
-            for candidate in candidates_of(self.charter.configurations)
+            for candidate in candidates_of(
+                rounds.planned_configurations(self.observe(track=self.tracks[0]).state)
+            )
         }
         return CrossValidated(scores, n_cases)
 

@@ -239,17 +239,18 @@ def _make_choice(
     store, paths = ReportingStore(place, listener), from_environment(os.environ)
     publisher = Publisher(store, keyring.load_all(role), charter.study, clock=time.time)
     spec, dataset = charter.nnunet, str(keyring.recall(role)["dataset"])
-    request = CrossValidationRequest(
-        raw=str(paths.raw),
-        preprocessed=str(paths.preprocessed),
-        results=str(paths.results),
-        dataset=RawDataset.listed(paths, dataset).name,
-        models={c: f"{spec.trainer}__{spec.plans_name}__{c}" for c in charter.configurations},
-        folds=charter.folds,
-        num_processes=config.num_processes,
-    )
 
     def validate(report: Report) -> CrossValidated:
+        planned = rounds.planned_configurations(next(iter(observers.values())).state)
+        request = CrossValidationRequest(
+            raw=str(paths.raw),
+            preprocessed=str(paths.preprocessed),
+            results=str(paths.results),
+            dataset=RawDataset.listed(paths, dataset).name,
+            models={c: f"{spec.trainer}__{spec.plans_name}__{c}" for c in planned},
+            folds=charter.folds,
+            num_processes=config.num_processes,
+        )
         folder = site_folder(paths, charter.study, config.site)
         made = run_isolated("cross_validate", request, workdir=folder, report=report)
         return codec.from_json(CrossValidated, made)

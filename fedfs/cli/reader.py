@@ -111,7 +111,10 @@ def _watch(observers: Mapping[str, Observer], interval_s: float) -> None:
 
 
 def _is_over(view: StudyStatus) -> bool:
-    return view.phase == "finished" and not view.waiting_for and not view.choice_waits_for
+    from fedfs.status import NOT_PLANNED
+
+    is_done = view.phase in ("finished", NOT_PLANNED)
+    return is_done and not view.waiting_for and not view.choice_waits_for
 
 
 def _line(view: StudyStatus) -> str:
@@ -127,7 +130,7 @@ _Page = tuple[dict[str, str], tuple[str, ...], list[tuple[object, ...]], list[st
 
 def _page(views: Mapping[str, StudyStatus]) -> _Page:
     """Return facts, columns and rows of a table, and notes: of a study, or of all its tracks."""
-    from fedfs.status import ASKS
+    from fedfs.status import ASKS, NOT_PLANNED
 
     first = next(iter(views.values()))
     if "" in views:
@@ -147,8 +150,9 @@ def _page(views: Mapping[str, StudyStatus]) -> _Page:
             said = f"{site.site} ({site.state}) on {name}: {site.activity}, {site.since}"
             newest[site.site] = max(newest.get(site.site, ("", "")), (site.since, said))
     notes = ["\n".join(said for _, said in newest.values())] if newest else []
-    if all(view.choice_waits_for for view in views.values()):
-        late = ", ".join(first.choice_waits_for)
+    done = [view for view in views.values() if view.phase != NOT_PLANNED]
+    if all(view.choice_waits_for for view in done):
+        late = ", ".join(done[0].choice_waits_for)
         notes.append(f"all tracks are finished; the choice of the best waits for {late}")
     notes += _asking(first)
     return {name: facts[name] for name in shown}, _OF_TRACKS, rows, notes

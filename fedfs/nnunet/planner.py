@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fedfs.errors import MalformedError, StudyError, TrainingError
+from fedfs.errors import MalformedError, TrainingError
 from fedfs.nnunet import site_network
 from fedfs.nnunet.plans import PlanRequest, PlanResult, WeightsRequest
 from fedfs.nnunet.process import run_isolated
@@ -34,7 +34,7 @@ class NnUNetPlanner:
             dataset_json=dataset_json(charter),
             fingerprint=fingerprint,
             n_cases=n_cases,
-            configuration=spec.configuration,
+            configuration=",".join(charter.configurations) or spec.configuration,
             planner=spec.planner,
             plans_name=spec.plans_name,
             gpu_memory_target_gb=spec.gpu_memory_target_gb,
@@ -42,16 +42,7 @@ class NnUNetPlanner:
             planner_options=spec.planner_options,
         )
         self._folder.mkdir(parents=True, exist_ok=True)
-        planned = PlanResult(**run_isolated("plan", request, workdir=self._folder))
-        made = planned.plans["configurations"]
-        missing = [t.configuration for t in charter.tracks if t.configuration not in made]
-        if missing:
-            raise StudyError(
-                f"nnU-Net plans no configuration {missing[0]} for these data, which the study has "
-                "a track for",
-                hint=f"begin a study of what it plans: fedfs init ... -c {','.join(sorted(made))}",
-            )
-        return planned
+        return PlanResult(**run_isolated("plan", request, workdir=self._folder))
 
     def initial_weights(
         self, charter: Charter, plan: PlanMessage, path: Path, *, pretrained: Path | None

@@ -50,7 +50,8 @@ class PlanRequest:
             ``label_order`` where there are regions.
         fingerprint: federated fingerprint in nnU-Net's format.
         n_cases: cases of all sites together.
-        configuration: must be among the configurations that nnU-Net plans.
+        configuration: must be among the configurations that nnU-Net plans; or several, separated
+            by commas, of which one must be.
         planner_options: attributes set on the planner, see :data:`allowlist.PLANNER_OPTIONS`.
     """
 
@@ -125,14 +126,17 @@ def plan(request: PlanRequest) -> PlanResult:
         made = paths.preprocessed / request.dataset_name / f"{request.plans_name}.json"
         plans: dict[str, Any] = json.loads(made.read_text(encoding="utf-8"))
     configurations = plans["configurations"]
-    if request.configuration not in configurations:
+    wanted = request.configuration.split(",")
+    planned = [name for name in wanted if name in configurations]
+    if not planned:
         raise StudyError(
-            f"nnU-Net plans no configuration {request.configuration} for these data",
+            f"nnU-Net plans no configuration {' or '.join(wanted)} for these data",
             hint=f"begin a study of what it plans: fedfs init ... -c "
             f"{','.join(sorted(configurations))}",
         )
     plans = named(plans, dataset_name=request.dataset_name, plans_name=request.plans_name)
-    allowlist.check_plans(plans, request.configuration)
+    for name in planned:
+        allowlist.check_plans(plans, name)
     return PlanResult(
         plans=plans,
         dataset_json={**request.dataset_json, "numTraining": request.n_cases},

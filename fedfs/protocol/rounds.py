@@ -56,6 +56,13 @@ class Done:
 
 
 @dataclass(frozen=True)
+class Void:
+    """Nothing was ever to be done on this track: nnU-Net plans no such configuration."""
+
+    configuration: str
+
+
+@dataclass(frozen=True)
 class PublishFingerprint:
     """Site: read the dataset, publish its fingerprint."""
 
@@ -181,6 +188,7 @@ SiteAction = (
     | CrossEvaluate
     | TrainAlone
     | Wait
+    | Void
     | Done
 )
 AggregatorAction = (
@@ -192,6 +200,7 @@ AggregatorAction = (
     | CloseRound
     | CloseStudy
     | Wait
+    | Void
     | Done
 )
 
@@ -221,15 +230,15 @@ def decide_site(
     if attendance != state.attendance(site):
         before = state.attendances.get(site)
         return SayAttendance(before.number + 1 if before else 1, attendance)
-    if state.is_away(site):
-        return Wait("this site to come back: fedfs site resume")
-    if site in _paused(charter):
-        return Wait("the coordinator to let this site go on: it is paused")
+    if held_up := _held_up(state, charter, site):
+        return Wait(held_up)
     said, publish, what = _announcement(state, charter)
     if site not in said:
         return publish
     if state.plan is None:
         return Wait(f"the aggregator's plan, which needs the {what}s of all sites")
+    if is_void(state):
+        return Void(charter.nnunet.configuration)
     if not state.is_admitted(site):
         return Wait("the aggregator to admit this site, as the plan was made before it came")
     action = _work_on_newest(state, charter, site, alone=alone)
@@ -237,6 +246,14 @@ def decide_site(
     if not prepared and (not has_begun or not isinstance(action, Wait | Done)):
         return Prepare()  # early the first time; later only if there is work to do
     return action
+
+
+def _held_up(state: StudyState, charter: Charter, site: str) -> str:
+    if state.is_away(site):
+        return "this site to come back: fedfs site resume"
+    if site in _paused(charter):
+        return "the coordinator to let this site go on: it is paused"
+    return ""
 
 
 def _work_on_newest(state: StudyState, charter: Charter, site: str, *, alone: bool) -> SiteAction:
@@ -307,6 +324,8 @@ def decide_aggregator(
         return Done(state.finished.version)
     if state.plan is None:
         return _decide_plan(state, charter)
+    if is_void(state):
+        return Void(charter.nnunet.configuration)
     if not state.rounds:
         return PublishInitial()
     version = max(state.rounds)
@@ -350,11 +369,35 @@ def participants(state: StudyState) -> tuple[str, ...]:
 
 def is_over(state: StudyState, sites: Iterable[str]) -> bool:
     """Whether the study is closed, and these sites have scored all that they should."""
-    return state.finished is not None and all(
-        state.is_validated(site, state.newest)
-        and all(has_scored(state, site, of) for of in _owed(state, _charter(state), site))
-        for site in sites
+    return is_void(state) or (
+        state.finished is not None
+        and all(
+            state.is_validated(site, state.newest)
+            and all(has_scored(state, site, of) for of in _owed(state, _charter(state), site))
+            for site in sites
+        )
     )
+
+
+def planned_configurations(state: StudyState) -> tuple[str, ...]:
+    """Return the configurations of a study of tracks, once there is a plan those that it has.
+
+    Who cannot decrypt the plan learns it when the best of them is chosen.
+    """
+    charter = newest_charter(state)
+    made: Collection[str] = ()
+    if state.plan is not None and charter.mode == FFE:
+        made = state.plan.plans.get("configurations", ())
+    if not made and state.choice is not None:
+        made = state.choice.dice.keys()
+    return tuple(name for name in charter.configurations if not made or name in made)
+
+
+def is_void(state: StudyState) -> bool:
+    """Whether this is a track of which nothing becomes: the plan has no such configuration."""
+    configuration = newest_charter(state).nnunet.configuration
+    has_tracks = bool(configuration and newest_charter(state).tracks)
+    return has_tracks and configuration not in planned_configurations(state)
 
 
 def announcement(state: StudyState, site: str) -> str:

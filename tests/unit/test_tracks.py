@@ -6,13 +6,16 @@ import numpy as np
 import pytest
 
 from federation import DATASET_JSON, Federation, forge
+from fedfs.audit import OK, PROBLEM, verify_choice, verify_study
 from fedfs.config import StudyOptions
 from fedfs.errors import TrainingError, UserError
 from fedfs.observe import open_study
 from fedfs.protocol import layout
 from fedfs.protocol.layout import TrackPlace
+from fedfs.report import collect, overview
 from fedfs.roster import Coordinator
 from fedfs.site import Wish
+from fedfs.status import summarize
 from fedfs.store.memory import MemoryStore
 from fedfs.store.track import TrackStore
 
@@ -155,6 +158,40 @@ def test_the_cascade_begins_when_a_site_has_the_first_stage(tmp_path):
     outcome = site.step()
     assert outcome.finished
     assert outcome.text.startswith("3d_lowres-all, 3d_cascade_fullres-all: finished")
+
+
+ALL = {"configuration": "2d,3d_fullres,3d_lowres,3d_cascade_fullres", "fold": "0,1,2,3,4"}
+
+
+@pytest.mark.parametrize("encryption", ["", "age"])
+def test_what_nnunet_does_not_plan_for_these_data_is_left_out(tmp_path, encryption):
+    """As nnU-Net does: large images have a 3d_lowres and a cascade, others do not."""
+    federation = Federation(tmp_path, **ALL, rounds=1, encryption=encryption)
+    federation.planner.configurations = ("2d", "3d_fullres")
+    federation.start().run()
+    outcome = federation.step("north")
+    assert outcome.finished
+    assert "3d_lowres-4: nothing to do: nnU-Net plans no 3d_lowres for these data" in outcome.text
+    observers = {name: federation.observe(track=name) for name in federation.tracks}
+    phases = {name: summarize(one.state).phase for name, one in observers.items()}
+    of_each = {name: phases[f"{name}-0"] for name in ALL["configuration"].split(",")}
+    assert of_each == {
+        "2d": "finished", "3d_fullres": "finished",
+        "3d_lowres": "not planned", "3d_cascade_fullres": "not planned",
+    }  # fmt: skip
+    assert not any("/3d_lowres-0/aggregator/models" in key for key in federation.store.objects)
+    choice = observers["2d-0"].state.choice
+    assert choice.dice.keys() == {"2d", "3d_fullres", "2d+3d_fullres"}
+    shared = federation.observe()
+    assert [finding.level for finding in verify_choice(shared, observers)] == [OK]
+    for one in observers.values():
+        assert not [f for f in verify_study(one, one.store) if f.level == PROBLEM]
+    # Also for those who cannot read the plan.
+    stranger = {name: federation.observe("stranger", name) for name in federation.tracks}
+    assert {name: summarize(one.state).phase for name, one in stranger.items()} == phases
+    assert [f.level for f in verify_choice(federation.observe("stranger"), stranger)] == [OK]
+    view = overview({n: collect(one.state, {}) for n, one in observers.items()}, shared.state)
+    assert view.facts["Tracks"] == "20, of which 10 finished"
 
 
 def test_what_waits_for_the_first_stage_says_so(tmp_path):
