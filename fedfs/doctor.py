@@ -15,6 +15,7 @@ import secrets
 import shutil
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -278,7 +279,8 @@ def _strategy(charter: Charter) -> Check:
 
 def _trainer(name: str) -> Check:
     try:
-        classes.trainer_class(name)
+        with warnings.catch_warnings(action="ignore"):  # of what nnU-Net imports
+            classes.trainer_class(name)
     except FedfsError as error:
         return Check("trainer", NOTE, str(error), error.hint)  # this host may allow it
     return Check("trainer", OK, f"{name} is one of nnU-Net's own")
