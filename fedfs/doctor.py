@@ -23,7 +23,14 @@ from functools import partial
 from pathlib import Path
 
 from fedfs import software
-from fedfs.errors import FedfsError, ObjectExistsError, StoreError, StorePermissionError, StudyError
+from fedfs.errors import (
+    DatasetError,
+    FedfsError,
+    ObjectExistsError,
+    StoreError,
+    StorePermissionError,
+    StudyError,
+)
 from fedfs.making import strategy_of
 from fedfs.nnunet import classes
 from fedfs.nnunet.dataset import RawDataset, difference
@@ -294,7 +301,8 @@ def _dataset(remembered: Mapping[str, object], charter: Charter) -> Check:
         raw = RawDataset.open(from_environment(os.environ), str(name))
         disagreement = difference(codec.to_json(charter.dataset), raw.dataset_json)
     except FedfsError as error:
-        return Check("dataset", PROBLEM, str(error), error.hint)
+        skips = isinstance(error, DatasetError) and remembered.get("skip_broken")
+        return Check("dataset", NOTE if skips else PROBLEM, str(error), error.hint)
     if disagreement:
         return Check("dataset", PROBLEM, "; ".join(disagreement), "talk to the coordinator")
     return Check("dataset", OK, f"{name} agrees with the charter")

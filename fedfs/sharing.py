@@ -97,8 +97,9 @@ def agree(
         raise StudyError(
             f"sites share less of their networks' parameters than the {spec.min_coverage:.1%} "
             f"that the charter asks for: {said}",
-            hint="let these sites plan with another memory target or spacing, or start a study "
-            "with another --alignment, --sharing or a lower --min-coverage",
+            hint="a plan that is published stays: begin another study, with another --alignment, "
+            "--sharing or a lower --min-coverage, or where these sites plan otherwise; or go on "
+            "without them: fedfs remove",
         )
     return grouped(shared), coverage
 

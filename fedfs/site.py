@@ -7,6 +7,7 @@ nothing else, so it may be killed at any instruction and started again.
 from __future__ import annotations
 
 import logging
+import re
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -205,12 +206,12 @@ class Site:
         except (TensorError, ObjectNotFoundError) as error:
             return self._unreadable(state, error)
         except (TrainingError, DatasetError) as error:
-            self._publish_failure(error, type(action).__name__.lower(), state)
+            self._publish_failure(error, _words(action), state)
             raise
         except StoreError:
             raise
         except FedfsError:
-            step = type(action).__name__.lower()
+            step = _words(action)
             self._status.say(rounds.FAILED, error=f"{step}: its log on that host says why")
             raise
         log.info("%s", text)
@@ -446,6 +447,11 @@ class Site:
                 f"the roster has another key for site {self.name!r} than this host",
                 hint="is this the host that joined? compare with: fedfs status STORE",
             )
+
+
+def _words(action: rounds.SiteAction) -> str:
+    """Return what a site was to do: ``publish fingerprint``."""
+    return re.sub(r"\B(?=[A-Z])", " ", type(action).__name__).lower()
 
 
 def _require_cases(n_cases: int, charter: Charter, what: str) -> None:

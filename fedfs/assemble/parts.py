@@ -134,7 +134,7 @@ def site_parts(
     if not dataset:
         raise StudyError(
             f"this host does not know the dataset of site {config.site!r}",
-            hint=f"run: fedfs site join {config.store} --site {config.site} --dataset ...",
+            hint="is this the host of that site? It remembers the dataset from: fedfs site join",
         )
     paths = from_environment(os.environ)
     folder = site_folder(paths, charter.study, config.site, track)

@@ -31,7 +31,7 @@ from fedfs.errors import (
 from fedfs.export import Exported, export_site
 from fedfs.learner import CrossValidated, Report
 from fedfs.loop import Outcome, run
-from fedfs.nnunet import classes
+from fedfs.nnunet import classes, several_gpus
 from fedfs.nnunet.allowlist import check_name, check_planner_options
 from fedfs.nnunet.crossval import CrossValidationRequest
 from fedfs.nnunet.dataset import RawDataset, difference
@@ -103,7 +103,9 @@ def join(config: JoinConfig, listener: Report) -> tuple[Charter, JoinRequest]:
             keyring.discard(role)
         raise
     planning = dict(config.planning) or keyring.recall(role).get("planning", {})
-    keyring.remember(role, {"dataset": raw.name, "planning": planning})
+    keyring.remember(
+        role, {"dataset": raw.name, "planning": planning, "skip_broken": config.skip_broken}
+    )
     return charter, request
 
 
@@ -178,6 +180,8 @@ def run_site(config: SiteConfig, listener: Report) -> Outcome:
             return busy
         stack.enter_context(remembering(keyring, role, observers, names))
         software.check(charter.nnunet.versions, classes.versions(), allowed=config.allow_versions)
+        if config.num_gpus > 1:
+            several_gpus.check_devices(config.device, config.num_gpus)
         sites = {
             name: _make_site(config, observers[name], keyring, listener, folders[name])
             for name in names

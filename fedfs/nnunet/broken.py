@@ -64,11 +64,16 @@ class BrokenCases:
             DatasetError: nothing remains; or a file is missing and this site does not go on then.
         """
         listed = RawDataset.listed(self._settings.paths, self._settings.dataset)
-        left_out = {*self._read(), *self.incomplete(listed)} & {case.name for case in listed.cases}
+        left_out = self.left_out()
         if left_out:
-            log.info("going on without %d cases, see %s", len(left_out), self._path)
+            log.info("going on without %s, see %s", ", ".join(sorted(left_out)), self._path)
             require_some(len(listed.cases) - len(left_out), listed)
         return listed.without(left_out).checked()
+
+    def left_out(self) -> set[str]:
+        """Return the cases of the dataset that this site goes on without."""
+        listed = RawDataset.listed(self._settings.paths, self._settings.dataset)
+        return {*self._read(), *self.incomplete(listed)} & {case.name for case in listed.cases}
 
     def incomplete(self, dataset: RawDataset) -> dict[str, str]:
         """Return the cases that lack a file, and which; none if this site stops at them."""

@@ -6,6 +6,8 @@ Rules:
  * nnU-Net refuses to divide fewer. Then this module writes the file: fold f validates on case
    f mod n and trains on the others. A single case is both, as nnU-Net can neither train nor
    validate on nothing; :class:`~fedfs.nnunet.rounds.Session` says so of it.
+ * Cases that the site goes on without (:mod:`fedfs.nnunet.broken`) may be named in it: they are
+   passed over.
  * A file made here is known by its content, and goes when it does not list the site's cases any
    more. Nobody else's file is changed.
 """
@@ -13,7 +15,7 @@ Rules:
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +32,16 @@ N_FOLDS = 5
 _RANDOM_TRAINING_SHARE = 0.8
 
 
-def settle(fold: int | str, dataset: RawDataset, paths: NnUNetPaths) -> None:
+def settle(
+    fold: int | str, dataset: RawDataset, paths: NnUNetPaths, left_out: Collection[str] = ()
+) -> None:
     """See to it that nnU-Net can divide the cases for ``fold``.
+
+    Args:
+        fold: a number, or ``all``.
+        dataset: without the cases that the site goes on without.
+        paths: nnU-Net's folders.
+        left_out: those cases; the file may name them, :func:`only` passes them over.
 
     Raises:
         SetupError: ``splits_final.json`` does not fit the dataset, or leaves nothing for the fold.
@@ -49,7 +59,18 @@ def settle(fold: int | str, dataset: RawDataset, paths: NnUNetPaths) -> None:
         log.info("%d cases are too few for nnU-Net to divide: %s does", len(names), path)
         files.write_json(path, of_few(names))
     if path.exists():
-        _check(path, fold, dataset)
+        _check(path, fold, dataset, left_out)
+
+
+def only(trainer: Any, cases: Collection[str]) -> None:
+    """Have a trainer divide no other cases than these, whatever ``splits_final.json`` names."""
+    divide = trainer.do_split
+
+    def do_split() -> tuple[list[str], list[str]]:
+        training, validation = divide()
+        return [c for c in training if c in cases], [c for c in validation if c in cases]
+
+    trainer.do_split = do_split
 
 
 def of_few(names: Sequence[str]) -> list[dict[str, list[str]]]:
@@ -71,13 +92,14 @@ def _is_outdated(splits: Any, names: Sequence[str]) -> bool:
     return 0 < len(named) < N_FOLDS and splits == of_few(named) and named != list(names)
 
 
-def _check(path: Path, fold: int | str, dataset: RawDataset) -> None:
+def _check(path: Path, fold: int | str, dataset: RawDataset, left_out: Collection[str]) -> None:
     splits = read_json(path)
     try:
         # Beyond the last fold, nnU-Net divides at random.
         chosen = splits[int(fold)] if int(fold) < len(splits) else None
         parts = [] if chosen is None else [chosen["train"], chosen["val"]]
-        named = {str(case) for part in parts for case in part}
+        parts = [[str(case) for case in part if case not in left_out] for part in parts]
+        named = {case for part in parts for case in part}
     except (TypeError, KeyError, ValueError) as error:
         raise SetupError(f"{path} is not a list of train and val cases") from error
     unknown = sorted(named - {case.name for case in dataset.cases})

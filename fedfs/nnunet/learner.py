@@ -122,7 +122,9 @@ class NnUNetLearner:
         self._broken.keep(found)
         self._dataset = None
         if found:  # found out now, before anything is published
-            folds.settle(classes.fold_of(settings.fold), self._raw(), settings.paths)
+            folds.settle(
+                classes.fold_of(settings.fold), self._raw(), settings.paths, self._broken.left_out()
+            )
         return result
 
     def plan(self, report: Report) -> OwnPlan:
@@ -161,7 +163,7 @@ class NnUNetLearner:
         settings, dataset = self._settings, self._raw()
         allowlist.check_plans(plans, settings.configuration)
         fold = classes.fold_of(settings.fold)
-        folds.settle(fold, dataset, settings.paths)
+        folds.settle(fold, dataset, settings.paths, self._broken.left_out())
         listed = RawDataset.listed(settings.paths, settings.dataset)
         broken = self._broken.incomplete(listed)
         with self._nnunet() as output:
@@ -185,7 +187,7 @@ class NnUNetLearner:
         if broken:
             self._broken.add(broken)
             self._dataset = None
-            folds.settle(fold, self._raw(), settings.paths)
+            folds.settle(fold, self._raw(), settings.paths, self._broken.left_out())
         local = settings.paths.preprocessed / dataset.name / _FINGERPRINT
         if not local.exists():  # nnU-Net's trainer copies it
             files.write_json(local, fingerprint)
@@ -339,6 +341,7 @@ class NnUNetLearner:
                 ),
                 plans,
                 self._raw().dataset_json,
+                cases={case.name for case in self._raw().cases},
                 task=task,
                 plot_interval_s=settings.plot_interval_s,
                 clock=self._clock,

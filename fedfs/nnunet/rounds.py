@@ -22,7 +22,7 @@ import logging
 import math
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ import numpy as np
 from fedfs.checkpoint import extract, load_into
 from fedfs.errors import SetupError, TrainingError
 from fedfs.learner import Array, Progress, Report, RoundTask, Tensors
-from fedfs.nnunet import classes, several_gpus
+from fedfs.nnunet import classes, folds, several_gpus
 from fedfs.nnunet.pretrained import harmless_types
 from fedfs.nnunet.workers import forked_children_end_with_us
 
@@ -48,6 +48,7 @@ class Session:
         settings: trainer, configuration, fold, device.
         plans: the adopted plan.
         dataset_json: the site's.
+        cases: the site's, without those that it goes on without.
         task: the first round; total epochs and iterations hold for all.
         plot_interval_s: shortest time between two drawings of ``progress.png``. It takes a second,
             which an epoch of nnU-Net's 250 iterations does not feel, but a shorter one does.
@@ -60,6 +61,7 @@ class Session:
         plans: Mapping[str, Any],
         dataset_json: Mapping[str, Any],
         *,
+        cases: Collection[str],
         task: RoundTask,
         plot_interval_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
@@ -68,6 +70,7 @@ class Session:
         self._budget = _budget(task)
         self._on_line: Callable[[str], None] = lambda _: None
         self.trainer = classes.make_trainer(settings, plans, dataset_json)
+        folds.only(self.trainer, cases)
         if self.trainer.num_epochs not in (_NNUNET_EPOCHS, task.total_epochs):
             log.info(
                 "%s is made for %d epochs; it gets the study's %d",

@@ -25,12 +25,13 @@ import gc
 import json
 import logging
 import os
+import shutil
 import signal
 import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ from fedfs.nnunet.settings import LearnerSettings
 log = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
+_ROOM = "round-"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,15 +83,14 @@ def train(
         SetupError: there are not so many GPUs, or no such batch, or the trainer does not allow it.
         TrainingError: as :meth:`fedfs.nnunet.learner.NnUNetLearner.train`.
     """
-    batch = allowlist.resolved(plans["configurations"], settings.configuration)["batch_size"]
-    if batch < settings.num_gpus:
-        raise SetupError(
-            f"a batch of {batch} cannot be divided among {settings.num_gpus} GPUs",
-            hint=f"give --num-gpus {batch} or fewer; the batch size is the plan's",
-        )
+    _check_batch(
+        allowlist.resolved(plans["configurations"], settings.configuration), settings.num_gpus
+    )
     _free_memory()
     settings.state_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="round-", dir=settings.state_dir) as folder:
+    for left in settings.state_dir.glob(f"{_ROOM}*"):  # by one that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=_ROOM, dir=settings.state_dir) as folder:
         start, end = Path(folder, "start.safetensors"), Path(folder, "end.safetensors")
         write_safetensors(start, tensors)
         request = RoundRequest(
@@ -108,6 +109,47 @@ def train(
             return TrainResult(tensors=dict(file), **said)
 
 
+def _check_batch(configuration: Mapping[str, Any], num_gpus: int) -> None:
+    """Check that nnU-Net can divide a batch.
+
+    With batch Dice it adds up what all GPUs have of a batch, which needs as much from each.
+    """
+    batch = int(configuration["batch_size"])
+    usable = [
+        n
+        for n in range(1, min(batch, num_gpus) + 1)
+        if not configuration["batch_dice"] or batch % n == 0
+    ]
+    if num_gpus not in usable:
+        raise SetupError(
+            f"a batch of {batch} cannot be divided among {num_gpus} GPUs"
+            + (": its Dice needs as much of it on each" if num_gpus <= batch else ""),
+            hint=f"give --num-gpus {usable[-1]}; the batch size is the plan's",
+        )
+
+
+def check_devices(name: str | None, num_gpus: int) -> str:
+    """Return the type of the devices that a round is trained on.
+
+    Raises:
+        SetupError: nnU-Net does not train on several of these, or there are fewer here.
+    """
+    import torch
+
+    device = str(classes.device(name).type)
+    if device == "cuda" and torch.cuda.device_count() < num_gpus:
+        raise SetupError(
+            f"this host has {torch.cuda.device_count()} GPUs, not {num_gpus}",
+            hint="give fewer with --num-gpus; CUDA_VISIBLE_DEVICES says which are seen",
+        )
+    if device != "cuda" and name != "cpu":
+        raise SetupError(
+            f"nnU-Net trains on several CUDA devices only, and this host has {device}",
+            hint="leave out --num-gpus",
+        )
+    return device
+
+
 def train_round(request: RoundRequest, report: Report) -> dict[str, Any]:
     """Start a process for each GPU, and wait for them; return the result but for its tensors.
 
@@ -115,20 +157,9 @@ def train_round(request: RoundRequest, report: Report) -> dict[str, Any]:
         FedfsError: what one of them raised.
         TrainingError: one of them ended otherwise.
     """
-    import torch
     from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, spawn
 
-    device = classes.device(request.settings["device"]).type
-    if device == "cuda" and torch.cuda.device_count() < request.num_gpus:
-        raise SetupError(
-            f"this host has {torch.cuda.device_count()} GPUs, not {request.num_gpus}",
-            hint="give fewer with --num-gpus; CUDA_VISIBLE_DEVICES says which are seen",
-        )
-    if device != "cuda" and request.settings["device"] != "cpu":
-        raise SetupError(
-            f"nnU-Net trains on several CUDA devices only, and this host has {device}",
-            hint="leave out --num-gpus",
-        )
+    device = check_devices(request.settings["device"], request.num_gpus)
     room = Path(request.output).parent
     reader, writer = get_context("spawn").Pipe(duplex=False)
     started = spawn(  # type: ignore[no-untyped-call]
@@ -207,6 +238,9 @@ def _work(rank: int, request: RoundRequest, device: str, room: Path, writer: Any
     """Train in one of the processes."""
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
+    starter = parent_process()
+    if starter is not None and os.getppid() != starter.pid:  # it was killed before that
+        os._exit(1)
     try:
         _train(rank, request, device, room, writer)
         logging.shutdown()

@@ -272,18 +272,47 @@ def test_what_remains_is_divided_whenever_a_case_breaks(study, tmp_path, paths):
     learner.close()
 
 
-def test_splits_that_name_a_broken_case_are_noticed_before_anything_is_published(
+def test_splits_that_leave_nothing_without_a_broken_case_are_noticed_before_anything_is_published(
     study, tmp_path, paths
 ):
     folder = write_dataset(paths.raw, 5, shape=(4, 8, 8))
-    truncate(label(folder, CASES[2]))
+    truncate(label(folder, CASES[4]))
     splits = [{"train": CASES[:4], "val": CASES[4:5]}]
     (folder / folds.FILE).write_text(json.dumps(splits))
-    with pytest.raises(SetupError, match=f"names {CASES[2]}, which is not in"):
+    with pytest.raises(SetupError, match="leaves nothing to use of"):
         site(study, tmp_path, paths, skip_broken=True).fingerprint(Reports())
     assert site(study, tmp_path, paths, skip_broken=True, fold="all").fingerprint(
         Reports()
     ).n_cases == 4  # fmt: skip
+
+
+@pytest.mark.parametrize("of_its_own", [False, True])
+def test_splits_stay_and_a_case_that_breaks_later_is_passed_over(
+    study, tmp_path, paths, of_its_own
+):
+    folder = write_dataset(paths.raw, 6, shape=(12, 32, 32))
+    if of_its_own:
+        splits = [{"train": CASES[:4], "val": CASES[4:6]}]
+        (folder / folds.FILE).write_text(json.dumps(splits))
+    learner = site(study, tmp_path, paths, skip_broken=True)
+    learner.fingerprint(Reports())
+    learner.prepare(study.plans, study.fingerprint, Reports())
+    first = task(0, weights_sha256="x", iterations=1, n_epochs=1, total_epochs=2)
+    result = learner.train(first, study.tensors, Reports())
+    learner.close()
+    file = paths.preprocessed / DATASET / folds.FILE
+    made = json.loads(file.read_text())
+    trained_on, (lost, *_) = made[0]["train"], made[0]["train"]
+    assert result.n_training_cases == len(trained_on)
+    label(folder, lost).unlink()
+    learner = site(study, tmp_path, paths, skip_broken=True)
+    learner.prepare(study.plans, study.fingerprint, Reports())
+    second = task(1, weights_sha256="y", iterations=1, first_epoch=1, n_epochs=1, total_epochs=2)
+    result = learner.train(second, result.tensors, Reports())
+    assert result.n_training_cases == len(trained_on) - 1
+    learner.close()
+    assert json.loads(file.read_text()) == made
+    assert listed(tmp_path)[lost]["step"] == "later"
 
 
 def test_half_an_image_that_is_not_compressed_is_noticed(study, tmp_path, paths):

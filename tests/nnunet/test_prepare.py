@@ -106,6 +106,22 @@ def test_a_case_that_left_the_dataset_is_not_trained_on(study, tmp_path, room):
     assert not any(name.startswith("gone") for name in names(room / "fedfsPlans_2d"))
 
 
+def test_a_case_that_was_corrected_is_preprocessed_again(study, tmp_path, room, caplog):
+    prepare(study, tmp_path)
+    folder = room / "fedfsPlans_2d"
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir() if path.is_file()}
+    settings = study.site(tmp_path)
+    label = min((settings.paths.raw / settings.dataset / "labelsTr").glob("*.nii.gz"))
+    label.touch()
+    assert [p["done"] for p in prepare(study, tmp_path)] == [5, 6]
+    case = label.name.removesuffix(".nii.gz")
+    assert f"{case} has changed since: preprocessing it again" in caplog.text
+    after = {path.name: path.stat().st_mtime_ns for path in folder.iterdir() if path.is_file()}
+    assert {name for name in after if after[name] != before[name]} == {
+        f"{case}{ending}" for ending in ENDINGS
+    }
+
+
 def test_a_different_plan_of_the_same_name_is_not_overwritten(study, tmp_path, room):
     room.mkdir(parents=True)
     (room / "fedfsPlans.json").write_text('{"mine": true}')

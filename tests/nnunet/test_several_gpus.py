@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from unittest.mock import MagicMock
+
 import pytest
+import torch
 from synthetic import Reports, task
 
 from fedfs.checkpoint import weights_sha256
 from fedfs.errors import SetupError
+from fedfs.nnunet import several_gpus
 from fedfs.nnunet.learner import NnUNetLearner
 
 pytestmark = [pytest.mark.nnunet, pytest.mark.usefixtures("no_workers")]
@@ -38,6 +43,41 @@ def test_what_cannot_be_divided_is_refused(study, start):
         start(num_gpus=99).train(task(), study.tensors, Reports())
 
 
+@pytest.mark.parametrize(
+    ("batch", "batch_dice", "num_gpus", "instead"),
+    [(5, True, 2, 1), (6, True, 4, 3), (5, False, 2, None), (6, True, 3, None), (3, False, 4, 3)],
+)
+def test_with_batch_dice_each_gpu_needs_as_much_of_a_batch(batch, batch_dice, num_gpus, instead):
+    configuration = {"batch_size": batch, "batch_dice": batch_dice}
+    if instead is None:
+        several_gpus._check_batch(configuration, num_gpus)
+        return
+    with pytest.raises(SetupError, match=f"cannot be divided among {num_gpus} GPUs") as caught:
+        several_gpus._check_batch(configuration, num_gpus)
+    assert f"give --num-gpus {instead};" in caught.value.hint
+
+
+def test_a_process_whose_starter_was_killed_before_it_looked_ends(monkeypatch):
+    class Ended(BaseException):
+        pass
+
+    def end(code):
+        raise Ended(code)
+
+    monkeypatch.setattr(several_gpus, "parent_process", lambda: SimpleNamespace(pid=1234))
+    monkeypatch.setattr(several_gpus.ctypes, "CDLL", MagicMock())
+    monkeypatch.setattr(several_gpus.os, "_exit", end)
+    with pytest.raises(Ended):
+        several_gpus._work(0, None, "cpu", None, None)
+
+
+def test_there_have_to_be_so_many_devices():
+    if torch.cuda.device_count() < 99:
+        with pytest.raises(SetupError, match="GPUs, not 99|several CUDA devices only"):
+            several_gpus.check_devices(None, 99)
+    assert several_gpus.check_devices("cpu", 2) == "cpu"
+
+
 def test_a_round_that_is_killed_goes_on_and_a_site_alone_after_it(study, start, tmp_path):
     first = task(0, n_epochs=4, total_epochs=8, weights_sha256="a", iterations=2)
 
@@ -47,6 +87,8 @@ def test_a_round_that_is_killed_goes_on_and_a_site_alone_after_it(study, start, 
 
     with pytest.raises(Killed):
         start().train(first, study.tensors, kill)
+    (tmp_path / "state").mkdir(exist_ok=True)
+    (tmp_path / "state" / "round-left").mkdir()
     report = Reports()
     result = start().train(first, study.tensors, report)
     assert 0 not in {progress["epoch"] for progress in report}  # that epoch counts
@@ -55,6 +97,8 @@ def test_a_round_that_is_killed_goes_on_and_a_site_alone_after_it(study, start, 
     assert {"train_loss", "val_loss", "learning_rate"} <= result.metrics.keys()
     assert result.tensors.keys() == study.tensors.keys()
     assert weights_sha256(result.tensors) != weights_sha256(study.tensors)
+
+    assert not list(study.site(tmp_path).state_dir.glob("round-*"))
 
     # One GPU takes over, with momentum and epoch.
     learner = start(num_gpus=1)
