@@ -78,7 +78,6 @@ def join(config: JoinConfig, listener: Report) -> tuple[Charter, JoinRequest]:
     software.check(charter.nnunet.versions, classes.versions(), allowed=config.allow_versions)
     keyring, role = Keyring(config.home, charter.study), f"site-{config.site}"
     _check_planning(config, charter, observer.state, keyring)
-    _check_same_dataset(config.site, raw.name, observer.state, keyring.recall(role))
     learner = make_learner(
         charter.on(track_names(charter)[0]), config.site, raw.name, paths,
         num_processes=config.num_processes, skip_broken=config.skip_broken,
@@ -89,6 +88,7 @@ def join(config: JoinConfig, listener: Report) -> tuple[Charter, JoinRequest]:
         learner.examine(listener)
     is_new = not keyring.has(role)
     key = keyring.load_or_create(role)
+    _check_same_dataset(config.site, raw.name, observer.state, keyring.recall(role))
     try:
         request = join_study(
             observer,
