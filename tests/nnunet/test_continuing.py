@@ -217,7 +217,7 @@ def test_what_cannot_be_continued_is_refused_with_a_reason(tmp_path):
 
 def test_the_command_line(tmp_path, monkeypatch):
     monkeypatch.setenv("FEDFS_HOME", str(tmp_path / "home"))
-    old = ended(tmp_path / "old", fold="1", planner="A")
+    old = ended(tmp_path / "old", fold="1", planner="nnUNetPlannerResEncM")
     store = open_store(str(tmp_path / "store"), must_exist=False)
     for key, found in old.store.objects.items():
         store.create(key, found.data)
@@ -233,7 +233,7 @@ def test_the_command_line(tmp_path, monkeypatch):
     assert f"version 1 of {old.charter.study}" in made.output
     charter = open_study(open_store(str(tmp_path / "new"))).state.charter
     spec = charter.nnunet
-    assert (spec.fold, spec.planner) == ("1", "A")
+    assert (spec.fold, spec.planner) == ("1", "nnUNetPlannerResEncM")
     assert (charter.dataset, charter.schedule.rounds) == (old.charter.dataset, 7)
 
 
