@@ -88,7 +88,7 @@ def trust_or_clear(
         (folder / name).unlink()
     for case in dataset.cases:
         made = [path for path in _made(case, folder) if path.exists()]
-        if made and _newer(made, case.images, case.label):
+        if made and _newer(made, _sources(case)):
             log.warning("%s has changed since: preprocessing it again", case.name)
             for path in reversed(made):  # the last one made says that a case is whole
                 path.unlink()
@@ -140,19 +140,21 @@ def _folders_like(folder: Path, sha256: str, dataset: RawDataset) -> Iterator[tu
 
 def _is_current(case: Case, folder: Path, plan: Path) -> bool:
     made = _made(case, folder)
-    return all(path.exists() for path in made) and not _newer(
-        made, (plan, *case.images), case.label
-    )
+    return all(path.exists() for path in made) and not _newer(made, (plan, *_sources(case)))
 
 
 def _made(case: Case, folder: Path) -> list[Path]:
     return [folder / (case.name + ending) for ending in ENDINGS]
 
 
-def _newer(made: Sequence[Path], sources: Sequence[Path], label: Path) -> list[Path]:
+def _sources(case: Case) -> tuple[Path, ...]:
+    return (*case.images, case.label)
+
+
+def _newer(made: Sequence[Path], sources: Sequence[Path]) -> list[Path]:
     """Return what is newer than the files that were made from it."""
     age = min(path.stat().st_mtime_ns for path in made)
-    return [source for source in (*sources, label) if source.stat().st_mtime_ns > age]
+    return [source for source in sources if source.stat().st_mtime_ns > age]
 
 
 def _made_with(
@@ -179,7 +181,7 @@ def _check_ages(folder: Path, plan: Path, dataset: RawDataset) -> None:
         lacking = [path.name for path in made if not path.exists()]
         if lacking:
             _refuse(folder, f"{lacking[0]} is missing")
-        newer = _newer(made, (plan, *case.images), case.label)
+        newer = _newer(made, (plan, *_sources(case)))
         if newer:
             _refuse(folder, f"{case.name} is older than {newer[0]}")
 

@@ -102,6 +102,20 @@ def test_one_track_of_a_study_is_gone_on_from(tmp_path):
     assert weights_sha256(new.weights(0)) != weights_sha256(old.weights(1, "3d_fullres-0"))
 
 
+def step_with_another_plan(federation):
+    """A step of an aggregator that plans something else than it was given."""
+    publisher = federation.process("aggregator")._publisher
+    message = publisher.message
+
+    def other_plan(cls, key, **fields):
+        return message(
+            cls, key, **({**fields, "plans": genuine()} if "plans" in fields else fields)
+        )
+
+    publisher.message = other_plan
+    federation.step("aggregator")
+
+
 def test_an_aggregator_cannot_go_on_from_anything_else(tmp_path, monkeypatch):
     old = ended(tmp_path / "old")
     finished = read_finished(old.store, tmp_path / "cache")
@@ -127,16 +141,7 @@ def test_an_aggregator_cannot_go_on_from_anything_else(tmp_path, monkeypatch):
 
     forged = Federation(tmp_path / "forged", **ONE, finished=finished).start()
     forged.run_process("north")
-    publisher = forged.process("aggregator")._publisher
-    message = publisher.message
-
-    def other_plan(cls, key, **fields):
-        return message(
-            cls, key, **({**fields, "plans": genuine()} if "plans" in fields else fields)
-        )
-
-    publisher.message = other_plan
-    forged.step("aggregator")
+    step_with_another_plan(forged)
     refused = open_study(forged.store).state.rejected
     assert refused == {layout.plan(): "is not the plan of the study that this one continues"}
 
@@ -182,16 +187,7 @@ def test_a_study_in_the_open_is_gone_on_from_by_an_encrypted_one(tmp_path):
     # An aggregator plans nothing else, also where others cannot see that it does.
     forged = Federation(tmp_path / "forged", **ONE, finished=finished, encryption="age").start()
     forged.run_process("north")
-    publisher = forged.process("aggregator")._publisher
-    message = publisher.message
-
-    def other_plan(cls, key, **fields):
-        return message(
-            cls, key, **({**fields, "plans": genuine()} if "plans" in fields else fields)
-        )
-
-    publisher.message = other_plan
-    forged.step("aggregator")
+    step_with_another_plan(forged)
     refused = forged.observe("north").state.rejected
     assert refused == {layout.plan(): "is not the plan of the study that this one continues"}
 
