@@ -16,8 +16,8 @@ from fedfs.errors import ObjectExistsError
 from fedfs.learner import CrossValidated, Report
 from fedfs.loop import Outcome
 from fedfs.nnunet.dataset import has_regions, ordered
-from fedfs.nnunet.evaluation import class_names
 from fedfs.nnunet.planner import dataset_json
+from fedfs.nnunet.summary import class_names
 from fedfs.observe import Observer
 from fedfs.protocol import layout, rounds
 from fedfs.protocol.messages import Choice, CrossValidation

@@ -14,11 +14,11 @@ from fedfs.history import training_log, validation_summary
 from fedfs.learner import Learner
 from fedfs.network import SiteNetworks
 from fedfs.nnunet.dataset import ordered
-from fedfs.nnunet.evaluation import class_names
 from fedfs.nnunet.export import ExportRequest
 from fedfs.nnunet.inference import ChoiceRequest
 from fedfs.nnunet.planner import dataset_json
 from fedfs.nnunet.process import run_isolated
+from fedfs.nnunet.summary import class_names
 from fedfs.observe import Observer, open_study, open_tracks
 from fedfs.protocol import rounds
 from fedfs.protocol.messages import PlanMessage

@@ -22,9 +22,9 @@ import numpy.typing as npt
 from fedfs.aggregate.choice import FOREGROUND, JOINT, candidates_of, steps_of
 from fedfs.errors import SetupError
 from fedfs.learner import Candidates, CrossValidated, DiceSum, Progress, Report
-from fedfs.nnunet import evaluation
 from fedfs.nnunet.dataset import has_regions, read_json
 from fedfs.nnunet.environment import NnUNetPaths, applied
+from fedfs.nnunet.summary import class_names
 from fedfs.nnunet.workers import map_cases
 
 _Seg = npt.NDArray[np.generic]
@@ -123,7 +123,7 @@ _Totals = dict[str, dict[str, dict[str, list[float]]]]
 
 
 def _nothing(configurations: Sequence[str], dataset_json: Mapping[str, Any]) -> _Totals:
-    keys = list(evaluation.class_names(dataset_json).values())
+    keys = list(class_names(dataset_json).values())
     return {
         JOINT.join(candidate): {
             JOINT.join(steps): {key: [] for key in keys} for steps in _steps(dataset_json)
@@ -133,7 +133,7 @@ def _nothing(configurations: Sequence[str], dataset_json: Mapping[str, Any]) -> 
 
 
 def _steps(dataset_json: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    names = evaluation.class_names(dataset_json)
+    names = class_names(dataset_json)
     return steps_of(list(names.values()), overlap=has_regions(dataset_json))
 
 
@@ -165,7 +165,7 @@ def _score(job: _Job) -> dict[str, dict[str, dict[str, float]]]:
     reference = reader.read_seg(job.reference)[0][0]
     ignored = reference == labels.ignore_label if labels.has_ignore_label else None
     classes = labels.foreground_regions if labels.has_regions else labels.foreground_labels
-    keys = dict(zip(evaluation.class_names(job.dataset_json).values(), classes, strict=True))
+    keys = dict(zip(class_names(job.dataset_json).values(), classes, strict=True))
     out: dict[str, dict[str, dict[str, float]]] = {}
     for candidate in candidates_of(list(job.predictions)):
         files = [job.predictions[name] for name in candidate]

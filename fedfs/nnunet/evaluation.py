@@ -1,27 +1,24 @@
-"""Scores of given weights: nnU-Net's pseudo Dice, and its full validation.
+"""Scores of given weights by nnU-Net's pseudo Dice.
 
 Rules:
  * Pseudo Dice is nnU-Net's: random patches of the validation cases, voxels summed over all of them.
  * An evaluation leaves no trace in training: nnU-Net's log, the optimizer and the random streams of
    this process are as before. Only the weights change, and a round replaces them anyway.
- * Classes are reported under the names that ``dataset.json`` gives them.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from fedfs.errors import TrainingError
 from fedfs.learner import ClassScore, EvaluationResult, Progress, Report
-from fedfs.nnunet.dataset import has_regions, read_json
 from fedfs.nnunet.rounds import Session
+from fedfs.nnunet.summary import class_names
 
 
 def pseudo_dice(session: Session, report: Report) -> EvaluationResult:
@@ -61,55 +58,6 @@ def pseudo_dice(session: Session, report: Report) -> EvaluationResult:
         loss=loss,
         seconds=session.clock() - began,
     )
-
-
-def read_summary(
-    path: Path,
-    dataset_json: Mapping[str, Any],
-    *,
-    seconds: float,
-    distances_mm: Mapping[str, float] | None = None,
-) -> EvaluationResult:
-    """Return what nnU-Net's ``summary.json`` says, classes by name: mean Dice over the cases.
-
-    Args:
-        path: the file.
-        dataset_json: names of the classes.
-        seconds: that validation took.
-        distances_mm: class -> mean HD95, where known.
-    """
-    summary = read_json(path)
-    classes = {}
-    for name, key in class_names(dataset_json).items():
-        dice = float(summary["mean"][key]["Dice"])
-        classes[name] = ClassScore(
-            dice if math.isfinite(dice) else None, hd95_mm=(distances_mm or {}).get(name)
-        )
-    return EvaluationResult(
-        n_cases=len(summary["metric_per_case"]), classes=classes, loss=None, seconds=seconds
-    )
-
-
-def class_names(dataset_json: Mapping[str, Any]) -> dict[str, str]:
-    """Return name -> key in nnU-Net's summaries, in the order of the network's outputs."""
-    labels = {name: v for name, v in dataset_json["labels"].items() if name != "ignore"}
-    if has_regions(dataset_json):
-        return {
-            name: str(tuple(value) if isinstance(value, list) else value)
-            for name, value in labels.items()
-            if set(value if isinstance(value, list) else [value]) != {0}
-        }
-    by_number: dict[int, str] = {}
-    for name, value in labels.items():
-        by_number.setdefault(value[0] if isinstance(value, list) else value, name)
-    return {name: str(number) for number, name in sorted(by_number.items()) if number != 0}
-
-
-def class_values(dataset_json: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Return name of a class or region -> the values in a segmentation that belong to it."""
-    labels = dataset_json["labels"]
-    values = {n: tuple(v) if isinstance(v, list) else (int(v),) for n, v in labels.items()}
-    return {name: values[name] for name in class_names(dataset_json)}
 
 
 def _dice(tp: float, fp: float, fn: float) -> float | None:

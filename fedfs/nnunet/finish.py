@@ -22,6 +22,7 @@ from fedfs.nnunet import evaluation, files
 from fedfs.nnunet.dataset import read_json
 from fedfs.nnunet.distances import mean_hd95_mm
 from fedfs.nnunet.rounds import Session
+from fedfs.nnunet.summary import class_values, read_summary
 
 log = logging.getLogger(__name__)
 
@@ -133,9 +134,9 @@ def _validate(
     if not session.can_score:
         return EvaluationResult.unscored(session.clock() - began)
     summary = folder / "summary.json"
-    values = evaluation.class_values(trainer.dataset_json)
+    values = class_values(trainer.dataset_json)
     reader = trainer.plans_manager.image_reader_writer_class()
     distances = mean_hd95_mm(summary, values, reader, report)
-    return evaluation.read_summary(
+    return read_summary(
         summary, trainer.dataset_json, seconds=session.clock() - began, distances_mm=distances
     )

@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 
 from fedfs.aggregate.choice import FOREGROUND, JOINT
-from fedfs.nnunet import allowlist, evaluation, files
+from fedfs.nnunet import allowlist, files
 from fedfs.nnunet.dataset import read_json
 from fedfs.nnunet.environment import NnUNetPaths, applied
 from fedfs.nnunet.output import captured
+from fedfs.nnunet.summary import class_names
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +128,7 @@ def _postprocessing(
 
     manager = PlansManager(str(made / "plans.json")).get_label_manager(dict(dataset_json))
     classes = manager.foreground_regions if manager.has_regions else manager.foreground_labels
-    keys = dict(zip(evaluation.class_names(dataset_json).values(), classes, strict=True))
+    keys = dict(zip(class_names(dataset_json).values(), classes, strict=True))
     what = {FOREGROUND: manager.foreground_labels, **keys}
     kwargs = [{"labels_or_regions": what[step]} for step in steps]
     return [keep_largest] * len(kwargs), kwargs

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from fedfs.learner import EvaluationResult
-from fedfs.nnunet import classes, evaluation, files
+from fedfs.nnunet import classes, files
 from fedfs.nnunet.dataset import read_json
 from fedfs.nnunet.distances import hd95_by_case, mean_by_class
 from fedfs.nnunet.environment import limit_pools
 from fedfs.nnunet.output import captured
+from fedfs.nnunet.summary import class_values, read_summary
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ def predict_and_score(request: ScoreRequest) -> EvaluationResult:
     began = time.monotonic()
     with captured(log):
         summary, distances = _predict(request, dataset_json)
-    return evaluation.read_summary(
+    return read_summary(
         summary,
         dataset_json,
         seconds=time.monotonic() - began,
@@ -101,7 +102,7 @@ def _predict(
     distances = dict(
         hd95_by_case(
             summary,
-            evaluation.class_values(dataset_json),
+            class_values(dataset_json),
             predictor.plans_manager.image_reader_writer_class(),
             lambda _: None,
         )

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from fedfs.aggregate.choice import FOREGROUND
 from fedfs.nnunet.dataset import ordered
-from fedfs.nnunet.evaluation import class_names
 from fedfs.nnunet.planner import dataset_json
+from fedfs.nnunet.summary import class_names
 from fedfs.protocol.messages import Choice
 from fedfs.protocol.state import StudyState, newest_charter
 from fedfs.report.data import Column, Report

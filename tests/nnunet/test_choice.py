@@ -17,8 +17,8 @@ from fedfs.errors import SetupError, StudyError
 from fedfs.learner import DiceSum
 from fedfs.nnunet.crossval import CrossValidationRequest, cross_validate
 from fedfs.nnunet.environment import applied
-from fedfs.nnunet.evaluation import class_names
 from fedfs.nnunet.inference import ChoiceRequest, write_choice
+from fedfs.nnunet.summary import class_names
 
 DATASET = "Dataset901_Ellipsoids"
 CONFIGURATIONS = ("2d", "3d_fullres")

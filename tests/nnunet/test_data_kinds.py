@@ -15,9 +15,9 @@ from fedfs.checkpoint import weights_sha256, write_safetensors
 from fedfs.errors import DatasetError, TrainingError, UserError
 from fedfs.nnunet.dataset import RawDataset
 from fedfs.nnunet.distances import hd95_mm
-from fedfs.nnunet.evaluation import class_values
 from fedfs.nnunet.fingerprint import reader_name
 from fedfs.nnunet.learner import NnUNetLearner
+from fedfs.nnunet.summary import class_values
 from fedfs.simulate import place_dataset
 
 pytestmark = [pytest.mark.nnunet, pytest.mark.usefixtures("no_workers", "forked_pools")]
