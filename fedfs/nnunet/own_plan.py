@@ -44,7 +44,7 @@ class OwnPlanner:
     """Makes and keeps a site's plan; methods that start with ``make`` import nnunetv2.
 
     Args:
-        settings: with :attr:`LearnerSettings.planning`.
+        settings: with :attr:`~fedfs.nnunet.settings.LearnerSettings.planning`.
         dataset: the site's.
 
     Raises:

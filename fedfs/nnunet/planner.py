@@ -1,4 +1,4 @@
-"""The aggregator's :class:`~fedfs.aggregator.Planner`: nnU-Net in a process of its own."""
+"""The aggregator's :class:`~fedfs.planning.Planner`: nnU-Net in a process of its own."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class NnUNetPlanner:
         self._allowed_trainers = allowed_trainers
 
     def plan(self, charter: Charter, fingerprint: Mapping[str, Any], n_cases: int) -> PlanResult:
-        """See :meth:`fedfs.aggregator.Planner.plan`."""
+        """See :meth:`fedfs.planning.Planner.plan`."""
         spec = charter.nnunet
         request = PlanRequest(
             dataset_name=charter.dataset.name,
@@ -47,7 +47,7 @@ class NnUNetPlanner:
     def initial_weights(
         self, charter: Charter, plan: PlanMessage, path: Path, *, pretrained: Path | None
     ) -> None:
-        """See :meth:`fedfs.aggregator.Planner.initial_weights`."""
+        """See :meth:`fedfs.planning.Planner.initial_weights`."""
         request = WeightsRequest(
             plans=plan.plans,
             dataset_json=plan.dataset_json,
@@ -77,7 +77,8 @@ class NnUNetPlanner:
 
         Args:
             charter: the study.
-            configuration: as the site published it, see :func:`site_network.published`.
+            configuration: as the site published it, see
+                :func:`fedfs.nnunet.site_network.published`.
             path: safetensors file to write.
             pretrained: safetensors of canonical tensors of any network, to start from what fits.
             alignment: what fits, see :mod:`fedfs.nnunet.overlay`.

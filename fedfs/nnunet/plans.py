@@ -52,7 +52,8 @@ class PlanRequest:
         n_cases: cases of all sites together.
         configuration: must be among the configurations that nnU-Net plans; or several, separated
             by commas, of which one must be.
-        planner_options: attributes set on the planner, see :data:`allowlist.PLANNER_OPTIONS`.
+        planner_options: attributes set on the planner, see
+            :data:`~fedfs.nnunet.known_names.PLANNER_OPTIONS`.
     """
 
     dataset_name: str
