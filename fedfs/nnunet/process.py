@@ -10,6 +10,8 @@ Rules:
    last words tell.
  * Progress comes as JSON lines on the child's standard output, which nnU-Net cannot reach.
  * The child ends when its parent does, also if the parent is killed: it watches its standard input.
+
+The child's side is :mod:`fedfs.nnunet.child`, which is started by its name and not imported here.
 """
 
 from __future__ import annotations
@@ -22,10 +24,9 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import fedfs
 from fedfs import errors
@@ -33,6 +34,22 @@ from fedfs.learner import Progress, Report
 
 log = logging.getLogger(__name__)
 
+FUNCTION_NAMES = (
+    "plan",
+    "check_trainer",
+    "check_planner",
+    "initial_weights",
+    "convert_checkpoint",
+    "export",
+    "train_local",
+    "train_round",
+    "score",
+    "cross_validate",
+    "write_choice",
+)
+"""Names of the functions that a child may run."""
+
+_CHILD = "fedfs.nnunet.child"
 _LAST_WORDS = 2000
 _LAST_LINE = 300
 
@@ -48,8 +65,7 @@ def run_isolated(
     """Call ``function`` in a child process and return its result.
 
     Args:
-        function: ``plan``, ``check_trainer``, ``check_planner``, ``initial_weights``,
-            ``convert_checkpoint``, ``export``, ``train_local``, ``train_round`` or ``score``.
+        function: one of ``FUNCTION_NAMES``.
         request: the function's request, or its fields as a dict.
         environ: variables to set in the child beside this process's own.
         workdir: existing folder for the request, the response and the log.
@@ -59,15 +75,15 @@ def run_isolated(
         FedfsError: whatever the function raises.
         TrainingError: the child crashed (``crash``) or was killed (``out-of-memory``).
     """
-    if function not in _functions():
-        raise errors.UserError(f"{function!r} is not a function of {__name__}")
+    if function not in FUNCTION_NAMES:
+        raise errors.UserError(f"{function!r} is not a function of {_CHILD}")
     fields = request if isinstance(request, dict) else dataclasses.asdict(request)
     with tempfile.TemporaryDirectory(prefix=f"{function}-", dir=workdir) as folder:
         room = Path(folder)
         (room / "request.json").write_text(json.dumps(fields), encoding="utf-8")
         with (room / "log.txt").open("wb") as words:
             child = subprocess.Popen(
-                [sys.executable, "-m", __name__, function, str(room)],
+                [sys.executable, "-m", _CHILD, function, str(room)],
                 env={**os.environ, "PYTHONPATH": _python_path(), **(environ or {})},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -144,119 +160,3 @@ def from_json(fields: Mapping[str, Any]) -> errors.FedfsError:
 def _python_path() -> str:
     package = str(Path(fedfs.__file__).parents[1])
     return os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
-
-
-def _functions() -> dict[str, Callable[[dict[str, Any], Report], dict[str, Any]]]:
-    return {
-        "plan": _plan,
-        "check_trainer": _check_trainer,
-        "check_planner": _check_planner,
-        "initial_weights": _initial_weights,
-        "convert_checkpoint": _convert_checkpoint,
-        "export": _export,
-        "train_local": _train_local,
-        "train_round": _train_round,
-        "score": _score,
-        "cross_validate": _cross_validate,
-        "write_choice": _write_choice,
-    }
-
-
-def _plan(request: dict[str, Any], _: Report) -> dict[str, Any]:
-    from fedfs.nnunet.plans import PlanRequest, plan
-
-    return dataclasses.asdict(plan(PlanRequest(**request)))
-
-
-def _check_trainer(request: dict[str, Any], _: Report) -> dict[str, Any]:
-    from fedfs.nnunet.classes import trainer_class
-
-    return {"module": trainer_class(request["trainer"], request["allowed_trainers"]).__module__}
-
-
-def _check_planner(request: dict[str, Any], _: Report) -> dict[str, Any]:
-    from fedfs.nnunet.classes import planner_class
-
-    return {"module": planner_class(request["planner"]).__module__}
-
-
-def _initial_weights(request: dict[str, Any], _: Report) -> dict[str, Any]:
-    from fedfs.nnunet.plans import WeightsRequest, initial_weights
-
-    initial_weights(WeightsRequest(**request))
-    return {"tensors": request["output"]}
-
-
-def _convert_checkpoint(request: dict[str, Any], _: Report) -> dict[str, Any]:
-    from fedfs.nnunet.pretrained import convert_checkpoint
-
-    convert_checkpoint(Path(request["checkpoint"]), Path(request["output"]))
-    return {"tensors": request["output"]}
-
-
-def _export(request: dict[str, Any], _: Report) -> dict[str, Any]:
-    from fedfs.nnunet.export import ExportRequest, export_model
-
-    return {"models": [str(export_model(ExportRequest(**one))) for one in request["models"]]}
-
-
-def _write_choice(request: dict[str, Any], _: Report) -> dict[str, Any]:
-    from fedfs.nnunet.inference import ChoiceRequest, write_choice
-
-    return {"folder": str(write_choice(ChoiceRequest(**request)))}
-
-
-def _train_local(request: dict[str, Any], report: Report) -> dict[str, Any]:
-    from fedfs.nnunet.baseline import LocalRequest, train_local
-
-    return {"model": str(train_local(LocalRequest(**request), report))}
-
-
-def _train_round(request: dict[str, Any], report: Report) -> dict[str, Any]:
-    from fedfs.nnunet.several_gpus import RoundRequest, train_round
-
-    return train_round(RoundRequest(**request), report)
-
-
-def _score(request: dict[str, Any], _: Report) -> dict[str, Any]:
-    from fedfs.nnunet.predict import ScoreRequest, as_json, predict_and_score
-
-    return as_json(predict_and_score(ScoreRequest(**request)))
-
-
-def _cross_validate(request: dict[str, Any], report: Report) -> dict[str, Any]:
-    from fedfs.nnunet.crossval import CrossValidationRequest, cross_validate
-    from fedfs.protocol import codec
-
-    made = codec.to_json(cross_validate(CrossValidationRequest(**request), report))
-    return dict(made) if isinstance(made, dict) else {}
-
-
-def main(function: str, room: Path) -> None:
-    """Run in the child: read the request, call the function, write the response."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    progress = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # workers of nnU-Net inherit it
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO)
-    request = json.loads((room / "request.json").read_text(encoding="utf-8"))
-    try:
-        response = _functions()[function](request, lambda p: _send(progress, p))
-    except errors.FedfsError as error:
-        response = {"error": as_json(error)}
-    (room / "response.json").write_text(json.dumps(response), encoding="utf-8")
-
-
-def _send(stream: TextIO, progress: Progress) -> None:
-    stream.write(json.dumps(dataclasses.asdict(progress)) + "\n")
-    stream.flush()
-
-
-def _end_with_parent() -> None:
-    # Not through sys.stdin: a thread that waits in it blocks the interpreter's shutdown.
-    while os.read(0, 1):
-        pass
-    os._exit(1)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))

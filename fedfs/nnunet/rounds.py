@@ -31,7 +31,7 @@ import numpy as np
 from fedfs.checkpoint import extract, load_into
 from fedfs.errors import SetupError, TrainingError
 from fedfs.learner import Array, Progress, Report, RoundTask, Tensors
-from fedfs.nnunet import classes, folds, several_gpus
+from fedfs.nnunet import classes, folds, ranks
 from fedfs.nnunet.pretrained import harmless_types
 from fedfs.nnunet.workers import forked_children_end_with_us
 
@@ -82,10 +82,10 @@ class Session:
         self._quieten()
         self._plot_rarely(plot_interval_s)
         if self.trainer.is_ddp and settings.device == "cpu":
-            several_gpus.settle_on_cpu(self.trainer)
+            ranks.settle_on_cpu(self.trainer)
         self.trainer.initialize()
         if self.trainer.is_ddp:
-            several_gpus.split_once(self.trainer)
+            ranks.split_once(self.trainer)
         with forked_children_end_with_us():
             self.trainer.on_train_start()
         self.n_training_cases, self.n_validation_cases, self.can_score = self._count_cases()
@@ -157,7 +157,7 @@ class Session:
             while len(series) < epoch:
                 series.append(series[-1] if series else _before_the_first(key, self, now))
         if is_jump and classes.loads_by_itself(self.trainer):
-            several_gpus.require_one(self.trainer)
+            ranks.require_one(self.trainer)
             with tempfile.TemporaryDirectory(dir=self.trainer.output_folder) as folder:
                 self.save(Path(folder, "checkpoint.pth"))
                 self.restore(Path(folder, "checkpoint.pth"))
@@ -207,7 +207,7 @@ class Session:
                         "train", done, task.n_epochs * total, "iteration", epoch, {"loss": loss}
                     )
                 )
-            if math.isfinite(until_s) and several_gpus.agreed(trainer, self.clock() >= until_s):
+            if math.isfinite(until_s) and ranks.agreed(trainer, self.clock() >= until_s):
                 break
         if task.proximal_mu:
             proximal.check_attached(trainer)
@@ -222,7 +222,7 @@ class Session:
             trainer.on_validation_epoch_end(results)
         trainer.on_epoch_end()
         spent = {"training": trained - began, "validation": self.clock() - trained}
-        return len(outputs), several_gpus.agreed(trainer, spent)
+        return len(outputs), ranks.agreed(trainer, spent)
 
     def metrics(self) -> dict[str, float]:
         """Return the last epoch's numbers from nnU-Net's log, as far as they are finite."""

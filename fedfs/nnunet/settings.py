@@ -17,7 +17,8 @@ class Planning:
     Attributes:
         dataset_json: of the study, with ``label_order`` where there are regions.
         dataset_name: the study's ``DatasetXXX_NAME``.
-        planner_options: attributes set on the planner, see :data:`allowlist.PLANNER_OPTIONS`.
+        planner_options: attributes set on the planner, see
+            :data:`~fedfs.nnunet.known_names.PLANNER_OPTIONS`.
         seed: of torch's random numbers while the network is made.
         pretrained: safetensors of canonical tensors, under the names of any network, to start from.
         alignment: which of them are this network's, see :mod:`fedfs.aggregate.alignment`.
@@ -82,3 +83,32 @@ class LearnerSettings:
     def preparing_lock(self) -> Path:
         """File that is locked while data are prepared, common to all tracks of a site."""
         return (self.broken_list or self.state_dir).with_name("preparing.lock")
+
+
+def settings_to_json(settings: LearnerSettings) -> dict[str, Any]:
+    """Return settings as JSON values, for one of the processes of a round.
+
+    Such a process trains on one GPU with a plan that has been made: ``num_gpus`` is 1, and
+    ``planning`` is left out.
+    """
+    fields = {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in vars(settings).items()
+    }
+    paths = {name: str(path) for name, path in vars(settings.paths).items()}
+    return {**fields, "paths": paths, "planning": None, "num_gpus": 1}
+
+
+def settings_from_json(fields: Mapping[str, Any]) -> LearnerSettings:
+    """Return the settings that :func:`settings_to_json` wrote down."""
+    lists = {n: tuple(v) for n, v in fields.items() if isinstance(v, list)}
+    broken_list = fields["broken_list"]
+    return LearnerSettings(
+        **{
+            **fields,
+            **lists,
+            "paths": NnUNetPaths(**{name: Path(path) for name, path in fields["paths"].items()}),
+            "state_dir": Path(fields["state_dir"]),
+            "broken_list": None if broken_list is None else Path(broken_list),
+        }
+    )

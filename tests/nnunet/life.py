@@ -9,7 +9,7 @@ from synthetic import Reports, task
 from fedfs.aggregate.fingerprints import merge_fingerprints, to_nnunet
 from fedfs.checkpoint import TensorFile
 from fedfs.learner import EvaluationResult, TrainResult
-from fedfs.nnunet import process
+from fedfs.nnunet import child
 from fedfs.nnunet.dataset import LABEL_ORDER
 from fedfs.nnunet.learner import NnUNetLearner
 from fedfs.nnunet.plans import PlanRequest, WeightsRequest, initial_weights, plan
@@ -104,4 +104,4 @@ def in_this_process(function, request, *, workdir):
     """Stand in for :func:`fedfs.nnunet.process.run_isolated`, whose processes take seconds."""
     del workdir
     fields = request if isinstance(request, dict) else dataclasses.asdict(request)
-    return process._functions()[function](fields, lambda progress: None)
+    return child.FUNCTIONS[function](fields, lambda progress: None)

@@ -9,6 +9,8 @@ LIGHT = [
     "fedfs.nnunet",
     "fedfs.nnunet.allowlist",
     "fedfs.nnunet.baseline",
+    "fedfs.nnunet.child",
+    "fedfs.nnunet.child_round",
     "fedfs.nnunet.classes",
     "fedfs.nnunet.dataset",
     "fedfs.nnunet.environment",
@@ -20,8 +22,11 @@ LIGHT = [
     "fedfs.nnunet.plans",
     "fedfs.nnunet.predict",
     "fedfs.nnunet.process",
+    "fedfs.nnunet.ranks",
     "fedfs.nnunet.settings",
+    "fedfs.nnunet.several_gpus",
     "fedfs.nnunet.site_network",
+    "fedfs.nnunet.summary",
 ]
 
 

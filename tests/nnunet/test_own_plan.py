@@ -17,7 +17,7 @@ from synthetic import DATASET, LABELS, Reports, dataset_json, make_paths, task, 
 from fedfs.aggregate import alignment
 from fedfs.checkpoint import TensorFile, weights_sha256, write_safetensors
 from fedfs.errors import DatasetError, MalformedError, SetupError, StudyError
-from fedfs.nnunet import files, overlay, own_plan, planner, plans, process, site_network
+from fedfs.nnunet import child, files, overlay, own_plan, planner, plans, site_network
 from fedfs.nnunet.learner import NnUNetLearner
 from fedfs.nnunet.settings import LearnerSettings, Planning
 from fedfs.protocol.messages import DatasetSpec, NnUNetSpec, Schedule
@@ -113,7 +113,7 @@ def build(tmp_path, monkeypatch):
     """Build a network as the aggregator does, but in this process: a start takes seconds."""
 
     def here(function, request, *, workdir):
-        return process._functions()[function](dataclasses.asdict(request), Reports())
+        return child.FUNCTIONS[function](dataclasses.asdict(request), Reports())
 
     monkeypatch.setattr(planner, "run_isolated", here)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from fedfs import errors
+from fedfs.nnunet import child as child_process
 from fedfs.nnunet import process
 from fedfs.nnunet.process import run_isolated
 
@@ -39,6 +40,16 @@ def test_only_listed_functions_can_be_called(tmp_path):
     for name in ("system", "__import__", "main", ""):
         with pytest.raises(errors.UserError, match="is not a function"):
             run_isolated(name, {}, workdir=tmp_path)
+
+
+def test_the_child_has_the_functions_that_its_parent_knows_by_name():
+    assert len(set(process.FUNCTION_NAMES)) == len(process.FUNCTION_NAMES)
+    assert set(process.FUNCTION_NAMES) == set(child_process.FUNCTIONS)
+
+
+def test_what_the_parent_imports_does_not_import_the_child():
+    code = f"import sys, fedfs.nnunet.process; sys.exit({process._CHILD!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_the_result_comes_back_and_the_room_is_cleared(tmp_path, child):
@@ -122,7 +133,7 @@ import os, subprocess, sys
 room = {str(tmp_path)!r}
 os.mkfifo(room + "/request.json")
 child = subprocess.Popen(
-    [sys.executable, "-m", "fedfs.nnunet.process", "plan", room], stdin=subprocess.PIPE
+    [sys.executable, "-m", "fedfs.nnunet.child", "plan", room], stdin=subprocess.PIPE
 )
 print(child.pid, flush=True)
 os.kill(os.getpid(), {int(signal.SIGKILL)})

@@ -21,7 +21,7 @@ from synthetic import DATASET, dataset_json, make_paths, write_dataset
 
 from federation import Federation
 from fedfs.config import StudyOptions
-from fedfs.nnunet import process
+from fedfs.nnunet import child
 from fedfs.nnunet.learner import LearnerSettings, NnUNetLearner
 from fedfs.nnunet.planner import NnUNetPlanner
 from fedfs.protocol.messages import Schedule
@@ -126,7 +126,7 @@ def federate(tmp_path, monkeypatch):
 
 
 def in_this_process(function, request, *, workdir):
-    return process._functions()[function](dataclasses.asdict(request), lambda progress: None)
+    return child.FUNCTIONS[function](dataclasses.asdict(request), lambda progress: None)
 
 
 def load(path):

@@ -11,7 +11,7 @@ from synthetic import Reports, task
 
 from fedfs.checkpoint import weights_sha256
 from fedfs.errors import SetupError
-from fedfs.nnunet import several_gpus
+from fedfs.nnunet import child_round, several_gpus
 from fedfs.nnunet.learner import NnUNetLearner
 
 pytestmark = [pytest.mark.nnunet, pytest.mark.usefixtures("no_workers")]
@@ -64,11 +64,11 @@ def test_a_process_whose_starter_was_killed_before_it_looked_ends(monkeypatch):
     def end(code):
         raise Ended(code)
 
-    monkeypatch.setattr(several_gpus, "parent_process", lambda: SimpleNamespace(pid=1234))
-    monkeypatch.setattr(several_gpus.ctypes, "CDLL", MagicMock())
-    monkeypatch.setattr(several_gpus.os, "_exit", end)
+    monkeypatch.setattr(child_round, "parent_process", lambda: SimpleNamespace(pid=1234))
+    monkeypatch.setattr(child_round.ctypes, "CDLL", MagicMock())
+    monkeypatch.setattr(child_round.os, "_exit", end)
     with pytest.raises(Ended):
-        several_gpus._work(0, None, "cpu", None, None)
+        child_round._work(0, None, "cpu", None, None)
 
 
 def test_there_have_to_be_so_many_devices():

@@ -19,7 +19,7 @@ from fedfs import assemble, export
 from fedfs.assemble import site as site_process
 from fedfs.config import AggregatorConfig, JoinConfig, SiteConfig, StudyOptions
 from fedfs.errors import UserError
-from fedfs.nnunet import classes, planner, process
+from fedfs.nnunet import child, classes, planner
 from fedfs.nnunet.environment import applied
 from fedfs.observe import open_study, open_tracks
 from fedfs.protocol import rounds
@@ -41,7 +41,7 @@ def in_one_process(monkeypatch, no_workers, forked_pools):
 
     def run(function, request, *, environ=None, workdir, report=None):
         fields = request if isinstance(request, dict) else dataclasses.asdict(request)
-        made = process._functions()[function](json.loads(json.dumps(fields)), report or quiet)
+        made = child.FUNCTIONS[function](json.loads(json.dumps(fields)), report or quiet)
         return json.loads(json.dumps(made))
 
     for module in (export, planner, site_process):

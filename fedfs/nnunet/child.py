@@ -1,0 +1,143 @@
+"""The child process of :func:`fedfs.nnunet.process.run_isolated`: the functions that it may run.
+
+Rules:
+ * ``FUNCTIONS`` is all that can be called. Their names are listed in :mod:`fedfs.nnunet.process`
+   too, so that the parent does not import this.
+ * A function is imported when it is called: what one needs, another does not.
+ * Progress is written to the standard output as JSON lines. What nnU-Net prints goes to the
+   standard error.
+ * The child ends when its parent does: it watches its standard input.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from fedfs import errors
+from fedfs.learner import Progress, Report
+from fedfs.nnunet import process
+
+
+def main(function: str, room: Path) -> None:
+    """Run in the child: read the request, call the function, write the response."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    progress = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # workers of nnU-Net inherit it
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO)
+    request = json.loads((room / "request.json").read_text(encoding="utf-8"))
+    try:
+        response = FUNCTIONS[function](request, lambda p: _send(progress, p))
+    except errors.FedfsError as error:
+        response = {"error": process.as_json(error)}
+    (room / "response.json").write_text(json.dumps(response), encoding="utf-8")
+
+
+def _send(stream: TextIO, progress: Progress) -> None:
+    stream.write(json.dumps(dataclasses.asdict(progress)) + "\n")
+    stream.flush()
+
+
+def _end_with_parent() -> None:
+    # Not through sys.stdin: a thread that waits in it blocks the interpreter's shutdown.
+    while os.read(0, 1):
+        pass
+    os._exit(1)
+
+
+def _plan(request: dict[str, Any], _: Report) -> dict[str, Any]:
+    from fedfs.nnunet.plans import PlanRequest, plan
+
+    return dataclasses.asdict(plan(PlanRequest(**request)))
+
+
+def _check_trainer(request: dict[str, Any], _: Report) -> dict[str, Any]:
+    from fedfs.nnunet.classes import trainer_class
+
+    return {"module": trainer_class(request["trainer"], request["allowed_trainers"]).__module__}
+
+
+def _check_planner(request: dict[str, Any], _: Report) -> dict[str, Any]:
+    from fedfs.nnunet.classes import planner_class
+
+    return {"module": planner_class(request["planner"]).__module__}
+
+
+def _initial_weights(request: dict[str, Any], _: Report) -> dict[str, Any]:
+    from fedfs.nnunet.plans import WeightsRequest, initial_weights
+
+    initial_weights(WeightsRequest(**request))
+    return {"tensors": request["output"]}
+
+
+def _convert_checkpoint(request: dict[str, Any], _: Report) -> dict[str, Any]:
+    from fedfs.nnunet.pretrained import convert_checkpoint
+
+    convert_checkpoint(Path(request["checkpoint"]), Path(request["output"]))
+    return {"tensors": request["output"]}
+
+
+def _export(request: dict[str, Any], _: Report) -> dict[str, Any]:
+    from fedfs.nnunet.export import ExportRequest, export_model
+
+    return {"models": [str(export_model(ExportRequest(**one))) for one in request["models"]]}
+
+
+def _write_choice(request: dict[str, Any], _: Report) -> dict[str, Any]:
+    from fedfs.nnunet.inference import ChoiceRequest, write_choice
+
+    return {"folder": str(write_choice(ChoiceRequest(**request)))}
+
+
+def _train_local(request: dict[str, Any], report: Report) -> dict[str, Any]:
+    from fedfs.nnunet.baseline import LocalRequest, train_local
+
+    return {"model": str(train_local(LocalRequest(**request), report))}
+
+
+def _train_round(request: dict[str, Any], report: Report) -> dict[str, Any]:
+    from fedfs.nnunet.child_round import train_round
+    from fedfs.nnunet.several_gpus import RoundRequest
+
+    return train_round(RoundRequest(**request), report)
+
+
+def _score(request: dict[str, Any], _: Report) -> dict[str, Any]:
+    from fedfs.nnunet.predict import ScoreRequest, as_json, predict_and_score
+
+    return as_json(predict_and_score(ScoreRequest(**request)))
+
+
+def _cross_validate(request: dict[str, Any], report: Report) -> dict[str, Any]:
+    from fedfs.nnunet.crossval import CrossValidationRequest, cross_validate
+    from fedfs.protocol import codec
+
+    made = codec.to_json(cross_validate(CrossValidationRequest(**request), report))
+    return dict(made) if isinstance(made, dict) else {}
+
+
+FUNCTIONS: Mapping[str, Callable[[dict[str, Any], Report], dict[str, Any]]] = {
+    "plan": _plan,
+    "check_trainer": _check_trainer,
+    "check_planner": _check_planner,
+    "initial_weights": _initial_weights,
+    "convert_checkpoint": _convert_checkpoint,
+    "export": _export,
+    "train_local": _train_local,
+    "train_round": _train_round,
+    "score": _score,
+    "cross_validate": _cross_validate,
+    "write_choice": _write_choice,
+}
+"""Name -> function of a request's fields and a callback for progress; returns JSON values."""
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))

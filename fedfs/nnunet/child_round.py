@@ -1,0 +1,139 @@
+"""The processes of a round on several GPUs.
+
+The child of :mod:`fedfs.nnunet.process` starts a process for each GPU; its parent's side, and the
+rules, are in :mod:`fedfs.nnunet.several_gpus`.
+
+Rules:
+ * In the end all have the same weights, bit for bit, or the round has failed.
+ * If one process fails, all end. If the process that started them is killed, they are too.
+ * A process whose work is done leaves without tearing down the interpreter, which sometimes aborts
+   while threads of torch are still ending.
+ * They meet by a file in a folder of theirs, where nnU-Net takes a port.
+ * On a CPU, where tests run, they find each other by gloo instead of nccl.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import json
+import logging
+import os
+import signal
+import sys
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+from fedfs.checkpoint import TensorFile, weights_sha256, write_safetensors
+from fedfs.errors import FedfsError, TrainingError
+from fedfs.learner import Progress, Report, RoundTask
+from fedfs.nnunet import process
+from fedfs.nnunet.learner import NnUNetLearner
+from fedfs.nnunet.settings import settings_from_json
+from fedfs.nnunet.several_gpus import RoundRequest, check_devices
+
+log = logging.getLogger(__name__)
+
+_PR_SET_PDEATHSIG = 1
+
+
+def train_round(request: RoundRequest, report: Report) -> dict[str, Any]:
+    """Start a process for each GPU, and wait for them; return the result but for its tensors.
+
+    Raises:
+        FedfsError: what one of them raised.
+        TrainingError: one of them ended otherwise.
+    """
+    from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, spawn
+
+    device = check_devices(request.settings["device"], request.num_gpus)
+    room = Path(request.output).parent
+    reader, writer = get_context("spawn").Pipe(duplex=False)
+    started = spawn(  # type: ignore[no-untyped-call]
+        _work, args=(request, device, room, writer), nprocs=request.num_gpus, join=False
+    )
+    try:
+        while not started.join(timeout=0):
+            if reader in wait([reader, *started.sentinels]):
+                report(Progress(**reader.recv()))
+    except (ProcessRaisedException, ProcessExitedException) as error:
+        raise _failure(room, error) from error
+    while reader.poll():
+        report(Progress(**reader.recv()))
+    result: dict[str, Any] = json.loads((room / "result.json").read_text(encoding="utf-8"))
+    return result
+
+
+def _work(rank: int, request: RoundRequest, device: str, room: Path, writer: Any) -> None:
+    """Train in one of the processes."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
+    starter = parent_process()
+    if starter is not None and os.getppid() != starter.pid:  # it was killed before that
+        os._exit(1)
+    try:
+        _train(rank, request, device, room, writer)
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(0)
+    except FedfsError as error:
+        # The first error is the cause; the others lose their connection then.
+        fields = process.as_json(error)
+        with (room / f"error-{rank}").open("w", encoding="utf-8") as file:
+            json.dump(fields, file)
+        try:
+            os.link(file.name, room / "error.json")
+        except FileExistsError:
+            log.debug("another process was faster")
+        raise
+
+
+def _train(rank: int, request: RoundRequest, device: str, room: Path, writer: Any) -> None:
+    import torch
+    from torch import distributed
+
+    def report(progress: Progress) -> None:
+        if rank == 0:
+            writer.send(dataclasses.asdict(progress))
+
+    if device == "cuda":
+        torch.cuda.set_device(rank)
+    distributed.init_process_group(
+        "nccl" if device == "cuda" else "gloo",
+        init_method=f"file://{room}/rendezvous",
+        rank=rank,
+        world_size=request.num_gpus,
+    )
+    learner = NnUNetLearner(settings_from_json({**request.settings, "device": device}))
+    learner.take_over(request.plans)
+    task = RoundTask(**{**request.task, "private": frozenset(request.task["private"])})
+    try:
+        with TensorFile(Path(request.tensors)) as tensors:
+            result = learner.train(task, dict(tensors), report)
+        hashes: list[Any] = [None] * request.num_gpus
+        distributed.all_gather_object(hashes, weights_sha256(result.tensors))
+        if len(set(hashes)) > 1:
+            raise TrainingError("the GPUs ended with different weights", kind="crash")
+        if rank == 0:
+            write_safetensors(Path(request.output), result.tensors)
+            said = {name: value for name, value in vars(result).items() if name != "tensors"}
+            (room / "result.json").write_text(json.dumps(said), encoding="utf-8")
+    finally:
+        learner.close()
+    distributed.destroy_process_group()
+
+
+def _failure(room: Path, error: Any) -> FedfsError:
+    said = room / "error.json"
+    if said.exists():
+        return process.from_json(json.loads(said.read_text(encoding="utf-8")))
+    if getattr(error, "signal_name", None) == "SIGKILL":
+        return TrainingError(
+            "a process of this round was killed, probably for want of memory",
+            kind="out-of-memory",
+            hint="free memory on this host, or lower nnUNet_n_proc_DA: each GPU has such workers",
+        )
+    last = str(error).strip().splitlines()[-1]
+    return TrainingError(f"a process of this round failed: {last[:300]}", kind="crash")
