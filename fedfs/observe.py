@@ -38,7 +38,7 @@ from fedfs.protocol.layout import Key, TrackPlace
 from fedfs.protocol.messages import MAX_BYTES, Charter
 from fedfs.protocol.state import StudyState, newest_charter
 from fedfs.store.base import Entry, Store, write_local
-from fedfs.store.track import TrackStore
+from fedfs.store.prefix import TrackStore
 from fedfs.trust.vault import Vault
 from fedfs.trust.verify import TrustedView
 

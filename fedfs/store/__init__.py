@@ -46,7 +46,7 @@ def open_store(place: StorePlace | str, *, must_exist: bool = True) -> Store:
     if "\0" in url:
         raise UserError("the store's path holds a NUL character", hint=_HINT)
     if url.startswith("s3://"):
-        from fedfs.store.s3 import S3Store  # noqa: PLC0415  users of folders need no S3 client
+        from fedfs.store.s3.store import S3Store  # noqa: PLC0415  users of folders need no S3 client
 
         return RetryingStore(S3Store(url, place.s3))
     if "://" not in url:

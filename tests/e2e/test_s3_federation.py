@@ -15,7 +15,7 @@ from federation import DATASET_JSON, Federation
 from fedfs.status import summarize
 from fedfs.store import RetryingStore, S3Options
 from fedfs.store.retry import Patience
-from fedfs.store.s3 import S3Store
+from fedfs.store.s3.store import S3Store
 
 pytestmark = pytest.mark.xdist_group("ceph")
 

@@ -22,9 +22,9 @@ from fedfs.errors import (
 )
 from fedfs.store import FolderStore, RetryingStore, S3Options, StorePlace, open_store
 from fedfs.store.place import redact, split_s3_url
-from fedfs.store.s3 import S3Store
-from fedfs.store.s3_client import S3Client
-from fedfs.store.s3_errors import RefusedError, translate
+from fedfs.store.s3.client import S3Client
+from fedfs.store.s3.errors import RefusedError, translate
+from fedfs.store.s3.store import S3Store
 
 SECRET = "Sup3r5ecretWord"
 

@@ -17,7 +17,7 @@ from fedfs.roster import Coordinator
 from fedfs.site import Wish
 from fedfs.status import summarize
 from fedfs.store.memory import MemoryStore
-from fedfs.store.track import TrackStore
+from fedfs.store.prefix import TrackStore
 
 FOUR = {"configuration": "2d,3d_fullres", "fold": "0,1"}
 TRACKS = ["2d-0", "2d-1", "3d_fullres-0", "3d_fullres-1"]

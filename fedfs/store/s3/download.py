@@ -18,8 +18,8 @@ from typing import Any
 
 from fedfs.errors import StoreError, StoreUnavailableError
 from fedfs.store.retry import Patience
-from fedfs.store.s3_client import S3Client
-from fedfs.store.s3_errors import RefusedError
+from fedfs.store.s3.client import S3Client
+from fedfs.store.s3.errors import RefusedError
 
 _WHOLE, _NO_SUCH_RANGE = 200, 416
 _BAD_SERVER = "this server cannot be used; show this to whoever runs it"

@@ -4,7 +4,7 @@ Rules:
  * What is decided on is created by one PUT with ``If-None-Match: *``; of several writers one wins.
    Where a server does not know that header, one warning is logged and the key is looked up first:
    then only one process may write a key.
- * Files above one part go up in parts, see :mod:`fedfs.store.s3_upload`. Servers differ in whether
+ * Files above one part go up in parts, see :mod:`fedfs.store.s3.upload`. Servers differ in whether
    that can overwrite; their keys carry the hash of the content, so equal bytes meet equal bytes.
  * Objects come down in windows, several at once, each resumed where its connection broke.
  * Whether a key exists is asked by listing it, never by HEAD: under a policy that allows as little
@@ -35,10 +35,10 @@ from fedfs.store.base import (
 )
 from fedfs.store.place import S3Options, split_s3_url
 from fedfs.store.retry import Patience
-from fedfs.store.s3_client import SILENCE_S, S3Client
-from fedfs.store.s3_download import Download
-from fedfs.store.s3_errors import RefusedError
-from fedfs.store.s3_upload import Source, Upload, multipart_etag
+from fedfs.store.s3.client import SILENCE_S, S3Client
+from fedfs.store.s3.download import Download
+from fedfs.store.s3.errors import RefusedError
+from fedfs.store.s3.upload import Source, Upload, multipart_etag
 
 WINDOW_BYTES = 8 << 20
 """What one GET asks for."""

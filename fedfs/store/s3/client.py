@@ -28,7 +28,7 @@ from fsspec.asyn import sync
 
 from fedfs.errors import UserError
 from fedfs.store.place import S3Options
-from fedfs.store.s3_errors import VENDOR_ERRORS, translate
+from fedfs.store.s3.errors import VENDOR_ERRORS, translate
 
 SILENCE_S = 15.0
 """How long no byte may move, looked at as seldom: twice that passes at most."""

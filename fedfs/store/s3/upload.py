@@ -24,8 +24,8 @@ from typing import Any, BinaryIO
 from fedfs.errors import FedfsError, StoreError, StorePermissionError, StoreUnavailableError
 from fedfs.store.base import local_chunks
 from fedfs.store.retry import Patience
-from fedfs.store.s3_client import S3Client
-from fedfs.store.s3_errors import RefusedError
+from fedfs.store.s3.client import S3Client
+from fedfs.store.s3.errors import RefusedError
 
 _log = logging.getLogger(__name__)
 
