@@ -58,8 +58,8 @@ from fedfs.release import Release, in_full
 from fedfs.retention import prune_versions
 from fedfs.sharing import participation, share_of
 from fedfs.tensorfile import file_bytes
-from fedfs.trust import tenure
-from fedfs.trust.vault import for_readers
+from fedfs.trust import key_validity
+from fedfs.trust.recipients import for_readers
 from fedfs.weights import WeightFiles
 
 log = logging.getLogger(__name__)
@@ -143,7 +143,7 @@ class Aggregator:
                 worked=False, finished=True, text=f"finished: version {action.version} is the last"
             )
         version = state.newest if isinstance(action, CloseStudy) else state.newest + 1
-        signer = tenure.in_force(tenure.of_aggregator(state.charters), version)
+        signer = key_validity.in_force(key_validity.of_aggregator(state.charters), version)
         if not self._publisher.use(signer):
             raise StudyError(
                 "the charter names another aggregator key than the one this host holds",

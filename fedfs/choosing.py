@@ -23,7 +23,7 @@ from fedfs.protocol import layout, rounds
 from fedfs.protocol.messages import Choice, CrossValidation
 from fedfs.protocol.state import newest_charter
 from fedfs.publish import Publisher, StatusReporter
-from fedfs.trust import tenure
+from fedfs.trust import key_validity
 
 NAME = "choice"
 """Of the worker, where tracks have theirs."""
@@ -104,7 +104,7 @@ class SiteChoice(_AfterTracks):
         if self._site in state.cross_validations:
             self._status.say("finished")
             return Outcome(worked=False, finished=True, text="has scored all models")
-        key = tenure.in_force(tenure.of_site(state.charters, self._site), 0)
+        key = key_validity.in_force(key_validity.of_site(state.charters, self._site), 0)
         self._publisher.use(key)
         self.on_work()
         self._status.say("cross-validation")
@@ -154,7 +154,7 @@ class AggregatorChoice(_AfterTracks):
             reason = f"the cross-validation of {', '.join(missing)}"
             self._status.say("wait", waiting_for=reason)
             return Outcome(worked=False, finished=False, text=f"waiting for {reason}")
-        self._publisher.use(tenure.in_force(tenure.of_aggregator(state.charters), 0))
+        self._publisher.use(key_validity.in_force(key_validity.of_aggregator(state.charters), 0))
         self.on_work()
         fields = decide(self._observer, self._tracks)
         try:

@@ -24,7 +24,7 @@ from fedfs.protocol import codec, rounds
 from fedfs.protocol.messages import Charter, Continued
 from fedfs.protocol.state import newest_charter
 from fedfs.store.base import Store
-from fedfs.trust.vault import Vault
+from fedfs.trust.recipients import Vault
 from fedfs.weights import WeightFiles
 
 log = logging.getLogger(__name__)

@@ -24,7 +24,7 @@ from fedfs.protocol import rounds
 from fedfs.protocol.messages import PlanMessage
 from fedfs.protocol.state import StudyState, newest_charter
 from fedfs.store.base import Store
-from fedfs.trust.vault import Vault
+from fedfs.trust.recipients import Vault
 from fedfs.weights import WeightFiles
 
 _SECOND_STAGE = "3d_cascade_fullres"

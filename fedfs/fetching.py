@@ -12,7 +12,7 @@ from fedfs.protocol import layout
 from fedfs.protocol.messages import PayloadRef
 from fedfs.store.base import Store
 from fedfs.trust import sealing
-from fedfs.trust.vault import Vault
+from fedfs.trust.recipients import Vault
 
 MAX_MODEL_BYTES = 32 * 2**30
 """Largest model anybody downloads; nnU-Net's largest presets are well below 2 GB."""

@@ -17,7 +17,7 @@ from fedfs.learner import Learner, Tensors
 from fedfs.protocol.state import StudyState
 from fedfs.sharing import Share, share_of
 from fedfs.store.base import Store
-from fedfs.trust.vault import Vault
+from fedfs.trust.recipients import Vault
 from fedfs.weights import WeightFiles
 
 log = logging.getLogger(__name__)

@@ -39,7 +39,7 @@ from fedfs.protocol.messages import MAX_BYTES, Charter
 from fedfs.protocol.state import StudyState, newest_charter
 from fedfs.store.base import Entry, Store, write_local
 from fedfs.store.prefix import TrackStore
-from fedfs.trust.vault import Vault
+from fedfs.trust.recipients import Vault
 from fedfs.trust.verify import TrustedView
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from fedfs.errors import StudyError
 from fedfs.protocol import layout, rounds
 from fedfs.protocol.messages import Charter
 from fedfs.protocol.state import StudyState, newest_charter
-from fedfs.trust.vault import AGE
+from fedfs.trust.recipients import AGE
 
 EVERYBODY = "whoever can read the store"
 

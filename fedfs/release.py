@@ -18,7 +18,7 @@ from fedfs.fetching import prune_cache
 from fedfs.protocol import layout
 from fedfs.protocol.messages import Charter, ModelManifest, Named, PayloadRef, RoundRecord
 from fedfs.publish import Publisher
-from fedfs.trust.vault import for_aggregator, for_readers
+from fedfs.trust.recipients import for_aggregator, for_readers
 from fedfs.weights import WeightFiles
 
 

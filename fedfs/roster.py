@@ -2,7 +2,7 @@
 
 Rules:
  * Each amendment is a whole charter with the next number, signed by the coordinator, and names the
-   hash of the one before. What it changes takes effect at a version (:mod:`fedfs.trust.tenure`).
+   hash of the one before. What it changes takes effect at a version (:mod:`fedfs.trust.key_validity`).
  * None of these needs anybody else to be there at the time.
 """
 
@@ -24,8 +24,7 @@ from fedfs.publish import Clock, Publisher
 from fedfs.store.base import Store
 from fedfs.study import next_join
 from fedfs.trust.keyring import Keyring
-from fedfs.trust.signing import SigningKey, is_endorsed, key_fingerprint
-from fedfs.trust.vault import (
+from fedfs.trust.recipients import (
     AGE,
     Vault,
     holders,
@@ -33,6 +32,7 @@ from fedfs.trust.vault import (
     open_read_key,
     seal_read_key,
 )
+from fedfs.trust.signing import SigningKey, is_endorsed, key_fingerprint
 
 log = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from fedfs.network import SiteNetwork
 from fedfs.protocol import layout
 from fedfs.protocol.messages import Charter, EvaluationMessage, SiteModel
 from fedfs.publish import Publisher, StatusReporter
-from fedfs.trust.vault import Vault, for_readers
+from fedfs.trust.recipients import Vault, for_readers
 
 log = logging.getLogger(__name__)
 

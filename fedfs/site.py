@@ -61,8 +61,8 @@ from fedfs.protocol.state import StudyState, newest_charter
 from fedfs.publish import Publisher, StatusReporter
 from fedfs.retention import prune_updates
 from fedfs.scoring import Scoring
-from fedfs.trust import tenure
-from fedfs.trust.vault import for_aggregator
+from fedfs.trust import key_validity
+from fedfs.trust.recipients import for_aggregator
 
 log = logging.getLogger(__name__)
 
@@ -441,8 +441,8 @@ class Site:
 
     def _sign_as_charter_says(self, state: StudyState) -> None:
         """Sign with the key that counts for the newest version."""
-        tenures = tenure.of_site(state.charters, self.name)
-        if not self._publisher.use(tenure.in_force(tenures, max(state.newest, 0))):
+        tenures = key_validity.of_site(state.charters, self.name)
+        if not self._publisher.use(key_validity.in_force(tenures, max(state.newest, 0))):
             raise StudyError(
                 f"the roster has another key for site {self.name!r} than this host",
                 hint="is this the host that joined? compare with: fedfs status STORE",

@@ -34,8 +34,8 @@ from fedfs.store import StorePlace, open_store
 from fedfs.store.base import Store
 from fedfs.trust import sealing
 from fedfs.trust.keyring import Keyring
+from fedfs.trust.recipients import make_read_key
 from fedfs.trust.signing import SigningKey, key_fingerprint, study_id
-from fedfs.trust.vault import make_read_key
 
 
 def init_study(

@@ -22,7 +22,7 @@ from fedfs.errors import MisplacedError, ObjectNotFoundError, RejectedError, Ten
 from fedfs.fetching import MAX_MODEL_BYTES, fetch_payload, prune_cache
 from fedfs.protocol.messages import ModelManifest, PayloadRef
 from fedfs.store.base import Store
-from fedfs.trust.vault import Vault
+from fedfs.trust.recipients import Vault
 
 _PREFIX = "weights-"
 

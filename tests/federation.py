@@ -48,7 +48,7 @@ from fedfs.store.memory import MemoryStore
 from fedfs.study import init_study, join_study
 from fedfs.tracks import at_once
 from fedfs.trust.keyring import Keyring
-from fedfs.trust.vault import Vault
+from fedfs.trust.recipients import Vault
 from fedfs.weights import WeightFiles
 
 DATASET_JSON = {

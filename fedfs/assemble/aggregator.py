@@ -27,7 +27,7 @@ from fedfs.store.base import Store
 from fedfs.store.reporting import ReportingStore
 from fedfs.tracks import Worker, at_once
 from fedfs.trust.keyring import Keyring, default_cache
-from fedfs.trust.vault import Vault
+from fedfs.trust.recipients import Vault
 from fedfs.watch import Waiter
 
 

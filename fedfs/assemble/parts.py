@@ -31,7 +31,7 @@ from fedfs.sharing import asym_spec
 from fedfs.store.base import Store
 from fedfs.store.reporting import ReportingStore
 from fedfs.trust.keyring import Keyring
-from fedfs.trust.vault import Vault
+from fedfs.trust.recipients import Vault
 
 LOG = "log.txt"
 """The log of a process, in fedfs's own folder for its role."""

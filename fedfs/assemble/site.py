@@ -49,8 +49,8 @@ from fedfs.store.reporting import ReportingStore
 from fedfs.study import join_study
 from fedfs.tracks import Worker, at_once
 from fedfs.trust.keyring import Keyring
+from fedfs.trust.recipients import Vault
 from fedfs.trust.signing import key_fingerprint
-from fedfs.trust.vault import Vault
 from fedfs.watch import Waiter
 
 

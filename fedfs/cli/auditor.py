@@ -34,8 +34,8 @@ def verify(store: StorePlace, *, expect_key: str | None, no_recompute: bool, as_
     from fedfs.observe import open_study, open_tracks
     from fedfs.store import open_store
     from fedfs.trust.keyring import default_home
+    from fedfs.trust.recipients import Vault
     from fedfs.trust.signing import key_fingerprint
-    from fedfs.trust.vault import Vault
 
     place = open_store(store)
     observers = open_tracks(place, vault=Vault(default_home()))

@@ -188,8 +188,8 @@ def init(store: StorePlace, *, dataset_json: Path | None, pretrained: Path | Non
     from fedfs.store import open_store
     from fedfs.study import init_study
     from fedfs.trust.keyring import default_home
+    from fedfs.trust.recipients import Vault
     from fedfs.trust.signing import key_fingerprint
-    from fedfs.trust.vault import Vault
 
     _check_sources(dataset_json, pretrained, continued)
     options |= {"gpu_memory_target_gb": gpu_memory_target, "target_spacing": target_spacing or None}

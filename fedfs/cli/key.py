@@ -39,7 +39,7 @@ def show(store: StorePlace, *, as_json: bool) -> None:
     """List the keys on this host of the study at STORE, and whether the study names them."""
     from fedfs.observe import open_study
     from fedfs.store import open_store
-    from fedfs.trust import tenure
+    from fedfs.trust import key_validity
     from fedfs.trust.keyring import Keyring, default_home
     from fedfs.trust.signing import key_fingerprint
 
@@ -53,9 +53,9 @@ def show(store: StorePlace, *, as_json: bool) -> None:
             counts |= {charter.coordinator_key: "signs charters"} if charter else {}
         else:
             found = (
-                tenure.of_aggregator(charters)
+                key_validity.of_aggregator(charters)
                 if role == "aggregator"
-                else tenure.of_site(charters, role.removeprefix("site-"))
+                else key_validity.of_site(charters, role.removeprefix("site-"))
             )
             counts = {
                 one.public_key: f"from version {one.first}"

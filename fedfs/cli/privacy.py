@@ -22,7 +22,7 @@ def privacy(store: StorePlace, *, name: str, as_json: bool) -> None:
     from fedfs.store import open_store
     from fedfs.tracks import merged
     from fedfs.trust.keyring import default_home
-    from fedfs.trust.vault import Vault
+    from fedfs.trust.recipients import Vault
 
     site = layout.check_site(name)
     observers = open_tracks(open_store(store), site=site, vault=Vault(default_home()))

@@ -255,7 +255,7 @@ def report(
     from fedfs.report import collect, overview, render_overview
     from fedfs.store import open_store
     from fedfs.trust.keyring import default_home
-    from fedfs.trust.vault import Vault
+    from fedfs.trust.recipients import Vault
 
     place, vault = open_store(store), Vault(default_home())
     if track:
@@ -330,7 +330,7 @@ def export(store: StorePlace, output: Path, *, version: int | None, track: str,
     instructions = None
     if site is None:
         from fedfs.trust.keyring import default_home
-        from fedfs.trust.vault import Vault
+        from fedfs.trust.recipients import Vault
 
         done = export_versions(
             open_store(store),

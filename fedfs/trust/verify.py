@@ -7,7 +7,7 @@
    gap, and names the hash of the one before.
  * A join request proves only that its sender holds the key it presents.
  * What lies under ``sites/<site>/`` is signed by a key of that site which counts for the version it
-   is about, by the charters (:mod:`fedfs.trust.tenure`); what lies under ``aggregator/`` by such a
+   is about, by the charters (:mod:`fedfs.trust.key_validity`); what lies under ``aggregator/`` by such a
    key of the aggregator. What is about no version is signed by any of these, and believed of a
    site that is paused but not of one that is removed.
  * What an accepted round record or the plan names by its hash stays believed, whoever is removed.
@@ -51,9 +51,9 @@ from fedfs.protocol.messages import (
     UpdateManifest,
 )
 from fedfs.protocol.state import StudyState
-from fedfs.trust import tenure
+from fedfs.trust import key_validity
+from fedfs.trust.key_validity import Tenure
 from fedfs.trust.signing import Envelope, study_id
-from fedfs.trust.tenure import Tenure
 
 _ONLY_ONE = ("fingerprint", "site-plan", "plan", "cross-validation", "choice")
 
@@ -68,7 +68,7 @@ _FROM_RECORD = {
 
 
 class Decryption(Protocol):
-    """What a reader can decrypt; see :class:`fedfs.trust.vault.Vault`."""
+    """What a reader can decrypt; see :class:`fedfs.trust.recipients.Vault`."""
 
     def learn(self, charter: Charter) -> None:
         """Take note of an accepted charter."""
@@ -192,8 +192,8 @@ class TrustedView:
         if not charters:
             raise SignatureError("cannot be verified: there is no charter that can be trusted")
         if key.site is None:
-            return tenure.of_aggregator(charters)
-        tenures = tenure.of_site(charters, key.site)
+            return key_validity.of_aggregator(charters)
+        tenures = key_validity.of_site(charters, key.site)
         if not tenures:
             raise SignatureError(f"comes from {key.site!r}, which is not on the roster")
         return tenures

@@ -21,9 +21,9 @@ from fedfs.observe import open_study
 from fedfs.protocol import layout
 from fedfs.store import open_store
 from fedfs.store.memory import MemoryStore
+from fedfs.trust.recipients import Vault
 from fedfs.trust.sealing import MAGIC
 from fedfs.trust.signing import Envelope
-from fedfs.trust.vault import Vault
 
 ONE = {"rounds": 1, "min_sites": 1, "targets": {"north": 2.0}}
 OTHER = "b.bias"

@@ -19,8 +19,8 @@ from fedfs.observe import open_study
 from fedfs.protocol import layout
 from fedfs.protocol.messages import PayloadRef
 from fedfs.roster import Coordinator, approve_sites, ask_for_new_key
+from fedfs.trust.recipients import Vault
 from fedfs.trust.sealing import MAGIC
-from fedfs.trust.vault import Vault
 
 OPTIONS = [
     {},

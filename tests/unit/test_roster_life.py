@@ -15,10 +15,10 @@ from fedfs.protocol import layout
 from fedfs.protocol.messages import UpdateManifest
 from fedfs.publish import Publisher
 from fedfs.roster import Coordinator, approve_sites, ask_for_new_key
-from fedfs.trust import tenure
+from fedfs.trust import key_validity
+from fedfs.trust.key_validity import Tenure
 from fedfs.trust.keyring import Keyring
 from fedfs.trust.signing import SigningKey
-from fedfs.trust.tenure import Tenure
 
 
 def office(federation: Federation) -> Coordinator:
@@ -102,7 +102,7 @@ def test_a_removed_site_may_come_back_with_another_key(federation):
     end(federation)
     state = federation.observe().state
     assert {u.site for u in state.rounds[3].updates} == set(federation.targets)
-    first, second = tenure.of_site(state.charters, "north")
+    first, second = key_validity.of_site(state.charters, "north")
     assert first.last == 0
     assert second.first == 1
     assert first.public_key != second.public_key
@@ -119,7 +119,7 @@ def test_a_site_replaces_its_key_in_the_middle(federation):
     with_keys_of_charter(federation)
     end(federation)
     state = federation.observe().state
-    keys = [one.public_key for one in tenure.of_site(state.charters, "north")]
+    keys = [one.public_key for one in key_validity.of_site(state.charters, "north")]
     assert keys == [change.key_before, request.public_key]
 
 
@@ -184,7 +184,7 @@ def test_a_new_aggregator_goes_on_from_the_next_version(federation):
     federation.home("other").rename(federation.home("coordinator"))
     with_keys_of_charter(federation)
     end(federation)
-    assert len(tenure.of_aggregator(federation.observe().state.charters)) == 2
+    assert len(key_validity.of_aggregator(federation.observe().state.charters)) == 2
 
 
 def test_the_aggregator_replaces_its_key_where_it_is(federation):
@@ -221,10 +221,15 @@ def test_tenures_of_a_site_follow_the_charters(federation):
         6: amended(6, public_key="C", from_version=9),
     }
     first = charter.entry("north").public_key
-    found = tenure.of_site(charters, "north")
+    found = key_validity.of_site(charters, "north")
     assert found == (Tenure(first, 0, 4), Tenure("B", 4, 8), Tenure("C", 9))
-    assert [tenure.in_force(found, version) for version in (3, 4, 8, 9)] == [first, "B", "B", "C"]
-    assert tenure.in_force((), 0) == ""
+    assert [key_validity.in_force(found, version) for version in (3, 4, 8, 9)] == [
+        first,
+        "B",
+        "B",
+        "C",
+    ]
+    assert key_validity.in_force((), 0) == ""
 
 
 @pytest.fixture
