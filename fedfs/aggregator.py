@@ -32,15 +32,8 @@ from fedfs.making import Ingredients, make_version, outputs_in
 from fedfs.observe import Observer
 from fedfs.payloads import check_values, update_encoding, update_layout
 from fedfs.planning import Planner
-from fedfs.protocol import layout, rounds
-from fedfs.protocol.messages import (
-    Admission,
-    FinishedMessage,
-    PayloadRef,
-    PlanMessage,
-    UpdateManifest,
-)
-from fedfs.protocol.rounds import (
+from fedfs.protocol import decide, layout
+from fedfs.protocol.decide import (
     Admit,
     CheckUpdates,
     CloseRound,
@@ -51,6 +44,13 @@ from fedfs.protocol.rounds import (
     PublishInitial,
     Void,
     Wait,
+)
+from fedfs.protocol.messages import (
+    Admission,
+    FinishedMessage,
+    PayloadRef,
+    PlanMessage,
+    UpdateManifest,
 )
 from fedfs.protocol.state import StudyState, newest_charter
 from fedfs.publish import Clock, Publisher, StatusReporter
@@ -128,7 +128,7 @@ class Aggregator:
         state = self._observer.refresh()
         self._status.version = state.newest
         self._status.rejected = {**state.rejected, **state.unusable}
-        action = rounds.decide_aggregator(
+        action = decide.decide_aggregator(
             state, now_s=self._clock(), checked=self._checked, absent=self._absent
         )
         if isinstance(action, Wait):
@@ -165,7 +165,7 @@ class Aggregator:
         except FedfsError as error:
             is_of_study = isinstance(error, StudyError | RejectedError)
             why = str(error) if is_of_study else "its log on that host says why"
-            self._status.say(rounds.FAILED, error=why)
+            self._status.say(decide.FAILED, error=why)
             raise
         log.info("%s", text)
         if isinstance(action, CloseRound) and self._keep_versions is not None:
@@ -185,7 +185,7 @@ class Aggregator:
         self._status.say("wait", waiting_for=reason, error=absent)
         return Outcome(worked=False, finished=False, text=f"waiting for {reason}")
 
-    def _act(self, action: rounds.AggregatorAction, state: StudyState) -> str:
+    def _act(self, action: decide.AggregatorAction, state: StudyState) -> str:
         match action:
             case MakePlan(sites):
                 return self._make_plan(sites, state)
@@ -224,7 +224,7 @@ class Aggregator:
                 shapes = {name: version.shape(name) for name in version.names}
             fields = planning.admit(site, state, shapes)
         except StudyError as error:
-            state.unusable[rounds.announcement(state, site)] = str(error)
+            state.unusable[decide.announcement(state, site)] = str(error)
             return f"did not admit {site}: {error}"
         self._publisher.message(Admission, layout.admission(site), site=site, **fields)
         return f"admitted {site}, which came after the plan"

@@ -25,7 +25,7 @@ from fedfs.fetching import MAX_MODEL_BYTES, fetch_payload, file_sha256
 from fedfs.making import Ingredients, make_version, outputs_in, strategy_of
 from fedfs.observe import Observer
 from fedfs.payloads import update_encoding, update_layout
-from fedfs.protocol import layout, rounds
+from fedfs.protocol import decide, layout
 from fedfs.protocol.messages import PayloadRef, RoundRecord, UpdateManifest
 from fedfs.protocol.state import StudyState, newest_charter
 from fedfs.sharing import share_of
@@ -102,7 +102,7 @@ class Audit:
         for text, reason in sorted(state.rejected.items()):
             key = layout.parse(text)
             entry = charter.entry(key.site) if key is not None and key.site else None
-            is_member = entry is not None and entry.state in rounds.ADMITTED
+            is_member = entry is not None and entry.state in decide.ADMITTED
             level = PROBLEM if key is None or key.site is None or is_member else NOTE
             yield Finding(text, level, f"is not accepted: it {reason}")
 

@@ -19,7 +19,8 @@ from fedfs.nnunet.dataset import has_regions, ordered
 from fedfs.nnunet.planner import dataset_json
 from fedfs.nnunet.summary import class_names
 from fedfs.observe import Observer
-from fedfs.protocol import layout, rounds
+from fedfs.protocol import decide as rounds
+from fedfs.protocol import layout
 from fedfs.protocol.messages import Choice, CrossValidation
 from fedfs.protocol.state import newest_charter
 from fedfs.publish import Publisher, StatusReporter

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from fedfs.protocol import layout, rounds
+from fedfs.protocol import decide, layout
 from fedfs.protocol.messages import (
     Charter,
     EvaluationMessage,
@@ -97,7 +97,7 @@ def _entry_change(old: RosterEntry | None, new: RosterEntry) -> str:
         return f"approved {new.site} with key {key_fingerprint(new.public_key)}, {since}"
     if old.public_key != new.public_key:
         return f"{new.site} has the key {key_fingerprint(new.public_key)}, {since}"
-    words = {rounds.ACTIVE: "takes part again", rounds.PAUSED: "is paused"}
+    words = {decide.ACTIVE: "takes part again", decide.PAUSED: "is paused"}
     return f"{new.site} {words.get(new.state, 'is ' + new.state)}, {since}"
 
 

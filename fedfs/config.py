@@ -26,7 +26,7 @@ from fedfs.aggregate import alignment, encodings, strategies, weighting
 from fedfs.errors import MalformedError, UserError
 from fedfs.nnunet import allowlist
 from fedfs.nnunet.known_names import PLANNER_OPTIONS
-from fedfs.protocol import policies, rounds
+from fedfs.protocol import decide, round_policies
 from fedfs.protocol.messages import AsymSpec, Schedule, Track
 from fedfs.store import StorePlace
 from fedfs.watch import WaitSettings
@@ -55,7 +55,7 @@ class StudyOptions:
 
     name: str
     dataset_json: Mapping[str, Any]
-    mode: str = rounds.FFE
+    mode: str = decide.FFE
     alignment: str = "resolution"
     sharing: str = "per-tensor"
     min_coverage: float = 0.5
@@ -181,16 +181,16 @@ class StudyOptions:
         )
 
     def _check_rules(self) -> None:
-        if self.mode not in rounds.MODES:
+        if self.mode not in decide.MODES:
             raise UserError(
-                f"mode {self.mode!r} is unknown", hint=f"one of {', '.join(rounds.MODES)}"
+                f"mode {self.mode!r} is unknown", hint=f"one of {', '.join(decide.MODES)}"
             )
-        if self.cross_evaluation and self.mode != rounds.ASYM:
+        if self.cross_evaluation and self.mode != decide.ASYM:
             raise UserError(
                 "--cross-evaluation is for the mode asym",
                 hint="in the mode ffe every site scores the one model anyway",
             )
-        policies.check(self.policy, self.policy_options)
+        round_policies.check(self.policy, self.policy_options)
         if not 0 <= self.min_coverage <= 1:
             raise UserError(f"the smallest coverage {self.min_coverage} is not between 0 and 1")
         alignment.check_policies(self.alignment, self.sharing)
@@ -201,7 +201,7 @@ class StudyOptions:
 
     def asym(self) -> AsymSpec | None:
         """Return how sites with networks of their own share tensors; None in the mode ``ffe``."""
-        if self.mode != rounds.ASYM:
+        if self.mode != decide.ASYM:
             return None
         return AsymSpec(
             alignment=self.alignment,
@@ -267,7 +267,7 @@ class JoinConfig:
             for studies in which sites plan for themselves.
         skip_broken: read all cases now, and go on without those that cannot be used.
         num_processes: worker processes for that.
-        allow_versions: also with another nnunetv2 than the charter's, see :mod:`fedfs.software`.
+        allow_versions: also with another nnunetv2 than the charter's, see :mod:`fedfs.protocol.software`.
     """
 
     store: StorePlace | str
@@ -296,7 +296,7 @@ class SiteConfig:
         tracks: that this process works on, in a study of several; empty for all.
         allowed_trainers: trainers below ``nnUNet_extTrainer`` that the charter may ask for here.
         skip_broken: go on without cases that cannot be used; else stop at the first.
-        allow_versions: also with another nnunetv2 than the charter's, see :mod:`fedfs.software`.
+        allow_versions: also with another nnunetv2 than the charter's, see :mod:`fedfs.protocol.software`.
         status_interval_s: shortest time between two published statuses of one step.
     """
 

@@ -15,12 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedfs import software
 from fedfs.errors import SealedError, StudyError, UserError
 from fedfs.nnunet import allowlist, classes
 from fedfs.nnunet.dataset import difference
 from fedfs.observe import open_study
-from fedfs.protocol import codec, rounds
+from fedfs.protocol import codec, decide, software
 from fedfs.protocol.messages import Charter, Continued
 from fedfs.protocol.state import newest_charter
 from fedfs.store.base import Store
@@ -121,7 +120,7 @@ def read_finished(
             + ", ".join(one.name for one in state.charter.tracks),
         )
     charter, plan, finished = newest_charter(state), state.plan, state.finished
-    if charter.mode == rounds.ASYM:
+    if charter.mode == decide.ASYM:
         raise StudyError(
             f"study {charter.name!r} cannot be continued: in the mode asym every site has a "
             "network of its own, part of which only the site has",

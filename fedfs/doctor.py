@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from fedfs import software
 from fedfs.errors import (
     DatasetError,
     FedfsError,
@@ -36,7 +35,7 @@ from fedfs.nnunet import classes
 from fedfs.nnunet.dataset import RawDataset, difference
 from fedfs.nnunet.environment import NnUNetPaths, from_environment
 from fedfs.observe import open_study
-from fedfs.protocol import codec, layout
+from fedfs.protocol import codec, layout, software
 from fedfs.protocol.messages import Charter
 from fedfs.protocol.state import StudyState, newest_charter
 from fedfs.store import StorePlace, open_store

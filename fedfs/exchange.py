@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 
 from fedfs.observe import publication_rank
-from fedfs.protocol import layout, rounds
+from fedfs.protocol import decide, layout
 from fedfs.protocol.layout import Key
 from fedfs.protocol.messages import ModelManifest
 from fedfs.protocol.state import StudyState
@@ -66,7 +66,7 @@ def for_site(
     wanted |= {
         model.payload.key
         for of, model in state.site_models.items()
-        if not rounds.has_scored(state, site, of)
+        if not decide.has_scored(state, site, of)
     }
     return in_order((wanted & set(keys)) - set(known))
 
@@ -173,7 +173,7 @@ def superseded(state: StudyState, keys: Collection[str], site: str) -> set[str]:
 
 def _payloads_of_newest(state: StudyState, site: str, known: Collection[str]) -> set[str]:
     charter, wanted = state.charter, set()
-    if charter is not None and charter.pretrained is not None and charter.mode == rounds.ASYM:
+    if charter is not None and charter.pretrained is not None and charter.mode == decide.ASYM:
         wanted.add(charter.pretrained.key)
     is_done = state.newest >= 0 and state.is_validated(site, state.newest)
     if state.newest < 0 or is_done:

@@ -27,7 +27,7 @@ from fedfs.errors import UserError
 from fedfs.lock import only_one
 from fedfs.nnunet.predict import ScoreRequest
 from fedfs.observe import open_study
-from fedfs.protocol import codec, rounds
+from fedfs.protocol import codec, decide
 from fedfs.simulate import (
     Host,
     LocalStudy,
@@ -252,7 +252,7 @@ class Experiment:
         study.begin()
 
         def is_over() -> bool:
-            return rounds.is_over(open_study(open_store(str(store))).state, hosts)
+            return decide.is_over(open_study(open_store(str(store))).state, hosts)
 
         if self._cluster is not None or 0 < options.at_once < len(sites):
             take_turns(study, lambda turns: self._run_tasks(turns, n_at_once), is_over=is_over)

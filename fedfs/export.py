@@ -20,7 +20,7 @@ from fedfs.nnunet.planner import dataset_json
 from fedfs.nnunet.process import run_isolated
 from fedfs.nnunet.summary import class_names
 from fedfs.observe import Observer, open_study, open_tracks
-from fedfs.protocol import rounds
+from fedfs.protocol import decide
 from fedfs.protocol.messages import PlanMessage
 from fedfs.protocol.state import StudyState, newest_charter
 from fedfs.store.base import Store
@@ -89,13 +89,13 @@ def export_versions(
     with tempfile.TemporaryDirectory() as folder:
         for name, observer in observers.items():
             state = observer.state
-            if newest_charter(state).mode == rounds.ASYM:
+            if newest_charter(state).mode == decide.ASYM:
                 raise StudyError(
                     "in this study every site has a network of its own, part of which only the "
                     "site has",
                     hint=f"at a site: fedfs export {store.url} --site NAME -o FOLDER",
                 )
-            if rounds.is_void(state) and not track:
+            if decide.is_void(state) and not track:
                 continue
             chosen, plan = _find(state, version, store, name)
             room = Path(folder, name)

@@ -22,7 +22,7 @@ from fedfs.errors import MalformedError, RejectedError, StudyError
 from fedfs.learner import SiteFingerprint
 from fedfs.nnunet.planner import dataset_json
 from fedfs.nnunet.plans import PlanResult
-from fedfs.protocol import codec, layout, rounds
+from fedfs.protocol import codec, decide, layout
 from fedfs.protocol.messages import AsymSpec, Charter, Continued, PlanMessage
 from fedfs.protocol.state import StudyState, newest_charter
 from fedfs.sharing import agree, asym_spec, check_site_plan, join_in, shared_by
@@ -92,7 +92,7 @@ def admit(site: str, state: StudyState, version: Shapes) -> dict[str, Any]:
     """
     charter = newest_charter(state)
     spec = asym_spec(charter)
-    digest = state.digests[rounds.announcement(state, site)]
+    digest = state.digests[decide.announcement(state, site)]
     if spec is None:
         _usable_fingerprint(site, state)
         return {"announcement_sha256": digest}

@@ -17,7 +17,7 @@ from fedfs.aggregate import alignment
 from fedfs.aggregate.alignment import Shapes
 from fedfs.errors import MalformedError, StudyError, TensorError
 from fedfs.learner import Array, Tensors
-from fedfs.protocol import rounds
+from fedfs.protocol import decide
 from fedfs.protocol.messages import AsymSpec, Charter, Participation, SitePlan
 from fedfs.protocol.state import StudyState, newest_charter
 
@@ -51,7 +51,7 @@ def asym_spec(charter: Charter) -> AsymSpec | None:
     Raises:
         StudyError: the charter's mode is ``asym``, but it does not say how.
     """
-    if charter.mode != rounds.ASYM:
+    if charter.mode != decide.ASYM:
         return None
     if charter.asym is None:
         raise StudyError("the charter's mode is asym, but it does not say how tensors are shared")

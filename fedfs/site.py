@@ -32,17 +32,8 @@ from fedfs.loop import Outcome
 from fedfs.network import SiteNetwork, SiteNetworks
 from fedfs.observe import Observer
 from fedfs.payloads import update_encoding, write_update
-from fedfs.protocol import layout, rounds
-from fedfs.protocol.messages import (
-    Attendance,
-    Charter,
-    FailureMessage,
-    FingerprintMessage,
-    Schedule,
-    SitePlan,
-    UpdateManifest,
-)
-from fedfs.protocol.rounds import (
+from fedfs.protocol import decide, layout
+from fedfs.protocol.decide import (
     CrossEvaluate,
     Done,
     Evaluate,
@@ -56,6 +47,15 @@ from fedfs.protocol.rounds import (
     TrainAlone,
     Void,
     Wait,
+)
+from fedfs.protocol.messages import (
+    Attendance,
+    Charter,
+    FailureMessage,
+    FingerprintMessage,
+    Schedule,
+    SitePlan,
+    UpdateManifest,
 )
 from fedfs.protocol.state import StudyState, newest_charter
 from fedfs.publish import Publisher, StatusReporter
@@ -175,7 +175,7 @@ class Site:
         self._status.rejected = state.rejected
         refused = self._hear(state)
         wish = self._wish().word
-        action = rounds.decide_site(
+        action = decide.decide_site(
             state,
             self.name,
             prepared=self._prepared,
@@ -186,7 +186,7 @@ class Site:
             if wish == "left":
                 self._status.say("left")
                 return Outcome(worked=False, finished=True, text="this site has left the study")
-            reason = action.reason + rounds.failure_of_aggregator(state) + refused
+            reason = action.reason + decide.failure_of_aggregator(state) + refused
             self._status.say("wait", waiting_for=reason)
             return Outcome(worked=False, finished=False, text=f"waiting for {reason}")
         if isinstance(action, Void):
@@ -212,7 +212,7 @@ class Site:
             raise
         except FedfsError:
             step = _words(action)
-            self._status.say(rounds.FAILED, error=f"{step}: its log on that host says why")
+            self._status.say(decide.FAILED, error=f"{step}: its log on that host says why")
             raise
         log.info("%s", text)
         if isinstance(action, Train) and self._keep_versions is not None:
@@ -221,7 +221,7 @@ class Site:
 
     def _hear(self, state: StudyState) -> str:
         """Say what the aggregator refuses of this site; return the newest of it in words."""
-        refusals = rounds.refusals(state, self.name)
+        refusals = decide.refusals(state, self.name)
         text = ""
         for key, reason in refusals.items():
             text = f"; the aggregator refused {key}: it {reason}"
@@ -230,7 +230,7 @@ class Site:
                 log.warning("the aggregator refused %s: it %s", key, reason)
         return text
 
-    def _act(self, action: rounds.SiteAction, state: StudyState) -> str:
+    def _act(self, action: decide.SiteAction, state: StudyState) -> str:
         match action:
             case SayAttendance():
                 reason = self._wish().reason
@@ -303,7 +303,7 @@ class Site:
         if state.plan is None:
             raise StudyError("there is no plan to adopt")
         plans, fingerprint, whose = state.plan.plans, state.plan.fingerprint, "the federated"
-        if newest_charter(state).mode == rounds.ASYM:
+        if newest_charter(state).mode == decide.ASYM:
             own, whose = self._learner.plan(self._status.progress), "its own"
             if own.plans_sha256 != state.site_plans[self.name].plans_sha256:
                 raise SetupError(
@@ -336,7 +336,7 @@ class Site:
     def _train_alone(self, version: int, state: StudyState) -> str:
         self._status.say("local model")
         plans, fingerprint, _ = self._adopted(state)
-        is_own = newest_charter(state).mode == rounds.ASYM
+        is_own = newest_charter(state).mode == decide.ASYM
         return self._scoring.train_alone(
             self._task(0, state),
             self._learner.initial_weights() if is_own else self._network(0, state).tensors,
@@ -413,7 +413,7 @@ class Site:
         version = max(state.newest, 0)
         prefix = layout.failure(self.name, version, 0).rpartition("-")[0]
         number = 1 + sum(key.startswith(prefix) for key in self._observer.keys)
-        self._status.say(rounds.FAILED, error=f"{step}: {kind}")
+        self._status.say(decide.FAILED, error=f"{step}: {kind}")
         try:
             self._publisher.message(
                 FailureMessage,
@@ -449,7 +449,7 @@ class Site:
             )
 
 
-def _words(action: rounds.SiteAction) -> str:
+def _words(action: decide.SiteAction) -> str:
     """Return what a site was to do: ``publish fingerprint``."""
     return re.sub(r"\B(?=[A-Z])", " ", type(action).__name__).lower()
 

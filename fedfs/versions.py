@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from fedfs.aggregate import weighting
 from fedfs.deltas import update_name
 from fedfs.errors import MalformedError
-from fedfs.protocol import layout, policies, rounds
+from fedfs.protocol import decide, layout, round_policies
 from fedfs.protocol.messages import Charter, Excluded, LeftOut, UpdateManifest, UsedUpdate
 from fedfs.protocol.state import StudyState
 
@@ -72,7 +72,7 @@ def weigh(updates: Sequence[UpdateManifest], charter: Charter, base: int) -> dic
     weights = weighting.weigh(
         contributions,
         charter.weighting.name,
-        staleness_exponent=policies.staleness_exponent(charter.policy),
+        staleness_exponent=round_policies.staleness_exponent(charter.policy),
     )
     return {name_of(u): weight for u, weight in zip(updates, weights, strict=True)}
 
@@ -130,7 +130,7 @@ def left_out(
 ) -> tuple[LeftOut, ...]:
     """Return the sites of which nothing went into the version after ``base``, and since when."""
     before = {item.site: item for item in state.rounds[base].left_out}
-    reasons = rounds.left_out(state, base, {update.site for update in updates})
+    reasons = decide.left_out(state, base, {update.site for update in updates})
     return tuple(
         LeftOut(
             site=site,

@@ -38,7 +38,7 @@ from fedfs.learner import (
 from fedfs.loop import Outcome
 from fedfs.nnunet.plans import PlanResult
 from fedfs.observe import Observer, open_study
-from fedfs.protocol import codec, layout, rounds
+from fedfs.protocol import codec, decide, layout
 from fedfs.protocol.layout import TrackPlace
 from fedfs.publish import Publisher, StatusReporter
 from fedfs.roster import approve_sites
@@ -311,8 +311,8 @@ class Federation:
 
         def is_done(track: str) -> bool:
             state = tracks[track].state
-            is_made = bool(state.finished) or rounds.is_void(state)
-            return is_made and (not is_site or rounds.is_over(state, [name]))
+            is_made = bool(state.finished) or decide.is_void(state)
+            return is_made and (not is_site or decide.is_over(state, [name]))
 
         if self.charter.chooses:
             workers[NAME] = self.make_choice(name, tracks, store or self.store)
@@ -342,7 +342,7 @@ class Federation:
                 for steps in steps_of(["1"], overlap=False)
             }
             for candidate in candidates_of(
-                rounds.planned_configurations(self.observe(track=self.tracks[0]).state)
+                decide.planned_configurations(self.observe(track=self.tracks[0]).state)
             )
         }
         return CrossValidated(scores, n_cases)

@@ -18,7 +18,7 @@ from fedfs.loop import Outcome, run
 from fedfs.making import strategy_of
 from fedfs.nnunet.planner import NnUNetPlanner
 from fedfs.observe import Observer, chosen_tracks, open_study, open_tracks
-from fedfs.protocol import layout, rounds
+from fedfs.protocol import decide, layout
 from fedfs.protocol.state import newest_charter
 from fedfs.publish import Publisher
 from fedfs.report.publish import OverviewPublisher, ReportPublisher
@@ -67,7 +67,7 @@ def run_aggregator(config: AggregatorConfig, listener: Report) -> Outcome:
         def is_done(name: str) -> bool:
             is_ours = name in aggregators
             state = observers[name].state if is_ours else observers[name].refresh()
-            return state.finished is not None or rounds.is_void(state)
+            return state.finished is not None or decide.is_void(state)
 
         workers: dict[str, Worker] = dict(aggregators)
         if charter.chooses and names[0] == charter.tracks[0].name:  # one process does

@@ -23,7 +23,7 @@ from fedfs.nnunet.learner import NnUNetLearner
 from fedfs.nnunet.planner import dataset_json
 from fedfs.nnunet.settings import LearnerSettings, Planning
 from fedfs.observe import Observer, open_study
-from fedfs.protocol import layout, rounds
+from fedfs.protocol import decide, layout
 from fedfs.protocol.messages import Charter
 from fedfs.protocol.state import newest_charter
 from fedfs.publish import Publisher, StatusReporter
@@ -159,7 +159,7 @@ def site_parts(
 
 def _pretrained(store: Store, charter: Charter, folder: Path, vault: Vault) -> Path | None:
     """Return the weights that a site's own plan starts from; None if there are none."""
-    if charter.pretrained is None or charter.mode != rounds.ASYM:
+    if charter.pretrained is None or charter.mode != decide.ASYM:
         return None
     cache = folder / "pretrained"
     vault.learn(charter)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fedfs import choosing, software
+from fedfs import choosing
 from fedfs.assemble.parts import (
     at_work,
     look_as_site,
@@ -38,7 +38,7 @@ from fedfs.nnunet.dataset import RawDataset, difference
 from fedfs.nnunet.environment import from_environment
 from fedfs.nnunet.process import run_isolated
 from fedfs.observe import Observer, chosen_tracks, open_study, open_tracks, track_names
-from fedfs.protocol import codec, layout, rounds
+from fedfs.protocol import codec, decide, layout, software
 from fedfs.protocol.messages import Charter, JoinRequest
 from fedfs.protocol.state import StudyState, newest_charter
 from fedfs.publish import Publisher
@@ -136,7 +136,7 @@ def _check_planning(
     """
     if not config.planning:
         return
-    if charter.mode != rounds.ASYM:
+    if charter.mode != decide.ASYM:
         raise UserError(
             "in this study the aggregator plans for all sites: this site cannot plan for itself",
             hint="leave out the options about planning",
@@ -189,7 +189,7 @@ def run_site(config: SiteConfig, listener: Report) -> Outcome:
 
         def is_done(name: str) -> bool:
             state = observers[name].state if name in sites else observers[name].refresh()
-            return rounds.is_over(state, [config.site])
+            return decide.is_over(state, [config.site])
 
         workers: dict[str, Worker] = dict(sites)
         if charter.chooses and names[0] == charter.tracks[0].name:  # one process does
@@ -245,7 +245,7 @@ def _make_choice(
     spec, dataset = charter.nnunet, str(keyring.recall(role)["dataset"])
 
     def validate(report: Report) -> CrossValidated:
-        planned = rounds.planned_configurations(next(iter(observers.values())).state)
+        planned = decide.planned_configurations(next(iter(observers.values())).state)
         request = CrossValidationRequest(
             raw=str(paths.raw),
             preprocessed=str(paths.preprocessed),
@@ -285,10 +285,10 @@ def attend(config: SiteConfig, wish: Wish) -> str:
     keyring.remember(role, {"attendance": vars(wish)})
     said = False
     for observer in observers.values():
-        action = rounds.decide_site(
+        action = decide.decide_site(
             observer.state, config.site, prepared=True, attendance=wish.word
         )
-        if isinstance(action, rounds.SayAttendance):
+        if isinstance(action, decide.SayAttendance):
             said = True
             publisher = Publisher(
                 observer.store, keys, charter.study, clock=time.time, track=observer.track
@@ -322,7 +322,7 @@ def export_own(
             hint=f"give --track, one of {', '.join(tracks)}",
         )
     charter = newest_charter(observer.state)
-    if charter.mode != rounds.ASYM:
+    if charter.mode != decide.ASYM:
         raise UserError("in this study all sites have the same model", hint="leave out --site")
     learner, folder = site_parts(config, store, charter, track=track)
     made = export_site(

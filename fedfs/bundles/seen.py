@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from fedfs import exchange
 from fedfs.exchange import FOR
 from fedfs.observe import Observer, open_tracks
-from fedfs.protocol import layout, rounds
+from fedfs.protocol import decide, layout
 from fedfs.protocol.messages import Charter
 from fedfs.protocol.state import StudyState, newest_charter
 from fedfs.store.base import Store
@@ -79,7 +79,7 @@ class Seen:
     @property
     def is_over(self) -> bool:
         """Whether the study is closed, and the site has scored all that it should."""
-        return all(rounds.is_over(o.state, [self._site]) for o in self._observers.values())
+        return all(decide.is_over(o.state, [self._site]) for o in self._observers.values())
 
     def for_site(self, known: Collection[str]) -> list[str]:
         """See :func:`fedfs.exchange.for_site`."""

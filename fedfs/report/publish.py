@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 
 from fedfs.errors import FedfsError, ObjectExistsError
 from fedfs.observe import Observer
-from fedfs.protocol import layout, rounds
+from fedfs.protocol import decide, layout
 from fedfs.protocol.messages import utc
 from fedfs.protocol.state import StudyState
 from fedfs.publish import Clock
@@ -51,7 +51,7 @@ class ReportPublisher:
             return ""
         if state.finished is None:
             return ""
-        return ", ".join(s for s in rounds.participants(state) if not rounds.is_over(state, [s]))
+        return ", ".join(s for s in decide.participants(state) if not decide.is_over(state, [s]))
 
     def _look(self) -> StudyState:
         """Look until nothing is new: where one message is to be sought, another one tells."""

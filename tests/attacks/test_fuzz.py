@@ -29,7 +29,7 @@ from fedfs.checkpoint import TensorFile, write_safetensors
 from fedfs.errors import FedfsError, MalformedError, RejectedError, SealedError, UserError
 from fedfs.observe import open_study
 from fedfs.payloads import check_values, update_layout
-from fedfs.protocol import codec, layout, messages, rounds
+from fedfs.protocol import codec, decide, layout, messages
 from fedfs.status import summarize
 from fedfs.store.memory import MemoryStore, StoredObject
 from fedfs.trust import sealing
@@ -164,12 +164,12 @@ def test_a_rogue_members_message_is_refused_or_harmless(study, kind, data):
         lambda: summarize(state, observer.sizes),
         lambda: chronicle.events(state),
         lambda: privacy.disclosures(state, "north", observer.sizes),
-        lambda: rounds.decide_aggregator(state, now_s=study.now_s),
-        lambda: rounds.decide_site(state, "north", prepared=True),
+        lambda: decide.decide_aggregator(state, now_s=study.now_s),
+        lambda: decide.decide_site(state, "north", prepared=True),
         lambda: planning.make_plan(tuple(sorted(state.fingerprints)), state, FakePlanner()),
         lambda: [versions.check_claims(update, state) for update in state.updates.values()],
         lambda: [versions.weigh([u], state.charter, 1) for u in state.updates.values()],
-        lambda: rounds.left_out(state, state.newest, ()),
+        lambda: decide.left_out(state, state.newest, ()),
     ):
         with contextlib.suppress(FedfsError):
             use()

@@ -22,7 +22,7 @@ from fedfs.errors import UserError
 from fedfs.nnunet import child, classes, planner
 from fedfs.nnunet.environment import applied
 from fedfs.observe import open_study, open_tracks
-from fedfs.protocol import rounds
+from fedfs.protocol import decide
 from fedfs.roster import approve_sites
 from fedfs.site import Wish
 from fedfs.store import open_store
@@ -117,7 +117,7 @@ def test_two_configurations_and_folds_end_as_an_ordinary_model(
     ).run()  # fmt: skip
     states = {name: one.state for name, one in open_tracks(hospitals.store).items()}
     for fold in (0, 1):  # nnU-Net plans it for larger images only
-        assert rounds.is_void(states.pop(f"3d_lowres-{fold}"))
+        assert decide.is_void(states.pop(f"3d_lowres-{fold}"))
     assert all(state.finished.version == 1 for state in states.values())
     assert len({state.models[1].weights_sha256 for state in states.values()}) == 4
     choice = open_study(hospitals.store).state.choice

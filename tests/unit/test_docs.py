@@ -16,7 +16,7 @@ from fedfs.aggregate.strategies import by_name
 from fedfs.aggregate.weighting import POLICIES as WEIGHTINGS
 from fedfs.cli import fedfs as cli
 from fedfs.observe import MAX_ENVELOPE_BYTES
-from fedfs.protocol import codec, layout, messages, policies
+from fedfs.protocol import codec, layout, messages, round_policies
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")]
@@ -164,7 +164,7 @@ def test_the_protocol_describes_the_common_fields():
         f"{messages.MAX_BYTES // 2**20} MiB",
         f"{MAX_ENVELOPE_BYTES:,} bytes",
         f"{codec.MAX_DEPTH} levels, {codec._MAX_DIGITS} characters",
-        *(f"`{name}`" for name in (*ENCODINGS, *WEIGHTINGS, *policies.POLICIES)),
+        *(f"`{name}`" for name in (*ENCODINGS, *WEIGHTINGS, *round_policies.POLICIES)),
         f"`{type(by_name('fedavg')).__name__}`",
     ],
 )

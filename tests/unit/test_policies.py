@@ -10,9 +10,9 @@ import pytest
 from federation import Federation
 from fedfs.config import StudyOptions
 from fedfs.errors import StudyError, UserError
-from fedfs.protocol import layout, policies
+from fedfs.protocol import layout, round_policies
 from fedfs.protocol.messages import Named
-from fedfs.protocol.policies import Standing, waits_for
+from fedfs.protocol.round_policies import Standing, waits_for
 from fedfs.status import summarize
 
 MINUTE = 60.0
@@ -121,7 +121,7 @@ def test_without_sites_or_usable_updates_it_says_so():
 )
 def test_options_are_checked_when_a_study_begins_and_when_it_is_run(name, options, complaint):
     with pytest.raises(UserError, match=complaint):
-        policies.check(name, options)
+        round_policies.check(name, options)
     with pytest.raises(UserError, match=complaint):
         StudyOptions(
             name="x",

@@ -7,8 +7,8 @@ import pytest
 
 from federation import INITIAL, Federation
 from fedfs.errors import StudyError
-from fedfs.protocol import rounds
-from fedfs.protocol.rounds import Evaluate, Prepare, PublishFingerprint, Train, Wait
+from fedfs.protocol import decide
+from fedfs.protocol.decide import Evaluate, Prepare, PublishFingerprint, Train, Wait
 
 
 def test_a_federation_runs_to_its_end(federation):
@@ -54,20 +54,20 @@ def test_uniform_weighting_is_a_policy_of_the_charter(tmp_path):
 
 def test_a_site_acts_in_order(federation):
     state = federation.observe().state
-    assert rounds.decide_site(state, "east", prepared=False) == PublishFingerprint()
+    assert decide.decide_site(state, "east", prepared=False) == PublishFingerprint()
     for site in federation.targets:
         federation.step(site)
-    assert isinstance(rounds.decide_site(federation.observe().state, "east", prepared=False), Wait)
+    assert isinstance(decide.decide_site(federation.observe().state, "east", prepared=False), Wait)
     federation.step("aggregator")
     state = federation.observe().state
-    assert rounds.decide_site(state, "east", prepared=False) == Prepare()
-    assert "initial weights" in rounds.decide_site(state, "east", prepared=True).reason
+    assert decide.decide_site(state, "east", prepared=False) == Prepare()
+    assert "initial weights" in decide.decide_site(state, "east", prepared=True).reason
     federation.step("aggregator")
     state = federation.observe().state
-    assert rounds.decide_site(state, "east", prepared=True) == Evaluate(0)
+    assert decide.decide_site(state, "east", prepared=True) == Evaluate(0)
     assert federation.step("east").text.startswith("adopted the federated plan")
     assert federation.step("east").text.startswith("evaluated version 0")
-    assert rounds.decide_site(federation.observe().state, "east", prepared=True) == Train(0)
+    assert decide.decide_site(federation.observe().state, "east", prepared=True) == Train(0)
 
 
 def test_the_aggregator_says_whom_it_waits_for(federation):

@@ -22,7 +22,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from fedfs.errors import StudyError
-from fedfs.protocol import layout, policies
+from fedfs.protocol import layout, round_policies
 from fedfs.protocol.messages import Charter, UpdateManifest, from_utc
 from fedfs.protocol.state import StudyState, newest_charter
 
@@ -353,7 +353,9 @@ def _decide_round(
     if unchecked:
         return CheckUpdates(unchecked)  # while others still train
     usable = [update for update in candidates if update.key in checked]
-    reason = policies.waits_for(charter.policy, _standing(state, version, usable, absent, now_s))
+    reason = round_policies.waits_for(
+        charter.policy, _standing(state, version, usable, absent, now_s)
+    )
     if reason:
         return Wait(reason)
     return CloseRound(version, tuple(update.key for update in usable))
@@ -471,12 +473,12 @@ def _standing(
     usable: Collection[UpdateManifest],
     absent: Collection[str],
     now_s: float,
-) -> policies.Standing:
+) -> round_policies.Standing:
     sites = participants(state)
     fresh = {update.site for update in usable if update.base_version == version}
     said = {site for site in sites if (site, version) in state.updates}
     not_there = {site for site in sites if layout.update(site, version) in absent}
-    return policies.Standing(
+    return round_policies.Standing(
         version=version,
         opened_s=from_utc(state.rounds[version].created_at),
         now_s=now_s,
