@@ -40,9 +40,10 @@ from typing import Any
 
 import numpy as np
 
-from fedfs.aggregate import encodings, strategies
-from fedfs.checkpoint import TensorFile, write_safetensors
+from fedfs.aggregate import strategies
 from fedfs.combine import Combination, Outputs, combine
+from fedfs.tensors import encodings
+from fedfs.tensors.canonical import TensorFile, write_safetensors
 
 MEMORY_SITES = (4, 8, 16, 32)
 N_PICKLES = 4

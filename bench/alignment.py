@@ -15,7 +15,7 @@ import sys
 from typing import Any
 
 from fedfs.aggregate import alignment
-from fedfs.checkpoint import canonical_names
+from fedfs.tensors.canonical import canonical_names
 
 N_STAGES = {"deep-1": 6, "deep-2": 6, "shallow": 5}
 POLICIES = (

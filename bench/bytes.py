@@ -28,9 +28,9 @@ from typing import Any
 import numpy as np
 from alignment import default_net
 
-from fedfs.aggregate import encodings
-from fedfs.checkpoint import write_safetensors
-from fedfs.tensorfile import file_bytes
+from fedfs.tensors import encodings
+from fedfs.tensors.canonical import write_safetensors
+from fedfs.tensors.safetensors_reader import file_bytes
 
 REFERENCE_BYTES = 604_000_000
 N_STAGES = 6

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from fedfs import planning, versions
-from fedfs.checkpoint import TensorFile
 from fedfs.errors import (
     FedfsError,
     ObjectExistsError,
@@ -57,7 +56,8 @@ from fedfs.publish import Clock, Publisher, StatusReporter
 from fedfs.release import Release, in_full
 from fedfs.retention import prune_versions
 from fedfs.sharing import participation, share_of
-from fedfs.tensorfile import file_bytes
+from fedfs.tensors.canonical import TensorFile
+from fedfs.tensors.safetensors_reader import file_bytes
 from fedfs.trust import key_validity
 from fedfs.trust.recipients import for_readers
 from fedfs.weights import WeightFiles

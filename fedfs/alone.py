@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from fedfs.checkpoint import weights_sha256
 from fedfs.learner import EvaluationResult, Learner, Report, RoundTask, Tensors
+from fedfs.tensors.canonical import weights_sha256
 
 
 def train_alone(

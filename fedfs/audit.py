@@ -30,7 +30,7 @@ from fedfs.protocol.messages import PayloadRef, RoundRecord, UpdateManifest
 from fedfs.protocol.state import StudyState, newest_charter
 from fedfs.sharing import share_of
 from fedfs.store.base import Store
-from fedfs.tensorfile import TensorFile
+from fedfs.tensors.safetensors_reader import TensorFile
 from fedfs.trust.signing import key_fingerprint
 from fedfs.weights import WeightFiles
 

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fedfs.checkpoint import TensorFile, write_safetensors
 from fedfs.errors import RejectedError
 from fedfs.learner import Array, Tensors
+from fedfs.tensors.canonical import TensorFile, write_safetensors
 
 log = logging.getLogger(__name__)
 

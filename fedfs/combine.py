@@ -24,14 +24,14 @@ from typing import TypeVar
 
 import numpy as np
 
-from fedfs.aggregate import encodings
-from fedfs.aggregate.encodings import Encoding
 from fedfs.aggregate.strategies import Combined, Strategy
-from fedfs.checkpoint import hashed_header
 from fedfs.deltas import Combination, DeltaReader, Piece
 from fedfs.learner import Array
-from fedfs.tensorfile import Entry, Shape
-from fedfs.tensorwriter import TensorWriter, raw_bytes
+from fedfs.tensors import encodings
+from fedfs.tensors.canonical import hashed_header
+from fedfs.tensors.encodings import Encoding
+from fedfs.tensors.safetensors_reader import Entry, Shape
+from fedfs.tensors.safetensors_writer import TensorWriter, raw_bytes
 
 __all__ = ["RESIDUAL", "Combination", "Outputs", "Written", "combine", "state_layout"]
 
@@ -65,7 +65,7 @@ class Written:
     """What was written.
 
     Attributes:
-        weights_sha256: hash of the weights, see :func:`fedfs.checkpoint.weights_sha256`.
+        weights_sha256: hash of the weights, see :func:`fedfs.tensors.canonical.weights_sha256`.
         has_delta: whether there is a delta.
         has_state: whether there is a memory.
         n_tensors: tensors of the model.

@@ -22,13 +22,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fedfs.aggregate import alignment, encodings, strategies, weighting
+from fedfs.aggregate import alignment, strategies, weighting
 from fedfs.errors import MalformedError, UserError
 from fedfs.nnunet import allowlist
 from fedfs.nnunet.known_names import PLANNER_OPTIONS
 from fedfs.protocol import decide, round_policies
 from fedfs.protocol.messages import AsymSpec, Schedule, Track
 from fedfs.store import StorePlace
+from fedfs.tensors import encodings
 from fedfs.watch import WaitSettings
 
 _STUDY_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")

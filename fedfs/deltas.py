@@ -25,12 +25,12 @@ from pathlib import Path
 
 import numpy as np
 
-from fedfs.aggregate import encodings
-from fedfs.aggregate.encodings import Encoding
 from fedfs.aggregate.strategies import Delta, Strategy
 from fedfs.aggregate.strategies.base import Lent
 from fedfs.learner import Array
-from fedfs.tensorfile import BF16, AnyArray, Shape, TensorFile
+from fedfs.tensors import encodings
+from fedfs.tensors.encodings import Encoding
+from fedfs.tensors.safetensors_reader import BF16, AnyArray, Shape, TensorFile
 
 SLICE = 32_768
 """Values that are scanned at a time. Part of the protocol."""

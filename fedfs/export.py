@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fedfs.checkpoint import write_safetensors
 from fedfs.errors import StudyError, UserError
 from fedfs.history import training_log, validation_summary
 from fedfs.learner import Learner
@@ -24,6 +23,7 @@ from fedfs.protocol import decide
 from fedfs.protocol.messages import PlanMessage
 from fedfs.protocol.state import StudyState, newest_charter
 from fedfs.store.base import Store
+from fedfs.tensors.canonical import write_safetensors
 from fedfs.trust.recipients import Vault
 from fedfs.weights import WeightFiles
 

@@ -8,7 +8,7 @@ Rules:
    continues or starts over, and the result counts once.
  * A method that cannot give a true result raises :class:`~fedfs.errors.TrainingError` or
    :class:`~fedfs.errors.DatasetError`. It never returns untrained weights.
- * Tensors are canonical (see :mod:`fedfs.checkpoint`): each parameter once, float32.
+ * Tensors are canonical (see :mod:`fedfs.tensors.canonical`): each parameter once, float32.
 """
 
 from __future__ import annotations

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedfs.carried import Carried, CarriedFiles
-from fedfs.checkpoint import TensorFile
 from fedfs.learner import Learner, Tensors
 from fedfs.protocol.state import StudyState
 from fedfs.sharing import Share, share_of
 from fedfs.store.base import Store
+from fedfs.tensors.canonical import TensorFile
 from fedfs.trust.recipients import Vault
 from fedfs.weights import WeightFiles
 

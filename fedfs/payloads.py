@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from fedfs.aggregate import encodings
-from fedfs.aggregate.encodings import Encoding, Entry
-from fedfs.checkpoint import TensorFile, write_safetensors
 from fedfs.errors import TensorError, TrainingError
 from fedfs.learner import Array, Tensors
 from fedfs.protocol.messages import Charter
-from fedfs.tensorfile import Shape
+from fedfs.tensors import encodings
+from fedfs.tensors.canonical import TensorFile, write_safetensors
+from fedfs.tensors.encodings import Encoding, Entry
+from fedfs.tensors.safetensors_reader import Shape
 
 _BLOCK = 1 << 16
 

@@ -17,7 +17,6 @@ from typing import Any, Protocol
 
 from fedfs.aggregate import alignment, fingerprints
 from fedfs.aggregate.alignment import Shapes
-from fedfs.checkpoint import TensorFile, stream_safetensors, weights_sha256
 from fedfs.errors import MalformedError, RejectedError, StudyError
 from fedfs.learner import SiteFingerprint
 from fedfs.nnunet.planner import dataset_json
@@ -26,6 +25,7 @@ from fedfs.protocol import codec, decide, layout
 from fedfs.protocol.messages import AsymSpec, Charter, Continued, PlanMessage
 from fedfs.protocol.state import StudyState, newest_charter
 from fedfs.sharing import agree, asym_spec, check_site_plan, join_in, shared_by
+from fedfs.tensors.canonical import TensorFile, stream_safetensors, weights_sha256
 
 _SETTLE = "settle it with the site; the coordinator may remove it from the roster"
 

@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedfs.checkpoint import TensorFile, weights_sha256
 from fedfs.combine import Outputs, Written
 from fedfs.fetching import prune_cache
 from fedfs.protocol import layout
 from fedfs.protocol.messages import Charter, ModelManifest, Named, PayloadRef, RoundRecord
 from fedfs.publish import Publisher
+from fedfs.tensors.canonical import TensorFile, weights_sha256
 from fedfs.trust.recipients import for_aggregator, for_readers
 from fedfs.weights import WeightFiles
 

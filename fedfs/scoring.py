@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from fedfs.alone import train_alone
-from fedfs.checkpoint import write_safetensors
 from fedfs.errors import RejectedError, StudyError
 from fedfs.fetching import MAX_MODEL_BYTES, fetch_payload
 from fedfs.learner import EvaluationResult, Learner, RoundTask, Tensors
@@ -25,6 +24,7 @@ from fedfs.network import SiteNetwork
 from fedfs.protocol import layout
 from fedfs.protocol.messages import Charter, EvaluationMessage, SiteModel
 from fedfs.publish import Publisher, StatusReporter
+from fedfs.tensors.canonical import write_safetensors
 from fedfs.trust.recipients import Vault, for_readers
 
 log = logging.getLogger(__name__)

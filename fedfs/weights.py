@@ -16,12 +16,12 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from fedfs.aggregate import encodings
-from fedfs.checkpoint import TensorFile, stream_safetensors, weights_sha256
 from fedfs.errors import MisplacedError, ObjectNotFoundError, RejectedError, TensorError
 from fedfs.fetching import MAX_MODEL_BYTES, fetch_payload, prune_cache
 from fedfs.protocol.messages import ModelManifest, PayloadRef
 from fedfs.store.base import Store
+from fedfs.tensors import encodings
+from fedfs.tensors.canonical import TensorFile, stream_safetensors, weights_sha256
 from fedfs.trust.recipients import Vault
 
 _PREFIX = "weights-"

@@ -20,7 +20,6 @@ import numpy as np
 from fedfs.aggregate import fingerprints
 from fedfs.aggregate.choice import JOINT, candidates_of, steps_of
 from fedfs.aggregator import Aggregator
-from fedfs.checkpoint import TensorFile, write_safetensors
 from fedfs.choosing import NAME, AggregatorChoice, SiteChoice
 from fedfs.config import StudyOptions
 from fedfs.continuing import FinishedStudy
@@ -46,6 +45,7 @@ from fedfs.site import Site, Wish
 from fedfs.store.base import Store
 from fedfs.store.memory import MemoryStore
 from fedfs.study import init_study, join_study
+from fedfs.tensors.canonical import TensorFile, write_safetensors
 from fedfs.tracks import at_once
 from fedfs.trust.keyring import Keyring
 from fedfs.trust.recipients import Vault

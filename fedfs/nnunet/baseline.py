@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from fedfs.alone import train_alone
-from fedfs.checkpoint import TensorFile, weights_sha256
 from fedfs.learner import Report, RoundTask
 from fedfs.nnunet.environment import NnUNetPaths
 from fedfs.nnunet.learner import LearnerSettings, NnUNetLearner
+from fedfs.tensors.canonical import TensorFile, weights_sha256
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,13 +26,13 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-from fedfs.checkpoint import TensorFile, weights_sha256, write_safetensors
 from fedfs.errors import FedfsError, TrainingError
 from fedfs.learner import Progress, Report, RoundTask
 from fedfs.nnunet import process
 from fedfs.nnunet.learner import NnUNetLearner
 from fedfs.nnunet.settings import settings_from_json
 from fedfs.nnunet.several_gpus import RoundRequest, check_devices
+from fedfs.tensors.canonical import TensorFile, weights_sha256, write_safetensors
 
 log = logging.getLogger(__name__)
 

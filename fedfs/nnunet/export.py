@@ -19,12 +19,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fedfs.checkpoint import TensorFile, load_into, weights_sha256
 from fedfs.errors import UserError
 from fedfs.nnunet import allowlist, classes, files
 from fedfs.nnunet.dataset import ordered, read_json
 from fedfs.nnunet.environment import NnUNetPaths, applied
 from fedfs.nnunet.output import captured
+from fedfs.tensors.canonical import TensorFile, load_into, weights_sha256
 
 log = logging.getLogger(__name__)
 

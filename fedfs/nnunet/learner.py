@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 from fedfs.aggregate.fingerprints import to_nnunet
-from fedfs.checkpoint import weights_sha256
 from fedfs.errors import FedfsError, SetupError
 from fedfs.learner import (
     EvaluationResult,
@@ -56,6 +55,7 @@ from fedfs.nnunet.output import Captured, captured
 from fedfs.nnunet.own_plan import OwnPlanner
 from fedfs.nnunet.rounds import Session
 from fedfs.nnunet.settings import LearnerSettings
+from fedfs.tensors.canonical import weights_sha256
 
 __all__ = ["LearnerSettings", "NnUNetLearner"]
 

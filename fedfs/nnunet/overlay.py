@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from fedfs.aggregate.alignment import canonical_names, own_names
-from fedfs.checkpoint import TensorFile
 from fedfs.learner import Array, Tensors
+from fedfs.tensors.canonical import TensorFile
 
 log = logging.getLogger(__name__)
 

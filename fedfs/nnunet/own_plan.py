@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 
 from fedfs.aggregate.fingerprints import merge_fingerprints, to_nnunet
-from fedfs.checkpoint import TensorFile, weights_sha256, write_safetensors
 from fedfs.errors import DatasetError, RejectedError, SetupError
 from fedfs.learner import Array, OwnPlan, SiteFingerprint
 from fedfs.nnunet import files, plans, preprocess, site_network
@@ -31,6 +30,7 @@ from fedfs.nnunet.dataset import RawDataset
 from fedfs.nnunet.fingerprint import reader_name
 from fedfs.nnunet.overlay import overlaid
 from fedfs.nnunet.settings import LearnerSettings, Planning
+from fedfs.tensors.canonical import TensorFile, weights_sha256, write_safetensors
 
 log = logging.getLogger(__name__)
 

@@ -28,7 +28,6 @@ from typing import Any
 
 import numpy as np
 
-from fedfs.checkpoint import TensorFile, extract, write_safetensors
 from fedfs.errors import StudyError, UserError
 from fedfs.learner import Array
 from fedfs.nnunet import allowlist, classes
@@ -36,6 +35,7 @@ from fedfs.nnunet.dataset import ordered
 from fedfs.nnunet.environment import AUGMENTATION_WORKERS, NnUNetPaths, applied
 from fedfs.nnunet.output import captured
 from fedfs.nnunet.overlay import is_segmentation_layer, overlaid
+from fedfs.tensors.canonical import TensorFile, extract, write_safetensors
 
 log = logging.getLogger(__name__)
 

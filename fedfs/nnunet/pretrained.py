@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from fedfs.checkpoint import canonical_names, write_safetensors
 from fedfs.errors import UserError
 from fedfs.learner import Array
+from fedfs.tensors.canonical import canonical_names, write_safetensors
 
 
 def convert_checkpoint(checkpoint: Path, output: Path) -> None:

@@ -7,7 +7,7 @@ Rules:
  * Without the term the trainer has the very loss that it made itself.
  * The base is what the round started from, also after a restart in its middle.
  * ``w`` are the parameters that are trained, each storage once, under canonical names (see
-   :mod:`fedfs.checkpoint`). Buffers, such as running means, follow no gradient.
+   :mod:`fedfs.tensors.canonical`). Buffers, such as running means, follow no gradient.
  * The term is formed in float32 whatever autocast does, from a copy of the base that lies on the
    device of the weights and is as large as they are.
 """
@@ -20,10 +20,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from fedfs.checkpoint import canonical_names
 from fedfs.errors import TensorError, TrainingError
 from fedfs.learner import Tensors
 from fedfs.nnunet import classes
+from fedfs.tensors.canonical import canonical_names
 
 _Pair = tuple[torch.Tensor, torch.Tensor]
 

@@ -28,12 +28,12 @@ from typing import Any
 
 import numpy as np
 
-from fedfs.checkpoint import extract, load_into
 from fedfs.errors import SetupError, TrainingError
 from fedfs.learner import Array, Progress, Report, RoundTask, Tensors
 from fedfs.nnunet import classes, folds, ranks
 from fedfs.nnunet.pretrained import harmless_types
 from fedfs.nnunet.workers import forked_children_end_with_us
+from fedfs.tensors.canonical import extract, load_into
 
 log = logging.getLogger(__name__)
 

@@ -22,11 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedfs.checkpoint import TensorFile, write_safetensors
 from fedfs.errors import SetupError
 from fedfs.learner import Report, RoundTask, Tensors, TrainResult
 from fedfs.nnunet import allowlist, classes, process
 from fedfs.nnunet.settings import LearnerSettings, settings_to_json
+from fedfs.tensors.canonical import TensorFile, write_safetensors
 
 _ROOM = "round-"
 

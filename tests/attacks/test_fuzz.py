@@ -23,15 +23,15 @@ from hypothesis import strategies as st
 from courier import Courier
 from federation import FakePlanner, Federation
 from fedfs import chronicle, planning, privacy, versions
-from fedfs.aggregate import encodings
 from fedfs.bundles import BundleReader, import_bundle
-from fedfs.checkpoint import TensorFile, write_safetensors
 from fedfs.errors import FedfsError, MalformedError, RejectedError, SealedError, UserError
 from fedfs.observe import open_study
 from fedfs.payloads import check_values, update_layout
 from fedfs.protocol import codec, decide, layout, messages
 from fedfs.status import summarize
 from fedfs.store.memory import MemoryStore, StoredObject
+from fedfs.tensors import encodings
+from fedfs.tensors.canonical import TensorFile, write_safetensors
 from fedfs.trust import sealing
 from fedfs.trust.sealing import Identity
 from fedfs.trust.signing import Envelope, SigningKey

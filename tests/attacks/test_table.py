@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 
 from federation import Federation, forge
-from fedfs.checkpoint import write_safetensors
 from fedfs.errors import (
     MalformedError,
     MisplacedError,
@@ -31,6 +30,7 @@ from fedfs.protocol import codec, layout, messages
 from fedfs.protocol.messages import FailureMessage, RosterEntry, UpdateManifest
 from fedfs.publish import Publisher
 from fedfs.roster import Coordinator
+from fedfs.tensors.canonical import write_safetensors
 from fedfs.trust.signing import Envelope, SigningKey
 from fedfs.trust.verify import TrustedView
 from forwarding_store import ForwardingStore

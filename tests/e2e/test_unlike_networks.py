@@ -17,7 +17,7 @@ from fedfs.protocol.state import StudyState
 from fedfs.sharing import shared_by
 from fedfs.simulate import Host, LocalStudy, place_dataset, read_cases
 from fedfs.store import open_store
-from fedfs.tensorfile import TensorFile
+from fedfs.tensors.safetensors_reader import TensorFile
 from phantom_hosts import DATASET
 
 pytestmark = [pytest.mark.nnunet]

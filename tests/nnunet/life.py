@@ -7,13 +7,13 @@ from pathlib import Path
 from synthetic import Reports, task
 
 from fedfs.aggregate.fingerprints import merge_fingerprints, to_nnunet
-from fedfs.checkpoint import TensorFile
 from fedfs.learner import EvaluationResult, TrainResult
 from fedfs.nnunet import child
 from fedfs.nnunet.dataset import LABEL_ORDER
 from fedfs.nnunet.learner import NnUNetLearner
 from fedfs.nnunet.plans import PlanRequest, WeightsRequest, initial_weights, plan
 from fedfs.nnunet.settings import LearnerSettings
+from fedfs.tensors.canonical import TensorFile
 
 SMALL = {"UNet_base_num_features": 4, "UNet_max_features_2d": 8, "UNet_max_features_3d": 8}
 

@@ -7,13 +7,13 @@ import numpy as np
 import SimpleITK
 
 from fedfs.aggregate.fingerprints import to_nnunet
-from fedfs.checkpoint import TensorFile
 from fedfs.learner import RoundTask
 from fedfs.nnunet import fingerprint
 from fedfs.nnunet.dataset import RawDataset
 from fedfs.nnunet.environment import NnUNetPaths
 from fedfs.nnunet.learner import LearnerSettings
 from fedfs.nnunet.plans import PlanRequest, WeightsRequest, initial_weights, plan
+from fedfs.tensors.canonical import TensorFile
 
 DATASET = "Dataset901_Ellipsoids"
 LABELS = {"background": 0, "shell": 1, "core": 2}

@@ -11,7 +11,6 @@ from synthetic import DATASET, dataset_json
 from test_allowlist import genuine
 
 from federation import DATASET_JSON, FakePlanner, Federation
-from fedfs.checkpoint import TensorFile, weights_sha256, write_safetensors
 from fedfs.cli import fedfs as cli
 from fedfs.continuing import read_finished
 from fedfs.errors import SealedError, StudyError, UserError
@@ -21,6 +20,7 @@ from fedfs.observe import open_study
 from fedfs.protocol import layout
 from fedfs.store import open_store
 from fedfs.store.memory import MemoryStore
+from fedfs.tensors.canonical import TensorFile, weights_sha256, write_safetensors
 from fedfs.trust.recipients import Vault
 from fedfs.trust.sealing import MAGIC
 from fedfs.trust.signing import Envelope

@@ -11,7 +11,6 @@ from plain import seed_streams
 from skimage import io
 from synthetic import LABELS, Reports, dataset_json, ellipsoids, make_paths, task, write_dataset
 
-from fedfs.checkpoint import weights_sha256, write_safetensors
 from fedfs.errors import DatasetError, TrainingError, UserError
 from fedfs.nnunet.dataset import RawDataset
 from fedfs.nnunet.distances import hd95_mm
@@ -19,6 +18,7 @@ from fedfs.nnunet.fingerprint import reader_name
 from fedfs.nnunet.learner import NnUNetLearner
 from fedfs.nnunet.summary import class_values
 from fedfs.simulate import place_dataset
+from fedfs.tensors.canonical import weights_sha256, write_safetensors
 
 pytestmark = [pytest.mark.nnunet, pytest.mark.usefixtures("no_workers", "forked_pools")]
 

@@ -13,7 +13,6 @@ import SimpleITK
 import torch
 from synthetic import DATASET, Reports
 
-from fedfs.checkpoint import TensorFile
 from fedfs.errors import TensorError, UserError
 from fedfs.learner import RoundTask
 from fedfs.nnunet.baseline import LocalRequest
@@ -22,6 +21,7 @@ from fedfs.nnunet.learner import NnUNetLearner
 from fedfs.nnunet.predict import ScoreRequest
 from fedfs.nnunet.pretrained import read_checkpoint
 from fedfs.nnunet.process import run_isolated
+from fedfs.tensors.canonical import TensorFile
 
 pytestmark = pytest.mark.nnunet
 
@@ -170,7 +170,7 @@ def test_another_fold_is_added_to_the_model(exported, study, tmp_path):
 
 
 def test_nothing_is_left_of_an_export_that_failed(study, tmp_path):
-    from fedfs.checkpoint import write_safetensors  # noqa: PLC0415  used here only
+    from fedfs.tensors.canonical import write_safetensors  # noqa: PLC0415  used here only
 
     path = tmp_path / "short.safetensors"
     write_safetensors(path, dict(list(study.tensors.items())[1:]))

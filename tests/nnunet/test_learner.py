@@ -16,10 +16,10 @@ import pytest
 import torch
 from synthetic import DATASET, Reports, Study, task
 
-from fedfs.checkpoint import weights_sha256
 from fedfs.errors import SetupError, TensorError, TrainingError
 from fedfs.nnunet.failures import translate
 from fedfs.nnunet.learner import NnUNetLearner
+from fedfs.tensors.canonical import weights_sha256
 
 pytestmark = [pytest.mark.nnunet, pytest.mark.usefixtures("no_workers")]
 
@@ -400,7 +400,7 @@ def test_workers_of_the_data_loaders_end_when_the_site_is_killed(study, tmp_path
 import json, multiprocessing, os, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pathlib import Path
-from fedfs.checkpoint import TensorFile
+from fedfs.tensors.canonical import TensorFile
 from fedfs.nnunet.environment import NnUNetPaths
 from fedfs.nnunet.learner import LearnerSettings, NnUNetLearner
 from synthetic import task

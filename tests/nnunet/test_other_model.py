@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from synthetic import Reports, task
 
-from fedfs.checkpoint import weights_sha256, write_safetensors
 from fedfs.errors import DatasetError, MalformedError, TensorError
 from fedfs.nnunet.learner import NnUNetLearner
+from fedfs.tensors.canonical import weights_sha256, write_safetensors
 
 pytestmark = [
     pytest.mark.nnunet,

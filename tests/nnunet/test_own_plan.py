@@ -15,12 +15,12 @@ import SimpleITK
 from synthetic import DATASET, LABELS, Reports, dataset_json, make_paths, task, write_dataset
 
 from fedfs.aggregate import alignment
-from fedfs.checkpoint import TensorFile, weights_sha256, write_safetensors
 from fedfs.errors import DatasetError, MalformedError, SetupError, StudyError
 from fedfs.nnunet import child, files, overlay, own_plan, planner, plans, site_network
 from fedfs.nnunet.learner import NnUNetLearner
 from fedfs.nnunet.settings import LearnerSettings, Planning
 from fedfs.protocol.messages import DatasetSpec, NnUNetSpec, Schedule
+from fedfs.tensors.canonical import TensorFile, weights_sha256, write_safetensors
 
 pytestmark = [pytest.mark.nnunet, pytest.mark.usefixtures("no_workers")]
 
@@ -167,7 +167,7 @@ def test_planning_again_needs_no_nnunet(planned):
     code = f"""
 import json, sys
 from pathlib import Path
-from fedfs.checkpoint import weights_sha256
+from fedfs.tensors.canonical import weights_sha256
 from fedfs.nnunet.environment import NnUNetPaths
 from fedfs.nnunet.learner import NnUNetLearner
 from fedfs.nnunet.settings import LearnerSettings, Planning

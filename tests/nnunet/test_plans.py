@@ -8,11 +8,11 @@ from synthetic import DATASET, Reports, dataset_json, make_paths, write_dataset
 
 from fedfs.aggregate.disclosure import coarsen
 from fedfs.aggregate.fingerprints import merge_fingerprints, to_nnunet
-from fedfs.checkpoint import TensorFile, write_safetensors
 from fedfs.errors import MalformedError, SetupError, StudyError, UserError
 from fedfs.nnunet import allowlist, fingerprint
 from fedfs.nnunet.dataset import RawDataset
 from fedfs.nnunet.plans import PlanRequest, WeightsRequest, initial_weights, plan
+from fedfs.tensors.canonical import TensorFile, write_safetensors
 
 INTENSITIES = "foreground_intensity_properties_per_channel"
 SMALL = {"UNet_base_num_features": 8, "UNet_max_features_2d": 32, "UNet_max_features_3d": 32}

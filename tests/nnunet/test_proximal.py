@@ -11,10 +11,10 @@ import torch
 from synthetic import Reports, Study, task
 from torch import nn
 
-from fedfs.checkpoint import extract, weights_sha256
 from fedfs.errors import TensorError, TrainingError
 from fedfs.nnunet import proximal
 from fedfs.nnunet.learner import NnUNetLearner
+from fedfs.tensors.canonical import extract, weights_sha256
 
 MU = 0.7
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from synthetic import Reports, task
 
-from fedfs.checkpoint import weights_sha256
 from fedfs.errors import SetupError
 from fedfs.nnunet import child_round, several_gpus
 from fedfs.nnunet.learner import NnUNetLearner
+from fedfs.tensors.canonical import weights_sha256
 
 pytestmark = [pytest.mark.nnunet, pytest.mark.usefixtures("no_workers")]
 

@@ -7,7 +7,6 @@ import torch
 from click.testing import CliRunner
 from synthetic import DATASET, Reports, task
 
-from fedfs.checkpoint import weights_sha256
 from fedfs.cli import fedfs
 from fedfs.errors import MalformedError, SetupError
 from fedfs.nnunet.classes import trainer_class
@@ -16,6 +15,7 @@ from fedfs.nnunet.export import ExportRequest, export_model
 from fedfs.nnunet.learner import NnUNetLearner
 from fedfs.nnunet.plans import WeightsRequest, initial_tensors
 from fedfs.nnunet.process import run_isolated
+from fedfs.tensors.canonical import weights_sha256
 
 pytestmark = [pytest.mark.nnunet, pytest.mark.usefixtures("no_workers")]
 

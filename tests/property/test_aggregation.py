@@ -8,10 +8,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from fedfs.aggregate import encodings, strategies, weighting
+from fedfs.aggregate import strategies, weighting
 from fedfs.aggregate.strategies import FedAvg
 from fedfs.aggregate.weighting import Contribution, weigh
 from fedfs.errors import MalformedError, StudyError, TensorError, UserError
+from fedfs.tensors import encodings
 
 FEDAVG = FedAvg()
 FP32 = encodings.by_name("fp32")

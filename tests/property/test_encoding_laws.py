@@ -6,9 +6,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from fedfs.aggregate import encodings
-from fedfs.aggregate.encodings import bits
 from fedfs.errors import TensorError
+from fedfs.tensors import encodings
+from fedfs.tensors.encodings import bits
 
 ENCODINGS = [
     encodings.by_name("fp32"),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from fedfs.aggregate.strategies import STRATEGIES, FedAvg, MultiKrum, NormClipping, by_name
-from fedfs.checkpoint import TensorFile, write_safetensors
+from fedfs.tensors.canonical import TensorFile, write_safetensors
 from rounds_of_updates import (
     TENSORS,
     aggregate,

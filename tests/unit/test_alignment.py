@@ -7,8 +7,8 @@ from torch import nn
 
 from fedfs.aggregate import alignment
 from fedfs.aggregate.alignment import canonical_names, coverage, n_stages, own_names, share
-from fedfs.checkpoint import canonical_names as tensor_names
 from fedfs.errors import StudyError, TensorError, UserError
+from fedfs.tensors.canonical import canonical_names as tensor_names
 
 unet = pytest.importorskip("dynamic_network_architectures.architectures.unet")
 

@@ -10,13 +10,13 @@ import pytest
 from dying_store import DyingStore, KilledError
 from federation import Federation, network_of
 from fedfs.aggregate import alignment
-from fedfs.checkpoint import TensorFile
 from fedfs.errors import MalformedError, SetupError, StudyError
 from fedfs.protocol import layout
 from fedfs.protocol.messages import SitePlan
 from fedfs.publish import Publisher
 from fedfs.sharing import check_site_plan, participation, shared_by
 from fedfs.status import summarize
+from fedfs.tensors.canonical import TensorFile
 
 COMMON = {"encoder.stages.0.0.conv.weight": [4, 1, 3, 3], "decoder.seg_layers.0.bias": [2]}
 SHALLOW = {**COMMON, "encoder.stages.1.0.conv.weight": [8, 4, 3, 3]}

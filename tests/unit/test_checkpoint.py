@@ -14,11 +14,12 @@ import safetensors.numpy
 import torch
 from torch import nn
 
-from fedfs import checkpoint, tensorwriter
-from fedfs.checkpoint import TensorFile
 from fedfs.errors import MalformedError, TensorError
-from fedfs.tensorfile import file_bytes
-from fedfs.tensorwriter import TensorWriter
+from fedfs.tensors import canonical as checkpoint
+from fedfs.tensors import safetensors_writer
+from fedfs.tensors.canonical import TensorFile
+from fedfs.tensors.safetensors_reader import file_bytes
+from fedfs.tensors.safetensors_writer import TensorWriter
 
 TENSORS = {
     "b.weight": np.arange(12, dtype=np.float32).reshape(3, 4),
@@ -596,23 +597,23 @@ def test_slices_of_another_type_are_not_written(tmp_path):
 
 
 def test_a_large_file_goes_to_the_disk_while_it_is_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(tensorwriter, "_SYNC_BYTES", 4)
+    monkeypatch.setattr(safetensors_writer, "_SYNC_BYTES", 4)
     synced, real = [], os.fsync
-    monkeypatch.setattr(tensorwriter.os, "fsync", lambda fd: (synced.append(fd), real(fd)))
+    monkeypatch.setattr(safetensors_writer.os, "fsync", lambda fd: (synced.append(fd), real(fd)))
     checkpoint.write_safetensors(tmp_path / "t", TENSORS)
     assert len(synced) > 4
     assert_same(safetensors.numpy.load_file(tmp_path / "t"), TENSORS)
 
 
 def test_what_the_disk_did_not_take_in_between_is_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(tensorwriter, "_SYNC_BYTES", 4)
+    monkeypatch.setattr(safetensors_writer, "_SYNC_BYTES", 4)
     answers = iter([OSError(5, "Input/output error")])
 
     def fsync(fd):
         for error in answers:  # the system says it once
             raise error
 
-    monkeypatch.setattr(tensorwriter.os, "fsync", fsync)
+    monkeypatch.setattr(safetensors_writer.os, "fsync", fsync)
     with pytest.raises(OSError, match="Input/output"):
         checkpoint.write_safetensors(tmp_path / "t", TENSORS)
     assert not list(tmp_path.iterdir())

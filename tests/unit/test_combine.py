@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from fedfs import deltas
-from fedfs.aggregate import encodings, strategies
-from fedfs.aggregate.encodings import ENCODINGS
+from fedfs.aggregate import strategies
 from fedfs.aggregate.strategies import STRATEGIES
-from fedfs.checkpoint import TensorFile, weights_sha256, write_safetensors
 from fedfs.combine import Combination, Outputs, Written, combine, state_layout
 from fedfs.deltas import SLICE
 from fedfs.errors import StudyError, TensorError
+from fedfs.tensors import encodings
+from fedfs.tensors.canonical import TensorFile, weights_sha256, write_safetensors
+from fedfs.tensors.encodings import ENCODINGS
 
 SHAPES = {"bias": (7,), "conv": (40, 1000), "empty": (0, 3), "gain": (), "head": (3, 5, 2)}
 WEIGHTS = {"east": 0.1, "north": 0.4, "south": 0.15, "west": 0.3, "york": 0.05}

@@ -12,10 +12,10 @@ import pytest
 
 from dying_store import DyingStore, KilledError
 from federation import Federation, forge
-from fedfs.aggregate.encodings import ENCODINGS
-from fedfs.checkpoint import weights_sha256
 from fedfs.errors import ObjectNotFoundError, TensorError
 from fedfs.protocol import layout
+from fedfs.tensors.canonical import weights_sha256
+from fedfs.tensors.encodings import ENCODINGS
 from fedfs.weights import WeightFiles
 
 LOSSY = sorted(set(ENCODINGS) - {"fp32"})

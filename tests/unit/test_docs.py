@@ -11,12 +11,12 @@ import pytest
 
 import fedfs
 from fedfs import errors, learner
-from fedfs.aggregate.encodings import ENCODINGS
 from fedfs.aggregate.strategies import by_name
 from fedfs.aggregate.weighting import POLICIES as WEIGHTINGS
 from fedfs.cli import fedfs as cli
 from fedfs.observe import MAX_ENVELOPE_BYTES
 from fedfs.protocol import codec, layout, messages, round_policies
+from fedfs.tensors.encodings import ENCODINGS
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")]

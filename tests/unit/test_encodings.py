@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from fedfs.aggregate import encodings
-from fedfs.aggregate.encodings import bits
-from fedfs.aggregate.encodings.base import SEPARATOR, part_name
-from fedfs.checkpoint import TensorFile, weights_sha256, write_safetensors
 from fedfs.errors import TensorError, UserError
-from fedfs.tensorfile import file_bytes
+from fedfs.tensors import encodings
+from fedfs.tensors.canonical import TensorFile, weights_sha256, write_safetensors
+from fedfs.tensors.encodings import bits
+from fedfs.tensors.encodings.base import SEPARATOR, part_name
+from fedfs.tensors.safetensors_reader import file_bytes
 
 BASE = np.arange(6, dtype=np.float32).reshape(2, 3)
 FP32 = encodings.by_name("fp32")

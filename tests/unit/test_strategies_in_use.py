@@ -9,11 +9,11 @@ import pytest
 
 from dying_store import DyingStore, KilledError
 from federation import INITIAL, Federation
-from fedfs.aggregate.encodings import ENCODINGS
 from fedfs.aggregate.strategies import STRATEGIES
-from fedfs.checkpoint import weights_sha256
 from fedfs.errors import UserError
 from fedfs.protocol import layout
+from fedfs.tensors.canonical import weights_sha256
+from fedfs.tensors.encodings import ENCODINGS
 
 SITES = {"east": 1.0, "north": 2.0, "south": -3.0, "west": 0.5, "york": 1.5}
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from fedfs.aggregate.encodings.base import VALUES, AnyArray, Entry, Lossy, Shape
 from fedfs.errors import TensorError
+from fedfs.tensors.encodings.base import VALUES, AnyArray, Entry, Lossy, Shape
 
 if TYPE_CHECKING:
     from fedfs.aggregate.strategies.base import Delta

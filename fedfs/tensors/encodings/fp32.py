@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from fedfs.aggregate.encodings.base import (
+from fedfs.errors import TensorError
+from fedfs.tensors.encodings.base import (
     AnyArray,
     Base,
     Encoded,
@@ -17,7 +18,6 @@ from fedfs.aggregate.encodings.base import (
     check_shape,
     checked,
 )
-from fedfs.errors import TensorError
 
 if TYPE_CHECKING:
     from fedfs.aggregate.strategies.base import Delta
@@ -33,7 +33,7 @@ class Fp32:
     elementwise: ClassVar[bool] = True
 
     def expected(self, name: str, shape: Shape) -> dict[str, Entry]:
-        """Return the tensor itself; see :class:`~fedfs.aggregate.encodings.base.Encoding`."""
+        """Return the tensor itself; see :class:`~fedfs.tensors.encodings.base.Encoding`."""
         return {name: ("F32", tuple(shape))}
 
     def encode(
@@ -66,7 +66,7 @@ class Fp32:
         base: Base,
         out: Delta | None = None,
     ) -> Delta:
-        """Return payload minus base; see :class:`~fedfs.aggregate.encodings.base.Encoding`."""
+        """Return payload minus base; see :class:`~fedfs.tensors.encodings.base.Encoding`."""
         return _minus(checked(payload, name, ("F32", base.shape), finite=False), base, out)
 
     def reconstruct(self, name: str, payload: Mapping[str, AnyArray], base: Array) -> Array:

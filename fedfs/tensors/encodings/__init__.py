@@ -1,7 +1,7 @@
 """How updates, and global versions, are written into payloads. One encoding per file.
 
 The encoding is part of the charter; all sites of a study use the same. See
-:mod:`fedfs.aggregate.encodings.base` for the seam and its rules.
+:mod:`fedfs.tensors.encodings.base` for the seam and its rules.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from dataclasses import fields
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from fedfs.aggregate.encodings.base import Encoded, Encoding, Entry, Lossy, payload_layout
-from fedfs.aggregate.encodings.bf16 import Bf16
-from fedfs.aggregate.encodings.fp16 import Fp16
-from fedfs.aggregate.encodings.fp32 import Fp32
-from fedfs.aggregate.encodings.int8 import Int8
-from fedfs.aggregate.encodings.topk import TopK
 from fedfs.errors import UserError
+from fedfs.tensors.encodings.base import Encoded, Encoding, Entry, Lossy, payload_layout
+from fedfs.tensors.encodings.bf16 import Bf16
+from fedfs.tensors.encodings.fp16 import Fp16
+from fedfs.tensors.encodings.fp32 import Fp32
+from fedfs.tensors.encodings.int8 import Int8
+from fedfs.tensors.encodings.topk import TopK
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

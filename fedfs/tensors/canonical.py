@@ -6,7 +6,7 @@ Rules:
    and the ``module`` of DistributedDataParallel. A default nnU-Net has 292 keys for 108 tensors.
  * Integer buffers are neither sent nor touched.
  * Equal tensors make equal files: names and metadata are sorted. The safetensors library writes
-   metadata in random order, so files are written here; :mod:`fedfs.tensorfile` knows the format.
+   metadata in random order, so files are written here; :mod:`fedfs.tensors.safetensors_reader` knows the format.
  * torch is imported by the functions that take modules, and by no other.
 """
 
@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from fedfs.errors import TensorError
 from fedfs.protocol import codec
-from fedfs.tensorfile import AnyArray, Shape, TensorFile, check_layout, dtype_of
-from fedfs.tensorwriter import TensorWriter, raw_bytes
+from fedfs.tensors.safetensors_reader import AnyArray, Shape, TensorFile, check_layout, dtype_of
+from fedfs.tensors.safetensors_writer import TensorWriter, raw_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -145,7 +145,7 @@ def write_safetensors(
         path: file to write.
         tensors: name -> array.
         dtypes: name -> type as safetensors spells it, where it is not the array's own: ``BF16`` for
-            a float32 array that :mod:`fedfs.tensorfile` calls bfloat16. Other names are ignored.
+            a float32 array that :mod:`fedfs.tensors.safetensors_reader` calls bfloat16. Other names are ignored.
         metadata: kept in the file's header.
 
     Raises:

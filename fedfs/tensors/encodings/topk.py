@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from fedfs.aggregate.encodings import bits as bitstream
-from fedfs.aggregate.encodings.base import (
+from fedfs.aggregate.strategies.options import check_options, option
+from fedfs.errors import TensorError
+from fedfs.protocol.ranges import Range
+from fedfs.tensors.encodings import bits as bitstream
+from fedfs.tensors.encodings.base import (
     INDICES,
     SCALE,
     VALUES,
@@ -26,9 +29,6 @@ from fedfs.aggregate.encodings.base import (
     scale_of,
     to_levels,
 )
-from fedfs.aggregate.strategies.options import check_options, option
-from fedfs.errors import TensorError
-from fedfs.protocol.ranges import Range
 
 if TYPE_CHECKING:
     import numpy.typing as npt

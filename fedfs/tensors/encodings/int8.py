@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from fedfs.aggregate.encodings.base import (
+from fedfs.errors import TensorError
+from fedfs.tensors.encodings.base import (
     SCALE,
     VALUES,
     AnyArray,
@@ -19,7 +20,6 @@ from fedfs.aggregate.encodings.base import (
     scale_of,
     to_levels,
 )
-from fedfs.errors import TensorError
 
 if TYPE_CHECKING:
     from fedfs.aggregate.strategies.base import Delta

@@ -46,7 +46,7 @@ Entry = tuple[str, Shape]
 SEPARATOR = "#"
 VALUES, INDICES, SCALE = "values", "indices", "scale"
 
-# bfloat16 travels as float32 with 16 zero bits, see fedfs.tensorfile.
+# bfloat16 travels as float32 with 16 zero bits, see fedfs.tensors.safetensors_reader.
 _NUMPY = {
     name: np.dtype(numpy)
     for name, numpy in {"F32": "f4", "F16": "f2", "BF16": "f4", "I8": "i1", "U8": "u1"}.items()

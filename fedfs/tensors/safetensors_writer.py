@@ -7,7 +7,7 @@ Rules:
    and it has its own name only when it has reached the disk.
  * A large file goes to the disk while more of it is made: waiting for that took as long as
    everything else.
- * Equal tensors make equal files, see :mod:`fedfs.tensorfile`.
+ * Equal tensors make equal files, see :mod:`fedfs.tensors.safetensors_reader`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Self
 import numpy as np
 
 from fedfs.errors import TensorError
-from fedfs.tensorfile import (
+from fedfs.tensors.safetensors_reader import (
     BF16,
     DTYPES,
     AnyArray,

@@ -1,0 +1,1 @@
+"""Tensors as canonical state dicts, safetensors files and encoded payloads."""
