@@ -40,8 +40,8 @@ from typing import Any
 
 import numpy as np
 
-from fedfs.aggregate import strategies
-from fedfs.combine import Combination, Outputs, combine
+from fedfs.aggregation import strategies
+from fedfs.aggregation.combine import Combination, Outputs, combine
 from fedfs.tensors import encodings
 from fedfs.tensors.canonical import TensorFile, write_safetensors
 

@@ -14,7 +14,7 @@ import json
 import sys
 from typing import Any
 
-from fedfs.aggregate import alignment
+from fedfs.aggregation import alignment
 from fedfs.tensors.canonical import canonical_names
 
 N_STAGES = {"deep-1": 6, "deep-2": 6, "shallow": 5}

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from fedfs import planning, versions
+from fedfs.aggregation.shared_tensors import participation, share_of
 from fedfs.errors import (
     FedfsError,
     ObjectExistsError,
@@ -55,7 +56,6 @@ from fedfs.protocol.state import StudyState, newest_charter
 from fedfs.publish import Clock, Publisher, StatusReporter
 from fedfs.release import Release, in_full
 from fedfs.retention import prune_versions
-from fedfs.sharing import participation, share_of
 from fedfs.tensors.canonical import TensorFile
 from fedfs.tensors.safetensors_reader import file_bytes
 from fedfs.trust import key_validity

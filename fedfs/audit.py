@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedfs import choosing, versions
+from fedfs.aggregation.shared_tensors import share_of
 from fedfs.errors import ObjectNotFoundError, RejectedError, SealedError, StudyError
 from fedfs.fetching import MAX_MODEL_BYTES, fetch_payload, file_sha256
 from fedfs.making import Ingredients, make_version, outputs_in, strategy_of
@@ -28,7 +29,6 @@ from fedfs.payloads import update_encoding, update_layout
 from fedfs.protocol import decide, layout
 from fedfs.protocol.messages import PayloadRef, RoundRecord, UpdateManifest
 from fedfs.protocol.state import StudyState, newest_charter
-from fedfs.sharing import share_of
 from fedfs.store.base import Store
 from fedfs.tensors.safetensors_reader import TensorFile
 from fedfs.trust.signing import key_fingerprint

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from fedfs.aggregate import choice
+from fedfs.aggregation import best_configuration
 from fedfs.errors import ObjectExistsError
 from fedfs.learner import CrossValidated, Report
 from fedfs.loop import Outcome
@@ -192,7 +192,7 @@ def decide(observer: Observer, tracks: Mapping[str, Observer]) -> dict[str, Any]
         for site, message in sorted(state.cross_validations.items())
         if dict(message.weights) == last and message.n_cases
     }
-    chosen = choice.choose(
+    chosen = best_configuration.choose(
         {site: message.scores for site, message in said.items()},
         sum(message.n_cases for message in said.values()),
         configurations=rounds.planned_configurations(state),

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fedfs.aggregate import alignment, strategies, weighting
+from fedfs.aggregation import alignment, strategies, weighting
 from fedfs.errors import MalformedError, UserError
 from fedfs.nnunet import allowlist
 from fedfs.nnunet.known_names import PLANNER_OPTIONS

@@ -123,7 +123,7 @@ class DiceSum:
 
 Candidates = Mapping[str, Mapping[str, Mapping[str, DiceSum]]]
 """Configuration or ensemble -> steps of postprocessing -> class -> sum over own validation cases;
-see :mod:`fedfs.aggregate.choice`."""
+see :mod:`fedfs.aggregation.best_configuration`."""
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedfs import versions
-from fedfs.aggregate import strategies
-from fedfs.aggregate.strategies import Strategy
-from fedfs.combine import Combination, Outputs, Written, combine
+from fedfs.aggregation import strategies
+from fedfs.aggregation.combine import Combination, Outputs, Written, combine
+from fedfs.aggregation.shared_tensors import shared_by
+from fedfs.aggregation.strategies import Strategy
 from fedfs.errors import SetupError, UserError
 from fedfs.payloads import model_encoding, update_encoding
 from fedfs.protocol.messages import Charter, UpdateManifest
 from fedfs.protocol.state import StudyState, newest_charter
-from fedfs.sharing import shared_by
 from fedfs.tensors.canonical import TensorFile
 from fedfs.weights import WeightFiles
 

@@ -11,10 +11,10 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedfs.aggregation.shared_tensors import Share, share_of
 from fedfs.carried import Carried, CarriedFiles
 from fedfs.learner import Learner, Tensors
 from fedfs.protocol.state import StudyState
-from fedfs.sharing import Share, share_of
 from fedfs.store.base import Store
 from fedfs.tensors.canonical import TensorFile
 from fedfs.trust.recipients import Vault

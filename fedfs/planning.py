@@ -15,8 +15,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol
 
-from fedfs.aggregate import alignment, fingerprints
-from fedfs.aggregate.alignment import Shapes
+from fedfs.aggregation import alignment, fingerprints
+from fedfs.aggregation.alignment import Shapes
+from fedfs.aggregation.shared_tensors import agree, asym_spec, check_site_plan, join_in, shared_by
 from fedfs.errors import MalformedError, RejectedError, StudyError
 from fedfs.learner import SiteFingerprint
 from fedfs.nnunet.planner import dataset_json
@@ -24,7 +25,6 @@ from fedfs.nnunet.plans import PlanResult
 from fedfs.protocol import codec, decide, layout
 from fedfs.protocol.messages import AsymSpec, Charter, Continued, PlanMessage
 from fedfs.protocol.state import StudyState, newest_charter
-from fedfs.sharing import agree, asym_spec, check_site_plan, join_in, shared_by
 from fedfs.tensors.canonical import TensorFile, stream_safetensors, weights_sha256
 
 _SETTLE = "settle it with the site; the coordinator may remove it from the roster"
@@ -57,7 +57,7 @@ class Planner(Protocol):
             configuration: what the site published of its plan; not trusted.
             path: safetensors file to write.
             pretrained: tensors of any network, to start from where this one has them too.
-            alignment: what it has too, see :mod:`fedfs.aggregate.alignment`.
+            alignment: what it has too, see :mod:`fedfs.aggregation.alignment`.
 
         Raises:
             MalformedError: the configuration names what is not allowed, or no reasonable network.

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedfs.combine import Outputs, Written
+from fedfs.aggregation.combine import Outputs, Written
 from fedfs.fetching import prune_cache
 from fedfs.protocol import layout
 from fedfs.protocol.messages import Charter, ModelManifest, Named, PayloadRef, RoundRecord

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedfs.aggregate import strategies
-from fedfs.aggregate.disclosure import coarsen
+from fedfs.aggregation import strategies
+from fedfs.aggregation.disclosure import coarsen
 from fedfs.errors import (
     DatasetError,
     FedfsError,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Collection, Mapping, Sequence
 
-from fedfs.aggregate import weighting
-from fedfs.deltas import update_name
+from fedfs.aggregation import weighting
+from fedfs.aggregation.update_reader import update_name
 from fedfs.errors import MalformedError
 from fedfs.protocol import decide, layout, round_policies
 from fedfs.protocol.messages import Charter, Excluded, LeftOut, UpdateManifest, UsedUpdate

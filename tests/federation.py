@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from fedfs.aggregate import fingerprints
-from fedfs.aggregate.choice import JOINT, candidates_of, steps_of
+from fedfs.aggregation import fingerprints
+from fedfs.aggregation.best_configuration import JOINT, candidates_of, steps_of
 from fedfs.aggregator import Aggregator
 from fedfs.choosing import NAME, AggregatorChoice, SiteChoice
 from fedfs.config import StudyOptions

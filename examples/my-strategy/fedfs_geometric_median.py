@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fedfs.aggregate.strategies import (
+from fedfs.aggregation.strategies import (
     POSITIVE,
     Delta,
     FedAvg,
@@ -57,7 +57,7 @@ class GeometricMedian(FedAvg):
         return max(0, n_updates - 1) // 2
 
     def begin(self, weights: Mapping[str, float], *, version: int) -> Round:
-        """Begin an aggregation; see :class:`fedfs.aggregate.strategies.Strategy`."""
+        """Begin an aggregation; see :class:`fedfs.aggregation.strategies.Strategy`."""
         return GeometricMedianRound(self, weights, version)
 
 

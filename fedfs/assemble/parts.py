@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from fedfs.aggregation.shared_tensors import asym_spec
 from fedfs.config import AggregatorConfig, JoinConfig, SiteConfig
 from fedfs.errors import MisplacedError, SetupError, StudyError
 from fedfs.fetching import MAX_MODEL_BYTES, fetch_payload
@@ -27,7 +28,6 @@ from fedfs.protocol import decide, layout
 from fedfs.protocol.messages import Charter
 from fedfs.protocol.state import newest_charter
 from fedfs.publish import Publisher, StatusReporter
-from fedfs.sharing import asym_spec
 from fedfs.store.base import Store
 from fedfs.store.reporting import ReportingStore
 from fedfs.trust.keyring import Keyring

@@ -179,7 +179,7 @@ def init(store: StorePlace, *, dataset_json: Path | None, pretrained: Path | Non
     """Start a study: write its charter to STORE, make the coordinator's and aggregator's keys."""
     import tempfile
 
-    from fedfs.aggregate.strategies import package_of
+    from fedfs.aggregation.strategies import package_of
     from fedfs.config import StudyOptions, read_dataset_json
     from fedfs.continuing import read_finished
     from fedfs.doctor import require_atomic_create

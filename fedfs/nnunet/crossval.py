@@ -4,7 +4,7 @@ nnU-Net's ``find_best_configuration`` collects the validation predictions of all
 probabilities of every two configurations, scores all of them, and tries postprocessing on the
 best. Here every candidate is scored with every postprocessing that might be tried on it, as it
 takes all sites to say which one is the best. Prediction, averaging, components and Dice are
-nnU-Net's; what is added up are the Dice of single cases (:mod:`fedfs.aggregate.choice`).
+nnU-Net's; what is added up are the Dice of single cases (:mod:`fedfs.aggregation.best_configuration`).
 
 Runs in a process of its own, see :mod:`fedfs.nnunet.process`.
 """
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fedfs.aggregate.choice import FOREGROUND, JOINT, candidates_of, steps_of
+from fedfs.aggregation.best_configuration import FOREGROUND, JOINT, candidates_of, steps_of
 from fedfs.errors import SetupError
 from fedfs.learner import Candidates, CrossValidated, DiceSum, Progress, Report
 from fedfs.nnunet.dataset import has_regions, read_json

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedfs.aggregate.fingerprints import CaseSketch, mix_cases, sketch_case
+from fedfs.aggregation.fingerprints import CaseSketch, mix_cases, sketch_case
 from fedfs.errors import DatasetError
 from fedfs.learner import CaseGeometry, Progress, Report, SiteFingerprint
 from fedfs.nnunet.broken import OnBroken, require_some

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from fedfs.aggregate.choice import FOREGROUND, JOINT
+from fedfs.aggregation.best_configuration import FOREGROUND, JOINT
 from fedfs.nnunet import allowlist, files
 from fedfs.nnunet.dataset import read_json
 from fedfs.nnunet.environment import NnUNetPaths, applied

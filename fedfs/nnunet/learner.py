@@ -21,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fedfs.aggregate.fingerprints import to_nnunet
+from fedfs.aggregation.fingerprints import to_nnunet
 from fedfs.errors import FedfsError, SetupError
 from fedfs.learner import (
     EvaluationResult,

@@ -2,7 +2,7 @@
 
 Rules:
  * A tensor fits if it has the same canonical name, which holds its shape, under the study's
-   alignment; see :mod:`fedfs.aggregate.alignment`.
+   alignment; see :mod:`fedfs.aggregation.alignment`.
  * Segmentation layers keep their own values, as in nnU-Net's own fine-tuning.
  * What fits nowhere keeps its own value: that is the point of it, not a mistake.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fedfs.aggregate.alignment import canonical_names, own_names
+from fedfs.aggregation.alignment import canonical_names, own_names
 from fedfs.learner import Array, Tensors
 from fedfs.tensors.canonical import TensorFile
 
@@ -34,7 +34,7 @@ def overlaid(tensors: Tensors, pretrained: Path, *, alignment: str) -> dict[str,
     Args:
         tensors: of the network, by own names.
         pretrained: safetensors file of the other, by its own names.
-        alignment: one of :data:`fedfs.aggregate.alignment.ALIGNMENTS`.
+        alignment: one of :data:`fedfs.aggregation.alignment.ALIGNMENTS`.
 
     Raises:
         UserError: the alignment is not known.

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from fedfs.aggregate.fingerprints import merge_fingerprints, to_nnunet
+from fedfs.aggregation.fingerprints import merge_fingerprints, to_nnunet
 from fedfs.errors import DatasetError, RejectedError, SetupError
 from fedfs.learner import Array, OwnPlan, SiteFingerprint
 from fedfs.nnunet import files, plans, preprocess, site_network

@@ -21,7 +21,7 @@ class Planning:
             :data:`~fedfs.nnunet.known_names.PLANNER_OPTIONS`.
         seed: of torch's random numbers while the network is made.
         pretrained: safetensors of canonical tensors, under the names of any network, to start from.
-        alignment: which of them are this network's, see :mod:`fedfs.aggregate.alignment`.
+        alignment: which of them are this network's, see :mod:`fedfs.aggregation.alignment`.
     """
 
     dataset_json: Mapping[str, Any]

@@ -17,7 +17,7 @@ import jinja2
 from markupsafe import Markup
 
 from fedfs import __version__
-from fedfs.aggregate.choice import JOINT
+from fedfs.aggregation.best_configuration import JOINT
 from fedfs.report.data import Report
 from fedfs.report.overview import Overview
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fedfs.aggregate.choice import FOREGROUND
+from fedfs.aggregation.best_configuration import FOREGROUND
 from fedfs.nnunet.dataset import ordered
 from fedfs.nnunet.planner import dataset_json
 from fedfs.nnunet.summary import class_names

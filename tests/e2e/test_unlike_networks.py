@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from fedfs.aggregation.shared_tensors import shared_by
 from fedfs.observe import open_study
 from fedfs.protocol.state import StudyState
-from fedfs.sharing import shared_by
 from fedfs.simulate import Host, LocalStudy, place_dataset, read_cases
 from fedfs.store import open_store
 from fedfs.tensors.safetensors_reader import TensorFile

@@ -16,7 +16,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from federation import DATASET_JSON, INITIAL, Federation
-from fedfs.aggregate.strategies import FedAvg, NormClipping, by_name
+from fedfs.aggregation.strategies import FedAvg, NormClipping, by_name
 from fedfs.errors import UserError
 from fedfs.observe import open_study
 from fedfs.store import open_store

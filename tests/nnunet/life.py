@@ -6,7 +6,7 @@ from pathlib import Path
 
 from synthetic import Reports, task
 
-from fedfs.aggregate.fingerprints import merge_fingerprints, to_nnunet
+from fedfs.aggregation.fingerprints import merge_fingerprints, to_nnunet
 from fedfs.learner import EvaluationResult, TrainResult
 from fedfs.nnunet import child
 from fedfs.nnunet.dataset import LABEL_ORDER

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import SimpleITK
 
-from fedfs.aggregate.fingerprints import to_nnunet
+from fedfs.aggregation.fingerprints import to_nnunet
 from fedfs.learner import RoundTask
 from fedfs.nnunet import fingerprint
 from fedfs.nnunet.dataset import RawDataset

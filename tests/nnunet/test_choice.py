@@ -12,7 +12,7 @@ import pytest
 import SimpleITK
 from synthetic import make_paths
 
-from fedfs.aggregate.choice import choose
+from fedfs.aggregation.best_configuration import choose
 from fedfs.errors import SetupError, StudyError
 from fedfs.learner import DiceSum
 from fedfs.nnunet.crossval import CrossValidationRequest, cross_validate

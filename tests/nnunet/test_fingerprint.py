@@ -9,7 +9,7 @@ import reference
 import SimpleITK
 from synthetic import DATASET, Reports, write_dataset
 
-from fedfs.aggregate.fingerprints import merge_fingerprints, to_nnunet, validate_fingerprint
+from fedfs.aggregation.fingerprints import merge_fingerprints, to_nnunet, validate_fingerprint
 from fedfs.errors import DatasetError, TrainingError
 from fedfs.nnunet import fingerprint
 from fedfs.nnunet.dataset import RawDataset

@@ -14,7 +14,7 @@ import pytest
 import SimpleITK
 from synthetic import DATASET, LABELS, Reports, dataset_json, make_paths, task, write_dataset
 
-from fedfs.aggregate import alignment
+from fedfs.aggregation import alignment
 from fedfs.errors import DatasetError, MalformedError, SetupError, StudyError
 from fedfs.nnunet import child, files, overlay, own_plan, planner, plans, site_network
 from fedfs.nnunet.learner import NnUNetLearner

@@ -6,8 +6,8 @@ import pytest
 import reference
 from synthetic import DATASET, Reports, dataset_json, make_paths, write_dataset
 
-from fedfs.aggregate.disclosure import coarsen
-from fedfs.aggregate.fingerprints import merge_fingerprints, to_nnunet
+from fedfs.aggregation.disclosure import coarsen
+from fedfs.aggregation.fingerprints import merge_fingerprints, to_nnunet
 from fedfs.errors import MalformedError, SetupError, StudyError, UserError
 from fedfs.nnunet import allowlist, fingerprint
 from fedfs.nnunet.dataset import RawDataset

@@ -8,9 +8,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from fedfs.aggregate import strategies, weighting
-from fedfs.aggregate.strategies import FedAvg
-from fedfs.aggregate.weighting import Contribution, weigh
+from fedfs.aggregation import strategies, weighting
+from fedfs.aggregation.strategies import FedAvg
+from fedfs.aggregation.weighting import Contribution, weigh
 from fedfs.errors import MalformedError, StudyError, TensorError, UserError
 from fedfs.tensors import encodings
 

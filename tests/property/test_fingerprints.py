@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedfs.aggregate import fingerprints as fp
-from fedfs.aggregate.disclosure import coarsen
+from fedfs.aggregation import fingerprints as fp
+from fedfs.aggregation.disclosure import coarsen
 from fedfs.errors import DatasetError, MalformedError, StudyError
 from fedfs.learner import CaseGeometry, ChannelSketch, SiteFingerprint
 

@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from fedfs.aggregate.strategies import STRATEGIES, FedAvg, MultiKrum, NormClipping, by_name
+from fedfs.aggregation.strategies import STRATEGIES, FedAvg, MultiKrum, NormClipping, by_name
 from fedfs.tensors.canonical import TensorFile, write_safetensors
 from rounds_of_updates import (
     TENSORS,

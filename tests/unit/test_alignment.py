@@ -5,8 +5,8 @@ import functools
 import pytest
 from torch import nn
 
-from fedfs.aggregate import alignment
-from fedfs.aggregate.alignment import canonical_names, coverage, n_stages, own_names, share
+from fedfs.aggregation import alignment
+from fedfs.aggregation.alignment import canonical_names, coverage, n_stages, own_names, share
 from fedfs.errors import StudyError, TensorError, UserError
 from fedfs.tensors.canonical import canonical_names as tensor_names
 

@@ -9,12 +9,12 @@ import pytest
 
 from dying_store import DyingStore, KilledError
 from federation import Federation, network_of
-from fedfs.aggregate import alignment
+from fedfs.aggregation import alignment
+from fedfs.aggregation.shared_tensors import check_site_plan, participation, shared_by
 from fedfs.errors import MalformedError, SetupError, StudyError
 from fedfs.protocol import layout
 from fedfs.protocol.messages import SitePlan
 from fedfs.publish import Publisher
-from fedfs.sharing import check_site_plan, participation, shared_by
 from fedfs.status import summarize
 from fedfs.tensors.canonical import TensorFile
 

@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedfs import deltas
-from fedfs.aggregate import strategies
-from fedfs.aggregate.strategies import STRATEGIES
-from fedfs.combine import Combination, Outputs, Written, combine, state_layout
-from fedfs.deltas import SLICE
+from fedfs.aggregation import strategies, update_reader
+from fedfs.aggregation.combine import Combination, Outputs, Written, combine, state_layout
+from fedfs.aggregation.strategies import STRATEGIES
+from fedfs.aggregation.update_reader import SLICE
 from fedfs.errors import StudyError, TensorError
 from fedfs.tensors import encodings
 from fedfs.tensors.canonical import TensorFile, weights_sha256, write_safetensors
@@ -134,7 +133,7 @@ def assert_same_bits(found, expected):
 
 @pytest.fixture(autouse=True)
 def _small_pieces(monkeypatch):
-    monkeypatch.setattr(deltas, "_PIECE", 15_000)
+    monkeypatch.setattr(update_reader, "_PIECE", 15_000)
 
 
 def test_federated_averaging_gives_the_bits_of_plain_numpy(tmp_path):
@@ -165,9 +164,9 @@ def test_federated_averaging_gives_the_bits_of_plain_numpy(tmp_path):
 @pytest.mark.parametrize(("piece", "n_threads"), [(1000, 4), (7777, 1), (10**6, 2)])
 def test_neither_pieces_nor_threads_change_a_bit(tmp_path, monkeypatch, piece, n_threads):
     one = Made(tmp_path / "one").combine("fedadam")[1]
-    monkeypatch.setattr(deltas, "_PIECE", piece)
-    monkeypatch.setattr(deltas, "_MAX_THREADS", n_threads)
-    monkeypatch.setattr(deltas.os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(update_reader, "_PIECE", piece)
+    monkeypatch.setattr(update_reader, "_MAX_THREADS", n_threads)
+    monkeypatch.setattr(update_reader.os, "cpu_count", lambda: 8)
     other = Made(tmp_path / "other").combine("fedadam")[1]
     assert one.model.read_bytes() == other.model.read_bytes()
     assert one.state.read_bytes() == other.state.read_bytes()

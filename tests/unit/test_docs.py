@@ -11,8 +11,8 @@ import pytest
 
 import fedfs
 from fedfs import errors, learner
-from fedfs.aggregate.strategies import by_name
-from fedfs.aggregate.weighting import POLICIES as WEIGHTINGS
+from fedfs.aggregation.strategies import by_name
+from fedfs.aggregation.weighting import POLICIES as WEIGHTINGS
 from fedfs.cli import fedfs as cli
 from fedfs.observe import MAX_ENVELOPE_BYTES
 from fedfs.protocol import codec, layout, messages, round_policies

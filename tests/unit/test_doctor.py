@@ -98,7 +98,7 @@ def test_a_site_without_its_key_or_approval_is_a_problem(checks, federation):
 
 
 def test_a_strategy_that_is_not_installed_is_a_problem_of_the_aggregator(checks, monkeypatch):
-    monkeypatch.setattr("fedfs.aggregate.strategies.STRATEGIES", {})
+    monkeypatch.setattr("fedfs.aggregation.strategies.STRATEGIES", {})
     found = checks()["strategy"]
     assert found.level == PROBLEM
     assert "install the package that has the strategy" in found.advice

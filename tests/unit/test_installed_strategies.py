@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-from fedfs.aggregate.strategies import FedAvg, by_name, package_of, proximal_mu
+from fedfs.aggregation.strategies import FedAvg, by_name, package_of, proximal_mu
 from fedfs.errors import SetupError, UserError
 
 GOOD = """
 from dataclasses import dataclass
-from fedfs.aggregate.strategies import POSITIVE, FedAvg, option
+from fedfs.aggregation.strategies import POSITIVE, FedAvg, option
 
 @dataclass(frozen=True, kw_only=True)
 class Half(FedAvg):

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from fedfs.aggregate.strategies import (
+from fedfs.aggregation.strategies import (
     STRATEGIES,
     FedAvg,
     FedAvgM,

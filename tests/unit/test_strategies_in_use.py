@@ -9,7 +9,7 @@ import pytest
 
 from dying_store import DyingStore, KilledError
 from federation import INITIAL, Federation
-from fedfs.aggregate.strategies import STRATEGIES
+from fedfs.aggregation.strategies import STRATEGIES
 from fedfs.errors import UserError
 from fedfs.protocol import layout
 from fedfs.tensors.canonical import weights_sha256

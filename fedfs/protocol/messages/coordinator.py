@@ -84,7 +84,7 @@ class Schedule:
 
 @dataclass(frozen=True, kw_only=True)
 class AsymSpec:
-    """How sites with networks of their own share tensors; see :mod:`fedfs.aggregate.alignment`.
+    """How sites with networks of their own share tensors; see :mod:`fedfs.aggregation.alignment`.
 
     Attributes:
         alignment: which tensors of unlike networks are the same.

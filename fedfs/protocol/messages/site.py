@@ -133,7 +133,7 @@ class CrossValidation(Message):
         n_cases: that were scored: those that a fold predicted and did not train on.
         weights: track -> hash of the weights of its last version, which was scored.
         scores: configuration or ensemble -> steps of postprocessing -> class -> sum of Dice; see
-            :mod:`fedfs.aggregate.choice`.
+            :mod:`fedfs.aggregation.best_configuration`.
     """
 
     TYPE: ClassVar[str] = "cross-validation"

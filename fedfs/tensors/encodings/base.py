@@ -30,7 +30,7 @@ import numpy.typing as npt
 from fedfs.errors import TensorError
 
 if TYPE_CHECKING:
-    from fedfs.aggregate.strategies.base import Delta
+    from fedfs.aggregation.strategies.base import Delta
     from fedfs.learner import Array
 
 AnyArray = npt.NDArray[Any]

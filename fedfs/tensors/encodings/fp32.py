@@ -20,7 +20,7 @@ from fedfs.tensors.encodings.base import (
 )
 
 if TYPE_CHECKING:
-    from fedfs.aggregate.strategies.base import Delta
+    from fedfs.aggregation.strategies.base import Delta
     from fedfs.learner import Array
 
 

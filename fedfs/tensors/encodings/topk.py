@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from fedfs.aggregate.strategies.options import check_options, option
+from fedfs.aggregation.strategies.options import check_options, option
 from fedfs.errors import TensorError
 from fedfs.protocol.ranges import Range
 from fedfs.tensors.encodings import bits as bitstream
@@ -33,7 +33,7 @@ from fedfs.tensors.encodings.base import (
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from fedfs.aggregate.strategies.base import Delta
+    from fedfs.aggregation.strategies.base import Delta
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,8 @@ import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from fedfs.aggregate import alignment
-from fedfs.aggregate.alignment import Shapes
+from fedfs.aggregation import alignment
+from fedfs.aggregation.alignment import Shapes
 from fedfs.errors import MalformedError, StudyError, TensorError
 from fedfs.learner import Array, Tensors
 from fedfs.protocol import decide

@@ -2,7 +2,7 @@
 
 Every strategy also takes the option ``clip_norm``, which wraps it in :class:`NormClipping`.
 
-A package may bring another one, see :mod:`fedfs.aggregate.strategies.installed`. What it may build
+A package may bring another one, see :mod:`fedfs.aggregation.strategies.installed`. What it may build
 upon is what is imported from here: strategies to derive from, ``FedAvgRound``, ``checked_deltas``,
 ``option`` with its ranges, and the types of ``base.py``, where the rules are.
 """
@@ -13,21 +13,21 @@ from dataclasses import fields
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from fedfs.aggregate.strategies import installed
-from fedfs.aggregate.strategies.base import NO_STATE, Combined, Delta, Round, Strategy
-from fedfs.aggregate.strategies.fedadagrad import FedAdagrad
-from fedfs.aggregate.strategies.fedadam import FedAdam
-from fedfs.aggregate.strategies.fedavg import FedAvg, FedAvgRound, checked_deltas
-from fedfs.aggregate.strategies.fedavgm import FedAvgM
-from fedfs.aggregate.strategies.fedmedian import FedMedian
-from fedfs.aggregate.strategies.fedprox import FedProx
-from fedfs.aggregate.strategies.fedtrimmedavg import FedTrimmedAvg
-from fedfs.aggregate.strategies.fedyogi import FedYogi
-from fedfs.aggregate.strategies.krum import Krum
-from fedfs.aggregate.strategies.multikrum import MultiKrum
-from fedfs.aggregate.strategies.nesterov import Nesterov
-from fedfs.aggregate.strategies.normclipping import NormClipping
-from fedfs.aggregate.strategies.options import (
+from fedfs.aggregation.strategies import installed
+from fedfs.aggregation.strategies.base import NO_STATE, Combined, Delta, Round, Strategy
+from fedfs.aggregation.strategies.fedadagrad import FedAdagrad
+from fedfs.aggregation.strategies.fedadam import FedAdam
+from fedfs.aggregation.strategies.fedavg import FedAvg, FedAvgRound, checked_deltas
+from fedfs.aggregation.strategies.fedavgm import FedAvgM
+from fedfs.aggregation.strategies.fedmedian import FedMedian
+from fedfs.aggregation.strategies.fedprox import FedProx
+from fedfs.aggregation.strategies.fedtrimmedavg import FedTrimmedAvg
+from fedfs.aggregation.strategies.fedyogi import FedYogi
+from fedfs.aggregation.strategies.krum import Krum
+from fedfs.aggregation.strategies.multikrum import MultiKrum
+from fedfs.aggregation.strategies.nesterov import Nesterov
+from fedfs.aggregation.strategies.normclipping import NormClipping
+from fedfs.aggregation.strategies.options import (
     AT_LEAST_ONE,
     COUNT,
     LESS_THAN_HALF,

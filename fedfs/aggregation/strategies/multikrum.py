@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedfs.aggregate.strategies.fedavg import FedAvg, FedAvgRound, checked_deltas
-from fedfs.aggregate.strategies.options import AT_LEAST_ONE, COUNT, option
+from fedfs.aggregation.strategies.fedavg import FedAvg, FedAvgRound, checked_deltas
+from fedfs.aggregation.strategies.options import AT_LEAST_ONE, COUNT, option
 from fedfs.errors import StudyError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from fedfs.aggregate.strategies.base import Delta, Round
+    from fedfs.aggregation.strategies.base import Delta, Round
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ class MultiKrum(FedAvg):
         return f if n_updates >= 2 * f + 3 else 0
 
     def begin(self, weights: Mapping[str, float], *, version: int) -> Round:
-        """Begin an aggregation; see :class:`~fedfs.aggregate.strategies.base.Strategy`."""
+        """Begin an aggregation; see :class:`~fedfs.aggregation.strategies.base.Strategy`."""
         n, f = sum(weight > 0 for weight in weights.values()), int(self.num_malicious_nodes)
         if self.tolerates(n) < f:
             raise StudyError(

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedfs.aggregate.strategies.base import NO_STATE, Combined, Round, Strategy
-from fedfs.aggregate.strategies.fedavg import checked_deltas
-from fedfs.aggregate.strategies.options import POSITIVE, check_options, option
+from fedfs.aggregation.strategies.base import NO_STATE, Combined, Round, Strategy
+from fedfs.aggregation.strategies.fedavg import checked_deltas
+from fedfs.aggregation.strategies.options import POSITIVE, check_options, option
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from fedfs.aggregate.strategies.base import Delta
+    from fedfs.aggregation.strategies.base import Delta
     from fedfs.learner import Array
 
 
@@ -57,7 +57,7 @@ class NormClipping:
         return self.inner.tolerates(n_updates)
 
     def begin(self, weights: Mapping[str, float], *, version: int) -> Round:
-        """Begin an aggregation; see :class:`~fedfs.aggregate.strategies.base.Strategy`."""
+        """Begin an aggregation; see :class:`~fedfs.aggregation.strategies.base.Strategy`."""
         inner = self.inner.begin(weights, version=version)
         return ClippingRound(inner, sorted(weights), self.clip_norm)
 
@@ -103,7 +103,7 @@ class ClippingRound:
         deltas: Iterable[Delta],
         state: Mapping[str, Array] = NO_STATE,
     ) -> Combined:
-        """Return the next value and state; see :class:`~fedfs.aggregate.strategies.base.Round`."""
+        """Return the next value and state; see :class:`~fedfs.aggregation.strategies.base.Round`."""
         if self.scanning:
             raise RuntimeError("combine before the scan is complete")
         return self._inner.combine(name, base, updates, self._clipped(updates, deltas), state)

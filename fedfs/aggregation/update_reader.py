@@ -6,7 +6,7 @@ Rules:
  * Of each tensor only the sites that share it are asked.
  * A delta is taken to the version that its update was trained from, not to the newest.
  * Deltas of a strategy that sees one at a time are lent, see
-   :class:`~fedfs.aggregate.strategies.base.Lent`. One that stacks them gets smaller pieces. Where
+   :class:`~fedfs.aggregation.strategies.base.Lent`. One that stacks them gets smaller pieces. Where
    that needs whole tensors, decoded deltas wait in files.
  * Payloads were decoded when they were received, and are not looked at again as closely. A value
    that is not finite would show in a mean; but it may decide unseen what is selected, so those
@@ -25,8 +25,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fedfs.aggregate.strategies import Delta, Strategy
-from fedfs.aggregate.strategies.base import Lent
+from fedfs.aggregation.strategies import Delta, Strategy
+from fedfs.aggregation.strategies.base import Lent
 from fedfs.learner import Array
 from fedfs.tensors import encodings
 from fedfs.tensors.encodings import Encoding

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedfs.aggregate.strategies.base import NO_STATE, Combined, Delta, Lent
-from fedfs.aggregate.strategies.options import check_options
+from fedfs.aggregation.strategies.base import NO_STATE, Combined, Delta, Lent
+from fedfs.aggregation.strategies.options import check_options
 from fedfs.errors import StudyError, TensorError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from fedfs.aggregate.strategies.base import Round
+    from fedfs.aggregation.strategies.base import Round
     from fedfs.learner import Array
 
 
@@ -57,7 +57,7 @@ class FedAvg:
         return 0
 
     def begin(self, weights: Mapping[str, float], *, version: int) -> Round:
-        """Begin an aggregation; see :class:`~fedfs.aggregate.strategies.base.Strategy`."""
+        """Begin an aggregation; see :class:`~fedfs.aggregation.strategies.base.Strategy`."""
         return FedAvgRound(self, weights, version)
 
     def mean(self, shares: Sequence[float], deltas: Iterable[Delta]) -> Delta:
@@ -131,7 +131,7 @@ class FedAvgRound:
         deltas: Iterable[Delta],
         state: Mapping[str, Array] = NO_STATE,
     ) -> Combined:
-        """Return the next value and state; see :class:`~fedfs.aggregate.strategies.base.Round`."""
+        """Return the next value and state; see :class:`~fedfs.aggregation.strategies.base.Round`."""
         if self.scanning:
             raise RuntimeError("combine before the scan is complete")
         shares = self.shares(updates)

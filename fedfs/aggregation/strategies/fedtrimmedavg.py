@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedfs.aggregate.strategies.fedavg import FedAvg
-from fedfs.aggregate.strategies.options import LESS_THAN_HALF, option
+from fedfs.aggregation.strategies.fedavg import FedAvg
+from fedfs.aggregation.strategies.options import LESS_THAN_HALF, option
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from fedfs.aggregate.strategies.base import Delta
+    from fedfs.aggregation.strategies.base import Delta
 
 
 @dataclass(frozen=True, kw_only=True)

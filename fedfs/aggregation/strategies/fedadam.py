@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from itertools import repeat
 from typing import TYPE_CHECKING
 
-from fedfs.aggregate.strategies.fedopt import FedOpt
-from fedfs.aggregate.strategies.options import SHARE, option
+from fedfs.aggregation.strategies.fedopt import FedOpt
+from fedfs.aggregation.strategies.options import SHARE, option
 
 if TYPE_CHECKING:
-    from fedfs.aggregate.strategies.base import Delta
+    from fedfs.aggregation.strategies.base import Delta
 
 
 @dataclass(frozen=True, kw_only=True)

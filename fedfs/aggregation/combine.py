@@ -1,7 +1,7 @@
 """From the files of updates to those of the next version: weights, delta, memory, in one pass.
 
 Rules:
- * A strategy sees tensors in pieces, see :mod:`fedfs.deltas`: memory is that of the largest tensor
+ * A strategy sees tensors in pieces, see :mod:`fedfs.aggregation.update_reader`: memory is that of the largest tensor
    if a version is lossy, and less if not.
  * Pieces are worked on by several threads, as numpy and the system's calls let go of Python's
    lock, and are taken in the order of the file: neither bits nor errors depend on threads.
@@ -24,8 +24,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from fedfs.aggregate.strategies import Combined, Strategy
-from fedfs.deltas import Combination, DeltaReader, Piece
+from fedfs.aggregation.strategies import Combined, Strategy
+from fedfs.aggregation.update_reader import Combination, DeltaReader, Piece
 from fedfs.learner import Array
 from fedfs.tensors import encodings
 from fedfs.tensors.canonical import hashed_header

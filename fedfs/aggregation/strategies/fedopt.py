@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedfs.aggregate.strategies.fedavg import FedAvg
-from fedfs.aggregate.strategies.options import POSITIVE, SHARE, option
+from fedfs.aggregation.strategies.fedavg import FedAvg
+from fedfs.aggregation.strategies.options import POSITIVE, SHARE, option
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from fedfs.aggregate.strategies.base import Delta
+    from fedfs.aggregation.strategies.base import Delta
 
 FIRST, ROOT = "first_moment", "second_moment_root"
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from fedfs.aggregate.strategies.fedopt import FedOpt
+from fedfs.aggregation.strategies.fedopt import FedOpt
 
 if TYPE_CHECKING:
-    from fedfs.aggregate.strategies.base import Delta
+    from fedfs.aggregation.strategies.base import Delta
 
 
 @dataclass(frozen=True, kw_only=True)

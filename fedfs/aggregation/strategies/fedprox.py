@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fedfs.aggregate.strategies.fedavg import FedAvg
-from fedfs.aggregate.strategies.options import option
+from fedfs.aggregation.strategies.fedavg import FedAvg
+from fedfs.aggregation.strategies.options import option
 from fedfs.protocol.ranges import Range
 
 

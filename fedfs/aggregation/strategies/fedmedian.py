@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fedfs.aggregate.strategies.fedavg import FedAvg
-from fedfs.aggregate.strategies.fedtrimmedavg import trimmed_mean
+from fedfs.aggregation.strategies.fedavg import FedAvg
+from fedfs.aggregation.strategies.fedtrimmedavg import trimmed_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from fedfs.aggregate.strategies.base import Delta
+    from fedfs.aggregation.strategies.base import Delta
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from fedfs.aggregate.strategies.multikrum import MultiKrum
+from fedfs.aggregation.strategies.multikrum import MultiKrum
 
 
 @dataclass(frozen=True, kw_only=True)

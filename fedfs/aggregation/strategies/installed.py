@@ -6,7 +6,7 @@ Rules:
  * A package is imported when its strategy is asked for, and not before. This is an import like any
    other: it reads no file that is not code, and the rest of this room does not know of it.
  * What it gives is what fedfs has itself: a frozen dataclass derived from
-   :class:`~fedfs.aggregate.strategies.fedavg.FedAvg`, whose fields are numbers with defaults.
+   :class:`~fedfs.aggregation.strategies.fedavg.FedAvg`, whose fields are numbers with defaults.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import MISSING, fields
 from importlib.metadata import EntryPoint, entry_points
 
-from fedfs.aggregate.strategies.fedavg import FedAvg
+from fedfs.aggregation.strategies.fedavg import FedAvg
 from fedfs.errors import SetupError
 
 GROUP = "fedfs.strategies"
@@ -58,7 +58,7 @@ def find(name: str) -> type[FedAvg] | None:
     if not (isinstance(cls, type) and issubclass(cls, FedAvg)):
         raise SetupError(
             f"{point.value} of package {_package(point)} is no strategy",
-            hint="it has to be a class derived from fedfs.aggregate.strategies.FedAvg",
+            hint="it has to be a class derived from fedfs.aggregation.strategies.FedAvg",
         )
     for item in fields(cls):
         if item.init and item.default is MISSING:
