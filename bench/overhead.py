@@ -65,8 +65,8 @@ def measure(  # noqa: PLR0915
     from fedfs.assemble import make_learner
     from fedfs.config import StudyOptions
     from fedfs.nnunet.classes import versions
-    from fedfs.nnunet.environment import from_environment
     from fedfs.nnunet.planner import NnUNetPlanner
+    from fedfs.nnunet.system.environment import from_environment
     from fedfs.observe import open_study
     from fedfs.publish import Publisher, StatusReporter
     from fedfs.roster import approve_sites

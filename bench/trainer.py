@@ -132,9 +132,9 @@ class Bench:
     """Both trainers, over one preprocessed dataset."""
 
     def __init__(self, folder: Path, options: argparse.Namespace) -> None:
-        from fedfs.nnunet.environment import NnUNetPaths
         from fedfs.nnunet.learner import LearnerSettings, NnUNetLearner
         from fedfs.nnunet.settings import Planning
+        from fedfs.nnunet.system.environment import NnUNetPaths
 
         paths = NnUNetPaths(*(folder / name for name in ("raw", "preprocessed", "results")))
         for path in (paths.raw, paths.preprocessed, paths.results):
@@ -172,7 +172,7 @@ class Bench:
         import torch
         from nnunetv2.run.run_training import get_trainer_from_args
 
-        from fedfs.nnunet.environment import applied
+        from fedfs.nnunet.system.environment import applied
 
         own = {**self.paths.variables(), "nnUNet_results": str(self.folder / "nnunet")}
         with applied(own), _silent():
@@ -230,7 +230,7 @@ def _status(folder: Path) -> Callable[[Any], None]:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    from fedfs.nnunet.output import captured
+    from fedfs.nnunet.system.output import captured
 
     with captured(logging.getLogger("nnunet")):  # as the learner does
         yield

@@ -24,7 +24,7 @@ from fedfs.fetching import MAX_MODEL_BYTES, fetch_payload
 from fedfs.learner import Progress
 from fedfs.nnunet.baseline import LocalRequest
 from fedfs.nnunet.predict import ScoreRequest
-from fedfs.nnunet.process import run_isolated
+from fedfs.nnunet.system.isolated import run_isolated
 from fedfs.observe import Observer, open_study
 from fedfs.simulate import (
     Host,

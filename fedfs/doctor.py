@@ -33,7 +33,7 @@ from fedfs.errors import (
 from fedfs.making import strategy_of
 from fedfs.nnunet import classes
 from fedfs.nnunet.dataset import RawDataset, difference
-from fedfs.nnunet.environment import NnUNetPaths, from_environment
+from fedfs.nnunet.system.environment import NnUNetPaths, from_environment
 from fedfs.observe import open_study
 from fedfs.protocol import codec, layout, software
 from fedfs.protocol.messages import Charter

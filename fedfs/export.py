@@ -16,8 +16,8 @@ from fedfs.nnunet.dataset import ordered
 from fedfs.nnunet.export import ExportRequest
 from fedfs.nnunet.inference import ChoiceRequest
 from fedfs.nnunet.planner import dataset_json
-from fedfs.nnunet.process import run_isolated
 from fedfs.nnunet.summary import class_names
+from fedfs.nnunet.system.isolated import run_isolated
 from fedfs.observe import Observer, open_study, open_tracks
 from fedfs.protocol import decide
 from fedfs.protocol.messages import PlanMessage

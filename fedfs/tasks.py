@@ -15,7 +15,7 @@ from typing import Protocol
 
 from fedfs.errors import EXIT_NOTHING, EXIT_OK, EXIT_WAITING, FedfsError
 from fedfs.nnunet.predict import ScoreRequest
-from fedfs.nnunet.process import run_isolated
+from fedfs.nnunet.system.isolated import run_isolated
 from fedfs.simulate import Host, LocalStudy, stop
 
 WELL = (EXIT_OK, EXIT_WAITING, EXIT_NOTHING)

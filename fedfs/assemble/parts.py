@@ -19,10 +19,10 @@ from fedfs.lock import only_one
 from fedfs.logfile import logged_to
 from fedfs.loop import Outcome
 from fedfs.nnunet import broken
-from fedfs.nnunet.environment import NnUNetPaths, from_environment
 from fedfs.nnunet.learner import NnUNetLearner
 from fedfs.nnunet.planner import dataset_json
 from fedfs.nnunet.settings import LearnerSettings, Planning
+from fedfs.nnunet.system.environment import NnUNetPaths, from_environment
 from fedfs.observe import Observer, open_study
 from fedfs.protocol import decide, layout
 from fedfs.protocol.messages import Charter

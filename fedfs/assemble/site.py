@@ -35,8 +35,8 @@ from fedfs.nnunet import classes, several_gpus
 from fedfs.nnunet.allowlist import check_name, check_planner_options
 from fedfs.nnunet.crossval import CrossValidationRequest
 from fedfs.nnunet.dataset import RawDataset, difference
-from fedfs.nnunet.environment import from_environment
-from fedfs.nnunet.process import run_isolated
+from fedfs.nnunet.system.environment import from_environment
+from fedfs.nnunet.system.isolated import run_isolated
 from fedfs.observe import Observer, chosen_tracks, open_study, open_tracks, track_names
 from fedfs.protocol import codec, decide, layout, software
 from fedfs.protocol.messages import Charter, JoinRequest

@@ -184,7 +184,7 @@ def init(store: StorePlace, *, dataset_json: Path | None, pretrained: Path | Non
     from fedfs.continuing import read_finished
     from fedfs.doctor import require_atomic_create
     from fedfs.nnunet.classes import versions
-    from fedfs.nnunet.process import run_isolated
+    from fedfs.nnunet.system.isolated import run_isolated
     from fedfs.store import open_store
     from fedfs.study import init_study
     from fedfs.trust.keyring import default_home
@@ -246,7 +246,7 @@ def init(store: StorePlace, *, dataset_json: Path | None, pretrained: Path | Non
 def _check_classes(chosen: StudyOptions, allowed_trainers: tuple[str, ...], folder: Path) -> None:
     """Check that nnU-Net has the trainer and the planner of a study."""
     from fedfs import config
-    from fedfs.nnunet.process import run_isolated
+    from fedfs.nnunet.system.isolated import run_isolated
 
     usual = config.StudyOptions
     if chosen.trainer != usual.trainer:

@@ -15,9 +15,9 @@ import logging
 from collections.abc import Callable, Mapping
 
 from fedfs.errors import DatasetError
-from fedfs.nnunet import files
 from fedfs.nnunet.dataset import Case, RawDataset, read_json
 from fedfs.nnunet.settings import LearnerSettings
+from fedfs.nnunet.system import files
 
 log = logging.getLogger(__name__)
 

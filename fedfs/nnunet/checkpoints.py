@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from fedfs.learner import RoundTask
-from fedfs.nnunet import files
+from fedfs.nnunet.system import files
 
 log = logging.getLogger(__name__)
 

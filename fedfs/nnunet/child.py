@@ -1,7 +1,7 @@
-"""The child process of :func:`fedfs.nnunet.process.run_isolated`: the functions that it may run.
+"""The child process of :func:`fedfs.nnunet.system.isolated.run_isolated`: the functions that it may run.
 
 Rules:
- * ``FUNCTIONS`` is all that can be called. Their names are listed in :mod:`fedfs.nnunet.process`
+ * ``FUNCTIONS`` is all that can be called. Their names are listed in :mod:`fedfs.nnunet.system.isolated`
    too, so that the parent does not import this.
  * A function is imported when it is called: what one needs, another does not.
  * Progress is written to the standard output as JSON lines. What nnU-Net prints goes to the
@@ -23,7 +23,7 @@ from typing import Any, TextIO
 
 from fedfs import errors
 from fedfs.learner import Progress, Report
-from fedfs.nnunet import process
+from fedfs.nnunet.system import isolated
 
 
 def main(function: str, room: Path) -> None:
@@ -36,7 +36,7 @@ def main(function: str, room: Path) -> None:
     try:
         response = FUNCTIONS[function](request, lambda p: _send(progress, p))
     except errors.FedfsError as error:
-        response = {"error": process.as_json(error)}
+        response = {"error": isolated.as_json(error)}
     (room / "response.json").write_text(json.dumps(response), encoding="utf-8")
 
 

@@ -1,6 +1,6 @@
 """The processes of a round on several GPUs.
 
-The child of :mod:`fedfs.nnunet.process` starts a process for each GPU; its parent's side, and the
+The child of :mod:`fedfs.nnunet.system.isolated` starts a process for each GPU; its parent's side, and the
 rules, are in :mod:`fedfs.nnunet.several_gpus`.
 
 Rules:
@@ -28,10 +28,10 @@ from typing import Any
 
 from fedfs.errors import FedfsError, TrainingError
 from fedfs.learner import Progress, Report, RoundTask
-from fedfs.nnunet import process
 from fedfs.nnunet.learner import NnUNetLearner
 from fedfs.nnunet.settings import settings_from_json
 from fedfs.nnunet.several_gpus import RoundRequest, check_devices
+from fedfs.nnunet.system import isolated
 from fedfs.tensors.canonical import TensorFile, weights_sha256, write_safetensors
 
 log = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ def _work(rank: int, request: RoundRequest, device: str, room: Path, writer: Any
         os._exit(0)
     except FedfsError as error:
         # The first error is the cause; the others lose their connection then.
-        fields = process.as_json(error)
+        fields = isolated.as_json(error)
         with (room / f"error-{rank}").open("w", encoding="utf-8") as file:
             json.dump(fields, file)
         try:
@@ -128,7 +128,7 @@ def _train(rank: int, request: RoundRequest, device: str, room: Path, writer: An
 def _failure(room: Path, error: Any) -> FedfsError:
     said = room / "error.json"
     if said.exists():
-        return process.from_json(json.loads(said.read_text(encoding="utf-8")))
+        return isolated.from_json(json.loads(said.read_text(encoding="utf-8")))
     if getattr(error, "signal_name", None) == "SIGKILL":
         return TrainingError(
             "a process of this round was killed, probably for want of memory",

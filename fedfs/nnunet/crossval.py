@@ -6,7 +6,7 @@ best. Here every candidate is scored with every postprocessing that might be tri
 takes all sites to say which one is the best. Prediction, averaging, components and Dice are
 nnU-Net's; what is added up are the Dice of single cases (:mod:`fedfs.aggregation.best_configuration`).
 
-Runs in a process of its own, see :mod:`fedfs.nnunet.process`.
+Runs in a process of its own, see :mod:`fedfs.nnunet.system.isolated`.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from fedfs.aggregation.best_configuration import FOREGROUND, JOINT, candidates_o
 from fedfs.errors import SetupError
 from fedfs.learner import Candidates, CrossValidated, DiceSum, Progress, Report
 from fedfs.nnunet.dataset import has_regions, read_json
-from fedfs.nnunet.environment import NnUNetPaths, applied
 from fedfs.nnunet.summary import class_names
-from fedfs.nnunet.workers import map_cases
+from fedfs.nnunet.system.environment import NnUNetPaths, applied
+from fedfs.nnunet.system.workers import map_cases
 
 _Seg = npt.NDArray[np.generic]
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from fedfs.errors import DatasetError, MalformedError
-from fedfs.nnunet.environment import NnUNetPaths
+from fedfs.nnunet.system.environment import NnUNetPaths
 
 LABEL_ORDER = "label_order"
 _NAMED_AT_MOST = 5

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedfs.learner import Progress, Report
-from fedfs.nnunet.output import captured
+from fedfs.nnunet.system.output import captured
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ Rules:
  * The folder appears whole, by one rename, and so does a fold that is added to it. What is there
    already stays: the same version of a fold counts as exported, a different one is an error, and so
    is a fold of a model with other plans.
- * Runs in a process of its own, see :mod:`fedfs.nnunet.process`.
+ * Runs in a process of its own, see :mod:`fedfs.nnunet.system.isolated`.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from fedfs.errors import UserError
-from fedfs.nnunet import allowlist, classes, files
+from fedfs.nnunet import allowlist, classes
 from fedfs.nnunet.dataset import ordered, read_json
-from fedfs.nnunet.environment import NnUNetPaths, applied
-from fedfs.nnunet.output import captured
+from fedfs.nnunet.system import files
+from fedfs.nnunet.system.environment import NnUNetPaths, applied
+from fedfs.nnunet.system.output import captured
 from fedfs.tensors.canonical import TensorFile, load_into, weights_sha256
 
 log = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from fedfs.errors import SetupError
-from fedfs.nnunet import files
+from fedfs.nnunet.system import files
 
 log = logging.getLogger(__name__)
 

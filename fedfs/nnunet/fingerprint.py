@@ -23,9 +23,9 @@ from fedfs.errors import DatasetError
 from fedfs.learner import CaseGeometry, Progress, Report, SiteFingerprint
 from fedfs.nnunet.broken import OnBroken, require_some
 from fedfs.nnunet.dataset import Case, RawDataset
-from fedfs.nnunet.output import captured
+from fedfs.nnunet.system.output import captured
+from fedfs.nnunet.system.workers import map_cases
 from fedfs.nnunet.whole import check_whole
-from fedfs.nnunet.workers import map_cases
 
 log = logging.getLogger(__name__)
 

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from fedfs.errors import SetupError
-from fedfs.nnunet import files
 from fedfs.nnunet.dataset import RawDataset, read_json
-from fedfs.nnunet.environment import NnUNetPaths
+from fedfs.nnunet.system import files
+from fedfs.nnunet.system.environment import NnUNetPaths
 
 log = logging.getLogger(__name__)
 

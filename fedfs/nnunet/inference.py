@@ -4,7 +4,7 @@ Where nnU-Net has a cross-validation's predictions, there is only what they add 
 that predicting takes are the same: ``postprocessing.pkl`` for ``nnUNetv2_apply_postprocessing``
 beside ``plans.json``, ``inference_information.json`` and ``inference_instructions.txt``.
 
-Runs in a process of its own, see :mod:`fedfs.nnunet.process`.
+Runs in a process of its own, see :mod:`fedfs.nnunet.system.isolated`.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 
 from fedfs.aggregation.best_configuration import FOREGROUND, JOINT
-from fedfs.nnunet import allowlist, files
+from fedfs.nnunet import allowlist
 from fedfs.nnunet.dataset import read_json
-from fedfs.nnunet.environment import NnUNetPaths, applied
-from fedfs.nnunet.output import captured
 from fedfs.nnunet.summary import class_names
+from fedfs.nnunet.system import files
+from fedfs.nnunet.system.environment import NnUNetPaths, applied
+from fedfs.nnunet.system.output import captured
 
 log = logging.getLogger(__name__)
 

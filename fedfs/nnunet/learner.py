@@ -33,28 +33,20 @@ from fedfs.learner import (
     Tensors,
     TrainResult,
 )
-from fedfs.nnunet import (
-    allowlist,
-    classes,
-    evaluation,
-    files,
-    folds,
-    own_models,
-    preprocess,
-    several_gpus,
-)
+from fedfs.nnunet import allowlist, classes, evaluation, folds, own_models, preprocess, several_gpus
 from fedfs.nnunet import fingerprint as fingerprints
 from fedfs.nnunet.broken import BrokenCases
 from fedfs.nnunet.checkpoints import CheckpointStore, RoundProgress
 from fedfs.nnunet.dataset import RawDataset
-from fedfs.nnunet.environment import applied, limit_pools
-from fedfs.nnunet.failures import translate
 from fedfs.nnunet.finish import FinalModel
 from fedfs.nnunet.other_model import score_other
-from fedfs.nnunet.output import Captured, captured
 from fedfs.nnunet.own_plan import OwnPlanner
 from fedfs.nnunet.rounds import Session
 from fedfs.nnunet.settings import LearnerSettings
+from fedfs.nnunet.system import files
+from fedfs.nnunet.system.environment import applied, limit_pools
+from fedfs.nnunet.system.failures import translate
+from fedfs.nnunet.system.output import Captured, captured
 from fedfs.tensors.canonical import weights_sha256
 
 __all__ = ["LearnerSettings", "NnUNetLearner"]

@@ -24,9 +24,9 @@ from fedfs.nnunet.export import ExportRequest
 from fedfs.nnunet.fingerprint import reader_name
 from fedfs.nnunet.predict import ScoreRequest
 from fedfs.nnunet.preprocess import adopt
-from fedfs.nnunet.process import run_isolated
 from fedfs.nnunet.settings import LearnerSettings
 from fedfs.nnunet.site_network import check_size
+from fedfs.nnunet.system.isolated import run_isolated
 
 
 def score_other(

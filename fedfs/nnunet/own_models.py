@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from fedfs.errors import SetupError
-from fedfs.nnunet import files
 from fedfs.nnunet.classes import fold_of
 from fedfs.nnunet.dataset import read_json
 from fedfs.nnunet.settings import LearnerSettings
+from fedfs.nnunet.system import files
 
 MARK = ".fedfs.json"
 

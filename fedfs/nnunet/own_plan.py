@@ -25,11 +25,12 @@ import numpy as np
 from fedfs.aggregation.fingerprints import merge_fingerprints, to_nnunet
 from fedfs.errors import DatasetError, RejectedError, SetupError
 from fedfs.learner import Array, OwnPlan, SiteFingerprint
-from fedfs.nnunet import files, plans, preprocess, site_network
+from fedfs.nnunet import plans, preprocess, site_network
 from fedfs.nnunet.dataset import RawDataset
 from fedfs.nnunet.fingerprint import reader_name
 from fedfs.nnunet.overlay import overlaid
 from fedfs.nnunet.settings import LearnerSettings, Planning
+from fedfs.nnunet.system import files
 from fedfs.tensors.canonical import TensorFile, weights_sha256, write_safetensors
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from typing import Any
 from fedfs.errors import MalformedError, TrainingError
 from fedfs.nnunet import site_network
 from fedfs.nnunet.plans import PlanRequest, PlanResult, WeightsRequest
-from fedfs.nnunet.process import run_isolated
+from fedfs.nnunet.system.isolated import run_isolated
 from fedfs.protocol import codec
 from fedfs.protocol.messages import Charter, PlanMessage
 

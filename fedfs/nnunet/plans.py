@@ -11,7 +11,7 @@ Rules:
    architecture and seed. torch's random stream in this process is as before.
 
 Both functions import nnunetv2. The aggregator runs them in a process of their own, see
-:mod:`fedfs.nnunet.process`.
+:mod:`fedfs.nnunet.system.isolated`.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from fedfs.errors import StudyError, UserError
 from fedfs.learner import Array
 from fedfs.nnunet import allowlist, classes
 from fedfs.nnunet.dataset import ordered
-from fedfs.nnunet.environment import AUGMENTATION_WORKERS, NnUNetPaths, applied
-from fedfs.nnunet.output import captured
 from fedfs.nnunet.overlay import is_segmentation_layer, overlaid
+from fedfs.nnunet.system.environment import AUGMENTATION_WORKERS, NnUNetPaths, applied
+from fedfs.nnunet.system.output import captured
 from fedfs.tensors.canonical import TensorFile, extract, write_safetensors
 
 log = logging.getLogger(__name__)

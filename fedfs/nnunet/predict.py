@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from fedfs.learner import EvaluationResult
-from fedfs.nnunet import classes, files
+from fedfs.nnunet import classes
 from fedfs.nnunet.dataset import read_json
 from fedfs.nnunet.distances import hd95_by_case, mean_by_class
-from fedfs.nnunet.environment import limit_pools
-from fedfs.nnunet.output import captured
 from fedfs.nnunet.summary import class_values, read_summary
+from fedfs.nnunet.system import files
+from fedfs.nnunet.system.environment import limit_pools
+from fedfs.nnunet.system.output import captured
 
 log = logging.getLogger(__name__)
 

@@ -22,12 +22,13 @@ from typing import Any
 
 from fedfs.errors import DatasetError, SetupError
 from fedfs.learner import Progress, Report
-from fedfs.nnunet import allowlist, files, reuse
+from fedfs.nnunet import allowlist, reuse
 from fedfs.nnunet.broken import OnBroken
 from fedfs.nnunet.dataset import Case, RawDataset, difference, read_json
-from fedfs.nnunet.environment import NnUNetPaths
+from fedfs.nnunet.system import files
+from fedfs.nnunet.system.environment import NnUNetPaths
+from fedfs.nnunet.system.workers import map_cases
 from fedfs.nnunet.whole import check_whole
-from fedfs.nnunet.workers import map_cases
 
 
 @dataclass(frozen=True)

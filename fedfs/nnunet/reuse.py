@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from fedfs.errors import FedfsError, SetupError
-from fedfs.nnunet import allowlist, files
+from fedfs.nnunet import allowlist
 from fedfs.nnunet.dataset import Case, RawDataset, read_json
+from fedfs.nnunet.system import files
 
 log = logging.getLogger(__name__)
 

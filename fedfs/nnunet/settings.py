@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fedfs.nnunet.environment import NnUNetPaths
+from fedfs.nnunet.system.environment import NnUNetPaths
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ Rules:
    started again, and the first of them writes the next; the others write nothing.
  * If the site's process is killed, they are too.
 
-This is the site's own process. It starts one by :mod:`fedfs.nnunet.process`, which starts the
+This is the site's own process. It starts one by :mod:`fedfs.nnunet.system.isolated`, which starts the
 others (:mod:`fedfs.nnunet.child_round`). :mod:`fedfs.nnunet.ranks` has what their trainers need.
 """
 
@@ -24,8 +24,9 @@ from typing import Any
 
 from fedfs.errors import SetupError
 from fedfs.learner import Report, RoundTask, Tensors, TrainResult
-from fedfs.nnunet import allowlist, classes, process
+from fedfs.nnunet import allowlist, classes
 from fedfs.nnunet.settings import LearnerSettings, settings_to_json
+from fedfs.nnunet.system import isolated
 from fedfs.tensors.canonical import TensorFile, write_safetensors
 
 _ROOM = "round-"
@@ -83,7 +84,7 @@ def train(
             output=str(end),
             num_gpus=settings.num_gpus,
         )
-        said = process.run_isolated(
+        said = isolated.run_isolated(
             "train_round", request, workdir=Path(folder), report=report,
             environ=settings.paths.variables(),
         )  # fmt: skip

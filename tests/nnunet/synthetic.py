@@ -10,9 +10,9 @@ from fedfs.aggregation.fingerprints import to_nnunet
 from fedfs.learner import RoundTask
 from fedfs.nnunet import fingerprint
 from fedfs.nnunet.dataset import RawDataset
-from fedfs.nnunet.environment import NnUNetPaths
 from fedfs.nnunet.learner import LearnerSettings
 from fedfs.nnunet.plans import PlanRequest, WeightsRequest, initial_weights, plan
+from fedfs.nnunet.system.environment import NnUNetPaths
 from fedfs.tensors.canonical import TensorFile
 
 DATASET = "Dataset901_Ellipsoids"

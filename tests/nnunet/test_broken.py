@@ -178,7 +178,7 @@ def test_it_is_as_if_the_dataset_did_not_have_them(study, tmp_path, paths):
 
 
 def paths_of(study, place):
-    from fedfs.nnunet.environment import NnUNetPaths  # noqa: PLC0415  same as in synthetic
+    from fedfs.nnunet.system.environment import NnUNetPaths  # noqa: PLC0415  same as in synthetic
 
     for name in ("preprocessed", "results"):
         (place / name).mkdir(exist_ok=True)

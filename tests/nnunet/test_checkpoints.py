@@ -49,7 +49,7 @@ def test_a_kill_while_saving_leaves_the_one_before(store, tmp_path, step, monkey
         raise Killed
 
     if step == "after":
-        monkeypatch.setattr("fedfs.nnunet.files.write_json", lambda *_: half(tmp_path / "x"))
+        monkeypatch.setattr("fedfs.nnunet.system.files.write_json", lambda *_: half(tmp_path / "x"))
     with pytest.raises(Killed):
         store.save(store.fresh(task(1)), half if step == "write" else writer(b"two"))
     assert store.load()[0] == kept

@@ -16,9 +16,9 @@ from fedfs.aggregation.best_configuration import choose
 from fedfs.errors import SetupError, StudyError
 from fedfs.learner import DiceSum
 from fedfs.nnunet.crossval import CrossValidationRequest, cross_validate
-from fedfs.nnunet.environment import applied
 from fedfs.nnunet.inference import ChoiceRequest, write_choice
 from fedfs.nnunet.summary import class_names
+from fedfs.nnunet.system.environment import applied
 
 DATASET = "Dataset901_Ellipsoids"
 CONFIGURATIONS = ("2d", "3d_fullres")

@@ -4,7 +4,7 @@ import stat
 import pytest
 
 from fedfs.errors import SetupError
-from fedfs.nnunet.environment import RAW, RESULTS, NnUNetPaths, applied, from_environment
+from fedfs.nnunet.system.environment import RAW, RESULTS, NnUNetPaths, applied, from_environment
 
 
 @pytest.fixture

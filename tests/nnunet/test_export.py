@@ -20,7 +20,7 @@ from fedfs.nnunet.export import ExportRequest, export_model
 from fedfs.nnunet.learner import NnUNetLearner
 from fedfs.nnunet.predict import ScoreRequest
 from fedfs.nnunet.pretrained import read_checkpoint
-from fedfs.nnunet.process import run_isolated
+from fedfs.nnunet.system.isolated import run_isolated
 from fedfs.tensors.canonical import TensorFile
 
 pytestmark = pytest.mark.nnunet

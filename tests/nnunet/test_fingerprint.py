@@ -154,7 +154,7 @@ import os, sys
 from pathlib import Path
 from fedfs.nnunet import fingerprint
 from fedfs.nnunet.dataset import RawDataset
-from fedfs.nnunet.environment import NnUNetPaths
+from fedfs.nnunet.system.environment import NnUNetPaths
 paths = NnUNetPaths(*map(Path, {[str(p) for p in (paths.raw, paths.raw, paths.raw)]}))
 def report(progress):
     import multiprocessing

@@ -17,8 +17,8 @@ import torch
 from synthetic import DATASET, Reports, Study, task
 
 from fedfs.errors import SetupError, TensorError, TrainingError
-from fedfs.nnunet.failures import translate
 from fedfs.nnunet.learner import NnUNetLearner
+from fedfs.nnunet.system.failures import translate
 from fedfs.tensors.canonical import weights_sha256
 
 pytestmark = [pytest.mark.nnunet, pytest.mark.usefixtures("no_workers")]
@@ -401,7 +401,7 @@ import json, multiprocessing, os, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pathlib import Path
 from fedfs.tensors.canonical import TensorFile
-from fedfs.nnunet.environment import NnUNetPaths
+from fedfs.nnunet.system.environment import NnUNetPaths
 from fedfs.nnunet.learner import LearnerSettings, NnUNetLearner
 from synthetic import task
 plans, fingerprint = json.loads(sys.stdin.read())

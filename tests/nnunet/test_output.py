@@ -1,7 +1,7 @@
 import logging
 import threading
 
-from fedfs.nnunet.output import captured
+from fedfs.nnunet.system.output import captured
 
 log = logging.getLogger("nnunet.test")
 

@@ -15,10 +15,10 @@ from synthetic import DATASET, Reports, dataset_json, make_paths, task, write_da
 from fedfs.errors import SetupError
 from fedfs.nnunet import own_models, reuse
 from fedfs.nnunet.dataset import RawDataset
-from fedfs.nnunet.environment import NnUNetPaths, applied
 from fedfs.nnunet.learner import NnUNetLearner
 from fedfs.nnunet.plans import named
 from fedfs.nnunet.preprocess import adopt
+from fedfs.nnunet.system.environment import NnUNetPaths, applied
 
 pytestmark = [pytest.mark.nnunet, pytest.mark.usefixtures("no_workers", "forked_pools")]
 

@@ -16,9 +16,10 @@ from synthetic import DATASET, LABELS, Reports, dataset_json, make_paths, task, 
 
 from fedfs.aggregation import alignment
 from fedfs.errors import DatasetError, MalformedError, SetupError, StudyError
-from fedfs.nnunet import child, files, overlay, own_plan, planner, plans, site_network
+from fedfs.nnunet import child, overlay, own_plan, planner, plans, site_network
 from fedfs.nnunet.learner import NnUNetLearner
 from fedfs.nnunet.settings import LearnerSettings, Planning
+from fedfs.nnunet.system import files
 from fedfs.protocol.messages import DatasetSpec, NnUNetSpec, Schedule
 from fedfs.tensors.canonical import TensorFile, weights_sha256, write_safetensors
 
@@ -168,7 +169,7 @@ def test_planning_again_needs_no_nnunet(planned):
 import json, sys
 from pathlib import Path
 from fedfs.tensors.canonical import weights_sha256
-from fedfs.nnunet.environment import NnUNetPaths
+from fedfs.nnunet.system.environment import NnUNetPaths
 from fedfs.nnunet.learner import NnUNetLearner
 from fedfs.nnunet.settings import LearnerSettings, Planning
 learner = NnUNetLearner(LearnerSettings(

@@ -7,8 +7,8 @@ from life import in_this_process, live
 from synthetic import DATASET, dataset_json, write_dataset
 
 from federation import Federation
-from fedfs.nnunet.environment import applied
 from fedfs.nnunet.planner import NnUNetPlanner
+from fedfs.nnunet.system.environment import applied
 
 pytestmark = [pytest.mark.nnunet, pytest.mark.usefixtures("no_workers", "forked_pools")]
 

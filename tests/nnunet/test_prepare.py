@@ -49,7 +49,7 @@ def test_it_is_what_nnunet_would_have_preprocessed(study, tmp_path, room):
     )
     from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2  # noqa: PLC0415
 
-    from fedfs.nnunet.environment import applied  # noqa: PLC0415  same
+    from fedfs.nnunet.system.environment import applied  # noqa: PLC0415  same
 
     prepare(study, tmp_path)
     ours = room / "fedfsPlans_2d"

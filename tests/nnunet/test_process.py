@@ -11,8 +11,8 @@ import pytest
 
 from fedfs import errors
 from fedfs.nnunet import child as child_process
-from fedfs.nnunet import process
-from fedfs.nnunet.process import run_isolated
+from fedfs.nnunet.system import isolated
+from fedfs.nnunet.system.isolated import run_isolated
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def child(tmp_path, monkeypatch):
         script.write_text(f"import json, os, signal, sys\nroom = sys.argv[-1]\n{code}\n")
         real = subprocess.Popen
         monkeypatch.setattr(
-            process.subprocess,
+            isolated.subprocess,
             "Popen",
             lambda command, **kwargs: real([sys.executable, str(script), *command[3:]], **kwargs),
         )
@@ -43,12 +43,12 @@ def test_only_listed_functions_can_be_called(tmp_path):
 
 
 def test_the_child_has_the_functions_that_its_parent_knows_by_name():
-    assert len(set(process.FUNCTION_NAMES)) == len(process.FUNCTION_NAMES)
-    assert set(process.FUNCTION_NAMES) == set(child_process.FUNCTIONS)
+    assert len(set(isolated.FUNCTION_NAMES)) == len(isolated.FUNCTION_NAMES)
+    assert set(isolated.FUNCTION_NAMES) == set(child_process.FUNCTIONS)
 
 
 def test_what_the_parent_imports_does_not_import_the_child():
-    code = f"import sys, fedfs.nnunet.process; sys.exit({process._CHILD!r} in sys.modules)"
+    code = f"import sys, fedfs.nnunet.system.isolated; sys.exit({isolated._CHILD!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -102,7 +102,7 @@ def test_the_last_words_of_a_crash_are_passed_on(tmp_path, child):
 def test_what_it_said_before_a_crash_that_it_reports_is_in_the_log(tmp_path, child, caplog):
     error = errors.TrainingError("process 1 was aborted", kind="crash")
     words = "print('terminate called without an active exception', file=sys.stderr)"
-    child(f"{words}\n{respond({'error': process.as_json(error)})}")
+    child(f"{words}\n{respond({'error': isolated.as_json(error)})}")
     with pytest.raises(errors.TrainingError, match="process 1 was aborted"):
         run_isolated("train_round", {}, workdir=tmp_path)
     assert "terminate called without an active exception" in caplog.text
@@ -123,7 +123,7 @@ def test_variables_reach_the_child(tmp_path, child):
     child("json.dump(dict(os.environ), open(room + '/response.json', 'w'))")
     found = run_isolated("plan", {}, workdir=tmp_path, environ={"nnUNet_n_proc_DA": "3"})
     assert found["nnUNet_n_proc_DA"] == "3"
-    assert found["PYTHONPATH"].split(os.pathsep)[0] == str(Path(process.__file__).parents[2])
+    assert found["PYTHONPATH"].split(os.pathsep)[0] == str(Path(isolated.__file__).parents[2])
 
 
 def test_the_child_ends_when_its_parent_is_killed(tmp_path):

@@ -20,7 +20,7 @@ from fedfs.assemble import site as site_process
 from fedfs.config import AggregatorConfig, JoinConfig, SiteConfig, StudyOptions
 from fedfs.errors import UserError
 from fedfs.nnunet import child, classes, planner
-from fedfs.nnunet.environment import applied
+from fedfs.nnunet.system.environment import applied
 from fedfs.observe import open_study, open_tracks
 from fedfs.protocol import decide
 from fedfs.roster import approve_sites

@@ -10,11 +10,11 @@ from synthetic import DATASET, Reports, task
 from fedfs.cli import fedfs
 from fedfs.errors import MalformedError, SetupError
 from fedfs.nnunet.classes import trainer_class
-from fedfs.nnunet.environment import applied
 from fedfs.nnunet.export import ExportRequest, export_model
 from fedfs.nnunet.learner import NnUNetLearner
 from fedfs.nnunet.plans import WeightsRequest, initial_tensors
-from fedfs.nnunet.process import run_isolated
+from fedfs.nnunet.system.environment import applied
+from fedfs.nnunet.system.isolated import run_isolated
 from fedfs.tensors.canonical import weights_sha256
 
 pytestmark = [pytest.mark.nnunet, pytest.mark.usefixtures("no_workers")]

@@ -1,0 +1,1 @@
+"""The host that nnU-Net runs on: variables, files, processes, failures."""
