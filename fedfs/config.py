@@ -24,8 +24,8 @@ from typing import Any
 
 from fedfs.aggregation import alignment, strategies, weighting
 from fedfs.errors import MalformedError, UserError
-from fedfs.nnunet import allowlist
-from fedfs.nnunet.known_names import PLANNER_OPTIONS
+from fedfs.nnunet.allowed import allowlist
+from fedfs.nnunet.allowed.names import PLANNER_OPTIONS
 from fedfs.protocol import decide, round_policies
 from fedfs.protocol.messages import AsymSpec, Schedule, Track
 from fedfs.store import StorePlace

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fedfs.errors import SealedError, StudyError, UserError
-from fedfs.nnunet import allowlist, classes
+from fedfs.nnunet.allowed import allowlist, classes
 from fedfs.nnunet.dataset import difference
 from fedfs.observe import open_study
 from fedfs.protocol import codec, decide, software

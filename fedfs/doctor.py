@@ -31,7 +31,7 @@ from fedfs.errors import (
     StudyError,
 )
 from fedfs.making import strategy_of
-from fedfs.nnunet import classes
+from fedfs.nnunet.allowed import classes
 from fedfs.nnunet.dataset import RawDataset, difference
 from fedfs.nnunet.system.environment import NnUNetPaths, from_environment
 from fedfs.observe import open_study

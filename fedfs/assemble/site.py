@@ -31,8 +31,9 @@ from fedfs.errors import (
 from fedfs.export import Exported, export_site
 from fedfs.learner import CrossValidated, Report
 from fedfs.loop import Outcome, run
-from fedfs.nnunet import classes, several_gpus
-from fedfs.nnunet.allowlist import check_name, check_planner_options
+from fedfs.nnunet import several_gpus
+from fedfs.nnunet.allowed import classes
+from fedfs.nnunet.allowed.allowlist import check_name, check_planner_options
 from fedfs.nnunet.crossval import CrossValidationRequest
 from fedfs.nnunet.dataset import RawDataset, difference
 from fedfs.nnunet.system.environment import from_environment

@@ -59,13 +59,13 @@ def _plan(request: dict[str, Any], _: Report) -> dict[str, Any]:
 
 
 def _check_trainer(request: dict[str, Any], _: Report) -> dict[str, Any]:
-    from fedfs.nnunet.classes import trainer_class
+    from fedfs.nnunet.allowed.classes import trainer_class
 
     return {"module": trainer_class(request["trainer"], request["allowed_trainers"]).__module__}
 
 
 def _check_planner(request: dict[str, Any], _: Report) -> dict[str, Any]:
-    from fedfs.nnunet.classes import planner_class
+    from fedfs.nnunet.allowed.classes import planner_class
 
     return {"module": planner_class(request["planner"]).__module__}
 

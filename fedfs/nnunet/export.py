@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from fedfs.errors import UserError
-from fedfs.nnunet import allowlist, classes
+from fedfs.nnunet.allowed import allowlist, classes
 from fedfs.nnunet.dataset import ordered, read_json
 from fedfs.nnunet.system import files
 from fedfs.nnunet.system.environment import NnUNetPaths, applied

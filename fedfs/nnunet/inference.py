@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from fedfs.aggregation.best_configuration import FOREGROUND, JOINT
-from fedfs.nnunet import allowlist
+from fedfs.nnunet.allowed import allowlist
 from fedfs.nnunet.dataset import read_json
 from fedfs.nnunet.summary import class_names
 from fedfs.nnunet.system import files

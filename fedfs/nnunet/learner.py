@@ -33,8 +33,9 @@ from fedfs.learner import (
     Tensors,
     TrainResult,
 )
-from fedfs.nnunet import allowlist, classes, evaluation, folds, own_models, preprocess, several_gpus
+from fedfs.nnunet import evaluation, folds, own_models, preprocess, several_gpus
 from fedfs.nnunet import fingerprint as fingerprints
+from fedfs.nnunet.allowed import allowlist, classes
 from fedfs.nnunet.broken import BrokenCases
 from fedfs.nnunet.checkpoints import CheckpointStore, RoundProgress
 from fedfs.nnunet.dataset import RawDataset

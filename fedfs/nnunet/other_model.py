@@ -18,7 +18,7 @@ from typing import Any
 
 from fedfs.errors import MalformedError
 from fedfs.learner import ClassScore, EvaluationResult
-from fedfs.nnunet import allowlist
+from fedfs.nnunet.allowed import allowlist
 from fedfs.nnunet.dataset import Case, RawDataset
 from fedfs.nnunet.export import ExportRequest
 from fedfs.nnunet.fingerprint import reader_name

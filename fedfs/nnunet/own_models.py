@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from fedfs.errors import SetupError
-from fedfs.nnunet.classes import fold_of
+from fedfs.nnunet.allowed.classes import fold_of
 from fedfs.nnunet.dataset import read_json
 from fedfs.nnunet.settings import LearnerSettings
 from fedfs.nnunet.system import files

@@ -30,7 +30,7 @@ import numpy as np
 
 from fedfs.errors import StudyError, UserError
 from fedfs.learner import Array
-from fedfs.nnunet import allowlist, classes
+from fedfs.nnunet.allowed import allowlist, classes
 from fedfs.nnunet.dataset import ordered
 from fedfs.nnunet.overlay import is_segmentation_layer, overlaid
 from fedfs.nnunet.system.environment import AUGMENTATION_WORKERS, NnUNetPaths, applied
@@ -53,7 +53,7 @@ class PlanRequest:
         configuration: must be among the configurations that nnU-Net plans; or several, separated
             by commas, of which one must be.
         planner_options: attributes set on the planner, see
-            :data:`~fedfs.nnunet.known_names.PLANNER_OPTIONS`.
+            :data:`~fedfs.nnunet.allowed.names.PLANNER_OPTIONS`.
     """
 
     dataset_name: str

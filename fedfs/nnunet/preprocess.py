@@ -22,7 +22,8 @@ from typing import Any
 
 from fedfs.errors import DatasetError, SetupError
 from fedfs.learner import Progress, Report
-from fedfs.nnunet import allowlist, reuse
+from fedfs.nnunet import reuse
+from fedfs.nnunet.allowed import allowlist
 from fedfs.nnunet.broken import OnBroken
 from fedfs.nnunet.dataset import Case, RawDataset, difference, read_json
 from fedfs.nnunet.system import files

@@ -22,7 +22,7 @@ from torch import nn
 
 from fedfs.errors import TensorError, TrainingError
 from fedfs.learner import Tensors
-from fedfs.nnunet import classes
+from fedfs.nnunet.allowed import classes
 from fedfs.tensors.canonical import canonical_names
 
 _Pair = tuple[torch.Tensor, torch.Tensor]

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from fedfs.errors import FedfsError, SetupError
-from fedfs.nnunet import allowlist
+from fedfs.nnunet.allowed import allowlist
 from fedfs.nnunet.dataset import Case, RawDataset, read_json
 from fedfs.nnunet.system import files
 

@@ -18,7 +18,7 @@ class Planning:
         dataset_json: of the study, with ``label_order`` where there are regions.
         dataset_name: the study's ``DatasetXXX_NAME``.
         planner_options: attributes set on the planner, see
-            :data:`~fedfs.nnunet.known_names.PLANNER_OPTIONS`.
+            :data:`~fedfs.nnunet.allowed.names.PLANNER_OPTIONS`.
         seed: of torch's random numbers while the network is made.
         pretrained: safetensors of canonical tensors, under the names of any network, to start from.
         alignment: which of them are this network's, see :mod:`fedfs.aggregation.alignment`.

@@ -24,7 +24,7 @@ from typing import Any
 
 from fedfs.errors import SetupError
 from fedfs.learner import Report, RoundTask, Tensors, TrainResult
-from fedfs.nnunet import allowlist, classes
+from fedfs.nnunet.allowed import allowlist, classes
 from fedfs.nnunet.settings import LearnerSettings, settings_to_json
 from fedfs.nnunet.system import isolated
 from fedfs.tensors.canonical import TensorFile, write_safetensors

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedfs.errors import MalformedError
-from fedfs.nnunet import allowlist
+from fedfs.nnunet.allowed import allowlist
 
 MAX_PARAMETERS = 2_000_000_000
 """Of a network built for somebody else; by the same count nnU-Net's largest preset has 0.2e9."""

@@ -10,7 +10,7 @@ import json, sys
 from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import (
     DatasetFingerprintExtractor,
 )
-from fedfs.nnunet.classes import planner_class
+from fedfs.nnunet.allowed.classes import planner_class
 
 dataset, options = sys.argv[1], json.loads(sys.argv[2])
 DatasetFingerprintExtractor(dataset, num_processes=2).run()

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedfs.errors import MalformedError
-from fedfs.nnunet import allowlist
+from fedfs.nnunet.allowed import allowlist
 
 UNET = "dynamic_network_architectures.architectures.unet."
 KWARGS = {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": None}

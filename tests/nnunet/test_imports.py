@@ -7,11 +7,11 @@ import pytest
 
 LIGHT = [
     "fedfs.nnunet",
-    "fedfs.nnunet.allowlist",
+    "fedfs.nnunet.allowed.allowlist",
     "fedfs.nnunet.baseline",
     "fedfs.nnunet.child",
     "fedfs.nnunet.child_round",
-    "fedfs.nnunet.classes",
+    "fedfs.nnunet.allowed.classes",
     "fedfs.nnunet.dataset",
     "fedfs.nnunet.system.environment",
     "fedfs.nnunet.export",

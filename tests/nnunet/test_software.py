@@ -11,7 +11,7 @@ from fedfs.assemble import join, run_site
 from fedfs.config import JoinConfig, SiteConfig, StudyOptions
 from fedfs.doctor import NOTE, OK, PROBLEM, examine
 from fedfs.errors import SetupError, StudyError
-from fedfs.nnunet.classes import versions
+from fedfs.nnunet.allowed.classes import versions
 from fedfs.protocol import software
 from fedfs.store import StorePlace, open_store
 from fedfs.study import init_study

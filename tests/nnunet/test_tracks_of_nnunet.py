@@ -19,7 +19,8 @@ from fedfs import assemble, export
 from fedfs.assemble import site as site_process
 from fedfs.config import AggregatorConfig, JoinConfig, SiteConfig, StudyOptions
 from fedfs.errors import UserError
-from fedfs.nnunet import child, classes, planner
+from fedfs.nnunet import child, planner
+from fedfs.nnunet.allowed import classes
 from fedfs.nnunet.system.environment import applied
 from fedfs.observe import open_study, open_tracks
 from fedfs.protocol import decide

@@ -9,7 +9,7 @@ from synthetic import DATASET, Reports, task
 
 from fedfs.cli import fedfs
 from fedfs.errors import MalformedError, SetupError
-from fedfs.nnunet.classes import trainer_class
+from fedfs.nnunet.allowed.classes import trainer_class
 from fedfs.nnunet.export import ExportRequest, export_model
 from fedfs.nnunet.learner import NnUNetLearner
 from fedfs.nnunet.plans import WeightsRequest, initial_tensors

@@ -109,7 +109,7 @@ def test_a_trainer_that_is_not_nnunets_own_has_to_be_allowed(checks, federation,
     assert checks("east")["trainer"] == Check(
         "trainer", OK, "nnUNetTrainer is one of nnU-Net's own"
     )
-    monkeypatch.setattr("fedfs.nnunet.classes._own", lambda *_: None)
+    monkeypatch.setattr("fedfs.nnunet.allowed.classes._own", lambda *_: None)
     found = checks("east")["trainer"]
     assert found.level == NOTE
     assert "give --allow-trainer nnUNetTrainer" in found.advice

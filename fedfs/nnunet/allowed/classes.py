@@ -2,7 +2,7 @@
 
 Rules:
  * Classes are looked for where nnU-Net looks, in nnunetv2's own package; a trainer also in folders
-   of this host, if its operator allows that, see :mod:`fedfs.nnunet.external`. nnU-Net looks for
+   of this host, if its operator allows that, see :mod:`fedfs.nnunet.allowed.trainers`. nnU-Net looks for
    planners nowhere else.
  * A trainer is made as ``nnUNetv2_train`` makes it. What fedfs changes, it changes on the instance.
  * A trainer that overrides what fedfs does not call is refused.
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from fedfs.errors import SetupError
-from fedfs.nnunet import allowlist, external
+from fedfs.nnunet.allowed import allowlist, trainers
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ def trainer_class(name: str, allowed: Collection[str] = ()) -> type[Any]:
 
     found = _own("trainer", name, "training.nnUNetTrainer", nnUNetTrainer)
     if found is None:
-        found = external.find(name, allowed, nnUNetTrainer)
+        found = trainers.find(name, allowed, nnUNetTrainer)
     if found.run_training is not nnUNetTrainer.run_training:
         raise SetupError(
             f"trainer {name} cannot be federated: it has a run_training of its own",

@@ -22,7 +22,7 @@ from itertools import chain, permutations
 from typing import Any
 
 from fedfs.errors import MalformedError
-from fedfs.nnunet.known_names import (
+from fedfs.nnunet.allowed.names import (
     ARCHITECTURE_OPTIONS,
     BUILDING_BLOCKS,
     LABEL_MANAGERS,
