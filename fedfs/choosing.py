@@ -15,7 +15,7 @@ from fedfs.aggregation import best_configuration
 from fedfs.errors import ObjectExistsError
 from fedfs.learner import CrossValidated, Report
 from fedfs.loop import Outcome
-from fedfs.nnunet.dataset import has_regions, ordered
+from fedfs.nnunet.data.dataset import has_regions, ordered
 from fedfs.nnunet.planner import dataset_json
 from fedfs.nnunet.summary import class_names
 from fedfs.observe import Observer

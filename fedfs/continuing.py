@@ -17,7 +17,7 @@ from typing import Any
 
 from fedfs.errors import SealedError, StudyError, UserError
 from fedfs.nnunet.allowed import allowlist, classes
-from fedfs.nnunet.dataset import difference
+from fedfs.nnunet.data.dataset import difference
 from fedfs.observe import open_study
 from fedfs.protocol import codec, decide, software
 from fedfs.protocol.messages import Charter, Continued

@@ -32,7 +32,7 @@ from fedfs.errors import (
 )
 from fedfs.making import strategy_of
 from fedfs.nnunet.allowed import classes
-from fedfs.nnunet.dataset import RawDataset, difference
+from fedfs.nnunet.data.dataset import RawDataset, difference
 from fedfs.nnunet.system.environment import NnUNetPaths, from_environment
 from fedfs.observe import open_study
 from fedfs.protocol import codec, layout, software

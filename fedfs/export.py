@@ -12,7 +12,7 @@ from fedfs.errors import StudyError, UserError
 from fedfs.history import training_log, validation_summary
 from fedfs.learner import Learner
 from fedfs.network import SiteNetworks
-from fedfs.nnunet.dataset import ordered
+from fedfs.nnunet.data.dataset import ordered
 from fedfs.nnunet.export import ExportRequest
 from fedfs.nnunet.inference import ChoiceRequest
 from fedfs.nnunet.planner import dataset_json

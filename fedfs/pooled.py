@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fedfs.errors import UserError
-from fedfs.nnunet.dataset import difference
+from fedfs.nnunet.data.dataset import difference
 from fedfs.simulate import place_dataset, raw_dataset_json
 
 _FIRST_CHANNEL = "_0000"

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from fedfs.errors import FedfsError, UserError
-from fedfs.nnunet.dataset import NATURAL_IMAGES
+from fedfs.nnunet.data.dataset import NATURAL_IMAGES
 
 _TERMINATE_S = 20.0
 _LOOK_EVERY_S = 1.0

@@ -18,7 +18,7 @@ from fedfs.learner import Learner
 from fedfs.lock import only_one
 from fedfs.logfile import logged_to
 from fedfs.loop import Outcome
-from fedfs.nnunet import broken
+from fedfs.nnunet.data import broken_cases
 from fedfs.nnunet.learner import NnUNetLearner
 from fedfs.nnunet.planner import dataset_json
 from fedfs.nnunet.settings import LearnerSettings, Planning
@@ -111,7 +111,7 @@ def make_learner(
             num_processes=num_processes,
             planning=planning,
             allowed_trainers=allowed_trainers,
-            broken_list=common / broken.FILE,
+            broken_list=common / broken_cases.FILE,
             skip_broken=skip_broken,
             next_stages=tuple(t.configuration for t in charter.tracks if track in t.after),
             save_probabilities=charter.chooses and len(charter.configurations) > 1,

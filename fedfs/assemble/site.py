@@ -35,7 +35,7 @@ from fedfs.nnunet import several_gpus
 from fedfs.nnunet.allowed import classes
 from fedfs.nnunet.allowed.allowlist import check_name, check_planner_options
 from fedfs.nnunet.crossval import CrossValidationRequest
-from fedfs.nnunet.dataset import RawDataset, difference
+from fedfs.nnunet.data.dataset import RawDataset, difference
 from fedfs.nnunet.system.environment import from_environment
 from fedfs.nnunet.system.isolated import run_isolated
 from fedfs.observe import Observer, chosen_tracks, open_study, open_tracks, track_names

@@ -19,7 +19,7 @@ from typing import Any
 
 from fedfs.learner import ClassScore, EvaluationResult, Progress, Report
 from fedfs.nnunet import evaluation
-from fedfs.nnunet.dataset import read_json
+from fedfs.nnunet.data.dataset import read_json
 from fedfs.nnunet.distances import mean_hd95_mm
 from fedfs.nnunet.rounds import Session
 from fedfs.nnunet.summary import class_values, read_summary

@@ -1,7 +1,7 @@
 """A site's learner: nnU-Net on the site's own data, round by round.
 
 Rules:
- * Every method may be killed and called again; see :mod:`fedfs.nnunet.preprocess` for the data and
+ * Every method may be killed and called again; see :mod:`fedfs.nnunet.data.preprocess` for the data and
    :mod:`fedfs.nnunet.checkpoints` for the training.
  * What nnU-Net prints goes to the log. What it raises leaves as a
    :class:`~fedfs.errors.TrainingError` that says of which kind the failure is.
@@ -33,12 +33,13 @@ from fedfs.learner import (
     Tensors,
     TrainResult,
 )
-from fedfs.nnunet import evaluation, folds, own_models, preprocess, several_gpus
-from fedfs.nnunet import fingerprint as fingerprints
+from fedfs.nnunet import evaluation, own_models, several_gpus
 from fedfs.nnunet.allowed import allowlist, classes
-from fedfs.nnunet.broken import BrokenCases
 from fedfs.nnunet.checkpoints import CheckpointStore, RoundProgress
-from fedfs.nnunet.dataset import RawDataset
+from fedfs.nnunet.data import fingerprint as fingerprints
+from fedfs.nnunet.data import folds, preprocess
+from fedfs.nnunet.data.broken_cases import BrokenCases
+from fedfs.nnunet.data.dataset import RawDataset
 from fedfs.nnunet.finish import FinalModel
 from fedfs.nnunet.other_model import score_other
 from fedfs.nnunet.own_plan import OwnPlanner

@@ -19,11 +19,11 @@ from typing import Any
 from fedfs.errors import MalformedError
 from fedfs.learner import ClassScore, EvaluationResult
 from fedfs.nnunet.allowed import allowlist
-from fedfs.nnunet.dataset import Case, RawDataset
+from fedfs.nnunet.data.dataset import Case, RawDataset
+from fedfs.nnunet.data.fingerprint import reader_name
+from fedfs.nnunet.data.preprocess import adopt
 from fedfs.nnunet.export import ExportRequest
-from fedfs.nnunet.fingerprint import reader_name
 from fedfs.nnunet.predict import ScoreRequest
-from fedfs.nnunet.preprocess import adopt
 from fedfs.nnunet.settings import LearnerSettings
 from fedfs.nnunet.site_network import check_size
 from fedfs.nnunet.system.isolated import run_isolated

@@ -25,9 +25,10 @@ import numpy as np
 from fedfs.aggregation.fingerprints import merge_fingerprints, to_nnunet
 from fedfs.errors import DatasetError, RejectedError, SetupError
 from fedfs.learner import Array, OwnPlan, SiteFingerprint
-from fedfs.nnunet import plans, preprocess, site_network
-from fedfs.nnunet.dataset import RawDataset
-from fedfs.nnunet.fingerprint import reader_name
+from fedfs.nnunet import plans, site_network
+from fedfs.nnunet.data import preprocess
+from fedfs.nnunet.data.dataset import RawDataset
+from fedfs.nnunet.data.fingerprint import reader_name
 from fedfs.nnunet.overlay import overlaid
 from fedfs.nnunet.settings import LearnerSettings, Planning
 from fedfs.nnunet.system import files

@@ -30,8 +30,9 @@ import numpy as np
 
 from fedfs.errors import SetupError, TrainingError
 from fedfs.learner import Array, Progress, Report, RoundTask, Tensors
-from fedfs.nnunet import folds, ranks
+from fedfs.nnunet import ranks
 from fedfs.nnunet.allowed import classes
+from fedfs.nnunet.data import folds
 from fedfs.nnunet.pretrained import harmless_types
 from fedfs.nnunet.system.workers import forked_children_end_with_us
 from fedfs.tensors.canonical import extract, load_into

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fedfs.aggregation.best_configuration import FOREGROUND
-from fedfs.nnunet.dataset import ordered
+from fedfs.nnunet.data.dataset import ordered
 from fedfs.nnunet.planner import dataset_json
 from fedfs.nnunet.summary import class_names
 from fedfs.protocol.messages import Choice

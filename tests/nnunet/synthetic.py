@@ -8,8 +8,8 @@ import SimpleITK
 
 from fedfs.aggregation.fingerprints import to_nnunet
 from fedfs.learner import RoundTask
-from fedfs.nnunet import fingerprint
-from fedfs.nnunet.dataset import RawDataset
+from fedfs.nnunet.data import fingerprint
+from fedfs.nnunet.data.dataset import RawDataset
 from fedfs.nnunet.learner import LearnerSettings
 from fedfs.nnunet.plans import PlanRequest, WeightsRequest, initial_weights, plan
 from fedfs.nnunet.system.environment import NnUNetPaths

@@ -12,8 +12,8 @@ from synthetic import DATASET, Reports, dataset_json, task, write_dataset
 from fedfs.assemble import join, run_site
 from fedfs.config import JoinConfig, SiteConfig, StudyOptions
 from fedfs.errors import DatasetError, SetupError, TrainingError
-from fedfs.nnunet import folds
-from fedfs.nnunet.dataset import RawDataset
+from fedfs.nnunet.data import folds
+from fedfs.nnunet.data.dataset import RawDataset
 from fedfs.nnunet.learner import NnUNetLearner
 from fedfs.nnunet.settings import Planning
 from fedfs.observe import open_study

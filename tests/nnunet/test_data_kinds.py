@@ -12,9 +12,9 @@ from skimage import io
 from synthetic import LABELS, Reports, dataset_json, ellipsoids, make_paths, task, write_dataset
 
 from fedfs.errors import DatasetError, TrainingError, UserError
-from fedfs.nnunet.dataset import RawDataset
+from fedfs.nnunet.data.dataset import RawDataset
+from fedfs.nnunet.data.fingerprint import reader_name
 from fedfs.nnunet.distances import hd95_mm
-from fedfs.nnunet.fingerprint import reader_name
 from fedfs.nnunet.learner import NnUNetLearner
 from fedfs.nnunet.summary import class_values
 from fedfs.simulate import place_dataset

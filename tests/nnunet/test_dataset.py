@@ -4,7 +4,7 @@ import pytest
 from synthetic import DATASET, dataset_json, write_dataset
 
 from fedfs.errors import DatasetError, MalformedError
-from fedfs.nnunet.dataset import RawDataset, difference, ordered
+from fedfs.nnunet.data.dataset import RawDataset, difference, ordered
 
 REGIONS = {"background": 0, "whole": [1, 2], "core": 2, "ignore": 3}
 

@@ -11,8 +11,8 @@ from synthetic import DATASET, Reports, write_dataset
 
 from fedfs.aggregation.fingerprints import merge_fingerprints, to_nnunet, validate_fingerprint
 from fedfs.errors import DatasetError, TrainingError
-from fedfs.nnunet import fingerprint
-from fedfs.nnunet.dataset import RawDataset
+from fedfs.nnunet.data import fingerprint
+from fedfs.nnunet.data.dataset import RawDataset
 
 
 def extract(paths, *, num_processes=1, report=None, rng=None, dataset=DATASET):
@@ -153,7 +153,7 @@ def test_workers_end_when_the_process_is_killed(paths):
 import os, sys
 from pathlib import Path
 from fedfs.nnunet import fingerprint
-from fedfs.nnunet.dataset import RawDataset
+from fedfs.nnunet.data.dataset import RawDataset
 from fedfs.nnunet.system.environment import NnUNetPaths
 paths = NnUNetPaths(*map(Path, {[str(p) for p in (paths.raw, paths.raw, paths.raw)]}))
 def report(progress):

@@ -8,8 +8,8 @@ from synthetic import DATASET, LABELS, Reports, task, write_dataset
 
 from fedfs.errors import SetupError
 from fedfs.learner import EvaluationResult
-from fedfs.nnunet import folds
-from fedfs.nnunet.dataset import RawDataset
+from fedfs.nnunet.data import folds
+from fedfs.nnunet.data.dataset import RawDataset
 from fedfs.nnunet.learner import NnUNetLearner
 
 pytestmark = pytest.mark.usefixtures("no_workers")

@@ -13,11 +13,12 @@ from life import fork_pools, live, settings
 from synthetic import DATASET, Reports, dataset_json, make_paths, task, write_dataset
 
 from fedfs.errors import SetupError
-from fedfs.nnunet import own_models, reuse
-from fedfs.nnunet.dataset import RawDataset
+from fedfs.nnunet import own_models
+from fedfs.nnunet.data import reuse
+from fedfs.nnunet.data.dataset import RawDataset
+from fedfs.nnunet.data.preprocess import adopt
 from fedfs.nnunet.learner import NnUNetLearner
 from fedfs.nnunet.plans import named
-from fedfs.nnunet.preprocess import adopt
 from fedfs.nnunet.system.environment import NnUNetPaths, applied
 
 pytestmark = [pytest.mark.nnunet, pytest.mark.usefixtures("no_workers", "forked_pools")]
@@ -277,7 +278,7 @@ def test_a_kill_while_a_folder_of_ours_is_cleared_leaves_it_ours(study, tmp_path
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("fedfs.nnunet.reuse.shutil.rmtree", killed)
+        patch.setattr("fedfs.nnunet.data.reuse.shutil.rmtree", killed)
         with pytest.raises(KeyboardInterrupt):
             prepare(study, site)
     assert names(folder) == {".fedfs/made_with.json"}

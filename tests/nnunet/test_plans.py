@@ -9,9 +9,9 @@ from synthetic import DATASET, Reports, dataset_json, make_paths, write_dataset
 from fedfs.aggregation.disclosure import coarsen
 from fedfs.aggregation.fingerprints import merge_fingerprints, to_nnunet
 from fedfs.errors import MalformedError, SetupError, StudyError, UserError
-from fedfs.nnunet import fingerprint
 from fedfs.nnunet.allowed import allowlist
-from fedfs.nnunet.dataset import RawDataset
+from fedfs.nnunet.data import fingerprint
+from fedfs.nnunet.data.dataset import RawDataset
 from fedfs.nnunet.plans import PlanRequest, WeightsRequest, initial_weights, plan
 from fedfs.tensors.canonical import TensorFile, write_safetensors
 

@@ -5,8 +5,8 @@ import pytest
 from synthetic import DATASET, Reports, write_dataset
 
 from fedfs.errors import DatasetError, MalformedError, SetupError, TrainingError
-from fedfs.nnunet import fingerprint, preprocess
-from fedfs.nnunet.dataset import RawDataset
+from fedfs.nnunet.data import fingerprint, preprocess
+from fedfs.nnunet.data.dataset import RawDataset
 from fedfs.nnunet.learner import NnUNetLearner
 
 ENDINGS = (".b2nd", "_seg.b2nd", ".pkl")

@@ -15,7 +15,7 @@ import logging
 from collections.abc import Callable, Mapping
 
 from fedfs.errors import DatasetError
-from fedfs.nnunet.dataset import Case, RawDataset, read_json
+from fedfs.nnunet.data.dataset import Case, RawDataset, read_json
 from fedfs.nnunet.settings import LearnerSettings
 from fedfs.nnunet.system import files
 

@@ -21,11 +21,11 @@ import numpy as np
 from fedfs.aggregation.fingerprints import CaseSketch, mix_cases, sketch_case
 from fedfs.errors import DatasetError
 from fedfs.learner import CaseGeometry, Progress, Report, SiteFingerprint
-from fedfs.nnunet.broken import OnBroken, require_some
-from fedfs.nnunet.dataset import Case, RawDataset
+from fedfs.nnunet.data.broken_cases import OnBroken, require_some
+from fedfs.nnunet.data.dataset import Case, RawDataset
+from fedfs.nnunet.data.integrity import check_whole
 from fedfs.nnunet.system.output import captured
 from fedfs.nnunet.system.workers import map_cases
-from fedfs.nnunet.whole import check_whole
 
 log = logging.getLogger(__name__)
 

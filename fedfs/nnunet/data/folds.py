@@ -6,7 +6,7 @@ Rules:
  * nnU-Net refuses to divide fewer. Then this module writes the file: fold f validates on case
    f mod n and trains on the others. A single case is both, as nnU-Net can neither train nor
    validate on nothing; :class:`~fedfs.nnunet.rounds.Session` says so of it.
- * Cases that the site goes on without (:mod:`fedfs.nnunet.broken`) may be named in it: they are
+ * Cases that the site goes on without (:mod:`fedfs.nnunet.data.broken_cases`) may be named in it: they are
    passed over.
  * A file made here is known by its content, and goes when it does not list the site's cases any
    more. Nobody else's file is changed.
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from fedfs.errors import SetupError
-from fedfs.nnunet.dataset import RawDataset, read_json
+from fedfs.nnunet.data.dataset import RawDataset, read_json
 from fedfs.nnunet.system import files
 from fedfs.nnunet.system.environment import NnUNetPaths
 

@@ -7,7 +7,7 @@ Rules:
  * A case is preprocessed in a hidden sub-folder and moved when it is whole, its ``.pkl`` last. A
    kill leaves whole cases, and the next start does the missing ones.
  * What is preprocessed already, by fedfs or by nnU-Net's commands, is used where that is sound, see
-   :mod:`fedfs.nnunet.reuse`.
+   :mod:`fedfs.nnunet.data.reuse`.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from typing import Any
 
 from fedfs.errors import DatasetError, SetupError
 from fedfs.learner import Progress, Report
-from fedfs.nnunet import reuse
 from fedfs.nnunet.allowed import allowlist
-from fedfs.nnunet.broken import OnBroken
-from fedfs.nnunet.dataset import Case, RawDataset, difference, read_json
+from fedfs.nnunet.data import reuse
+from fedfs.nnunet.data.broken_cases import OnBroken
+from fedfs.nnunet.data.dataset import Case, RawDataset, difference, read_json
+from fedfs.nnunet.data.integrity import check_whole
 from fedfs.nnunet.system import files
 from fedfs.nnunet.system.environment import NnUNetPaths
 from fedfs.nnunet.system.workers import map_cases
-from fedfs.nnunet.whole import check_whole
 
 
 @dataclass(frozen=True)

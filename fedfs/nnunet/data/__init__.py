@@ -1,0 +1,1 @@
+"""A site's cases: dataset, folds, fingerprint, preprocessing."""
