@@ -16,7 +16,7 @@ from fedfs.errors import ObjectExistsError
 from fedfs.learner import CrossValidated, Report
 from fedfs.loop import Outcome
 from fedfs.nnunet.data.dataset import has_regions, ordered
-from fedfs.nnunet.planner import dataset_json
+from fedfs.nnunet.plan.planner import dataset_json
 from fedfs.nnunet.summary import class_names
 from fedfs.observe import Observer
 from fedfs.protocol import decide as rounds

@@ -15,7 +15,7 @@ from fedfs.network import SiteNetworks
 from fedfs.nnunet.data.dataset import ordered
 from fedfs.nnunet.export import ExportRequest
 from fedfs.nnunet.inference import ChoiceRequest
-from fedfs.nnunet.planner import dataset_json
+from fedfs.nnunet.plan.planner import dataset_json
 from fedfs.nnunet.summary import class_names
 from fedfs.nnunet.system.isolated import run_isolated
 from fedfs.observe import Observer, open_study, open_tracks

@@ -20,8 +20,8 @@ from fedfs.aggregation.alignment import Shapes
 from fedfs.aggregation.shared_tensors import agree, asym_spec, check_site_plan, join_in, shared_by
 from fedfs.errors import MalformedError, RejectedError, StudyError
 from fedfs.learner import SiteFingerprint
-from fedfs.nnunet.planner import dataset_json
-from fedfs.nnunet.plans import PlanResult
+from fedfs.nnunet.plan.planner import dataset_json
+from fedfs.nnunet.plan.plans import PlanResult
 from fedfs.protocol import codec, decide, layout
 from fedfs.protocol.messages import AsymSpec, Charter, Continued, PlanMessage
 from fedfs.protocol.state import StudyState, newest_charter

@@ -15,7 +15,7 @@ from typing import Any
 from fedfs.config import StudyOptions
 from fedfs.errors import DatasetError, FedfsError, ObjectExistsError, StudyError
 from fedfs.learner import Learner
-from fedfs.nnunet import plans
+from fedfs.nnunet.plan import plans
 from fedfs.observe import Observer, open_study
 from fedfs.protocol import layout
 from fedfs.protocol.messages import (

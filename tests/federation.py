@@ -35,7 +35,7 @@ from fedfs.learner import (
     TrainResult,
 )
 from fedfs.loop import Outcome
-from fedfs.nnunet.plans import PlanResult
+from fedfs.nnunet.plan.plans import PlanResult
 from fedfs.observe import Observer, open_study
 from fedfs.protocol import codec, decide, layout
 from fedfs.protocol.layout import TrackPlace

@@ -16,7 +16,7 @@ from fedfs.config import AggregatorConfig
 from fedfs.learner import Report
 from fedfs.loop import Outcome, run
 from fedfs.making import strategy_of
-from fedfs.nnunet.planner import NnUNetPlanner
+from fedfs.nnunet.plan.planner import NnUNetPlanner
 from fedfs.observe import Observer, chosen_tracks, open_study, open_tracks
 from fedfs.protocol import decide, layout
 from fedfs.protocol.state import newest_charter

@@ -20,7 +20,7 @@ from fedfs.logfile import logged_to
 from fedfs.loop import Outcome
 from fedfs.nnunet.data import broken_cases
 from fedfs.nnunet.learner import NnUNetLearner
-from fedfs.nnunet.planner import dataset_json
+from fedfs.nnunet.plan.planner import dataset_json
 from fedfs.nnunet.settings import LearnerSettings, Planning
 from fedfs.nnunet.system.environment import NnUNetPaths, from_environment
 from fedfs.observe import Observer, open_study

@@ -53,7 +53,7 @@ def _end_with_parent() -> None:
 
 
 def _plan(request: dict[str, Any], _: Report) -> dict[str, Any]:
-    from fedfs.nnunet.plans import PlanRequest, plan
+    from fedfs.nnunet.plan.plans import PlanRequest, plan
 
     return dataclasses.asdict(plan(PlanRequest(**request)))
 
@@ -71,14 +71,14 @@ def _check_planner(request: dict[str, Any], _: Report) -> dict[str, Any]:
 
 
 def _initial_weights(request: dict[str, Any], _: Report) -> dict[str, Any]:
-    from fedfs.nnunet.plans import WeightsRequest, initial_weights
+    from fedfs.nnunet.plan.plans import WeightsRequest, initial_weights
 
     initial_weights(WeightsRequest(**request))
     return {"tensors": request["output"]}
 
 
 def _convert_checkpoint(request: dict[str, Any], _: Report) -> dict[str, Any]:
-    from fedfs.nnunet.pretrained import convert_checkpoint
+    from fedfs.nnunet.plan.pretrained import convert_checkpoint
 
     convert_checkpoint(Path(request["checkpoint"]), Path(request["output"]))
     return {"tensors": request["output"]}

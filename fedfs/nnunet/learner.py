@@ -42,7 +42,7 @@ from fedfs.nnunet.data.broken_cases import BrokenCases
 from fedfs.nnunet.data.dataset import RawDataset
 from fedfs.nnunet.finish import FinalModel
 from fedfs.nnunet.other_model import score_other
-from fedfs.nnunet.own_plan import OwnPlanner
+from fedfs.nnunet.plan.own_plan import OwnPlanner
 from fedfs.nnunet.rounds import Session
 from fedfs.nnunet.settings import LearnerSettings
 from fedfs.nnunet.system import files

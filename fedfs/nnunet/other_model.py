@@ -23,9 +23,9 @@ from fedfs.nnunet.data.dataset import Case, RawDataset
 from fedfs.nnunet.data.fingerprint import reader_name
 from fedfs.nnunet.data.preprocess import adopt
 from fedfs.nnunet.export import ExportRequest
+from fedfs.nnunet.plan.published import check_size
 from fedfs.nnunet.predict import ScoreRequest
 from fedfs.nnunet.settings import LearnerSettings
-from fedfs.nnunet.site_network import check_size
 from fedfs.nnunet.system.isolated import run_isolated
 
 

@@ -33,7 +33,7 @@ from fedfs.learner import Array, Progress, Report, RoundTask, Tensors
 from fedfs.nnunet import ranks
 from fedfs.nnunet.allowed import classes
 from fedfs.nnunet.data import folds
-from fedfs.nnunet.pretrained import harmless_types
+from fedfs.nnunet.plan.pretrained import harmless_types
 from fedfs.nnunet.system.workers import forked_children_end_with_us
 from fedfs.tensors.canonical import extract, load_into
 

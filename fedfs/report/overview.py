@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from fedfs.aggregation.best_configuration import FOREGROUND
 from fedfs.nnunet.data.dataset import ordered
-from fedfs.nnunet.planner import dataset_json
+from fedfs.nnunet.plan.planner import dataset_json
 from fedfs.nnunet.summary import class_names
 from fedfs.protocol.messages import Choice
 from fedfs.protocol.state import StudyState, newest_charter

@@ -11,7 +11,7 @@ from fedfs.learner import EvaluationResult, TrainResult
 from fedfs.nnunet import child
 from fedfs.nnunet.data.dataset import LABEL_ORDER
 from fedfs.nnunet.learner import NnUNetLearner
-from fedfs.nnunet.plans import PlanRequest, WeightsRequest, initial_weights, plan
+from fedfs.nnunet.plan.plans import PlanRequest, WeightsRequest, initial_weights, plan
 from fedfs.nnunet.settings import LearnerSettings
 from fedfs.tensors.canonical import TensorFile
 

@@ -11,7 +11,7 @@ from fedfs.learner import RoundTask
 from fedfs.nnunet.data import fingerprint
 from fedfs.nnunet.data.dataset import RawDataset
 from fedfs.nnunet.learner import LearnerSettings
-from fedfs.nnunet.plans import PlanRequest, WeightsRequest, initial_weights, plan
+from fedfs.nnunet.plan.plans import PlanRequest, WeightsRequest, initial_weights, plan
 from fedfs.nnunet.system.environment import NnUNetPaths
 from fedfs.tensors.canonical import TensorFile
 

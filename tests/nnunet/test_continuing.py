@@ -15,7 +15,7 @@ from fedfs.cli import fedfs as cli
 from fedfs.continuing import read_finished
 from fedfs.errors import SealedError, StudyError, UserError
 from fedfs.nnunet.learner import NnUNetLearner
-from fedfs.nnunet.plans import PlanResult
+from fedfs.nnunet.plan.plans import PlanResult
 from fedfs.observe import open_study
 from fedfs.protocol import layout
 from fedfs.store import open_store

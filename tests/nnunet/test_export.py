@@ -18,8 +18,8 @@ from fedfs.learner import RoundTask
 from fedfs.nnunet.baseline import LocalRequest
 from fedfs.nnunet.export import ExportRequest, export_model
 from fedfs.nnunet.learner import NnUNetLearner
+from fedfs.nnunet.plan.pretrained import read_checkpoint
 from fedfs.nnunet.predict import ScoreRequest
-from fedfs.nnunet.pretrained import read_checkpoint
 from fedfs.nnunet.system.isolated import run_isolated
 from fedfs.tensors.canonical import TensorFile
 

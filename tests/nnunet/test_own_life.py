@@ -18,7 +18,7 @@ from fedfs.nnunet.data import reuse
 from fedfs.nnunet.data.dataset import RawDataset
 from fedfs.nnunet.data.preprocess import adopt
 from fedfs.nnunet.learner import NnUNetLearner
-from fedfs.nnunet.plans import named
+from fedfs.nnunet.plan.plans import named
 from fedfs.nnunet.system.environment import NnUNetPaths, applied
 
 pytestmark = [pytest.mark.nnunet, pytest.mark.usefixtures("no_workers", "forked_pools")]

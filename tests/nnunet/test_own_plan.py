@@ -16,8 +16,10 @@ from synthetic import DATASET, LABELS, Reports, dataset_json, make_paths, task, 
 
 from fedfs.aggregation import alignment
 from fedfs.errors import DatasetError, MalformedError, SetupError, StudyError
-from fedfs.nnunet import child, overlay, own_plan, planner, plans, site_network
+from fedfs.nnunet import child
 from fedfs.nnunet.learner import NnUNetLearner
+from fedfs.nnunet.plan import overlay, own_plan, planner, plans
+from fedfs.nnunet.plan import published as site_network
 from fedfs.nnunet.settings import LearnerSettings, Planning
 from fedfs.nnunet.system import files
 from fedfs.protocol.messages import DatasetSpec, NnUNetSpec, Schedule

@@ -7,7 +7,7 @@ from life import in_this_process, live
 from synthetic import DATASET, dataset_json, write_dataset
 
 from federation import Federation
-from fedfs.nnunet.planner import NnUNetPlanner
+from fedfs.nnunet.plan.planner import NnUNetPlanner
 from fedfs.nnunet.system.environment import applied
 
 pytestmark = [pytest.mark.nnunet, pytest.mark.usefixtures("no_workers", "forked_pools")]
@@ -59,7 +59,7 @@ def of_nnunet(paths, plans_name, *, planner="ExperimentPlanner", **options):
 
 
 def test_the_charters_planner_plans_what_nnunet_does(paths, tmp_path, monkeypatch):
-    monkeypatch.setattr("fedfs.nnunet.planner.run_isolated", in_this_process)
+    monkeypatch.setattr("fedfs.nnunet.plan.planner.run_isolated", in_this_process)
     write_dataset(paths.raw, 1, shape=(4, 8, 8))
     (paths.raw / DATASET / "dataset.json").write_text(json.dumps(dataset_json(N_CASES)))
     different = set()

@@ -12,7 +12,7 @@ from fedfs.errors import MalformedError, SetupError, StudyError, UserError
 from fedfs.nnunet.allowed import allowlist
 from fedfs.nnunet.data import fingerprint
 from fedfs.nnunet.data.dataset import RawDataset
-from fedfs.nnunet.plans import PlanRequest, WeightsRequest, initial_weights, plan
+from fedfs.nnunet.plan.plans import PlanRequest, WeightsRequest, initial_weights, plan
 from fedfs.tensors.canonical import TensorFile, write_safetensors
 
 INTENSITIES = "foreground_intensity_properties_per_channel"

@@ -23,7 +23,7 @@ from federation import Federation
 from fedfs.config import StudyOptions
 from fedfs.nnunet import child
 from fedfs.nnunet.learner import LearnerSettings, NnUNetLearner
-from fedfs.nnunet.planner import NnUNetPlanner
+from fedfs.nnunet.plan.planner import NnUNetPlanner
 from fedfs.protocol.messages import Schedule
 
 pytestmark = [pytest.mark.nnunet, pytest.mark.xdist_group("same_as_nnunet")]
@@ -117,7 +117,7 @@ def federate(tmp_path, monkeypatch):
         )
         monkeypatch.setattr(StudyOptions, "schedule", lambda self: schedule)
         # The planner's functions, but in this process: one of its own takes five seconds to start.
-        monkeypatch.setattr("fedfs.nnunet.planner.run_isolated", in_this_process)
+        monkeypatch.setattr("fedfs.nnunet.plan.planner.run_isolated", in_this_process)
         site = OneSite(tmp_path / "federated", **options)
         return site, site.run()
 

@@ -19,8 +19,9 @@ from fedfs import assemble, export
 from fedfs.assemble import site as site_process
 from fedfs.config import AggregatorConfig, JoinConfig, SiteConfig, StudyOptions
 from fedfs.errors import UserError
-from fedfs.nnunet import child, planner
+from fedfs.nnunet import child
 from fedfs.nnunet.allowed import classes
+from fedfs.nnunet.plan import planner
 from fedfs.nnunet.system.environment import applied
 from fedfs.observe import open_study, open_tracks
 from fedfs.protocol import decide

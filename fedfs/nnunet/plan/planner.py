@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from fedfs.errors import MalformedError, TrainingError
-from fedfs.nnunet import site_network
-from fedfs.nnunet.plans import PlanRequest, PlanResult, WeightsRequest
+from fedfs.nnunet.plan import published
+from fedfs.nnunet.plan.plans import PlanRequest, PlanResult, WeightsRequest
 from fedfs.nnunet.system.isolated import run_isolated
 from fedfs.protocol import codec
 from fedfs.protocol.messages import Charter, PlanMessage
@@ -78,10 +78,10 @@ class NnUNetPlanner:
         Args:
             charter: the study.
             configuration: as the site published it, see
-                :func:`fedfs.nnunet.site_network.published`.
+                :func:`fedfs.nnunet.plan.published.published`.
             path: safetensors file to write.
             pretrained: safetensors of canonical tensors of any network, to start from what fits.
-            alignment: what fits, see :mod:`fedfs.nnunet.overlay`.
+            alignment: what fits, see :mod:`fedfs.nnunet.plan.overlay`.
 
         Raises:
             MalformedError: the configuration is refused, or no network can be built of it.
@@ -89,7 +89,7 @@ class NnUNetPlanner:
         """
         spec, content = charter.nnunet, dataset_json(charter)
         request = WeightsRequest(
-            plans=site_network.skeleton(
+            plans=published.skeleton(
                 configuration,
                 configuration=spec.configuration,
                 dataset_name=charter.dataset.name,

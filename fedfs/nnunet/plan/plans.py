@@ -32,7 +32,7 @@ from fedfs.errors import StudyError, UserError
 from fedfs.learner import Array
 from fedfs.nnunet.allowed import allowlist, classes
 from fedfs.nnunet.data.dataset import ordered
-from fedfs.nnunet.overlay import is_segmentation_layer, overlaid
+from fedfs.nnunet.plan.overlay import is_segmentation_layer, overlaid
 from fedfs.nnunet.system.environment import AUGMENTATION_WORKERS, NnUNetPaths, applied
 from fedfs.nnunet.system.output import captured
 from fedfs.tensors.canonical import TensorFile, extract, write_safetensors
@@ -86,7 +86,7 @@ class WeightsRequest:
         dataset_json: as in the plan's result.
         seed: of torch's random numbers while the network is made.
         pretrained: safetensors of canonical tensors to start from, segmentation layers apart.
-        alignment: take of the pretrained tensors what fits, see :mod:`fedfs.nnunet.overlay`; None
+        alignment: take of the pretrained tensors what fits, see :mod:`fedfs.nnunet.plan.overlay`; None
             to require that they are those of this very network.
         output: safetensors file to write.
         allowed_trainers: not nnunetv2's own, but allowed by this host's operator.

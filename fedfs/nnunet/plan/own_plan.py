@@ -2,7 +2,7 @@
 
 Rules:
  * nnU-Net's planner decides from the site's own fingerprint, as it would without a federation.
- * Plans and fingerprint stay at the site; :mod:`fedfs.nnunet.site_network` says what does not.
+ * Plans and fingerprint stay at the site; :mod:`fedfs.nnunet.plan.published` says what does not.
  * Fingerprint, plan and initial weights are a file each, complete or absent. A kill loses the one
    that is being made; what is there already is not made again.
  * A file counts only with the hash of everything that it depends on, and if it is undamaged. Else
@@ -25,11 +25,11 @@ import numpy as np
 from fedfs.aggregation.fingerprints import merge_fingerprints, to_nnunet
 from fedfs.errors import DatasetError, RejectedError, SetupError
 from fedfs.learner import Array, OwnPlan, SiteFingerprint
-from fedfs.nnunet import plans, site_network
 from fedfs.nnunet.data import preprocess
 from fedfs.nnunet.data.dataset import RawDataset
 from fedfs.nnunet.data.fingerprint import reader_name
-from fedfs.nnunet.overlay import overlaid
+from fedfs.nnunet.plan import plans, published
+from fedfs.nnunet.plan.overlay import overlaid
 from fedfs.nnunet.settings import LearnerSettings, Planning
 from fedfs.nnunet.system import files
 from fedfs.tensors.canonical import TensorFile, weights_sha256, write_safetensors
@@ -190,7 +190,7 @@ class OwnPlanner:
         return OwnPlan(
             plans=value["plans"],
             fingerprint=value["fingerprint"],
-            configuration=site_network.published(value["plans"], self._settings.configuration),
+            configuration=published.published(value["plans"], self._settings.configuration),
             tensors={name: tuple(shape) for name, shape in value["tensors"].items()},
             n_cases=len(self._dataset.cases),
             plans_sha256=files.json_sha256(value["plans"]),
