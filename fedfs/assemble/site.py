@@ -31,13 +31,13 @@ from fedfs.errors import (
 from fedfs.export import Exported, export_site
 from fedfs.learner import CrossValidated, Report
 from fedfs.loop import Outcome, run
-from fedfs.nnunet import several_gpus
 from fedfs.nnunet.allowed import classes
 from fedfs.nnunet.allowed.allowlist import check_name, check_planner_options
 from fedfs.nnunet.crossval import CrossValidationRequest
 from fedfs.nnunet.data.dataset import RawDataset, difference
 from fedfs.nnunet.system.environment import from_environment
 from fedfs.nnunet.system.isolated import run_isolated
+from fedfs.nnunet.train import parallel
 from fedfs.observe import Observer, chosen_tracks, open_study, open_tracks, track_names
 from fedfs.protocol import codec, decide, layout, software
 from fedfs.protocol.messages import Charter, JoinRequest
@@ -182,7 +182,7 @@ def run_site(config: SiteConfig, listener: Report) -> Outcome:
         stack.enter_context(remembering(keyring, role, observers, names))
         software.check(charter.nnunet.versions, classes.versions(), allowed=config.allow_versions)
         if config.num_gpus > 1:
-            several_gpus.check_devices(config.device, config.num_gpus)
+            parallel.check_devices(config.device, config.num_gpus)
         sites = {
             name: _make_site(config, observers[name], keyring, listener, folders[name])
             for name in names

@@ -104,7 +104,7 @@ def _train_local(request: dict[str, Any], report: Report) -> dict[str, Any]:
 
 def _train_round(request: dict[str, Any], report: Report) -> dict[str, Any]:
     from fedfs.nnunet.child_round import train_round
-    from fedfs.nnunet.several_gpus import RoundRequest
+    from fedfs.nnunet.train.parallel import RoundRequest
 
     return train_round(RoundRequest(**request), report)
 

@@ -1,7 +1,7 @@
 """The processes of a round on several GPUs.
 
 The child of :mod:`fedfs.nnunet.system.isolated` starts a process for each GPU; its parent's side, and the
-rules, are in :mod:`fedfs.nnunet.several_gpus`.
+rules, are in :mod:`fedfs.nnunet.train.parallel`.
 
 Rules:
  * In the end all have the same weights, bit for bit, or the round has failed.
@@ -30,8 +30,8 @@ from fedfs.errors import FedfsError, TrainingError
 from fedfs.learner import Progress, Report, RoundTask
 from fedfs.nnunet.learner import NnUNetLearner
 from fedfs.nnunet.settings import settings_from_json
-from fedfs.nnunet.several_gpus import RoundRequest, check_devices
 from fedfs.nnunet.system import isolated
+from fedfs.nnunet.train.parallel import RoundRequest, check_devices
 from fedfs.tensors.canonical import TensorFile, weights_sha256, write_safetensors
 
 log = logging.getLogger(__name__)

@@ -17,8 +17,8 @@ import numpy as np
 
 from fedfs.errors import TrainingError
 from fedfs.learner import ClassScore, EvaluationResult, Progress, Report
-from fedfs.nnunet.rounds import Session
 from fedfs.nnunet.summary import class_names
+from fedfs.nnunet.train.session import Session
 
 
 def pseudo_dice(session: Session, report: Report) -> EvaluationResult:

@@ -21,9 +21,9 @@ from fedfs.learner import ClassScore, EvaluationResult, Progress, Report
 from fedfs.nnunet import evaluation
 from fedfs.nnunet.data.dataset import read_json
 from fedfs.nnunet.distances import mean_hd95_mm
-from fedfs.nnunet.rounds import Session
 from fedfs.nnunet.summary import class_values, read_summary
 from fedfs.nnunet.system import files
+from fedfs.nnunet.train.session import Session
 
 log = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 Rules:
  * Every method may be killed and called again; see :mod:`fedfs.nnunet.data.preprocess` for the data and
-   :mod:`fedfs.nnunet.checkpoints` for the training.
+   :mod:`fedfs.nnunet.train.checkpoints` for the training.
  * What nnU-Net prints goes to the log. What it raises leaves as a
    :class:`~fedfs.errors.TrainingError` that says of which kind the failure is.
  * All calls come from one thread, which outlives the learner: nnU-Net's workers end with it.
@@ -33,9 +33,8 @@ from fedfs.learner import (
     Tensors,
     TrainResult,
 )
-from fedfs.nnunet import evaluation, own_models, several_gpus
+from fedfs.nnunet import evaluation
 from fedfs.nnunet.allowed import allowlist, classes
-from fedfs.nnunet.checkpoints import CheckpointStore, RoundProgress
 from fedfs.nnunet.data import fingerprint as fingerprints
 from fedfs.nnunet.data import folds, preprocess
 from fedfs.nnunet.data.broken_cases import BrokenCases
@@ -43,12 +42,14 @@ from fedfs.nnunet.data.dataset import RawDataset
 from fedfs.nnunet.finish import FinalModel
 from fedfs.nnunet.other_model import score_other
 from fedfs.nnunet.plan.own_plan import OwnPlanner
-from fedfs.nnunet.rounds import Session
 from fedfs.nnunet.settings import LearnerSettings
 from fedfs.nnunet.system import files
 from fedfs.nnunet.system.environment import applied, limit_pools
 from fedfs.nnunet.system.failures import translate
 from fedfs.nnunet.system.output import Captured, captured
+from fedfs.nnunet.train import model_folders, parallel
+from fedfs.nnunet.train.checkpoints import CheckpointStore, RoundProgress
+from fedfs.nnunet.train.session import Session
 from fedfs.tensors.canonical import weights_sha256
 
 __all__ = ["LearnerSettings", "NnUNetLearner"]
@@ -167,7 +168,7 @@ class NnUNetLearner:
                 adopted, settings.configuration, settings.trainer, dataset, settings.paths
             )
             preprocess.write_plans(adopted, dataset, settings.paths)
-            own_models.claim(self._model_folder(adopted), adopted, settings)
+            model_folders.claim(self._model_folder(adopted), adopted, settings)
             for configuration in (settings.configuration, *settings.next_stages):
                 preprocess.preprocess(
                     adopted,
@@ -204,7 +205,7 @@ class NnUNetLearner:
         """See :class:`fedfs.learner.Learner`."""
         if self._settings.num_gpus > 1:
             self.close()  # its memory is the processes', and they write the next checkpoint
-            return several_gpus.train(self._settings, self._adopted(), task, tensors, report)
+            return parallel.train(self._settings, self._adopted(), task, tensors, report)
         with self._nnunet() as output:
             session, progress = self._continue(task, tensors)
             saved = self._clock()

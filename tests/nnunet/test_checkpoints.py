@@ -3,7 +3,7 @@ import json
 import pytest
 from synthetic import task
 
-from fedfs.nnunet.checkpoints import CheckpointStore
+from fedfs.nnunet.train.checkpoints import CheckpointStore
 
 
 def writer(content):

@@ -22,9 +22,9 @@ LIGHT = [
     "fedfs.nnunet.plan.plans",
     "fedfs.nnunet.predict",
     "fedfs.nnunet.system.isolated",
-    "fedfs.nnunet.ranks",
+    "fedfs.nnunet.train.ranks",
     "fedfs.nnunet.settings",
-    "fedfs.nnunet.several_gpus",
+    "fedfs.nnunet.train.parallel",
     "fedfs.nnunet.plan.published",
     "fedfs.nnunet.summary",
 ]

@@ -183,7 +183,7 @@ def test_checkpoints_within_a_round_are_rare(study, start, monkeypatch):
     saved = []
     keep = type(learner._store()).save
     monkeypatch.setattr(
-        "fedfs.nnunet.checkpoints.CheckpointStore.save",
+        "fedfs.nnunet.train.checkpoints.CheckpointStore.save",
         lambda store, progress, write: saved.append(progress) or keep(store, progress, write),
     )
     learner.train(the_round(0, study.tensors, n_epochs=3), study.tensors, Reports())

@@ -13,13 +13,13 @@ from life import fork_pools, live, settings
 from synthetic import DATASET, Reports, dataset_json, make_paths, task, write_dataset
 
 from fedfs.errors import SetupError
-from fedfs.nnunet import own_models
 from fedfs.nnunet.data import reuse
 from fedfs.nnunet.data.dataset import RawDataset
 from fedfs.nnunet.data.preprocess import adopt
 from fedfs.nnunet.learner import NnUNetLearner
 from fedfs.nnunet.plan.plans import named
 from fedfs.nnunet.system.environment import NnUNetPaths, applied
+from fedfs.nnunet.train import model_folders
 
 pytestmark = [pytest.mark.nnunet, pytest.mark.usefixtures("no_workers", "forked_pools")]
 
@@ -132,7 +132,7 @@ def test_what_is_left_is_what_nnunet_leaves(study, trained_by_hand, tmp_path):
     assert ours - theirs == {f"{DATA}/.fedfs/made_with.json"}
     assert theirs - ours == set()
     theirs, ours = (names(p.results / DATASET) for p in (trained_by_hand, site.paths))
-    assert ours - theirs == {f"{MODEL}/fold_1/{own_models.MARK}"}
+    assert ours - theirs == {f"{MODEL}/fold_1/{model_folders.MARK}"}
     assert theirs - ours == set()
     assert f"{MODEL}/fold_1/validation/summary.json" in ours
 

@@ -10,8 +10,9 @@ import torch
 from synthetic import Reports, task
 
 from fedfs.errors import SetupError
-from fedfs.nnunet import child_round, several_gpus
+from fedfs.nnunet import child_round
 from fedfs.nnunet.learner import NnUNetLearner
+from fedfs.nnunet.train import parallel
 from fedfs.tensors.canonical import weights_sha256
 
 pytestmark = [pytest.mark.nnunet, pytest.mark.usefixtures("no_workers")]
@@ -50,10 +51,10 @@ def test_what_cannot_be_divided_is_refused(study, start):
 def test_with_batch_dice_each_gpu_needs_as_much_of_a_batch(batch, batch_dice, num_gpus, instead):
     configuration = {"batch_size": batch, "batch_dice": batch_dice}
     if instead is None:
-        several_gpus._check_batch(configuration, num_gpus)
+        parallel._check_batch(configuration, num_gpus)
         return
     with pytest.raises(SetupError, match=f"cannot be divided among {num_gpus} GPUs") as caught:
-        several_gpus._check_batch(configuration, num_gpus)
+        parallel._check_batch(configuration, num_gpus)
     assert f"give --num-gpus {instead};" in caught.value.hint
 
 
@@ -74,8 +75,8 @@ def test_a_process_whose_starter_was_killed_before_it_looked_ends(monkeypatch):
 def test_there_have_to_be_so_many_devices():
     if torch.cuda.device_count() < 99:
         with pytest.raises(SetupError, match="GPUs, not 99|several CUDA devices only"):
-            several_gpus.check_devices(None, 99)
-    assert several_gpus.check_devices("cpu", 2) == "cpu"
+            parallel.check_devices(None, 99)
+    assert parallel.check_devices("cpu", 2) == "cpu"
 
 
 def test_a_round_that_is_killed_goes_on_and_a_site_alone_after_it(study, start, tmp_path):

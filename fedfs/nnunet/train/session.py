@@ -8,7 +8,7 @@ Rules:
    it does so wherever the study's epoch is not the one after its last.
  * A round replaces the weights and nothing else: optimizer (momentum), gradient scaler, data
    loaders and nnU-Net's log go on. Under FedProx it also sets its base in the loss, see
-   :mod:`fedfs.nnunet.proximal`.
+   :mod:`fedfs.nnunet.train.proximal`.
  * nnU-Net's log holds exactly one value per epoch. Epochs that are repeated are cut off; epochs in
    which the site was away repeat the last value.
  * Scores are of cases that were not trained on, or there are none, fold ``all`` apart.
@@ -30,11 +30,11 @@ import numpy as np
 
 from fedfs.errors import SetupError, TrainingError
 from fedfs.learner import Array, Progress, Report, RoundTask, Tensors
-from fedfs.nnunet import ranks
 from fedfs.nnunet.allowed import classes
 from fedfs.nnunet.data import folds
 from fedfs.nnunet.plan.pretrained import harmless_types
 from fedfs.nnunet.system.workers import forked_children_end_with_us
+from fedfs.nnunet.train import ranks
 from fedfs.tensors.canonical import extract, load_into
 
 log = logging.getLogger(__name__)
@@ -170,7 +170,7 @@ class Session:
         Raises:
             TensorError: names or shapes are not the network's.
         """
-        from fedfs.nnunet import proximal
+        from fedfs.nnunet.train import proximal
 
         proximal.attach(self.trainer, base, mu=task.proximal_mu, private=task.private)
 
@@ -189,7 +189,7 @@ class Session:
         """
         import torch
 
-        from fedfs.nnunet import proximal
+        from fedfs.nnunet.train import proximal
 
         trainer, epoch, began = self.trainer, int(self.trainer.current_epoch), self.clock()
         total = trainer.num_iterations_per_epoch

@@ -7,7 +7,7 @@ Rules:
  * nnU-Net does this on CUDA devices only. On a CPU, where tests run, :func:`settle_on_cpu` puts the
    wrapper around the network.
 
-The processes are started by :mod:`fedfs.nnunet.several_gpus`.
+The processes are started by :mod:`fedfs.nnunet.train.parallel`.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Training: a round as nnU-Net trains it."""
