@@ -17,7 +17,7 @@ from fedfs.learner import CrossValidated, Report
 from fedfs.loop import Outcome
 from fedfs.nnunet.data.dataset import has_regions, ordered
 from fedfs.nnunet.plan.planner import dataset_json
-from fedfs.nnunet.summary import class_names
+from fedfs.nnunet.score.summary import class_names
 from fedfs.observe import Observer
 from fedfs.protocol import decide as rounds
 from fedfs.protocol import layout
@@ -31,7 +31,7 @@ NAME = "choice"
 
 
 class CrossValidator(Protocol):
-    """Scores the final models at a site; :mod:`fedfs.nnunet.crossval` does with nnU-Net."""
+    """Scores the final models at a site; :mod:`fedfs.nnunet.score.cross_validation` does with nnU-Net."""
 
     def __call__(self, report: Report) -> CrossValidated:
         """Return the sums of Dice over own validation cases.

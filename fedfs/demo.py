@@ -23,7 +23,7 @@ from fedfs.export import export_versions, predict_commands
 from fedfs.fetching import MAX_MODEL_BYTES, fetch_payload
 from fedfs.learner import Progress
 from fedfs.nnunet.baseline import LocalRequest
-from fedfs.nnunet.predict import ScoreRequest
+from fedfs.nnunet.score.predict import ScoreRequest
 from fedfs.nnunet.system.isolated import run_isolated
 from fedfs.observe import Observer, open_study
 from fedfs.simulate import (

@@ -13,10 +13,10 @@ from fedfs.history import training_log, validation_summary
 from fedfs.learner import Learner
 from fedfs.network import SiteNetworks
 from fedfs.nnunet.data.dataset import ordered
-from fedfs.nnunet.export import ExportRequest
-from fedfs.nnunet.inference import ChoiceRequest
 from fedfs.nnunet.plan.planner import dataset_json
-from fedfs.nnunet.summary import class_names
+from fedfs.nnunet.score.inference_information import ChoiceRequest
+from fedfs.nnunet.score.model_export import ExportRequest
+from fedfs.nnunet.score.summary import class_names
 from fedfs.nnunet.system.isolated import run_isolated
 from fedfs.observe import Observer, open_study, open_tracks
 from fedfs.protocol import decide

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from fedfs.errors import EXIT_NOTHING, EXIT_OK, EXIT_WAITING, FedfsError
-from fedfs.nnunet.predict import ScoreRequest
+from fedfs.nnunet.score.predict import ScoreRequest
 from fedfs.nnunet.system.isolated import run_isolated
 from fedfs.simulate import Host, LocalStudy, stop
 

@@ -33,8 +33,8 @@ from fedfs.learner import CrossValidated, Report
 from fedfs.loop import Outcome, run
 from fedfs.nnunet.allowed import classes
 from fedfs.nnunet.allowed.allowlist import check_name, check_planner_options
-from fedfs.nnunet.crossval import CrossValidationRequest
 from fedfs.nnunet.data.dataset import RawDataset, difference
+from fedfs.nnunet.score.cross_validation import CrossValidationRequest
 from fedfs.nnunet.system.environment import from_environment
 from fedfs.nnunet.system.isolated import run_isolated
 from fedfs.nnunet.train import parallel

@@ -85,13 +85,13 @@ def _convert_checkpoint(request: dict[str, Any], _: Report) -> dict[str, Any]:
 
 
 def _export(request: dict[str, Any], _: Report) -> dict[str, Any]:
-    from fedfs.nnunet.export import ExportRequest, export_model
+    from fedfs.nnunet.score.model_export import ExportRequest, export_model
 
     return {"models": [str(export_model(ExportRequest(**one))) for one in request["models"]]}
 
 
 def _write_choice(request: dict[str, Any], _: Report) -> dict[str, Any]:
-    from fedfs.nnunet.inference import ChoiceRequest, write_choice
+    from fedfs.nnunet.score.inference_information import ChoiceRequest, write_choice
 
     return {"folder": str(write_choice(ChoiceRequest(**request)))}
 
@@ -110,13 +110,13 @@ def _train_round(request: dict[str, Any], report: Report) -> dict[str, Any]:
 
 
 def _score(request: dict[str, Any], _: Report) -> dict[str, Any]:
-    from fedfs.nnunet.predict import ScoreRequest, as_json, predict_and_score
+    from fedfs.nnunet.score.predict import ScoreRequest, as_json, predict_and_score
 
     return as_json(predict_and_score(ScoreRequest(**request)))
 
 
 def _cross_validate(request: dict[str, Any], report: Report) -> dict[str, Any]:
-    from fedfs.nnunet.crossval import CrossValidationRequest, cross_validate
+    from fedfs.nnunet.score.cross_validation import CrossValidationRequest, cross_validate
     from fedfs.protocol import codec
 
     made = codec.to_json(cross_validate(CrossValidationRequest(**request), report))

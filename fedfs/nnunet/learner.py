@@ -33,15 +33,15 @@ from fedfs.learner import (
     Tensors,
     TrainResult,
 )
-from fedfs.nnunet import evaluation
 from fedfs.nnunet.allowed import allowlist, classes
 from fedfs.nnunet.data import fingerprint as fingerprints
 from fedfs.nnunet.data import folds, preprocess
 from fedfs.nnunet.data.broken_cases import BrokenCases
 from fedfs.nnunet.data.dataset import RawDataset
-from fedfs.nnunet.finish import FinalModel
-from fedfs.nnunet.other_model import score_other
 from fedfs.nnunet.plan.own_plan import OwnPlanner
+from fedfs.nnunet.score import pseudo_dice
+from fedfs.nnunet.score.cross_evaluation import score_other
+from fedfs.nnunet.score.finish import FinalModel
 from fedfs.nnunet.settings import LearnerSettings
 from fedfs.nnunet.system import files
 from fedfs.nnunet.system.environment import applied, limit_pools
@@ -199,7 +199,7 @@ class NnUNetLearner:
         with self._nnunet() as output:
             session = self._open(task)
             session.load(tensors)
-            return evaluation.pseudo_dice(session, output.outside(report))
+            return pseudo_dice.pseudo_dice(session, output.outside(report))
 
     def train(self, task: RoundTask, tensors: Tensors, report: Report) -> TrainResult:
         """See :class:`fedfs.learner.Learner`."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fedfs.aggregation.best_configuration import FOREGROUND
 from fedfs.nnunet.data.dataset import ordered
 from fedfs.nnunet.plan.planner import dataset_json
-from fedfs.nnunet.summary import class_names
+from fedfs.nnunet.score.summary import class_names
 from fedfs.protocol.messages import Choice
 from fedfs.protocol.state import StudyState, newest_charter
 from fedfs.report.data import Column, Report

@@ -15,9 +15,9 @@ from synthetic import make_paths
 from fedfs.aggregation.best_configuration import choose
 from fedfs.errors import SetupError, StudyError
 from fedfs.learner import DiceSum
-from fedfs.nnunet.crossval import CrossValidationRequest, cross_validate
-from fedfs.nnunet.inference import ChoiceRequest, write_choice
-from fedfs.nnunet.summary import class_names
+from fedfs.nnunet.score.cross_validation import CrossValidationRequest, cross_validate
+from fedfs.nnunet.score.inference_information import ChoiceRequest, write_choice
+from fedfs.nnunet.score.summary import class_names
 from fedfs.nnunet.system.environment import applied
 
 DATASET = "Dataset901_Ellipsoids"

@@ -14,9 +14,9 @@ from synthetic import LABELS, Reports, dataset_json, ellipsoids, make_paths, tas
 from fedfs.errors import DatasetError, TrainingError, UserError
 from fedfs.nnunet.data.dataset import RawDataset
 from fedfs.nnunet.data.fingerprint import reader_name
-from fedfs.nnunet.distances import hd95_mm
 from fedfs.nnunet.learner import NnUNetLearner
-from fedfs.nnunet.summary import class_values
+from fedfs.nnunet.score.distances import hd95_mm
+from fedfs.nnunet.score.summary import class_values
 from fedfs.simulate import place_dataset
 from fedfs.tensors.canonical import weights_sha256, write_safetensors
 
@@ -179,7 +179,7 @@ def test_a_simulated_sites_dataset_has_all_that_belongs_to_its_cases(paths, tmp_
 
 def test_a_tif_of_another_sites_model_is_predicted_in_its_own_spacing(paths, tmp_path, monkeypatch):
     """nnU-Net's reader takes it from a file beside the image."""
-    monkeypatch.setattr("fedfs.nnunet.other_model.run_isolated", in_this_process)
+    monkeypatch.setattr("fedfs.nnunet.score.cross_evaluation.run_isolated", in_this_process)
     content, how, _ = KINDS["tif"]
     write(paths, content, **how)
     life = live(paths, tmp_path, NAME, content)

@@ -9,7 +9,7 @@ import pytest
 from scipy import ndimage
 from scipy.spatial.distance import cdist
 
-from fedfs.nnunet.distances import hd95_mm, mean_hd95_mm
+from fedfs.nnunet.score.distances import hd95_mm, mean_hd95_mm
 
 
 def ball(shape, centre, radius):

@@ -14,19 +14,19 @@ LIGHT = [
     "fedfs.nnunet.allowed.classes",
     "fedfs.nnunet.data.dataset",
     "fedfs.nnunet.system.environment",
-    "fedfs.nnunet.export",
+    "fedfs.nnunet.score.model_export",
     "fedfs.nnunet.data.fingerprint",
     "fedfs.nnunet.learner",
     "fedfs.nnunet.plan.overlay",
     "fedfs.nnunet.plan.own_plan",
     "fedfs.nnunet.plan.plans",
-    "fedfs.nnunet.predict",
+    "fedfs.nnunet.score.predict",
     "fedfs.nnunet.system.isolated",
     "fedfs.nnunet.train.ranks",
     "fedfs.nnunet.settings",
     "fedfs.nnunet.train.parallel",
     "fedfs.nnunet.plan.published",
-    "fedfs.nnunet.summary",
+    "fedfs.nnunet.score.summary",
 ]
 
 

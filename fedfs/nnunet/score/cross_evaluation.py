@@ -22,9 +22,9 @@ from fedfs.nnunet.allowed import allowlist
 from fedfs.nnunet.data.dataset import Case, RawDataset
 from fedfs.nnunet.data.fingerprint import reader_name
 from fedfs.nnunet.data.preprocess import adopt
-from fedfs.nnunet.export import ExportRequest
 from fedfs.nnunet.plan.published import check_size
-from fedfs.nnunet.predict import ScoreRequest
+from fedfs.nnunet.score.model_export import ExportRequest
+from fedfs.nnunet.score.predict import ScoreRequest
 from fedfs.nnunet.settings import LearnerSettings
 from fedfs.nnunet.system.isolated import run_isolated
 

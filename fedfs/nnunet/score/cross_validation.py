@@ -23,7 +23,7 @@ from fedfs.aggregation.best_configuration import FOREGROUND, JOINT, candidates_o
 from fedfs.errors import SetupError
 from fedfs.learner import Candidates, CrossValidated, DiceSum, Progress, Report
 from fedfs.nnunet.data.dataset import has_regions, read_json
-from fedfs.nnunet.summary import class_names
+from fedfs.nnunet.score.summary import class_names
 from fedfs.nnunet.system.environment import NnUNetPaths, applied
 from fedfs.nnunet.system.workers import map_cases
 

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from fedfs.learner import ClassScore, EvaluationResult, Progress, Report
-from fedfs.nnunet import evaluation
 from fedfs.nnunet.data.dataset import read_json
-from fedfs.nnunet.distances import mean_hd95_mm
-from fedfs.nnunet.summary import class_values, read_summary
+from fedfs.nnunet.score import pseudo_dice
+from fedfs.nnunet.score.distances import mean_hd95_mm
+from fedfs.nnunet.score.summary import class_values, read_summary
 from fedfs.nnunet.system import files
 from fedfs.nnunet.train.session import Session
 
@@ -93,7 +93,7 @@ class FinalModel:
         """Write the model of the network's present weights and validate it."""
         trainer = session.trainer
         folder = Path(trainer.output_folder)
-        result = None if self._full_validation else evaluation.pseudo_dice(session, report)
+        result = None if self._full_validation else pseudo_dice.pseudo_dice(session, report)
         trainer.on_train_end()
         checkpoint = folder / "checkpoint_final.pth"
         files.write_json(

@@ -11,8 +11,8 @@ from typing import Any
 from fedfs.learner import EvaluationResult
 from fedfs.nnunet.allowed import classes
 from fedfs.nnunet.data.dataset import read_json
-from fedfs.nnunet.distances import hd95_by_case, mean_by_class
-from fedfs.nnunet.summary import class_values, read_summary
+from fedfs.nnunet.score.distances import hd95_by_case, mean_by_class
+from fedfs.nnunet.score.summary import class_values, read_summary
 from fedfs.nnunet.system import files
 from fedfs.nnunet.system.environment import limit_pools
 from fedfs.nnunet.system.output import captured

@@ -17,7 +17,7 @@ import numpy as np
 
 from fedfs.errors import TrainingError
 from fedfs.learner import ClassScore, EvaluationResult, Progress, Report
-from fedfs.nnunet.summary import class_names
+from fedfs.nnunet.score.summary import class_names
 from fedfs.nnunet.train.session import Session
 
 
