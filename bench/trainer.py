@@ -132,7 +132,7 @@ class Bench:
     """Both trainers, over one preprocessed dataset."""
 
     def __init__(self, folder: Path, options: argparse.Namespace) -> None:
-        from fedfs.nnunet.learner import LearnerSettings, NnUNetLearner
+        from fedfs.nnunet.nnunet_learner import LearnerSettings, NnUNetLearner
         from fedfs.nnunet.settings import Planning
         from fedfs.nnunet.system.environment import NnUNetPaths
 

@@ -19,7 +19,7 @@ from fedfs.lock import only_one
 from fedfs.logfile import logged_to
 from fedfs.loop import Outcome
 from fedfs.nnunet.data import broken_cases
-from fedfs.nnunet.learner import NnUNetLearner
+from fedfs.nnunet.nnunet_learner import NnUNetLearner
 from fedfs.nnunet.plan.planner import dataset_json
 from fedfs.nnunet.settings import LearnerSettings, Planning
 from fedfs.nnunet.system.environment import NnUNetPaths, from_environment

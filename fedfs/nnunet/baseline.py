@@ -12,7 +12,7 @@ from typing import Any
 
 from fedfs.alone import train_alone
 from fedfs.learner import Report, RoundTask
-from fedfs.nnunet.learner import LearnerSettings, NnUNetLearner
+from fedfs.nnunet.nnunet_learner import LearnerSettings, NnUNetLearner
 from fedfs.nnunet.system.environment import NnUNetPaths
 from fedfs.tensors.canonical import TensorFile, weights_sha256
 

@@ -28,7 +28,7 @@ from typing import Any
 
 from fedfs.errors import FedfsError, TrainingError
 from fedfs.learner import Progress, Report, RoundTask
-from fedfs.nnunet.learner import NnUNetLearner
+from fedfs.nnunet.nnunet_learner import NnUNetLearner
 from fedfs.nnunet.settings import settings_from_json
 from fedfs.nnunet.system import isolated
 from fedfs.nnunet.train.parallel import RoundRequest, check_devices

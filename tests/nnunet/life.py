@@ -10,7 +10,7 @@ from fedfs.aggregation.fingerprints import merge_fingerprints, to_nnunet
 from fedfs.learner import EvaluationResult, TrainResult
 from fedfs.nnunet import child
 from fedfs.nnunet.data.dataset import LABEL_ORDER
-from fedfs.nnunet.learner import NnUNetLearner
+from fedfs.nnunet.nnunet_learner import NnUNetLearner
 from fedfs.nnunet.plan.plans import PlanRequest, WeightsRequest, initial_weights, plan
 from fedfs.nnunet.settings import LearnerSettings
 from fedfs.tensors.canonical import TensorFile

@@ -10,7 +10,7 @@ from fedfs.aggregation.fingerprints import to_nnunet
 from fedfs.learner import RoundTask
 from fedfs.nnunet.data import fingerprint
 from fedfs.nnunet.data.dataset import RawDataset
-from fedfs.nnunet.learner import LearnerSettings
+from fedfs.nnunet.nnunet_learner import LearnerSettings
 from fedfs.nnunet.plan.plans import PlanRequest, WeightsRequest, initial_weights, plan
 from fedfs.nnunet.system.environment import NnUNetPaths
 from fedfs.tensors.canonical import TensorFile

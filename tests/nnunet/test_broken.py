@@ -14,7 +14,7 @@ from fedfs.config import JoinConfig, SiteConfig, StudyOptions
 from fedfs.errors import DatasetError, SetupError, TrainingError
 from fedfs.nnunet.data import folds
 from fedfs.nnunet.data.dataset import RawDataset
-from fedfs.nnunet.learner import NnUNetLearner
+from fedfs.nnunet.nnunet_learner import NnUNetLearner
 from fedfs.nnunet.settings import Planning
 from fedfs.observe import open_study
 from fedfs.roster import approve_sites

@@ -14,7 +14,7 @@ from federation import DATASET_JSON, FakePlanner, Federation
 from fedfs.cli import fedfs as cli
 from fedfs.continuing import read_finished
 from fedfs.errors import SealedError, StudyError, UserError
-from fedfs.nnunet.learner import NnUNetLearner
+from fedfs.nnunet.nnunet_learner import NnUNetLearner
 from fedfs.nnunet.plan.plans import PlanResult
 from fedfs.observe import open_study
 from fedfs.protocol import layout

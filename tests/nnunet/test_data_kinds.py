@@ -14,7 +14,7 @@ from synthetic import LABELS, Reports, dataset_json, ellipsoids, make_paths, tas
 from fedfs.errors import DatasetError, TrainingError, UserError
 from fedfs.nnunet.data.dataset import RawDataset
 from fedfs.nnunet.data.fingerprint import reader_name
-from fedfs.nnunet.learner import NnUNetLearner
+from fedfs.nnunet.nnunet_learner import NnUNetLearner
 from fedfs.nnunet.score.distances import hd95_mm
 from fedfs.nnunet.score.summary import class_values
 from fedfs.simulate import place_dataset

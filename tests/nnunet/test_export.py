@@ -16,7 +16,7 @@ from synthetic import DATASET, Reports
 from fedfs.errors import TensorError, UserError
 from fedfs.learner import RoundTask
 from fedfs.nnunet.baseline import LocalRequest
-from fedfs.nnunet.learner import NnUNetLearner
+from fedfs.nnunet.nnunet_learner import NnUNetLearner
 from fedfs.nnunet.plan.pretrained import read_checkpoint
 from fedfs.nnunet.score.model_export import ExportRequest, export_model
 from fedfs.nnunet.score.predict import ScoreRequest

@@ -10,7 +10,7 @@ from fedfs.errors import SetupError
 from fedfs.learner import EvaluationResult
 from fedfs.nnunet.data import folds
 from fedfs.nnunet.data.dataset import RawDataset
-from fedfs.nnunet.learner import NnUNetLearner
+from fedfs.nnunet.nnunet_learner import NnUNetLearner
 
 pytestmark = pytest.mark.usefixtures("no_workers")
 

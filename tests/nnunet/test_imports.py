@@ -16,7 +16,7 @@ LIGHT = [
     "fedfs.nnunet.system.environment",
     "fedfs.nnunet.score.model_export",
     "fedfs.nnunet.data.fingerprint",
-    "fedfs.nnunet.learner",
+    "fedfs.nnunet.nnunet_learner",
     "fedfs.nnunet.plan.overlay",
     "fedfs.nnunet.plan.own_plan",
     "fedfs.nnunet.plan.plans",

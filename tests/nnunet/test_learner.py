@@ -17,7 +17,7 @@ import torch
 from synthetic import DATASET, Reports, Study, task
 
 from fedfs.errors import SetupError, TensorError, TrainingError
-from fedfs.nnunet.learner import NnUNetLearner
+from fedfs.nnunet.nnunet_learner import NnUNetLearner
 from fedfs.nnunet.system.failures import translate
 from fedfs.tensors.canonical import weights_sha256
 
@@ -402,7 +402,7 @@ sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pathlib import Path
 from fedfs.tensors.canonical import TensorFile
 from fedfs.nnunet.system.environment import NnUNetPaths
-from fedfs.nnunet.learner import LearnerSettings, NnUNetLearner
+from fedfs.nnunet.nnunet_learner import LearnerSettings, NnUNetLearner
 from synthetic import task
 plans, fingerprint = json.loads(sys.stdin.read())
 learner = NnUNetLearner(LearnerSettings(

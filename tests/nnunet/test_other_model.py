@@ -7,7 +7,7 @@ import pytest
 from synthetic import Reports, task
 
 from fedfs.errors import DatasetError, MalformedError, TensorError
-from fedfs.nnunet.learner import NnUNetLearner
+from fedfs.nnunet.nnunet_learner import NnUNetLearner
 from fedfs.tensors.canonical import weights_sha256, write_safetensors
 
 pytestmark = [

@@ -16,7 +16,7 @@ from fedfs.errors import SetupError
 from fedfs.nnunet.data import reuse
 from fedfs.nnunet.data.dataset import RawDataset
 from fedfs.nnunet.data.preprocess import adopt
-from fedfs.nnunet.learner import NnUNetLearner
+from fedfs.nnunet.nnunet_learner import NnUNetLearner
 from fedfs.nnunet.plan.plans import named
 from fedfs.nnunet.system.environment import NnUNetPaths, applied
 from fedfs.nnunet.train import model_folders

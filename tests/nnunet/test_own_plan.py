@@ -17,7 +17,7 @@ from synthetic import DATASET, LABELS, Reports, dataset_json, make_paths, task, 
 from fedfs.aggregation import alignment
 from fedfs.errors import DatasetError, MalformedError, SetupError, StudyError
 from fedfs.nnunet import child
-from fedfs.nnunet.learner import NnUNetLearner
+from fedfs.nnunet.nnunet_learner import NnUNetLearner
 from fedfs.nnunet.plan import overlay, own_plan, planner, plans
 from fedfs.nnunet.plan import published as site_network
 from fedfs.nnunet.settings import LearnerSettings, Planning
@@ -172,7 +172,7 @@ import json, sys
 from pathlib import Path
 from fedfs.tensors.canonical import weights_sha256
 from fedfs.nnunet.system.environment import NnUNetPaths
-from fedfs.nnunet.learner import NnUNetLearner
+from fedfs.nnunet.nnunet_learner import NnUNetLearner
 from fedfs.nnunet.settings import LearnerSettings, Planning
 learner = NnUNetLearner(LearnerSettings(
     paths=NnUNetPaths(*map(Path, {[str(p) for p in site.paths.variables().values()]!r})),

@@ -7,7 +7,7 @@ from synthetic import DATASET, Reports, write_dataset
 from fedfs.errors import DatasetError, MalformedError, SetupError, TrainingError
 from fedfs.nnunet.data import fingerprint, preprocess
 from fedfs.nnunet.data.dataset import RawDataset
-from fedfs.nnunet.learner import NnUNetLearner
+from fedfs.nnunet.nnunet_learner import NnUNetLearner
 
 ENDINGS = (".b2nd", "_seg.b2nd", ".pkl")
 

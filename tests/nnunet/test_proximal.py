@@ -12,7 +12,7 @@ from synthetic import Reports, Study, task
 from torch import nn
 
 from fedfs.errors import TensorError, TrainingError
-from fedfs.nnunet.learner import NnUNetLearner
+from fedfs.nnunet.nnunet_learner import NnUNetLearner
 from fedfs.nnunet.train import proximal
 from fedfs.tensors.canonical import extract, weights_sha256
 

@@ -22,7 +22,7 @@ from synthetic import DATASET, dataset_json, make_paths, write_dataset
 from federation import Federation
 from fedfs.config import StudyOptions
 from fedfs.nnunet import child
-from fedfs.nnunet.learner import LearnerSettings, NnUNetLearner
+from fedfs.nnunet.nnunet_learner import LearnerSettings, NnUNetLearner
 from fedfs.nnunet.plan.planner import NnUNetPlanner
 from fedfs.protocol.messages import Schedule
 

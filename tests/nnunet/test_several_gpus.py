@@ -11,7 +11,7 @@ from synthetic import Reports, task
 
 from fedfs.errors import SetupError
 from fedfs.nnunet import child_round
-from fedfs.nnunet.learner import NnUNetLearner
+from fedfs.nnunet.nnunet_learner import NnUNetLearner
 from fedfs.nnunet.train import parallel
 from fedfs.tensors.canonical import weights_sha256
 

@@ -10,7 +10,7 @@ from synthetic import DATASET, Reports, task
 from fedfs.cli import fedfs
 from fedfs.errors import MalformedError, SetupError
 from fedfs.nnunet.allowed.classes import trainer_class
-from fedfs.nnunet.learner import NnUNetLearner
+from fedfs.nnunet.nnunet_learner import NnUNetLearner
 from fedfs.nnunet.plan.plans import WeightsRequest, initial_tensors
 from fedfs.nnunet.score.model_export import ExportRequest, export_model
 from fedfs.nnunet.system.environment import applied

@@ -64,7 +64,7 @@ def train(
 
     Raises:
         SetupError: there are not so many GPUs, or no such batch, or the trainer does not allow it.
-        TrainingError: as :meth:`fedfs.nnunet.learner.NnUNetLearner.train`.
+        TrainingError: as :meth:`fedfs.nnunet.nnunet_learner.NnUNetLearner.train`.
     """
     _check_batch(
         allowlist.resolved(plans["configurations"], settings.configuration), settings.num_gpus
