@@ -62,13 +62,13 @@ def measure(  # noqa: PLR0915
     place_dataset(images, folder / "raw" / DATASET, read_cases(images)["north"])
 
     from fedfs.aggregator import Aggregator
-    from fedfs.assemble import make_learner
     from fedfs.config import StudyOptions
     from fedfs.nnunet.allowed.classes import versions
     from fedfs.nnunet.plan.planner import NnUNetPlanner
     from fedfs.nnunet.system.environment import from_environment
     from fedfs.observe import open_study
     from fedfs.publish import Publisher, StatusReporter
+    from fedfs.roles import make_learner
     from fedfs.roster import approve_sites
     from fedfs.site import Site
     from fedfs.store import open_store

@@ -27,7 +27,6 @@ from fedfs.errors import (
     TensorError,
 )
 from fedfs.fetching import MAX_MODEL_BYTES, fetch_payload
-from fedfs.loop import Outcome
 from fedfs.making import Ingredients, make_version, outputs_in
 from fedfs.observe import Observer
 from fedfs.payloads import check_values, update_encoding, update_layout
@@ -56,6 +55,7 @@ from fedfs.protocol.state import StudyState, newest_charter
 from fedfs.publish import Clock, Publisher, StatusReporter
 from fedfs.release import Release, in_full
 from fedfs.retention import prune_versions
+from fedfs.roles.loop import Outcome
 from fedfs.tensors.canonical import TensorFile
 from fedfs.tensors.safetensors_reader import file_bytes
 from fedfs.trust import key_validity

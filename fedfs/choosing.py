@@ -1,6 +1,6 @@
 """After all tracks: sites score configurations, ensembles and postprocessing; one is chosen.
 
-Both are workers of :class:`~fedfs.tracks.Tracks` which come after all tracks of their process. What
+Both are workers of :class:`~fedfs.roles.tracks.Tracks` which come after all tracks of their process. What
 they publish is the study's and not a track's.
 """
 
@@ -14,7 +14,6 @@ from typing import Any, Protocol
 from fedfs.aggregation import best_configuration
 from fedfs.errors import ObjectExistsError
 from fedfs.learner import CrossValidated, Report
-from fedfs.loop import Outcome
 from fedfs.nnunet.data.dataset import has_regions, ordered
 from fedfs.nnunet.plan.planner import dataset_json
 from fedfs.nnunet.score.summary import class_names
@@ -24,6 +23,7 @@ from fedfs.protocol import layout
 from fedfs.protocol.messages import Choice, CrossValidation
 from fedfs.protocol.state import newest_charter
 from fedfs.publish import Publisher, StatusReporter
+from fedfs.roles.loop import Outcome
 from fedfs.trust import key_validity
 
 NAME = "choice"
@@ -65,7 +65,7 @@ class _AfterTracks:
         return _of_which_something_becomes(self._all_tracks)
 
     def rest(self) -> None:
-        """See :meth:`fedfs.tracks.Worker.rest`."""
+        """See :meth:`fedfs.roles.tracks.Worker.rest`."""
 
 
 class SiteChoice(_AfterTracks):

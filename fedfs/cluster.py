@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedfs.errors import FedfsError, SetupError, UserError
-from fedfs.lock import only_one
+from fedfs.roles.lock import only_one
 from fedfs.tasks import WELL, Task
 
 if TYPE_CHECKING:

@@ -28,9 +28,9 @@ from fedfs.nnunet.allowed import allowlist
 from fedfs.nnunet.allowed.names import PLANNER_OPTIONS
 from fedfs.protocol import decide, round_policies
 from fedfs.protocol.messages import AsymSpec, Schedule, Track
+from fedfs.roles.polling import WaitSettings
 from fedfs.store import StorePlace
 from fedfs.tensors import encodings
-from fedfs.watch import WaitSettings
 
 _STUDY_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 _DATASET_NAME = re.compile(r"Dataset[0-9]{3}_[A-Za-z0-9_-]{1,60}")

@@ -24,10 +24,10 @@ from typing import Any
 from fedfs.cells import ExperimentResult, mean, tabulate
 from fedfs.cluster import SLURM, Cluster, parse_parameters
 from fedfs.errors import UserError
-from fedfs.lock import only_one
 from fedfs.nnunet.score.predict import ScoreRequest
 from fedfs.observe import open_study
 from fedfs.protocol import codec, decide
+from fedfs.roles.lock import only_one
 from fedfs.simulate import (
     Host,
     LocalStudy,

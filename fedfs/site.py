@@ -28,7 +28,6 @@ from fedfs.errors import (
     TrainingError,
 )
 from fedfs.learner import Learner, RoundTask
-from fedfs.loop import Outcome
 from fedfs.network import SiteNetwork, SiteNetworks
 from fedfs.observe import Observer
 from fedfs.payloads import update_encoding, write_update
@@ -60,6 +59,7 @@ from fedfs.protocol.messages import (
 from fedfs.protocol.state import StudyState, newest_charter
 from fedfs.publish import Publisher, StatusReporter
 from fedfs.retention import prune_updates
+from fedfs.roles.loop import Outcome
 from fedfs.scoring import Scoring
 from fedfs.trust import key_validity
 from fedfs.trust.recipients import for_aggregator

@@ -34,19 +34,19 @@ from fedfs.learner import (
     SiteFingerprint,
     TrainResult,
 )
-from fedfs.loop import Outcome
 from fedfs.nnunet.plan.plans import PlanResult
 from fedfs.observe import Observer, open_study
 from fedfs.protocol import codec, decide, layout
 from fedfs.protocol.layout import TrackPlace
 from fedfs.publish import Publisher, StatusReporter
+from fedfs.roles.loop import Outcome
+from fedfs.roles.tracks import at_once
 from fedfs.roster import approve_sites
 from fedfs.site import Site, Wish
 from fedfs.store.base import Store
 from fedfs.store.memory import MemoryStore
 from fedfs.study import init_study, join_study
 from fedfs.tensors.canonical import TensorFile, write_safetensors
-from fedfs.tracks import at_once
 from fedfs.trust.keyring import Keyring
 from fedfs.trust.recipients import Vault
 from fedfs.weights import WeightFiles

@@ -10,11 +10,9 @@ from pathlib import Path
 
 from fedfs import choosing
 from fedfs.aggregator import Aggregator
-from fedfs.assemble.parts import at_work, remembering, start_status
 from fedfs.choosing import AggregatorChoice
 from fedfs.config import AggregatorConfig
 from fedfs.learner import Report
-from fedfs.loop import Outcome, run
 from fedfs.making import strategy_of
 from fedfs.nnunet.plan.planner import NnUNetPlanner
 from fedfs.observe import Observer, chosen_tracks, open_study, open_tracks
@@ -22,13 +20,15 @@ from fedfs.protocol import decide, layout
 from fedfs.protocol.state import newest_charter
 from fedfs.publish import Publisher
 from fedfs.report.publish import OverviewPublisher, ReportPublisher
+from fedfs.roles.loop import Outcome, run
+from fedfs.roles.polling import Waiter
+from fedfs.roles.process import at_work, remembering, start_status
+from fedfs.roles.tracks import Worker, at_once
 from fedfs.store import open_store
 from fedfs.store.base import Store
 from fedfs.store.reporting import ReportingStore
-from fedfs.tracks import Worker, at_once
 from fedfs.trust.keyring import Keyring, default_cache
 from fedfs.trust.recipients import Vault
-from fedfs.watch import Waiter
 
 
 def run_aggregator(config: AggregatorConfig, listener: Report) -> Outcome:

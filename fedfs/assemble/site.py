@@ -11,15 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from fedfs import choosing
-from fedfs.assemble.parts import (
-    at_work,
-    look_as_site,
-    make_learner,
-    remembering,
-    site_folder,
-    site_parts,
-    start_status,
-)
 from fedfs.choosing import SiteChoice
 from fedfs.config import JoinConfig, SiteConfig
 from fedfs.errors import (
@@ -30,7 +21,6 @@ from fedfs.errors import (
 )
 from fedfs.export import Exported, export_site
 from fedfs.learner import CrossValidated, Report
-from fedfs.loop import Outcome, run
 from fedfs.nnunet.allowed import classes
 from fedfs.nnunet.allowed.allowlist import check_name, check_planner_options
 from fedfs.nnunet.data.dataset import RawDataset, difference
@@ -43,16 +33,26 @@ from fedfs.protocol import codec, decide, layout, software
 from fedfs.protocol.messages import Charter, JoinRequest
 from fedfs.protocol.state import StudyState, newest_charter
 from fedfs.publish import Publisher
+from fedfs.roles.loop import Outcome, run
+from fedfs.roles.polling import Waiter
+from fedfs.roles.process import (
+    at_work,
+    look_as_site,
+    make_learner,
+    remembering,
+    site_folder,
+    site_parts,
+    start_status,
+)
+from fedfs.roles.tracks import Worker, at_once
 from fedfs.site import Site, Wish, say_attendance
 from fedfs.store import open_store
 from fedfs.store.base import Store
 from fedfs.store.reporting import ReportingStore
 from fedfs.study import join_study
-from fedfs.tracks import Worker, at_once
 from fedfs.trust.keyring import Keyring
 from fedfs.trust.recipients import Vault
 from fedfs.trust.signing import key_fingerprint
-from fedfs.watch import Waiter
 
 
 def join(config: JoinConfig, listener: Report) -> tuple[Charter, JoinRequest]:

@@ -10,12 +10,12 @@ from fedfs.bundles.seen import NO_KEY, Seen
 from fedfs.errors import ObjectNotFoundError
 from fedfs.fetching import MAX_MODEL_BYTES
 from fedfs.learner import Progress, Report
-from fedfs.loop import Outcome, run
 from fedfs.observe import MAX_ENVELOPE_BYTES
 from fedfs.protocol import layout
+from fedfs.roles.loop import Outcome, run
+from fedfs.roles.polling import Waiter, WaitSettings
 from fedfs.status import counted
 from fedfs.store.base import Store
-from fedfs.watch import Waiter, WaitSettings
 
 log = logging.getLogger(__name__)
 

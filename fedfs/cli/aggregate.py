@@ -57,10 +57,10 @@ def aggregate(
     verbose: bool,
 ) -> None:
     """Merge fingerprints, plan, publish the initial weights, close rounds, until finished."""
-    from fedfs.assemble import run_aggregator
     from fedfs.config import AggregatorConfig
+    from fedfs.roles import run_aggregator
+    from fedfs.roles.polling import WaitSettings
     from fedfs.trust.keyring import default_home
-    from fedfs.watch import WaitSettings
 
     config = AggregatorConfig(
         store=store,

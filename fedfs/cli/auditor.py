@@ -75,8 +75,8 @@ def log(store: StorePlace, *, as_json: bool) -> None:
     """Tell what happened in the study at STORE, in order: who did what, when."""
     from fedfs.chronicle import events
     from fedfs.observe import open_tracks
+    from fedfs.roles.tracks import merged
     from fedfs.store import open_store
-    from fedfs.tracks import merged
 
     observers = open_tracks(open_store(store))
     for observer in observers.values():

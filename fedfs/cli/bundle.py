@@ -214,8 +214,8 @@ def sync(
 
     from fedfs.bundles import run_sync
     from fedfs.protocol import layout
+    from fedfs.roles.polling import WaitSettings
     from fedfs.store import open_store
-    from fedfs.watch import WaitSettings
 
     start_logging(verbose=False)
     with ProgressDisplay() as display:

@@ -182,9 +182,9 @@ def init(store: StorePlace, *, dataset_json: Path | None, pretrained: Path | Non
     from fedfs.aggregation.strategies import package_of
     from fedfs.config import StudyOptions, read_dataset_json
     from fedfs.continuing import read_finished
-    from fedfs.doctor import require_atomic_create
     from fedfs.nnunet.allowed.classes import versions
     from fedfs.nnunet.system.isolated import run_isolated
+    from fedfs.roles.doctor import require_atomic_create
     from fedfs.store import open_store
     from fedfs.study import init_study
     from fedfs.trust.keyring import default_home

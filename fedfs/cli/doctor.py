@@ -19,8 +19,8 @@ def doctor(store: StorePlace, *, name: str | None, aggregator: bool, as_json: bo
 
     Exits with 1 if there is a problem. What is written to try the store is removed again.
     """
-    from fedfs.doctor import PROBLEM, examine
     from fedfs.protocol import layout
+    from fedfs.roles.doctor import PROBLEM, examine
     from fedfs.trust.keyring import default_home
 
     if aggregator == (name is not None):

@@ -19,8 +19,8 @@ def privacy(store: StorePlace, *, name: str, as_json: bool) -> None:
     from fedfs.privacy import NEVER, disclosures, readers
     from fedfs.protocol import layout
     from fedfs.protocol.state import newest_charter
+    from fedfs.roles.tracks import merged
     from fedfs.store import open_store
-    from fedfs.tracks import merged
     from fedfs.trust.keyring import default_home
     from fedfs.trust.recipients import Vault
 

@@ -81,7 +81,7 @@ def join(
     In a study of the mode asym the site plans for itself; options say how, where it is not as the
     charter says.
     """
-    from fedfs import assemble
+    from fedfs import roles
     from fedfs.config import JoinConfig
     from fedfs.protocol import layout
     from fedfs.trust.keyring import default_home
@@ -108,7 +108,7 @@ def join(
         allow_versions=allow_versions,
     )
     with ProgressDisplay() as display:
-        charter, request = assemble.join(config, display)
+        charter, request = roles.join(config, display)
     facts = {
         "study": charter.study,
         "site": name,
@@ -192,11 +192,11 @@ def run(
     verbose: bool,
 ) -> None:
     """Take part: fingerprint, preprocess, train and evaluate until the study is finished."""
-    from fedfs.assemble import run_site
     from fedfs.config import SiteConfig, check_minutes
     from fedfs.protocol import layout
+    from fedfs.roles import run_site
+    from fedfs.roles.polling import WaitSettings
     from fedfs.trust.keyring import default_home
-    from fedfs.watch import WaitSettings
 
     if num_gpus > 1 and device not in (None, "cuda"):
         raise click.UsageError("--num-gpus is for CUDA devices")
@@ -231,9 +231,9 @@ def _attendance_command(name: str, word: str, text: str) -> click.Command:
     @click.option("--site", "site_name", required=True, help="This site's name in the study.")
     @click.option("--reason", default="", help="For the others to read.")
     def command(store: StorePlace, site_name: str, reason: str) -> None:
-        from fedfs.assemble import attend
         from fedfs.config import SiteConfig
         from fedfs.protocol import layout
+        from fedfs.roles import attend
         from fedfs.site import Wish
         from fedfs.trust.keyring import default_home
 

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, Self, TextIO, TypeVar
 import click
 
 from fedfs.errors import EXIT_NOTHING, EXIT_WAITING, UserError
-from fedfs.logfile import LOG_FORMAT, LOG_TIME
+from fedfs.roles.logfile import LOG_FORMAT, LOG_TIME
 
 if TYPE_CHECKING:
     from fedfs.learner import Progress
-    from fedfs.loop import Outcome
+    from fedfs.roles.loop import Outcome
 
 _LINE_EVERY_S = 30.0
 

@@ -9,7 +9,6 @@ import pytest
 import SimpleITK
 from synthetic import DATASET, Reports, dataset_json, task, write_dataset
 
-from fedfs.assemble import join, run_site
 from fedfs.config import JoinConfig, SiteConfig, StudyOptions
 from fedfs.errors import DatasetError, SetupError, TrainingError
 from fedfs.nnunet.data import folds
@@ -17,6 +16,7 @@ from fedfs.nnunet.data.dataset import RawDataset
 from fedfs.nnunet.nnunet_learner import NnUNetLearner
 from fedfs.nnunet.settings import Planning
 from fedfs.observe import open_study
+from fedfs.roles import join, run_site
 from fedfs.roster import approve_sites
 from fedfs.store import open_store
 from fedfs.study import init_study

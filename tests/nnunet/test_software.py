@@ -7,12 +7,12 @@ import time
 import pytest
 from synthetic import DATASET, Reports, dataset_json, write_dataset
 
-from fedfs.assemble import join, run_site
 from fedfs.config import JoinConfig, SiteConfig, StudyOptions
-from fedfs.doctor import NOTE, OK, PROBLEM, examine
 from fedfs.errors import SetupError, StudyError
 from fedfs.nnunet.allowed.classes import versions
 from fedfs.protocol import software
+from fedfs.roles import join, run_site
+from fedfs.roles.doctor import NOTE, OK, PROBLEM, examine
 from fedfs.store import StorePlace, open_store
 from fedfs.study import init_study
 

@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 from synthetic import DATASET, LABELS, make_paths, write_dataset
 
-from fedfs import assemble, export
-from fedfs.assemble import site as site_process
+from fedfs import export, roles
 from fedfs.config import AggregatorConfig, JoinConfig, SiteConfig, StudyOptions
 from fedfs.errors import UserError
 from fedfs.nnunet import child
@@ -25,6 +24,7 @@ from fedfs.nnunet.plan import planner
 from fedfs.nnunet.system.environment import applied
 from fedfs.observe import open_study, open_tracks
 from fedfs.protocol import decide
+from fedfs.roles import site as site_process
 from fedfs.roster import approve_sites
 from fedfs.site import Wish
 from fedfs.store import open_store
@@ -71,7 +71,7 @@ class Hospitals:
         )  # fmt: skip
         for site in sites:
             self.at(site)
-            assemble.join(JoinConfig(self.url, site, DATASET, self.home(site)), quiet)
+            roles.join(JoinConfig(self.url, site, DATASET, self.home(site)), quiet)
         approve_sites(self.store, self.home("coordinator"), None, clock=time.time)
 
     def home(self, host):
@@ -86,12 +86,12 @@ class Hospitals:
         config = SiteConfig(
             self.url, site, self.home(site), device="cpu", num_processes=1, once=True, **options
         )
-        return assemble.run_site(config, quiet)
+        return roles.run_site(config, quiet)
 
     def run_aggregator(self):
         folder = self.folder / "coordinator" / "work"
         config = AggregatorConfig(self.url, self.home("coordinator"), folder=folder, once=True)
-        return assemble.run_aggregator(config, quiet)
+        return roles.run_aggregator(config, quiet)
 
     def run(self):
         for _ in range(20):
@@ -202,8 +202,8 @@ def test_the_cascade_is_federated_after_its_first_stage(tmp_path, monkeypatch, i
 def test_a_site_that_pauses_does_so_on_all_tracks(tmp_path, monkeypatch):
     hospitals = Hospitals(tmp_path, monkeypatch, {"north": 3}, configuration="2d", fold="0,1")
     config = SiteConfig(hospitals.url, "north", hospitals.home("north"))
-    assert assemble.attend(config, Wish("paused", "holiday")) == "site 'north' is paused"
-    assert assemble.attend(config, Wish("paused", "holiday")).endswith("already")
+    assert roles.attend(config, Wish("paused", "holiday")) == "site 'north' is paused"
+    assert roles.attend(config, Wish("paused", "holiday")).endswith("already")
     states = [one.state for one in open_tracks(hospitals.store).values()]
     assert [state.attendance("north") for state in states] == ["paused", "paused"]
 

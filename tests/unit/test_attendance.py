@@ -10,10 +10,10 @@ import pytest
 
 from federation import Federation
 from fedfs.errors import StoreUnavailableError, StudyError
-from fedfs.lock import only_one
-from fedfs.loop import Outcome, run
 from fedfs.observe import open_study
 from fedfs.protocol import layout
+from fedfs.roles.lock import only_one
+from fedfs.roles.loop import Outcome, run
 from fedfs.roster import Coordinator
 from fedfs.site import Wish
 from fedfs.status import summarize
@@ -162,7 +162,7 @@ def test_polls_cost_the_same_however_many_versions_there_are(tmp_path):
 def test_a_lock_is_held_by_one_process_and_ends_with_it(tmp_path):
     path = tmp_path / "deep" / "lock"
     script = (
-        "import sys, time\nfrom pathlib import Path\nfrom fedfs.lock import only_one\n"
+        "import sys, time\nfrom pathlib import Path\nfrom fedfs.roles.lock import only_one\n"
         "with only_one(Path(sys.argv[1])) as holder:\n"
         "    print(holder or 'mine', flush=True)\n    sys.stdin.read()\n"
     )

@@ -7,9 +7,17 @@ import time
 
 import pytest
 
-from fedfs import doctor
-from fedfs.doctor import NOTE, OK, PROBLEM, Check, examine, has_atomic_create, require_atomic_create
 from fedfs.errors import StorePermissionError, StudyError
+from fedfs.roles import doctor
+from fedfs.roles.doctor import (
+    NOTE,
+    OK,
+    PROBLEM,
+    Check,
+    examine,
+    has_atomic_create,
+    require_atomic_create,
+)
 from fedfs.store import StorePlace
 from fedfs.store.memory import MemoryStore
 

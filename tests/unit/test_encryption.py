@@ -10,13 +10,13 @@ import pytest
 
 import invariants
 from federation import INITIAL, Federation, forge
-from fedfs.assemble.parts import _pretrained
 from fedfs.audit import NOTE, PROBLEM, verify_study
 from fedfs.errors import SealedError, StudyError
 from fedfs.fetching import MAX_MODEL_BYTES, fetch_payload
 from fedfs.observe import open_study
 from fedfs.protocol import layout
 from fedfs.protocol.messages import PayloadRef
+from fedfs.roles.process import _pretrained
 from fedfs.roster import Coordinator, approve_sites, ask_for_new_key
 from fedfs.tensors.canonical import write_safetensors
 from fedfs.trust.recipients import Vault

@@ -8,7 +8,7 @@ from fedfs.cells import cell, tabulate
 from fedfs.cli.simulate import table
 from fedfs.errors import FedfsError, UserError
 from fedfs.experiment import Experiment, ExperimentOptions
-from fedfs.lock import only_one
+from fedfs.roles.lock import only_one
 from fedfs.simulate import Split
 
 

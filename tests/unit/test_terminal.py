@@ -10,7 +10,7 @@ from fedfs.cli import terminal
 from fedfs.cli.terminal import ProgressDisplay
 from fedfs.errors import SetupError, StoreError, TrainingError
 from fedfs.learner import Progress
-from fedfs.logfile import logged_to
+from fedfs.roles.logfile import logged_to
 from fedfs.store import MemoryStore
 from fedfs.store.reporting import ReportingStore
 

@@ -8,10 +8,10 @@ import threading
 
 import pytest
 
-from fedfs import watch
 from fedfs.errors import UserError
+from fedfs.roles import polling as watch
+from fedfs.roles.polling import Waiter, WaitSettings
 from fedfs.store import FolderStore
-from fedfs.watch import Waiter, WaitSettings
 
 LONG = WaitSettings(interval_s=60.0, max_interval_s=60.0, jitter=0.0)
 

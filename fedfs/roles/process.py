@@ -15,9 +15,6 @@ from fedfs.config import AggregatorConfig, JoinConfig, SiteConfig
 from fedfs.errors import MisplacedError, SetupError, StudyError
 from fedfs.fetching import MAX_MODEL_BYTES, fetch_payload
 from fedfs.learner import Learner
-from fedfs.lock import only_one
-from fedfs.logfile import logged_to
-from fedfs.loop import Outcome
 from fedfs.nnunet.data import broken_cases
 from fedfs.nnunet.nnunet_learner import NnUNetLearner
 from fedfs.nnunet.plan.planner import dataset_json
@@ -28,6 +25,9 @@ from fedfs.protocol import decide, layout
 from fedfs.protocol.messages import Charter
 from fedfs.protocol.state import newest_charter
 from fedfs.publish import Publisher, StatusReporter
+from fedfs.roles.lock import only_one
+from fedfs.roles.logfile import logged_to
+from fedfs.roles.loop import Outcome
 from fedfs.store.base import Store
 from fedfs.store.reporting import ReportingStore
 from fedfs.trust.keyring import Keyring

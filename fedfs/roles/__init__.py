@@ -4,7 +4,7 @@ Here, and only here, the parts meet: store, keys, view, learner or planner, loop
 """
 
 from fedfs.assemble.aggregator import run_aggregator
-from fedfs.assemble.parts import make_learner
 from fedfs.assemble.site import attend, export_own, join, run_site
+from fedfs.roles.process import make_learner
 
 __all__ = ["attend", "export_own", "join", "make_learner", "run_aggregator", "run_site"]

@@ -15,8 +15,8 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 from fedfs.errors import FedfsError, StoreUnavailableError
-from fedfs.loop import Outcome
 from fedfs.protocol.messages import Charter
+from fedfs.roles.loop import Outcome
 
 log = logging.getLogger(__name__)
 
