@@ -61,7 +61,6 @@ def measure(  # noqa: PLR0915
     phantoms.write_dataset(images, n_cases={"north": 8}, seed=1)
     place_dataset(images, folder / "raw" / DATASET, read_cases(images)["north"])
 
-    from fedfs.aggregator import Aggregator
     from fedfs.config import StudyOptions
     from fedfs.nnunet.allowed.classes import versions
     from fedfs.nnunet.plan.planner import NnUNetPlanner
@@ -69,6 +68,7 @@ def measure(  # noqa: PLR0915
     from fedfs.observe import open_study
     from fedfs.publish import Publisher, StatusReporter
     from fedfs.roles import make_learner
+    from fedfs.roles.aggregator.step import Aggregator
     from fedfs.roster import approve_sites
     from fedfs.site import Site
     from fedfs.store import open_store

@@ -19,7 +19,6 @@ import numpy as np
 
 from fedfs.aggregation import fingerprints
 from fedfs.aggregation.best_configuration import JOINT, candidates_of, steps_of
-from fedfs.aggregator import Aggregator
 from fedfs.choosing import NAME, AggregatorChoice, SiteChoice
 from fedfs.config import StudyOptions
 from fedfs.continuing import FinishedStudy
@@ -39,6 +38,7 @@ from fedfs.observe import Observer, open_study
 from fedfs.protocol import codec, decide, layout
 from fedfs.protocol.layout import TrackPlace
 from fedfs.publish import Publisher, StatusReporter
+from fedfs.roles.aggregator.step import Aggregator
 from fedfs.roles.loop import Outcome
 from fedfs.roles.tracks import at_once
 from fedfs.roster import approve_sites

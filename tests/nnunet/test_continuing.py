@@ -133,7 +133,8 @@ def test_an_aggregator_cannot_go_on_from_anything_else(tmp_path, monkeypatch):
 
     # An aggregator that does not look at the weights, or plans for itself, is not believed.
     monkeypatch.setattr(
-        "fedfs.planning.weights_sha256", lambda _: finished.continues.weights_sha256
+        "fedfs.roles.aggregator.planning.weights_sha256",
+        lambda _: finished.continues.weights_sha256,
     )
     new.step("aggregator")
     refused = open_study(new.store).state.rejected

@@ -1,4 +1,4 @@
-"""The aggregator's :class:`~fedfs.planning.Planner`: nnU-Net in a process of its own."""
+"""The aggregator's :class:`~fedfs.roles.aggregator.planning.Planner`: nnU-Net in a process of its own."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class NnUNetPlanner:
         self._allowed_trainers = allowed_trainers
 
     def plan(self, charter: Charter, fingerprint: Mapping[str, Any], n_cases: int) -> PlanResult:
-        """See :meth:`fedfs.planning.Planner.plan`."""
+        """See :meth:`fedfs.roles.aggregator.planning.Planner.plan`."""
         spec = charter.nnunet
         request = PlanRequest(
             dataset_name=charter.dataset.name,
@@ -47,7 +47,7 @@ class NnUNetPlanner:
     def initial_weights(
         self, charter: Charter, plan: PlanMessage, path: Path, *, pretrained: Path | None
     ) -> None:
-        """See :meth:`fedfs.planning.Planner.initial_weights`."""
+        """See :meth:`fedfs.roles.aggregator.planning.Planner.initial_weights`."""
         request = WeightsRequest(
             plans=plan.plans,
             dataset_json=plan.dataset_json,

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from fedfs import choosing
-from fedfs.aggregator import Aggregator
 from fedfs.choosing import AggregatorChoice
 from fedfs.config import AggregatorConfig
 from fedfs.learner import Report
@@ -20,6 +19,7 @@ from fedfs.protocol import decide, layout
 from fedfs.protocol.state import newest_charter
 from fedfs.publish import Publisher
 from fedfs.report.publish import OverviewPublisher, ReportPublisher
+from fedfs.roles.aggregator.step import Aggregator
 from fedfs.roles.loop import Outcome, run
 from fedfs.roles.polling import Waiter
 from fedfs.roles.process import at_work, remembering, start_status
@@ -35,7 +35,7 @@ def run_aggregator(config: AggregatorConfig, listener: Report) -> Outcome:
     """Run the aggregator until the study is finished, or (``once``) until it has to wait.
 
     Raises:
-        FedfsError: see :meth:`fedfs.aggregator.Aggregator.step`.
+        FedfsError: see :meth:`fedfs.roles.aggregator.step.Aggregator.step`.
     """
     store = open_store(config.store)
 

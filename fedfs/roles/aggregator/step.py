@@ -2,7 +2,7 @@
 
 A version is made in three objects: the tensors, under a key that carries their hash; the round
 record, whose creation is the decision; and the manifest, which follows from the record and is what
-sites look for. See :mod:`fedfs.release`. Of two aggregators that decide differently the store lets
+sites look for. See :mod:`fedfs.roles.aggregator.publish_version`. Of two aggregators that decide differently the store lets
 one record win.
 """
 
@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from fedfs import planning, versions
+from fedfs import versions
 from fedfs.aggregation.shared_tensors import participation, share_of
 from fedfs.errors import (
     FedfsError,
@@ -30,7 +30,6 @@ from fedfs.fetching import MAX_MODEL_BYTES, fetch_payload
 from fedfs.making import Ingredients, make_version, outputs_in
 from fedfs.observe import Observer
 from fedfs.payloads import check_values, update_encoding, update_layout
-from fedfs.planning import Planner
 from fedfs.protocol import decide, layout
 from fedfs.protocol.decide import (
     Admit,
@@ -53,8 +52,10 @@ from fedfs.protocol.messages import (
 )
 from fedfs.protocol.state import StudyState, newest_charter
 from fedfs.publish import Clock, Publisher, StatusReporter
-from fedfs.release import Release, in_full
 from fedfs.retention import prune_versions
+from fedfs.roles.aggregator import planning
+from fedfs.roles.aggregator.planning import Planner
+from fedfs.roles.aggregator.publish_version import Release, in_full
 from fedfs.roles.loop import Outcome
 from fedfs.tensors.canonical import TensorFile
 from fedfs.tensors.safetensors_reader import file_bytes

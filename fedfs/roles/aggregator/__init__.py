@@ -1,0 +1,1 @@
+"""The aggregator: plans once, makes each version from the updates."""
