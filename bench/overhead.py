@@ -61,7 +61,6 @@ def measure(  # noqa: PLR0915
     phantoms.write_dataset(images, n_cases={"north": 8}, seed=1)
     place_dataset(images, folder / "raw" / DATASET, read_cases(images)["north"])
 
-    from fedfs.config import StudyOptions
     from fedfs.nnunet.allowed.classes import versions
     from fedfs.nnunet.plan.planner import NnUNetPlanner
     from fedfs.nnunet.system.environment import from_environment
@@ -69,10 +68,11 @@ def measure(  # noqa: PLR0915
     from fedfs.publish import Publisher, StatusReporter
     from fedfs.roles import make_learner
     from fedfs.roles.aggregator.step import Aggregator
-    from fedfs.roster import approve_sites
+    from fedfs.roles.coordinator.begin import init_study, join_study
+    from fedfs.roles.coordinator.options import StudyOptions
+    from fedfs.roles.coordinator.roster import approve_sites
     from fedfs.site import Site
     from fedfs.store import open_store
-    from fedfs.study import init_study, join_study
     from fedfs.trust.keyring import Keyring
 
     store, home = open_store(str(folder / "store"), must_exist=False), folder / "home"

@@ -7,8 +7,8 @@ from pathlib import Path
 from federation import Federation
 from fedfs.bundles import BundleReader, export_bundle, import_bundle
 from fedfs.observe import open_study
+from fedfs.roles.coordinator.begin import join_study
 from fedfs.store.memory import MemoryStore
-from fedfs.study import join_study
 from fedfs.trust import sealing
 
 

@@ -20,8 +20,6 @@ import numpy as np
 from fedfs.aggregation import fingerprints
 from fedfs.aggregation.best_configuration import JOINT, candidates_of, steps_of
 from fedfs.choosing import NAME, AggregatorChoice, SiteChoice
-from fedfs.config import StudyOptions
-from fedfs.continuing import FinishedStudy
 from fedfs.learner import (
     CaseGeometry,
     ClassScore,
@@ -39,13 +37,15 @@ from fedfs.protocol import codec, decide, layout
 from fedfs.protocol.layout import TrackPlace
 from fedfs.publish import Publisher, StatusReporter
 from fedfs.roles.aggregator.step import Aggregator
+from fedfs.roles.coordinator.begin import init_study, join_study
+from fedfs.roles.coordinator.continuing import FinishedStudy
+from fedfs.roles.coordinator.options import StudyOptions
+from fedfs.roles.coordinator.roster import approve_sites
 from fedfs.roles.loop import Outcome
 from fedfs.roles.tracks import at_once
-from fedfs.roster import approve_sites
 from fedfs.site import Site, Wish
 from fedfs.store.base import Store
 from fedfs.store.memory import MemoryStore
-from fedfs.study import init_study, join_study
 from fedfs.tensors.canonical import TensorFile, write_safetensors
 from fedfs.trust.keyring import Keyring
 from fedfs.trust.recipients import Vault

@@ -12,7 +12,6 @@ from typing import Any
 
 from fedfs import choosing
 from fedfs.choosing import SiteChoice
-from fedfs.config import JoinConfig, SiteConfig
 from fedfs.errors import (
     FedfsError,
     MisplacedError,
@@ -33,6 +32,8 @@ from fedfs.protocol import codec, decide, layout, software
 from fedfs.protocol.messages import Charter, JoinRequest
 from fedfs.protocol.state import StudyState, newest_charter
 from fedfs.publish import Publisher
+from fedfs.roles.coordinator.begin import join_study
+from fedfs.roles.coordinator.options import JoinConfig, SiteConfig
 from fedfs.roles.loop import Outcome, run
 from fedfs.roles.polling import Waiter
 from fedfs.roles.process import (
@@ -49,7 +50,6 @@ from fedfs.site import Site, Wish, say_attendance
 from fedfs.store import open_store
 from fedfs.store.base import Store
 from fedfs.store.reporting import ReportingStore
-from fedfs.study import join_study
 from fedfs.trust.keyring import Keyring
 from fedfs.trust.recipients import Vault
 from fedfs.trust.signing import key_fingerprint

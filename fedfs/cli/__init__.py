@@ -25,8 +25,8 @@ from fedfs.cli.simulate import simulate
 from fedfs.cli.site import site
 from fedfs.cli.spelling import as_defaults, name_variables
 from fedfs.cli.terminal import show_error
-from fedfs.config import load_toml
 from fedfs.errors import FedfsError, SetupError
+from fedfs.roles.coordinator.options import load_toml
 
 _EPILOG = """\b
 Exit codes: 0 worked or finished; 10 waiting for others (--once); 11 nothing left

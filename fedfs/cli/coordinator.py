@@ -19,7 +19,7 @@ from fedfs.cli.terminal import (
 from fedfs.store import StorePlace
 
 if TYPE_CHECKING:
-    from fedfs.config import StudyOptions
+    from fedfs.roles.coordinator.options import StudyOptions
 
 
 @click.command()
@@ -180,13 +180,13 @@ def init(store: StorePlace, *, dataset_json: Path | None, pretrained: Path | Non
     import tempfile
 
     from fedfs.aggregation.strategies import package_of
-    from fedfs.config import StudyOptions, read_dataset_json
-    from fedfs.continuing import read_finished
     from fedfs.nnunet.allowed.classes import versions
     from fedfs.nnunet.system.isolated import run_isolated
+    from fedfs.roles.coordinator.begin import init_study
+    from fedfs.roles.coordinator.continuing import read_finished
+    from fedfs.roles.coordinator.options import StudyOptions, read_dataset_json
     from fedfs.roles.doctor import require_atomic_create
     from fedfs.store import open_store
-    from fedfs.study import init_study
     from fedfs.trust.keyring import default_home
     from fedfs.trust.recipients import Vault
     from fedfs.trust.signing import key_fingerprint
@@ -245,8 +245,8 @@ def init(store: StorePlace, *, dataset_json: Path | None, pretrained: Path | Non
 
 def _check_classes(chosen: StudyOptions, allowed_trainers: tuple[str, ...], folder: Path) -> None:
     """Check that nnU-Net has the trainer and the planner of a study."""
-    from fedfs import config
     from fedfs.nnunet.system.isolated import run_isolated
+    from fedfs.roles.coordinator import options as config
 
     usual = config.StudyOptions
     if chosen.trainer != usual.trainer:
@@ -296,7 +296,7 @@ def approve(
 
     A site that has asked for another key (fedfs key rotate) goes on with that one.
     """
-    from fedfs.roster import approve_sites
+    from fedfs.roles.coordinator.roster import approve_sites
     from fedfs.store import open_store
     from fedfs.trust.keyring import default_home
     from fedfs.trust.signing import key_fingerprint
@@ -326,7 +326,7 @@ def _roster_command(name: str, state: str, text: str) -> click.Command:
     @store_argument
     @click.argument("sites", nargs=-1, required=True)
     def command(store: StorePlace, sites: tuple[str, ...]) -> None:
-        from fedfs.roster import Coordinator
+        from fedfs.roles.coordinator.roster import Coordinator
         from fedfs.store import open_store
         from fedfs.trust.keyring import default_home
 

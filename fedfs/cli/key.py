@@ -84,7 +84,7 @@ def export_public(
     store: StorePlace, *, name: str | None, aggregator: bool, coordinator: bool
 ) -> None:
     """Print the public parts of a role's keys: Ed25519 in base64, and age's to encrypt to."""
-    from fedfs.study import study_at
+    from fedfs.roles.coordinator.begin import study_at
     from fedfs.trust.keyring import Keyring, default_home
 
     role = _role(name, aggregator=aggregator, coordinator=coordinator)
@@ -113,7 +113,7 @@ def create(
     public_key: str | None,
 ) -> None:
     """Make a key before it is needed: on a new aggregator's host, or one that a token holds."""
-    from fedfs.study import study_at
+    from fedfs.roles.coordinator.begin import study_at
     from fedfs.trust.keyring import Keyring, default_home
     from fedfs.trust.signing import key_fingerprint
 
@@ -158,9 +158,9 @@ def rotate(
     At a site: makes the next key and asks the coordinator, who runs fedfs approve. With
     --aggregator and --coordinator, on the coordinator's host: amends the charter at once.
     """
-    from fedfs.roster import Coordinator, ask_for_new_key
+    from fedfs.roles.coordinator.begin import study_at
+    from fedfs.roles.coordinator.roster import Coordinator, ask_for_new_key
     from fedfs.store import open_store
-    from fedfs.study import study_at
     from fedfs.trust.keyring import Keyring, default_home
     from fedfs.trust.signing import key_fingerprint
 

@@ -344,9 +344,9 @@ def export(store: StorePlace, output: Path, *, version: int | None, track: str,
         if not track:
             instructions = export_choice(open_store(store), done, vault=Vault(default_home()))
     else:
-        from fedfs.config import SiteConfig
         from fedfs.protocol import layout
         from fedfs.roles import export_own
+        from fedfs.roles.coordinator.options import SiteConfig
         from fedfs.trust.keyring import default_home
 
         config = SiteConfig(

@@ -82,8 +82,8 @@ def join(
     charter says.
     """
     from fedfs import roles
-    from fedfs.config import JoinConfig
     from fedfs.protocol import layout
+    from fedfs.roles.coordinator.options import JoinConfig
     from fedfs.trust.keyring import default_home
     from fedfs.trust.signing import key_fingerprint
 
@@ -192,9 +192,9 @@ def run(
     verbose: bool,
 ) -> None:
     """Take part: fingerprint, preprocess, train and evaluate until the study is finished."""
-    from fedfs.config import SiteConfig, check_minutes
     from fedfs.protocol import layout
     from fedfs.roles import run_site
+    from fedfs.roles.coordinator.options import SiteConfig, check_minutes
     from fedfs.roles.polling import WaitSettings
     from fedfs.trust.keyring import default_home
 
@@ -231,9 +231,9 @@ def _attendance_command(name: str, word: str, text: str) -> click.Command:
     @click.option("--site", "site_name", required=True, help="This site's name in the study.")
     @click.option("--reason", default="", help="For the others to read.")
     def command(store: StorePlace, site_name: str, reason: str) -> None:
-        from fedfs.config import SiteConfig
         from fedfs.protocol import layout
         from fedfs.roles import attend
+        from fedfs.roles.coordinator.options import SiteConfig
         from fedfs.site import Wish
         from fedfs.trust.keyring import default_home
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from fedfs.aggregation.shared_tensors import asym_spec
-from fedfs.config import AggregatorConfig, JoinConfig, SiteConfig
 from fedfs.errors import MisplacedError, SetupError, StudyError
 from fedfs.fetching import MAX_MODEL_BYTES, fetch_payload
 from fedfs.learner import Learner
@@ -25,6 +24,7 @@ from fedfs.protocol import decide, layout
 from fedfs.protocol.messages import Charter
 from fedfs.protocol.state import newest_charter
 from fedfs.publish import Publisher, StatusReporter
+from fedfs.roles.coordinator.options import AggregatorConfig, JoinConfig, SiteConfig
 from fedfs.roles.lock import only_one
 from fedfs.roles.logfile import logged_to
 from fedfs.roles.loop import Outcome

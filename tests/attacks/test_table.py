@@ -29,7 +29,7 @@ from fedfs.observe import open_study
 from fedfs.protocol import codec, layout, messages
 from fedfs.protocol.messages import FailureMessage, RosterEntry, UpdateManifest
 from fedfs.publish import Publisher
-from fedfs.roster import Coordinator
+from fedfs.roles.coordinator.roster import Coordinator
 from fedfs.tensors.canonical import write_safetensors
 from fedfs.trust.signing import Envelope, SigningKey
 from fedfs.trust.verify import TrustedView

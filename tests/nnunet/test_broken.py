@@ -9,7 +9,6 @@ import pytest
 import SimpleITK
 from synthetic import DATASET, Reports, dataset_json, task, write_dataset
 
-from fedfs.config import JoinConfig, SiteConfig, StudyOptions
 from fedfs.errors import DatasetError, SetupError, TrainingError
 from fedfs.nnunet.data import folds
 from fedfs.nnunet.data.dataset import RawDataset
@@ -17,9 +16,10 @@ from fedfs.nnunet.nnunet_learner import NnUNetLearner
 from fedfs.nnunet.settings import Planning
 from fedfs.observe import open_study
 from fedfs.roles import join, run_site
-from fedfs.roster import approve_sites
+from fedfs.roles.coordinator.begin import init_study
+from fedfs.roles.coordinator.options import JoinConfig, SiteConfig, StudyOptions
+from fedfs.roles.coordinator.roster import approve_sites
 from fedfs.store import open_store
-from fedfs.study import init_study
 
 pytestmark = pytest.mark.usefixtures("no_workers")
 

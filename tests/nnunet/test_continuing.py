@@ -12,12 +12,12 @@ from test_allowlist import genuine
 
 from federation import DATASET_JSON, FakePlanner, Federation
 from fedfs.cli import fedfs as cli
-from fedfs.continuing import read_finished
 from fedfs.errors import SealedError, StudyError, UserError
 from fedfs.nnunet.nnunet_learner import NnUNetLearner
 from fedfs.nnunet.plan.plans import PlanResult
 from fedfs.observe import open_study
 from fedfs.protocol import layout
+from fedfs.roles.coordinator.continuing import read_finished
 from fedfs.store import open_store
 from fedfs.store.memory import MemoryStore
 from fedfs.tensors.canonical import TensorFile, weights_sha256, write_safetensors

@@ -7,14 +7,14 @@ import time
 import pytest
 from synthetic import DATASET, Reports, dataset_json, write_dataset
 
-from fedfs.config import JoinConfig, SiteConfig, StudyOptions
 from fedfs.errors import SetupError, StudyError
 from fedfs.nnunet.allowed.classes import versions
 from fedfs.protocol import software
 from fedfs.roles import join, run_site
+from fedfs.roles.coordinator.begin import init_study
+from fedfs.roles.coordinator.options import JoinConfig, SiteConfig, StudyOptions
 from fedfs.roles.doctor import NOTE, OK, PROBLEM, examine
 from fedfs.store import StorePlace, open_store
-from fedfs.study import init_study
 
 HERE = {"nnunetv2": "2.8.1", "torch": "2.14.1+cu130"}
 

@@ -16,7 +16,6 @@ import pytest
 from synthetic import DATASET, LABELS, make_paths, write_dataset
 
 from fedfs import export, roles
-from fedfs.config import AggregatorConfig, JoinConfig, SiteConfig, StudyOptions
 from fedfs.errors import UserError
 from fedfs.nnunet import child
 from fedfs.nnunet.allowed import classes
@@ -25,10 +24,11 @@ from fedfs.nnunet.system.environment import applied
 from fedfs.observe import open_study, open_tracks
 from fedfs.protocol import decide
 from fedfs.roles import site as site_process
-from fedfs.roster import approve_sites
+from fedfs.roles.coordinator.begin import init_study
+from fedfs.roles.coordinator.options import AggregatorConfig, JoinConfig, SiteConfig, StudyOptions
+from fedfs.roles.coordinator.roster import approve_sites
 from fedfs.site import Wish
 from fedfs.store import open_store
-from fedfs.study import init_study
 
 SMALL = {"UNet_base_num_features": 4, "UNet_max_features_2d": 8, "UNet_max_features_3d": 8}
 

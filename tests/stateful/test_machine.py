@@ -20,7 +20,7 @@ from faulty_store import FaultyStore
 from federation import Federation
 from fedfs.errors import StoreError, StudyError
 from fedfs.protocol import layout
-from fedfs.roster import Coordinator
+from fedfs.roles.coordinator.roster import Coordinator
 from fedfs.site import Wish
 from fedfs.store.memory import MemoryStore
 

@@ -12,9 +12,9 @@ from federation import Federation
 from fedfs.errors import StoreUnavailableError, StudyError
 from fedfs.observe import open_study
 from fedfs.protocol import layout
+from fedfs.roles.coordinator.roster import Coordinator
 from fedfs.roles.lock import only_one
 from fedfs.roles.loop import Outcome, run
-from fedfs.roster import Coordinator
 from fedfs.site import Wish
 from fedfs.status import summarize
 

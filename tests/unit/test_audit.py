@@ -14,7 +14,7 @@ from fedfs.chronicle import events
 from fedfs.observe import open_study
 from fedfs.protocol import layout
 from fedfs.retention import prune_versions
-from fedfs.roster import Coordinator
+from fedfs.roles.coordinator.roster import Coordinator
 
 
 def findings(federation: Federation):

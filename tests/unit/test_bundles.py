@@ -28,8 +28,8 @@ from fedfs.errors import (
 )
 from fedfs.observe import open_study
 from fedfs.protocol import layout
+from fedfs.roles.coordinator.begin import join_study
 from fedfs.store.memory import MemoryStore
-from fedfs.study import join_study
 from fedfs.trust.sealing import Identity
 from forwarding_store import ForwardingStore
 

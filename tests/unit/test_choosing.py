@@ -14,7 +14,7 @@ from fedfs.choosing import NAME
 from fedfs.learner import DiceSum
 from fedfs.privacy import disclosures
 from fedfs.protocol import layout
-from fedfs.roster import Coordinator
+from fedfs.roles.coordinator.roster import Coordinator
 from fedfs.store.memory import MemoryStore
 
 OPTIONS = {"configuration": "2d,3d_fullres", "fold": "0,1", "rounds": 2}

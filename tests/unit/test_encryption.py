@@ -16,8 +16,8 @@ from fedfs.fetching import MAX_MODEL_BYTES, fetch_payload
 from fedfs.observe import open_study
 from fedfs.protocol import layout
 from fedfs.protocol.messages import PayloadRef
+from fedfs.roles.coordinator.roster import Coordinator, approve_sites, ask_for_new_key
 from fedfs.roles.process import _pretrained
-from fedfs.roster import Coordinator, approve_sites, ask_for_new_key
 from fedfs.tensors.canonical import write_safetensors
 from fedfs.trust.recipients import Vault
 from fedfs.trust.sealing import MAGIC

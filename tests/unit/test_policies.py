@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from federation import Federation
-from fedfs.config import StudyOptions
 from fedfs.errors import StudyError, UserError
 from fedfs.protocol import layout, round_policies
 from fedfs.protocol.messages import Named
 from fedfs.protocol.round_policies import Standing, waits_for
+from fedfs.roles.coordinator.options import StudyOptions
 from fedfs.status import summarize
 
 MINUTE = 60.0

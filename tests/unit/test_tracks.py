@@ -7,13 +7,13 @@ import pytest
 
 from federation import DATASET_JSON, Federation, forge
 from fedfs.audit import OK, PROBLEM, verify_choice, verify_study
-from fedfs.config import StudyOptions
 from fedfs.errors import TrainingError, UserError
 from fedfs.observe import open_study
 from fedfs.protocol import layout
 from fedfs.protocol.layout import TrackPlace
 from fedfs.report import collect, overview
-from fedfs.roster import Coordinator
+from fedfs.roles.coordinator.options import StudyOptions
+from fedfs.roles.coordinator.roster import Coordinator
 from fedfs.site import Wish
 from fedfs.status import summarize
 from fedfs.store.memory import MemoryStore

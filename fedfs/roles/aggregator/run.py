@@ -10,7 +10,6 @@ from pathlib import Path
 
 from fedfs import choosing
 from fedfs.choosing import AggregatorChoice
-from fedfs.config import AggregatorConfig
 from fedfs.learner import Report
 from fedfs.making import strategy_of
 from fedfs.nnunet.plan.planner import NnUNetPlanner
@@ -20,6 +19,7 @@ from fedfs.protocol.state import newest_charter
 from fedfs.publish import Publisher
 from fedfs.report.publish import OverviewPublisher, ReportPublisher
 from fedfs.roles.aggregator.step import Aggregator
+from fedfs.roles.coordinator.options import AggregatorConfig
 from fedfs.roles.loop import Outcome, run
 from fedfs.roles.polling import Waiter
 from fedfs.roles.process import at_work, remembering, start_status

@@ -21,8 +21,8 @@ from fedfs.protocol import decide, layout, messages
 from fedfs.protocol.messages import Charter, JoinRequest, ReadKey, RosterEntry
 from fedfs.protocol.state import StudyState, newest_charter
 from fedfs.publish import Clock, Publisher
+from fedfs.roles.coordinator.begin import next_join
 from fedfs.store.base import Store
-from fedfs.study import next_join
 from fedfs.trust.keyring import Keyring
 from fedfs.trust.recipients import (
     AGE,

@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fedfs.config import StudyOptions
 from fedfs.errors import DatasetError, FedfsError, ObjectExistsError, StudyError
 from fedfs.learner import Learner
 from fedfs.nnunet.plan import plans
@@ -30,6 +29,7 @@ from fedfs.protocol.messages import (
 )
 from fedfs.protocol.state import newest_charter
 from fedfs.publish import Clock, Publisher
+from fedfs.roles.coordinator.options import StudyOptions
 from fedfs.store import StorePlace, open_store
 from fedfs.store.base import Store
 from fedfs.trust import sealing
@@ -57,7 +57,7 @@ def init_study(
         clock: POSIX seconds.
         versions: software the study is set up with.
         pretrained: safetensors file of canonical tensors to start from.
-        continues: the study whose last version these are, see :mod:`fedfs.continuing`.
+        continues: the study whose last version these are, see :mod:`fedfs.roles.coordinator.continuing`.
 
     Raises:
         StudyError: the store holds a study already.

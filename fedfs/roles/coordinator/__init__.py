@@ -1,0 +1,1 @@
+"""The coordinator: begins a study and says who takes part, with which keys."""
