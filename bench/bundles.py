@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import numpy as np
 
 import federation as fake
-from fedfs.bundles import export_bundle, import_bundle
+from fedfs.roles.courier import export_bundle, import_bundle
 from fedfs.store import open_store
 
 SITE = "north"

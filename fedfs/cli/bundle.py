@@ -67,10 +67,10 @@ def export_(
 
     It is encrypted for whoever has to read it: for the site, or for coordinator and aggregator.
     """
-    from fedfs.bundles import export_bundle, parse_size
     from fedfs.errors import EXIT_WAITING
-    from fedfs.exchange import FOR, FROM
     from fedfs.protocol import layout
+    from fedfs.roles.courier import export_bundle, parse_size
+    from fedfs.roles.courier.needed import FOR, FROM
     from fedfs.status import counted
     from fedfs.store import open_store
     from fedfs.trust.keyring import default_home
@@ -127,7 +127,7 @@ def import_(
 
     Nothing is published of a bundle with a fault. Importing again is harmless.
     """
-    from fedfs.bundles import import_bundle
+    from fedfs.roles.courier import import_bundle
     from fedfs.status import counted
     from fedfs.store import open_store
     from fedfs.trust.keyring import default_home
@@ -160,8 +160,8 @@ def import_(
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show(file: Path, *, identity_files: tuple[Path, ...], as_json: bool) -> None:
     """Say what a bundle is, and what is in it if this host can open it."""
-    from fedfs.bundles import BundleReader, unsealer
     from fedfs.errors import SealedError
+    from fedfs.roles.courier import BundleReader, unsealer
     from fedfs.trust.keyring import default_home
     from fedfs.trust.sealing import load_identity
 
@@ -212,8 +212,8 @@ def sync(
     """
     import dataclasses
 
-    from fedfs.bundles import run_sync
     from fedfs.protocol import layout
+    from fedfs.roles.courier import run_sync
     from fedfs.roles.polling import WaitSettings
     from fedfs.store import open_store
 

@@ -13,9 +13,9 @@ import pytest
 
 from courier import Courier
 from federation import forge
-from fedfs.bundles import BundleReader, BundleWriter, Header
 from fedfs.errors import BundleError, ObjectExistsError, RejectedError, TensorError, UserError
 from fedfs.protocol import layout
+from fedfs.roles.courier import BundleReader, BundleWriter, Header
 
 
 def test_every_changed_byte_is_noticed_and_nothing_published(ready):

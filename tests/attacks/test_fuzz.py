@@ -23,12 +23,12 @@ from hypothesis import strategies as st
 from courier import Courier
 from federation import FakePlanner, Federation
 from fedfs import chronicle, privacy, versions
-from fedfs.bundles import BundleReader, import_bundle
 from fedfs.errors import FedfsError, MalformedError, RejectedError, SealedError, UserError
 from fedfs.observe import open_study
 from fedfs.payloads import check_values, update_layout
 from fedfs.protocol import codec, decide, layout, messages
 from fedfs.roles.aggregator import planning
+from fedfs.roles.courier import BundleReader, import_bundle
 from fedfs.status import summarize
 from fedfs.store.memory import MemoryStore, StoredObject
 from fedfs.tensors import encodings

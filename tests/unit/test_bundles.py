@@ -10,16 +10,6 @@ import pytest
 import invariants
 from courier import Courier, index_of, quiet
 from federation import Federation
-from fedfs.bundles import (
-    BundleReader,
-    BundleWriter,
-    Parts,
-    Sync,
-    export_bundle,
-    find_parts,
-    import_bundle,
-    parse_size,
-)
 from fedfs.errors import (
     BundleError,
     SealedError,
@@ -29,6 +19,16 @@ from fedfs.errors import (
 from fedfs.observe import open_study
 from fedfs.protocol import layout
 from fedfs.roles.coordinator.begin import join_study
+from fedfs.roles.courier import (
+    BundleReader,
+    BundleWriter,
+    Parts,
+    Sync,
+    export_bundle,
+    find_parts,
+    import_bundle,
+    parse_size,
+)
 from fedfs.store.memory import MemoryStore
 from fedfs.trust.sealing import Identity
 from forwarding_store import ForwardingStore

@@ -12,22 +12,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from fedfs.bundles.format import CHUNK_BYTES, Header
-from fedfs.bundles.hashing import Hashing
-from fedfs.bundles.seen import NO_KEY, Seen, in_order, memory_of
-from fedfs.bundles.writer import BundleWriter
 from fedfs.errors import (
     ObjectNotFoundError,
     StudyError,
     TensorError,
 )
-from fedfs.exchange import FOR
 from fedfs.learner import Progress, Report
 from fedfs.observe import MAX_ENVELOPE_BYTES
 from fedfs.protocol import layout, messages
 from fedfs.protocol.messages import Charter
 from fedfs.protocol.state import StudyState
 from fedfs.publish import Clock
+from fedfs.roles.courier.bundle.format import CHUNK_BYTES, Header
+from fedfs.roles.courier.bundle.hashing import Hashing
+from fedfs.roles.courier.bundle.pack import BundleWriter
+from fedfs.roles.courier.needed import FOR
+from fedfs.roles.courier.seen import NO_KEY, Seen, in_order, memory_of
 from fedfs.store.base import Store
 from fedfs.trust import sealing
 from fedfs.trust.keyring import Keyring

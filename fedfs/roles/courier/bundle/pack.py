@@ -8,7 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from fedfs.bundles.format import (
+from fedfs.errors import MalformedError, SetupError, UserError
+from fedfs.protocol import codec
+from fedfs.roles.courier.bundle.format import (
     MAGIC,
     MARK,
     TRAILER,
@@ -16,9 +18,7 @@ from fedfs.bundles.format import (
     Index,
     Item,
 )
-from fedfs.bundles.parts import Parts
-from fedfs.errors import MalformedError, SetupError, UserError
-from fedfs.protocol import codec
+from fedfs.roles.courier.bundle.parts import Parts
 
 _PARTIAL = ".partial"
 

@@ -17,21 +17,21 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from fedfs import exchange
-from fedfs.bundles.format import CHUNK_BYTES, Header, Index, Item
-from fedfs.bundles.hashing import Hashing
-from fedfs.bundles.reader import BundleReader
-from fedfs.bundles.seen import Seen, in_order, memory_of, other
 from fedfs.errors import (
     BundleError,
     ObjectNotFoundError,
     StudyError,
 )
-from fedfs.exchange import FOR
 from fedfs.fetching import MAX_MODEL_BYTES
 from fedfs.learner import Progress, Report
 from fedfs.observe import MAX_ENVELOPE_BYTES
 from fedfs.protocol import layout
+from fedfs.roles.courier import needed
+from fedfs.roles.courier.bundle.format import CHUNK_BYTES, Header, Index, Item
+from fedfs.roles.courier.bundle.hashing import Hashing
+from fedfs.roles.courier.bundle.unpack import BundleReader
+from fedfs.roles.courier.needed import FOR
+from fedfs.roles.courier.seen import Seen, in_order, memory_of, other
 from fedfs.store.base import Entry, Store
 from fedfs.trust import sealing
 from fedfs.trust.keyring import Keyring
@@ -80,7 +80,7 @@ def import_bundle(
         site, direction = layout.check_site(header.site), _direction(header)
         for key in unpacked.keys:
             parsed = layout.parse_on_store(key)
-            if parsed is None or not exchange.may_carry(parsed, direction, site):
+            if parsed is None or not needed.may_carry(parsed, direction, site):
                 raise BundleError(
                     f"holds {key}, which does not belong into a bundle {direction} {site}"
                 )
@@ -111,7 +111,7 @@ def _identities(header: Header, keyring: Keyring, further: Sequence[Identity]) -
 
 
 def _direction(header: Header) -> str:
-    if header.direction not in exchange.DIRECTIONS:
+    if header.direction not in needed.DIRECTIONS:
         raise BundleError(f"has the unknown direction {header.direction!r}")
     return header.direction
 

@@ -6,12 +6,12 @@ import logging
 import random
 from collections.abc import Sequence
 
-from fedfs.bundles.seen import NO_KEY, Seen
 from fedfs.errors import ObjectNotFoundError
 from fedfs.fetching import MAX_MODEL_BYTES
 from fedfs.learner import Progress, Report
 from fedfs.observe import MAX_ENVELOPE_BYTES
 from fedfs.protocol import layout
+from fedfs.roles.courier.seen import NO_KEY, Seen
 from fedfs.roles.loop import Outcome, run
 from fedfs.roles.polling import Waiter, WaitSettings
 from fedfs.status import counted

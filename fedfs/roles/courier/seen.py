@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 
-from fedfs import exchange
-from fedfs.exchange import FOR
 from fedfs.observe import Observer, open_tracks
 from fedfs.protocol import decide, layout
 from fedfs.protocol.messages import Charter
 from fedfs.protocol.state import StudyState, newest_charter
+from fedfs.roles.courier import needed
+from fedfs.roles.courier.needed import FOR
 from fedfs.store.base import Store
 
 NO_KEY = layout.Key("", "")
@@ -82,35 +82,33 @@ class Seen:
         return all(decide.is_over(o.state, [self._site]) for o in self._observers.values())
 
     def for_site(self, known: Collection[str]) -> list[str]:
-        """See :func:`fedfs.exchange.for_site`."""
-        return self._chosen(exchange.for_site, known)
+        """See :func:`fedfs.roles.courier.needed.for_site`."""
+        return self._chosen(needed.for_site, known)
 
     def from_site(self, known: Collection[str]) -> list[str]:
-        """See :func:`fedfs.exchange.from_site`."""
-        return self._chosen(exchange.from_site, known)
+        """See :func:`fedfs.roles.courier.needed.from_site`."""
+        return self._chosen(needed.from_site, known)
 
     def holds(self, direction: str) -> list[str]:
-        """See :func:`fedfs.exchange.holds`."""
+        """See :func:`fedfs.roles.courier.needed.holds`."""
         return sorted(
-            self._of_all(lambda o: exchange.holds(o.state, o.sizes.keys(), self._site, direction))
+            self._of_all(lambda o: needed.holds(o.state, o.sizes.keys(), self._site, direction))
         )
 
     def implied(self) -> set[str]:
-        """See :func:`fedfs.exchange.implied`."""
-        return self._of_all(lambda one: exchange.implied(one.state, self._site))
+        """See :func:`fedfs.roles.courier.needed.implied`."""
+        return self._of_all(lambda one: needed.implied(one.state, self._site))
 
     def missing(self, keys: Collection[str], direction: str) -> list[str]:
-        """See :func:`fedfs.exchange.missing`."""
+        """See :func:`fedfs.roles.courier.needed.missing`."""
         return sorted(
-            self._of_all(
-                lambda o: exchange.missing(o.state, _within(o, keys), self._site, direction)
-            )
+            self._of_all(lambda o: needed.missing(o.state, _within(o, keys), self._site, direction))
         )
 
     def superseded(self, keys: Collection[str]) -> set[str]:
-        """See :func:`fedfs.exchange.superseded`."""
+        """See :func:`fedfs.roles.courier.needed.superseded`."""
         return self._of_all(
-            lambda one: exchange.superseded(one.state, _within(one, keys), self._site)
+            lambda one: needed.superseded(one.state, _within(one, keys), self._site)
         )
 
     def keys_of(self, store: Store) -> set[str]:
@@ -146,7 +144,7 @@ def in_order(keys: Iterable[str]) -> list[str]:
 def _placed(of_track: dict[str, list[str]]) -> Iterator[str]:
     for track, keys in sorted(of_track.items()):
         behind = layout.TrackPlace(track).prefix
-        yield from (behind + key for key in exchange.in_order(keys))
+        yield from (behind + key for key in needed.in_order(keys))
 
 
 def _within(observer: Observer, keys: Collection[str]) -> set[str]:
@@ -162,4 +160,4 @@ def memory_of(site: str, direction: str) -> str:
 
 def other(direction: str) -> str:
     """Return the direction back."""
-    return exchange.FROM if direction == FOR else FOR
+    return needed.FROM if direction == FOR else FOR

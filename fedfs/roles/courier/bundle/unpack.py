@@ -9,7 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, Self
 
-from fedfs.bundles.format import (
+from fedfs.errors import BundleError, MalformedError
+from fedfs.protocol import codec
+from fedfs.protocol.layout import check_key
+from fedfs.roles.courier.bundle.format import (
     CHUNK_BYTES,
     MAGIC,
     MARK,
@@ -19,10 +22,7 @@ from fedfs.bundles.format import (
     Index,
     Item,
 )
-from fedfs.bundles.parts import Parts, find_parts
-from fedfs.errors import BundleError, MalformedError
-from fedfs.protocol import codec
-from fedfs.protocol.layout import check_key
+from fedfs.roles.courier.bundle.parts import Parts, find_parts
 
 _MAX_HEADER_BYTES = 4096
 
