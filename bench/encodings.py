@@ -28,10 +28,10 @@ from pathlib import Path
 from typing import Any
 
 from fedfs.demo import PLANNER_OPTIONS
-from fedfs.export import export_versions
 from fedfs.nnunet.score.predict import ScoreRequest
 from fedfs.nnunet.system.isolated import run_isolated
 from fedfs.observe import open_study
+from fedfs.roles.reader.export import export_versions
 from fedfs.simulate import Host, LocalStudy, place_dataset, read_cases
 from fedfs.store import open_store
 

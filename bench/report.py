@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fedfs.report import render
-from fedfs.report.comparison import LocalRow, MatrixRow
-from fedfs.report.data import Exclusion, Report, SiteRow
+from fedfs.roles.reader.report import render
+from fedfs.roles.reader.report.comparison import LocalRow, MatrixRow
+from fedfs.roles.reader.report.data import Exclusion, Report, SiteRow
 
 
 def made_up(n_sites: int, n_versions: int) -> Report:

@@ -19,13 +19,14 @@ from typing import Any
 
 from fedfs import phantoms
 from fedfs.errors import FedfsError, TrainingError
-from fedfs.export import export_versions, predict_commands
 from fedfs.fetching import MAX_MODEL_BYTES, fetch_payload
 from fedfs.learner import Progress
 from fedfs.nnunet.baseline import LocalRequest
 from fedfs.nnunet.score.predict import ScoreRequest
 from fedfs.nnunet.system.isolated import run_isolated
 from fedfs.observe import Observer, open_study
+from fedfs.roles.reader.export import export_versions, predict_commands
+from fedfs.roles.reader.status import StudyStatus, summarize
 from fedfs.simulate import (
     Host,
     LocalStudy,
@@ -35,7 +36,6 @@ from fedfs.simulate import (
     read_cases,
     split_cases,
 )
-from fedfs.status import StudyStatus, summarize
 from fedfs.store import open_store
 
 _DATASET = "Dataset900_Demo"

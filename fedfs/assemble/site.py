@@ -18,7 +18,6 @@ from fedfs.errors import (
     ObjectExistsError,
     UserError,
 )
-from fedfs.export import Exported, export_site
 from fedfs.learner import CrossValidated, Report
 from fedfs.nnunet.allowed import classes
 from fedfs.nnunet.allowed.allowlist import check_name, check_planner_options
@@ -45,6 +44,7 @@ from fedfs.roles.process import (
     site_parts,
     start_status,
 )
+from fedfs.roles.reader.export import Exported, export_site
 from fedfs.roles.tracks import Worker, at_once
 from fedfs.site import Site, Wish, say_attendance
 from fedfs.store import open_store
@@ -310,7 +310,7 @@ def export_own(
     """Write a site's own model of a study of the mode ``asym``; at the site.
 
     Raises:
-        FedfsError: see :func:`fedfs.export.export_site`.
+        FedfsError: see :func:`fedfs.roles.reader.export.export_site`.
     """
     store = open_store(config.store)
     observer = open_study(

@@ -14,7 +14,7 @@ from fedfs.store import StorePlace
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fedfs.audit import Finding
+    from fedfs.roles.reader.audit import Finding
 
 
 @click.command()
@@ -29,9 +29,9 @@ def verify(store: StorePlace, *, expect_key: str | None, no_recompute: bool, as_
     that its record names, and has to come out bit by bit the same. Exits with 1 if there is a
     problem.
     """
-    from fedfs.audit import PROBLEM, verify_choice, verify_study
     from fedfs.errors import MisplacedError
     from fedfs.observe import open_study, open_tracks
+    from fedfs.roles.reader.audit import PROBLEM, verify_choice, verify_study
     from fedfs.store import open_store
     from fedfs.trust.keyring import default_home
     from fedfs.trust.recipients import Vault
@@ -73,8 +73,8 @@ def verify(store: StorePlace, *, expect_key: str | None, no_recompute: bool, as_
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def log(store: StorePlace, *, as_json: bool) -> None:
     """Tell what happened in the study at STORE, in order: who did what, when."""
-    from fedfs.chronicle import events
     from fedfs.observe import open_tracks
+    from fedfs.roles.reader.log import events
     from fedfs.roles.tracks import merged
     from fedfs.store import open_store
 

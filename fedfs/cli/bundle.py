@@ -71,7 +71,7 @@ def export_(
     from fedfs.protocol import layout
     from fedfs.roles.courier import export_bundle, parse_size
     from fedfs.roles.courier.needed import FOR, FROM
-    from fedfs.status import counted
+    from fedfs.roles.reader.status import counted
     from fedfs.store import open_store
     from fedfs.trust.keyring import default_home
     from fedfs.trust.sealing import check_recipient
@@ -128,7 +128,7 @@ def import_(
     Nothing is published of a bundle with a fault. Importing again is harmless.
     """
     from fedfs.roles.courier import import_bundle
-    from fedfs.status import counted
+    from fedfs.roles.reader.status import counted
     from fedfs.store import open_store
     from fedfs.trust.keyring import default_home
     from fedfs.trust.sealing import load_identity

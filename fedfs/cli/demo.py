@@ -12,7 +12,7 @@ from fedfs.cli.terminal import show_json, show_table
 
 if TYPE_CHECKING:
     from fedfs.learner import Progress
-    from fedfs.status import StudyStatus
+    from fedfs.roles.reader.status import StudyStatus
 
 
 @click.command()

@@ -16,9 +16,9 @@ from fedfs.store import StorePlace
 def privacy(store: StorePlace, *, name: str, as_json: bool) -> None:
     """List all that has left a site so far, what it tells, and who can read it."""
     from fedfs.observe import open_tracks
-    from fedfs.privacy import NEVER, disclosures, readers
     from fedfs.protocol import layout
     from fedfs.protocol.state import newest_charter
+    from fedfs.roles.reader.privacy import NEVER, disclosures, readers
     from fedfs.roles.tracks import merged
     from fedfs.store import open_store
     from fedfs.trust.keyring import default_home

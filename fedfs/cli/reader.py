@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from fedfs.observe import Observer
-    from fedfs.report.data import Report
-    from fedfs.status import StudyStatus
+    from fedfs.roles.reader.report.data import Report
+    from fedfs.roles.reader.status import StudyStatus
 
 
 _COLUMNS = (
@@ -74,7 +74,7 @@ def status(store: StorePlace, *, track: str, watch: bool, interval: float, as_js
 
 
 def _views(observers: Mapping[str, Observer]) -> dict[str, StudyStatus]:
-    from fedfs.status import summarize
+    from fedfs.roles.reader.status import summarize
 
     return {name: summarize(one.state, one.sizes) for name, one in observers.items()}
 
@@ -111,7 +111,7 @@ def _watch(observers: Mapping[str, Observer], interval_s: float) -> None:
 
 
 def _is_over(view: StudyStatus) -> bool:
-    from fedfs.status import NOT_PLANNED
+    from fedfs.roles.reader.status import NOT_PLANNED
 
     is_done = view.phase in ("finished", NOT_PLANNED)
     return is_done and not view.waiting_for and not view.choice_waits_for
@@ -130,7 +130,7 @@ _Page = tuple[dict[str, str], tuple[str, ...], list[tuple[object, ...]], list[st
 
 def _page(views: Mapping[str, StudyStatus]) -> _Page:
     """Return facts, columns and rows of a table, and notes: of a study, or of all its tracks."""
-    from fedfs.status import ASKS, NOT_PLANNED
+    from fedfs.roles.reader.status import ASKS, NOT_PLANNED
 
     first = next(iter(views.values()))
     if "" in views:
@@ -182,7 +182,7 @@ def _facts(view: StudyStatus) -> dict[str, str]:
 
 def _asking(view: StudyStatus) -> list[str]:
     """What to compare by telephone before `fedfs approve`."""
-    from fedfs.status import ASKS
+    from fedfs.roles.reader.status import ASKS
 
     return [
         f"{site.site} asks to join, with the key {site.key_fingerprint}"
@@ -252,7 +252,7 @@ def report(
 
     from fedfs.observe import open_study, open_tracks
     from fedfs.protocol.messages import utc
-    from fedfs.report import collect, overview, render_overview
+    from fedfs.roles.reader.report import collect, overview, render_overview
     from fedfs.store import open_store
     from fedfs.trust.keyring import default_home
     from fedfs.trust.recipients import Vault
@@ -283,14 +283,14 @@ def _write(
     import time
 
     from fedfs.protocol.messages import utc
-    from fedfs.report import render, write_csv
+    from fedfs.roles.reader.report import render, write_csv
 
     if csv_file is not None:
         with written(_of_track(csv_file, track)) as file:
             write_csv(found, file)
         click.echo(f"wrote {_of_track(csv_file, track)}", err=output is None)
     if events is not None:
-        from fedfs.report.events import write_events
+        from fedfs.roles.reader.report.events import write_events
 
         write_events(found, events / track, now_s=time.time())
     if output is not None:
@@ -324,7 +324,7 @@ def export(store: StorePlace, output: Path, *, version: int | None, track: str,
 
     The global model, or in a study of the mode asym, at a site, that site's own.
     """
-    from fedfs.export import export_choice, export_versions, predict_commands
+    from fedfs.roles.reader.export import export_choice, export_versions, predict_commands
     from fedfs.store import open_store
 
     instructions = None

@@ -289,7 +289,7 @@ class ProgressDisplay:
 
     def _left(self, progress: Progress, now_s: float) -> str:
         """Return how long the step will take, in words."""
-        from fedfs.status import duration
+        from fedfs.roles.reader.status import duration
 
         n_done = progress.done - self._done_at_start
         if n_done <= 0:

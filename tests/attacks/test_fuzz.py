@@ -22,14 +22,15 @@ from hypothesis import strategies as st
 
 from courier import Courier
 from federation import FakePlanner, Federation
-from fedfs import chronicle, privacy, versions
+from fedfs import versions
 from fedfs.errors import FedfsError, MalformedError, RejectedError, SealedError, UserError
 from fedfs.observe import open_study
 from fedfs.payloads import check_values, update_layout
 from fedfs.protocol import codec, decide, layout, messages
 from fedfs.roles.aggregator import planning
 from fedfs.roles.courier import BundleReader, import_bundle
-from fedfs.status import summarize
+from fedfs.roles.reader import log, privacy
+from fedfs.roles.reader.status import summarize
 from fedfs.store.memory import MemoryStore, StoredObject
 from fedfs.tensors import encodings
 from fedfs.tensors.canonical import TensorFile, write_safetensors
@@ -163,7 +164,7 @@ def test_a_rogue_members_message_is_refused_or_harmless(study, kind, data):
     state = observer.state
     for use in (
         lambda: summarize(state, observer.sizes),
-        lambda: chronicle.events(state),
+        lambda: log.events(state),
         lambda: privacy.disclosures(state, "north", observer.sizes),
         lambda: decide.decide_aggregator(state, now_s=study.now_s),
         lambda: decide.decide_site(state, "north", prepared=True),

@@ -12,7 +12,7 @@ import pytest
 import invariants
 from faulty_proxy import Faults, FaultyProxy
 from federation import DATASET_JSON, Federation
-from fedfs.status import summarize
+from fedfs.roles.reader.status import summarize
 from fedfs.store import RetryingStore, S3Options
 from fedfs.store.retry import Patience
 from fedfs.store.s3.store import S3Store

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from synthetic import DATASET, LABELS, make_paths, write_dataset
 
-from fedfs import export, roles
+from fedfs import roles
 from fedfs.errors import UserError
 from fedfs.nnunet import child
 from fedfs.nnunet.allowed import classes
@@ -27,6 +27,7 @@ from fedfs.roles import site as site_process
 from fedfs.roles.coordinator.begin import init_study
 from fedfs.roles.coordinator.options import AggregatorConfig, JoinConfig, SiteConfig, StudyOptions
 from fedfs.roles.coordinator.roster import approve_sites
+from fedfs.roles.reader import export
 from fedfs.site import Wish
 from fedfs.store import open_store
 

@@ -17,7 +17,7 @@ from dying_store import DyingStore, KilledError
 from federation import Federation, forge
 from fedfs.errors import StoreError
 from fedfs.protocol import layout
-from fedfs.status import summarize
+from fedfs.roles.reader.status import summarize
 
 TWO = {"east": 1.0, "north": 2.0}
 

@@ -15,7 +15,7 @@ from fedfs.errors import MalformedError, SetupError, StudyError
 from fedfs.protocol import layout
 from fedfs.protocol.messages import SitePlan
 from fedfs.publish import Publisher
-from fedfs.status import summarize
+from fedfs.roles.reader.status import summarize
 from fedfs.tensors.canonical import TensorFile
 
 COMMON = {"encoder.stages.0.0.conv.weight": [4, 1, 3, 3], "decoder.seg_layers.0.bias": [2]}

@@ -10,7 +10,6 @@ import pytest
 
 import invariants
 from federation import INITIAL, Federation, forge
-from fedfs.audit import NOTE, PROBLEM, verify_study
 from fedfs.errors import SealedError, StudyError
 from fedfs.fetching import MAX_MODEL_BYTES, fetch_payload
 from fedfs.observe import open_study
@@ -18,6 +17,7 @@ from fedfs.protocol import layout
 from fedfs.protocol.messages import PayloadRef
 from fedfs.roles.coordinator.roster import Coordinator, approve_sites, ask_for_new_key
 from fedfs.roles.process import _pretrained
+from fedfs.roles.reader.audit import NOTE, PROBLEM, verify_study
 from fedfs.tensors.canonical import write_safetensors
 from fedfs.trust.recipients import Vault
 from fedfs.trust.sealing import MAGIC

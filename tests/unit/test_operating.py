@@ -11,10 +11,10 @@ from federation import DATASET_JSON, FakePlanner, Federation
 from fedfs.assemble.site import _check_same_dataset
 from fedfs.cli import fedfs as cli
 from fedfs.errors import MisplacedError, SetupError, StudyError, UserError
-from fedfs.export import Exported, predict_commands
 from fedfs.roles.coordinator.options import StudyOptions
 from fedfs.roles.process import remembering
-from fedfs.status import summarize
+from fedfs.roles.reader.export import Exported, predict_commands
+from fedfs.roles.reader.status import summarize
 from fedfs.store import open_store
 
 

@@ -15,8 +15,8 @@ from federation import Federation
 from fedfs.cli import fedfs as cli
 from fedfs.observe import open_tracks
 from fedfs.protocol import layout
-from fedfs.report import collect, overview, render_overview
-from fedfs.report.publish import OverviewPublisher
+from fedfs.roles.reader.report import collect, overview, render_overview
+from fedfs.roles.reader.report.publish import OverviewPublisher
 from fedfs.store import open_store
 
 MADE_AT = "2027-01-15T08:00:00Z"

@@ -13,7 +13,7 @@ from fedfs.protocol import layout, round_policies
 from fedfs.protocol.messages import Named
 from fedfs.protocol.round_policies import Standing, waits_for
 from fedfs.roles.coordinator.options import StudyOptions
-from fedfs.status import summarize
+from fedfs.roles.reader.status import summarize
 
 MINUTE = 60.0
 STANDING = Standing(

@@ -6,9 +6,9 @@ import pytest
 
 from federation import Federation
 from fedfs.errors import StudyError
-from fedfs.privacy import EVERYBODY, disclosures, readers
 from fedfs.protocol import layout
 from fedfs.protocol.messages import FailureMessage
+from fedfs.roles.reader.privacy import EVERYBODY, disclosures, readers
 from fedfs.site import Wish
 
 

@@ -18,8 +18,8 @@ from fedfs.errors import StoreError
 from fedfs.observe import open_study
 from fedfs.protocol import layout
 from fedfs.protocol.state import StudyState
-from fedfs.report import collect, render, write_csv
-from fedfs.report.publish import ReportPublisher
+from fedfs.roles.reader.report import collect, render, write_csv
+from fedfs.roles.reader.report.publish import ReportPublisher
 from fedfs.store.memory import MemoryStore
 from forwarding_store import ForwardingStore
 

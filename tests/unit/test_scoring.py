@@ -9,15 +9,15 @@ from test_asym import NETWORKS, TARGETS
 
 from courier import Courier
 from federation import Federation
-from fedfs.chronicle import events
 from fedfs.errors import TensorError, UserError
 from fedfs.learner import EvaluationResult
 from fedfs.protocol import decide, layout
 from fedfs.protocol.messages import SiteModel
-from fedfs.report import collect, render
 from fedfs.roles.coordinator.options import StudyOptions
 from fedfs.roles.coordinator.roster import Coordinator
-from fedfs.status import summarize
+from fedfs.roles.reader.log import events
+from fedfs.roles.reader.report import collect, render
+from fedfs.roles.reader.status import summarize
 
 CROSS = {"mode": "asym", "min_coverage": 0.1, "cross_evaluation": True}
 

@@ -9,7 +9,7 @@ from fedfs.errors import DatasetError, StoreError, StudyError, TrainingError
 from fedfs.learner import Progress
 from fedfs.protocol import layout
 from fedfs.publish import StatusReporter
-from fedfs.status import summarize
+from fedfs.roles.reader.status import summarize
 from fedfs.trust.signing import SigningKey
 
 

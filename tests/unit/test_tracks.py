@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 
 from federation import DATASET_JSON, Federation, forge
-from fedfs.audit import OK, PROBLEM, verify_choice, verify_study
 from fedfs.errors import TrainingError, UserError
 from fedfs.observe import open_study
 from fedfs.protocol import layout
 from fedfs.protocol.layout import TrackPlace
-from fedfs.report import collect, overview
 from fedfs.roles.coordinator.options import StudyOptions
 from fedfs.roles.coordinator.roster import Coordinator
+from fedfs.roles.reader.audit import OK, PROBLEM, verify_choice, verify_study
+from fedfs.roles.reader.report import collect, overview
+from fedfs.roles.reader.status import summarize
 from fedfs.site import Wish
-from fedfs.status import summarize
 from fedfs.store.memory import MemoryStore
 from fedfs.store.prefix import TrackStore
 

@@ -17,12 +17,12 @@ from fedfs.observe import Observer, chosen_tracks, open_study, open_tracks
 from fedfs.protocol import decide, layout
 from fedfs.protocol.state import newest_charter
 from fedfs.publish import Publisher
-from fedfs.report.publish import OverviewPublisher, ReportPublisher
 from fedfs.roles.aggregator.step import Aggregator
 from fedfs.roles.coordinator.options import AggregatorConfig
 from fedfs.roles.loop import Outcome, run
 from fedfs.roles.polling import Waiter
 from fedfs.roles.process import at_work, remembering, start_status
+from fedfs.roles.reader.report.publish import OverviewPublisher, ReportPublisher
 from fedfs.roles.tracks import Worker, at_once
 from fedfs.store import open_store
 from fedfs.store.base import Store

@@ -14,7 +14,7 @@ from fedfs.protocol import layout
 from fedfs.roles.courier.seen import NO_KEY, Seen
 from fedfs.roles.loop import Outcome, run
 from fedfs.roles.polling import Waiter, WaitSettings
-from fedfs.status import counted
+from fedfs.roles.reader.status import counted
 from fedfs.store.base import Store
 
 log = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from typing import TextIO
 
-from fedfs.report.data import Report
+from fedfs.roles.reader.report.data import Report
 
 COLUMNS = ("version", "published", "site", "dice", "train_loss", "weight", "lag", "mean_dice")
 

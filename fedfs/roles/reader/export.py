@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from fedfs.errors import StudyError, UserError
-from fedfs.history import training_log, validation_summary
 from fedfs.learner import Learner
 from fedfs.network import SiteNetworks
 from fedfs.nnunet.data.dataset import ordered
@@ -22,6 +21,7 @@ from fedfs.observe import Observer, open_study, open_tracks
 from fedfs.protocol import decide
 from fedfs.protocol.messages import PlanMessage
 from fedfs.protocol.state import StudyState, newest_charter
+from fedfs.roles.reader.history import training_log, validation_summary
 from fedfs.store.base import Store
 from fedfs.tensors.canonical import write_safetensors
 from fedfs.trust.recipients import Vault

@@ -11,13 +11,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from statistics import median
 
-from fedfs import privacy
 from fedfs.errors import StudyError
 from fedfs.protocol import decide, layout
 from fedfs.protocol.messages import Charter, EvaluationMessage
 from fedfs.protocol.state import StudyState, newest_charter
-from fedfs.report.comparison import LocalRow, MatrixRow, local_rows, matrix
-from fedfs.status import counted, mean_dice, summarize
+from fedfs.roles.reader import privacy
+from fedfs.roles.reader.report.comparison import LocalRow, MatrixRow, local_rows, matrix
+from fedfs.roles.reader.status import counted, mean_dice, summarize
 from fedfs.trust.signing import key_fingerprint
 
 Column = tuple[float | None, ...]
@@ -84,7 +84,7 @@ class Report:
         audit: name -> value, in words.
         rejected: key -> reason, of what nobody accepts.
         local: of sites that have also trained alone.
-        matrix: models at sites; see :mod:`fedfs.report.comparison`.
+        matrix: models at sites; see :mod:`fedfs.roles.reader.report.comparison`.
     """
 
     facts: Mapping[str, str]

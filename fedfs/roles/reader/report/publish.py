@@ -14,9 +14,9 @@ from fedfs.protocol import decide, layout
 from fedfs.protocol.messages import utc
 from fedfs.protocol.state import StudyState
 from fedfs.publish import Clock
-from fedfs.report.data import collect
-from fedfs.report.html import render, render_overview
-from fedfs.report.overview import overview
+from fedfs.roles.reader.report.data import collect
+from fedfs.roles.reader.report.html import render, render_overview
+from fedfs.roles.reader.report.overview import overview
 from fedfs.store.base import Store
 
 log = logging.getLogger(__name__)

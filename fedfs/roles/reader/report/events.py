@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from fedfs.errors import SetupError, UserError
 from fedfs.protocol.messages import from_utc
-from fedfs.report.data import Report, SiteRow
+from fedfs.roles.reader.report.data import Report, SiteRow
 
 if TYPE_CHECKING:
     from tensorboardX.proto.event_pb2 import Event

@@ -11,7 +11,7 @@ from typing import Any
 
 from fedfs.protocol.messages import EvaluationMessage, from_utc
 from fedfs.protocol.state import StudyState
-from fedfs.status import mean_dice
+from fedfs.roles.reader.status import mean_dice
 
 
 def training_log(state: StudyState, version: int) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """A study of several tracks on one page: where each is, how it does, and which model was chosen.
 
-Pure, by the rules of :mod:`fedfs.report.data`.
+Pure, by the rules of :mod:`fedfs.roles.reader.report.data`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from fedfs.nnunet.plan.planner import dataset_json
 from fedfs.nnunet.score.summary import class_names
 from fedfs.protocol.messages import Choice
 from fedfs.protocol.state import StudyState, newest_charter
-from fedfs.report.data import Column, Report
+from fedfs.roles.reader.report.data import Column, Report
 
 _OF_TRACKS = ("Phase", "Version", "Ended", "nnU-Net", "Best of the study")
 

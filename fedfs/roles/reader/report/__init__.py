@@ -4,10 +4,10 @@
 collected.
 """
 
-from fedfs.report.data import Report, collect
-from fedfs.report.html import render, render_overview
-from fedfs.report.overview import Overview, overview
-from fedfs.report.tables import write_csv
+from fedfs.roles.reader.report.data import Report, collect
+from fedfs.roles.reader.report.html import render, render_overview
+from fedfs.roles.reader.report.overview import Overview, overview
+from fedfs.roles.reader.report.tables import write_csv
 
 __all__ = [
     "Overview", "Report", "collect", "overview", "render", "render_overview", "write_csv",

@@ -18,8 +18,8 @@ from markupsafe import Markup
 
 from fedfs import __version__
 from fedfs.aggregation.best_configuration import JOINT
-from fedfs.report.data import Report
-from fedfs.report.overview import Overview
+from fedfs.roles.reader.report.data import Report
+from fedfs.roles.reader.report.overview import Overview
 
 
 def render(report: Report, *, made_at: str) -> str:
@@ -168,4 +168,4 @@ def _templates() -> jinja2.Environment:
 
 
 def _part(name: str) -> str:
-    return resources.files("fedfs.report").joinpath(name).read_text(encoding="utf-8")
+    return resources.files("fedfs.roles.reader.report").joinpath(name).read_text(encoding="utf-8")

@@ -1,0 +1,1 @@
+"""The reader: accepted messages as status, log, report, audit and model folder."""
