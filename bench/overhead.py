@@ -71,7 +71,7 @@ def measure(  # noqa: PLR0915
     from fedfs.roles.coordinator.begin import init_study, join_study
     from fedfs.roles.coordinator.options import StudyOptions
     from fedfs.roles.coordinator.roster import approve_sites
-    from fedfs.site import Site
+    from fedfs.roles.site.step import Site
     from fedfs.store import open_store
     from fedfs.trust.keyring import Keyring
 

@@ -19,7 +19,6 @@ import numpy as np
 
 from fedfs.aggregation import fingerprints
 from fedfs.aggregation.best_configuration import JOINT, candidates_of, steps_of
-from fedfs.choosing import NAME, AggregatorChoice, SiteChoice
 from fedfs.learner import (
     CaseGeometry,
     ClassScore,
@@ -42,8 +41,9 @@ from fedfs.roles.coordinator.continuing import FinishedStudy
 from fedfs.roles.coordinator.options import StudyOptions
 from fedfs.roles.coordinator.roster import approve_sites
 from fedfs.roles.loop import Outcome
+from fedfs.roles.site.best_configuration import NAME, AggregatorChoice, SiteChoice
+from fedfs.roles.site.step import Site, Wish
 from fedfs.roles.tracks import at_once
-from fedfs.site import Site, Wish
 from fedfs.store.base import Store
 from fedfs.store.memory import MemoryStore
 from fedfs.tensors.canonical import TensorFile, write_safetensors

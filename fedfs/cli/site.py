@@ -234,7 +234,7 @@ def _attendance_command(name: str, word: str, text: str) -> click.Command:
         from fedfs.protocol import layout
         from fedfs.roles import attend
         from fedfs.roles.coordinator.options import SiteConfig
-        from fedfs.site import Wish
+        from fedfs.roles.site.step import Wish
         from fedfs.trust.keyring import default_home
 
         config = SiteConfig(store, layout.check_site(site_name), default_home())

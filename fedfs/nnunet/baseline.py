@@ -1,6 +1,6 @@
 """What a site reaches alone: the same training on its own data, with no federation.
 
-See :mod:`fedfs.alone`. Here it runs in a process of its own, with folders of its own.
+See :mod:`fedfs.roles.site.local_model`. Here it runs in a process of its own, with folders of its own.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedfs.alone import train_alone
 from fedfs.learner import Report, RoundTask
 from fedfs.nnunet.nnunet_learner import LearnerSettings, NnUNetLearner
 from fedfs.nnunet.system.environment import NnUNetPaths
+from fedfs.roles.site.local_model import train_alone
 from fedfs.tensors.canonical import TensorFile, weights_sha256
 
 

@@ -3,8 +3,8 @@
 Here, and only here, the parts meet: store, keys, view, learner or planner, loop.
 """
 
-from fedfs.assemble.site import attend, export_own, join, run_site
 from fedfs.roles.aggregator.run import run_aggregator
 from fedfs.roles.process import make_learner
+from fedfs.roles.site.run import attend, export_own, join, run_site
 
 __all__ = ["attend", "export_own", "join", "make_learner", "run_aggregator", "run_site"]

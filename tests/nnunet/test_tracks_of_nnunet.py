@@ -28,7 +28,7 @@ from fedfs.roles.coordinator.begin import init_study
 from fedfs.roles.coordinator.options import AggregatorConfig, JoinConfig, SiteConfig, StudyOptions
 from fedfs.roles.coordinator.roster import approve_sites
 from fedfs.roles.reader import export
-from fedfs.site import Wish
+from fedfs.roles.site.step import Wish
 from fedfs.store import open_store
 
 SMALL = {"UNet_base_num_features": 4, "UNet_max_features_2d": 8, "UNet_max_features_3d": 8}

@@ -21,7 +21,7 @@ from federation import Federation
 from fedfs.errors import StoreError, StudyError
 from fedfs.protocol import layout
 from fedfs.roles.coordinator.roster import Coordinator
-from fedfs.site import Wish
+from fedfs.roles.site.step import Wish
 from fedfs.store.memory import MemoryStore
 
 SITES = ("east", "north", "south")

@@ -16,7 +16,7 @@ from fedfs.roles.coordinator.roster import Coordinator
 from fedfs.roles.lock import only_one
 from fedfs.roles.loop import Outcome, run
 from fedfs.roles.reader.status import summarize
-from fedfs.site import Wish
+from fedfs.roles.site.step import Wish
 
 FOUR = {"east": 1.0, "north": 2.0, "south": -3.0, "west": 4.0}
 

@@ -8,13 +8,13 @@ import pytest
 
 from courier import Courier, quiet
 from federation import Federation, forge
-from fedfs.choosing import NAME
 from fedfs.learner import DiceSum
 from fedfs.protocol import layout
 from fedfs.roles.coordinator.roster import Coordinator
 from fedfs.roles.courier import Sync
 from fedfs.roles.reader.audit import OK, PROBLEM, verify_choice
 from fedfs.roles.reader.privacy import disclosures
+from fedfs.roles.site.best_configuration import NAME
 from fedfs.store.memory import MemoryStore
 
 OPTIONS = {"configuration": "2d,3d_fullres", "fold": "0,1", "rounds": 2}

@@ -8,13 +8,13 @@ import pytest
 from click.testing import CliRunner
 
 from federation import DATASET_JSON, FakePlanner, Federation
-from fedfs.assemble.site import _check_same_dataset
 from fedfs.cli import fedfs as cli
 from fedfs.errors import MisplacedError, SetupError, StudyError, UserError
 from fedfs.roles.coordinator.options import StudyOptions
 from fedfs.roles.process import remembering
 from fedfs.roles.reader.export import Exported, predict_commands
 from fedfs.roles.reader.status import summarize
+from fedfs.roles.site.run import _check_same_dataset
 from fedfs.store import open_store
 
 

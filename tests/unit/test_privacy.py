@@ -9,7 +9,7 @@ from fedfs.errors import StudyError
 from fedfs.protocol import layout
 from fedfs.protocol.messages import FailureMessage
 from fedfs.roles.reader.privacy import EVERYBODY, disclosures, readers
-from fedfs.site import Wish
+from fedfs.roles.site.step import Wish
 
 
 def of_north(federation: Federation):

@@ -15,7 +15,7 @@ from fedfs.roles.coordinator.roster import Coordinator
 from fedfs.roles.reader.audit import OK, PROBLEM, verify_choice, verify_study
 from fedfs.roles.reader.report import collect, overview
 from fedfs.roles.reader.status import summarize
-from fedfs.site import Wish
+from fedfs.roles.site.step import Wish
 from fedfs.store.memory import MemoryStore
 from fedfs.store.prefix import TrackStore
 

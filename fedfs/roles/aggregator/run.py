@@ -8,8 +8,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from fedfs import choosing
-from fedfs.choosing import AggregatorChoice
 from fedfs.learner import Report
 from fedfs.making import strategy_of
 from fedfs.nnunet.plan.planner import NnUNetPlanner
@@ -23,6 +21,8 @@ from fedfs.roles.loop import Outcome, run
 from fedfs.roles.polling import Waiter
 from fedfs.roles.process import at_work, remembering, start_status
 from fedfs.roles.reader.report.publish import OverviewPublisher, ReportPublisher
+from fedfs.roles.site import best_configuration
+from fedfs.roles.site.best_configuration import AggregatorChoice
 from fedfs.roles.tracks import Worker, at_once
 from fedfs.store import open_store
 from fedfs.store.base import Store
@@ -71,7 +71,9 @@ def run_aggregator(config: AggregatorConfig, listener: Report) -> Outcome:
 
         workers: dict[str, Worker] = dict(aggregators)
         if charter.chooses and names[0] == charter.tracks[0].name:  # one process does
-            workers[choosing.NAME] = _make_choice(config, store, observers, keyring, listener)
+            workers[best_configuration.NAME] = _make_choice(
+                config, store, observers, keyring, listener
+            )
         step = at_once(charter, workers, is_done)
         if config.report:
             step = _reporting(step, observers, names, store, config)

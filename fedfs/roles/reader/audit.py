@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedfs import choosing, versions
+from fedfs import versions
 from fedfs.aggregation.shared_tensors import share_of
 from fedfs.errors import ObjectNotFoundError, RejectedError, SealedError, StudyError
 from fedfs.fetching import MAX_MODEL_BYTES, fetch_payload, file_sha256
@@ -29,6 +29,7 @@ from fedfs.payloads import update_encoding, update_layout
 from fedfs.protocol import decide, layout
 from fedfs.protocol.messages import PayloadRef, RoundRecord, UpdateManifest
 from fedfs.protocol.state import StudyState, newest_charter
+from fedfs.roles.site import best_configuration
 from fedfs.store.base import Store
 from fedfs.tensors.safetensors_reader import TensorFile
 from fedfs.trust.signing import key_fingerprint
@@ -282,7 +283,7 @@ def verify_choice(observer: Observer, tracks: Mapping[str, Observer]) -> Iterato
     if made is None:
         return
     try:
-        again = choosing.decide(observer, tracks)
+        again = best_configuration.decide(observer, tracks)
     except StudyError as error:
         yield Finding(layout.choice(), PROBLEM, f"cannot be made again: {error}")
         return

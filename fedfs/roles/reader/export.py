@@ -10,7 +10,6 @@ from typing import Any
 
 from fedfs.errors import StudyError, UserError
 from fedfs.learner import Learner
-from fedfs.network import SiteNetworks
 from fedfs.nnunet.data.dataset import ordered
 from fedfs.nnunet.plan.planner import dataset_json
 from fedfs.nnunet.score.inference_information import ChoiceRequest
@@ -22,6 +21,7 @@ from fedfs.protocol import decide
 from fedfs.protocol.messages import PlanMessage
 from fedfs.protocol.state import StudyState, newest_charter
 from fedfs.roles.reader.history import training_log, validation_summary
+from fedfs.roles.site.network import SiteNetworks
 from fedfs.store.base import Store
 from fedfs.tensors.canonical import write_safetensors
 from fedfs.trust.recipients import Vault

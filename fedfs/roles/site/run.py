@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fedfs import choosing
-from fedfs.choosing import SiteChoice
 from fedfs.errors import (
     FedfsError,
     MisplacedError,
@@ -45,8 +43,10 @@ from fedfs.roles.process import (
     start_status,
 )
 from fedfs.roles.reader.export import Exported, export_site
+from fedfs.roles.site import best_configuration
+from fedfs.roles.site.best_configuration import SiteChoice
+from fedfs.roles.site.step import Site, Wish, say_attendance
 from fedfs.roles.tracks import Worker, at_once
-from fedfs.site import Site, Wish, say_attendance
 from fedfs.store import open_store
 from fedfs.store.base import Store
 from fedfs.store.reporting import ReportingStore
@@ -158,7 +158,7 @@ def run_site(config: SiteConfig, listener: Report) -> Outcome:
     """Run a site until the study is finished, or (``once``) until it has to wait.
 
     Raises:
-        FedfsError: see :meth:`fedfs.site.Site.step`.
+        FedfsError: see :meth:`fedfs.roles.site.step.Site.step`.
     """
     store = open_store(config.store)
     paths = from_environment(os.environ)
@@ -194,7 +194,9 @@ def run_site(config: SiteConfig, listener: Report) -> Outcome:
 
         workers: dict[str, Worker] = dict(sites)
         if charter.chooses and names[0] == charter.tracks[0].name:  # one process does
-            workers[choosing.NAME] = _make_choice(config, store, observers, keyring, listener)
+            workers[best_configuration.NAME] = _make_choice(
+                config, store, observers, keyring, listener
+            )
         step = at_once(charter, workers, is_done)
         try:
             with Waiter(store.watch_path(), config.wait, rng=random.Random()) as waiter:  # noqa: S311  jitter

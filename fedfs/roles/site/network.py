@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedfs.aggregation.shared_tensors import Share, share_of
-from fedfs.carried import Carried, CarriedFiles
 from fedfs.learner import Learner, Tensors
 from fedfs.protocol.state import StudyState
+from fedfs.roles.site.residual import Carried, CarriedFiles
 from fedfs.store.base import Store
 from fedfs.tensors.canonical import TensorFile
 from fedfs.trust.recipients import Vault

@@ -16,14 +16,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fedfs.alone import train_alone
 from fedfs.errors import RejectedError, StudyError
 from fedfs.fetching import MAX_MODEL_BYTES, fetch_payload
 from fedfs.learner import EvaluationResult, Learner, RoundTask, Tensors
-from fedfs.network import SiteNetwork
 from fedfs.protocol import layout
 from fedfs.protocol.messages import Charter, EvaluationMessage, SiteModel
 from fedfs.publish import Publisher, StatusReporter
+from fedfs.roles.site.local_model import train_alone
+from fedfs.roles.site.network import SiteNetwork
 from fedfs.tensors.canonical import write_safetensors
 from fedfs.trust.recipients import Vault, for_readers
 

@@ -28,7 +28,6 @@ from fedfs.errors import (
     TrainingError,
 )
 from fedfs.learner import Learner, RoundTask
-from fedfs.network import SiteNetwork, SiteNetworks
 from fedfs.observe import Observer
 from fedfs.payloads import update_encoding, write_update
 from fedfs.protocol import decide, layout
@@ -60,7 +59,8 @@ from fedfs.protocol.state import StudyState, newest_charter
 from fedfs.publish import Publisher, StatusReporter
 from fedfs.retention import prune_updates
 from fedfs.roles.loop import Outcome
-from fedfs.scoring import Scoring
+from fedfs.roles.site.network import SiteNetwork, SiteNetworks
+from fedfs.roles.site.scoring import Scoring
 from fedfs.trust import key_validity
 from fedfs.trust.recipients import for_aggregator
 

@@ -1,0 +1,1 @@
+"""The site: trains each version on its own data and publishes updates."""
