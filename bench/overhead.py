@@ -21,8 +21,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fedfs import phantoms
-from fedfs.simulate import place_dataset, read_cases
+from fedfs.simulation import phantoms
+from fedfs.simulation.hosts import place_dataset, read_cases
 
 DATASET = "Dataset001_Overhead"
 

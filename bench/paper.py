@@ -16,8 +16,8 @@ import sys
 from pathlib import Path
 
 from fedfs.cli.simulate import table
-from fedfs.demo import PLANNER_OPTIONS
-from fedfs.experiment import Experiment, ExperimentOptions
+from fedfs.simulation.demo import PLANNER_OPTIONS
+from fedfs.simulation.experiment import Experiment, ExperimentOptions
 
 
 def main() -> None:

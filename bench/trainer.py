@@ -40,8 +40,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fedfs import phantoms
-from fedfs.simulate import place_dataset
+from fedfs.simulation import phantoms
+from fedfs.simulation.hosts import place_dataset
 
 DATASET = "Dataset001_Trainer"
 SEED = 1

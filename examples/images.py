@@ -9,8 +9,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fedfs import phantoms
-from fedfs.simulate import place_dataset, read_cases
+from fedfs.simulation import phantoms
+from fedfs.simulation.hosts import place_dataset, read_cases
 
 
 def main() -> None:

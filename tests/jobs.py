@@ -9,8 +9,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedfs.cluster import Cluster
-from fedfs.simulate import Host
+from fedfs.simulation.cluster import Cluster
+from fedfs.simulation.hosts import Host
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ All ``console`` and ``python`` blocks together are one small study on made-up im
 other pages by name, each from top to bottom. What several pages say of one moment, with the same
 exit code, is done once.
 
-A host has its own home folder, keys and nnU-Net folders (:class:`fedfs.simulate.Host`). ``/mnt``,
+A host has its own home folder, keys and nnU-Net folders (:class:`fedfs.simulation.hosts.Host`). ``/mnt``,
 ``/media`` and ``/data`` are folders of the sandbox. That the network is tiny and trained on the CPU
 is set in the environment, so that the documents need not say it.
 """
@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from code_blocks import DOCUMENTS, ROOT, Block, blocks_of, difference, steps_of
-from fedfs import phantoms
-from fedfs.simulate import Host, place_dataset, read_cases
+from fedfs.simulation import phantoms
+from fedfs.simulation.hosts import Host, place_dataset, read_cases
 
 MOMENTS = ("start", "join", "approve", "fingerprint", "plan", "train", "combine", "look", "change")
 DATASET = "Dataset042_Organ"

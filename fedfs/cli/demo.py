@@ -52,7 +52,7 @@ def demo(
     """
     import tempfile
 
-    from fedfs.demo import Demo, DemoOptions
+    from fedfs.simulation.demo import Demo, DemoOptions
 
     place = folder or Path(tempfile.mkdtemp(prefix="fedfs-demo-"))
     if folder is not None and folder.exists() and any(folder.iterdir()):

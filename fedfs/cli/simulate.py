@@ -10,7 +10,7 @@ import click
 from fedfs.cli.terminal import show_json, show_table
 
 if TYPE_CHECKING:
-    from fedfs.cells import Cell, ExperimentResult
+    from fedfs.simulation.table import Cell, ExperimentResult
 
 
 @click.command()
@@ -70,7 +70,7 @@ def simulate(
 
     Every arm is a real study of real processes. Given again, the command goes on where it was.
     """
-    from fedfs.experiment import Experiment, ExperimentOptions
+    from fedfs.simulation.experiment import Experiment, ExperimentOptions
 
     if not all(text.strip().isdecimal() for text in seeds.split(",")):
         raise click.UsageError(f"--seeds {seeds}: give numbers, separated by commas")
@@ -109,8 +109,8 @@ def _listed(text: str) -> list[str]:
 
 def _pooled(data: tuple[str, ...], folder: Path) -> Path:
     """Return the dataset that ``--data`` names, or makes of several."""
-    from fedfs.pooled import pool
     from fedfs.protocol import layout
+    from fedfs.simulation.cases import pool
 
     if len(data) == 1 and (Path(data[0]).exists() or "=" not in data[0]):
         return Path(data[0]).resolve()

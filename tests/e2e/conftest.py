@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from fedfs import phantoms
-from fedfs.simulate import Host, place_dataset, read_cases
+from fedfs.simulation import phantoms
+from fedfs.simulation.hosts import Host, place_dataset, read_cases
 from phantom_hosts import DATASET, N_CASES
 
 

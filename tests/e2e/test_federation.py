@@ -17,7 +17,7 @@ import pytest
 import s3_server
 from fedfs.observe import open_study
 from fedfs.protocol import layout
-from fedfs.simulate import Host, read_cases, stop
+from fedfs.simulation.hosts import Host, read_cases, stop
 from fedfs.store import open_store
 from phantom_hosts import DATASET, N_CASES
 

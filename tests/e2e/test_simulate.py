@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from fedfs import phantoms
+from fedfs.simulation import phantoms
 
 pytestmark = [pytest.mark.nnunet, pytest.mark.xdist_group("simulate")]
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 import s3_server
-from fedfs import phantoms
 from fedfs.observe import open_study
-from fedfs.simulate import Host, place_dataset, read_cases
+from fedfs.simulation import phantoms
+from fedfs.simulation.hosts import Host, place_dataset, read_cases
 from fedfs.store import open_store
 from phantom_hosts import DATASET
 

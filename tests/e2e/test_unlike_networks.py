@@ -15,7 +15,7 @@ import pytest
 from fedfs.aggregation.shared_tensors import shared_by
 from fedfs.observe import open_study
 from fedfs.protocol.state import StudyState
-from fedfs.simulate import Host, LocalStudy, place_dataset, read_cases
+from fedfs.simulation.hosts import Host, LocalStudy, place_dataset, read_cases
 from fedfs.store import open_store
 from fedfs.tensors.safetensors_reader import TensorFile
 from phantom_hosts import DATASET

@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 import submitit
 
-from fedfs import cluster
-from fedfs.cluster import Cluster, parse_parameters
 from fedfs.errors import FedfsError, SetupError, UserError
-from fedfs.experiment import ExperimentOptions
-from fedfs.simulate import Host
-from fedfs.tasks import Turn
+from fedfs.simulation import cluster
+from fedfs.simulation.cluster import Cluster, parse_parameters
+from fedfs.simulation.experiment import ExperimentOptions
+from fedfs.simulation.hosts import Host
+from fedfs.simulation.jobs import Turn
 from jobs import Waits
 
 TESTS = Path(__file__).parents[1]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from fedfs.cells import cell, tabulate
 from fedfs.cli.simulate import table
 from fedfs.errors import FedfsError, UserError
-from fedfs.experiment import Experiment, ExperimentOptions
 from fedfs.roles.lock import only_one
-from fedfs.simulate import Split
+from fedfs.simulation.experiment import Experiment, ExperimentOptions
+from fedfs.simulation.hosts import Split
+from fedfs.simulation.table import cell, tabulate
 
 
 def case(dice, hd95):

@@ -9,8 +9,8 @@ import pytest
 
 from fedfs.cli.simulate import _pooled
 from fedfs.errors import UserError
-from fedfs.pooled import pool
-from fedfs.simulate import read_cases
+from fedfs.simulation.cases import pool
+from fedfs.simulation.hosts import read_cases
 
 DATASET = {
     "channel_names": {"0": "T1", "1": "T2"},

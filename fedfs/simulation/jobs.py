@@ -1,7 +1,7 @@
 """What a host of a simulation does to its end: a turn in a study, or a prediction.
 
-A permanent process for each host is :meth:`fedfs.simulate.LocalStudy.federate`. Tasks are for
-machines that cannot bear that, and for clusters, where each is a job (:mod:`fedfs.cluster`).
+A permanent process for each host is :meth:`fedfs.simulation.hosts.LocalStudy.federate`. Tasks are for
+machines that cannot bear that, and for clusters, where each is a job (:mod:`fedfs.simulation.cluster`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Protocol
 from fedfs.errors import EXIT_NOTHING, EXIT_OK, EXIT_WAITING, FedfsError
 from fedfs.nnunet.score.predict import ScoreRequest
 from fedfs.nnunet.system.isolated import run_isolated
-from fedfs.simulate import Host, LocalStudy, stop
+from fedfs.simulation.hosts import Host, LocalStudy, stop
 
 WELL = (EXIT_OK, EXIT_WAITING, EXIT_NOTHING)
 _IDLE_S = 10.0  # after turns in which nobody could do anything

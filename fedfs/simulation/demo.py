@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedfs import phantoms
 from fedfs.errors import FedfsError, TrainingError
 from fedfs.fetching import MAX_MODEL_BYTES, fetch_payload
 from fedfs.learner import Progress
@@ -27,7 +26,8 @@ from fedfs.nnunet.system.isolated import run_isolated
 from fedfs.observe import Observer, open_study
 from fedfs.roles.reader.export import export_versions, predict_commands
 from fedfs.roles.reader.status import StudyStatus, summarize
-from fedfs.simulate import (
+from fedfs.simulation import phantoms
+from fedfs.simulation.hosts import (
     Host,
     LocalStudy,
     Split,

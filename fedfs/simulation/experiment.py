@@ -21,14 +21,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fedfs.cells import ExperimentResult, mean, tabulate
-from fedfs.cluster import SLURM, Cluster, parse_parameters
 from fedfs.errors import UserError
 from fedfs.nnunet.score.predict import ScoreRequest
 from fedfs.observe import open_study
 from fedfs.protocol import codec, decide
 from fedfs.roles.lock import only_one
-from fedfs.simulate import (
+from fedfs.simulation.cluster import SLURM, Cluster, parse_parameters
+from fedfs.simulation.hosts import (
     Host,
     LocalStudy,
     Split,
@@ -37,8 +36,9 @@ from fedfs.simulate import (
     read_cases,
     split_cases,
 )
+from fedfs.simulation.jobs import Prediction, Task, run_here, take_turns
+from fedfs.simulation.table import ExperimentResult, mean, tabulate
 from fedfs.store import open_store
-from fedfs.tasks import Prediction, Task, run_here, take_turns
 
 LOCAL, FFE, ASYM, CENTRAL = ARMS = ("local", "ffe", "asym", "central")
 _DECIDE = ("external", "rounds", "local_iterations", "val_iterations", "test_share", "init")

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedfs.errors import FedfsError, SetupError, UserError
 from fedfs.roles.lock import only_one
-from fedfs.tasks import WELL, Task
+from fedfs.simulation.jobs import WELL, Task
 
 if TYPE_CHECKING:
     from submitit import Job

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fedfs.errors import UserError
 from fedfs.nnunet.data.dataset import difference
-from fedfs.simulate import place_dataset, raw_dataset_json
+from fedfs.simulation.hosts import place_dataset, raw_dataset_json
 
 _FIRST_CHANNEL = "_0000"
 
