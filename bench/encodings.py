@@ -27,9 +27,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from fedfs.exchange.read import open_study
 from fedfs.nnunet.score.predict import ScoreRequest
 from fedfs.nnunet.system.isolated import run_isolated
-from fedfs.observe import open_study
 from fedfs.roles.reader.export import export_versions
 from fedfs.simulation.demo import PLANNER_OPTIONS
 from fedfs.simulation.hosts import Host, LocalStudy, place_dataset, read_cases

@@ -61,11 +61,11 @@ def measure(  # noqa: PLR0915
     phantoms.write_dataset(images, n_cases={"north": 8}, seed=1)
     place_dataset(images, folder / "raw" / DATASET, read_cases(images)["north"])
 
+    from fedfs.exchange.publish import Publisher, StatusReporter
+    from fedfs.exchange.read import open_study
     from fedfs.nnunet.allowed.classes import versions
     from fedfs.nnunet.plan.planner import NnUNetPlanner
     from fedfs.nnunet.system.environment import from_environment
-    from fedfs.observe import open_study
-    from fedfs.publish import Publisher, StatusReporter
     from fedfs.roles import make_learner
     from fedfs.roles.aggregator.step import Aggregator
     from fedfs.roles.coordinator.begin import init_study, join_study

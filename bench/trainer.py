@@ -219,7 +219,7 @@ def _place(data: Path | None, folder: Path, target: Path) -> dict[str, Any]:
 
 def _status(folder: Path) -> Callable[[Any], None]:
     """Return what a site's learner reports to: it publishes a status every 15 seconds."""
-    from fedfs.publish import Publisher, StatusReporter
+    from fedfs.exchange.publish import Publisher, StatusReporter
     from fedfs.store import open_store
     from fedfs.trust.signing import SigningKey
 

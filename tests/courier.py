@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from federation import Federation
-from fedfs.observe import open_study
+from fedfs.exchange.read import open_study
 from fedfs.roles.coordinator.begin import join_study
 from fedfs.roles.courier import BundleReader, export_bundle, import_bundle
 from fedfs.store.memory import MemoryStore

@@ -19,6 +19,9 @@ import numpy as np
 
 from fedfs.aggregation import fingerprints
 from fedfs.aggregation.best_configuration import JOINT, candidates_of, steps_of
+from fedfs.exchange.global_weights import WeightFiles
+from fedfs.exchange.publish import Publisher, StatusReporter
+from fedfs.exchange.read import Observer, open_study
 from fedfs.learner import (
     CaseGeometry,
     ClassScore,
@@ -31,10 +34,8 @@ from fedfs.learner import (
     TrainResult,
 )
 from fedfs.nnunet.plan.plans import PlanResult
-from fedfs.observe import Observer, open_study
 from fedfs.protocol import codec, decide, layout
 from fedfs.protocol.layout import TrackPlace
-from fedfs.publish import Publisher, StatusReporter
 from fedfs.roles.aggregator.step import Aggregator
 from fedfs.roles.coordinator.begin import init_study, join_study
 from fedfs.roles.coordinator.continuing import FinishedStudy
@@ -49,7 +50,6 @@ from fedfs.store.memory import MemoryStore
 from fedfs.tensors.canonical import TensorFile, write_safetensors
 from fedfs.trust.keyring import Keyring
 from fedfs.trust.recipients import Vault
-from fedfs.weights import WeightFiles
 
 DATASET_JSON = {
     "channel_names": {"0": "MRI"},

@@ -30,7 +30,7 @@ def verify(store: StorePlace, *, expect_key: str | None, no_recompute: bool, as_
     problem.
     """
     from fedfs.errors import MisplacedError
-    from fedfs.observe import open_study, open_tracks
+    from fedfs.exchange.read import open_study, open_tracks
     from fedfs.roles.reader.audit import PROBLEM, verify_choice, verify_study
     from fedfs.store import open_store
     from fedfs.trust.keyring import default_home
@@ -73,7 +73,7 @@ def verify(store: StorePlace, *, expect_key: str | None, no_recompute: bool, as_
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def log(store: StorePlace, *, as_json: bool) -> None:
     """Tell what happened in the study at STORE, in order: who did what, when."""
-    from fedfs.observe import open_tracks
+    from fedfs.exchange.read import open_tracks
     from fedfs.roles.reader.log import events
     from fedfs.roles.tracks import merged
     from fedfs.store import open_store

@@ -37,7 +37,7 @@ def _role(name: str | None, *, aggregator: bool, coordinator: bool) -> str:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show(store: StorePlace, *, as_json: bool) -> None:
     """List the keys on this host of the study at STORE, and whether the study names them."""
-    from fedfs.observe import open_study
+    from fedfs.exchange.read import open_study
     from fedfs.store import open_store
     from fedfs.trust import key_validity
     from fedfs.trust.keyring import Keyring, default_home

@@ -15,7 +15,7 @@ from fedfs.store import StorePlace
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def privacy(store: StorePlace, *, name: str, as_json: bool) -> None:
     """List all that has left a site so far, what it tells, and who can read it."""
-    from fedfs.observe import open_tracks
+    from fedfs.exchange.read import open_tracks
     from fedfs.protocol import layout
     from fedfs.protocol.state import newest_charter
     from fedfs.roles.reader.privacy import NEVER, disclosures, readers

@@ -24,7 +24,7 @@ from fedfs.store import StorePlace
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from fedfs.observe import Observer
+    from fedfs.exchange.read import Observer
     from fedfs.roles.reader.report.data import Report
     from fedfs.roles.reader.status import StudyStatus
 
@@ -45,7 +45,7 @@ _OF_TRACKS = ("track", "phase", "version", "Dice", "waiting for")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def status(store: StorePlace, *, track: str, watch: bool, interval: float, as_json: bool) -> None:
     """Show who is where: the round, what every site does, who is waited for and since when."""
-    from fedfs.observe import open_study, open_tracks
+    from fedfs.exchange.read import open_study, open_tracks
     from fedfs.store import open_store
 
     place = open_store(store)
@@ -250,7 +250,7 @@ def report(
     """
     import time
 
-    from fedfs.observe import open_study, open_tracks
+    from fedfs.exchange.read import open_study, open_tracks
     from fedfs.protocol.messages import utc
     from fedfs.roles.reader.report import collect, overview, render_overview
     from fedfs.store import open_store

@@ -30,11 +30,11 @@ from fedfs.errors import (
     StorePermissionError,
     StudyError,
 )
-from fedfs.making import strategy_of
+from fedfs.exchange.make_version import strategy_of
+from fedfs.exchange.read import open_study
 from fedfs.nnunet.allowed import classes
 from fedfs.nnunet.data.dataset import RawDataset, difference
 from fedfs.nnunet.system.environment import NnUNetPaths, from_environment
-from fedfs.observe import open_study
 from fedfs.protocol import codec, layout, software
 from fedfs.protocol.messages import Charter
 from fedfs.protocol.state import StudyState, newest_charter

@@ -12,18 +12,18 @@ from typing import Any
 
 from fedfs.aggregation.shared_tensors import asym_spec
 from fedfs.errors import MisplacedError, SetupError, StudyError
-from fedfs.fetching import MAX_MODEL_BYTES, fetch_payload
+from fedfs.exchange.fetching import MAX_MODEL_BYTES, fetch_payload
+from fedfs.exchange.publish import Publisher, StatusReporter
+from fedfs.exchange.read import Observer, open_study
 from fedfs.learner import Learner
 from fedfs.nnunet.data import broken_cases
 from fedfs.nnunet.nnunet_learner import NnUNetLearner
 from fedfs.nnunet.plan.planner import dataset_json
 from fedfs.nnunet.settings import LearnerSettings, Planning
 from fedfs.nnunet.system.environment import NnUNetPaths, from_environment
-from fedfs.observe import Observer, open_study
 from fedfs.protocol import decide, layout
 from fedfs.protocol.messages import Charter
 from fedfs.protocol.state import newest_charter
-from fedfs.publish import Publisher, StatusReporter
 from fedfs.roles.coordinator.options import AggregatorConfig, JoinConfig, SiteConfig
 from fedfs.roles.lock import only_one
 from fedfs.roles.logfile import logged_to

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from fedfs.errors import FedfsError, TrainingError
-from fedfs.fetching import MAX_MODEL_BYTES, fetch_payload
+from fedfs.exchange.fetching import MAX_MODEL_BYTES, fetch_payload
+from fedfs.exchange.read import Observer, open_study
 from fedfs.learner import Progress
 from fedfs.nnunet.baseline import LocalRequest
 from fedfs.nnunet.score.predict import ScoreRequest
 from fedfs.nnunet.system.isolated import run_isolated
-from fedfs.observe import Observer, open_study
 from fedfs.roles.reader.export import export_versions, predict_commands
 from fedfs.roles.reader.status import StudyStatus, summarize
 from fedfs.simulation import phantoms

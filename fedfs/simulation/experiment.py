@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from fedfs.errors import UserError
+from fedfs.exchange.read import open_study
 from fedfs.nnunet.score.predict import ScoreRequest
-from fedfs.observe import open_study
 from fedfs.protocol import codec, decide
 from fedfs.roles.lock import only_one
 from fedfs.simulation.cluster import SLURM, Cluster, parse_parameters

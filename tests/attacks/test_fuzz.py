@@ -22,10 +22,10 @@ from hypothesis import strategies as st
 
 from courier import Courier
 from federation import FakePlanner, Federation
-from fedfs import versions
 from fedfs.errors import FedfsError, MalformedError, RejectedError, SealedError, UserError
-from fedfs.observe import open_study
-from fedfs.payloads import check_values, update_layout
+from fedfs.exchange import versions
+from fedfs.exchange.payloads import check_values, update_layout
+from fedfs.exchange.read import open_study
 from fedfs.protocol import codec, decide, layout, messages
 from fedfs.roles.aggregator import planning
 from fedfs.roles.courier import BundleReader, import_bundle

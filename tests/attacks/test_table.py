@@ -25,10 +25,10 @@ from fedfs.errors import (
     StudyError,
     UnsupportedVersionError,
 )
-from fedfs.observe import open_study
+from fedfs.exchange.publish import Publisher
+from fedfs.exchange.read import open_study
 from fedfs.protocol import codec, layout, messages
 from fedfs.protocol.messages import FailureMessage, RosterEntry, UpdateManifest
-from fedfs.publish import Publisher
 from fedfs.roles.coordinator.roster import Coordinator
 from fedfs.tensors.canonical import write_safetensors
 from fedfs.trust.signing import Envelope, SigningKey
@@ -457,7 +457,7 @@ def test_an_aggregator_status_cannot_speak_for_a_site(running):
 
 
 def test_an_object_larger_than_any_message_is_not_read(running, monkeypatch):
-    monkeypatch.setattr("fedfs.observe.MAX_ENVELOPE_BYTES", 10_000)
+    monkeypatch.setattr("fedfs.exchange.read.MAX_ENVELOPE_BYTES", 10_000)
     running.store.create(layout.failure("north", 0, 1), b"x" * 20_000)
     state = running.observe().state
     assert "larger than any message" in state.rejected[layout.failure("north", 0, 1)]

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import s3_server
-from fedfs.observe import open_study
+from fedfs.exchange.read import open_study
 from fedfs.protocol import layout
 from fedfs.simulation.hosts import Host, read_cases, stop
 from fedfs.store import open_store

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from fedfs.aggregation.shared_tensors import shared_by
-from fedfs.observe import open_study
+from fedfs.exchange.read import open_study
 from fedfs.protocol.state import StudyState
 from fedfs.simulation.hosts import Host, LocalStudy, place_dataset, read_cases
 from fedfs.store import open_store

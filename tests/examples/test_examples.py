@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import s3_server
-from fedfs.observe import open_study
+from fedfs.exchange.read import open_study
 from fedfs.protocol.state import StudyState
 from fedfs.store import S3Options, StorePlace, open_store
 from fedfs.trust.keyring import Keyring

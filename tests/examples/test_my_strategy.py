@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from federation import DATASET_JSON, INITIAL, Federation
 from fedfs.aggregation.strategies import FedAvg, NormClipping, by_name
 from fedfs.errors import UserError
-from fedfs.observe import open_study
+from fedfs.exchange.read import open_study
 from fedfs.store import open_store
 from rounds_of_updates import (
     assert_close,

@@ -10,11 +10,11 @@ import SimpleITK
 from synthetic import DATASET, Reports, dataset_json, task, write_dataset
 
 from fedfs.errors import DatasetError, SetupError, TrainingError
+from fedfs.exchange.read import open_study
 from fedfs.nnunet.data import folds
 from fedfs.nnunet.data.dataset import RawDataset
 from fedfs.nnunet.nnunet_learner import NnUNetLearner
 from fedfs.nnunet.settings import Planning
-from fedfs.observe import open_study
 from fedfs.roles import join, run_site
 from fedfs.roles.coordinator.begin import init_study
 from fedfs.roles.coordinator.options import JoinConfig, SiteConfig, StudyOptions

@@ -13,9 +13,9 @@ from test_allowlist import genuine
 from federation import DATASET_JSON, FakePlanner, Federation
 from fedfs.cli import fedfs as cli
 from fedfs.errors import SealedError, StudyError, UserError
+from fedfs.exchange.read import open_study
 from fedfs.nnunet.nnunet_learner import NnUNetLearner
 from fedfs.nnunet.plan.plans import PlanResult
-from fedfs.observe import open_study
 from fedfs.protocol import layout
 from fedfs.roles.coordinator.continuing import read_finished
 from fedfs.store import open_store

@@ -17,11 +17,11 @@ from synthetic import DATASET, LABELS, make_paths, write_dataset
 
 from fedfs import roles
 from fedfs.errors import UserError
+from fedfs.exchange.read import open_study, open_tracks
 from fedfs.nnunet import child
 from fedfs.nnunet.allowed import classes
 from fedfs.nnunet.plan import planner
 from fedfs.nnunet.system.environment import applied
-from fedfs.observe import open_study, open_tracks
 from fedfs.protocol import decide
 from fedfs.roles import site as site_process
 from fedfs.roles.coordinator.begin import init_study

@@ -12,9 +12,9 @@ from federation import Federation, network_of
 from fedfs.aggregation import alignment
 from fedfs.aggregation.shared_tensors import check_site_plan, participation, shared_by
 from fedfs.errors import MalformedError, SetupError, StudyError
+from fedfs.exchange.publish import Publisher
 from fedfs.protocol import layout
 from fedfs.protocol.messages import SitePlan
-from fedfs.publish import Publisher
 from fedfs.roles.reader.status import summarize
 from fedfs.tensors.canonical import TensorFile
 

@@ -10,7 +10,7 @@ import pytest
 
 from federation import Federation
 from fedfs.errors import StoreUnavailableError, StudyError
-from fedfs.observe import open_study
+from fedfs.exchange.read import open_study
 from fedfs.protocol import layout
 from fedfs.roles.coordinator.roster import Coordinator
 from fedfs.roles.lock import only_one

@@ -9,9 +9,9 @@ import json
 import pytest
 
 from federation import Federation, forge
-from fedfs.observe import open_study
+from fedfs.exchange.read import open_study
+from fedfs.exchange.retention import prune_versions
 from fedfs.protocol import layout
-from fedfs.retention import prune_versions
 from fedfs.roles.coordinator.roster import Coordinator
 from fedfs.roles.reader.audit import NOTE, OK, PROBLEM, verify_study
 from fedfs.roles.reader.log import events

@@ -16,7 +16,7 @@ from fedfs.errors import (
     StudyError,
     UserError,
 )
-from fedfs.observe import open_study
+from fedfs.exchange.read import open_study
 from fedfs.protocol import layout
 from fedfs.roles.coordinator.begin import join_study
 from fedfs.roles.courier import (

@@ -11,8 +11,8 @@ import pytest
 import invariants
 from federation import INITIAL, Federation, forge
 from fedfs.errors import SealedError, StudyError
-from fedfs.fetching import MAX_MODEL_BYTES, fetch_payload
-from fedfs.observe import open_study
+from fedfs.exchange.fetching import MAX_MODEL_BYTES, fetch_payload
+from fedfs.exchange.read import open_study
 from fedfs.protocol import layout
 from fedfs.protocol.messages import PayloadRef
 from fedfs.roles.coordinator.roster import Coordinator, approve_sites, ask_for_new_key

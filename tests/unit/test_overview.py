@@ -13,7 +13,7 @@ from test_choosing import OPTIONS, TRACKS
 from browser import accessibility, browse, in_a_browser
 from federation import Federation
 from fedfs.cli import fedfs as cli
-from fedfs.observe import open_tracks
+from fedfs.exchange.read import open_tracks
 from fedfs.protocol import layout
 from fedfs.roles.reader.report import collect, overview, render_overview
 from fedfs.roles.reader.report.publish import OverviewPublisher

@@ -15,7 +15,7 @@ from test_asym import NETWORKS, TARGETS
 from browser import accessibility, browse, in_a_browser
 from federation import Federation
 from fedfs.errors import StoreError
-from fedfs.observe import open_study
+from fedfs.exchange.read import open_study
 from fedfs.protocol import layout
 from fedfs.protocol.state import StudyState
 from fedfs.roles.reader.report import collect, render, write_csv

@@ -6,8 +6,8 @@ import pytest
 
 import invariants
 from federation import Federation
+from fedfs.exchange.retention import payloads_in_use
 from fedfs.protocol import layout
-from fedfs.retention import payloads_in_use
 
 
 def keep(federation: Federation, versions: int) -> None:

@@ -11,9 +11,9 @@ import pytest
 import invariants
 from federation import Federation
 from fedfs.errors import KeyFileError, StudyError
+from fedfs.exchange.publish import Publisher
 from fedfs.protocol import layout
 from fedfs.protocol.messages import UpdateManifest
-from fedfs.publish import Publisher
 from fedfs.roles.coordinator.roster import Coordinator, approve_sites, ask_for_new_key
 from fedfs.trust import key_validity
 from fedfs.trust.key_validity import Tenure

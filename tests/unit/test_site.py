@@ -6,9 +6,9 @@ import pytest
 
 from federation import Federation
 from fedfs.errors import DatasetError, StoreError, StudyError, TrainingError
+from fedfs.exchange.publish import StatusReporter
 from fedfs.learner import Progress
 from fedfs.protocol import layout
-from fedfs.publish import StatusReporter
 from fedfs.roles.reader.status import summarize
 from fedfs.trust.signing import SigningKey
 

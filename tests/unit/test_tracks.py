@@ -7,7 +7,7 @@ import pytest
 
 from federation import DATASET_JSON, Federation, forge
 from fedfs.errors import TrainingError, UserError
-from fedfs.observe import open_study
+from fedfs.exchange.read import open_study
 from fedfs.protocol import layout
 from fedfs.protocol.layout import TrackPlace
 from fedfs.roles.coordinator.options import StudyOptions

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from fedfs.aggregation.combine import Outputs, Written
-from fedfs.fetching import prune_cache
+from fedfs.exchange.fetching import prune_cache
+from fedfs.exchange.global_weights import WeightFiles
+from fedfs.exchange.publish import Publisher
 from fedfs.protocol import layout
 from fedfs.protocol.messages import Charter, ModelManifest, Named, PayloadRef, RoundRecord
-from fedfs.publish import Publisher
 from fedfs.tensors.canonical import TensorFile, weights_sha256
 from fedfs.trust.recipients import for_aggregator, for_readers
-from fedfs.weights import WeightFiles
 
 
 class Release:

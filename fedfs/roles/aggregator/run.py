@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from fedfs.exchange.make_version import strategy_of
+from fedfs.exchange.publish import Publisher
+from fedfs.exchange.read import Observer, chosen_tracks, open_study, open_tracks
 from fedfs.learner import Report
-from fedfs.making import strategy_of
 from fedfs.nnunet.plan.planner import NnUNetPlanner
-from fedfs.observe import Observer, chosen_tracks, open_study, open_tracks
 from fedfs.protocol import decide, layout
 from fedfs.protocol.state import newest_charter
-from fedfs.publish import Publisher
 from fedfs.roles.aggregator.step import Aggregator
 from fedfs.roles.coordinator.options import AggregatorConfig
 from fedfs.roles.loop import Outcome, run

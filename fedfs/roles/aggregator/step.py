@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from fedfs import versions
 from fedfs.aggregation.shared_tensors import participation, share_of
 from fedfs.errors import (
     FedfsError,
@@ -26,10 +25,14 @@ from fedfs.errors import (
     StudyError,
     TensorError,
 )
-from fedfs.fetching import MAX_MODEL_BYTES, fetch_payload
-from fedfs.making import Ingredients, make_version, outputs_in
-from fedfs.observe import Observer
-from fedfs.payloads import check_values, update_encoding, update_layout
+from fedfs.exchange import versions
+from fedfs.exchange.fetching import MAX_MODEL_BYTES, fetch_payload
+from fedfs.exchange.global_weights import WeightFiles
+from fedfs.exchange.make_version import Ingredients, make_version, outputs_in
+from fedfs.exchange.payloads import check_values, update_encoding, update_layout
+from fedfs.exchange.publish import Clock, Publisher, StatusReporter
+from fedfs.exchange.read import Observer
+from fedfs.exchange.retention import prune_versions
 from fedfs.protocol import decide, layout
 from fedfs.protocol.decide import (
     Admit,
@@ -51,8 +54,6 @@ from fedfs.protocol.messages import (
     UpdateManifest,
 )
 from fedfs.protocol.state import StudyState, newest_charter
-from fedfs.publish import Clock, Publisher, StatusReporter
-from fedfs.retention import prune_versions
 from fedfs.roles.aggregator import planning
 from fedfs.roles.aggregator.planning import Planner
 from fedfs.roles.aggregator.publish_version import Release, in_full
@@ -61,7 +62,6 @@ from fedfs.tensors.canonical import TensorFile
 from fedfs.tensors.safetensors_reader import file_bytes
 from fedfs.trust import key_validity
 from fedfs.trust.recipients import for_readers
-from fedfs.weights import WeightFiles
 
 log = logging.getLogger(__name__)
 

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from fedfs.errors import DatasetError, FedfsError, ObjectExistsError, StudyError
+from fedfs.exchange.publish import Clock, Publisher
+from fedfs.exchange.read import Observer, open_study
 from fedfs.learner import Learner
 from fedfs.nnunet.plan import plans
-from fedfs.observe import Observer, open_study
 from fedfs.protocol import layout
 from fedfs.protocol.messages import (
     Charter,
@@ -28,7 +29,6 @@ from fedfs.protocol.messages import (
     closed,
 )
 from fedfs.protocol.state import newest_charter
-from fedfs.publish import Clock, Publisher
 from fedfs.roles.coordinator.options import StudyOptions
 from fedfs.store import StorePlace, open_store
 from fedfs.store.base import Store

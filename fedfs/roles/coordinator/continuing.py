@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from fedfs.errors import SealedError, StudyError, UserError
+from fedfs.exchange.global_weights import WeightFiles
+from fedfs.exchange.read import open_study
 from fedfs.nnunet.allowed import allowlist, classes
 from fedfs.nnunet.data.dataset import difference
-from fedfs.observe import open_study
 from fedfs.protocol import codec, decide, software
 from fedfs.protocol.messages import Charter, Continued
 from fedfs.protocol.state import newest_charter
 from fedfs.store.base import Store
 from fedfs.trust.recipients import Vault
-from fedfs.weights import WeightFiles
 
 log = logging.getLogger(__name__)
 

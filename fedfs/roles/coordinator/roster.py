@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from fedfs.errors import ObjectExistsError, StudyError
-from fedfs.observe import open_study, open_tracks
+from fedfs.exchange.publish import Clock, Publisher
+from fedfs.exchange.read import open_study, open_tracks
 from fedfs.protocol import decide, layout, messages
 from fedfs.protocol.messages import Charter, JoinRequest, ReadKey, RosterEntry
 from fedfs.protocol.state import StudyState, newest_charter
-from fedfs.publish import Clock, Publisher
 from fedfs.roles.coordinator.begin import next_join
 from fedfs.store.base import Store
 from fedfs.trust.keyring import Keyring

@@ -22,9 +22,9 @@ from fedfs.errors import (
     ObjectNotFoundError,
     StudyError,
 )
-from fedfs.fetching import MAX_MODEL_BYTES
+from fedfs.exchange.fetching import MAX_MODEL_BYTES
+from fedfs.exchange.read import MAX_ENVELOPE_BYTES
 from fedfs.learner import Progress, Report
-from fedfs.observe import MAX_ENVELOPE_BYTES
 from fedfs.protocol import layout
 from fedfs.roles.courier import needed
 from fedfs.roles.courier.bundle.format import CHUNK_BYTES, Header, Index, Item

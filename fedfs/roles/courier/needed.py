@@ -15,12 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 
-from fedfs.observe import publication_rank
+from fedfs.exchange.read import publication_rank
+from fedfs.exchange.retention import payloads_in_use
 from fedfs.protocol import decide, layout
 from fedfs.protocol.layout import Key
 from fedfs.protocol.messages import ModelManifest
 from fedfs.protocol.state import StudyState
-from fedfs.retention import payloads_in_use
 
 _MODELS_OF_SITES = ("site-model", "site-model-payload")
 

@@ -17,12 +17,12 @@ from fedfs.errors import (
     StudyError,
     TensorError,
 )
+from fedfs.exchange.publish import Clock
+from fedfs.exchange.read import MAX_ENVELOPE_BYTES
 from fedfs.learner import Progress, Report
-from fedfs.observe import MAX_ENVELOPE_BYTES
 from fedfs.protocol import layout, messages
 from fedfs.protocol.messages import Charter
 from fedfs.protocol.state import StudyState
-from fedfs.publish import Clock
 from fedfs.roles.courier.bundle.format import CHUNK_BYTES, Header
 from fedfs.roles.courier.bundle.hashing import Hashing
 from fedfs.roles.courier.bundle.pack import BundleWriter

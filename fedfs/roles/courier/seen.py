@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 
-from fedfs.observe import Observer, open_tracks
+from fedfs.exchange.read import Observer, open_tracks
 from fedfs.protocol import decide, layout
 from fedfs.protocol.messages import Charter
 from fedfs.protocol.state import StudyState, newest_charter

@@ -7,9 +7,9 @@ import random
 from collections.abc import Sequence
 
 from fedfs.errors import ObjectNotFoundError
-from fedfs.fetching import MAX_MODEL_BYTES
+from fedfs.exchange.fetching import MAX_MODEL_BYTES
+from fedfs.exchange.read import MAX_ENVELOPE_BYTES
 from fedfs.learner import Progress, Report
-from fedfs.observe import MAX_ENVELOPE_BYTES
 from fedfs.protocol import layout
 from fedfs.roles.courier.seen import NO_KEY, Seen
 from fedfs.roles.loop import Outcome, run

@@ -19,13 +19,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedfs import versions
 from fedfs.aggregation.shared_tensors import share_of
 from fedfs.errors import ObjectNotFoundError, RejectedError, SealedError, StudyError
-from fedfs.fetching import MAX_MODEL_BYTES, fetch_payload, file_sha256
-from fedfs.making import Ingredients, make_version, outputs_in, strategy_of
-from fedfs.observe import Observer
-from fedfs.payloads import update_encoding, update_layout
+from fedfs.exchange import versions
+from fedfs.exchange.fetching import MAX_MODEL_BYTES, fetch_payload, file_sha256
+from fedfs.exchange.global_weights import WeightFiles
+from fedfs.exchange.make_version import Ingredients, make_version, outputs_in, strategy_of
+from fedfs.exchange.payloads import update_encoding, update_layout
+from fedfs.exchange.read import Observer
 from fedfs.protocol import decide, layout
 from fedfs.protocol.messages import PayloadRef, RoundRecord, UpdateManifest
 from fedfs.protocol.state import StudyState, newest_charter
@@ -33,7 +34,6 @@ from fedfs.roles.site import best_configuration
 from fedfs.store.base import Store
 from fedfs.tensors.safetensors_reader import TensorFile
 from fedfs.trust.signing import key_fingerprint
-from fedfs.weights import WeightFiles
 
 OK, NOTE, PROBLEM = "ok", "note", "problem"
 

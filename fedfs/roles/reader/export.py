@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from fedfs.errors import StudyError, UserError
+from fedfs.exchange.global_weights import WeightFiles
+from fedfs.exchange.read import Observer, open_study, open_tracks
 from fedfs.learner import Learner
 from fedfs.nnunet.data.dataset import ordered
 from fedfs.nnunet.plan.planner import dataset_json
@@ -16,7 +18,6 @@ from fedfs.nnunet.score.inference_information import ChoiceRequest
 from fedfs.nnunet.score.model_export import ExportRequest
 from fedfs.nnunet.score.summary import class_names
 from fedfs.nnunet.system.isolated import run_isolated
-from fedfs.observe import Observer, open_study, open_tracks
 from fedfs.protocol import decide
 from fedfs.protocol.messages import PlanMessage
 from fedfs.protocol.state import StudyState, newest_charter
@@ -25,7 +26,6 @@ from fedfs.roles.site.network import SiteNetworks
 from fedfs.store.base import Store
 from fedfs.tensors.canonical import write_safetensors
 from fedfs.trust.recipients import Vault
-from fedfs.weights import WeightFiles
 
 _SECOND_STAGE = "3d_cascade_fullres"
 

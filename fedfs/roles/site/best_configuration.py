@@ -13,16 +13,16 @@ from typing import Any, Protocol
 
 from fedfs.aggregation import best_configuration
 from fedfs.errors import ObjectExistsError
+from fedfs.exchange.publish import Publisher, StatusReporter
+from fedfs.exchange.read import Observer
 from fedfs.learner import CrossValidated, Report
 from fedfs.nnunet.data.dataset import has_regions, ordered
 from fedfs.nnunet.plan.planner import dataset_json
 from fedfs.nnunet.score.summary import class_names
-from fedfs.observe import Observer
 from fedfs.protocol import decide as rounds
 from fedfs.protocol import layout
 from fedfs.protocol.messages import Choice, CrossValidation
 from fedfs.protocol.state import newest_charter
-from fedfs.publish import Publisher, StatusReporter
 from fedfs.roles.loop import Outcome
 from fedfs.trust import key_validity
 

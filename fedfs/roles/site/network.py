@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedfs.aggregation.shared_tensors import Share, share_of
+from fedfs.exchange.global_weights import WeightFiles
 from fedfs.learner import Learner, Tensors
 from fedfs.protocol.state import StudyState
 from fedfs.roles.site.residual import Carried, CarriedFiles
 from fedfs.store.base import Store
 from fedfs.tensors.canonical import TensorFile
 from fedfs.trust.recipients import Vault
-from fedfs.weights import WeightFiles
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class SiteNetworks:
         """Return the site's network at a version; the last one stays in memory.
 
         Raises:
-            TensorError, ObjectNotFoundError, StoreError: see :meth:`fedfs.weights.WeightFiles`.
+            TensorError, ObjectNotFoundError, StoreError: see :meth:`fedfs.exchange.global_weights.WeightFiles`.
         """
         model = state.models[version]
         if self._loaded is not None and self._loaded.version == version:

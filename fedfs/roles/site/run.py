@@ -16,6 +16,8 @@ from fedfs.errors import (
     ObjectExistsError,
     UserError,
 )
+from fedfs.exchange.publish import Publisher
+from fedfs.exchange.read import Observer, chosen_tracks, open_study, open_tracks, track_names
 from fedfs.learner import CrossValidated, Report
 from fedfs.nnunet.allowed import classes
 from fedfs.nnunet.allowed.allowlist import check_name, check_planner_options
@@ -24,11 +26,9 @@ from fedfs.nnunet.score.cross_validation import CrossValidationRequest
 from fedfs.nnunet.system.environment import from_environment
 from fedfs.nnunet.system.isolated import run_isolated
 from fedfs.nnunet.train import parallel
-from fedfs.observe import Observer, chosen_tracks, open_study, open_tracks, track_names
 from fedfs.protocol import codec, decide, layout, software
 from fedfs.protocol.messages import Charter, JoinRequest
 from fedfs.protocol.state import StudyState, newest_charter
-from fedfs.publish import Publisher
 from fedfs.roles.coordinator.begin import join_study
 from fedfs.roles.coordinator.options import JoinConfig, SiteConfig
 from fedfs.roles.loop import Outcome, run

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from fedfs.errors import RejectedError, StudyError
-from fedfs.fetching import MAX_MODEL_BYTES, fetch_payload
+from fedfs.exchange.fetching import MAX_MODEL_BYTES, fetch_payload
+from fedfs.exchange.publish import Publisher, StatusReporter
 from fedfs.learner import EvaluationResult, Learner, RoundTask, Tensors
 from fedfs.protocol import layout
 from fedfs.protocol.messages import Charter, EvaluationMessage, SiteModel
-from fedfs.publish import Publisher, StatusReporter
 from fedfs.roles.site.local_model import train_alone
 from fedfs.roles.site.network import SiteNetwork
 from fedfs.tensors.canonical import write_safetensors

@@ -27,9 +27,11 @@ from fedfs.errors import (
     TensorError,
     TrainingError,
 )
+from fedfs.exchange.payloads import update_encoding, write_update
+from fedfs.exchange.publish import Publisher, StatusReporter
+from fedfs.exchange.read import Observer
+from fedfs.exchange.retention import prune_updates
 from fedfs.learner import Learner, RoundTask
-from fedfs.observe import Observer
-from fedfs.payloads import update_encoding, write_update
 from fedfs.protocol import decide, layout
 from fedfs.protocol.decide import (
     CrossEvaluate,
@@ -56,8 +58,6 @@ from fedfs.protocol.messages import (
     UpdateManifest,
 )
 from fedfs.protocol.state import StudyState, newest_charter
-from fedfs.publish import Publisher, StatusReporter
-from fedfs.retention import prune_updates
 from fedfs.roles.loop import Outcome
 from fedfs.roles.site.network import SiteNetwork, SiteNetworks
 from fedfs.roles.site.scoring import Scoring

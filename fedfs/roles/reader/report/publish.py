@@ -9,11 +9,11 @@ import logging
 from collections.abc import Collection, Mapping
 
 from fedfs.errors import FedfsError, ObjectExistsError
-from fedfs.observe import Observer
+from fedfs.exchange.publish import Clock
+from fedfs.exchange.read import Observer
 from fedfs.protocol import decide, layout
 from fedfs.protocol.messages import utc
 from fedfs.protocol.state import StudyState
-from fedfs.publish import Clock
 from fedfs.roles.reader.report.data import collect
 from fedfs.roles.reader.report.html import render, render_overview
 from fedfs.roles.reader.report.overview import overview

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fedfs.errors import ObjectExistsError, RejectedError, StoreError
-from fedfs.fetching import file_sha256
+from fedfs.exchange.fetching import file_sha256
 from fedfs.learner import Progress
 from fedfs.protocol import layout
 from fedfs.protocol.layout import TrackPlace

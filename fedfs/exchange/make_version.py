@@ -11,17 +11,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedfs import versions
 from fedfs.aggregation import strategies
 from fedfs.aggregation.combine import Combination, Outputs, Written, combine
 from fedfs.aggregation.shared_tensors import shared_by
 from fedfs.aggregation.strategies import Strategy
 from fedfs.errors import SetupError, UserError
-from fedfs.payloads import model_encoding, update_encoding
+from fedfs.exchange import versions
+from fedfs.exchange.global_weights import WeightFiles
+from fedfs.exchange.payloads import model_encoding, update_encoding
 from fedfs.protocol.messages import Charter, UpdateManifest
 from fedfs.protocol.state import StudyState, newest_charter
 from fedfs.tensors.canonical import TensorFile
-from fedfs.weights import WeightFiles
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Ingredients:
         version: the version to be made.
         updates: their manifests.
         payloads: key of a manifest -> local file of its payload, checked.
-        weights: name of an update (:func:`fedfs.versions.name_of`) -> weight.
+        weights: name of an update (:func:`fedfs.exchange.versions.name_of`) -> weight.
         memory: local file of the strategy's memory after the version before; None if it has none.
     """
 
