@@ -15,7 +15,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from fedfs.cli.simulate import table
+from fedfs.cli.simulation import table
 from fedfs.simulation.demo import PLANNER_OPTIONS
 from fedfs.simulation.experiment import Experiment, ExperimentOptions
 

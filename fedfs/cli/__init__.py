@@ -12,16 +12,16 @@ import sys
 import click
 
 from fedfs import __version__
-from fedfs.cli.aggregate import aggregate
+from fedfs.cli.aggregator import aggregate
 from fedfs.cli.auditor import log, verify
-from fedfs.cli.bundle import bundle, sync
 from fedfs.cli.coordinator import approve, init, pause, remove, resume
+from fedfs.cli.courier import bundle, sync
 from fedfs.cli.demo import demo
 from fedfs.cli.doctor import doctor
 from fedfs.cli.key import key
 from fedfs.cli.privacy import privacy
 from fedfs.cli.reader import export, report, status
-from fedfs.cli.simulate import simulate
+from fedfs.cli.simulation import simulate
 from fedfs.cli.site import site
 from fedfs.cli.spelling import as_defaults, name_variables
 from fedfs.cli.terminal import show_error

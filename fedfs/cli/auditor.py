@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fedfs.cli.place import store_argument
+from fedfs.cli.store_option import store_argument
 from fedfs.cli.terminal import show_json, show_level
 from fedfs.store import StorePlace
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fedfs.cli.place import store_argument
+from fedfs.cli.store_option import store_argument
 from fedfs.cli.terminal import (
     allow_trainer_option,
     numbers_option,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from fedfs.cli.place import store_argument
+from fedfs.cli.store_option import store_argument
 from fedfs.cli.terminal import show_json, show_level
 from fedfs.store import StorePlace
 

@@ -7,7 +7,7 @@ import time
 
 import click
 
-from fedfs.cli.place import store_argument
+from fedfs.cli.store_option import store_argument
 from fedfs.cli.terminal import show_json, show_pairs, show_table
 from fedfs.store import StorePlace
 

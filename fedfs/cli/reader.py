@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import click
 
-from fedfs.cli.place import store_argument
+from fedfs.cli.store_option import store_argument
 from fedfs.cli.terminal import (
     LivePage,
     allow_trainer_option,

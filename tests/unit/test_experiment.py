@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fedfs.cli.simulate import table
+from fedfs.cli.simulation import table
 from fedfs.errors import FedfsError, UserError
 from fedfs.roles.lock import only_one
 from fedfs.simulation.experiment import Experiment, ExperimentOptions

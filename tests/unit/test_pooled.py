@@ -7,7 +7,7 @@ import json
 import click
 import pytest
 
-from fedfs.cli.simulate import _pooled
+from fedfs.cli.simulation import _pooled
 from fedfs.errors import UserError
 from fedfs.simulation.cases import pool
 from fedfs.simulation.hosts import read_cases

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from fedfs.cli.place import store_argument
+from fedfs.cli.store_option import store_argument
 from fedfs.cli.terminal import (
     ProgressDisplay,
     end_with,
