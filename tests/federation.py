@@ -34,7 +34,7 @@ from fedfs.learner import (
     TrainResult,
 )
 from fedfs.nnunet.plan.plans import PlanResult
-from fedfs.protocol import codec, decide, layout
+from fedfs.protocol import codec, layout, participation
 from fedfs.protocol.layout import TrackPlace
 from fedfs.roles.aggregator.step import Aggregator
 from fedfs.roles.coordinator.begin import init_study, join_study
@@ -311,8 +311,8 @@ class Federation:
 
         def is_done(track: str) -> bool:
             state = tracks[track].state
-            is_made = bool(state.finished) or decide.is_void(state)
-            return is_made and (not is_site or decide.is_over(state, [name]))
+            is_made = bool(state.finished) or participation.is_void(state)
+            return is_made and (not is_site or participation.is_over(state, [name]))
 
         if self.charter.chooses:
             workers[NAME] = self.make_choice(name, tracks, store or self.store)
@@ -342,7 +342,7 @@ class Federation:
                 for steps in steps_of(["1"], overlap=False)
             }
             for candidate in candidates_of(
-                decide.planned_configurations(self.observe(track=self.tracks[0]).state)
+                participation.planned_configurations(self.observe(track=self.tracks[0]).state)
             )
         }
         return CrossValidated(scores, n_cases)

@@ -17,8 +17,7 @@ from fedfs.aggregation import alignment
 from fedfs.aggregation.alignment import Shapes
 from fedfs.errors import MalformedError, StudyError, TensorError
 from fedfs.learner import Array, Tensors
-from fedfs.protocol import decide
-from fedfs.protocol.messages import AsymSpec, Charter, Participation, SitePlan
+from fedfs.protocol.messages import ASYM, AsymSpec, Charter, Participation, SitePlan
 from fedfs.protocol.state import StudyState, newest_charter
 
 MAX_TENSORS = 20_000
@@ -51,7 +50,7 @@ def asym_spec(charter: Charter) -> AsymSpec | None:
     Raises:
         StudyError: the charter's mode is ``asym``, but it does not say how.
     """
-    if charter.mode != decide.ASYM:
+    if charter.mode != ASYM:
         return None
     if charter.asym is None:
         raise StudyError("the charter's mode is asym, but it does not say how tensors are shared")
@@ -160,7 +159,7 @@ def join_in(
     return names, cover
 
 
-def participation(state: StudyState, sites: Collection[str]) -> tuple[Participation, ...]:
+def tensor_participation(state: StudyState, sites: Collection[str]) -> tuple[Participation, ...]:
     """Return who of ``sites`` took part in each shared tensor; empty in the mode ``ffe``."""
     took_part = {n: [s for s in of if s in sites] for n, of in shared_by(state).items()}
     return grouped(took_part)

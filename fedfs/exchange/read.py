@@ -33,9 +33,9 @@ from fedfs.errors import (
     TensorError,
     UserError,
 )
-from fedfs.protocol import decide, layout
+from fedfs.protocol import layout, participation
 from fedfs.protocol.layout import Key, TrackPlace
-from fedfs.protocol.messages import MAX_BYTES, Charter
+from fedfs.protocol.messages import ASYM, MAX_BYTES, Charter
 from fedfs.protocol.state import StudyState, newest_charter
 from fedfs.store.base import Entry, Store, write_local
 from fedfs.store.prefix import TrackStore
@@ -236,7 +236,7 @@ class Observer:
         strangers = [site for site in charter.active_sites if not state.is_admitted(site)]
         if strangers:
             yield _Area(layout.ADMISSIONS)
-        for site in decide.answerable(state):
+        for site in participation.answerable(state):
             if site in strangers:
                 yield _Area(layout.site_prefix(site))
             else:
@@ -386,7 +386,7 @@ def open_study(
     charter, data = first or _first_charter(store)
     if track:
         chosen_tracks(charter, [track])
-    place = TrackPlace(track, own_plan=charter.mode == decide.ASYM)
+    place = TrackPlace(track, own_plan=charter.mode == ASYM)
     copies = None if cache is None else cache(charter.study)
     observer = Observer(
         TrackStore(store, place) if track else store,

@@ -14,7 +14,7 @@ import logging
 from collections.abc import Iterable, Mapping
 
 from fedfs.errors import StorePermissionError
-from fedfs.protocol import decide, layout
+from fedfs.protocol import layout, participation
 from fedfs.protocol.messages import ModelManifest
 from fedfs.protocol.state import StudyState
 from fedfs.store.base import Store
@@ -95,7 +95,7 @@ def _versions_in_use(store: Store, state: StudyState, keep: int) -> set[int]:
     newest = state.newest
     versions = {0, *range(max(0, newest - keep + 1), newest + 1)}
     versions |= {update.base_version for update in state.waiting.values()}
-    for site in decide.answerable(state):
+    for site in participation.answerable(state):
         # A site evaluates a version before it trains from it. The key says enough.
         prefix = layout.evaluations(site)
         keys = (layout.parse(entry.key) for entry in store.list(prefix))

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from fedfs.aggregation import weighting
 from fedfs.aggregation.update_reader import update_name
 from fedfs.errors import MalformedError
-from fedfs.protocol import decide, layout, round_policies
+from fedfs.protocol import layout, participation, round_policies
 from fedfs.protocol.messages import Charter, Excluded, LeftOut, UpdateManifest, UsedUpdate
 from fedfs.protocol.state import StudyState
 
@@ -130,7 +130,7 @@ def left_out(
 ) -> tuple[LeftOut, ...]:
     """Return the sites of which nothing went into the version after ``base``, and since when."""
     before = {item.site: item for item in state.rounds[base].left_out}
-    reasons = decide.left_out(state, base, {update.site for update in updates})
+    reasons = participation.left_out(state, base, {update.site for update in updates})
     return tuple(
         LeftOut(
             site=site,

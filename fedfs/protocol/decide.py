@@ -18,191 +18,49 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Collection
 
 from fedfs.errors import StudyError
 from fedfs.protocol import layout, round_policies
-from fedfs.protocol.messages import Charter, UpdateManifest, from_utc
-from fedfs.protocol.state import StudyState, newest_charter
-
-FFE, ASYM = MODES = ("ffe", "asym")
-"""One plan for all sites; or every site plans for itself and shares the tensors that fit."""
-
-ACTIVE, PAUSED, REMOVED = ROSTER_STATES = ("active", "paused", "removed")
-"""What the coordinator says of a site."""
-
-ADMITTED = (ACTIVE, PAUSED)
-FAILED = "failed"
-"""Step of a status, of a process that stopped with an error."""
-"""States in which a site is believed."""
+from fedfs.protocol.actions import (
+    Admit,
+    AggregatorAction,
+    CheckUpdates,
+    CloseRound,
+    CloseStudy,
+    CompleteVersion,
+    CrossEvaluate,
+    Done,
+    Evaluate,
+    Finish,
+    MakePlan,
+    Prepare,
+    PublishFingerprint,
+    PublishInitial,
+    PublishModel,
+    PublishPlan,
+    SayAttendance,
+    SiteAction,
+    Train,
+    TrainAlone,
+    Void,
+    Wait,
+)
+from fedfs.protocol.messages import ADMITTED, ASYM, Charter, UpdateManifest, from_utc
+from fedfs.protocol.participation import (
+    announcement,
+    believed_sites,
+    has_scored,
+    is_void,
+    known_charter,
+    models_to_score,
+    participants,
+    paused_sites,
+)
+from fedfs.protocol.state import StudyState
 
 WAITING_PER_SITE = 2
 """Updates of one site that go into one version: one that was late, and one that is not."""
-
-
-@dataclass(frozen=True)
-class Wait:
-    """Nothing to do now."""
-
-    reason: str
-
-
-@dataclass(frozen=True)
-class Done:
-    """Nothing will ever be left to do."""
-
-    version: int
-
-
-@dataclass(frozen=True)
-class Void:
-    """Nothing was ever to be done on this track: nnU-Net plans no such configuration."""
-
-    configuration: str
-
-
-@dataclass(frozen=True)
-class PublishFingerprint:
-    """Site: read the dataset, publish its fingerprint."""
-
-
-@dataclass(frozen=True)
-class PublishPlan:
-    """Site, mode ``asym``: plan for itself, publish which tensors its network has."""
-
-
-@dataclass(frozen=True)
-class Prepare:
-    """Site: adopt the plan, preprocess."""
-
-
-@dataclass(frozen=True)
-class Evaluate:
-    """Site: score a global version on own validation cases."""
-
-    version: int
-
-
-@dataclass(frozen=True)
-class Train:
-    """Site: train one local budget from a global version, publish the update."""
-
-    version: int
-
-
-@dataclass(frozen=True)
-class SayAttendance:
-    """Site: tell the aggregator that it pauses, leaves or is back."""
-
-    number: int
-    word: str
-
-
-@dataclass(frozen=True)
-class Finish:
-    """Site: keep the last version as nnU-Net's final model and validate it in full."""
-
-    version: int
-
-
-@dataclass(frozen=True)
-class PublishModel:
-    """Site: publish its whole network for others to score."""
-
-    version: int
-
-
-@dataclass(frozen=True)
-class CrossEvaluate:
-    """Site: score the model of another site on own validation cases."""
-
-    version: int
-    of: str
-
-
-@dataclass(frozen=True)
-class TrainAlone:
-    """Site: train on own data only, with the budget of all rounds; validate in full."""
-
-    version: int
-
-
-@dataclass(frozen=True)
-class MakePlan:
-    """Aggregator: merge the fingerprints of these sites, plan once; or find what they share."""
-
-    sites: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class PublishInitial:
-    """Aggregator: publish version 0, the initial weights."""
-
-
-@dataclass(frozen=True)
-class Admit:
-    """Aggregator: let a site take part that was approved after the plan was made."""
-
-    site: str
-
-
-@dataclass(frozen=True)
-class CompleteVersion:
-    """Aggregator: publish the manifest that the round record of ``version`` calls for."""
-
-    version: int
-
-
-@dataclass(frozen=True)
-class CheckUpdates:
-    """Aggregator: fetch the payloads of the updates under ``keys``, see whether they are usable."""
-
-    keys: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class CloseRound:
-    """Aggregator: make version ``base + 1`` from the updates under ``keys``."""
-
-    base: int
-    keys: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class CloseStudy:
-    """Aggregator: say that ``version`` is the last."""
-
-    version: int
-
-
-SiteAction = (
-    PublishFingerprint
-    | PublishPlan
-    | Prepare
-    | Evaluate
-    | Train
-    | SayAttendance
-    | Finish
-    | PublishModel
-    | CrossEvaluate
-    | TrainAlone
-    | Wait
-    | Void
-    | Done
-)
-AggregatorAction = (
-    MakePlan
-    | PublishInitial
-    | Admit
-    | CompleteVersion
-    | CheckUpdates
-    | CloseRound
-    | CloseStudy
-    | Wait
-    | Void
-    | Done
-)
 
 
 def decide_site(
@@ -225,7 +83,7 @@ def decide_site(
     Raises:
         StudyError: the site is not (or no longer) on the roster.
     """
-    charter = _charter(state)
+    charter = known_charter(state)
     _require_member(charter, site)
     if attendance != state.attendance(site):
         before = state.attendances.get(site)
@@ -251,7 +109,7 @@ def decide_site(
 def _held_up(state: StudyState, charter: Charter, site: str) -> str:
     if state.is_away(site):
         return "this site to come back: fedfs site resume"
-    if site in _paused(charter):
+    if site in paused_sites(charter):
         return "the coordinator to let this site go on: it is paused"
     return ""
 
@@ -281,24 +139,10 @@ def _compare(state: StudyState, charter: Charter, site: str, *, alone: bool) -> 
         return CrossEvaluate(version, min(unscored))
     if alone and (site, version, "local") not in state.evaluations:
         return TrainAlone(version)
-    missing = [of for of in _owed(state, charter, site) if of not in state.site_models]
+    missing = [of for of in models_to_score(state, charter, site) if of not in state.site_models]
     if missing:
         return Wait(f"the models of {', '.join(missing)}, to score them")
     return Done(version) if state.finished else Wait("the aggregator to close the study")
-
-
-def has_scored(state: StudyState, site: str, of: str) -> bool:
-    """Whether a site has scored another one's model of the last version; its own needs no score."""
-    return of == site or (site, state.newest, layout.score_of(of)) in state.evaluations
-
-
-def _owed(state: StudyState, charter: Charter, site: str) -> list[str]:
-    """Return the other sites whose models ``site`` scores: those that made the last version."""
-    record = state.rounds.get(state.newest)
-    if not charter.cross_evaluates or record is None:
-        return []
-    active = set(charter.active_sites)
-    return sorted({u.site for u in record.updates if u.site in active and u.site != site})
 
 
 def decide_aggregator(
@@ -319,7 +163,7 @@ def decide_aggregator(
     Raises:
         StudyError: the charter names a policy that this software does not know.
     """
-    charter = _charter(state)
+    charter = known_charter(state)
     if state.finished is not None:
         return Done(state.finished.version)
     if state.plan is None:
@@ -344,7 +188,7 @@ def _decide_round(
     checked: Collection[str],
     absent: Collection[str],
 ) -> AggregatorAction:
-    charter = _charter(state)
+    charter = known_charter(state)
     newcomer = _newcomer(state, charter)
     if newcomer is not None:
         return Admit(newcomer)
@@ -361,100 +205,9 @@ def _decide_round(
     return CloseRound(version, tuple(update.key for update in usable))
 
 
-def participants(state: StudyState) -> tuple[str, ...]:
-    """Return the sites that take part and are not away, sorted."""
-    return tuple(
-        site for site in _charter(state).active_sites
-        if state.is_admitted(site) and not state.is_away(site)
-    )  # fmt: skip
-
-
-def is_over(state: StudyState, sites: Iterable[str]) -> bool:
-    """Whether the study is closed, and these sites have scored all that they should."""
-    return is_void(state) or (
-        state.finished is not None
-        and all(
-            state.is_validated(site, state.newest)
-            and all(has_scored(state, site, of) for of in _owed(state, _charter(state), site))
-            for site in sites
-        )
-    )
-
-
-def planned_configurations(state: StudyState) -> tuple[str, ...]:
-    """Return the configurations of a study of tracks, once there is a plan those that it has.
-
-    Who cannot decrypt the plan learns it when the best of them is chosen.
-    """
-    charter = newest_charter(state)
-    made: Collection[str] = ()
-    if state.plan is not None and charter.mode == FFE:
-        made = state.plan.plans.get("configurations", ())
-    if not made and state.choice is not None:
-        made = state.choice.dice.keys()
-    return tuple(name for name in charter.configurations if not made or name in made)
-
-
-def is_void(state: StudyState) -> bool:
-    """Whether this is a track of which nothing becomes: the plan has no such configuration."""
-    configuration = newest_charter(state).nnunet.configuration
-    has_tracks = bool(configuration and newest_charter(state).tracks)
-    return has_tracks and configuration not in planned_configurations(state)
-
-
-def announcement(state: StudyState, site: str) -> str:
-    """Return the key under which a site tells what planning needs to know of it."""
-    if _charter(state).mode == ASYM:
-        return layout.site_plan(site)
-    return layout.fingerprint(site)
-
-
-def waited_for(state: StudyState, version: int) -> tuple[str, ...]:
-    """Return the sites that have not answered ``version`` with an update yet and are not away."""
-    return tuple(site for site in participants(state) if (site, version) not in state.updates)
-
-
-def left_out(state: StudyState, version: int, used: Collection[str]) -> dict[str, str]:
-    """Return site -> why nothing of it went into the version after ``version``, in words.
-
-    Args:
-        state: what the aggregator accepted.
-        version: the newest version.
-        used: sites whose updates went in.
-    """
-    paused, out = _paused(_charter(state)), {}
-    for site in _believed(state):
-        if site in used or not state.is_admitted(site):
-            continue
-        update = state.updates.get((site, version))
-        if update is not None and update.key in state.unusable:
-            out[site] = f"its update was refused: it {state.unusable[update.key]}"
-        elif site in paused:
-            out[site] = "paused by the coordinator"
-        elif state.is_away(site):
-            said = state.attendances[site]
-            out[site] = f"{said.word}: {said.reason}" if said.reason else said.word
-        else:
-            out[site] = f"no update from version {version} in time"
-    return out
-
-
-def refusals(state: StudyState, site: str) -> dict[str, str]:
-    """Return key -> why the aggregator does not accept it, of what ``site`` published."""
-    aggregator = state.statuses.get("")
-    said = {**(aggregator.rejected if aggregator else {}), **state.refused}
-    prefix = layout.site_prefix(site)
-    return {key: reason for key, reason in sorted(said.items()) if key.startswith(prefix)}
-
-
-def answerable(state: StudyState) -> tuple[str, ...]:
-    """Return the sites on the roster from which something new can come that matters now."""
-    return tuple(site for site in _believed(state) if (site, state.newest) not in state.updates)
-
-
 def _candidates(state: StudyState, version: int) -> list[UpdateManifest]:
     """Return the updates that wait and may be used, by site and version; of each site the last."""
-    believed = _believed(state)
+    believed = believed_sites(state)
     of_site: dict[str, list[UpdateManifest]] = {}
     for key, update in state.waiting.items():
         known = update.site in believed and state.is_admitted(update.site)
@@ -498,16 +251,6 @@ def _newcomer(state: StudyState, charter: Charter) -> str | None:
     return None
 
 
-def _believed(state: StudyState) -> tuple[str, ...]:
-    """Return the sites whose messages count, sorted."""
-    roster = _charter(state).roster
-    return tuple(sorted(entry.site for entry in roster if entry.state in ADMITTED))
-
-
-def _paused(charter: Charter) -> tuple[str, ...]:
-    return tuple(sorted(entry.site for entry in charter.roster if entry.state == PAUSED))
-
-
 def _decide_plan(state: StudyState, charter: Charter) -> AggregatorAction:
     sites = tuple(site for site in charter.active_sites if not state.is_away(site))
     if len(sites) < charter.min_sites:
@@ -519,27 +262,11 @@ def _decide_plan(state: StudyState, charter: Charter) -> AggregatorAction:
     return MakePlan(sites)
 
 
-def failure_of_aggregator(state: StudyState) -> str:
-    """Return in words that the aggregator has stopped with an error; "" if it has not."""
-    status = state.statuses.get("")
-    return f"; it failed: {status.error}" if status and status.step == FAILED else ""
-
-
 def _announcement(state: StudyState, charter: Charter) -> tuple[Collection[str], SiteAction, str]:
     """Return who has said what planning needs of a site, how a site says it, and its name."""
     if charter.mode == ASYM:
         return state.site_plans, PublishPlan(), "plan"
     return state.fingerprints, PublishFingerprint(), "fingerprint"
-
-
-def _charter(state: StudyState) -> Charter:
-    charter = newest_charter(state)
-    if charter.mode not in MODES:
-        raise StudyError(
-            f"the charter's mode {charter.mode!r} is unknown to this version of fedfs",
-            hint=f"it knows {', '.join(MODES)}; upgrade fedfs",
-        )
-    return charter
 
 
 def _require_member(charter: Charter, site: str) -> None:

@@ -21,8 +21,8 @@ from fedfs.nnunet.nnunet_learner import NnUNetLearner
 from fedfs.nnunet.plan.planner import dataset_json
 from fedfs.nnunet.settings import LearnerSettings, Planning
 from fedfs.nnunet.system.environment import NnUNetPaths, from_environment
-from fedfs.protocol import decide, layout
-from fedfs.protocol.messages import Charter
+from fedfs.protocol import layout
+from fedfs.protocol.messages import ASYM, Charter
 from fedfs.protocol.state import newest_charter
 from fedfs.roles.coordinator.options import AggregatorConfig, JoinConfig, SiteConfig
 from fedfs.roles.lock import only_one
@@ -159,7 +159,7 @@ def site_parts(
 
 def _pretrained(store: Store, charter: Charter, folder: Path, vault: Vault) -> Path | None:
     """Return the weights that a site's own plan starts from; None if there are none."""
-    if charter.pretrained is None or charter.mode != decide.ASYM:
+    if charter.pretrained is None or charter.mode != ASYM:
         return None
     cache = folder / "pretrained"
     vault.learn(charter)

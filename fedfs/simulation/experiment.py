@@ -24,7 +24,7 @@ from typing import Any
 from fedfs.errors import UserError
 from fedfs.exchange.read import open_study
 from fedfs.nnunet.score.predict import ScoreRequest
-from fedfs.protocol import codec, decide
+from fedfs.protocol import codec, participation
 from fedfs.roles.lock import only_one
 from fedfs.simulation.cluster import SLURM, Cluster, parse_parameters
 from fedfs.simulation.hosts import (
@@ -252,7 +252,7 @@ class Experiment:
         study.begin()
 
         def is_over() -> bool:
-            return decide.is_over(open_study(open_store(str(store))).state, hosts)
+            return participation.is_over(open_study(open_store(str(store))).state, hosts)
 
         if self._cluster is not None or 0 < options.at_once < len(sites):
             take_turns(study, lambda turns: self._run_tasks(turns, n_at_once), is_over=is_over)

@@ -16,8 +16,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from fedfs.protocol import decide
-from fedfs.protocol.messages import Charter
+from fedfs.protocol.messages import ADMITTED, Charter
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ def of_site(charters: Mapping[int, Charter], site: str) -> tuple[Tenure, ...]:
     for number in sorted(charters):
         entry = charters[number].entry(site)
         if entry is not None:
-            key = entry.public_key if entry.state in decide.ADMITTED else ""
+            key = entry.public_key if entry.state in ADMITTED else ""
             steps.append((key, entry.from_version))
     return _tenures(steps)
 

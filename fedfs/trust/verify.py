@@ -27,9 +27,10 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from fedfs.errors import MalformedError, MisplacedError, RejectedError, SignatureError
-from fedfs.protocol import decide, layout, messages
+from fedfs.protocol import layout, messages
 from fedfs.protocol.layout import Key, TrackPlace
 from fedfs.protocol.messages import (
+    ADMITTED,
     Admission,
     Attendance,
     Charter,
@@ -203,7 +204,7 @@ class TrustedView:
         version = message.version if isinstance(message, FinishedMessage) else key.version
         charter = self.state.charter
         entry = charter.entry(key.site) if charter is not None and key.site is not None else None
-        is_removed = entry is not None and entry.state not in decide.ADMITTED
+        is_removed = entry is not None and entry.state not in ADMITTED
         if is_removed and (version is None or not signer.covers(version)):
             raise SignatureError(
                 f"comes from {key.site!r}, which is {entry.state if entry else ''}"

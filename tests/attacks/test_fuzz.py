@@ -26,7 +26,7 @@ from fedfs.errors import FedfsError, MalformedError, RejectedError, SealedError,
 from fedfs.exchange import versions
 from fedfs.exchange.payloads import check_values, update_layout
 from fedfs.exchange.read import open_study
-from fedfs.protocol import codec, decide, layout, messages
+from fedfs.protocol import codec, decide, layout, messages, participation
 from fedfs.roles.aggregator import planning
 from fedfs.roles.courier import BundleReader, import_bundle
 from fedfs.roles.reader import log, privacy
@@ -171,7 +171,7 @@ def test_a_rogue_members_message_is_refused_or_harmless(study, kind, data):
         lambda: planning.make_plan(tuple(sorted(state.fingerprints)), state, FakePlanner()),
         lambda: [versions.check_claims(update, state) for update in state.updates.values()],
         lambda: [versions.weigh([u], state.charter, 1) for u in state.updates.values()],
-        lambda: decide.left_out(state, state.newest, ()),
+        lambda: participation.left_out(state, state.newest, ()),
     ):
         with contextlib.suppress(FedfsError):
             use()

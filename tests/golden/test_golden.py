@@ -10,12 +10,12 @@ import json
 from pathlib import Path
 
 import pytest
-
-from federation import INITIAL
 from fedfs.checkpoint import weights_sha256
 from fedfs.observe import open_study
-from fedfs.protocol import codec, layout, messages
 from fedfs.status import summarize
+
+from federation import INITIAL
+from fedfs.protocol import codec, layout, messages
 from fedfs.store.memory import MemoryStore
 from fedfs.trust.signing import Envelope
 

@@ -8,7 +8,7 @@ import pytest
 from federation import INITIAL, Federation
 from fedfs.errors import StudyError
 from fedfs.protocol import decide
-from fedfs.protocol.decide import Evaluate, Prepare, PublishFingerprint, Train, Wait
+from fedfs.protocol.actions import Evaluate, Prepare, PublishFingerprint, Train, Wait
 
 
 def test_a_federation_runs_to_its_end(federation):

@@ -11,7 +11,7 @@ from courier import Courier
 from federation import Federation
 from fedfs.errors import TensorError, UserError
 from fedfs.learner import EvaluationResult
-from fedfs.protocol import decide, layout
+from fedfs.protocol import layout, participation
 from fedfs.protocol.messages import SiteModel
 from fedfs.roles.coordinator.options import StudyOptions
 from fedfs.roles.coordinator.roster import Coordinator
@@ -196,11 +196,11 @@ def test_sites_wait_for_models_until_the_coordinator_lets_them_go_on(tmp_path):
     state = federation.observe().state
     assert state.finished is not None
     assert "the models of north" in federation.run_process("east").text
-    assert not decide.is_over(state, ["east"])
+    assert not participation.is_over(state, ["east"])
     home = federation.home("coordinator")
     Coordinator(federation.store, home, clock=federation.clock).set_state(["north"], "paused")
     assert federation.run_process("east").finished
-    assert decide.is_over(federation.observe().state, ["east"])
+    assert participation.is_over(federation.observe().state, ["east"])
 
 
 def test_a_site_with_a_stick_only_scores_and_is_scored_too(tmp_path):
@@ -209,7 +209,7 @@ def test_a_site_with_a_stick_only_scores_and_is_scored_too(tmp_path):
     state = courier.federation.observe().state
     for site, of in itertools.permutations(TARGETS, 2):
         assert (site, 3, layout.score_of(of)) in state.evaluations
-    assert decide.is_over(state, TARGETS)
+    assert participation.is_over(state, TARGETS)
     assert not state.rejected
     others = {
         key.split("/")[2]

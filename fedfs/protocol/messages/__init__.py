@@ -24,6 +24,7 @@ from fedfs.protocol.messages.aggregator import (
     UsedUpdate,
 )
 from fedfs.protocol.messages.base import (
+    FAILED,
     MAJOR,
     MAX_BYTES,
     SCHEMA,
@@ -41,6 +42,14 @@ from fedfs.protocol.messages.base import (
     utc,
 )
 from fedfs.protocol.messages.coordinator import (
+    ACTIVE,
+    ADMITTED,
+    ASYM,
+    FFE,
+    MODES,
+    PAUSED,
+    REMOVED,
+    ROSTER_STATES,
     AsymSpec,
     Charter,
     Continued,
@@ -64,6 +73,15 @@ from fedfs.protocol.messages.site import (
 )
 
 __all__ = [
+    "ACTIVE",
+    "ADMITTED",
+    "ASYM",
+    "FAILED",
+    "FFE",
+    "MODES",
+    "PAUSED",
+    "REMOVED",
+    "ROSTER_STATES",
     "MAJOR",
     "MAX_BYTES",
     "SCHEMA",

@@ -92,6 +92,10 @@ class Participation:
     extra: Extra = field(default_factory=dict)
 
 
+FAILED = "failed"
+"""Step of the status of a process that stopped with an error."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class StatusMessage(Message):
     """What a process is doing now. Small; old ones are pruned by their writer.

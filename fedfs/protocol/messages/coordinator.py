@@ -9,6 +9,15 @@ from typing import Any, ClassVar
 from fedfs.errors import MisplacedError
 from fedfs.protocol.messages.base import Extra, Message, Named, PayloadRef
 
+FFE, ASYM = MODES = ("ffe", "asym")
+"""One plan for all sites; or every site plans for itself and shares the tensors that fit."""
+
+ACTIVE, PAUSED, REMOVED = ROSTER_STATES = ("active", "paused", "removed")
+"""What the coordinator says of a site."""
+
+ADMITTED = (ACTIVE, PAUSED)
+"""States in which a site is believed."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetSpec:

@@ -22,7 +22,7 @@ from fedfs.errors import MalformedError, RejectedError, StudyError
 from fedfs.learner import SiteFingerprint
 from fedfs.nnunet.plan.planner import dataset_json
 from fedfs.nnunet.plan.plans import PlanResult
-from fedfs.protocol import codec, decide, layout
+from fedfs.protocol import codec, layout, participation
 from fedfs.protocol.messages import AsymSpec, Charter, Continued, PlanMessage
 from fedfs.protocol.state import StudyState, newest_charter
 from fedfs.tensors.canonical import TensorFile, stream_safetensors, weights_sha256
@@ -92,7 +92,7 @@ def admit(site: str, state: StudyState, version: Shapes) -> dict[str, Any]:
     """
     charter = newest_charter(state)
     spec = asym_spec(charter)
-    digest = state.digests[decide.announcement(state, site)]
+    digest = state.digests[participation.announcement(state, site)]
     if spec is None:
         _usable_fingerprint(site, state)
         return {"announcement_sha256": digest}

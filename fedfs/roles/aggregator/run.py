@@ -13,7 +13,7 @@ from fedfs.exchange.publish import Publisher
 from fedfs.exchange.read import Observer, chosen_tracks, open_study, open_tracks
 from fedfs.learner import Report
 from fedfs.nnunet.plan.planner import NnUNetPlanner
-from fedfs.protocol import decide, layout
+from fedfs.protocol import layout, participation
 from fedfs.protocol.state import newest_charter
 from fedfs.roles.aggregator.step import Aggregator
 from fedfs.roles.coordinator.options import AggregatorConfig
@@ -67,7 +67,7 @@ def run_aggregator(config: AggregatorConfig, listener: Report) -> Outcome:
         def is_done(name: str) -> bool:
             is_ours = name in aggregators
             state = observers[name].state if is_ours else observers[name].refresh()
-            return state.finished is not None or decide.is_void(state)
+            return state.finished is not None or participation.is_void(state)
 
         workers: dict[str, Worker] = dict(aggregators)
         if charter.chooses and names[0] == charter.tracks[0].name:  # one process does

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from fedfs.aggregation.shared_tensors import participation, share_of
+from fedfs.aggregation.shared_tensors import share_of, tensor_participation
 from fedfs.errors import (
     FedfsError,
     ObjectExistsError,
@@ -33,8 +33,8 @@ from fedfs.exchange.payloads import check_values, update_encoding, update_layout
 from fedfs.exchange.publish import Clock, Publisher, StatusReporter
 from fedfs.exchange.read import Observer
 from fedfs.exchange.retention import prune_versions
-from fedfs.protocol import decide, layout
-from fedfs.protocol.decide import (
+from fedfs.protocol import actions, decide, layout, participation
+from fedfs.protocol.actions import (
     Admit,
     CheckUpdates,
     CloseRound,
@@ -47,6 +47,7 @@ from fedfs.protocol.decide import (
     Wait,
 )
 from fedfs.protocol.messages import (
+    FAILED,
     Admission,
     FinishedMessage,
     PayloadRef,
@@ -166,7 +167,7 @@ class Aggregator:
         except FedfsError as error:
             is_of_study = isinstance(error, StudyError | RejectedError)
             why = str(error) if is_of_study else "its log on that host says why"
-            self._status.say(decide.FAILED, error=why)
+            self._status.say(FAILED, error=why)
             raise
         log.info("%s", text)
         if isinstance(action, CloseRound) and self._keep_versions is not None:
@@ -186,7 +187,7 @@ class Aggregator:
         self._status.say("wait", waiting_for=reason, error=absent)
         return Outcome(worked=False, finished=False, text=f"waiting for {reason}")
 
-    def _act(self, action: decide.AggregatorAction, state: StudyState) -> str:
+    def _act(self, action: actions.AggregatorAction, state: StudyState) -> str:
         match action:
             case MakePlan(sites):
                 return self._make_plan(sites, state)
@@ -225,7 +226,7 @@ class Aggregator:
                 shapes = {name: version.shape(name) for name in version.names}
             fields = planning.admit(site, state, shapes)
         except StudyError as error:
-            state.unusable[decide.announcement(state, site)] = str(error)
+            state.unusable[participation.announcement(state, site)] = str(error)
             return f"did not admit {site}: {error}"
         self._publisher.message(Admission, layout.admission(site), site=site, **fields)
         return f"admitted {site}, which came after the plan"
@@ -279,7 +280,7 @@ class Aggregator:
                 updates=versions.used(updates, weights, state),
                 excluded=versions.excluded(action.base, updates, self._absent, state),
                 opened_at=base.created_at,
-                participation=participation(state, {update.site for update in updates}),
+                participation=tensor_participation(state, {update.site for update in updates}),
                 left_out=versions.left_out(action.base, updates, state),
             )
         self._checked.clear()

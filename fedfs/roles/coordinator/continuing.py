@@ -20,8 +20,8 @@ from fedfs.exchange.global_weights import WeightFiles
 from fedfs.exchange.read import open_study
 from fedfs.nnunet.allowed import allowlist, classes
 from fedfs.nnunet.data.dataset import difference
-from fedfs.protocol import codec, decide, software
-from fedfs.protocol.messages import Charter, Continued
+from fedfs.protocol import codec, software
+from fedfs.protocol.messages import ASYM, Charter, Continued
 from fedfs.protocol.state import newest_charter
 from fedfs.store.base import Store
 from fedfs.trust.recipients import Vault
@@ -120,7 +120,7 @@ def read_finished(
             + ", ".join(one.name for one in state.charter.tracks),
         )
     charter, plan, finished = newest_charter(state), state.plan, state.finished
-    if charter.mode == decide.ASYM:
+    if charter.mode == ASYM:
         raise StudyError(
             f"study {charter.name!r} cannot be continued: in the mode asym every site has a "
             "network of its own, part of which only the site has",

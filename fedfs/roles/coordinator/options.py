@@ -26,8 +26,8 @@ from fedfs.aggregation import alignment, strategies, weighting
 from fedfs.errors import MalformedError, UserError
 from fedfs.nnunet.allowed import allowlist
 from fedfs.nnunet.allowed.names import PLANNER_OPTIONS
-from fedfs.protocol import decide, round_policies
-from fedfs.protocol.messages import AsymSpec, Schedule, Track
+from fedfs.protocol import round_policies
+from fedfs.protocol.messages import ASYM, FFE, MODES, AsymSpec, Schedule, Track
 from fedfs.roles.polling import WaitSettings
 from fedfs.store import StorePlace
 from fedfs.tensors import encodings
@@ -56,7 +56,7 @@ class StudyOptions:
 
     name: str
     dataset_json: Mapping[str, Any]
-    mode: str = decide.FFE
+    mode: str = FFE
     alignment: str = "resolution"
     sharing: str = "per-tensor"
     min_coverage: float = 0.5
@@ -182,11 +182,9 @@ class StudyOptions:
         )
 
     def _check_rules(self) -> None:
-        if self.mode not in decide.MODES:
-            raise UserError(
-                f"mode {self.mode!r} is unknown", hint=f"one of {', '.join(decide.MODES)}"
-            )
-        if self.cross_evaluation and self.mode != decide.ASYM:
+        if self.mode not in MODES:
+            raise UserError(f"mode {self.mode!r} is unknown", hint=f"one of {', '.join(MODES)}")
+        if self.cross_evaluation and self.mode != ASYM:
             raise UserError(
                 "--cross-evaluation is for the mode asym",
                 hint="in the mode ffe every site scores the one model anyway",
@@ -202,7 +200,7 @@ class StudyOptions:
 
     def asym(self) -> AsymSpec | None:
         """Return how sites with networks of their own share tensors; None in the mode ``ffe``."""
-        if self.mode != decide.ASYM:
+        if self.mode != ASYM:
             return None
         return AsymSpec(
             alignment=self.alignment,

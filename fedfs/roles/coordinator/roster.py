@@ -18,8 +18,16 @@ from typing import Any
 from fedfs.errors import ObjectExistsError, StudyError
 from fedfs.exchange.publish import Clock, Publisher
 from fedfs.exchange.read import open_study, open_tracks
-from fedfs.protocol import decide, layout, messages
-from fedfs.protocol.messages import Charter, JoinRequest, ReadKey, RosterEntry
+from fedfs.protocol import layout, messages
+from fedfs.protocol.messages import (
+    ACTIVE,
+    ADMITTED,
+    REMOVED,
+    Charter,
+    JoinRequest,
+    ReadKey,
+    RosterEntry,
+)
 from fedfs.protocol.state import StudyState, newest_charter
 from fedfs.roles.coordinator.begin import next_join
 from fedfs.store.base import Store
@@ -115,7 +123,7 @@ class Coordinator:
 
         Args:
             sites: names of sites on the roster.
-            word: one of :data:`fedfs.protocol.decide.ROSTER_STATES`.
+            word: one of :data:`fedfs.protocol.messages.ROSTER_STATES`.
 
         Raises:
             StudyError: a site is not on the roster.
@@ -178,7 +186,7 @@ class Coordinator:
             )
             return Change(added)
         is_new_key = entry.public_key != request.public_key
-        is_removed = entry.state == decide.REMOVED
+        is_removed = entry.state == REMOVED
         if not is_new_key and not (is_removed and replace_keys):
             return None
         is_wanted = is_endorsed(
@@ -200,7 +208,7 @@ class Coordinator:
             entry,
             public_key=request.public_key,
             encryption_key=request.encryption_key,
-            state=decide.ACTIVE if is_removed else entry.state,
+            state=ACTIVE if is_removed else entry.state,
             **self._from(start),
         )
         return Change(replaced, entry.public_key)
@@ -272,7 +280,7 @@ def _next(state: StudyState) -> int:
 
 def _readers(charter: Charter) -> dict[str, str]:
     """Return name -> public key of age of all who may read models and plans."""
-    members = [entry.site for entry in charter.roster if entry.state in decide.ADMITTED]
+    members = [entry.site for entry in charter.roster if entry.state in ADMITTED]
     return {name: key for name, key in holders(charter, members).items() if key}
 
 

@@ -17,9 +17,9 @@ from collections.abc import Collection, Iterable, Iterator
 
 from fedfs.exchange.read import publication_rank
 from fedfs.exchange.retention import payloads_in_use
-from fedfs.protocol import decide, layout
+from fedfs.protocol import layout, participation
 from fedfs.protocol.layout import Key
-from fedfs.protocol.messages import ModelManifest
+from fedfs.protocol.messages import ASYM, ModelManifest
 from fedfs.protocol.state import StudyState
 
 _MODELS_OF_SITES = ("site-model", "site-model-payload")
@@ -66,7 +66,7 @@ def for_site(
     wanted |= {
         model.payload.key
         for of, model in state.site_models.items()
-        if not decide.has_scored(state, site, of)
+        if not participation.has_scored(state, site, of)
     }
     return in_order((wanted & set(keys)) - set(known))
 
@@ -173,7 +173,7 @@ def superseded(state: StudyState, keys: Collection[str], site: str) -> set[str]:
 
 def _payloads_of_newest(state: StudyState, site: str, known: Collection[str]) -> set[str]:
     charter, wanted = state.charter, set()
-    if charter is not None and charter.pretrained is not None and charter.mode == decide.ASYM:
+    if charter is not None and charter.pretrained is not None and charter.mode == ASYM:
         wanted.add(charter.pretrained.key)
     is_done = state.newest >= 0 and state.is_validated(site, state.newest)
     if state.newest < 0 or is_done:

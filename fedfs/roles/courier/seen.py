@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator
 
 from fedfs.exchange.read import Observer, open_tracks
-from fedfs.protocol import decide, layout
+from fedfs.protocol import layout, participation
 from fedfs.protocol.messages import Charter
 from fedfs.protocol.state import StudyState, newest_charter
 from fedfs.roles.courier import needed
@@ -79,7 +79,7 @@ class Seen:
     @property
     def is_over(self) -> bool:
         """Whether the study is closed, and the site has scored all that it should."""
-        return all(decide.is_over(o.state, [self._site]) for o in self._observers.values())
+        return all(participation.is_over(o.state, [self._site]) for o in self._observers.values())
 
     def for_site(self, known: Collection[str]) -> list[str]:
         """See :func:`fedfs.roles.courier.needed.for_site`."""

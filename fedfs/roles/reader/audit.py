@@ -27,8 +27,8 @@ from fedfs.exchange.global_weights import WeightFiles
 from fedfs.exchange.make_version import Ingredients, make_version, outputs_in, strategy_of
 from fedfs.exchange.payloads import update_encoding, update_layout
 from fedfs.exchange.read import Observer
-from fedfs.protocol import decide, layout
-from fedfs.protocol.messages import PayloadRef, RoundRecord, UpdateManifest
+from fedfs.protocol import layout
+from fedfs.protocol.messages import ADMITTED, PayloadRef, RoundRecord, UpdateManifest
 from fedfs.protocol.state import StudyState, newest_charter
 from fedfs.roles.site import best_configuration
 from fedfs.store.base import Store
@@ -103,7 +103,7 @@ class Audit:
         for text, reason in sorted(state.rejected.items()):
             key = layout.parse(text)
             entry = charter.entry(key.site) if key is not None and key.site else None
-            is_member = entry is not None and entry.state in decide.ADMITTED
+            is_member = entry is not None and entry.state in ADMITTED
             level = PROBLEM if key is None or key.site is None or is_member else NOTE
             yield Finding(text, level, f"is not accepted: it {reason}")
 

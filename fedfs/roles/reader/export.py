@@ -18,8 +18,8 @@ from fedfs.nnunet.score.inference_information import ChoiceRequest
 from fedfs.nnunet.score.model_export import ExportRequest
 from fedfs.nnunet.score.summary import class_names
 from fedfs.nnunet.system.isolated import run_isolated
-from fedfs.protocol import decide
-from fedfs.protocol.messages import PlanMessage
+from fedfs.protocol import participation
+from fedfs.protocol.messages import ASYM, PlanMessage
 from fedfs.protocol.state import StudyState, newest_charter
 from fedfs.roles.reader.history import training_log, validation_summary
 from fedfs.roles.site.network import SiteNetworks
@@ -89,13 +89,13 @@ def export_versions(
     with tempfile.TemporaryDirectory() as folder:
         for name, observer in observers.items():
             state = observer.state
-            if newest_charter(state).mode == decide.ASYM:
+            if newest_charter(state).mode == ASYM:
                 raise StudyError(
                     "in this study every site has a network of its own, part of which only the "
                     "site has",
                     hint=f"at a site: fedfs export {store.url} --site NAME -o FOLDER",
                 )
-            if decide.is_void(state) and not track:
+            if participation.is_void(state) and not track:
                 continue
             chosen, plan = _find(state, version, store, name)
             room = Path(folder, name)

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from fedfs.protocol import decide, layout
+from fedfs.protocol import layout
 from fedfs.protocol.messages import (
+    ACTIVE,
+    PAUSED,
     Charter,
     EvaluationMessage,
     Message,
@@ -97,7 +99,7 @@ def _entry_change(old: RosterEntry | None, new: RosterEntry) -> str:
         return f"approved {new.site} with key {key_fingerprint(new.public_key)}, {since}"
     if old.public_key != new.public_key:
         return f"{new.site} has the key {key_fingerprint(new.public_key)}, {since}"
-    words = {decide.ACTIVE: "takes part again", decide.PAUSED: "is paused"}
+    words = {ACTIVE: "takes part again", PAUSED: "is paused"}
     return f"{new.site} {words.get(new.state, 'is ' + new.state)}, {since}"
 
 

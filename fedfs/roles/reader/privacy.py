@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from fedfs.errors import StudyError
-from fedfs.protocol import decide, layout
-from fedfs.protocol.messages import Charter
+from fedfs.protocol import layout
+from fedfs.protocol.messages import FFE, Charter
 from fedfs.protocol.state import StudyState, newest_charter
 from fedfs.trust.recipients import AGE
 
@@ -203,7 +203,7 @@ def _fingerprint_tells(charter: Charter) -> str:
 def _through_others(state: StudyState, charter: Charter, site: str) -> Iterator[Disclosure]:
     """What others have published that was made from what this site gave."""
     roster = _only("the roster") if charter.encryption == AGE else EVERYBODY
-    if state.plan is not None and site in state.plan.sites and charter.mode == decide.FFE:
+    if state.plan is not None and site in state.plan.sites and charter.mode == FFE:
         yield Disclosure(
             "in the plan", "its geometries among those of all sites, sorted",
             "sizes and spacings, not whose", roster, state.plan.created_at, 0,

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from fedfs.errors import MalformedError
-from fedfs.protocol import decide, layout
-from fedfs.protocol.messages import Charter, RosterEntry, StatusMessage, from_utc
+from fedfs.protocol import layout, participation
+from fedfs.protocol.messages import ACTIVE, ASYM, Charter, RosterEntry, StatusMessage, from_utc
 from fedfs.protocol.state import StudyState, newest_charter
 from fedfs.trust.signing import key_fingerprint
 
@@ -146,7 +146,7 @@ def summarize(state: StudyState, sizes: Mapping[str, int] = MappingProxyType({})
 def _choice_waits_for(state: StudyState, charter: Charter) -> tuple[str, ...]:
     if not charter.chooses or state.choice is not None or state.finished is None:
         return ()
-    taking_part = sorted(decide.participants(state))
+    taking_part = sorted(participation.participants(state))
     missing = tuple(site for site in taking_part if site not in state.cross_validations)
     return missing or ("aggregator",)
 
@@ -211,15 +211,19 @@ def _waiting(state: StudyState, charter: Charter) -> tuple[str, tuple[str, ...],
             unapproved = set(state.joins) - {entry.site for entry in charter.roster}
             who = "the coordinator's approval" if unapproved else "sites to join"
             return "joining", (who,), charter.created_at
-        said = state.site_plans if charter.mode == decide.ASYM else state.fingerprints
+        said = state.site_plans if charter.mode == ASYM else state.fingerprints
         late = tuple(site for site in charter.active_sites if site not in said)
         return "planning", late or ("aggregator",), charter.created_at
-    if decide.is_void(state):
+    if participation.is_void(state):
         return NOT_PLANNED, (), ""
     if state.newest < 0:
         return "planning", ("aggregator",), state.plan.created_at
     newest = state.models[state.newest]
-    late = decide.waited_for(state, state.newest) if state.newest < charter.schedule.rounds else ()
+    late = (
+        participation.waited_for(state, state.newest)
+        if state.newest < charter.schedule.rounds
+        else ()
+    )
     return "training", late or ("aggregator",), newest.created_at
 
 
@@ -263,7 +267,7 @@ def _left_out(state: StudyState, site: str) -> str:
 def _state(state: StudyState, entry: RosterEntry | None, site: str) -> str:
     if entry is None:
         return ASKS
-    if entry.state == decide.ACTIVE and state.is_away(site):
+    if entry.state == ACTIVE and state.is_away(site):
         return state.attendance(site)
     return entry.state
 

@@ -19,8 +19,7 @@ from fedfs.learner import CrossValidated, Report
 from fedfs.nnunet.data.dataset import has_regions, ordered
 from fedfs.nnunet.plan.planner import dataset_json
 from fedfs.nnunet.score.summary import class_names
-from fedfs.protocol import decide as rounds
-from fedfs.protocol import layout
+from fedfs.protocol import layout, participation
 from fedfs.protocol.messages import Choice, CrossValidation
 from fedfs.protocol.state import newest_charter
 from fedfs.roles.loop import Outcome
@@ -167,12 +166,12 @@ class AggregatorChoice(_AfterTracks):
 
     def _scoring(self) -> list[str]:
         """Return the sites that take part in all tracks and are not away."""
-        of_each = [set(rounds.participants(one.state)) for one in self._tracks.values()]
+        of_each = [set(participation.participants(one.state)) for one in self._tracks.values()]
         return sorted(set.intersection(*of_each))
 
 
 def _of_which_something_becomes(tracks: Mapping[str, Observer]) -> dict[str, Observer]:
-    return {name: one for name, one in tracks.items() if not rounds.is_void(one.state)}
+    return {name: one for name, one in tracks.items() if not participation.is_void(one.state)}
 
 
 def decide(observer: Observer, tracks: Mapping[str, Observer]) -> dict[str, Any]:
@@ -195,7 +194,7 @@ def decide(observer: Observer, tracks: Mapping[str, Observer]) -> dict[str, Any]
     chosen = best_configuration.choose(
         {site: message.scores for site, message in said.items()},
         sum(message.n_cases for message in said.values()),
-        configurations=rounds.planned_configurations(state),
+        configurations=participation.planned_configurations(state),
         classes=list(class_names(content).values()),
         overlap=has_regions(content),
     )

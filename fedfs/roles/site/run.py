@@ -26,8 +26,8 @@ from fedfs.nnunet.score.cross_validation import CrossValidationRequest
 from fedfs.nnunet.system.environment import from_environment
 from fedfs.nnunet.system.isolated import run_isolated
 from fedfs.nnunet.train import parallel
-from fedfs.protocol import codec, decide, layout, software
-from fedfs.protocol.messages import Charter, JoinRequest
+from fedfs.protocol import actions, codec, decide, layout, participation, software
+from fedfs.protocol.messages import ASYM, Charter, JoinRequest
 from fedfs.protocol.state import StudyState, newest_charter
 from fedfs.roles.coordinator.begin import join_study
 from fedfs.roles.coordinator.options import JoinConfig, SiteConfig
@@ -137,7 +137,7 @@ def _check_planning(
     """
     if not config.planning:
         return
-    if charter.mode != decide.ASYM:
+    if charter.mode != ASYM:
         raise UserError(
             "in this study the aggregator plans for all sites: this site cannot plan for itself",
             hint="leave out the options about planning",
@@ -190,7 +190,7 @@ def run_site(config: SiteConfig, listener: Report) -> Outcome:
 
         def is_done(name: str) -> bool:
             state = observers[name].state if name in sites else observers[name].refresh()
-            return decide.is_over(state, [config.site])
+            return participation.is_over(state, [config.site])
 
         workers: dict[str, Worker] = dict(sites)
         if charter.chooses and names[0] == charter.tracks[0].name:  # one process does
@@ -248,7 +248,7 @@ def _make_choice(
     spec, dataset = charter.nnunet, str(keyring.recall(role)["dataset"])
 
     def validate(report: Report) -> CrossValidated:
-        planned = decide.planned_configurations(next(iter(observers.values())).state)
+        planned = participation.planned_configurations(next(iter(observers.values())).state)
         request = CrossValidationRequest(
             raw=str(paths.raw),
             preprocessed=str(paths.preprocessed),
@@ -291,7 +291,7 @@ def attend(config: SiteConfig, wish: Wish) -> str:
         action = decide.decide_site(
             observer.state, config.site, prepared=True, attendance=wish.word
         )
-        if isinstance(action, decide.SayAttendance):
+        if isinstance(action, actions.SayAttendance):
             said = True
             publisher = Publisher(
                 observer.store, keys, charter.study, clock=time.time, track=observer.track
@@ -325,7 +325,7 @@ def export_own(
             hint=f"give --track, one of {', '.join(tracks)}",
         )
     charter = newest_charter(observer.state)
-    if charter.mode != decide.ASYM:
+    if charter.mode != ASYM:
         raise UserError("in this study all sites have the same model", hint="leave out --site")
     learner, folder = site_parts(config, store, charter, track=track)
     made = export_site(

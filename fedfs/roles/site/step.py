@@ -32,8 +32,8 @@ from fedfs.exchange.publish import Publisher, StatusReporter
 from fedfs.exchange.read import Observer
 from fedfs.exchange.retention import prune_updates
 from fedfs.learner import Learner, RoundTask
-from fedfs.protocol import decide, layout
-from fedfs.protocol.decide import (
+from fedfs.protocol import actions, decide, layout, participation
+from fedfs.protocol.actions import (
     CrossEvaluate,
     Done,
     Evaluate,
@@ -49,6 +49,8 @@ from fedfs.protocol.decide import (
     Wait,
 )
 from fedfs.protocol.messages import (
+    ASYM,
+    FAILED,
     Attendance,
     Charter,
     FailureMessage,
@@ -186,7 +188,7 @@ class Site:
             if wish == "left":
                 self._status.say("left")
                 return Outcome(worked=False, finished=True, text="this site has left the study")
-            reason = action.reason + decide.failure_of_aggregator(state) + refused
+            reason = action.reason + participation.failure_of_aggregator(state) + refused
             self._status.say("wait", waiting_for=reason)
             return Outcome(worked=False, finished=False, text=f"waiting for {reason}")
         if isinstance(action, Void):
@@ -212,7 +214,7 @@ class Site:
             raise
         except FedfsError:
             step = _words(action)
-            self._status.say(decide.FAILED, error=f"{step}: its log on that host says why")
+            self._status.say(FAILED, error=f"{step}: its log on that host says why")
             raise
         log.info("%s", text)
         if isinstance(action, Train) and self._keep_versions is not None:
@@ -221,7 +223,7 @@ class Site:
 
     def _hear(self, state: StudyState) -> str:
         """Say what the aggregator refuses of this site; return the newest of it in words."""
-        refusals = decide.refusals(state, self.name)
+        refusals = participation.refusals(state, self.name)
         text = ""
         for key, reason in refusals.items():
             text = f"; the aggregator refused {key}: it {reason}"
@@ -230,7 +232,7 @@ class Site:
                 log.warning("the aggregator refused %s: it %s", key, reason)
         return text
 
-    def _act(self, action: decide.SiteAction, state: StudyState) -> str:
+    def _act(self, action: actions.SiteAction, state: StudyState) -> str:
         match action:
             case SayAttendance():
                 reason = self._wish().reason
@@ -303,7 +305,7 @@ class Site:
         if state.plan is None:
             raise StudyError("there is no plan to adopt")
         plans, fingerprint, whose = state.plan.plans, state.plan.fingerprint, "the federated"
-        if newest_charter(state).mode == decide.ASYM:
+        if newest_charter(state).mode == ASYM:
             own, whose = self._learner.plan(self._status.progress), "its own"
             if own.plans_sha256 != state.site_plans[self.name].plans_sha256:
                 raise SetupError(
@@ -336,7 +338,7 @@ class Site:
     def _train_alone(self, version: int, state: StudyState) -> str:
         self._status.say("local model")
         plans, fingerprint, _ = self._adopted(state)
-        is_own = newest_charter(state).mode == decide.ASYM
+        is_own = newest_charter(state).mode == ASYM
         return self._scoring.train_alone(
             self._task(0, state),
             self._learner.initial_weights() if is_own else self._network(0, state).tensors,
@@ -413,7 +415,7 @@ class Site:
         version = max(state.newest, 0)
         prefix = layout.failure(self.name, version, 0).rpartition("-")[0]
         number = 1 + sum(key.startswith(prefix) for key in self._observer.keys)
-        self._status.say(decide.FAILED, error=f"{step}: {kind}")
+        self._status.say(FAILED, error=f"{step}: {kind}")
         try:
             self._publisher.message(
                 FailureMessage,
@@ -449,7 +451,7 @@ class Site:
             )
 
 
-def _words(action: decide.SiteAction) -> str:
+def _words(action: actions.SiteAction) -> str:
     """Return what a site was to do: ``publish fingerprint``."""
     return re.sub(r"\B(?=[A-Z])", " ", type(action).__name__).lower()
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import fmean
 
-from fedfs.protocol import decide, layout
-from fedfs.protocol.messages import EvaluationMessage
+from fedfs.protocol import layout
+from fedfs.protocol.messages import ASYM, EvaluationMessage
 from fedfs.protocol.state import StudyState
 
 GLOBAL = "final model"
@@ -92,7 +92,7 @@ def matrix(state: StudyState, final: Mapping[str, EvaluationMessage]) -> tuple[M
         return ()
     last = max(score.version for score in final.values())
     own = {site: score.mean_dice for site, score in sorted(final.items())}
-    if state.charter.mode != decide.ASYM:
+    if state.charter.mode != ASYM:
         return (MatrixRow(GLOBAL, own),)
     if not state.charter.cross_evaluates:
         return ()

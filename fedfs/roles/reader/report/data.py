@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from statistics import median
 
 from fedfs.errors import StudyError
-from fedfs.protocol import decide, layout
-from fedfs.protocol.messages import Charter, EvaluationMessage
+from fedfs.protocol import layout
+from fedfs.protocol.messages import ASYM, Charter, EvaluationMessage
 from fedfs.protocol.state import StudyState, newest_charter
 from fedfs.roles.reader import privacy
 from fedfs.roles.reader.report.comparison import LocalRow, MatrixRow, local_rows, matrix
@@ -277,7 +277,7 @@ def _plan(state: StudyState, charter: Charter) -> dict[str, str]:
     plan = state.plan
     if plan is None:
         return {}
-    if charter.mode == decide.ASYM:
+    if charter.mode == ASYM:
         shares = ", ".join(f"{s} {share:.0%}" for s, share in sorted(plan.coverage.items()))
         return {
             "Plan": "each site has its own",

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from fedfs.errors import FedfsError, ObjectExistsError
 from fedfs.exchange.publish import Clock
 from fedfs.exchange.read import Observer
-from fedfs.protocol import decide, layout
+from fedfs.protocol import layout, participation
 from fedfs.protocol.messages import utc
 from fedfs.protocol.state import StudyState
 from fedfs.roles.reader.report.data import collect
@@ -51,7 +51,9 @@ class ReportPublisher:
             return ""
         if state.finished is None:
             return ""
-        return ", ".join(s for s in decide.participants(state) if not decide.is_over(state, [s]))
+        return ", ".join(
+            s for s in participation.participants(state) if not participation.is_over(state, [s])
+        )
 
     def _look(self) -> StudyState:
         """Look until nothing is new: where one message is to be sought, another one tells."""

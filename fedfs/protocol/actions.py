@@ -1,0 +1,171 @@
+"""Everything that a site or the aggregator may have to do next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Nothing to do now."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Done:
+    """Nothing will ever be left to do."""
+
+    version: int
+
+
+@dataclass(frozen=True)
+class Void:
+    """Nothing was ever to be done on this track: nnU-Net plans no such configuration."""
+
+    configuration: str
+
+
+@dataclass(frozen=True)
+class PublishFingerprint:
+    """Site: read the dataset, publish its fingerprint."""
+
+
+@dataclass(frozen=True)
+class PublishPlan:
+    """Site, mode ``asym``: plan for itself, publish which tensors its network has."""
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Site: adopt the plan, preprocess."""
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Site: score a global version on own validation cases."""
+
+    version: int
+
+
+@dataclass(frozen=True)
+class Train:
+    """Site: train one local budget from a global version, publish the update."""
+
+    version: int
+
+
+@dataclass(frozen=True)
+class SayAttendance:
+    """Site: tell the aggregator that it pauses, leaves or is back."""
+
+    number: int
+    word: str
+
+
+@dataclass(frozen=True)
+class Finish:
+    """Site: keep the last version as nnU-Net's final model and validate it in full."""
+
+    version: int
+
+
+@dataclass(frozen=True)
+class PublishModel:
+    """Site: publish its whole network for others to score."""
+
+    version: int
+
+
+@dataclass(frozen=True)
+class CrossEvaluate:
+    """Site: score the model of another site on own validation cases."""
+
+    version: int
+    of: str
+
+
+@dataclass(frozen=True)
+class TrainAlone:
+    """Site: train on own data only, with the budget of all rounds; validate in full."""
+
+    version: int
+
+
+@dataclass(frozen=True)
+class MakePlan:
+    """Aggregator: merge the fingerprints of these sites, plan once; or find what they share."""
+
+    sites: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PublishInitial:
+    """Aggregator: publish version 0, the initial weights."""
+
+
+@dataclass(frozen=True)
+class Admit:
+    """Aggregator: let a site take part that was approved after the plan was made."""
+
+    site: str
+
+
+@dataclass(frozen=True)
+class CompleteVersion:
+    """Aggregator: publish the manifest that the round record of ``version`` calls for."""
+
+    version: int
+
+
+@dataclass(frozen=True)
+class CheckUpdates:
+    """Aggregator: fetch the payloads of the updates under ``keys``, see whether they are usable."""
+
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class CloseRound:
+    """Aggregator: make version ``base + 1`` from the updates under ``keys``."""
+
+    base: int
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class CloseStudy:
+    """Aggregator: say that ``version`` is the last."""
+
+    version: int
+
+
+SiteAction = (
+    PublishFingerprint
+    | PublishPlan
+    | Prepare
+    | Evaluate
+    | Train
+    | SayAttendance
+    | Finish
+    | PublishModel
+    | CrossEvaluate
+    | TrainAlone
+    | Wait
+    | Void
+    | Done
+)
+
+
+AggregatorAction = (
+    MakePlan
+    | PublishInitial
+    | Admit
+    | CompleteVersion
+    | CheckUpdates
+    | CloseRound
+    | CloseStudy
+    | Wait
+    | Void
+    | Done
+)
