@@ -31,8 +31,9 @@ from fedfs.exchange.read import open_study
 from fedfs.nnunet.score.predict import ScoreRequest
 from fedfs.nnunet.system.isolated import run_isolated
 from fedfs.roles.reader.export import export_versions
+from fedfs.simulation.cases import place_dataset, read_cases
 from fedfs.simulation.demo import PLANNER_OPTIONS
-from fedfs.simulation.hosts import Host, LocalStudy, place_dataset, read_cases
+from fedfs.simulation.hosts import Host, LocalStudy
 from fedfs.store import open_store
 
 DATASET = "Dataset900_Encodings"

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from fedfs.simulation import phantoms
-from fedfs.simulation.hosts import place_dataset, read_cases
+from fedfs.simulation.cases import place_dataset, read_cases
 
 DATASET = "Dataset001_Overhead"
 
@@ -61,17 +61,19 @@ def measure(  # noqa: PLR0915
     phantoms.write_dataset(images, n_cases={"north": 8}, seed=1)
     place_dataset(images, folder / "raw" / DATASET, read_cases(images)["north"])
 
-    from fedfs.exchange.publish import Publisher, StatusReporter
+    from fedfs.exchange.progress import StatusReporter
+    from fedfs.exchange.publish import Publisher
     from fedfs.exchange.read import open_study
     from fedfs.nnunet.allowed.classes import versions
     from fedfs.nnunet.plan.planner import NnUNetPlanner
     from fedfs.nnunet.system.environment import from_environment
-    from fedfs.roles import make_learner
     from fedfs.roles.aggregator.step import Aggregator
-    from fedfs.roles.coordinator.begin import init_study, join_study
+    from fedfs.roles.coordinator.begin import init_study
     from fedfs.roles.coordinator.options import StudyOptions
     from fedfs.roles.coordinator.roster import approve_sites
+    from fedfs.roles.site.join import join_study
     from fedfs.roles.site.step import Site
+    from fedfs.roles.site.training import make_learner
     from fedfs.store import open_store
     from fedfs.trust.keyring import Keyring
 

@@ -41,7 +41,7 @@ from pathlib import Path
 from typing import Any
 
 from fedfs.simulation import phantoms
-from fedfs.simulation.hosts import place_dataset
+from fedfs.simulation.cases import place_dataset
 
 DATASET = "Dataset001_Trainer"
 SEED = 1
@@ -219,7 +219,8 @@ def _place(data: Path | None, folder: Path, target: Path) -> dict[str, Any]:
 
 def _status(folder: Path) -> Callable[[Any], None]:
     """Return what a site's learner reports to: it publishes a status every 15 seconds."""
-    from fedfs.exchange.publish import Publisher, StatusReporter
+    from fedfs.exchange.progress import StatusReporter
+    from fedfs.exchange.publish import Publisher
     from fedfs.store import open_store
     from fedfs.trust.signing import SigningKey
 

@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 from fedfs.simulation import phantoms
-from fedfs.simulation.hosts import place_dataset, read_cases
+from fedfs.simulation.cases import place_dataset, read_cases
 
 
 def main() -> None:

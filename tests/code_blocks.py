@@ -34,9 +34,8 @@ import yaml
 
 from command_lines import understood
 from fedfs.cli import fedfs
-from fedfs.cli.spelling import as_defaults
+from fedfs.cli.spelling import as_defaults, load_toml
 from fedfs.errors import FedfsError
-from fedfs.roles.coordinator.options import load_toml
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = (

@@ -20,7 +20,8 @@ import numpy as np
 from fedfs.aggregation import fingerprints
 from fedfs.aggregation.best_configuration import JOINT, candidates_of, steps_of
 from fedfs.exchange.global_weights import WeightFiles
-from fedfs.exchange.publish import Publisher, StatusReporter
+from fedfs.exchange.progress import StatusReporter
+from fedfs.exchange.publish import Publisher
 from fedfs.exchange.read import Observer, open_study
 from fedfs.learner import (
     CaseGeometry,
@@ -36,14 +37,17 @@ from fedfs.learner import (
 from fedfs.nnunet.plan.plans import PlanResult
 from fedfs.protocol import codec, layout, participation
 from fedfs.protocol.layout import TrackPlace
+from fedfs.roles.aggregator.best_configuration import AggregatorChoice
 from fedfs.roles.aggregator.step import Aggregator
-from fedfs.roles.coordinator.begin import init_study, join_study
+from fedfs.roles.coordinator.begin import init_study
 from fedfs.roles.coordinator.continuing import FinishedStudy
 from fedfs.roles.coordinator.options import StudyOptions
 from fedfs.roles.coordinator.roster import approve_sites
 from fedfs.roles.loop import Outcome
-from fedfs.roles.site.best_configuration import NAME, AggregatorChoice, SiteChoice
+from fedfs.roles.site.best_configuration import SiteChoice
+from fedfs.roles.site.join import join_study
 from fedfs.roles.site.step import Site, Wish
+from fedfs.roles.step import AFTER_TRACKS
 from fedfs.roles.tracks import at_once
 from fedfs.store.base import Store
 from fedfs.store.memory import MemoryStore
@@ -315,7 +319,7 @@ class Federation:
             return is_made and (not is_site or participation.is_over(state, [name]))
 
         if self.charter.chooses:
-            workers[NAME] = self.make_choice(name, tracks, store or self.store)
+            workers[AFTER_TRACKS] = self.make_choice(name, tracks, store or self.store)
         step = at_once(self.charter, workers, is_done)
         return SimpleNamespace(step=step, workers=workers) if self.charter.tracks else workers[""]
 

@@ -5,9 +5,9 @@ All ``console`` and ``python`` blocks together are one small study on made-up im
 other pages by name, each from top to bottom. What several pages say of one moment, with the same
 exit code, is done once.
 
-A host has its own home folder, keys and nnU-Net folders (:class:`fedfs.simulation.hosts.Host`). ``/mnt``,
-``/media`` and ``/data`` are folders of the sandbox. That the network is tiny and trained on the CPU
-is set in the environment, so that the documents need not say it.
+A host has its own home folder, keys and nnU-Net folders (:class:`fedfs.simulation.hosts.Host`).
+``/mnt``, ``/media`` and ``/data`` are folders of the sandbox. That the network is tiny and trained
+on the CPU is set in the environment, so that the documents need not say it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from pathlib import Path
 
 from code_blocks import DOCUMENTS, ROOT, Block, blocks_of, difference, steps_of
 from fedfs.simulation import phantoms
-from fedfs.simulation.hosts import Host, place_dataset, read_cases
+from fedfs.simulation.cases import place_dataset, read_cases
+from fedfs.simulation.hosts import Host
 
 MOMENTS = ("start", "join", "approve", "fingerprint", "plan", "train", "combine", "look", "change")
 DATASET = "Dataset042_Organ"

@@ -1,8 +1,8 @@
 """From the files of updates to those of the next version: weights, delta, memory, in one pass.
 
 Rules:
- * A strategy sees tensors in pieces, see :mod:`fedfs.aggregation.update_reader`: memory is that of the largest tensor
-   if a version is lossy, and less if not.
+ * A strategy sees tensors in pieces, see :mod:`fedfs.aggregation.update_reader`: memory is that of
+   the largest tensor if a version is lossy, and less if not.
  * Pieces are worked on by several threads, as numpy and the system's calls let go of Python's
    lock, and are taken in the order of the file: neither bits nor errors depend on threads.
  * If no site that shares a tensor is here, the tensor and its memory stay as they are.

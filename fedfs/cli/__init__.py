@@ -23,10 +23,9 @@ from fedfs.cli.privacy import privacy
 from fedfs.cli.reader import export, report, status
 from fedfs.cli.simulation import simulate
 from fedfs.cli.site import site
-from fedfs.cli.spelling import as_defaults, name_variables
+from fedfs.cli.spelling import as_defaults, load_toml, name_variables
 from fedfs.cli.terminal import show_error
 from fedfs.errors import FedfsError, SetupError
-from fedfs.roles.coordinator.options import load_toml
 
 _EPILOG = """\b
 Exit codes: 0 worked or finished; 10 waiting for others (--once); 11 nothing left

@@ -57,8 +57,8 @@ def aggregate(
     verbose: bool,
 ) -> None:
     """Merge fingerprints, plan, publish the initial weights, close rounds, until finished."""
-    from fedfs.roles import run_aggregator
-    from fedfs.roles.coordinator.options import AggregatorConfig
+    from fedfs.roles.aggregator.config import AggregatorConfig
+    from fedfs.roles.aggregator.run import run_aggregator
     from fedfs.roles.polling import WaitSettings
     from fedfs.trust.keyring import default_home
 

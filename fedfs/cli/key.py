@@ -159,7 +159,8 @@ def rotate(
     --aggregator and --coordinator, on the coordinator's host: amends the charter at once.
     """
     from fedfs.roles.coordinator.begin import study_at
-    from fedfs.roles.coordinator.roster import Coordinator, ask_for_new_key
+    from fedfs.roles.coordinator.roster import Coordinator
+    from fedfs.roles.site.join import ask_for_new_key
     from fedfs.store import open_store
     from fedfs.trust.keyring import Keyring, default_home
     from fedfs.trust.signing import key_fingerprint

@@ -345,8 +345,8 @@ def export(store: StorePlace, output: Path, *, version: int | None, track: str,
             instructions = export_choice(open_store(store), done, vault=Vault(default_home()))
     else:
         from fedfs.protocol import layout
-        from fedfs.roles import export_own
-        from fedfs.roles.coordinator.options import SiteConfig
+        from fedfs.roles.site.config import SiteConfig
+        from fedfs.roles.site.export import export_own
         from fedfs.trust.keyring import default_home
 
         config = SiteConfig(

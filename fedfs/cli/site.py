@@ -81,9 +81,9 @@ def join(
     In a study of the mode asym the site plans for itself; options say how, where it is not as the
     charter says.
     """
-    from fedfs import roles
     from fedfs.protocol import layout
-    from fedfs.roles.coordinator.options import JoinConfig
+    from fedfs.roles.site.config import JoinConfig
+    from fedfs.roles.site.join import join as join_study
     from fedfs.trust.keyring import default_home
     from fedfs.trust.signing import key_fingerprint
 
@@ -108,7 +108,7 @@ def join(
         allow_versions=allow_versions,
     )
     with ProgressDisplay() as display:
-        charter, request = roles.join(config, display)
+        charter, request = join_study(config, display)
     facts = {
         "study": charter.study,
         "site": name,
@@ -193,9 +193,10 @@ def run(
 ) -> None:
     """Take part: fingerprint, preprocess, train and evaluate until the study is finished."""
     from fedfs.protocol import layout
-    from fedfs.roles import run_site
-    from fedfs.roles.coordinator.options import SiteConfig, check_minutes
+    from fedfs.protocol.ranges import check_minutes
     from fedfs.roles.polling import WaitSettings
+    from fedfs.roles.site.config import SiteConfig
+    from fedfs.roles.site.run import run_site
     from fedfs.trust.keyring import default_home
 
     if num_gpus > 1 and device not in (None, "cuda"):
@@ -232,8 +233,8 @@ def _attendance_command(name: str, word: str, text: str) -> click.Command:
     @click.option("--reason", default="", help="For the others to read.")
     def command(store: StorePlace, site_name: str, reason: str) -> None:
         from fedfs.protocol import layout
-        from fedfs.roles import attend
-        from fedfs.roles.coordinator.options import SiteConfig
+        from fedfs.roles.site.config import SiteConfig
+        from fedfs.roles.site.run import attend
         from fedfs.roles.site.step import Wish
         from fedfs.trust.keyring import default_home
 

@@ -6,7 +6,9 @@ the table ``[init]``; click alone would take the name of the function's argument
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import click
@@ -62,3 +64,17 @@ def _options(command: click.Command) -> dict[str, click.Option]:
         for option in command.params
         if isinstance(option, click.Option) and not option.is_eager
     }
+
+
+def load_toml(path: Path) -> Mapping[str, Any]:
+    """Return the content of a configuration file: a table for each command.
+
+    Raises:
+        UserError: missing or not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path} is not TOML: {error}") from error

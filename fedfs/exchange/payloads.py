@@ -73,7 +73,8 @@ def update_layout(
     Args:
         encoding: of the payload.
         base: weights of the version that was trained from.
-        names: canonical names of what the site shares, see :class:`fedfs.aggregation.shared_tensors.Share`.
+        names: canonical names of what the site shares, see
+            :class:`fedfs.aggregation.shared_tensors.Share`.
     """
     shapes: dict[str, Shape] = {name: base.shape(name) for name in names}
     return encodings.payload_layout(encoding, shapes)

@@ -31,11 +31,11 @@ from fedfs.errors import (
     StoreError,
     StudyError,
     TensorError,
-    UserError,
 )
 from fedfs.protocol import layout, participation
 from fedfs.protocol.layout import Key, TrackPlace
-from fedfs.protocol.messages import ASYM, MAX_BYTES, Charter
+from fedfs.protocol.messages import ASYM, MAX_BYTES, Charter, chosen_tracks, track_names
+from fedfs.protocol.order import rank
 from fedfs.protocol.state import StudyState, newest_charter
 from fedfs.store.base import Entry, Store, write_local
 from fedfs.store.prefix import TrackStore
@@ -47,12 +47,6 @@ log = logging.getLogger(__name__)
 MAX_ENVELOPE_BYTES = MAX_BYTES * 4 // 3 + 4096
 """Largest object that holds a message: its payload is in base64, four bytes for three."""
 
-# What a message may refer to is read before it, and what vouches for it.
-_ORDER = (
-    "charter", "join", "plan", "choice", "fingerprint", "site-plan", "admission", "round", "model",
-    "update", "attendance", "site-model", "evaluation", "cross-validation", "failure", "status",
-    "aggregator-status", "finished",
-)  # fmt: skip
 
 _EVERYTHING_EVERY = 256
 _LATE_VERSIONS = 2
@@ -151,7 +145,7 @@ class Observer:
         self.sizes.update((text, entry.size) for text, (_, entry) in entries.items())
         self.keys |= set(entries)
         wanted = [pair for pair in entries.values() if self._wants(*pair)]
-        ordered = _newest_statuses(sorted(wanted, key=lambda pair: _rank(pair[0])))
+        ordered = _newest_statuses(sorted(wanted, key=lambda pair: rank(pair[0])))
         for start in range(0, len(ordered), _BATCH):
             batch = ordered[start : start + _BATCH]
             at_once = all(entry.size <= _SMALL_BYTES for _, entry in batch)
@@ -336,15 +330,6 @@ def _each(function: Callable[[_T], _R], items: Sequence[_T]) -> Iterator[_R]:
         yield from pool.map(function, items)
 
 
-def publication_rank(key: Key) -> tuple[bool, tuple[int, int, str]]:
-    """Sort keys so that payloads come first, and a message behind those that it may refer to."""
-    return (False, (0, 0, key.text)) if key.is_payload else (True, _rank(key))
-
-
-def _rank(key: Key) -> tuple[int, int, str]:
-    return (_ORDER.index(key.kind), key.version or key.number or 0, key.text)
-
-
 def _newest_statuses(wanted: list[tuple[Key, Entry]]) -> list[tuple[Key, Entry]]:
     """Leave out statuses that a newer one of the same writer supersedes."""
     newest = {(key.kind, key.site): key.text for key, _ in wanted if key.is_status}
@@ -420,27 +405,6 @@ def open_tracks(store: Store, **options: Any) -> dict[str, Observer]:
         name: open_study(store, track=name, first=first, **options)
         for name in track_names(first[0])
     }
-
-
-def track_names(charter: Charter) -> list[str]:
-    """Return the names of a study's tracks; in a study without tracks the one is ""."""
-    return [track.name for track in charter.tracks] or [""]
-
-
-def chosen_tracks(charter: Charter, tracks: Sequence[str]) -> list[str]:
-    """Return the tracks that a person means: those named, or all; [""] where there are none.
-
-    Raises:
-        UserError: the study has no such track.
-    """
-    names = track_names(charter)
-    unknown = [name for name in tracks if name not in names]
-    if unknown:
-        raise UserError(
-            f"study {charter.name!r} has no track {unknown[0]!r}",
-            hint=f"its tracks: {', '.join(names)}" if charter.tracks else "leave out --track",
-        )
-    return [name for name in names if name in tracks or not tracks]
 
 
 def _first_charter(store: Store) -> tuple[Charter, bytes]:

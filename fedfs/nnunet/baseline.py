@@ -1,6 +1,7 @@
 """What a site reaches alone: the same training on its own data, with no federation.
 
-See :mod:`fedfs.roles.site.local_model`. Here it runs in a process of its own, with folders of its own.
+See :mod:`fedfs.roles.site.local_model`. Here it runs in a process of its own, with folders of its
+own.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The child process of :func:`fedfs.nnunet.system.isolated.run_isolated`: the functions that it may run.
+"""Functions that a child process of :mod:`fedfs.nnunet.system.isolated` may run.
 
 Rules:
- * ``FUNCTIONS`` is all that can be called. Their names are listed in :mod:`fedfs.nnunet.system.isolated`
-   too, so that the parent does not import this.
+ * ``FUNCTIONS`` is all that can be called. Their names are listed in
+   :mod:`fedfs.nnunet.system.isolated` too, so that the parent does not import this.
  * A function is imported when it is called: what one needs, another does not.
  * Progress is written to the standard output as JSON lines. What nnU-Net prints goes to the
    standard error.

@@ -1,7 +1,7 @@
 """The processes of a round on several GPUs.
 
-The child of :mod:`fedfs.nnunet.system.isolated` starts a process for each GPU; its parent's side, and the
-rules, are in :mod:`fedfs.nnunet.train.parallel`.
+The child of :mod:`fedfs.nnunet.system.isolated` starts a process for each GPU; its parent's side,
+and the rules, are in :mod:`fedfs.nnunet.train.parallel`.
 
 Rules:
  * In the end all have the same weights, bit for bit, or the round has failed.

@@ -1,8 +1,8 @@
 """A site's learner: nnU-Net on the site's own data, round by round.
 
 Rules:
- * Every method may be killed and called again; see :mod:`fedfs.nnunet.data.preprocess` for the data and
-   :mod:`fedfs.nnunet.train.checkpoints` for the training.
+ * Every method may be killed and called again; see :mod:`fedfs.nnunet.data.preprocess` for the data
+   and :mod:`fedfs.nnunet.train.checkpoints` for the training.
  * What nnU-Net prints goes to the log. What it raises leaves as a
    :class:`~fedfs.errors.TrainingError` that says of which kind the failure is.
  * All calls come from one thread, which outlives the learner: nnU-Net's workers end with it.

@@ -127,6 +127,7 @@ def believed_sites(state: StudyState) -> tuple[str, ...]:
 
 
 def paused_sites(charter: Charter) -> tuple[str, ...]:
+    """Return the sites that the coordinator has paused, sorted."""
     return tuple(sorted(entry.site for entry in charter.roster if entry.state == PAUSED))
 
 
@@ -137,6 +138,11 @@ def failure_of_aggregator(state: StudyState) -> str:
 
 
 def known_charter(state: StudyState) -> Charter:
+    """Return the charter in force.
+
+    Raises:
+        StudyError: its mode is unknown to this version of fedfs.
+    """
     charter = newest_charter(state)
     if charter.mode not in MODES:
         raise StudyError(

@@ -1,9 +1,15 @@
-"""Ranges of numbers, which options are checked against."""
+"""Ranges of numbers, and options that are checked against them."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING
+
+from fedfs.errors import UserError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,3 +35,41 @@ class Range:
         if math.isinf(self.high):
             return f"{kind} {low}"
         return f"{kind} {low} and {'below' if self.high_is_open else 'at most'} {self.high:g}"
+
+
+def check_minutes(minutes: float | None) -> float | None:
+    """Return a number of minutes that a round may take, or None.
+
+    Raises:
+        UserError: it makes no sense.
+    """
+    if minutes is not None and not 0 < minutes < math.inf:
+        raise UserError(f"local minutes {minutes} are not above 0")
+    return minutes
+
+
+POSITIVE = Range(low=0, low_is_open=True)
+SHARE = Range(low=0, high=1)
+LESS_THAN_HALF = Range(low=0, high=0.5)
+COUNT = Range(low=0, whole=True)
+AT_LEAST_ONE = Range(low=1, whole=True)
+
+
+def option(default: float, allowed: Range) -> float:
+    """Return the field of a dataclass for an option with a default and a range."""
+    return field(default=default, metadata={"range": allowed})
+
+
+def check_options(options: DataclassInstance) -> None:
+    """Check every option of a strategy or an encoding.
+
+    Raises:
+        UserError: one is not a number of its range; names both.
+    """
+    for item in fields(options):
+        allowed, value = item.metadata.get("range"), getattr(options, item.name)
+        if allowed is not None and value not in allowed:
+            raise UserError(
+                f"option {item.name!r} of {type(options).__name__} is {value!r}",
+                hint=f"it must be {allowed}",
+            )

@@ -3,182 +3,38 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from fedfs.aggregation.shared_tensors import asym_spec
-from fedfs.errors import MisplacedError, SetupError, StudyError
-from fedfs.exchange.fetching import MAX_MODEL_BYTES, fetch_payload
-from fedfs.exchange.publish import Publisher, StatusReporter
-from fedfs.exchange.read import Observer, open_study
-from fedfs.learner import Learner
-from fedfs.nnunet.data import broken_cases
-from fedfs.nnunet.nnunet_learner import NnUNetLearner
-from fedfs.nnunet.plan.planner import dataset_json
-from fedfs.nnunet.settings import LearnerSettings, Planning
-from fedfs.nnunet.system.environment import NnUNetPaths, from_environment
-from fedfs.protocol import layout
-from fedfs.protocol.messages import ASYM, Charter
+from fedfs.errors import MisplacedError, SetupError
+from fedfs.exchange.progress import StatusReporter
+from fedfs.exchange.publish import Publisher
+from fedfs.exchange.read import Observer
 from fedfs.protocol.state import newest_charter
-from fedfs.roles.coordinator.options import AggregatorConfig, JoinConfig, SiteConfig
 from fedfs.roles.lock import only_one
 from fedfs.roles.logfile import logged_to
 from fedfs.roles.loop import Outcome
-from fedfs.store.base import Store
 from fedfs.store.reporting import ReportingStore
 from fedfs.trust.keyring import Keyring
-from fedfs.trust.recipients import Vault
 
 LOG = "log.txt"
 """The log of a process, in fedfs's own folder for its role."""
 
 
-def look_as_site(store: Store, config: SiteConfig | JoinConfig) -> Observer:
-    """Open a study as the site sees it, without what it decides nothing by."""
-    return open_study(store, site=config.site, skip=layout.STATUS_KINDS, vault=Vault(config.home))
-
-
-def make_learner(
-    charter: Charter,
-    site: str,
-    dataset: str,
-    paths: NnUNetPaths,
-    *,
-    device: str | None = None,
-    num_gpus: int = 1,
-    num_processes: int = 8,
-    own_planning: Mapping[str, Any] | None = None,
-    pretrained: Path | None = None,
-    alone: bool = False,
-    allowed_trainers: tuple[str, ...] = (),
-    skip_broken: bool = False,
-    track: str = "",
-) -> NnUNetLearner:
-    """Return a site's learner, set as the charter says.
-
-    Args:
-        charter: the study, as it reads for the track.
-        site: the site's name.
-        dataset: ``DatasetXXX_NAME`` or its number.
-        paths: nnU-Net's folders.
-        device: ``cuda``, ``cpu``, ``mps``; None for the best there is.
-        num_gpus: more than one trains each round in so many processes.
-        num_processes: for fingerprint, planning and preprocessing.
-        own_planning: where the site's own plan is not as the charter says (mode ``asym``).
-        pretrained: tensors that the site's own plan starts from.
-        alone: its models are of this site's data alone: they lie in a folder of their own, to be
-            used as ``nnUNet_results``.
-        allowed_trainers: not nnunetv2's own, but allowed by this host's operator.
-        skip_broken: go on without cases that cannot be used; else stop at the first.
-        track: that is worked on; "" in a study without tracks.
-    """
-    common, folder = (site_folder(paths, charter.study, site, name) for name in ("", track))
-    if alone:
-        paths = replace(paths, results=folder / "local-model")
-    spec = asym_spec(charter)
-    planning = None
-    if spec is not None:
-        said = {
-            "planner": charter.nnunet.planner,
-            "gpu_memory_target_gb": charter.nnunet.gpu_memory_target_gb,
-            "target_spacing": charter.nnunet.target_spacing,
-            "planner_options": charter.nnunet.planner_options,
-            **(own_planning or {}),
-        }
-        planning = Planning(
-            dataset_json=dataset_json(charter),
-            dataset_name=charter.dataset.name,
-            plans_name=charter.nnunet.plans_name,
-            seed=charter.schedule.seed,
-            pretrained=pretrained,
-            alignment=spec.alignment,
-            **said,
-        )
-    return NnUNetLearner(
-        LearnerSettings(
-            paths=paths,
-            dataset=dataset,
-            configuration=charter.nnunet.configuration,
-            trainer=charter.nnunet.trainer,
-            fold=charter.nnunet.fold,
-            device=device,
-            num_gpus=num_gpus,
-            state_dir=folder / ("local-training" if alone else "training"),
-            num_processes=num_processes,
-            planning=planning,
-            allowed_trainers=allowed_trainers,
-            broken_list=common / broken_cases.FILE,
-            skip_broken=skip_broken,
-            next_stages=tuple(t.configuration for t in charter.tracks if track in t.after),
-            save_probabilities=charter.chooses and len(charter.configurations) > 1,
-        )
-    )
-
-
-def site_folder(paths: NnUNetPaths, study: str, site: str, track: str = "") -> Path:
-    """Return fedfs's own folder for a site, or one of its tracks, beside nnU-Net's models."""
-    folder = paths.results / "fedfs" / study / site
-    return folder / "tracks" / track if track else folder
-
-
-def site_parts(
-    config: SiteConfig, store: Store, charter: Charter, *, alone: bool = False, track: str = ""
-) -> tuple[Learner, Path]:
-    """Return a site's learner, as it joined, and fedfs's folder for it."""
-    remembered = Keyring(config.home, charter.study).recall(f"site-{config.site}")
-    dataset = remembered.get("dataset")
-    if not dataset:
-        raise StudyError(
-            f"this host does not know the dataset of site {config.site!r}",
-            hint="is this the host of that site? It remembers the dataset from: fedfs site join",
-        )
-    paths = from_environment(os.environ)
-    folder = site_folder(paths, charter.study, config.site, track)
-    folder.mkdir(parents=True, exist_ok=True)
-    learner = make_learner(
-        charter,
-        config.site,
-        str(dataset),
-        paths,
-        device=config.device,
-        num_gpus=config.num_gpus,
-        num_processes=config.num_processes,
-        own_planning=remembered.get("planning"),
-        pretrained=_pretrained(store, charter, folder, Vault(config.home)),
-        alone=alone,
-        allowed_trainers=config.allowed_trainers,
-        skip_broken=config.skip_broken,
-        track=track,
-    )
-    return learner, folder
-
-
-def _pretrained(store: Store, charter: Charter, folder: Path, vault: Vault) -> Path | None:
-    """Return the weights that a site's own plan starts from; None if there are none."""
-    if charter.pretrained is None or charter.mode != ASYM:
-        return None
-    cache = folder / "pretrained"
-    vault.learn(charter)
-    return fetch_payload(store, charter.pretrained, cache, max_bytes=MAX_MODEL_BYTES, vault=vault)
-
-
 def start_status(
-    publisher: Publisher, config: SiteConfig | AggregatorConfig, store: ReportingStore, site: str
+    publisher: Publisher, interval_s: float, store: ReportingStore, site: str
 ) -> StatusReporter:
     """Return what tells others, and the terminal, what a process does; transfers included.
 
     Args:
         publisher: signs with the role's key.
-        config: of the process.
+        interval_s: shortest time between two statuses of the same step.
         store: reports to the terminal so far.
         site: the site's name, or "" for the aggregator.
     """
     status = StatusReporter(
-        publisher, site, interval_s=config.status_interval_s, clock=time.time,
+        publisher, site, interval_s=interval_s, clock=time.time,
         listener=store.report,
     )  # fmt: skip
     store.report = status.progress

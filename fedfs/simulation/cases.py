@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fedfs.errors import UserError
-from fedfs.nnunet.data.dataset import difference
-from fedfs.simulation.hosts import place_dataset, raw_dataset_json
+from fedfs.nnunet.data.dataset import NATURAL_IMAGES, difference
 
 _FIRST_CHANNEL = "_0000"
 
@@ -59,3 +61,112 @@ def _cases(folder: Path, ending: str) -> list[str]:
     if not found:
         raise UserError(f"there are no images *{tail} in {folder / 'imagesTr'}")
     return found
+
+
+@dataclass(frozen=True)
+class Split:
+    """Cases of one site: for training (and its own validation), and kept away from every site."""
+
+    site: str
+    training: tuple[str, ...]
+    test: tuple[str, ...]
+
+
+def read_cases(folder: Path) -> Mapping[str, tuple[str, ...]]:
+    """Return site -> cases from the ``cases.csv`` of an nnU-Net raw dataset folder.
+
+    Raises:
+        UserError: the file is missing, or has no columns ``case`` and ``site``.
+    """
+    path = folder / "cases.csv"
+    try:
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+    except OSError as error:
+        raise UserError(
+            f"cannot read {path}: {error.strerror}",
+            hint="the folder needs imagesTr, labelsTr, dataset.json, and cases.csv (case,site)",
+        ) from error
+    if not rows or not {"case", "site"} <= set(rows[0]):
+        raise UserError(f"{path} has no columns 'case' and 'site'")
+    sites: dict[str, list[str]] = {}
+    for row in rows:
+        sites.setdefault(row["site"], []).append(row["case"])
+    return {site: tuple(sorted(cases)) for site, cases in sorted(sites.items())}
+
+
+def split_cases(cases: Mapping[str, Sequence[str]], *, test_share: float) -> tuple[Split, ...]:
+    """Keep every n-th case of each site for the test that all models take.
+
+    Raises:
+        UserError: a site has too few cases to keep one away and train on five.
+    """
+    every = max(2, round(1 / test_share))
+    out = []
+    for site, names in sorted(cases.items()):
+        test = tuple(names[every - 1 :: every])
+        training = tuple(name for name in names if name not in test)
+        if not test or len(training) < 5:  # noqa: PLR2004  nnU-Net's five folds
+            raise UserError(f"site {site} has {len(names)} cases, too few to split")
+        out.append(Split(site, training, test))
+    return tuple(out)
+
+
+def dice_by_case(summary: Path) -> Iterator[tuple[str, list[float]]]:
+    """Yield each case's reference file, and the Dice of the classes that occur in it.
+
+    Args:
+        summary: nnU-Net's ``summary.json``.
+    """
+    for case in json.loads(summary.read_text())["metric_per_case"]:
+        dice = (metrics["Dice"] for metrics in case["metrics"].values())
+        found = [value for value in dice if not math.isnan(value)]  # NaN: no such class
+        yield Path(case["reference_file"]).name, found
+
+
+def raw_dataset_json(folder: Path) -> dict[str, Any]:
+    """Return the ``dataset.json`` of a raw dataset.
+
+    Raises:
+        UserError: it is none.
+    """
+    try:
+        found: dict[str, Any] = json.loads((folder / "dataset.json").read_text())
+        found["file_ending"], found["channel_names"], found["labels"]
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{folder} is not an nnU-Net raw dataset: {error}") from error
+    return found
+
+
+def place_dataset(source: Path, target: Path, cases: Sequence[str], *, prefix: str = "") -> None:
+    """Make an nnU-Net raw dataset of some cases of another, by links.
+
+    Args:
+        source: raw dataset.
+        target: folder to make, or to add to.
+        cases: names in the source.
+        prefix: put before their names in the target.
+
+    Raises:
+        UserError: the source is not an nnU-Net raw dataset, or lacks a case.
+    """
+    dataset = raw_dataset_json(source)
+    ending, n_channels = str(dataset["file_ending"]), len(dataset["channel_names"])
+    for folder in ("imagesTr", "labelsTr"):
+        (target / folder).mkdir(parents=True, exist_ok=True)
+    for case in cases:
+        names = [f"imagesTr/{case}_{channel:04d}{ending}" for channel in range(n_channels)]
+        if ending.lower() in NATURAL_IMAGES:  # the first may hold all channels
+            names = [n for n in names if n == names[0] or (source / n).is_file()]
+        # Spacings of TIFF files, where nnU-Net's reader looks for them.
+        beside = [f"{sub}/{case}.json" for sub in ("imagesTr", "labelsTr")]
+        names += [name for name in beside if (source / name).is_file()]
+        for name in (*names, f"labelsTr/{case}{ending}"):
+            if not (source / name).is_file():
+                raise UserError(f"{source} lacks {name}")
+            folder, _, file = name.partition("/")
+            link = target / folder / f"{prefix}{file}"
+            if not link.exists():
+                link.symlink_to((source / name).resolve())
+    dataset["numTraining"] = len(cases)
+    (target / "dataset.json").write_text(json.dumps(dataset, indent=1))

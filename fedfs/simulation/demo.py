@@ -27,15 +27,8 @@ from fedfs.nnunet.system.isolated import run_isolated
 from fedfs.roles.reader.export import export_versions, predict_commands
 from fedfs.roles.reader.status import StudyStatus, summarize
 from fedfs.simulation import phantoms
-from fedfs.simulation.hosts import (
-    Host,
-    LocalStudy,
-    Split,
-    dice_by_case,
-    place_dataset,
-    read_cases,
-    split_cases,
-)
+from fedfs.simulation.cases import Split, dice_by_case, place_dataset, read_cases, split_cases
+from fedfs.simulation.hosts import Host, LocalStudy
 from fedfs.store import open_store
 
 _DATASET = "Dataset900_Demo"

@@ -26,16 +26,9 @@ from fedfs.exchange.read import open_study
 from fedfs.nnunet.score.predict import ScoreRequest
 from fedfs.protocol import codec, participation
 from fedfs.roles.lock import only_one
+from fedfs.simulation.cases import Split, dice_by_case, place_dataset, read_cases, split_cases
 from fedfs.simulation.cluster import SLURM, Cluster, parse_parameters
-from fedfs.simulation.hosts import (
-    Host,
-    LocalStudy,
-    Split,
-    dice_by_case,
-    place_dataset,
-    read_cases,
-    split_cases,
-)
+from fedfs.simulation.hosts import Host, LocalStudy
 from fedfs.simulation.jobs import Prediction, Task, run_here, take_turns
 from fedfs.simulation.table import ExperimentResult, mean, tabulate
 from fedfs.store import open_store

@@ -1,7 +1,8 @@
 """What a host of a simulation does to its end: a turn in a study, or a prediction.
 
-A permanent process for each host is :meth:`fedfs.simulation.hosts.LocalStudy.federate`. Tasks are for
-machines that cannot bear that, and for clusters, where each is a job (:mod:`fedfs.simulation.cluster`).
+A permanent process for each host is :meth:`fedfs.simulation.hosts.LocalStudy.federate`. Tasks are
+for machines that cannot bear that, and for clusters, where each is a job
+(:mod:`fedfs.simulation.cluster`).
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from fedfs.errors import FedfsError
-from fedfs.simulation.hosts import Split
+from fedfs.simulation.cases import Split
 
 Scores = Mapping[str, Mapping[str, float | None]]
 """Test case -> ``dice`` and ``hd95`` (mm); None where it is not defined."""

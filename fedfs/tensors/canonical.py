@@ -6,7 +6,8 @@ Rules:
    and the ``module`` of DistributedDataParallel. A default nnU-Net has 292 keys for 108 tensors.
  * Integer buffers are neither sent nor touched.
  * Equal tensors make equal files: names and metadata are sorted. The safetensors library writes
-   metadata in random order, so files are written here; :mod:`fedfs.tensors.safetensors_reader` knows the format.
+   metadata in random order, so files are written here; :mod:`fedfs.tensors.safetensors_reader`
+   knows the format.
  * torch is imported by the functions that take modules, and by no other.
 """
 
@@ -145,7 +146,8 @@ def write_safetensors(
         path: file to write.
         tensors: name -> array.
         dtypes: name -> type as safetensors spells it, where it is not the array's own: ``BF16`` for
-            a float32 array that :mod:`fedfs.tensors.safetensors_reader` calls bfloat16. Other names are ignored.
+            a float32 array that :mod:`fedfs.tensors.safetensors_reader` calls bfloat16. Other names
+            are ignored.
         metadata: kept in the file's header.
 
     Raises:

@@ -7,9 +7,9 @@
    gap, and names the hash of the one before.
  * A join request proves only that its sender holds the key it presents.
  * What lies under ``sites/<site>/`` is signed by a key of that site which counts for the version it
-   is about, by the charters (:mod:`fedfs.trust.key_validity`); what lies under ``aggregator/`` by such a
-   key of the aggregator. What is about no version is signed by any of these, and believed of a
-   site that is paused but not of one that is removed.
+   is about, by the charters (:mod:`fedfs.trust.key_validity`); what lies under ``aggregator/`` by
+   such a key of the aggregator. What is about no version is signed by any of these, and believed of
+   a site that is paused but not of one that is removed.
  * What an accepted round record or the plan names by its hash stays believed, whoever is removed.
  * Every message names the study, its track if there are tracks, and the key it lies under, so that
    it cannot be moved.

@@ -26,11 +26,11 @@ from fedfs.errors import (  # noqa: E402  as above
     StorePermissionError,
     StoreUnavailableError,
 )
-from fedfs.store import RetryingStore, S3Options
+from fedfs.store import RetryingStore, S3Options  # noqa: E402  as above
 from fedfs.store.retry import Patience  # noqa: E402  as above
+from fedfs.store.s3 import store as s3  # noqa: E402  as above
 from fedfs.store.s3.client import S3Client  # noqa: E402  as above
 from fedfs.store.s3.store import S3Store  # noqa: E402  as above
-from fedfs.store.s3.store import store as s3  # noqa: E402  as above
 
 pytestmark = pytest.mark.xdist_group("ceph")
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from fedfs.simulation import phantoms
-from fedfs.simulation.hosts import Host, place_dataset, read_cases
+from fedfs.simulation.cases import place_dataset, read_cases
+from fedfs.simulation.hosts import Host
 from phantom_hosts import DATASET, N_CASES
 
 

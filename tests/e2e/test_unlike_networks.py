@@ -15,7 +15,8 @@ import pytest
 from fedfs.aggregation.shared_tensors import shared_by
 from fedfs.exchange.read import open_study
 from fedfs.protocol.state import StudyState
-from fedfs.simulation.hosts import Host, LocalStudy, place_dataset, read_cases
+from fedfs.simulation.cases import place_dataset, read_cases
+from fedfs.simulation.hosts import Host, LocalStudy
 from fedfs.store import open_store
 from fedfs.tensors.safetensors_reader import TensorFile
 from phantom_hosts import DATASET

@@ -10,13 +10,13 @@ import json
 from pathlib import Path
 
 import pytest
-from fedfs.checkpoint import weights_sha256
-from fedfs.observe import open_study
-from fedfs.status import summarize
 
 from federation import INITIAL
+from fedfs.exchange.read import open_study
 from fedfs.protocol import codec, layout, messages
+from fedfs.roles.reader.status import summarize
 from fedfs.store.memory import MemoryStore
+from fedfs.tensors.canonical import weights_sha256
 from fedfs.trust.signing import Envelope
 
 

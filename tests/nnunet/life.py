@@ -101,7 +101,7 @@ def fork_pools(patch):
 
 
 def in_this_process(function, request, *, workdir):
-    """Stand in for :func:`fedfs.nnunet.system.isolated.run_isolated`, whose processes take seconds."""
+    """Stand in for ``run_isolated``, whose processes take seconds."""
     del workdir
     fields = request if isinstance(request, dict) else dataclasses.asdict(request)
     return child.FUNCTIONS[function](fields, lambda progress: None)

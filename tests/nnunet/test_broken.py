@@ -15,10 +15,12 @@ from fedfs.nnunet.data import folds
 from fedfs.nnunet.data.dataset import RawDataset
 from fedfs.nnunet.nnunet_learner import NnUNetLearner
 from fedfs.nnunet.settings import Planning
-from fedfs.roles import join, run_site
 from fedfs.roles.coordinator.begin import init_study
-from fedfs.roles.coordinator.options import JoinConfig, SiteConfig, StudyOptions
+from fedfs.roles.coordinator.options import StudyOptions
 from fedfs.roles.coordinator.roster import approve_sites
+from fedfs.roles.site.config import JoinConfig, SiteConfig
+from fedfs.roles.site.join import join
+from fedfs.roles.site.run import run_site
 from fedfs.store import open_store
 
 pytestmark = pytest.mark.usefixtures("no_workers")

@@ -17,7 +17,7 @@ from fedfs.nnunet.data.fingerprint import reader_name
 from fedfs.nnunet.nnunet_learner import NnUNetLearner
 from fedfs.nnunet.score.distances import hd95_mm
 from fedfs.nnunet.score.summary import class_values
-from fedfs.simulation.hosts import place_dataset
+from fedfs.simulation.cases import place_dataset
 from fedfs.tensors.canonical import weights_sha256, write_safetensors
 
 pytestmark = [pytest.mark.nnunet, pytest.mark.usefixtures("no_workers", "forked_pools")]

@@ -10,10 +10,12 @@ from synthetic import DATASET, Reports, dataset_json, write_dataset
 from fedfs.errors import SetupError, StudyError
 from fedfs.nnunet.allowed.classes import versions
 from fedfs.protocol import software
-from fedfs.roles import join, run_site
 from fedfs.roles.coordinator.begin import init_study
-from fedfs.roles.coordinator.options import JoinConfig, SiteConfig, StudyOptions
+from fedfs.roles.coordinator.options import StudyOptions
 from fedfs.roles.doctor import NOTE, OK, PROBLEM, examine
+from fedfs.roles.site.config import JoinConfig, SiteConfig
+from fedfs.roles.site.join import join
+from fedfs.roles.site.run import run_site
 from fedfs.store import StorePlace, open_store
 
 HERE = {"nnunetv2": "2.8.1", "torch": "2.14.1+cu130"}

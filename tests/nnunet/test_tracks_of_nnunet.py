@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from synthetic import DATASET, LABELS, make_paths, write_dataset
 
-from fedfs import roles
 from fedfs.errors import UserError
 from fedfs.exchange.read import open_study, open_tracks
 from fedfs.nnunet import child
@@ -23,11 +22,16 @@ from fedfs.nnunet.allowed import classes
 from fedfs.nnunet.plan import planner
 from fedfs.nnunet.system.environment import applied
 from fedfs.protocol import participation
-from fedfs.roles import site as site_process
+from fedfs.roles.aggregator.config import AggregatorConfig
+from fedfs.roles.aggregator.run import run_aggregator
 from fedfs.roles.coordinator.begin import init_study
-from fedfs.roles.coordinator.options import AggregatorConfig, JoinConfig, SiteConfig, StudyOptions
+from fedfs.roles.coordinator.options import StudyOptions
 from fedfs.roles.coordinator.roster import approve_sites
 from fedfs.roles.reader import export
+from fedfs.roles.site import run as site_process
+from fedfs.roles.site.config import JoinConfig, SiteConfig
+from fedfs.roles.site.join import join
+from fedfs.roles.site.run import attend, run_site
 from fedfs.roles.site.step import Wish
 from fedfs.store import open_store
 
@@ -72,7 +76,7 @@ class Hospitals:
         )  # fmt: skip
         for site in sites:
             self.at(site)
-            roles.join(JoinConfig(self.url, site, DATASET, self.home(site)), quiet)
+            join(JoinConfig(self.url, site, DATASET, self.home(site)), quiet)
         approve_sites(self.store, self.home("coordinator"), None, clock=time.time)
 
     def home(self, host):
@@ -87,12 +91,12 @@ class Hospitals:
         config = SiteConfig(
             self.url, site, self.home(site), device="cpu", num_processes=1, once=True, **options
         )
-        return roles.run_site(config, quiet)
+        return run_site(config, quiet)
 
     def run_aggregator(self):
         folder = self.folder / "coordinator" / "work"
         config = AggregatorConfig(self.url, self.home("coordinator"), folder=folder, once=True)
-        return roles.run_aggregator(config, quiet)
+        return run_aggregator(config, quiet)
 
     def run(self):
         for _ in range(20):
@@ -203,8 +207,8 @@ def test_the_cascade_is_federated_after_its_first_stage(tmp_path, monkeypatch, i
 def test_a_site_that_pauses_does_so_on_all_tracks(tmp_path, monkeypatch):
     hospitals = Hospitals(tmp_path, monkeypatch, {"north": 3}, configuration="2d", fold="0,1")
     config = SiteConfig(hospitals.url, "north", hospitals.home("north"))
-    assert roles.attend(config, Wish("paused", "holiday")) == "site 'north' is paused"
-    assert roles.attend(config, Wish("paused", "holiday")).endswith("already")
+    assert attend(config, Wish("paused", "holiday")) == "site 'north' is paused"
+    assert attend(config, Wish("paused", "holiday")).endswith("already")
     states = [one.state for one in open_tracks(hospitals.store).values()]
     assert [state.attendance("north") for state in states] == ["paused", "paused"]
 

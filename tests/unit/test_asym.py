@@ -10,7 +10,7 @@ import pytest
 from dying_store import DyingStore, KilledError
 from federation import Federation, network_of
 from fedfs.aggregation import alignment
-from fedfs.aggregation.shared_tensors import check_site_plan, participation, shared_by
+from fedfs.aggregation.shared_tensors import check_site_plan, shared_by, tensor_participation
 from fedfs.errors import MalformedError, SetupError, StudyError
 from fedfs.exchange.publish import Publisher
 from fedfs.protocol import layout
@@ -93,7 +93,7 @@ def test_the_fingerprint_does_not_leave_the_site(finished):
 def test_the_round_record_says_who_took_part_in_each_tensor(finished):
     state = finished.observe().state
     assert state.rounds[2].participation == state.plan.shared
-    without_south = participation(state, ["east", "north", "west"])
+    without_south = tensor_participation(state, ["east", "north", "west"])
     by_name = {name: p.sites for p in without_south for name in p.tensors}
     assert by_name["encoder.stages.1.0.conv.weight@8x4x3x3"] == ("east", "north")
     assert by_name["encoder.stages.0.0.conv.weight@4x1x3x3"] == ("east", "north", "west")

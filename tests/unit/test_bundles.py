@@ -18,7 +18,6 @@ from fedfs.errors import (
 )
 from fedfs.exchange.read import open_study
 from fedfs.protocol import layout
-from fedfs.roles.coordinator.begin import join_study
 from fedfs.roles.courier import (
     BundleReader,
     BundleWriter,
@@ -29,6 +28,7 @@ from fedfs.roles.courier import (
     import_bundle,
     parse_size,
 )
+from fedfs.roles.site.join import join_study
 from fedfs.store.memory import MemoryStore
 from fedfs.trust.sealing import Identity
 from forwarding_store import ForwardingStore

@@ -14,7 +14,7 @@ from fedfs.roles.coordinator.roster import Coordinator
 from fedfs.roles.courier import Sync
 from fedfs.roles.reader.audit import OK, PROBLEM, verify_choice
 from fedfs.roles.reader.privacy import disclosures
-from fedfs.roles.site.best_configuration import NAME
+from fedfs.roles.step import AFTER_TRACKS
 from fedfs.store.memory import MemoryStore
 
 OPTIONS = {"configuration": "2d,3d_fullres", "fold": "0,1", "rounds": 2}
@@ -70,7 +70,7 @@ def test_a_site_that_scores_again_after_a_kill_changes_nothing(federation):
 
 def test_a_removed_site_is_not_waited_for(federation):
     north = federation.process("north").workers
-    north[NAME].step = north["2d-0"].step  # never gets to scoring
+    north[AFTER_TRACKS].step = north["2d-0"].step  # never gets to scoring
     for _ in range(400):
         for host in ("aggregator", *federation.targets):
             federation.step(host)

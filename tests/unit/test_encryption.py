@@ -15,9 +15,10 @@ from fedfs.exchange.fetching import MAX_MODEL_BYTES, fetch_payload
 from fedfs.exchange.read import open_study
 from fedfs.protocol import layout
 from fedfs.protocol.messages import PayloadRef
-from fedfs.roles.coordinator.roster import Coordinator, approve_sites, ask_for_new_key
-from fedfs.roles.process import _pretrained
+from fedfs.roles.coordinator.roster import Coordinator, approve_sites
 from fedfs.roles.reader.audit import NOTE, PROBLEM, verify_study
+from fedfs.roles.site.join import ask_for_new_key
+from fedfs.roles.site.training import _pretrained
 from fedfs.tensors.canonical import write_safetensors
 from fedfs.trust.recipients import Vault
 from fedfs.trust.sealing import MAGIC

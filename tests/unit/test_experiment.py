@@ -7,8 +7,8 @@ import pytest
 from fedfs.cli.simulation import table
 from fedfs.errors import FedfsError, UserError
 from fedfs.roles.lock import only_one
+from fedfs.simulation.cases import Split
 from fedfs.simulation.experiment import Experiment, ExperimentOptions
-from fedfs.simulation.hosts import Split
 from fedfs.simulation.table import cell, tabulate
 
 

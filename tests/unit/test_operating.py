@@ -14,7 +14,7 @@ from fedfs.roles.coordinator.options import StudyOptions
 from fedfs.roles.process import remembering
 from fedfs.roles.reader.export import Exported, predict_commands
 from fedfs.roles.reader.status import summarize
-from fedfs.roles.site.run import _check_same_dataset
+from fedfs.roles.site.join import _check_same_dataset
 from fedfs.store import open_store
 
 

@@ -9,8 +9,7 @@ import pytest
 
 from fedfs.cli.simulation import _pooled
 from fedfs.errors import UserError
-from fedfs.simulation.cases import pool
-from fedfs.simulation.hosts import read_cases
+from fedfs.simulation.cases import pool, read_cases
 
 DATASET = {
     "channel_names": {"0": "T1", "1": "T2"},

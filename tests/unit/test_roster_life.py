@@ -14,7 +14,8 @@ from fedfs.errors import KeyFileError, StudyError
 from fedfs.exchange.publish import Publisher
 from fedfs.protocol import layout
 from fedfs.protocol.messages import UpdateManifest
-from fedfs.roles.coordinator.roster import Coordinator, approve_sites, ask_for_new_key
+from fedfs.roles.coordinator.roster import Coordinator, approve_sites
+from fedfs.roles.site.join import ask_for_new_key
 from fedfs.trust import key_validity
 from fedfs.trust.key_validity import Tenure
 from fedfs.trust.keyring import Keyring

@@ -6,7 +6,7 @@ import pytest
 
 from federation import Federation
 from fedfs.errors import DatasetError, StoreError, StudyError, TrainingError
-from fedfs.exchange.publish import StatusReporter
+from fedfs.exchange.progress import StatusReporter
 from fedfs.learner import Progress
 from fedfs.protocol import layout
 from fedfs.roles.reader.status import summarize

@@ -2,7 +2,8 @@
 
 Every strategy also takes the option ``clip_norm``, which wraps it in :class:`NormClipping`.
 
-A package may bring another one, see :mod:`fedfs.aggregation.strategies.installed`. What it may build
+A package may bring another one, see :mod:`fedfs.aggregation.strategies.installed`. What it may
+build
 upon is what is imported from here: strategies to derive from, ``FedAvgRound``, ``checked_deltas``,
 ``option`` with its ranges, and the types of ``base.py``, where the rules are.
 """
@@ -14,7 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from fedfs.aggregation.strategies import installed
-from fedfs.aggregation.strategies.base import NO_STATE, Combined, Delta, Round, Strategy
+from fedfs.aggregation.strategies.base import NO_STATE, Combined, Round, Strategy
 from fedfs.aggregation.strategies.fedadagrad import FedAdagrad
 from fedfs.aggregation.strategies.fedadam import FedAdam
 from fedfs.aggregation.strategies.fedavg import FedAvg, FedAvgRound, checked_deltas
@@ -27,16 +28,17 @@ from fedfs.aggregation.strategies.krum import Krum
 from fedfs.aggregation.strategies.multikrum import MultiKrum
 from fedfs.aggregation.strategies.nesterov import Nesterov
 from fedfs.aggregation.strategies.normclipping import NormClipping
-from fedfs.aggregation.strategies.options import (
+from fedfs.errors import UserError
+from fedfs.protocol.ranges import (
     AT_LEAST_ONE,
     COUNT,
     LESS_THAN_HALF,
     POSITIVE,
     SHARE,
+    Range,
     option,
 )
-from fedfs.errors import UserError
-from fedfs.protocol.ranges import Range
+from fedfs.tensors.encodings.base import Delta
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

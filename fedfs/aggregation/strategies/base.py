@@ -21,16 +21,13 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-import numpy.typing as npt
+from fedfs.tensors.encodings.base import Delta
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from fedfs.learner import Array
 
-Delta = npt.NDArray[np.float64]
-"""Trained minus the version it was trained from, both float32, formed in float64."""
 
 NO_STATE: Mapping[str, Array] = MappingProxyType({})
 """The server state of a tensor before the first round."""

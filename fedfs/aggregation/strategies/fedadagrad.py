@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fedfs.aggregation.strategies.fedopt import FedOpt
 
 if TYPE_CHECKING:
-    from fedfs.aggregation.strategies.base import Delta
+    from fedfs.tensors.encodings.base import Delta
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedfs.aggregation.strategies.base import NO_STATE, Combined, Delta, Lent
-from fedfs.aggregation.strategies.options import check_options
+from fedfs.aggregation.strategies.base import NO_STATE, Combined, Lent
 from fedfs.errors import StudyError, TensorError
+from fedfs.protocol.ranges import check_options
+from fedfs.tensors.encodings.base import Delta
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -131,7 +132,7 @@ class FedAvgRound:
         deltas: Iterable[Delta],
         state: Mapping[str, Array] = NO_STATE,
     ) -> Combined:
-        """Return the next value and state; see :class:`~fedfs.aggregation.strategies.base.Round`."""
+        """Return the next value and state; see :meth:`~.base.Round.combine`."""
         if self.scanning:
             raise RuntimeError("combine before the scan is complete")
         shares = self.shares(updates)

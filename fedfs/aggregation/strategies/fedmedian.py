@@ -11,7 +11,7 @@ from fedfs.aggregation.strategies.fedtrimmedavg import trimmed_mean
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from fedfs.aggregation.strategies.base import Delta
+    from fedfs.tensors.encodings.base import Delta
 
 
 @dataclass(frozen=True, kw_only=True)

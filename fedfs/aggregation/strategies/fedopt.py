@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fedfs.aggregation.strategies.fedavg import FedAvg
-from fedfs.aggregation.strategies.options import POSITIVE, SHARE, option
+from fedfs.protocol.ranges import POSITIVE, SHARE, option
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from fedfs.aggregation.strategies.base import Delta
+    from fedfs.tensors.encodings.base import Delta
 
 FIRST, ROOT = "first_moment", "second_moment_root"
 

@@ -14,8 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fedfs.aggregation.strategies.fedavg import FedAvg
-from fedfs.aggregation.strategies.options import option
-from fedfs.protocol.ranges import Range
+from fedfs.protocol.ranges import Range, option
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fedfs.aggregation.strategies.fedavg import FedAvg
-from fedfs.aggregation.strategies.options import LESS_THAN_HALF, option
+from fedfs.protocol.ranges import LESS_THAN_HALF, option
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from fedfs.aggregation.strategies.base import Delta
+    from fedfs.tensors.encodings.base import Delta
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fedfs.aggregation.strategies.fedopt import FedOpt
-from fedfs.aggregation.strategies.options import POSITIVE, SHARE, option
+from fedfs.protocol.ranges import POSITIVE, SHARE, option
 
 if TYPE_CHECKING:
-    from fedfs.aggregation.strategies.base import Delta
+    from fedfs.tensors.encodings.base import Delta
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fedfs.aggregation.strategies.fedavg import FedAvg, FedAvgRound, checked_deltas
-from fedfs.aggregation.strategies.options import AT_LEAST_ONE, COUNT, option
 from fedfs.errors import StudyError
+from fedfs.protocol.ranges import AT_LEAST_ONE, COUNT, option
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from fedfs.aggregation.strategies.base import Delta, Round
+    from fedfs.aggregation.strategies.base import Round
+    from fedfs.tensors.encodings.base import Delta
 
 
 @dataclass(frozen=True, kw_only=True)

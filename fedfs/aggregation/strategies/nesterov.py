@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fedfs.aggregation.strategies.fedavg import FedAvg
-from fedfs.aggregation.strategies.options import POSITIVE, SHARE, option
+from fedfs.protocol.ranges import POSITIVE, SHARE, option
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from fedfs.aggregation.strategies.base import Delta
+    from fedfs.tensors.encodings.base import Delta
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,13 +14,13 @@ import numpy as np
 
 from fedfs.aggregation.strategies.base import NO_STATE, Combined, Round, Strategy
 from fedfs.aggregation.strategies.fedavg import checked_deltas
-from fedfs.aggregation.strategies.options import POSITIVE, check_options, option
+from fedfs.protocol.ranges import POSITIVE, check_options, option
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from fedfs.aggregation.strategies.base import Delta
     from fedfs.learner import Array
+    from fedfs.tensors.encodings.base import Delta
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +103,7 @@ class ClippingRound:
         deltas: Iterable[Delta],
         state: Mapping[str, Array] = NO_STATE,
     ) -> Combined:
-        """Return the next value and state; see :class:`~fedfs.aggregation.strategies.base.Round`."""
+        """Return the next value and state; see :meth:`~.base.Round.combine`."""
         if self.scanning:
             raise RuntimeError("combine before the scan is complete")
         return self._inner.combine(name, base, updates, self._clipped(updates, deltas), state)

@@ -2,8 +2,8 @@
 
 Rules:
  * Classes are looked for where nnU-Net looks, in nnunetv2's own package; a trainer also in folders
-   of this host, if its operator allows that, see :mod:`fedfs.nnunet.allowed.trainers`. nnU-Net looks for
-   planners nowhere else.
+   of this host, if its operator allows that, see :mod:`fedfs.nnunet.allowed.trainers`. nnU-Net
+   looks for planners nowhere else.
  * A trainer is made as ``nnUNetv2_train`` makes it. What fedfs changes, it changes on the instance.
  * A trainer that overrides what fedfs does not call is refused.
 """

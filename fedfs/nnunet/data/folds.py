@@ -6,8 +6,8 @@ Rules:
  * nnU-Net refuses to divide fewer. Then this module writes the file: fold f validates on case
    f mod n and trains on the others. A single case is both, as nnU-Net can neither train nor
    validate on nothing; :class:`~fedfs.nnunet.train.session.Session` says so of it.
- * Cases that the site goes on without (:mod:`fedfs.nnunet.data.broken_cases`) may be named in it: they are
-   passed over.
+ * Cases that the site goes on without (:mod:`fedfs.nnunet.data.broken_cases`) may be named in it:
+   they are passed over.
  * A file made here is known by its content, and goes when it does not list the site's cases any
    more. Nobody else's file is changed.
 """

@@ -5,7 +5,8 @@ Rules:
    ``nnUNetv2_preprocess`` makes that anew.
  * Without a marker the folder is somebody's work: it is used or left alone, never cleared. nnU-Net
    writes no plan into it. So it is used where the plan of this name is the study's, which
-   :func:`fedfs.nnunet.data.preprocess.write_plans` has seen to, and each case is newer than this plan
+   :func:`fedfs.nnunet.data.preprocess.write_plans` has seen to, and each case is newer than this
+   plan
    and than its images: then no other plan and no other images can have made it.
  * Cases that another plan of the dataset made with the same settings are copied: that of a study
    which this one continues, say, whose plan has another name.

@@ -1,4 +1,7 @@
-"""The aggregator's :class:`~fedfs.roles.aggregator.planning.Planner`: nnU-Net in a process of its own."""
+"""Plans and initial weights for the aggregator, made by nnU-Net in a process of its own.
+
+Implements :class:`fedfs.roles.aggregator.planning.Planner`.
+"""
 
 from __future__ import annotations
 

@@ -86,8 +86,8 @@ class WeightsRequest:
         dataset_json: as in the plan's result.
         seed: of torch's random numbers while the network is made.
         pretrained: safetensors of canonical tensors to start from, segmentation layers apart.
-        alignment: take of the pretrained tensors what fits, see :mod:`fedfs.nnunet.plan.overlay`; None
-            to require that they are those of this very network.
+        alignment: take of the pretrained tensors what fits, see :mod:`fedfs.nnunet.plan.overlay`;
+            None to require that they are those of this very network.
         output: safetensors file to write.
         allowed_trainers: not nnunetv2's own, but allowed by this host's operator.
     """

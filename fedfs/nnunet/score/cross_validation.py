@@ -1,10 +1,10 @@
 """Scores the final models of all configurations and folds at a site, as nnU-Net compares them.
 
 nnU-Net's ``find_best_configuration`` collects the validation predictions of all folds, averages the
-probabilities of every two configurations, scores all of them, and tries postprocessing on the
-best. Here every candidate is scored with every postprocessing that might be tried on it, as it
-takes all sites to say which one is the best. Prediction, averaging, components and Dice are
-nnU-Net's; what is added up are the Dice of single cases (:mod:`fedfs.aggregation.best_configuration`).
+probabilities of every two configurations, scores all of them, and tries postprocessing on the best.
+Here every candidate is scored with every postprocessing that might be tried on it, as it takes all
+sites to say which one is the best. Prediction, averaging, components and Dice are nnU-Net's; what
+is added up are the Dice of single cases (:mod:`fedfs.aggregation.best_configuration`).
 
 Runs in a process of its own, see :mod:`fedfs.nnunet.system.isolated`.
 """

@@ -6,8 +6,9 @@ Rules:
    started again, and the first of them writes the next; the others write nothing.
  * If the site's process is killed, they are too.
 
-This is the site's own process. It starts one by :mod:`fedfs.nnunet.system.isolated`, which starts the
-others (:mod:`fedfs.nnunet.child_round`). :mod:`fedfs.nnunet.train.ranks` has what their trainers need.
+This is the site's own process. It starts one by :mod:`fedfs.nnunet.system.isolated`, which starts
+the others (:mod:`fedfs.nnunet.child_round`). :mod:`fedfs.nnunet.train.ranks` has what their
+trainers need.
 """
 
 from __future__ import annotations

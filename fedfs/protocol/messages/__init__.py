@@ -59,6 +59,8 @@ from fedfs.protocol.messages.coordinator import (
     RosterEntry,
     Schedule,
     Track,
+    chosen_tracks,
+    track_names,
 )
 from fedfs.protocol.messages.site import (
     Attendance,
@@ -78,12 +80,12 @@ __all__ = [
     "ASYM",
     "FAILED",
     "FFE",
+    "MAJOR",
+    "MAX_BYTES",
     "MODES",
     "PAUSED",
     "REMOVED",
     "ROSTER_STATES",
-    "MAJOR",
-    "MAX_BYTES",
     "SCHEMA",
     "Admission",
     "AsymSpec",
@@ -117,6 +119,7 @@ __all__ = [
     "Track",
     "UpdateManifest",
     "UsedUpdate",
+    "chosen_tracks",
     "closed",
     "decode",
     "encode",
@@ -124,6 +127,7 @@ __all__ = [
     "message_class",
     "opened",
     "payload_type",
+    "track_names",
     "utc",
 ]
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
-from fedfs.errors import MisplacedError
+from fedfs.errors import (
+    MisplacedError,
+    UserError,
+)
 from fedfs.protocol.messages.base import Extra, Message, Named, PayloadRef
 
 FFE, ASYM = MODES = ("ffe", "asym")
@@ -288,3 +291,24 @@ class Charter(Message):
     def active_sites(self) -> tuple[str, ...]:
         """Names of the sites that take part, sorted."""
         return tuple(sorted(e.site for e in self.roster if e.state == "active"))
+
+
+def track_names(charter: Charter) -> list[str]:
+    """Return the names of a study's tracks; in a study without tracks the one is ""."""
+    return [track.name for track in charter.tracks] or [""]
+
+
+def chosen_tracks(charter: Charter, tracks: Sequence[str]) -> list[str]:
+    """Return the tracks that a person means: those named, or all; [""] where there are none.
+
+    Raises:
+        UserError: the study has no such track.
+    """
+    names = track_names(charter)
+    unknown = [name for name in tracks if name not in names]
+    if unknown:
+        raise UserError(
+            f"study {charter.name!r} has no track {unknown[0]!r}",
+            hint=f"its tracks: {', '.join(names)}" if charter.tracks else "leave out --track",
+        )
+    return [name for name in names if name in tracks or not tracks]

@@ -9,25 +9,22 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol
 
-from fedfs.aggregation import alignment, fingerprints
+from fedfs.aggregation import fingerprints
 from fedfs.aggregation.alignment import Shapes
-from fedfs.aggregation.shared_tensors import agree, asym_spec, check_site_plan, join_in, shared_by
+from fedfs.aggregation.shared_tensors import agree, asym_spec, check_site_plan, join_in
 from fedfs.errors import MalformedError, RejectedError, StudyError
 from fedfs.learner import SiteFingerprint
 from fedfs.nnunet.plan.planner import dataset_json
 from fedfs.nnunet.plan.plans import PlanResult
-from fedfs.protocol import codec, layout, participation
+from fedfs.protocol import layout, participation
 from fedfs.protocol.messages import AsymSpec, Charter, Continued, PlanMessage
 from fedfs.protocol.state import StudyState, newest_charter
-from fedfs.tensors.canonical import TensorFile, stream_safetensors, weights_sha256
 
-_SETTLE = "settle it with the site; the coordinator may remove it from the roster"
+SETTLE_HINT = "settle it with the site; the coordinator may remove it from the roster"
 
 
 class Planner(Protocol):
@@ -100,81 +97,14 @@ def admit(site: str, state: StudyState, version: Shapes) -> dict[str, Any]:
         check_site_plan(state.site_plans[site])
         names, cover = join_in(state.site_plans[site].tensors, version, spec)
     except RejectedError as error:
-        raise StudyError(f"the plan of {site} cannot be used: it {error}", hint=_SETTLE) from error
+        raise StudyError(
+            f"the plan of {site} cannot be used: it {error}", hint=SETTLE_HINT
+        ) from error
     return {
         "announcement_sha256": digest,
         "tensors": names,
         "coverage": round(cover.parameters, 6),
     }
-
-
-def write_initial_weights(
-    state: StudyState, planner: Planner, path: Path, *, pretrained: Path | None, scratch: Path
-) -> None:
-    """Write version 0 to ``path``.
-
-    Args:
-        state: has a plan.
-        planner: knows nnU-Net.
-        path: safetensors file to write.
-        pretrained: canonical tensors to start from.
-        scratch: folder for intermediate files.
-
-    Raises:
-        StudyError: there is no plan; or a site's network is not the one it announced; or the
-            weights are not those that the study continues from.
-    """
-    charter, plan = newest_charter(state), state.plan
-    if plan is None:
-        raise StudyError("there is no plan to initialise a network from")
-    spec = asym_spec(charter)
-    if charter.continues is not None:
-        _copy(pretrained, charter.continues, path)
-        return
-    if spec is None:
-        planner.initial_weights(charter, plan, path, pretrained=pretrained)
-        return
-    in_plan = [name for group in plan.shared for name in group.tensors]
-    first = {name: shared_by(state)[name][0] for name in in_plan}
-    made: dict[bytes, Path] = {}
-    with ExitStack() as stack:
-        files: dict[str, TensorFile] = {}
-        own_names: dict[str, dict[str, str]] = {}
-        for site in sorted(set(first.values())):
-            network = codec.dumps(state.site_plans[site].configuration)
-            if network not in made:
-                made[network] = scratch / f"network-{len(made)}.safetensors"
-                _write_network(
-                    site, state, planner, made[network],
-                    pretrained=pretrained, alignment=spec.alignment,
-                )  # fmt: skip
-            files[site] = stack.enter_context(TensorFile(made[network]))
-            own_names[site] = alignment.own_names(state.site_plans[site].tensors, spec.alignment)
-            try:
-                files[site].check_against(state.site_plans[site].tensors)
-            except RejectedError as error:
-                raise StudyError(
-                    f"the plan of {site} leads to another network than it announced: {error}",
-                    hint="do the site and the aggregator have the same version of nnunetv2?",
-                ) from error
-        shapes = {name: files[s].shape(own_names[s][name]) for name, s in first.items()}
-        stream_safetensors(
-            path, shapes, lambda name: files[first[name]].read(own_names[first[name]][name])
-        )
-
-
-def _copy(weights: Path | None, continues: Continued, path: Path) -> None:
-    """Copy the whole of a version: other than pretrained weights, segmentation layers too."""
-    if weights is None:
-        raise StudyError(f"the charter names no weights of study {continues.study}")
-    with TensorFile(weights) as file:
-        if weights_sha256(file) != continues.weights_sha256:
-            raise StudyError(
-                f"the weights on the store are not version {continues.version} of study "
-                f"{continues.study}",
-                hint="start anew: fedfs init on another store",
-            )
-    shutil.copyfile(weights, path)
 
 
 def _plan_for_all(
@@ -220,7 +150,7 @@ def _usable_fingerprint(site: str, state: StudyState) -> SiteFingerprint:
             raise MalformedError(f"holds {len(part.channels)} channels")
     except RejectedError as error:
         raise StudyError(
-            f"the fingerprint of {site} cannot be used: it {error}", hint=_SETTLE
+            f"the fingerprint of {site} cannot be used: it {error}", hint=SETTLE_HINT
         ) from error
     return part
 
@@ -233,7 +163,7 @@ def _plan_of_each(
             check_site_plan(state.site_plans[site])
         except RejectedError as error:
             raise StudyError(
-                f"the plan of {site} cannot be used: it {error}", hint=_SETTLE
+                f"the plan of {site} cannot be used: it {error}", hint=SETTLE_HINT
             ) from error
     shared, coverage = agree({site: state.site_plans[site].tensors for site in sites}, spec)
     n_cases = sum(state.site_plans[site].n_cases for site in sites)
@@ -254,24 +184,3 @@ def _plan_of_each(
         f"least of all {lowest}, {coverage[lowest].parameters:.1%} of its parameters"
     )
     return fields, text
-
-
-def _write_network(
-    site: str,
-    state: StudyState,
-    planner: Planner,
-    path: Path,
-    *,
-    pretrained: Path | None,
-    alignment: str,
-) -> None:
-    try:
-        planner.network_weights(
-            newest_charter(state),
-            state.site_plans[site].configuration,
-            path,
-            pretrained=pretrained,
-            alignment=alignment,
-        )
-    except RejectedError as error:
-        raise StudyError(f"the plan of {site} cannot be used: {error}", hint=_SETTLE) from error

@@ -10,19 +10,20 @@ from pathlib import Path
 
 from fedfs.exchange.make_version import strategy_of
 from fedfs.exchange.publish import Publisher
-from fedfs.exchange.read import Observer, chosen_tracks, open_study, open_tracks
+from fedfs.exchange.read import Observer, open_study, open_tracks
 from fedfs.learner import Report
 from fedfs.nnunet.plan.planner import NnUNetPlanner
 from fedfs.protocol import layout, participation
+from fedfs.protocol.messages import chosen_tracks
 from fedfs.protocol.state import newest_charter
+from fedfs.roles.aggregator.best_configuration import AggregatorChoice
+from fedfs.roles.aggregator.config import AggregatorConfig
 from fedfs.roles.aggregator.step import Aggregator
-from fedfs.roles.coordinator.options import AggregatorConfig
 from fedfs.roles.loop import Outcome, run
 from fedfs.roles.polling import Waiter
 from fedfs.roles.process import at_work, remembering, start_status
 from fedfs.roles.reader.report.publish import OverviewPublisher, ReportPublisher
-from fedfs.roles.site import best_configuration
-from fedfs.roles.site.best_configuration import AggregatorChoice
+from fedfs.roles.step import AFTER_TRACKS
 from fedfs.roles.tracks import Worker, at_once
 from fedfs.store import open_store
 from fedfs.store.base import Store
@@ -71,9 +72,7 @@ def run_aggregator(config: AggregatorConfig, listener: Report) -> Outcome:
 
         workers: dict[str, Worker] = dict(aggregators)
         if charter.chooses and names[0] == charter.tracks[0].name:  # one process does
-            workers[best_configuration.NAME] = _make_choice(
-                config, store, observers, keyring, listener
-            )
+            workers[AFTER_TRACKS] = _make_choice(config, store, observers, keyring, listener)
         step = at_once(charter, workers, is_done)
         if config.report:
             step = _reporting(step, observers, names, store, config)
@@ -93,7 +92,7 @@ def _make_aggregator(
     return Aggregator(
         observer=observer,
         publisher=publisher,
-        status=start_status(publisher, config, store, ""),
+        status=start_status(publisher, config.status_interval_s, store, ""),
         planner=NnUNetPlanner(folder / "plan", config.allowed_trainers),
         folder=folder,
         clock=time.time,
@@ -116,7 +115,7 @@ def _make_choice(
         observer=observer,
         tracks=observers,
         publisher=publisher,
-        status=start_status(publisher, config, store, ""),
+        status=start_status(publisher, config.status_interval_s, store, ""),
     )
 
 

@@ -2,8 +2,8 @@
 
 A version is made in three objects: the tensors, under a key that carries their hash; the round
 record, whose creation is the decision; and the manifest, which follows from the record and is what
-sites look for. See :mod:`fedfs.roles.aggregator.publish_version`. Of two aggregators that decide differently the store lets
-one record win.
+sites look for. See :mod:`fedfs.roles.aggregator.publish_version`. Of two aggregators that decide
+differently the store lets one record win.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from fedfs.exchange.fetching import MAX_MODEL_BYTES, fetch_payload
 from fedfs.exchange.global_weights import WeightFiles
 from fedfs.exchange.make_version import Ingredients, make_version, outputs_in
 from fedfs.exchange.payloads import check_values, update_encoding, update_layout
-from fedfs.exchange.publish import Clock, Publisher, StatusReporter
+from fedfs.exchange.progress import StatusReporter
+from fedfs.exchange.publish import Clock, Publisher
 from fedfs.exchange.read import Observer
 from fedfs.exchange.retention import prune_versions
 from fedfs.protocol import actions, decide, layout, participation
@@ -55,7 +56,7 @@ from fedfs.protocol.messages import (
     UpdateManifest,
 )
 from fedfs.protocol.state import StudyState, newest_charter
-from fedfs.roles.aggregator import planning
+from fedfs.roles.aggregator import initial_version, planning
 from fedfs.roles.aggregator.planning import Planner
 from fedfs.roles.aggregator.publish_version import Release, in_full
 from fedfs.roles.loop import Outcome
@@ -239,7 +240,7 @@ class Aggregator:
             pretrained = self._fetch(charter.pretrained)
         with self._scratch() as folder:
             outputs = outputs_in(folder)
-            planning.write_initial_weights(
+            initial_version.write_initial_weights(
                 state, self._planner, outputs.model, pretrained=pretrained, scratch=folder
             )
             written = in_full(outputs.model)

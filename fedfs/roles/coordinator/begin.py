@@ -12,17 +12,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fedfs.errors import DatasetError, FedfsError, ObjectExistsError, StudyError
+from fedfs.errors import FedfsError, ObjectExistsError, StudyError
 from fedfs.exchange.publish import Clock, Publisher
-from fedfs.exchange.read import Observer, open_study
-from fedfs.learner import Learner
+from fedfs.exchange.read import open_study
 from fedfs.nnunet.plan import plans
 from fedfs.protocol import layout
 from fedfs.protocol.messages import (
     Charter,
     Continued,
     DatasetSpec,
-    JoinRequest,
     Named,
     NnUNetSpec,
     PayloadRef,
@@ -35,7 +33,7 @@ from fedfs.store.base import Store
 from fedfs.trust import sealing
 from fedfs.trust.keyring import Keyring
 from fedfs.trust.recipients import make_read_key
-from fedfs.trust.signing import SigningKey, key_fingerprint, study_id
+from fedfs.trust.signing import SigningKey, study_id
 
 
 def init_study(
@@ -57,7 +55,8 @@ def init_study(
         clock: POSIX seconds.
         versions: software the study is set up with.
         pretrained: safetensors file of canonical tensors to start from.
-        continues: the study whose last version these are, see :mod:`fedfs.roles.coordinator.continuing`.
+        continues: the study whose last version these are, see
+            :mod:`fedfs.roles.coordinator.continuing`.
 
     Raises:
         StudyError: the store holds a study already.
@@ -189,59 +188,6 @@ def _charter_fields(
     }
 
 
-def join_study(
-    observer: Observer,
-    publisher: Publisher,
-    site: str,
-    learner: Learner,
-    *,
-    difference: Sequence[str],
-    encryption_key: str = "",
-) -> JoinRequest:
-    """Ask to be admitted; asking again changes nothing.
-
-    Args:
-        observer: has looked at the store.
-        publisher: signs with the site's key.
-        site: the site's name.
-        learner: knows the local dataset.
-        difference: where the local ``dataset.json`` disagrees with the charter, in words.
-        encryption_key: the site's public key of age.
-
-    Raises:
-        DatasetError: the dataset disagrees with the charter.
-        StudyError: the name belongs to another key.
-    """
-    charter = newest_charter(observer.state)
-    if difference:
-        raise DatasetError(
-            f"the dataset of {site} disagrees with the charter of study {charter.name!r}:\n  "
-            + "\n  ".join(difference),
-            hint="map your labels and channels to the study's, or talk to the coordinator",
-        )
-    facts = learner.dataset_facts()
-    entry, before = charter.entry(site), observer.state.joins.get(site)
-    for other in (entry, before):
-        if other is not None and other.public_key != publisher.public_key:
-            raise StudyError(
-                f"the name {site!r} is taken by another key ({key_fingerprint(other.public_key)})",
-                hint="choose another name, or work on the host that joined with it",
-            )
-    said = (facts["n_cases"], encryption_key)
-    if before is not None and (before.n_cases, before.encryption_key) == said:
-        return before
-    return publisher.message(
-        JoinRequest,
-        next_join(observer, site),
-        site=site,
-        public_key=publisher.public_key,
-        n_cases=facts["n_cases"],
-        file_ending=facts["file_ending"],
-        versions=dict(learner.versions()),
-        encryption_key=encryption_key,
-    )
-
-
 def study_at(place: StorePlace | str) -> str:
     """Return the id of the study at a place.
 
@@ -249,11 +195,3 @@ def study_at(place: StorePlace | str) -> str:
         StudyError: there is none.
     """
     return newest_charter(open_study(open_store(place), skip=layout.STATUS_KINDS).state).study
-
-
-def next_join(observer: Observer, site: str) -> str:
-    """Return the key of a site's next join request."""
-    number = 1
-    while layout.join(site, number) in observer.keys:
-        number += 1
-    return layout.join(site, number)

@@ -44,7 +44,7 @@ class FinishedStudy:
     weights: Path
 
     def options(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Return options of :class:`~fedfs.roles.coordinator.options.StudyOptions` for a study that goes on.
+        """Return :class:`~fedfs.roles.coordinator.options.StudyOptions` of a study that goes on.
 
         Args:
             given: what the coordinator has chosen; nothing that is only a default.

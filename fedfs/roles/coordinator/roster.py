@@ -2,7 +2,8 @@
 
 Rules:
  * Each amendment is a whole charter with the next number, signed by the coordinator, and names the
-   hash of the one before. What it changes takes effect at a version (:mod:`fedfs.trust.key_validity`).
+   hash of the one before. What it changes takes effect at a version
+   (:mod:`fedfs.trust.key_validity`).
  * None of these needs anybody else to be there at the time.
 """
 
@@ -29,7 +30,6 @@ from fedfs.protocol.messages import (
     RosterEntry,
 )
 from fedfs.protocol.state import StudyState, newest_charter
-from fedfs.roles.coordinator.begin import next_join
 from fedfs.store.base import Store
 from fedfs.trust.keyring import Keyring
 from fedfs.trust.recipients import (
@@ -40,7 +40,7 @@ from fedfs.trust.recipients import (
     open_read_key,
     seal_read_key,
 )
-from fedfs.trust.signing import SigningKey, is_endorsed, key_fingerprint
+from fedfs.trust.signing import is_endorsed, key_fingerprint
 
 log = logging.getLogger(__name__)
 
@@ -282,47 +282,6 @@ def _readers(charter: Charter) -> dict[str, str]:
     """Return name -> public key of age of all who may read models and plans."""
     members = [entry.site for entry in charter.roster if entry.state in ADMITTED]
     return {name: key for name, key in holders(charter, members).items() if key}
-
-
-def ask_for_new_key(
-    store: Store, keyring: Keyring, site: str, *, is_lost: bool, clock: Clock
-) -> JoinRequest:
-    """Make a site's next key and ask the coordinator to put it on the roster.
-
-    The key before goes on counting until then, and for what it has signed.
-
-    Args:
-        store: the study's store.
-        keyring: of the site's host.
-        site: its name.
-        is_lost: whether the key before is not on this host; otherwise it endorses the new one.
-        clock: POSIX seconds.
-
-    Raises:
-        StudyError: the site has not asked to join before.
-        KeyFileError: the key before is not here.
-    """
-    observer = open_study(store, site=site, skip=("status",))
-    charter, before = newest_charter(observer.state), observer.state.joins.get(site)
-    if before is None:
-        raise StudyError(
-            f"site {site!r} has not asked to join", hint="run: fedfs site join STORE --site ..."
-        )
-    role, entry = f"site-{site}", charter.entry(site)
-    known = entry.public_key if entry is not None else before.public_key
-    old = None if is_lost else keyring.load(role, known)
-    new: SigningKey = keyring.create(role)
-    return Publisher(store, new, charter.study, clock=clock).message(
-        JoinRequest,
-        next_join(observer, site),
-        site=site,
-        public_key=new.public,
-        n_cases=before.n_cases,
-        file_ending=before.file_ending,
-        versions=before.versions,
-        endorsement=old.endorse(charter.study, site, new.public) if old else "",
-        encryption_key=keyring.create_identity(role).recipient,
-    )
 
 
 def approve_sites(

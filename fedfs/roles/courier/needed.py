@@ -15,11 +15,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 
-from fedfs.exchange.read import publication_rank
 from fedfs.exchange.retention import payloads_in_use
 from fedfs.protocol import layout, participation
 from fedfs.protocol.layout import Key
 from fedfs.protocol.messages import ASYM, ModelManifest
+from fedfs.protocol.order import publication_rank
 from fedfs.protocol.state import StudyState
 
 _MODELS_OF_SITES = ("site-model", "site-model-payload")

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from fedfs.aggregation.shared_tensors import share_of
 from fedfs.errors import ObjectNotFoundError, RejectedError, SealedError, StudyError
-from fedfs.exchange import versions
+from fedfs.exchange import choose_configuration, versions
 from fedfs.exchange.fetching import MAX_MODEL_BYTES, fetch_payload, file_sha256
 from fedfs.exchange.global_weights import WeightFiles
 from fedfs.exchange.make_version import Ingredients, make_version, outputs_in, strategy_of
@@ -30,7 +30,6 @@ from fedfs.exchange.read import Observer
 from fedfs.protocol import layout
 from fedfs.protocol.messages import ADMITTED, PayloadRef, RoundRecord, UpdateManifest
 from fedfs.protocol.state import StudyState, newest_charter
-from fedfs.roles.site import best_configuration
 from fedfs.store.base import Store
 from fedfs.tensors.safetensors_reader import TensorFile
 from fedfs.trust.signing import key_fingerprint
@@ -283,7 +282,7 @@ def verify_choice(observer: Observer, tracks: Mapping[str, Observer]) -> Iterato
     if made is None:
         return
     try:
-        again = best_configuration.decide(observer, tracks)
+        again = choose_configuration.decide(observer, tracks)
     except StudyError as error:
         yield Finding(layout.choice(), PROBLEM, f"cannot be made again: {error}")
         return

@@ -10,8 +10,7 @@ from typing import Any
 
 from fedfs.errors import StudyError, UserError
 from fedfs.exchange.global_weights import WeightFiles
-from fedfs.exchange.read import Observer, open_study, open_tracks
-from fedfs.learner import Learner
+from fedfs.exchange.read import open_study, open_tracks
 from fedfs.nnunet.data.dataset import ordered
 from fedfs.nnunet.plan.planner import dataset_json
 from fedfs.nnunet.score.inference_information import ChoiceRequest
@@ -22,9 +21,7 @@ from fedfs.protocol import participation
 from fedfs.protocol.messages import ASYM, PlanMessage
 from fedfs.protocol.state import StudyState, newest_charter
 from fedfs.roles.reader.history import training_log, validation_summary
-from fedfs.roles.site.network import SiteNetworks
 from fedfs.store.base import Store
-from fedfs.tensors.canonical import write_safetensors
 from fedfs.trust.recipients import Vault
 
 _SECOND_STAGE = "3d_cascade_fullres"
@@ -42,7 +39,7 @@ class Exported:
 
 
 @dataclass(frozen=True)
-class _Model:
+class ModelToExport:
     """A model to be written."""
 
     state: StudyState
@@ -97,11 +94,11 @@ def export_versions(
                 )
             if participation.is_void(state) and not track:
                 continue
-            chosen, plan = _find(state, version, store, name)
+            chosen, plan = find_version(state, version, store, name)
             room = Path(folder, name)
             path = WeightFiles(observer.store, room, vault).fetch(state.models, chosen)
-            models.append(_Model(state, chosen, path, plan.plans, plan.fingerprint))
-        return _export(
+            models.append(ModelToExport(state, chosen, path, plan.plans, plan.fingerprint))
+        return export_network(
             models, output, dataset_name, allowed_trainers=allowed_trainers, workdir=Path(folder)
         )
 
@@ -142,59 +139,14 @@ def export_choice(
     return folder / "inference_instructions.txt"
 
 
-def export_site(
-    observer: Observer,
-    store: Store,
-    site: str,
-    learner: Learner,
-    folder: Path,
-    output: Path,
-    *,
-    version: int | None = None,
-    dataset_name: str | None = None,
-    allowed_trainers: tuple[str, ...] = (),
-) -> Exported:
-    """Write a site's own network as it is at the newest version, at the site (mode ``asym``).
-
-    Args:
-        observer: has looked at the store.
-        store: the study's store.
-        site: the site.
-        learner: knows the site's plan.
-        folder: fedfs's own folder for this site.
-        output: results folder; made if absent.
-        version: None, or the newest.
-        dataset_name: ``DatasetXXX_NAME``; None for the charter's.
-        allowed_trainers: not nnunetv2's own, but allowed by this host's operator.
-
-    Raises:
-        StudyError: there is no such version, or it is not kept at the site.
-        UserError: another model is there already, or the folder cannot be made.
-    """
-    state = observer.state
-    chosen, _ = _find(state, version, store)
-    if chosen != state.newest:
-        raise StudyError(
-            f"this site's private tensors of version {chosen} are no longer here",
-            hint=f"a site keeps them for the newest version only, which is {state.newest}",
-        )
-    with tempfile.TemporaryDirectory() as scratch:
-        networks = SiteNetworks(
-            site, store, learner, folder, cache=Path(scratch) / "models", vault=observer.vault
-        )
-        network = networks.load(chosen, state)
-        path = Path(scratch) / "network.safetensors"
-        write_safetensors(path, network.tensors)
-        plan = learner.plan(lambda _: None)
-        model = _Model(state, chosen, path, plan.plans, plan.fingerprint)
-        return _export(
-            [model], output, dataset_name, allowed_trainers=allowed_trainers, workdir=Path(scratch)
-        )[0]
-
-
-def _find(
+def find_version(
     state: StudyState, version: int | None, store: Store, track: str = ""
 ) -> tuple[int, PlanMessage]:
+    """Return the version to export, the newest unless one is named, and the plan.
+
+    Raises:
+        StudyError: there is no such version yet.
+    """
     chosen = state.newest if version is None else version
     if state.plan is None or chosen not in state.models:
         known = f"versions 0 to {state.newest}" if state.newest >= 0 else "no version yet"
@@ -206,14 +158,20 @@ def _find(
     return chosen, state.plan
 
 
-def _export(
-    models: Sequence[_Model],
+def export_network(
+    models: Sequence[ModelToExport],
     output: Path,
     dataset_name: str | None,
     *,
     allowed_trainers: tuple[str, ...],
     workdir: Path,
 ) -> tuple[Exported, ...]:
+    """Write nnU-Net model folders beneath ``output``, in a process of its own.
+
+    Raises:
+        UserError: ``output`` cannot be made.
+        SetupError: a trainer is not known on this host.
+    """
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -81,7 +81,8 @@ class SiteNetworks:
         """Return the site's network at a version; the last one stays in memory.
 
         Raises:
-            TensorError, ObjectNotFoundError, StoreError: see :meth:`fedfs.exchange.global_weights.WeightFiles`.
+            TensorError, ObjectNotFoundError, StoreError: see
+            :meth:`fedfs.exchange.global_weights.WeightFiles`.
         """
         model = state.models[version]
         if self._loaded is not None and self._loaded.version == version:

@@ -8,150 +8,36 @@ import random
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from fedfs.errors import (
-    FedfsError,
-    MisplacedError,
     ObjectExistsError,
-    UserError,
 )
 from fedfs.exchange.publish import Publisher
-from fedfs.exchange.read import Observer, chosen_tracks, open_study, open_tracks, track_names
+from fedfs.exchange.read import Observer, open_study, open_tracks
 from fedfs.learner import CrossValidated, Report
 from fedfs.nnunet.allowed import classes
-from fedfs.nnunet.allowed.allowlist import check_name, check_planner_options
-from fedfs.nnunet.data.dataset import RawDataset, difference
+from fedfs.nnunet.data.dataset import RawDataset
 from fedfs.nnunet.score.cross_validation import CrossValidationRequest
 from fedfs.nnunet.system.environment import from_environment
 from fedfs.nnunet.system.isolated import run_isolated
 from fedfs.nnunet.train import parallel
 from fedfs.protocol import actions, codec, decide, layout, participation, software
-from fedfs.protocol.messages import ASYM, Charter, JoinRequest
-from fedfs.protocol.state import StudyState, newest_charter
-from fedfs.roles.coordinator.begin import join_study
-from fedfs.roles.coordinator.options import JoinConfig, SiteConfig
+from fedfs.protocol.messages import chosen_tracks
+from fedfs.protocol.state import newest_charter
 from fedfs.roles.loop import Outcome, run
 from fedfs.roles.polling import Waiter
-from fedfs.roles.process import (
-    at_work,
-    look_as_site,
-    make_learner,
-    remembering,
-    site_folder,
-    site_parts,
-    start_status,
-)
-from fedfs.roles.reader.export import Exported, export_site
-from fedfs.roles.site import best_configuration
+from fedfs.roles.process import at_work, remembering, start_status
 from fedfs.roles.site.best_configuration import SiteChoice
+from fedfs.roles.site.config import SiteConfig
 from fedfs.roles.site.step import Site, Wish, say_attendance
+from fedfs.roles.site.training import site_folder, site_parts
+from fedfs.roles.step import AFTER_TRACKS
 from fedfs.roles.tracks import Worker, at_once
 from fedfs.store import open_store
 from fedfs.store.base import Store
 from fedfs.store.reporting import ReportingStore
 from fedfs.trust.keyring import Keyring
 from fedfs.trust.recipients import Vault
-from fedfs.trust.signing import key_fingerprint
-
-
-def join(config: JoinConfig, listener: Report) -> tuple[Charter, JoinRequest]:
-    """Ask to be admitted to a study; a request that is refused leaves nothing behind.
-
-    Raises:
-        SetupError, DatasetError: nnU-Net's folders, its version or the dataset are not as they
-            should be.
-        MisplacedError: the study is not led by the expected key.
-        StudyError: there is no study, or the name belongs to another key.
-    """
-    store = open_store(config.store)
-    paths = from_environment(os.environ)
-    raw = RawDataset.listed(paths, config.dataset)
-    observer = look_as_site(store, config)
-    charter = newest_charter(observer.state)
-    coordinator = key_fingerprint(charter.coordinator_key)
-    expected = config.expected_key
-    if expected is not None and expected.replace(" ", "") != coordinator.replace(" ", ""):
-        raise MisplacedError(
-            f"the study at {config.store} is led by the key {coordinator}, not by {expected}",
-            hint="do not join; tell the coordinator",
-        )
-    software.check(charter.nnunet.versions, classes.versions(), allowed=config.allow_versions)
-    keyring, role = Keyring(config.home, charter.study), f"site-{config.site}"
-    _check_planning(config, charter, observer.state, keyring)
-    learner = make_learner(
-        charter.on(track_names(charter)[0]), config.site, raw.name, paths,
-        num_processes=config.num_processes, skip_broken=config.skip_broken,
-    )  # fmt: skip
-    differs = difference(codec.to_json(charter.dataset), raw.dataset_json)
-    has_announced = observer.state.n_cases(config.site) is not None
-    if config.skip_broken and not differs and not has_announced:
-        learner.examine(listener)
-    is_new = not keyring.has(role)
-    key = keyring.load_or_create(role)
-    _check_same_dataset(config.site, raw.name, observer.state, keyring.recall(role))
-    try:
-        request = join_study(
-            observer,
-            Publisher(store, key, charter.study, clock=time.time),
-            config.site,
-            learner,
-            difference=differs,
-            encryption_key=keyring.identity(role).recipient,
-        )
-    except FedfsError:
-        if is_new:
-            keyring.discard(role)
-        raise
-    planning = dict(config.planning) or keyring.recall(role).get("planning", {})
-    keyring.remember(
-        role, {"dataset": raw.name, "planning": planning, "skip_broken": config.skip_broken}
-    )
-    return charter, request
-
-
-def _check_same_dataset(
-    site: str, dataset: str, state: StudyState, remembered: Mapping[str, Any]
-) -> None:
-    """Check that a site which has said something of its data does not go on with others.
-
-    Raises:
-        UserError: it would.
-    """
-    before = remembered.get("dataset", dataset)
-    if before != dataset and (site in state.fingerprints or site in state.site_plans):
-        raise UserError(
-            f"site {site!r} takes part with {before}, of which the study knows already",
-            hint="it cannot go on with other data; leave, and join another study with these",
-        )
-
-
-def _check_planning(
-    config: JoinConfig, charter: Charter, state: StudyState, keyring: Keyring
-) -> None:
-    """Check that a site may plan as it wishes.
-
-    Raises:
-        UserError: it does not plan for itself in this study, or has published its plan already.
-        MalformedError: a planner or planner option is not one of nnU-Net's.
-    """
-    if not config.planning:
-        return
-    if charter.mode != ASYM:
-        raise UserError(
-            "in this study the aggregator plans for all sites: this site cannot plan for itself",
-            hint="leave out the options about planning",
-        )
-    if config.site in state.site_plans:
-        before = keyring.recall(f"site-{config.site}").get("planning")
-        if before != codec.to_json(dict(config.planning)):
-            raise UserError(
-                f"site {config.site!r} has published its plan already",
-                hint="it cannot plan otherwise in this study",
-            )
-    check_planner_options(config.planning.get("planner_options", {}))
-    if "planner" in config.planning:
-        check_name("planner", config.planning["planner"])
 
 
 def run_site(config: SiteConfig, listener: Report) -> Outcome:
@@ -194,9 +80,7 @@ def run_site(config: SiteConfig, listener: Report) -> Outcome:
 
         workers: dict[str, Worker] = dict(sites)
         if charter.chooses and names[0] == charter.tracks[0].name:  # one process does
-            workers[best_configuration.NAME] = _make_choice(
-                config, store, observers, keyring, listener
-            )
+            workers[AFTER_TRACKS] = _make_choice(config, store, observers, keyring, listener)
         step = at_once(charter, workers, is_done)
         try:
             with Waiter(store.watch_path(), config.wait, rng=random.Random()) as waiter:  # noqa: S311  jitter
@@ -223,7 +107,7 @@ def _make_site(
         config.site,
         observer=observer,
         publisher=publisher,
-        status=start_status(publisher, config, store, config.site),
+        status=start_status(publisher, config.status_interval_s, store, config.site),
         learner=learner,
         folder=folder,
         local_minutes=config.local_minutes,
@@ -267,7 +151,7 @@ def _make_choice(
         observer=observer,
         tracks=observers,
         publisher=publisher,
-        status=start_status(publisher, config, store, config.site),
+        status=start_status(publisher, config.status_interval_s, store, config.site),
         validate=validate,
     )
 
@@ -299,37 +183,3 @@ def attend(config: SiteConfig, wish: Wish) -> str:
             with contextlib.suppress(ObjectExistsError):  # a process at work was faster
                 say_attendance(publisher, config.site, action, wish.reason)
     return f"site {config.site!r} is {wish.word}{'' if said else ' already'}"
-
-
-def export_own(
-    config: SiteConfig,
-    output: Path,
-    *,
-    version: int | None,
-    track: str = "",
-    dataset_name: str | None,
-) -> tuple[Exported, ...]:
-    """Write a site's own model of a study of the mode ``asym``; at the site.
-
-    Raises:
-        FedfsError: see :func:`fedfs.roles.reader.export.export_site`.
-    """
-    store = open_store(config.store)
-    observer = open_study(
-        store, site=config.site, skip=layout.STATUS_KINDS, vault=Vault(config.home), track=track
-    )
-    tracks = track_names(newest_charter(observer.state))
-    if not track and tracks != [""]:
-        raise UserError(
-            f"this study has {len(tracks)} tracks, and the site a model on each",
-            hint=f"give --track, one of {', '.join(tracks)}",
-        )
-    charter = newest_charter(observer.state)
-    if charter.mode != ASYM:
-        raise UserError("in this study all sites have the same model", hint="leave out --site")
-    learner, folder = site_parts(config, store, charter, track=track)
-    made = export_site(
-        observer, observer.store, config.site, learner, folder, output,
-        version=version, dataset_name=dataset_name, allowed_trainers=config.allowed_trainers,
-    )  # fmt: skip
-    return (made,)

@@ -18,7 +18,8 @@ from typing import Any
 
 from fedfs.errors import RejectedError, StudyError
 from fedfs.exchange.fetching import MAX_MODEL_BYTES, fetch_payload
-from fedfs.exchange.publish import Publisher, StatusReporter
+from fedfs.exchange.progress import StatusReporter
+from fedfs.exchange.publish import Publisher
 from fedfs.learner import EvaluationResult, Learner, RoundTask, Tensors
 from fedfs.protocol import layout
 from fedfs.protocol.messages import Charter, EvaluationMessage, SiteModel

@@ -28,7 +28,8 @@ from fedfs.errors import (
     TrainingError,
 )
 from fedfs.exchange.payloads import update_encoding, write_update
-from fedfs.exchange.publish import Publisher, StatusReporter
+from fedfs.exchange.progress import StatusReporter
+from fedfs.exchange.publish import Publisher
 from fedfs.exchange.read import Observer
 from fedfs.exchange.retention import prune_updates
 from fedfs.learner import Learner, RoundTask

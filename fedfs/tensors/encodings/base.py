@@ -30,10 +30,13 @@ import numpy.typing as npt
 from fedfs.errors import TensorError
 
 if TYPE_CHECKING:
-    from fedfs.aggregation.strategies.base import Delta
     from fedfs.learner import Array
 
 AnyArray = npt.NDArray[Any]
+
+Delta = npt.NDArray[np.float64]
+"""Trained minus the version it was trained from, both float32, formed in float64."""
+
 Base = npt.NDArray[np.floating[Any]]
 """Float32 values, in float64 if the caller has them so: that saves widening them per update."""
 

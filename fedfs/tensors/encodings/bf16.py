@@ -12,7 +12,7 @@ from fedfs.errors import TensorError
 from fedfs.tensors.encodings.base import VALUES, AnyArray, Entry, Lossy, Shape
 
 if TYPE_CHECKING:
-    from fedfs.aggregation.strategies.base import Delta
+    from fedfs.tensors.encodings.base import Delta
 
 LARGEST = (2 - 2**-7) * 2.0**127
 

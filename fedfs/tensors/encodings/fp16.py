@@ -11,7 +11,7 @@ import numpy as np
 from fedfs.tensors.encodings.base import VALUES, AnyArray, Entry, Lossy, Shape
 
 if TYPE_CHECKING:
-    from fedfs.aggregation.strategies.base import Delta
+    from fedfs.tensors.encodings.base import Delta
 
 LARGEST = 65504.0
 

@@ -20,8 +20,8 @@ from fedfs.tensors.encodings.base import (
 )
 
 if TYPE_CHECKING:
-    from fedfs.aggregation.strategies.base import Delta
     from fedfs.learner import Array
+    from fedfs.tensors.encodings.base import Delta
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from fedfs.tensors.encodings.base import (
 )
 
 if TYPE_CHECKING:
-    from fedfs.aggregation.strategies.base import Delta
+    from fedfs.tensors.encodings.base import Delta
 
 N_LEVELS = 127
 

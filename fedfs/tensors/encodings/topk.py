@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from fedfs.aggregation.strategies.options import check_options, option
 from fedfs.errors import TensorError
-from fedfs.protocol.ranges import Range
+from fedfs.protocol.ranges import Range, check_options, option
 from fedfs.tensors.encodings import bits as bitstream
 from fedfs.tensors.encodings.base import (
     INDICES,
@@ -33,7 +32,7 @@ from fedfs.tensors.encodings.base import (
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from fedfs.aggregation.strategies.base import Delta
+    from fedfs.tensors.encodings.base import Delta
 
 
 @dataclass(frozen=True, kw_only=True)

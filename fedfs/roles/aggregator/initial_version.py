@@ -1,0 +1,106 @@
+"""Version 0: the weights that all sites start from."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import ExitStack
+from pathlib import Path
+
+from fedfs.aggregation import alignment
+from fedfs.aggregation.shared_tensors import asym_spec, shared_by
+from fedfs.errors import RejectedError, StudyError
+from fedfs.protocol import codec
+from fedfs.protocol.messages import Continued
+from fedfs.protocol.state import StudyState, newest_charter
+from fedfs.roles.aggregator.planning import SETTLE_HINT, Planner
+from fedfs.tensors.canonical import TensorFile, stream_safetensors, weights_sha256
+
+
+def write_initial_weights(
+    state: StudyState, planner: Planner, path: Path, *, pretrained: Path | None, scratch: Path
+) -> None:
+    """Write version 0 to ``path``.
+
+    Args:
+        state: has a plan.
+        planner: knows nnU-Net.
+        path: safetensors file to write.
+        pretrained: canonical tensors to start from.
+        scratch: folder for intermediate files.
+
+    Raises:
+        StudyError: there is no plan; or a site's network is not the one it announced; or the
+            weights are not those that the study continues from.
+    """
+    charter, plan = newest_charter(state), state.plan
+    if plan is None:
+        raise StudyError("there is no plan to initialise a network from")
+    spec = asym_spec(charter)
+    if charter.continues is not None:
+        _copy(pretrained, charter.continues, path)
+        return
+    if spec is None:
+        planner.initial_weights(charter, plan, path, pretrained=pretrained)
+        return
+    in_plan = [name for group in plan.shared for name in group.tensors]
+    first = {name: shared_by(state)[name][0] for name in in_plan}
+    made: dict[bytes, Path] = {}
+    with ExitStack() as stack:
+        files: dict[str, TensorFile] = {}
+        own_names: dict[str, dict[str, str]] = {}
+        for site in sorted(set(first.values())):
+            network = codec.dumps(state.site_plans[site].configuration)
+            if network not in made:
+                made[network] = scratch / f"network-{len(made)}.safetensors"
+                _write_network(
+                    site, state, planner, made[network],
+                    pretrained=pretrained, alignment=spec.alignment,
+                )  # fmt: skip
+            files[site] = stack.enter_context(TensorFile(made[network]))
+            own_names[site] = alignment.own_names(state.site_plans[site].tensors, spec.alignment)
+            try:
+                files[site].check_against(state.site_plans[site].tensors)
+            except RejectedError as error:
+                raise StudyError(
+                    f"the plan of {site} leads to another network than it announced: {error}",
+                    hint="do the site and the aggregator have the same version of nnunetv2?",
+                ) from error
+        shapes = {name: files[s].shape(own_names[s][name]) for name, s in first.items()}
+        stream_safetensors(
+            path, shapes, lambda name: files[first[name]].read(own_names[first[name]][name])
+        )
+
+
+def _copy(weights: Path | None, continues: Continued, path: Path) -> None:
+    """Copy the whole of a version: other than pretrained weights, segmentation layers too."""
+    if weights is None:
+        raise StudyError(f"the charter names no weights of study {continues.study}")
+    with TensorFile(weights) as file:
+        if weights_sha256(file) != continues.weights_sha256:
+            raise StudyError(
+                f"the weights on the store are not version {continues.version} of study "
+                f"{continues.study}",
+                hint="start anew: fedfs init on another store",
+            )
+    shutil.copyfile(weights, path)
+
+
+def _write_network(
+    site: str,
+    state: StudyState,
+    planner: Planner,
+    path: Path,
+    *,
+    pretrained: Path | None,
+    alignment: str,
+) -> None:
+    try:
+        planner.network_weights(
+            newest_charter(state),
+            state.site_plans[site].configuration,
+            path,
+            pretrained=pretrained,
+            alignment=alignment,
+        )
+    except RejectedError as error:
+        raise StudyError(f"the plan of {site} cannot be used: {error}", hint=SETTLE_HINT) from error

@@ -1,0 +1,108 @@
+"""A site's own model as an nnU-Net model folder."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from fedfs.errors import (
+    StudyError,
+    UserError,
+)
+from fedfs.exchange.read import Observer, open_study
+from fedfs.learner import Learner
+from fedfs.protocol import layout
+from fedfs.protocol.messages import ASYM, track_names
+from fedfs.protocol.state import newest_charter
+from fedfs.roles.reader.export import Exported, ModelToExport, export_network, find_version
+from fedfs.roles.site.config import SiteConfig
+from fedfs.roles.site.network import SiteNetworks
+from fedfs.roles.site.training import site_parts
+from fedfs.store import open_store
+from fedfs.store.base import Store
+from fedfs.tensors.canonical import write_safetensors
+from fedfs.trust.recipients import Vault
+
+
+def export_own(
+    config: SiteConfig,
+    output: Path,
+    *,
+    version: int | None,
+    track: str = "",
+    dataset_name: str | None,
+) -> tuple[Exported, ...]:
+    """Write a site's own model of a study of the mode ``asym``; at the site.
+
+    Raises:
+        FedfsError: see :func:`fedfs.roles.site.export.export_site`.
+    """
+    store = open_store(config.store)
+    observer = open_study(
+        store, site=config.site, skip=layout.STATUS_KINDS, vault=Vault(config.home), track=track
+    )
+    tracks = track_names(newest_charter(observer.state))
+    if not track and tracks != [""]:
+        raise UserError(
+            f"this study has {len(tracks)} tracks, and the site a model on each",
+            hint=f"give --track, one of {', '.join(tracks)}",
+        )
+    charter = newest_charter(observer.state)
+    if charter.mode != ASYM:
+        raise UserError("in this study all sites have the same model", hint="leave out --site")
+    learner, folder = site_parts(config, store, charter, track=track)
+    made = export_site(
+        observer, observer.store, config.site, learner, folder, output,
+        version=version, dataset_name=dataset_name, allowed_trainers=config.allowed_trainers,
+    )  # fmt: skip
+    return (made,)
+
+
+def export_site(
+    observer: Observer,
+    store: Store,
+    site: str,
+    learner: Learner,
+    folder: Path,
+    output: Path,
+    *,
+    version: int | None = None,
+    dataset_name: str | None = None,
+    allowed_trainers: tuple[str, ...] = (),
+) -> Exported:
+    """Write a site's own network as it is at the newest version, at the site (mode ``asym``).
+
+    Args:
+        observer: has looked at the store.
+        store: the study's store.
+        site: the site.
+        learner: knows the site's plan.
+        folder: fedfs's own folder for this site.
+        output: results folder; made if absent.
+        version: None, or the newest.
+        dataset_name: ``DatasetXXX_NAME``; None for the charter's.
+        allowed_trainers: not nnunetv2's own, but allowed by this host's operator.
+
+    Raises:
+        StudyError: there is no such version, or it is not kept at the site.
+        UserError: another model is there already, or the folder cannot be made.
+    """
+    state = observer.state
+    chosen, _ = find_version(state, version, store)
+    if chosen != state.newest:
+        raise StudyError(
+            f"this site's private tensors of version {chosen} are no longer here",
+            hint=f"a site keeps them for the newest version only, which is {state.newest}",
+        )
+    with tempfile.TemporaryDirectory() as scratch:
+        networks = SiteNetworks(
+            site, store, learner, folder, cache=Path(scratch) / "models", vault=observer.vault
+        )
+        network = networks.load(chosen, state)
+        path = Path(scratch) / "network.safetensors"
+        write_safetensors(path, network.tensors)
+        plan = learner.plan(lambda _: None)
+        model = ModelToExport(state, chosen, path, plan.plans, plan.fingerprint)
+        return export_network(
+            [model], output, dataset_name, allowed_trainers=allowed_trainers, workdir=Path(scratch)
+        )[0]

@@ -1,0 +1,238 @@
+"""A site asks to take part: its first request, and one for a new key."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fedfs.errors import (
+    DatasetError,
+    FedfsError,
+    MisplacedError,
+    StudyError,
+    UserError,
+)
+from fedfs.exchange.publish import Clock, Publisher
+from fedfs.exchange.read import Observer, open_study
+from fedfs.learner import Learner, Report
+from fedfs.nnunet.allowed import classes
+from fedfs.nnunet.allowed.allowlist import check_name, check_planner_options
+from fedfs.nnunet.data.dataset import RawDataset, difference
+from fedfs.nnunet.system.environment import from_environment
+from fedfs.protocol import codec, layout, software
+from fedfs.protocol.messages import (
+    ASYM,
+    Charter,
+    JoinRequest,
+    track_names,
+)
+from fedfs.protocol.state import StudyState, newest_charter
+from fedfs.roles.site.config import JoinConfig
+from fedfs.roles.site.training import look_as_site, make_learner
+from fedfs.store import open_store
+from fedfs.store.base import Store
+from fedfs.trust.keyring import Keyring
+from fedfs.trust.signing import SigningKey, key_fingerprint
+
+
+def join_study(
+    observer: Observer,
+    publisher: Publisher,
+    site: str,
+    learner: Learner,
+    *,
+    difference: Sequence[str],
+    encryption_key: str = "",
+) -> JoinRequest:
+    """Ask to be admitted; asking again changes nothing.
+
+    Args:
+        observer: has looked at the store.
+        publisher: signs with the site's key.
+        site: the site's name.
+        learner: knows the local dataset.
+        difference: where the local ``dataset.json`` disagrees with the charter, in words.
+        encryption_key: the site's public key of age.
+
+    Raises:
+        DatasetError: the dataset disagrees with the charter.
+        StudyError: the name belongs to another key.
+    """
+    charter = newest_charter(observer.state)
+    if difference:
+        raise DatasetError(
+            f"the dataset of {site} disagrees with the charter of study {charter.name!r}:\n  "
+            + "\n  ".join(difference),
+            hint="map your labels and channels to the study's, or talk to the coordinator",
+        )
+    facts = learner.dataset_facts()
+    entry, before = charter.entry(site), observer.state.joins.get(site)
+    for other in (entry, before):
+        if other is not None and other.public_key != publisher.public_key:
+            raise StudyError(
+                f"the name {site!r} is taken by another key ({key_fingerprint(other.public_key)})",
+                hint="choose another name, or work on the host that joined with it",
+            )
+    said = (facts["n_cases"], encryption_key)
+    if before is not None and (before.n_cases, before.encryption_key) == said:
+        return before
+    return publisher.message(
+        JoinRequest,
+        next_join(observer, site),
+        site=site,
+        public_key=publisher.public_key,
+        n_cases=facts["n_cases"],
+        file_ending=facts["file_ending"],
+        versions=dict(learner.versions()),
+        encryption_key=encryption_key,
+    )
+
+
+def next_join(observer: Observer, site: str) -> str:
+    """Return the key of a site's next join request."""
+    number = 1
+    while layout.join(site, number) in observer.keys:
+        number += 1
+    return layout.join(site, number)
+
+
+def ask_for_new_key(
+    store: Store, keyring: Keyring, site: str, *, is_lost: bool, clock: Clock
+) -> JoinRequest:
+    """Make a site's next key and ask the coordinator to put it on the roster.
+
+    The key before goes on counting until then, and for what it has signed.
+
+    Args:
+        store: the study's store.
+        keyring: of the site's host.
+        site: its name.
+        is_lost: whether the key before is not on this host; otherwise it endorses the new one.
+        clock: POSIX seconds.
+
+    Raises:
+        StudyError: the site has not asked to join before.
+        KeyFileError: the key before is not here.
+    """
+    observer = open_study(store, site=site, skip=("status",))
+    charter, before = newest_charter(observer.state), observer.state.joins.get(site)
+    if before is None:
+        raise StudyError(
+            f"site {site!r} has not asked to join", hint="run: fedfs site join STORE --site ..."
+        )
+    role, entry = f"site-{site}", charter.entry(site)
+    known = entry.public_key if entry is not None else before.public_key
+    old = None if is_lost else keyring.load(role, known)
+    new: SigningKey = keyring.create(role)
+    return Publisher(store, new, charter.study, clock=clock).message(
+        JoinRequest,
+        next_join(observer, site),
+        site=site,
+        public_key=new.public,
+        n_cases=before.n_cases,
+        file_ending=before.file_ending,
+        versions=before.versions,
+        endorsement=old.endorse(charter.study, site, new.public) if old else "",
+        encryption_key=keyring.create_identity(role).recipient,
+    )
+
+
+def join(config: JoinConfig, listener: Report) -> tuple[Charter, JoinRequest]:
+    """Ask to be admitted to a study; a request that is refused leaves nothing behind.
+
+    Raises:
+        SetupError, DatasetError: nnU-Net's folders, its version or the dataset are not as they
+            should be.
+        MisplacedError: the study is not led by the expected key.
+        StudyError: there is no study, or the name belongs to another key.
+    """
+    store = open_store(config.store)
+    paths = from_environment(os.environ)
+    raw = RawDataset.listed(paths, config.dataset)
+    observer = look_as_site(store, config)
+    charter = newest_charter(observer.state)
+    coordinator = key_fingerprint(charter.coordinator_key)
+    expected = config.expected_key
+    if expected is not None and expected.replace(" ", "") != coordinator.replace(" ", ""):
+        raise MisplacedError(
+            f"the study at {config.store} is led by the key {coordinator}, not by {expected}",
+            hint="do not join; tell the coordinator",
+        )
+    software.check(charter.nnunet.versions, classes.versions(), allowed=config.allow_versions)
+    keyring, role = Keyring(config.home, charter.study), f"site-{config.site}"
+    _check_planning(config, charter, observer.state, keyring)
+    learner = make_learner(
+        charter.on(track_names(charter)[0]), config.site, raw.name, paths,
+        num_processes=config.num_processes, skip_broken=config.skip_broken,
+    )  # fmt: skip
+    differs = difference(codec.to_json(charter.dataset), raw.dataset_json)
+    has_announced = observer.state.n_cases(config.site) is not None
+    if config.skip_broken and not differs and not has_announced:
+        learner.examine(listener)
+    is_new = not keyring.has(role)
+    key = keyring.load_or_create(role)
+    _check_same_dataset(config.site, raw.name, observer.state, keyring.recall(role))
+    try:
+        request = join_study(
+            observer,
+            Publisher(store, key, charter.study, clock=time.time),
+            config.site,
+            learner,
+            difference=differs,
+            encryption_key=keyring.identity(role).recipient,
+        )
+    except FedfsError:
+        if is_new:
+            keyring.discard(role)
+        raise
+    planning = dict(config.planning) or keyring.recall(role).get("planning", {})
+    keyring.remember(
+        role, {"dataset": raw.name, "planning": planning, "skip_broken": config.skip_broken}
+    )
+    return charter, request
+
+
+def _check_same_dataset(
+    site: str, dataset: str, state: StudyState, remembered: Mapping[str, Any]
+) -> None:
+    """Check that a site which has said something of its data does not go on with others.
+
+    Raises:
+        UserError: it would.
+    """
+    before = remembered.get("dataset", dataset)
+    if before != dataset and (site in state.fingerprints or site in state.site_plans):
+        raise UserError(
+            f"site {site!r} takes part with {before}, of which the study knows already",
+            hint="it cannot go on with other data; leave, and join another study with these",
+        )
+
+
+def _check_planning(
+    config: JoinConfig, charter: Charter, state: StudyState, keyring: Keyring
+) -> None:
+    """Check that a site may plan as it wishes.
+
+    Raises:
+        UserError: it does not plan for itself in this study, or has published its plan already.
+        MalformedError: a planner or planner option is not one of nnU-Net's.
+    """
+    if not config.planning:
+        return
+    if charter.mode != ASYM:
+        raise UserError(
+            "in this study the aggregator plans for all sites: this site cannot plan for itself",
+            hint="leave out the options about planning",
+        )
+    if config.site in state.site_plans:
+        before = keyring.recall(f"site-{config.site}").get("planning")
+        if before != codec.to_json(dict(config.planning)):
+            raise UserError(
+                f"site {config.site!r} has published its plan already",
+                hint="it cannot plan otherwise in this study",
+            )
+    check_planner_options(config.planning.get("planner_options", {}))
+    if "planner" in config.planning:
+        check_name("planner", config.planning["planner"])
