@@ -22,9 +22,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import numpy as np
 
-import federation as fake
 from fedfs.roles.courier import export_bundle, import_bundle
 from fedfs.store import open_store
+from support import federation as fake
 
 SITE = "north"
 

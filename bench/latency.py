@@ -22,11 +22,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-import federation as fake
 from fedfs.protocol import layout
 from fedfs.roles.loop import run
 from fedfs.roles.polling import Waiter, WaitSettings
 from fedfs.store import open_store
+from support import federation as fake
 
 
 def main() -> None:

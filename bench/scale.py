@@ -23,9 +23,9 @@ from rich.progress import track
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-import federation as fake
 from fedfs.store.base import Entry
 from fedfs.store.memory import MemoryStore
+from support import federation as fake
 
 
 class IndexedStore(MemoryStore):

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-import s3_server
-from courier import Courier
-from federation import Federation
+from support import s3_server
+from support.courier import Courier
+from support.federation import Federation
 
 # No deadline: machines are shared. In CI always the same examples, so that a change is tested and
 # not the luck of the day; at a desk new ones every time.

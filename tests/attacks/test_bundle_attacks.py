@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from courier import Courier
-from federation import forge
 from fedfs.errors import BundleError, ObjectExistsError, RejectedError, TensorError, UserError
 from fedfs.protocol import layout
 from fedfs.roles.courier import BundleReader, BundleWriter, Header
+from support.courier import Courier
+from support.federation import forge
 
 
 def test_every_changed_byte_is_noticed_and_nothing_published(ready):

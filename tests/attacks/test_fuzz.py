@@ -20,8 +20,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from courier import Courier
-from federation import FakePlanner, Federation
 from fedfs.errors import FedfsError, MalformedError, RejectedError, SealedError, UserError
 from fedfs.exchange import versions
 from fedfs.exchange.payloads import check_values, update_layout
@@ -37,6 +35,8 @@ from fedfs.tensors.canonical import TensorFile, write_safetensors
 from fedfs.trust import sealing
 from fedfs.trust.sealing import Identity
 from fedfs.trust.signing import Envelope, SigningKey
+from support.courier import Courier
+from support.federation import FakePlanner, Federation
 
 EXAMPLES = int(os.environ.get("FEDFS_FUZZ_EXAMPLES", "60"))
 fuzz = settings(

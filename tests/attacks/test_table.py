@@ -15,7 +15,6 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from federation import Federation, forge
 from fedfs.errors import (
     MalformedError,
     MisplacedError,
@@ -33,7 +32,8 @@ from fedfs.roles.coordinator.roster import Coordinator
 from fedfs.tensors.canonical import write_safetensors
 from fedfs.trust.signing import Envelope, SigningKey
 from fedfs.trust.verify import TrustedView
-from forwarding_store import ForwardingStore
+from support.federation import Federation, forge
+from support.forwarding_store import ForwardingStore
 
 
 def until_version(federation: Federation, version: int) -> None:

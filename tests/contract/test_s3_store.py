@@ -18,7 +18,6 @@ pytest.register_assert_rewrite("store_contract")
 
 from store_contract import KEY, StoreContract, outcome  # noqa: E402  rewritten only if imported afterwards
 
-from faulty_proxy import Faults, FaultyProxy  # noqa: E402  as above
 from fedfs.errors import (  # noqa: E402  as above
     FedfsError,
     ObjectExistsError,
@@ -31,6 +30,7 @@ from fedfs.store.retry import Patience  # noqa: E402  as above
 from fedfs.store.s3 import store as s3  # noqa: E402  as above
 from fedfs.store.s3.client import S3Client  # noqa: E402  as above
 from fedfs.store.s3.store import S3Store  # noqa: E402  as above
+from support.faulty_proxy import Faults, FaultyProxy  # noqa: E402  as above
 
 pytestmark = pytest.mark.xdist_group("ceph")
 

@@ -18,8 +18,8 @@ import pytest
 import yaml
 from dockerfile_parse import DockerfileParser
 
-import s3_server
-from command_lines import understood
+from support import s3_server
+from support.command_lines import understood
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"

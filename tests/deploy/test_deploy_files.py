@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from command_lines import understood
 from fedfs.errors import EXIT_NOTHING, EXIT_WAITING
+from support.command_lines import understood
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 UNITS = sorted((DEPLOY / "systemd").iterdir())

@@ -13,8 +13,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from command_lines import understood
 from fedfs.errors import EXIT_NOTHING, EXIT_WAITING
+from support.command_lines import understood
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "kubernetes"
 FILES = sorted(path for path in FOLDER.glob("*.yaml") if path.name != "kustomization.yaml")

@@ -6,8 +6,8 @@ import textwrap
 
 import pytest
 
-from code_blocks import DOCUMENTS, BrokenRuleError, blocks_of, check, difference
-from story import HOSTS, MOMENTS, story, walk
+from support.code_blocks import DOCUMENTS, BrokenRuleError, blocks_of, check, difference
+from support.story import HOSTS, MOMENTS, story, walk
 
 BLOCKS = [block for path in DOCUMENTS for block in blocks_of(path)]
 

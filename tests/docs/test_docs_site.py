@@ -13,8 +13,8 @@ from urllib.parse import unquote
 import click
 import pytest
 
-from code_blocks import DOCUMENTS, ROOT
 from fedfs.cli import fedfs
+from support.code_blocks import DOCUMENTS, ROOT
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 

@@ -7,7 +7,7 @@ import pytest
 from fedfs.simulation import phantoms
 from fedfs.simulation.cases import place_dataset, read_cases
 from fedfs.simulation.hosts import Host
-from phantom_hosts import DATASET, N_CASES
+from support.phantom_hosts import DATASET, N_CASES
 
 
 @pytest.fixture(scope="session")

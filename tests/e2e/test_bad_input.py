@@ -15,7 +15,7 @@ import pytest
 from fedfs.protocol import layout
 from fedfs.store.folder import FolderStore
 from fedfs.trust.signing import SigningKey
-from phantom_hosts import DATASET
+from support.phantom_hosts import DATASET
 
 
 class Shell:

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-import s3_server
 from fedfs.exchange.read import open_study
 from fedfs.protocol import layout
 from fedfs.simulation.cases import read_cases
 from fedfs.simulation.hosts import Host, stop
 from fedfs.store import open_store
-from phantom_hosts import DATASET, N_CASES
+from support import s3_server
+from support.phantom_hosts import DATASET, N_CASES
 
 pytestmark = [pytest.mark.nnunet]
 

@@ -9,13 +9,13 @@ import sys
 import numpy as np
 import pytest
 
-import invariants
-from faulty_proxy import Faults, FaultyProxy
-from federation import DATASET_JSON, Federation
 from fedfs.roles.reader.status import summarize
 from fedfs.store import RetryingStore, S3Options
 from fedfs.store.retry import Patience
 from fedfs.store.s3.store import S3Store
+from support import invariants
+from support.faulty_proxy import Faults, FaultyProxy
+from support.federation import DATASET_JSON, Federation
 
 pytestmark = pytest.mark.xdist_group("ceph")
 

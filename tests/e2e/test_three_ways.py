@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-import s3_server
 from fedfs.exchange.read import open_study
 from fedfs.simulation import phantoms
 from fedfs.simulation.cases import place_dataset, read_cases
 from fedfs.simulation.hosts import Host
 from fedfs.store import open_store
-from phantom_hosts import DATASET
+from support import s3_server
+from support.phantom_hosts import DATASET
 
 pytestmark = [
     pytest.mark.nnunet,

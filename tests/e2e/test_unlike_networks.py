@@ -19,7 +19,7 @@ from fedfs.simulation.cases import place_dataset, read_cases
 from fedfs.simulation.hosts import Host, LocalStudy
 from fedfs.store import open_store
 from fedfs.tensors.safetensors_reader import TensorFile
-from phantom_hosts import DATASET
+from support.phantom_hosts import DATASET
 
 pytestmark = [pytest.mark.nnunet]
 

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-import s3_server
 from fedfs.exchange.read import open_study
 from fedfs.protocol.state import StudyState
 from fedfs.store import S3Options, StorePlace, open_store
 from fedfs.trust.keyring import Keyring
+from support import s3_server
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"

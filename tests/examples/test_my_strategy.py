@@ -15,12 +15,12 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from federation import DATASET_JSON, INITIAL, Federation
 from fedfs.aggregation.strategies import FedAvg, NormClipping, by_name
 from fedfs.errors import UserError
 from fedfs.exchange.read import open_study
 from fedfs.store import open_store
-from rounds_of_updates import (
+from support.federation import DATASET_JSON, INITIAL, Federation
+from support.rounds_of_updates import (
     assert_close,
     assert_same,
     models,

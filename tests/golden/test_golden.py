@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from federation import INITIAL
 from fedfs.exchange.read import open_study
 from fedfs.protocol import codec, layout, messages
 from fedfs.roles.reader.status import summarize
 from fedfs.store.memory import MemoryStore
 from fedfs.tensors.canonical import weights_sha256
 from fedfs.trust.signing import Envelope
+from support.federation import INITIAL
 
 
 @pytest.fixture

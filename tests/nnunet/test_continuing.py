@@ -10,7 +10,6 @@ from click.testing import CliRunner
 from synthetic import DATASET, dataset_json
 from test_allowlist import genuine
 
-from federation import DATASET_JSON, FakePlanner, Federation
 from fedfs.cli import fedfs as cli
 from fedfs.errors import SealedError, StudyError, UserError
 from fedfs.exchange.read import open_study
@@ -24,6 +23,7 @@ from fedfs.tensors.canonical import TensorFile, weights_sha256, write_safetensor
 from fedfs.trust.recipients import Vault
 from fedfs.trust.sealing import MAGIC
 from fedfs.trust.signing import Envelope
+from support.federation import DATASET_JSON, FakePlanner, Federation
 
 ONE = {"rounds": 1, "min_sites": 1, "targets": {"north": 2.0}}
 OTHER = "b.bias"

@@ -6,9 +6,9 @@ import pytest
 from life import in_this_process, live
 from synthetic import DATASET, dataset_json, write_dataset
 
-from federation import Federation
 from fedfs.nnunet.plan.planner import NnUNetPlanner
 from fedfs.nnunet.system.environment import applied
+from support.federation import Federation
 
 pytestmark = [pytest.mark.nnunet, pytest.mark.usefixtures("no_workers", "forked_pools")]
 

@@ -19,12 +19,12 @@ import pytest
 import torch
 from synthetic import DATASET, dataset_json, make_paths, write_dataset
 
-from federation import Federation
 from fedfs.nnunet import child
 from fedfs.nnunet.nnunet_learner import LearnerSettings, NnUNetLearner
 from fedfs.nnunet.plan.planner import NnUNetPlanner
 from fedfs.protocol.messages import Schedule
 from fedfs.roles.coordinator.options import StudyOptions
+from support.federation import Federation
 
 pytestmark = [pytest.mark.nnunet, pytest.mark.xdist_group("same_as_nnunet")]
 

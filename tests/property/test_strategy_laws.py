@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 
 from fedfs.aggregation.strategies import STRATEGIES, FedAvg, MultiKrum, NormClipping, by_name
 from fedfs.tensors.canonical import TensorFile, write_safetensors
-from rounds_of_updates import (
+from support.rounds_of_updates import (
     TENSORS,
     aggregate,
     assert_close,

@@ -14,15 +14,15 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-import invariants
-from dying_store import KilledError
-from faulty_store import FaultyStore
-from federation import Federation
 from fedfs.errors import StoreError, StudyError
 from fedfs.protocol import layout
 from fedfs.roles.coordinator.roster import Coordinator
 from fedfs.roles.site.step import Wish
 from fedfs.store.memory import MemoryStore
+from support import invariants
+from support.dying_store import KilledError
+from support.faulty_store import FaultyStore
+from support.federation import Federation
 
 SITES = ("east", "north", "south")
 LATE = "west"

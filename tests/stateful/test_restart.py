@@ -12,12 +12,12 @@ import shutil
 
 import pytest
 
-import invariants
-from dying_store import DyingStore, KilledError
-from federation import Federation, forge
 from fedfs.errors import StoreError
 from fedfs.protocol import layout
 from fedfs.roles.reader.status import summarize
+from support import invariants
+from support.dying_store import DyingStore, KilledError
+from support.federation import Federation, forge
 
 TWO = {"east": 1.0, "north": 2.0}
 

@@ -7,8 +7,6 @@ import itertools
 import numpy as np
 import pytest
 
-from dying_store import DyingStore, KilledError
-from federation import Federation, network_of
 from fedfs.aggregation import alignment
 from fedfs.aggregation.shared_tensors import check_site_plan, shared_by, tensor_participation
 from fedfs.errors import MalformedError, SetupError, StudyError
@@ -17,6 +15,8 @@ from fedfs.protocol import layout
 from fedfs.protocol.messages import SitePlan
 from fedfs.roles.reader.status import summarize
 from fedfs.tensors.canonical import TensorFile
+from support.dying_store import DyingStore, KilledError
+from support.federation import Federation, network_of
 
 COMMON = {"encoder.stages.0.0.conv.weight": [4, 1, 3, 3], "decoder.seg_layers.0.bias": [2]}
 SHALLOW = {**COMMON, "encoder.stages.1.0.conv.weight": [8, 4, 3, 3]}

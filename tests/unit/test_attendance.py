@@ -8,7 +8,6 @@ import sys
 import numpy as np
 import pytest
 
-from federation import Federation
 from fedfs.errors import StoreUnavailableError, StudyError
 from fedfs.exchange.read import open_study
 from fedfs.protocol import layout
@@ -17,6 +16,7 @@ from fedfs.roles.lock import only_one
 from fedfs.roles.loop import Outcome, run
 from fedfs.roles.reader.status import summarize
 from fedfs.roles.site.step import Wish
+from support.federation import Federation
 
 FOUR = {"east": 1.0, "north": 2.0, "south": -3.0, "west": 4.0}
 

@@ -8,13 +8,13 @@ import json
 
 import pytest
 
-from federation import Federation, forge
 from fedfs.exchange.read import open_study
 from fedfs.exchange.retention import prune_versions
 from fedfs.protocol import layout
 from fedfs.roles.coordinator.roster import Coordinator
 from fedfs.roles.reader.audit import NOTE, OK, PROBLEM, verify_study
 from fedfs.roles.reader.log import events
+from support.federation import Federation, forge
 
 
 def findings(federation: Federation):

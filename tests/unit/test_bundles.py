@@ -7,9 +7,6 @@ import shutil
 import numpy as np
 import pytest
 
-import invariants
-from courier import Courier, index_of, quiet
-from federation import Federation
 from fedfs.errors import (
     BundleError,
     SealedError,
@@ -31,7 +28,10 @@ from fedfs.roles.courier import (
 from fedfs.roles.site.join import join_study
 from fedfs.store.memory import MemoryStore
 from fedfs.trust.sealing import Identity
-from forwarding_store import ForwardingStore
+from support import invariants
+from support.courier import Courier, index_of, quiet
+from support.federation import Federation
+from support.forwarding_store import ForwardingStore
 
 ENCODED = {"encoding": "int8", "model_encoding": "topk", "keyframe_every": 2, "rounds": 4}
 

@@ -6,8 +6,6 @@ from dataclasses import replace
 
 import pytest
 
-from courier import Courier, quiet
-from federation import Federation, forge
 from fedfs.learner import DiceSum
 from fedfs.protocol import layout
 from fedfs.roles.coordinator.roster import Coordinator
@@ -16,6 +14,8 @@ from fedfs.roles.reader.audit import OK, PROBLEM, verify_choice
 from fedfs.roles.reader.privacy import disclosures
 from fedfs.roles.step import AFTER_TRACKS
 from fedfs.store.memory import MemoryStore
+from support.courier import Courier, quiet
+from support.federation import Federation, forge
 
 OPTIONS = {"configuration": "2d,3d_fullres", "fold": "0,1", "rounds": 2}
 TRACKS = ["2d-0", "2d-1", "3d_fullres-0", "3d_fullres-1"]

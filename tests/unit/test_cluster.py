@@ -20,9 +20,9 @@ from fedfs.simulation.cluster import Cluster, parse_parameters
 from fedfs.simulation.experiment import ExperimentOptions
 from fedfs.simulation.hosts import Host
 from fedfs.simulation.jobs import Turn
-from jobs import Waits
+from support.jobs import Waits
 
-TESTS = Path(__file__).parents[1]
+SUPPORT = Path(__file__).parents[1] / "support"
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +41,7 @@ def slurm(tmp_path, monkeypatch):
     monkeypatch.setenv("FAKE_SLURM", str(folder))
     # What it remembers is of the stand-in of the test before, where numbers were the same.
     monkeypatch.setattr(submitit.SlurmJob, "watcher", type(submitit.SlurmJob.watcher)())
-    monkeypatch.setenv("PATH", f"{TESTS / 'slurm'}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PATH", f"{SUPPORT / 'slurm'}{os.pathsep}{os.environ['PATH']}")
     yield folder
     for job in ids(folder):
         if state_of(folder, job) == "RUNNING":
@@ -142,7 +142,7 @@ def test_killed_preempted_or_out_of_time_it_says_so(slurm, hosts, caplog):
 
 def submitter(kind, host):
     """A process that submits a job and is at the mercy of the test."""
-    command = [sys.executable, str(TESTS / "jobs.py"), kind, str(host.folder)]
+    command = [sys.executable, str(SUPPORT / "jobs.py"), kind, str(host.folder)]
     return subprocess.Popen(command, start_new_session=True)
 
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dying_store import DyingStore, KilledError
-from federation import Federation, forge
 from fedfs.errors import ObjectNotFoundError, TensorError
 from fedfs.exchange.global_weights import WeightFiles
 from fedfs.protocol import layout
 from fedfs.tensors.canonical import weights_sha256
 from fedfs.tensors.encodings import ENCODINGS
+from support.dying_store import DyingStore, KilledError
+from support.federation import Federation, forge
 
 LOSSY = sorted(set(ENCODINGS) - {"fp32"})
 

@@ -8,8 +8,6 @@ import logging
 import numpy as np
 import pytest
 
-import invariants
-from federation import INITIAL, Federation, forge
 from fedfs.errors import SealedError, StudyError
 from fedfs.exchange.fetching import MAX_MODEL_BYTES, fetch_payload
 from fedfs.exchange.read import open_study
@@ -22,6 +20,8 @@ from fedfs.roles.site.training import _pretrained
 from fedfs.tensors.canonical import write_safetensors
 from fedfs.trust.recipients import Vault
 from fedfs.trust.sealing import MAGIC
+from support import invariants
+from support.federation import INITIAL, Federation, forge
 
 OPTIONS = [
     {},

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from federation import DATASET_JSON, FakePlanner, Federation
 from fedfs.cli import fedfs as cli
 from fedfs.errors import MisplacedError, SetupError, StudyError, UserError
 from fedfs.roles.coordinator.options import StudyOptions
@@ -16,6 +15,7 @@ from fedfs.roles.reader.export import Exported, predict_commands
 from fedfs.roles.reader.status import summarize
 from fedfs.roles.site.join import _check_same_dataset
 from fedfs.store import open_store
+from support.federation import DATASET_JSON, FakePlanner, Federation
 
 
 def seen(federation: Federation, observer):

@@ -10,14 +10,14 @@ import pytest
 from click.testing import CliRunner
 from test_choosing import OPTIONS, TRACKS
 
-from browser import accessibility, browse, in_a_browser
-from federation import Federation
 from fedfs.cli import fedfs as cli
 from fedfs.exchange.read import open_tracks
 from fedfs.protocol import layout
 from fedfs.roles.reader.report import collect, overview, render_overview
 from fedfs.roles.reader.report.publish import OverviewPublisher
 from fedfs.store import open_store
+from support.browser import accessibility, browse, in_a_browser
+from support.federation import Federation
 
 MADE_AT = "2027-01-15T08:00:00Z"
 

@@ -7,13 +7,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from federation import Federation
 from fedfs.errors import StudyError, UserError
 from fedfs.protocol import layout, round_policies
 from fedfs.protocol.messages import Named
 from fedfs.protocol.round_policies import Standing, waits_for
 from fedfs.roles.coordinator.options import StudyOptions
 from fedfs.roles.reader.status import summarize
+from support.federation import Federation
 
 MINUTE = 60.0
 STANDING = Standing(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from federation import Federation
 from fedfs.errors import StudyError
 from fedfs.protocol import layout
 from fedfs.protocol.messages import FailureMessage
 from fedfs.roles.reader.privacy import EVERYBODY, disclosures, readers
 from fedfs.roles.site.step import Wish
+from support.federation import Federation
 
 
 def of_north(federation: Federation):

@@ -12,8 +12,6 @@ import re
 import pytest
 from test_asym import NETWORKS, TARGETS
 
-from browser import accessibility, browse, in_a_browser
-from federation import Federation
 from fedfs.errors import StoreError
 from fedfs.exchange.read import open_study
 from fedfs.protocol import layout
@@ -21,7 +19,9 @@ from fedfs.protocol.state import StudyState
 from fedfs.roles.reader.report import collect, render, write_csv
 from fedfs.roles.reader.report.publish import ReportPublisher
 from fedfs.store.memory import MemoryStore
-from forwarding_store import ForwardingStore
+from support.browser import accessibility, browse, in_a_browser
+from support.federation import Federation
+from support.forwarding_store import ForwardingStore
 
 
 def report_of(federation: Federation):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-import invariants
-from federation import Federation
 from fedfs.exchange.retention import payloads_in_use
 from fedfs.protocol import layout
+from support import invariants
+from support.federation import Federation
 
 
 def keep(federation: Federation, versions: int) -> None:

@@ -8,8 +8,6 @@ import sys
 
 import pytest
 
-import invariants
-from federation import Federation
 from fedfs.errors import KeyFileError, StudyError
 from fedfs.exchange.publish import Publisher
 from fedfs.protocol import layout
@@ -20,6 +18,8 @@ from fedfs.trust import key_validity
 from fedfs.trust.key_validity import Tenure
 from fedfs.trust.keyring import Keyring
 from fedfs.trust.signing import SigningKey
+from support import invariants
+from support.federation import Federation
 
 
 def office(federation: Federation) -> Coordinator:

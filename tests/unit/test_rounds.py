@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from federation import INITIAL, Federation
 from fedfs.errors import StudyError
 from fedfs.protocol import decide
 from fedfs.protocol.actions import Evaluate, Prepare, PublishFingerprint, Train, Wait
+from support.federation import INITIAL, Federation
 
 
 def test_a_federation_runs_to_its_end(federation):

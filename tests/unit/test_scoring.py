@@ -7,8 +7,6 @@ import itertools
 import pytest
 from test_asym import NETWORKS, TARGETS
 
-from courier import Courier
-from federation import Federation
 from fedfs.errors import TensorError, UserError
 from fedfs.learner import EvaluationResult
 from fedfs.protocol import layout, participation
@@ -18,6 +16,8 @@ from fedfs.roles.coordinator.roster import Coordinator
 from fedfs.roles.reader.log import events
 from fedfs.roles.reader.report import collect, render
 from fedfs.roles.reader.status import summarize
+from support.courier import Courier
+from support.federation import Federation
 
 CROSS = {"mode": "asym", "min_coverage": 0.1, "cross_evaluation": True}
 

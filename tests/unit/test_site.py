@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from federation import Federation
 from fedfs.errors import DatasetError, StoreError, StudyError, TrainingError
 from fedfs.exchange.progress import StatusReporter
 from fedfs.learner import Progress
 from fedfs.protocol import layout
 from fedfs.roles.reader.status import summarize
 from fedfs.trust.signing import SigningKey
+from support.federation import Federation
 
 
 def until_training(federation: Federation) -> None:

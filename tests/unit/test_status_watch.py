@@ -10,8 +10,8 @@ import threading
 
 import pytest
 
-from federation import Federation
 from fedfs.store import open_store
+from support.federation import Federation
 
 
 @pytest.fixture

@@ -7,13 +7,13 @@ import itertools
 import numpy as np
 import pytest
 
-from dying_store import DyingStore, KilledError
-from federation import INITIAL, Federation
 from fedfs.aggregation.strategies import STRATEGIES
 from fedfs.errors import UserError
 from fedfs.protocol import layout
 from fedfs.tensors.canonical import weights_sha256
 from fedfs.tensors.encodings import ENCODINGS
+from support.dying_store import DyingStore, KilledError
+from support.federation import INITIAL, Federation
 
 SITES = {"east": 1.0, "north": 2.0, "south": -3.0, "west": 0.5, "york": 1.5}
 

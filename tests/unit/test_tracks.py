@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from federation import DATASET_JSON, Federation, forge
 from fedfs.errors import TrainingError, UserError
 from fedfs.exchange.read import open_study
 from fedfs.protocol import layout
@@ -18,6 +17,7 @@ from fedfs.roles.reader.status import summarize
 from fedfs.roles.site.step import Wish
 from fedfs.store.memory import MemoryStore
 from fedfs.store.prefix import TrackStore
+from support.federation import DATASET_JSON, Federation, forge
 
 FOUR = {"configuration": "2d,3d_fullres", "fold": "0,1"}
 TRACKS = ["2d-0", "2d-1", "3d_fullres-0", "3d_fullres-1"]

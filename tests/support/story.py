@@ -22,10 +22,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from code_blocks import DOCUMENTS, ROOT, Block, blocks_of, difference, steps_of
 from fedfs.simulation import phantoms
 from fedfs.simulation.cases import place_dataset, read_cases
 from fedfs.simulation.hosts import Host
+from support.code_blocks import DOCUMENTS, ROOT, Block, blocks_of, difference, steps_of
 
 MOMENTS = ("start", "join", "approve", "fingerprint", "plan", "train", "combine", "look", "change")
 DATASET = "Dataset042_Organ"

@@ -5,7 +5,7 @@ hosts do not show them, and ``docs/hooks.py`` takes them away for the site.
 
 | language | rule |
 |---|---|
-| ``console`` | each ``$ `` line is run: ``on`` a host, ``at`` a moment (:mod:`story`); what is shown is what it prints, ``exit`` its code, default 0 |
+| ``console`` | each ``$ `` line is run: ``on`` a host, ``at`` a moment (:mod:`support.story`); what is shown is what it prints, ``exit`` its code, default 0 |
 | ``python`` | is run, ``on`` a host, ``at`` a moment |
 | ``sh``, ``cron`` | cannot be run here: bash can read it, fedfs understands its command lines, scripts and targets of make exist |
 | ``toml`` | a configuration file of fedfs; its commands and options exist |
@@ -32,12 +32,12 @@ from textwrap import dedent
 import click
 import yaml
 
-from command_lines import understood
 from fedfs.cli import fedfs
 from fedfs.cli.spelling import as_defaults, load_toml
 from fedfs.errors import FedfsError
+from support.command_lines import understood
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DOCUMENTS = (
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",

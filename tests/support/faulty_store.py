@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dying_store import KilledError
 from fedfs.errors import StoreUnavailableError
 from fedfs.store.base import Store
-from forwarding_store import ForwardingStore
+from support.dying_store import KilledError
+from support.forwarding_store import ForwardingStore
 
 
 class FaultyStore(ForwardingStore):

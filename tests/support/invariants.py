@@ -7,9 +7,9 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
-from federation import Federation
 from fedfs.protocol import layout
 from fedfs.protocol.state import StudyState
+from support.federation import Federation
 
 
 def contiguous(state: StudyState) -> None:

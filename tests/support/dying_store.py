@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fedfs.store.base import Store
-from forwarding_store import ForwardingStore
+from support.forwarding_store import ForwardingStore
 
 
 class KilledError(BaseException):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from federation import Federation
 from fedfs.exchange.read import open_study
 from fedfs.roles.courier import BundleReader, export_bundle, import_bundle
 from fedfs.roles.site.join import join_study
 from fedfs.store.memory import MemoryStore
 from fedfs.trust import sealing
+from support.federation import Federation
 
 
 def quiet(_progress):
