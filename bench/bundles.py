@@ -63,13 +63,15 @@ def measure(folder: Path, megabytes: float, repeats: int) -> dict[str, float]:
             path = folder / "bundle"
             made = timed(
                 f"export {kind}", export_bundle, hub, path, SITE, "from", home=homes["from"],
-                clock=clock, report=quiet, recipients=recipients, everything=True,
+                clock=clock, on_progress=quiet, recipients=recipients, everything=True,
             )  # fmt: skip
             sizes[kind] = path.stat().st_size / made.n_bytes - 1
             target = open_store(str(folder / "target"), must_exist=False)
             for key in ("federation", "aggregator"):
                 shutil.copytree(folder / "hub" / key, folder / "target" / key)
-            timed(f"import {kind}", import_bundle, path, target, home=homes["for"], report=quiet)
+            timed(
+                f"import {kind}", import_bundle, path, target, home=homes["for"], on_progress=quiet
+            )
             shutil.rmtree(folder / "target")
             path.unlink()
     speed = payload.stat().st_size / 1e6

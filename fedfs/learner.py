@@ -39,7 +39,7 @@ class Progress:
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 
-Report = Callable[[Progress], None]
+OnProgress = Callable[[Progress], None]
 """Called often; must return quickly and must not raise."""
 
 
@@ -242,10 +242,10 @@ class Learner(Protocol):
     def versions(self) -> Mapping[str, str]:
         """Return versions of the software that decides results (nnunetv2, torch, ...)."""
 
-    def fingerprint(self, report: Report) -> SiteFingerprint:
+    def fingerprint(self, on_progress: OnProgress) -> SiteFingerprint:
         """Read every training case once and return the fingerprint."""
 
-    def plan(self, report: Report) -> OwnPlan:
+    def plan(self, on_progress: OnProgress) -> OwnPlan:
         """Plan for this site alone, from its own fingerprint; again gives the same, at once.
 
         Raises:
@@ -261,32 +261,38 @@ class Learner(Protocol):
         """
 
     def prepare(
-        self, plans: Mapping[str, Any], fingerprint: Mapping[str, Any], report: Report
+        self, plans: Mapping[str, Any], fingerprint: Mapping[str, Any], on_progress: OnProgress
     ) -> None:
         """Adopt the federated plan and preprocess; a no-op where that is done already.
 
         Args:
             plans: nnU-Net plans as the aggregator published them.
             fingerprint: the federated fingerprint in nnU-Net's format.
-            report: progress callback.
+            on_progress: progress callback.
         """
 
-    def evaluate(self, task: RoundTask, tensors: Tensors, report: Report) -> EvaluationResult:
+    def evaluate(
+        self, task: RoundTask, tensors: Tensors, on_progress: OnProgress
+    ) -> EvaluationResult:
         """Score a global version on own validation cases (nnU-Net's pseudo Dice)."""
 
-    def train(self, task: RoundTask, tensors: Tensors, report: Report) -> TrainResult:
+    def train(self, task: RoundTask, tensors: Tensors, on_progress: OnProgress) -> TrainResult:
         """Train the round's budget starting from ``tensors``."""
 
-    def finish(self, task: RoundTask, tensors: Tensors, report: Report) -> EvaluationResult:
+    def finish(
+        self, task: RoundTask, tensors: Tensors, on_progress: OnProgress
+    ) -> EvaluationResult:
         """Store the final model where nnU-Net would, and run nnU-Net's full validation."""
 
-    def score(self, plans: Mapping[str, Any], tensors: Path, report: Report) -> EvaluationResult:
+    def score(
+        self, plans: Mapping[str, Any], tensors: Path, on_progress: OnProgress
+    ) -> EvaluationResult:
         """Predict own validation cases, as ``nnUNetv2_predict`` does, with another site's network.
 
         Args:
             plans: of that site; somebody else's word.
             tensors: safetensors file of the network's tensors; likewise.
-            report: progress callback.
+            on_progress: progress callback.
 
         Raises:
             RejectedError: plans or tensors are refused.

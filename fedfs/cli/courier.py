@@ -92,7 +92,7 @@ def export_(
             FOR if for_site else FROM,
             home=default_home(),
             clock=time.time,
-            report=display,
+            on_progress=display,
             recipients=() if plain else recipients or None,
             part_bytes=parse_size(split) if split else 0,
             everything=everything,
@@ -139,7 +139,7 @@ def import_(
             file,
             open_store(store, must_exist=False),
             home=default_home(),
-            report=display,
+            on_progress=display,
             identities=[load_identity(path) for path in identity_files],
         )
     if as_json:
@@ -223,7 +223,7 @@ def sync(
             open_store(store),
             open_store(dataclasses.replace(store, url=outpost), must_exist=False),
             [layout.check_site(site) for site in sites],
-            report=display,
+            on_progress=display,
             once=not watch,
             settings=WaitSettings(poll_interval, max_poll_interval),
         )

@@ -270,7 +270,7 @@ class ProgressDisplay:
             self._bar.stop()
 
     def __call__(self, progress: Progress) -> None:
-        """Show ``progress``; a :data:`fedfs.learner.Report`."""
+        """Show ``progress``; a :data:`fedfs.learner.OnProgress`."""
         metrics = "  ".join(f"{name} {value:.4g}" for name, value in progress.metrics.items())
         now_s = time.monotonic()
         is_new = progress.step != self._step or progress.done < self._done_at_start

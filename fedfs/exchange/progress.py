@@ -57,7 +57,7 @@ class StatusReporter:
         self.rejected: dict[str, str] = {}
 
     def progress(self, progress: Progress) -> None:
-        """Report progress of a step; a :data:`fedfs.learner.Report`."""
+        """Report progress of a step; a :data:`fedfs.learner.OnProgress`."""
         if self._listener is not None:
             self._listener(progress)
         now_s = self._clock()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedfs.learner import Report, RoundTask
+from fedfs.learner import OnProgress, RoundTask
 from fedfs.nnunet.nnunet_learner import LearnerSettings, NnUNetLearner
 from fedfs.nnunet.system.environment import NnUNetPaths
 from fedfs.roles.site.local_model import train_alone
@@ -49,7 +49,7 @@ class LocalRequest:
     num_processes: int = 1
 
 
-def train_local(request: LocalRequest, report: Report) -> Path:
+def train_local(request: LocalRequest, on_progress: OnProgress) -> Path:
     """Train for all epochs and return the model folder under ``results``.
 
     Raises:
@@ -79,7 +79,7 @@ def train_local(request: LocalRequest, report: Report) -> Path:
                 iterations_per_epoch=request.iterations_per_epoch,
                 val_iterations_per_epoch=request.val_iterations_per_epoch,
             )
-            train_alone(learner, request.plans, request.fingerprint, task, initial, report)
+            train_alone(learner, request.plans, request.fingerprint, task, initial, on_progress)
         return learner.model_folder()
     finally:
         learner.close()

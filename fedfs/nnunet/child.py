@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from fedfs import errors
-from fedfs.learner import Progress, Report
+from fedfs.learner import OnProgress, Progress
 from fedfs.nnunet.system import isolated
 
 
@@ -52,78 +52,78 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _plan(request: dict[str, Any], _: Report) -> dict[str, Any]:
+def _plan(request: dict[str, Any], _: OnProgress) -> dict[str, Any]:
     from fedfs.nnunet.plan.plans import PlanRequest, plan
 
     return dataclasses.asdict(plan(PlanRequest(**request)))
 
 
-def _check_trainer(request: dict[str, Any], _: Report) -> dict[str, Any]:
+def _check_trainer(request: dict[str, Any], _: OnProgress) -> dict[str, Any]:
     from fedfs.nnunet.allowed.classes import trainer_class
 
     return {"module": trainer_class(request["trainer"], request["allowed_trainers"]).__module__}
 
 
-def _check_planner(request: dict[str, Any], _: Report) -> dict[str, Any]:
+def _check_planner(request: dict[str, Any], _: OnProgress) -> dict[str, Any]:
     from fedfs.nnunet.allowed.classes import planner_class
 
     return {"module": planner_class(request["planner"]).__module__}
 
 
-def _initial_weights(request: dict[str, Any], _: Report) -> dict[str, Any]:
+def _initial_weights(request: dict[str, Any], _: OnProgress) -> dict[str, Any]:
     from fedfs.nnunet.plan.plans import WeightsRequest, initial_weights
 
     initial_weights(WeightsRequest(**request))
     return {"tensors": request["output"]}
 
 
-def _convert_checkpoint(request: dict[str, Any], _: Report) -> dict[str, Any]:
+def _convert_checkpoint(request: dict[str, Any], _: OnProgress) -> dict[str, Any]:
     from fedfs.nnunet.plan.pretrained import convert_checkpoint
 
     convert_checkpoint(Path(request["checkpoint"]), Path(request["output"]))
     return {"tensors": request["output"]}
 
 
-def _export(request: dict[str, Any], _: Report) -> dict[str, Any]:
+def _export(request: dict[str, Any], _: OnProgress) -> dict[str, Any]:
     from fedfs.nnunet.score.model_export import ExportRequest, export_model
 
     return {"models": [str(export_model(ExportRequest(**one))) for one in request["models"]]}
 
 
-def _write_choice(request: dict[str, Any], _: Report) -> dict[str, Any]:
+def _write_choice(request: dict[str, Any], _: OnProgress) -> dict[str, Any]:
     from fedfs.nnunet.score.inference_information import ChoiceRequest, write_choice
 
     return {"folder": str(write_choice(ChoiceRequest(**request)))}
 
 
-def _train_local(request: dict[str, Any], report: Report) -> dict[str, Any]:
+def _train_local(request: dict[str, Any], on_progress: OnProgress) -> dict[str, Any]:
     from fedfs.nnunet.baseline import LocalRequest, train_local
 
-    return {"model": str(train_local(LocalRequest(**request), report))}
+    return {"model": str(train_local(LocalRequest(**request), on_progress))}
 
 
-def _train_round(request: dict[str, Any], report: Report) -> dict[str, Any]:
+def _train_round(request: dict[str, Any], on_progress: OnProgress) -> dict[str, Any]:
     from fedfs.nnunet.child_round import train_round
     from fedfs.nnunet.train.parallel import RoundRequest
 
-    return train_round(RoundRequest(**request), report)
+    return train_round(RoundRequest(**request), on_progress)
 
 
-def _score(request: dict[str, Any], _: Report) -> dict[str, Any]:
+def _score(request: dict[str, Any], _: OnProgress) -> dict[str, Any]:
     from fedfs.nnunet.score.predict import ScoreRequest, as_json, predict_and_score
 
     return as_json(predict_and_score(ScoreRequest(**request)))
 
 
-def _cross_validate(request: dict[str, Any], report: Report) -> dict[str, Any]:
+def _cross_validate(request: dict[str, Any], on_progress: OnProgress) -> dict[str, Any]:
     from fedfs.nnunet.score.cross_validation import CrossValidationRequest, cross_validate
     from fedfs.protocol import codec
 
-    made = codec.to_json(cross_validate(CrossValidationRequest(**request), report))
+    made = codec.to_json(cross_validate(CrossValidationRequest(**request), on_progress))
     return dict(made) if isinstance(made, dict) else {}
 
 
-FUNCTIONS: Mapping[str, Callable[[dict[str, Any], Report], dict[str, Any]]] = {
+FUNCTIONS: Mapping[str, Callable[[dict[str, Any], OnProgress], dict[str, Any]]] = {
     "plan": _plan,
     "check_trainer": _check_trainer,
     "check_planner": _check_planner,

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from fedfs.errors import FedfsError, TrainingError
-from fedfs.learner import Progress, Report, RoundTask
+from fedfs.learner import OnProgress, Progress, RoundTask
 from fedfs.nnunet.nnunet_learner import NnUNetLearner
 from fedfs.nnunet.settings import settings_from_json
 from fedfs.nnunet.system import isolated
@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 _PR_SET_PDEATHSIG = 1
 
 
-def train_round(request: RoundRequest, report: Report) -> dict[str, Any]:
+def train_round(request: RoundRequest, on_progress: OnProgress) -> dict[str, Any]:
     """Start a process for each GPU, and wait for them; return the result but for its tensors.
 
     Raises:
@@ -57,11 +57,11 @@ def train_round(request: RoundRequest, report: Report) -> dict[str, Any]:
     try:
         while not started.join(timeout=0):
             if reader in wait([reader, *started.sentinels]):
-                report(Progress(**reader.recv()))
+                on_progress(Progress(**reader.recv()))
     except (ProcessRaisedException, ProcessExitedException) as error:
         raise _failure(room, error) from error
     while reader.poll():
-        report(Progress(**reader.recv()))
+        on_progress(Progress(**reader.recv()))
     result: dict[str, Any] = json.loads((room / "result.json").read_text(encoding="utf-8"))
     return result
 
@@ -94,7 +94,7 @@ def _train(rank: int, request: RoundRequest, device: str, room: Path, writer: An
     import torch
     from torch import distributed
 
-    def report(progress: Progress) -> None:
+    def on_progress(progress: Progress) -> None:
         if rank == 0:
             writer.send(dataclasses.asdict(progress))
 
@@ -111,7 +111,7 @@ def _train(rank: int, request: RoundRequest, device: str, room: Path, writer: An
     task = RoundTask(**{**request.task, "private": frozenset(request.task["private"])})
     try:
         with TensorFile(Path(request.tensors)) as tensors:
-            result = learner.train(task, dict(tensors), report)
+            result = learner.train(task, dict(tensors), on_progress)
         hashes: list[Any] = [None] * request.num_gpus
         distributed.all_gather_object(hashes, weights_sha256(result.tensors))
         if len(set(hashes)) > 1:

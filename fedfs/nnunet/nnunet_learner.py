@@ -25,9 +25,9 @@ from fedfs.aggregation.fingerprints import to_nnunet
 from fedfs.errors import FedfsError, SetupError
 from fedfs.learner import (
     EvaluationResult,
+    OnProgress,
     OwnPlan,
     Progress,
-    Report,
     RoundTask,
     SiteFingerprint,
     Tensors,
@@ -83,7 +83,7 @@ class NnUNetLearner:
         """See :class:`fedfs.learner.Learner`."""
         return classes.versions()
 
-    def fingerprint(self, report: Report) -> SiteFingerprint:
+    def fingerprint(self, on_progress: OnProgress) -> SiteFingerprint:
         """See :class:`fedfs.learner.Learner`.
 
         The local fingerprint is also written where nnU-Net keeps it, unless there is one.
@@ -91,13 +91,13 @@ class NnUNetLearner:
         settings = self._settings
         with self._nnunet():
             classes.trainer_class(settings.trainer, settings.allowed_trainers)
-        result = self.examine(report)
+        result = self.examine(on_progress)
         target = settings.paths.preprocessed / self._raw().name / _FINGERPRINT
         if not target.exists() and all(channel.n_cases for channel in result.channels):
             files.write_json(target, to_nnunet(result))
         return result
 
-    def examine(self, report: Report) -> SiteFingerprint:
+    def examine(self, on_progress: OnProgress) -> SiteFingerprint:
         """Read every case, find out which this site goes on without, and measure the others.
 
         Raises:
@@ -111,7 +111,7 @@ class NnUNetLearner:
             result = fingerprints.extract(
                 dataset.without(found),
                 num_processes=settings.num_processes,
-                report=output.outside(report),
+                on_progress=output.outside(on_progress),
                 on_broken=found.__setitem__ if settings.skip_broken else None,
             )
         self._broken.keep(found)
@@ -122,14 +122,14 @@ class NnUNetLearner:
             )
         return result
 
-    def plan(self, report: Report) -> OwnPlan:
+    def plan(self, on_progress: OnProgress) -> OwnPlan:
         """See :class:`fedfs.learner.Learner`."""
         planner = OwnPlanner(self._settings, self._broken.measured())
         kept = planner.kept()
         if kept is not None:
             return kept
         if planner.fingerprint() is None:
-            measured = self.fingerprint(report)
+            measured = self.fingerprint(on_progress)
             planner = OwnPlanner(self._settings, self._broken.measured())
             planner.keep_fingerprint(measured)
         with self._nnunet():
@@ -145,15 +145,15 @@ class NnUNetLearner:
             return planner.kept_initial(plan) or planner.make_initial(plan)
 
     def prepare(
-        self, plans: Mapping[str, Any], fingerprint: Mapping[str, Any], report: Report
+        self, plans: Mapping[str, Any], fingerprint: Mapping[str, Any], on_progress: OnProgress
     ) -> None:
         """See :class:`fedfs.learner.Learner`."""
         # Processes on several tracks of a study share the data.
         with files.exclusive(self._settings.preparing_lock):
-            self._prepare(plans, fingerprint, report)
+            self._prepare(plans, fingerprint, on_progress)
 
     def _prepare(
-        self, plans: Mapping[str, Any], fingerprint: Mapping[str, Any], report: Report
+        self, plans: Mapping[str, Any], fingerprint: Mapping[str, Any], on_progress: OnProgress
     ) -> None:
         settings, dataset = self._settings, self._raw()
         allowlist.check_plans(plans, settings.configuration)
@@ -176,7 +176,7 @@ class NnUNetLearner:
                     dataset,
                     settings.paths,
                     num_processes=settings.num_processes,
-                    report=output.outside(report),
+                    on_progress=output.outside(on_progress),
                     on_broken=broken.__setitem__ if settings.skip_broken else None,
                 )
         if broken:
@@ -194,18 +194,20 @@ class NnUNetLearner:
         """Work with plans that another process of this site has adopted and preprocessed for."""
         self._plans = dict(plans)
 
-    def evaluate(self, task: RoundTask, tensors: Tensors, report: Report) -> EvaluationResult:
+    def evaluate(
+        self, task: RoundTask, tensors: Tensors, on_progress: OnProgress
+    ) -> EvaluationResult:
         """See :class:`fedfs.learner.Learner`."""
         with self._nnunet() as output:
             session = self._open(task)
             session.load(tensors)
-            return pseudo_dice.pseudo_dice(session, output.outside(report))
+            return pseudo_dice.pseudo_dice(session, output.outside(on_progress))
 
-    def train(self, task: RoundTask, tensors: Tensors, report: Report) -> TrainResult:
+    def train(self, task: RoundTask, tensors: Tensors, on_progress: OnProgress) -> TrainResult:
         """See :class:`fedfs.learner.Learner`."""
         if self._settings.num_gpus > 1:
             self.close()  # its memory is the processes', and they write the next checkpoint
-            return parallel.train(self._settings, self._adopted(), task, tensors, report)
+            return parallel.train(self._settings, self._adopted(), task, tensors, on_progress)
         with self._nnunet() as output:
             session, progress = self._continue(task, tensors)
             saved = self._clock()
@@ -213,7 +215,7 @@ class NnUNetLearner:
             while not _is_over(progress, task):
                 left_s = math.inf if task.max_seconds is None else task.max_seconds
                 n_iterations, spent = session.train_epoch(
-                    output.outside(report),
+                    output.outside(on_progress),
                     task=task,
                     until_s=self._clock() + left_s - seconds["training"],
                 )
@@ -246,7 +248,9 @@ class NnUNetLearner:
                 seconds=seconds,
             )
 
-    def finish(self, task: RoundTask, tensors: Tensors, report: Report) -> EvaluationResult:
+    def finish(
+        self, task: RoundTask, tensors: Tensors, on_progress: OnProgress
+    ) -> EvaluationResult:
         """See :class:`fedfs.learner.Learner`."""
         model = self._final_model()
         with self._nnunet() as output:
@@ -258,17 +262,19 @@ class NnUNetLearner:
             session.load(tensors)
             session.start_at(task.total_epochs)
             try:
-                return model.make(session, weights, output.outside(report))
+                return model.make(session, weights, output.outside(on_progress))
             finally:
                 self.close()  # nnU-Net has shut down the data loaders
 
-    def score(self, plans: Mapping[str, Any], tensors: Path, report: Report) -> EvaluationResult:
+    def score(
+        self, plans: Mapping[str, Any], tensors: Path, on_progress: OnProgress
+    ) -> EvaluationResult:
         """See :class:`fedfs.learner.Learner`."""
         self.close()  # its memory is the predictor's
         cases = self._final_model().validated_cases()
         if not cases:
             return EvaluationResult.unscored()
-        report(Progress("predict", 0, 0, "case"))
+        on_progress(Progress("predict", 0, 0, "case"))
         return score_other(
             plans, tensors, dataset=self._raw(), cases=cases, settings=self._settings
         )

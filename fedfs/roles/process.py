@@ -35,9 +35,9 @@ def start_status(
     """
     status = StatusReporter(
         publisher, site, interval_s=interval_s, clock=time.time,
-        listener=store.report,
+        listener=store.on_progress,
     )  # fmt: skip
-    store.report = status.progress
+    store.on_progress = status.progress
     return status
 
 

@@ -231,7 +231,7 @@ class Demo:
                 request,
                 environ=environ,
                 workdir=host.folder,
-                report=lambda progress: self._progress(host.name, progress),
+                on_progress=lambda progress: self._progress(host.name, progress),
             )
             return Path(done["model"])
 

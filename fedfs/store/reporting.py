@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from fedfs.learner import Progress, Report
+from fedfs.learner import OnProgress, Progress
 from fedfs.store.base import Store, heard
 from fedfs.store.wrapper import Wrapper
 
@@ -17,12 +17,12 @@ class ReportingStore(Wrapper):
     A download counts up to ``max_bytes``, which for what a message names is its size.
 
     Attributes:
-        report: hears of progress, in the thread that asked for the transfer.
+        on_progress: called with the progress, in the thread that asked for the transfer.
     """
 
-    def __init__(self, inner: Store, report: Report) -> None:
+    def __init__(self, inner: Store, on_progress: OnProgress) -> None:
         super().__init__(inner)
-        self.report = report
+        self.on_progress = on_progress
 
     def upload(self, key: str, path: Path) -> bool:
         """See :meth:`fedfs.store.base.Store.upload`."""
@@ -42,8 +42,8 @@ class ReportingStore(Wrapper):
         def hear(n_bytes: int) -> None:
             nonlocal done
             done = min(total, done + n_bytes)  # what is tried again counts once
-            self.report(Progress(step, done, total, "bytes"))
+            self.on_progress(Progress(step, done, total, "bytes"))
 
-        self.report(Progress(step, 0, total, "bytes"))
+        self.on_progress(Progress(step, 0, total, "bytes"))
         with heard(hear):
             yield

@@ -248,7 +248,7 @@ def test_a_damaged_bundle_is_refused_whole_or_is_as_it_was(bundle, tmp_path, dat
     bad = data.draw(mutated(good))
     path.write_bytes(bad)
     try:
-        import_bundle(path, target, home=tmp_path / "home", report=lambda _: None)
+        import_bundle(path, target, home=tmp_path / "home", on_progress=lambda _: None)
     except (RejectedError, UserError):
         assert not target.objects
     else:

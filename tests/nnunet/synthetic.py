@@ -103,7 +103,7 @@ class Study:
         self.paths = make_paths(folder)
         write_dataset(self.paths.raw, n_cases, shape=(12, 32, 32), **changes)
         dataset = RawDataset.open(self.paths, DATASET)
-        site = fingerprint.extract(dataset, num_processes=1, report=Reports())
+        site = fingerprint.extract(dataset, num_processes=1, on_progress=Reports())
         self.fingerprint = to_nnunet(site)
         made = plan(
             PlanRequest(

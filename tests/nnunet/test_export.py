@@ -214,13 +214,13 @@ def test_training_alone_is_one_round_of_all_epochs(study, tmp_path, no_workers):
         device="cpu",
     )
     report = Reports()
-    model = Path(run_isolated("train_local", local, workdir=tmp_path, report=report)["model"])
+    model = Path(run_isolated("train_local", local, workdir=tmp_path, on_progress=report)["model"])
     assert json.loads((model / "plans.json").read_text())["dataset_name"] == DATASET
     assert (model / "fold_all" / "checkpoint_final.pth").exists()
     assert {"preprocess", "train"} <= {p["step"] for p in report}
 
     again = Reports()  # killed and started again, it has nothing to train
-    run_isolated("train_local", local, workdir=tmp_path, report=again)
+    run_isolated("train_local", local, workdir=tmp_path, on_progress=again)
     assert "train" not in {p["step"] for p in again}
 
 

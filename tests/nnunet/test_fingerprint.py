@@ -15,11 +15,11 @@ from fedfs.nnunet.data import fingerprint
 from fedfs.nnunet.data.dataset import RawDataset
 
 
-def extract(paths, *, num_processes=1, report=None, rng=None, dataset=DATASET):
+def extract(paths, *, num_processes=1, on_progress=None, rng=None, dataset=DATASET):
     return fingerprint.extract(
         RawDataset.open(paths, dataset),
         num_processes=num_processes,
-        report=Reports() if report is None else report,
+        on_progress=Reports() if on_progress is None else on_progress,
         rng=rng,
     )
 
@@ -48,7 +48,7 @@ def folder(paths):
 
 def test_it_has_one_geometry_per_case_and_can_be_published(paths, folder):
     report = Reports()
-    found = extract(paths, report=report)
+    found = extract(paths, on_progress=report)
     validate_fingerprint(found)
     assert found.n_cases == len(found.geometry) == found.channels[0].n_cases == 4
     assert all(case.spacing_mm == (3.0, 1.0, 0.5) for case in found.geometry)
@@ -160,7 +160,7 @@ def report(progress):
     import multiprocessing
     print(*(child.pid for child in multiprocessing.active_children()), flush=True)
     os.kill(os.getpid(), 9)
-fingerprint.extract(RawDataset.open(paths, {DATASET!r}), num_processes=2, report=report)
+fingerprint.extract(RawDataset.open(paths, {DATASET!r}), num_processes=2, on_progress=report)
 """
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120

@@ -174,7 +174,9 @@ def test_pretrained_weights_that_do_not_fit_are_refused(planned, tmp_path):
 
 
 def site_fingerprint(paths, dataset):
-    return fingerprint.extract(RawDataset.open(paths, dataset), num_processes=1, report=Reports())
+    return fingerprint.extract(
+        RawDataset.open(paths, dataset), num_processes=1, on_progress=Reports()
+    )
 
 
 @pytest.mark.nnunet

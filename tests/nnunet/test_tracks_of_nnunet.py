@@ -46,9 +46,9 @@ def quiet(_progress):
 def in_one_process(monkeypatch, no_workers, forked_pools):
     """Call what fedfs runs in a child process; importing nnU-Net there takes seconds each time."""
 
-    def run(function, request, *, environ=None, workdir, report=None):
+    def run(function, request, *, environ=None, workdir, on_progress=None):
         fields = request if isinstance(request, dict) else dataclasses.asdict(request)
-        made = child.FUNCTIONS[function](json.loads(json.dumps(fields)), report or quiet)
+        made = child.FUNCTIONS[function](json.loads(json.dumps(fields)), on_progress or quiet)
         return json.loads(json.dumps(made))
 
     for module in (export, planner, site_process):

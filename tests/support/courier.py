@@ -34,14 +34,14 @@ class Courier:
         path = self.stick / (name or f"{self.n_trips:03d}-{direction}.fedfs")
         made = export_bundle(
             source, path, self.site, direction, home=self.home(direction),
-            clock=self.federation.clock, report=quiet, **options,
+            clock=self.federation.clock, on_progress=quiet, **options,
         )  # fmt: skip
         return path, made
 
     def load(self, path: Path, direction: str, **options):
         target = self.outpost if direction == "for" else self.federation.store
         home = self.home("from" if direction == "for" else "for")
-        return import_bundle(path, target, home=home, report=quiet, **options)
+        return import_bundle(path, target, home=home, on_progress=quiet, **options)
 
     def carry(self, direction: str) -> int:
         """Go once; return how many objects were new there."""

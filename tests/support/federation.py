@@ -86,14 +86,14 @@ class FakeLearner:
     def versions(self) -> Mapping[str, str]:
         return {"nnunetv2": "0"}
 
-    def fingerprint(self, report: Any) -> SiteFingerprint:
+    def fingerprint(self, on_progress: Any) -> SiteFingerprint:
         self.calls.append(("fingerprint", -1))
         values = np.linspace(float(self.target), float(self.target) + 10, 50)
         channel = fingerprints.sketch_channel([values] * self.n_cases)
         case = CaseGeometry((1.0, 1.0, 1.0), (20, 20, 20), 1.0)
         return SiteFingerprint(self.n_cases, (channel,), (case,) * self.n_cases)
 
-    def plan(self, report: Any) -> OwnPlan:
+    def plan(self, on_progress: Any) -> OwnPlan:
         self.calls.append(("plan", -1))
         shapes = {name: array.shape for name, array in self.network.items()}
         configuration = {"tensors": {name: list(shape) for name, shape in shapes.items()}}
@@ -104,28 +104,28 @@ class FakeLearner:
     def initial_weights(self) -> Any:
         return self.network
 
-    def prepare(self, plans: Any, fingerprint: Any, report: Any) -> None:
+    def prepare(self, plans: Any, fingerprint: Any, on_progress: Any) -> None:
         self.calls.append(("prepare", -1))
 
-    def evaluate(self, task: Any, tensors: Any, report: Any) -> EvaluationResult:
+    def evaluate(self, task: Any, tensors: Any, on_progress: Any) -> EvaluationResult:
         self.calls.append(("evaluate", task.version))
         return self._score(tensors)
 
-    def train(self, task: Any, tensors: Any, report: Any) -> TrainResult:
+    def train(self, task: Any, tensors: Any, on_progress: Any) -> TrainResult:
         self.calls.append(("train", task.version))
         self.seen[task.version] = dict(tensors)
-        report(Progress("train", 1, 2, "iterations", task.first_epoch, {"loss": 0.5}))
+        on_progress(Progress("train", 1, 2, "iterations", task.first_epoch, {"loss": 0.5}))
         trained = {name: value + (self.target - value) / 2 for name, value in tensors.items()}
         iterations = task.n_epochs * task.iterations_per_epoch
         return TrainResult(
             trained, self.n_cases, task.n_epochs, iterations, {"train_loss": 0.1}, {}
         )
 
-    def finish(self, task: Any, tensors: Any, report: Any) -> EvaluationResult:
+    def finish(self, task: Any, tensors: Any, on_progress: Any) -> EvaluationResult:
         self.calls.append(("finish", task.version))
         return self._score(tensors)
 
-    def score(self, plans: Any, tensors: Path, report: Any) -> EvaluationResult:
+    def score(self, plans: Any, tensors: Path, on_progress: Any) -> EvaluationResult:
         self.scored.append(plans["dataset_name"])
         with TensorFile(tensors) as file:
             file.check_against({n: tuple(s) for n, s in plans["tensors"].items()})
@@ -336,7 +336,7 @@ class Federation:
             return AggregatorChoice(**parts)
         return SiteChoice(name, validate=partial(self.cross_validate, name), **parts)
 
-    def cross_validate(self, site: str, report: Any) -> CrossValidated:
+    def cross_validate(self, site: str, on_progress: Any) -> CrossValidated:
         """Scores that follow from the site and from what is scored."""
         rng = np.random.default_rng(sorted(self.targets).index(site))
         n_cases = self.learners[site].n_cases

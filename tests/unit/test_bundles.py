@@ -68,7 +68,7 @@ def test_bundles_are_encrypted_for_whoever_has_to_read_them(tmp_path):
             reader.index()  # not without a key
     assert charter.entry("north").encryption_key
     with pytest.raises(SealedError, match="cannot be decrypted here"):
-        import_bundle(to_site, MemoryStore(), home=tmp_path / "stranger", report=quiet)
+        import_bundle(to_site, MemoryStore(), home=tmp_path / "stranger", on_progress=quiet)
     with pytest.raises(SealedError):  # not even the sender reads what is for the site
         courier.load(to_site, "from")
 
@@ -129,7 +129,7 @@ def test_another_host_knows_what_follows_from_the_store(tmp_path):
     store, federation = courier.federation.store, courier.federation
     made = export_bundle(
         store, tmp_path / "bundle", "north", "for", home=tmp_path / "other-host",
-        clock=federation.clock, report=quiet,
+        clock=federation.clock, on_progress=quiet,
     )  # fmt: skip
     names = {item.key for item in index_of(courier, tmp_path / "bundle").items} if made else set()
     assert layout.plan() not in names
@@ -270,7 +270,7 @@ def test_sync_serves_a_site_behind_a_dmz(tmp_path):
     federation, outpost = courier.federation, courier.outpost
     federation.join("east", "south")
     hub = Counting(federation.store)
-    sync = Sync(hub, outpost, ["north"], report=quiet)
+    sync = Sync(hub, outpost, ["north"], on_progress=quiet)
     sync.copy()
     publisher = federation.publisher("site-north", "north", outpost)
     observer = open_study(outpost, site="north")
@@ -293,9 +293,9 @@ def test_sync_serves_a_site_behind_a_dmz(tmp_path):
     keys = set(outpost.objects)
     assert not [key for key in keys if key.startswith(("sites/east", "sites/south"))]
     assert sync.copy() == (0, 0)
-    assert Sync(hub, outpost, ["north"], report=quiet).copy() == (0, 0)
+    assert Sync(hub, outpost, ["north"], on_progress=quiet).copy() == (0, 0)
 
 
 def test_sync_of_a_store_without_a_study_says_so(tmp_path):
     with pytest.raises(StudyError, match="holds no federation"):
-        Sync(MemoryStore(), MemoryStore(), ["north"], report=quiet).copy()
+        Sync(MemoryStore(), MemoryStore(), ["north"], on_progress=quiet).copy()

@@ -166,7 +166,7 @@ def test_sync_carries_all_tracks(federation, tmp_path):
     federation.run()
     synced = Federation(tmp_path / "synced", **OPTIONS).start()
     outpost = MemoryStore(name="outpost", clock=synced.clock)
-    sync = Sync(synced.store, outpost, ["north"], report=quiet)
+    sync = Sync(synced.store, outpost, ["north"], on_progress=quiet)
     sync.step()
     synced.processes["north"] = synced.new_process("north", outpost)
     for _ in range(300):

@@ -20,7 +20,7 @@ import numpy as np
 
 from fedfs.aggregation.fingerprints import CaseSketch, mix_cases, sketch_case
 from fedfs.errors import DatasetError
-from fedfs.learner import CaseGeometry, Progress, Report, SiteFingerprint
+from fedfs.learner import CaseGeometry, OnProgress, Progress, SiteFingerprint
 from fedfs.nnunet.data.broken_cases import OnBroken, require_some
 from fedfs.nnunet.data.dataset import Case, RawDataset
 from fedfs.nnunet.data.integrity import check_whole
@@ -56,7 +56,7 @@ def extract(
     dataset: RawDataset,
     *,
     num_processes: int,
-    report: Report,
+    on_progress: OnProgress,
     rng: random.Random | None = None,
     on_broken: OnBroken | None = None,
 ) -> SiteFingerprint:
@@ -65,7 +65,7 @@ def extract(
     Args:
         dataset: the raw dataset.
         num_processes: 1 reads in this process.
-        report: called after every case.
+        on_progress: called after every case.
         rng: shuffles the geometries; the operating system's randomness by default.
         on_broken: hears of cases that cannot be used and are left out; None stops at the first.
 
@@ -80,7 +80,7 @@ def extract(
     measured: list[_Measured] = []
     for result in map_cases(_measure, jobs, num_processes=num_processes, on_broken=on_broken):
         measured.append(result)
-        report(Progress("fingerprint", len(measured), len(jobs), "case"))
+        on_progress(Progress("fingerprint", len(measured), len(jobs), "case"))
     require_some(len(measured), dataset)
     geometry = [result.geometry for result in measured]
     (rng or random.SystemRandom()).shuffle(geometry)

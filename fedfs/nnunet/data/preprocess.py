@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from fedfs.errors import DatasetError, SetupError
-from fedfs.learner import Progress, Report
+from fedfs.learner import OnProgress, Progress
 from fedfs.nnunet.allowed import allowlist
 from fedfs.nnunet.data import reuse
 from fedfs.nnunet.data.broken_cases import OnBroken
@@ -85,7 +85,7 @@ def preprocess(
     paths: NnUNetPaths,
     *,
     num_processes: int,
-    report: Report,
+    on_progress: OnProgress,
     on_broken: OnBroken | None = None,
 ) -> Path:
     """Preprocess every case that is not preprocessed yet; return the folder.
@@ -96,7 +96,7 @@ def preprocess(
         dataset: the raw dataset.
         paths: nnU-Net's folders.
         num_processes: 1 works in this process.
-        report: progress callback.
+        on_progress: progress callback.
         on_broken: hears of cases that cannot be used and are left out; None stops at the first.
 
     Raises:
@@ -113,14 +113,14 @@ def preprocess(
         _publish(partial, folder, known.name)
     missing = [c for c in dataset.cases if not (folder / f"{c.name}.pkl").exists()]
     done, total = len(dataset.cases) - len(missing), len(dataset.cases)
-    report(Progress("preprocess", done, total, "case"))
+    on_progress(Progress("preprocess", done, total, "case"))
     jobs = [
         _Job(case, str(partial), plans, configuration, dataset.dataset_json) for case in missing
     ]
     for case in map_cases(_preprocess, jobs, num_processes=num_processes, on_broken=on_broken):
         _publish(partial, folder, case)
         done += 1
-        report(Progress("preprocess", done, total, "case"))
+        on_progress(Progress("preprocess", done, total, "case"))
     shutil.rmtree(partial)  # holds what is left of cases that failed
     whole = {case.name for case in dataset.cases if (folder / f"{case.name}.pkl").exists()}
     _copy_references([case for case in dataset.cases if case.name in whole], dataset, paths)

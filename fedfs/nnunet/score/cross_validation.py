@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from fedfs.aggregation.best_configuration import FOREGROUND, JOINT, candidates_of, steps_of
 from fedfs.errors import SetupError
-from fedfs.learner import Candidates, CrossValidated, DiceSum, Progress, Report
+from fedfs.learner import Candidates, CrossValidated, DiceSum, OnProgress, Progress
 from fedfs.nnunet.data.dataset import has_regions, read_json
 from fedfs.nnunet.score.summary import class_names
 from fedfs.nnunet.system.environment import NnUNetPaths, applied
@@ -62,7 +62,7 @@ class _Job:
     dataset_json: Mapping[str, Any]
 
 
-def cross_validate(request: CrossValidationRequest, report: Report) -> CrossValidated:
+def cross_validate(request: CrossValidationRequest, on_progress: OnProgress) -> CrossValidated:
     """Return the sums of Dice over the cases of all folds.
 
     A case that a fold trained on does not count. In a case that several folds predict, the first
@@ -99,11 +99,11 @@ def cross_validate(request: CrossValidationRequest, report: Report) -> CrossVali
         )
     total = _nothing(list(request.models), dataset_json)
     with applied(paths.variables()):
-        report(Progress("cross-validate", 0, len(jobs), "case"))
+        on_progress(Progress("cross-validate", 0, len(jobs), "case"))
         scored = map_cases(_score, jobs, num_processes=request.num_processes)
         for done, scores in enumerate(scored, start=1):
             _add(total, scores)
-            report(Progress("cross-validate", done, len(jobs), "case"))
+            on_progress(Progress("cross-validate", done, len(jobs), "case"))
     return CrossValidated(_summed(total), len(jobs))
 
 

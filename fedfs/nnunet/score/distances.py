@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fedfs.learner import Progress, Report
+from fedfs.learner import OnProgress, Progress
 from fedfs.nnunet.system.output import captured
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ def hd95_mm(reference_ZYX: Mask, prediction_ZYX: Mask, spacing_mm: Sequence[floa
 
 
 def mean_hd95_mm(
-    summary: Path, labels: Mapping[str, Sequence[int]], reader: Any, report: Report
+    summary: Path, labels: Mapping[str, Sequence[int]], reader: Any, on_progress: OnProgress
 ) -> dict[str, float]:
     """Return class -> mean HD95 over the validation cases in which it is defined.
 
@@ -62,9 +62,9 @@ def mean_hd95_mm(
         summary: nnU-Net's ``summary.json``, which names predictions and references.
         labels: class -> the values in a segmentation that belong to it.
         reader: nnU-Net's reader of these files.
-        report: hears of progress.
+        on_progress: called with the progress.
     """
-    cases = hd95_by_case(summary, labels, reader, report)
+    cases = hd95_by_case(summary, labels, reader, on_progress)
     return mean_by_class(distances for _, distances in cases)
 
 
@@ -78,7 +78,7 @@ def mean_by_class(cases: Iterable[Mapping[str, float]]) -> dict[str, float]:
 
 
 def hd95_by_case(
-    summary: Path, labels: Mapping[str, Sequence[int]], reader: Any, report: Report
+    summary: Path, labels: Mapping[str, Sequence[int]], reader: Any, on_progress: OnProgress
 ) -> Iterator[tuple[str, dict[str, float]]]:
     """Yield the name of each case's reference file, and class -> HD95 where it is defined.
 
@@ -88,7 +88,7 @@ def hd95_by_case(
         return
     cases = json.loads(summary.read_text())["metric_per_case"]
     for number, case in enumerate(cases):
-        report(Progress("distances", number + 1, len(cases), "case"))
+        on_progress(Progress("distances", number + 1, len(cases), "case"))
         with captured(log):
             reference, _ = reader.read_seg(str(case["reference_file"]))
             # Its spacing is the image's; nnU-Net copies references of TIFF files without theirs.

@@ -17,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fedfs.learner import ClassScore, EvaluationResult, Progress, Report
+from fedfs.learner import ClassScore, EvaluationResult, OnProgress, Progress
 from fedfs.nnunet.data.dataset import read_json
 from fedfs.nnunet.score import pseudo_dice
 from fedfs.nnunet.score.distances import mean_hd95_mm
@@ -89,11 +89,13 @@ class FinalModel:
         names = (Path(case["reference_file"]).name for case in summary["metric_per_case"])
         return [name.removesuffix(self._file_ending) for name in names]
 
-    def make(self, session: Session, weights_sha256: str, report: Report) -> EvaluationResult:
+    def make(
+        self, session: Session, weights_sha256: str, on_progress: OnProgress
+    ) -> EvaluationResult:
         """Write the model of the network's present weights and validate it."""
         trainer = session.trainer
         folder = Path(trainer.output_folder)
-        result = None if self._full_validation else pseudo_dice.pseudo_dice(session, report)
+        result = None if self._full_validation else pseudo_dice.pseudo_dice(session, on_progress)
         trainer.on_train_end()
         checkpoint = folder / "checkpoint_final.pth"
         files.write_json(
@@ -101,7 +103,10 @@ class FinalModel:
         )
         if result is None:
             result = _validate(
-                session, folder / VALIDATION, report, save_probabilities=self._save_probabilities
+                session,
+                folder / VALIDATION,
+                on_progress,
+                save_probabilities=self._save_probabilities,
             )
         files.sync(checkpoint)
         files.write_json(
@@ -117,7 +122,7 @@ class FinalModel:
 
 
 def _validate(
-    session: Session, folder: Path, report: Report, *, save_probabilities: bool
+    session: Session, folder: Path, on_progress: OnProgress, *, save_probabilities: bool
 ) -> EvaluationResult:
     shutil.rmtree(folder, ignore_errors=True)  # nnU-Net scores whatever lies there
     total, done = session.n_validation_cases, 0
@@ -126,7 +131,7 @@ def _validate(
         nonlocal done
         if "predicting " in line:
             done += 1
-            report(Progress("validate", min(done, total), total, "case"))
+            on_progress(Progress("validate", min(done, total), total, "case"))
 
     began = session.clock()
     session.watch_lines(on_line)
@@ -137,7 +142,7 @@ def _validate(
     summary = folder / "summary.json"
     values = class_values(trainer.dataset_json)
     reader = trainer.plans_manager.image_reader_writer_class()
-    distances = mean_hd95_mm(summary, values, reader, report)
+    distances = mean_hd95_mm(summary, values, reader, on_progress)
     return read_summary(
         summary, trainer.dataset_json, seconds=session.clock() - began, distances_mm=distances
     )

@@ -16,12 +16,12 @@ from contextlib import contextmanager
 import numpy as np
 
 from fedfs.errors import TrainingError
-from fedfs.learner import ClassScore, EvaluationResult, Progress, Report
+from fedfs.learner import ClassScore, EvaluationResult, OnProgress, Progress
 from fedfs.nnunet.score.summary import class_names
 from fedfs.nnunet.train.session import Session
 
 
-def pseudo_dice(session: Session, report: Report) -> EvaluationResult:
+def pseudo_dice(session: Session, on_progress: OnProgress) -> EvaluationResult:
     """Score the network's present weights on random patches of the validation cases.
 
     Unscored if these cases are trained on.
@@ -45,7 +45,7 @@ def pseudo_dice(session: Session, report: Report) -> EvaluationResult:
             output = trainer.validation_step(next(trainer.dataloader_val))
             counts += [output["tp_hard"], output["fp_hard"], output["fn_hard"]]
             losses.append(float(output["loss"]))
-            report(Progress("evaluate", iteration + 1, n_iterations, "iteration"))
+            on_progress(Progress("evaluate", iteration + 1, n_iterations, "iteration"))
     loss = float(np.mean(losses))
     if not math.isfinite(loss):
         raise TrainingError("the validation loss is not finite", kind="not-finite")

@@ -30,7 +30,7 @@ from typing import Any
 
 import fedfs
 from fedfs import errors
-from fedfs.learner import Progress, Report
+from fedfs.learner import OnProgress, Progress
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def run_isolated(
     *,
     environ: Mapping[str, str] | None = None,
     workdir: Path,
-    report: Report | None = None,
+    on_progress: OnProgress | None = None,
 ) -> dict[str, Any]:
     """Call ``function`` in a child process and return its result.
 
@@ -69,7 +69,7 @@ def run_isolated(
         request: the function's request, or its fields as a dict.
         environ: variables to set in the child beside this process's own.
         workdir: existing folder for the request, the response and the log.
-        report: called with the child's progress.
+        on_progress: called with the child's progress.
 
     Raises:
         FedfsError: whatever the function raises.
@@ -91,7 +91,7 @@ def run_isolated(
                 text=True,
             )
             try:
-                _relay(child, report)
+                _relay(child, on_progress)
                 child.wait()  # before its standard input closes
             except BaseException:
                 child.kill()
@@ -101,12 +101,12 @@ def run_isolated(
         return _result(function, child.returncode, room)
 
 
-def _relay(child: subprocess.Popen[str], report: Report | None) -> None:
+def _relay(child: subprocess.Popen[str], on_progress: OnProgress | None) -> None:
     if child.stdout is None:
         return
     for line in child.stdout:
-        if report is not None:
-            report(Progress(**json.loads(line)))
+        if on_progress is not None:
+            on_progress(Progress(**json.loads(line)))
 
 
 def _result(function: str, returncode: int, room: Path) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from fedfs.errors import SetupError
-from fedfs.learner import Report, RoundTask, Tensors, TrainResult
+from fedfs.learner import OnProgress, RoundTask, Tensors, TrainResult
 from fedfs.nnunet.allowed import allowlist, classes
 from fedfs.nnunet.settings import LearnerSettings, settings_to_json
 from fedfs.nnunet.system import isolated
@@ -59,7 +59,7 @@ def train(
     plans: Mapping[str, Any],
     task: RoundTask,
     tensors: Tensors,
-    report: Report,
+    on_progress: OnProgress,
 ) -> TrainResult:
     """Train a round; in the site's own process.
 
@@ -86,7 +86,7 @@ def train(
             num_gpus=settings.num_gpus,
         )
         said = isolated.run_isolated(
-            "train_round", request, workdir=Path(folder), report=report,
+            "train_round", request, workdir=Path(folder), on_progress=on_progress,
             environ=settings.paths.variables(),
         )  # fmt: skip
         with TensorFile(end) as file:

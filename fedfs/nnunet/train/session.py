@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from fedfs.errors import SetupError, TrainingError
-from fedfs.learner import Array, Progress, Report, RoundTask, Tensors
+from fedfs.learner import Array, OnProgress, Progress, RoundTask, Tensors
 from fedfs.nnunet.allowed import classes
 from fedfs.nnunet.data import folds
 from fedfs.nnunet.plan.pretrained import harmless_types
@@ -175,12 +175,12 @@ class Session:
         proximal.attach(self.trainer, base, mu=task.proximal_mu, private=task.private)
 
     def train_epoch(
-        self, report: Report, *, task: RoundTask, until_s: float = math.inf
+        self, on_progress: OnProgress, *, task: RoundTask, until_s: float = math.inf
     ) -> tuple[int, dict[str, float]]:
         """Run one epoch as nnU-Net's ``run_training`` does; return iterations, seconds per phase.
 
         Args:
-            report: progress callback.
+            on_progress: progress callback.
             task: the round.
             until_s: by this trainer's clock; no iteration is begun after it, but the first.
 
@@ -204,7 +204,7 @@ class Session:
             if self.clock() - reported >= _REPORT_EVERY_S or iteration + 1 == total:
                 reported = self.clock()
                 done = (epoch - task.first_epoch) * total + iteration + 1
-                report(
+                on_progress(
                     Progress(
                         "train", done, task.n_epochs * total, "iteration", epoch, {"loss": loss}
                     )

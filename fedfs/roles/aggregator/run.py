@@ -11,7 +11,7 @@ from pathlib import Path
 from fedfs.exchange.make_version import strategy_of
 from fedfs.exchange.publish import Publisher
 from fedfs.exchange.read import Observer, open_study, open_tracks
-from fedfs.learner import Report
+from fedfs.learner import OnProgress
 from fedfs.nnunet.plan.planner import NnUNetPlanner
 from fedfs.protocol import layout, participation
 from fedfs.protocol.messages import chosen_tracks
@@ -32,7 +32,7 @@ from fedfs.trust.keyring import Keyring, default_cache
 from fedfs.trust.recipients import Vault
 
 
-def run_aggregator(config: AggregatorConfig, listener: Report) -> Outcome:
+def run_aggregator(config: AggregatorConfig, listener: OnProgress) -> Outcome:
     """Run the aggregator until the study is finished, or (``once``) until it has to wait.
 
     Raises:
@@ -81,7 +81,11 @@ def run_aggregator(config: AggregatorConfig, listener: Report) -> Outcome:
 
 
 def _make_aggregator(
-    config: AggregatorConfig, observer: Observer, keyring: Keyring, listener: Report, folder: Path
+    config: AggregatorConfig,
+    observer: Observer,
+    keyring: Keyring,
+    listener: OnProgress,
+    folder: Path,
 ) -> Aggregator:
     """Return the aggregator of one track of a study, or of the study that has none."""
     store, track = ReportingStore(observer.store, listener), observer.track
@@ -105,7 +109,7 @@ def _make_choice(
     place: Store,
     observers: Mapping[str, Observer],
     keyring: Keyring,
-    listener: Report,
+    listener: OnProgress,
 ) -> AggregatorChoice:
     """Return what the aggregator does after all tracks of a study."""
     observer = open_study(place, skip=layout.STATUS_KINDS, vault=Vault(config.home))

@@ -24,7 +24,7 @@ from fedfs.errors import (
 )
 from fedfs.exchange.fetching import MAX_MODEL_BYTES
 from fedfs.exchange.read import MAX_ENVELOPE_BYTES
-from fedfs.learner import Progress, Report
+from fedfs.learner import OnProgress, Progress
 from fedfs.protocol import layout
 from fedfs.roles.courier import needed
 from fedfs.roles.courier.bundle.format import CHUNK_BYTES, Header, Index, Item
@@ -53,7 +53,7 @@ def import_bundle(
     store: Store,
     *,
     home: Path,
-    report: Report,
+    on_progress: OnProgress,
     identities: Sequence[Identity] = (),
 ) -> Imported:
     """Check a bundle and publish what is in it.
@@ -62,7 +62,7 @@ def import_bundle(
         path: the file, or any of its parts.
         store: where to; may be empty if the bundle holds the first charter.
         home: this host's fedfs home: holds its keys.
-        report: hears of progress.
+        on_progress: called with the progress.
         identities: further keys that may open the bundle.
 
     Raises:
@@ -76,7 +76,7 @@ def import_bundle(
         keyring = Keyring(home, layout.check_study(header.study))
         keys = _identities(header, keyring, identities)
         index = bundle.index(partial(sealing.unseal, identities=keys))
-        unpacked = _Unpacked(bundle, index, keys, scratch, report)
+        unpacked = _Unpacked(bundle, index, keys, scratch, on_progress)
         site, direction = layout.check_site(header.site), _direction(header)
         for key in unpacked.keys:
             parsed = layout.parse_on_store(key)
@@ -88,7 +88,7 @@ def import_bundle(
         n_new = 0
         ordered = in_order(set(unpacked.keys) - seen.superseded({*here, *unpacked.keys}))
         for number, key in enumerate(ordered):
-            report(Progress("publish", number, len(ordered), "objects"))
+            on_progress(Progress("publish", number, len(ordered), "objects"))
             n_new += unpacked.publish(key, store)
         keyring.remember(memory_of(site, other(direction)), {"has": list(index.has)})
     n_bytes = sum(item.size for item in index.items)
@@ -125,12 +125,12 @@ class _Unpacked:
         index: Index,
         identities: Sequence[Identity],
         folder: Path,
-        report: Report,
+        on_progress: OnProgress,
     ) -> None:
         self.messages: dict[str, bytes] = {}
         self.payloads: dict[str, Path] = {}
         for number, item in enumerate(index.items):
-            report(Progress("check", number, len(index.items), "objects"))
+            on_progress(Progress("check", number, len(index.items), "objects"))
             key = layout.parse_on_store(item.key)
             if key is None:
                 raise BundleError(f"holds {item.key}, which is no object of a study")

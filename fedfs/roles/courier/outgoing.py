@@ -19,7 +19,7 @@ from fedfs.errors import (
 )
 from fedfs.exchange.publish import Clock
 from fedfs.exchange.read import MAX_ENVELOPE_BYTES
-from fedfs.learner import Progress, Report
+from fedfs.learner import OnProgress, Progress
 from fedfs.protocol import layout, messages
 from fedfs.protocol.messages import Charter
 from fedfs.protocol.state import StudyState
@@ -60,7 +60,7 @@ def export_bundle(
     *,
     home: Path,
     clock: Clock,
-    report: Report,
+    on_progress: OnProgress,
     recipients: Sequence[str] | None = None,
     part_bytes: int = 0,
     everything: bool = False,
@@ -74,7 +74,7 @@ def export_bundle(
         direction: ``for`` or ``from``.
         home: this host's fedfs home: remembers what the other side has.
         clock: POSIX seconds.
-        report: hears of progress.
+        on_progress: called with the progress.
         recipients: public keys of age that it is sealed for; empty for nobody; None for those whom
             the charter names: the site, or coordinator and aggregator.
         part_bytes: size of parts; 0 for one file.
@@ -114,7 +114,7 @@ def export_bundle(
     with contextlib.closing(writer):
         n_bytes = 0
         for number, key in enumerate(key for key in keys if key in hashes):
-            report(Progress("export", number, len(hashes), "objects"))
+            on_progress(Progress("export", number, len(hashes), "objects"))
             size = sizes[key] if key in payloads else len(small[key])
             n_bytes += size
             if key in writer:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from fedfs.errors import ObjectNotFoundError
 from fedfs.exchange.fetching import MAX_MODEL_BYTES
 from fedfs.exchange.read import MAX_ENVELOPE_BYTES
-from fedfs.learner import Progress, Report
+from fedfs.learner import OnProgress, Progress
 from fedfs.protocol import layout
 from fedfs.roles.courier.seen import NO_KEY, Seen
 from fedfs.roles.loop import Outcome, run
@@ -29,13 +29,15 @@ class Sync:
         hub: where the aggregator works.
         outpost: where the sites work; may be empty.
         sites: their names.
-        report: hears of progress.
+        on_progress: called with the progress.
     """
 
-    def __init__(self, hub: Store, outpost: Store, sites: Sequence[str], *, report: Report) -> None:
+    def __init__(
+        self, hub: Store, outpost: Store, sites: Sequence[str], *, on_progress: OnProgress
+    ) -> None:
         self._hub, self._outpost = hub, outpost
         self._sites = tuple(sites)
-        self._report = report
+        self._on_progress = on_progress
         self._seen: dict[tuple[str, str], Seen] = {}
 
     def copy(self) -> tuple[int, int]:
@@ -49,10 +51,10 @@ class Sync:
         for site in self._sites:
             in_hub = self._look(self._hub, site)
             wanted = in_hub.for_site(in_hub.keys_of(self._outpost))
-            there += _copy(self._hub, self._outpost, wanted, self._report)
+            there += _copy(self._hub, self._outpost, wanted, self._on_progress)
             here = self._look(self._outpost, site)
             wanted = here.from_site(in_hub.sizes.keys())
-            back += _copy(self._outpost, self._hub, wanted, self._report)
+            back += _copy(self._outpost, self._hub, wanted, self._on_progress)
         return there, back
 
     def step(self) -> Outcome:
@@ -78,12 +80,12 @@ def run_sync(
     outpost: Store,
     sites: Sequence[str],
     *,
-    report: Report,
+    on_progress: OnProgress,
     once: bool,
     settings: WaitSettings,
 ) -> Outcome:
     """Copy once, or until the study is finished; see :class:`Sync`."""
-    sync = Sync(hub, outpost, sites, report=report)
+    sync = Sync(hub, outpost, sites, on_progress=on_progress)
     if once:
         return sync.step()
     folder = outpost.watch_path() or hub.watch_path()
@@ -91,11 +93,11 @@ def run_sync(
         return run(sync.step, wait=waiter.wait, reset=waiter.reset)
 
 
-def _copy(source: Store, target: Store, keys: Sequence[str], report: Report) -> int:
+def _copy(source: Store, target: Store, keys: Sequence[str], on_progress: OnProgress) -> int:
     n_copied = 0
     with target.scratch() as folder:
         for number, key in enumerate(keys):
-            report(Progress("copy", number, len(keys), "objects"))
+            on_progress(Progress("copy", number, len(keys), "objects"))
             parsed = layout.parse_on_store(key) or NO_KEY
             try:
                 if parsed.is_payload:

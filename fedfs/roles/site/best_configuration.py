@@ -13,7 +13,7 @@ from fedfs.errors import ObjectExistsError
 from fedfs.exchange.progress import StatusReporter
 from fedfs.exchange.publish import Publisher
 from fedfs.exchange.read import Observer
-from fedfs.learner import CrossValidated, Report
+from fedfs.learner import CrossValidated, OnProgress
 from fedfs.protocol import layout
 from fedfs.protocol.messages import CrossValidation
 from fedfs.roles.loop import Outcome
@@ -24,7 +24,7 @@ from fedfs.trust import key_validity
 class CrossValidator(Protocol):
     """Scores the final models at a site, as :mod:`fedfs.nnunet.score.cross_validation` does."""
 
-    def __call__(self, report: Report) -> CrossValidated:
+    def __call__(self, on_progress: OnProgress) -> CrossValidated:
         """Return the sums of Dice over own validation cases.
 
         Raises:

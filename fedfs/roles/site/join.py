@@ -16,7 +16,7 @@ from fedfs.errors import (
 )
 from fedfs.exchange.publish import Clock, Publisher
 from fedfs.exchange.read import Observer, open_study
-from fedfs.learner import Learner, Report
+from fedfs.learner import Learner, OnProgress
 from fedfs.nnunet.allowed import classes
 from fedfs.nnunet.allowed.allowlist import check_name, check_planner_options
 from fedfs.nnunet.data.dataset import RawDataset, difference
@@ -139,7 +139,7 @@ def ask_for_new_key(
     )
 
 
-def join(config: JoinConfig, listener: Report) -> tuple[Charter, JoinRequest]:
+def join(config: JoinConfig, listener: OnProgress) -> tuple[Charter, JoinRequest]:
     """Ask to be admitted to a study; a request that is refused leaves nothing behind.
 
     Raises:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from fedfs.learner import EvaluationResult, Learner, Report, RoundTask, Tensors
+from fedfs.learner import EvaluationResult, Learner, OnProgress, RoundTask, Tensors
 from fedfs.tensors.canonical import weights_sha256
 
 
@@ -20,7 +20,7 @@ def train_alone(
     fingerprint: Mapping[str, Any],
     task: RoundTask,
     tensors: Tensors,
-    report: Report,
+    on_progress: OnProgress,
 ) -> EvaluationResult:
     """Train for all epochs, keep the model, and return nnU-Net's full validation of it.
 
@@ -32,14 +32,14 @@ def train_alone(
         fingerprint: the fingerprint they were made from, in nnU-Net's format.
         task: one round of all epochs.
         tensors: initial weights.
-        report: progress callback.
+        on_progress: progress callback.
 
     Raises:
         SetupError, DatasetError, TrainingError: as the learner does.
     """
-    learner.prepare(plans, fingerprint, report)
-    trained = learner.train(task, tensors, report).tensors
+    learner.prepare(plans, fingerprint, on_progress)
+    trained = learner.train(task, tensors, on_progress).tensors
     final = replace(
         task, weights_sha256=weights_sha256(trained), first_epoch=task.total_epochs, n_epochs=0
     )
-    return learner.finish(final, trained, report)
+    return learner.finish(final, trained, on_progress)

@@ -14,7 +14,7 @@ from fedfs.errors import (
 )
 from fedfs.exchange.publish import Publisher
 from fedfs.exchange.read import Observer, open_study, open_tracks
-from fedfs.learner import CrossValidated, Report
+from fedfs.learner import CrossValidated, OnProgress
 from fedfs.nnunet.allowed import classes
 from fedfs.nnunet.data.dataset import RawDataset
 from fedfs.nnunet.score.cross_validation import CrossValidationRequest
@@ -40,7 +40,7 @@ from fedfs.trust.keyring import Keyring
 from fedfs.trust.recipients import Vault
 
 
-def run_site(config: SiteConfig, listener: Report) -> Outcome:
+def run_site(config: SiteConfig, listener: OnProgress) -> Outcome:
     """Run a site until the study is finished, or (``once``) until it has to wait.
 
     Raises:
@@ -91,7 +91,7 @@ def run_site(config: SiteConfig, listener: Report) -> Outcome:
 
 
 def _make_site(
-    config: SiteConfig, observer: Observer, keyring: Keyring, listener: Report, folder: Path
+    config: SiteConfig, observer: Observer, keyring: Keyring, listener: OnProgress, folder: Path
 ) -> Site:
     """Return a site at work on one track of a study, or on the study that has none."""
     charter, role, track = newest_charter(observer.state), f"site-{config.site}", observer.track
@@ -122,7 +122,7 @@ def _make_choice(
     place: Store,
     observers: Mapping[str, Observer],
     keyring: Keyring,
-    listener: Report,
+    listener: OnProgress,
 ) -> SiteChoice:
     """Return what a site does after all tracks of a study."""
     observer = open_study(place, site=config.site, skip=("status",), vault=Vault(config.home))
@@ -131,7 +131,7 @@ def _make_choice(
     publisher = Publisher(store, keyring.load_all(role), charter.study, clock=time.time)
     spec, dataset = charter.nnunet, str(keyring.recall(role)["dataset"])
 
-    def validate(report: Report) -> CrossValidated:
+    def validate(on_progress: OnProgress) -> CrossValidated:
         planned = participation.planned_configurations(next(iter(observers.values())).state)
         request = CrossValidationRequest(
             raw=str(paths.raw),
@@ -143,7 +143,7 @@ def _make_choice(
             num_processes=config.num_processes,
         )
         folder = site_folder(paths, charter.study, config.site)
-        made = run_isolated("cross_validate", request, workdir=folder, report=report)
+        made = run_isolated("cross_validate", request, workdir=folder, on_progress=on_progress)
         return codec.from_json(CrossValidated, made)
 
     return SiteChoice(
