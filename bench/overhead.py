@@ -68,6 +68,7 @@ def measure(  # noqa: PLR0915
     from fedfs.nnunet.plan.planner import NnUNetPlanner
     from fedfs.nnunet.system.environment import from_environment
     from fedfs.roles.aggregator.step import Aggregator
+    from fedfs.roles.coordinator.amend import Coordinator
     from fedfs.roles.coordinator.begin import init_study
     from fedfs.roles.coordinator.options import StudyOptions
     from fedfs.roles.coordinator.roster import approve_sites
@@ -97,7 +98,7 @@ def measure(  # noqa: PLR0915
         make_learner(charter, "north", DATASET, from_environment(os.environ), num_processes=1)
     )
     join_study(open_study(store, site="north"), publisher, "north", learner, difference=[])
-    approve_sites(store, home, None, clock=time.time)
+    approve_sites(Coordinator(store, home, clock=time.time), None)
 
     work = folder / "work"
     work.mkdir()

@@ -296,6 +296,7 @@ def approve(
 
     A site that has asked for another key (fedfs key rotate) goes on with that one.
     """
+    from fedfs.roles.coordinator.amend import Coordinator
     from fedfs.roles.coordinator.roster import approve_sites
     from fedfs.store import open_store
     from fedfs.trust.keyring import default_home
@@ -303,16 +304,11 @@ def approve(
 
     if everybody == bool(sites):
         raise click.UsageError("name the sites to approve, or give --all")
-    charter, changes = approve_sites(
-        open_store(store),
-        default_home(),
-        None if everybody else sites,
-        clock=time.time,
-        replace_keys=replace_key,
-    )
+    coordinator = Coordinator(open_store(store), default_home(), clock=time.time)
+    changes = approve_sites(coordinator, None if everybody else sites, replace_keys=replace_key)
     rows = [(change.entry.site, key_fingerprint(change.entry.public_key)) for change in changes]
     if as_json:
-        show_json({"charter": charter.number, "approved": dict(rows)})
+        show_json({"charter": coordinator.charter.number, "approved": dict(rows)})
     elif rows:
         show_table(("approved", "key fingerprint, to compare by telephone"), rows)
     else:
@@ -326,14 +322,15 @@ def _roster_command(name: str, state: str, text: str) -> click.Command:
     @store_argument
     @click.argument("sites", nargs=-1, required=True)
     def command(store: StorePlace, sites: tuple[str, ...]) -> None:
-        from fedfs.roles.coordinator.roster import Coordinator
+        from fedfs.roles.coordinator.amend import Coordinator
+        from fedfs.roles.coordinator.roster import set_state
         from fedfs.store import open_store
         from fedfs.trust.keyring import default_home
 
         coordinator = Coordinator(open_store(store), default_home(), clock=time.time)
-        charter = coordinator.set_state(sites, state)
-        said = (f"{entry.site}: {entry.state}" for entry in charter.roster)
-        click.echo(f"charter {charter.number}  " + ", ".join(said))
+        charter = set_state(coordinator, sites, state)
+        roster = ", ".join(f"{entry.site}: {entry.state}" for entry in charter.roster)
+        click.echo(f"charter {charter.number}  {roster}")
 
     return command
 

@@ -158,8 +158,9 @@ def rotate(
     At a site: makes the next key and asks the coordinator, who runs fedfs approve. With
     --aggregator and --coordinator, on the coordinator's host: amends the charter at once.
     """
+    from fedfs.roles.coordinator.amend import Coordinator
     from fedfs.roles.coordinator.begin import study_at
-    from fedfs.roles.coordinator.roster import Coordinator
+    from fedfs.roles.coordinator.keys import replace_aggregator_key, replace_coordinator_key
     from fedfs.roles.site.join import ask_for_new_key
     from fedfs.store import open_store
     from fedfs.trust.keyring import Keyring, default_home
@@ -178,11 +179,11 @@ def rotate(
             + "\nUntil then the key before counts, if this host has it."
         )
         return
-    office = Coordinator(open_store(store), default_home(), clock=time.time)
+    amender = Coordinator(open_store(store), default_home(), clock=time.time)
     if aggregator:
-        charter = office.replace_aggregator(public_key, encryption_key)
+        charter = replace_aggregator_key(amender, public_key, encryption_key)
         fingerprint, since = charter.aggregator_key, f"version {charter.aggregator_from_version}"
     else:
-        charter = office.replace_own_key()
+        charter = replace_coordinator_key(amender)
         fingerprint, since = charter.coordinator_key, f"charter {charter.number + 1}"
     show_pairs({"role": role, "new key": key_fingerprint(fingerprint), "counts from": since})

@@ -28,7 +28,8 @@ from fedfs.exchange.publish import Publisher
 from fedfs.exchange.read import open_study
 from fedfs.protocol import codec, layout, messages
 from fedfs.protocol.messages import FailureMessage, RosterEntry, UpdateManifest
-from fedfs.roles.coordinator.roster import Coordinator
+from fedfs.roles.coordinator.amend import Coordinator
+from fedfs.roles.coordinator.roster import set_state
 from fedfs.tensors.canonical import write_safetensors
 from fedfs.trust.signing import Envelope, SigningKey
 from fedfs.trust.verify import TrustedView
@@ -376,9 +377,8 @@ def test_an_update_of_another_federation_is_refused(running, tmp_path):
 
 
 def test_of_a_removed_site_nothing_later_is_accepted(running):
-    Coordinator(running.store, running.home("coordinator"), clock=running.clock).set_state(
-        ["north"], "removed"
-    )
+    coordinator = Coordinator(running.store, running.home("coordinator"), clock=running.clock)
+    set_state(coordinator, ["north"], "removed")
     payload_attack(running, tensors=zeros())
     state = running.observe().state
     assert "which is removed" in state.rejected[layout.update("north", 1)]

@@ -15,6 +15,7 @@ from fedfs.nnunet.data import folds
 from fedfs.nnunet.data.dataset import RawDataset
 from fedfs.nnunet.nnunet_learner import NnUNetLearner
 from fedfs.nnunet.settings import Planning
+from fedfs.roles.coordinator.amend import Coordinator
 from fedfs.roles.coordinator.begin import init_study
 from fedfs.roles.coordinator.options import StudyOptions
 from fedfs.roles.coordinator.roster import approve_sites
@@ -360,7 +361,7 @@ def test_join_and_run_count_the_same_cases_and_the_store_hears_no_names(
     )
     assert request.n_cases == 5
     assert f"left out: case {CASES[4]}: {CASES[4]}_0000.nii.gz is damaged" in caplog.text
-    approve_sites(open_store(store), tmp_path, ["north"], clock=time.time)
+    approve_sites(Coordinator(open_store(store), tmp_path, clock=time.time), ["north"])
     run = {"store": store, "site": "north", "home": tmp_path, "num_processes": 1, "once": True}
     with pytest.raises(TrainingError, match=f"case {CASES[4]}"):
         run_site(SiteConfig(**run), Reports())

@@ -24,6 +24,7 @@ from fedfs.nnunet.system.environment import applied
 from fedfs.protocol import participation
 from fedfs.roles.aggregator.config import AggregatorConfig
 from fedfs.roles.aggregator.run import run_aggregator
+from fedfs.roles.coordinator.amend import Coordinator
 from fedfs.roles.coordinator.begin import init_study
 from fedfs.roles.coordinator.options import StudyOptions
 from fedfs.roles.coordinator.roster import approve_sites
@@ -77,7 +78,7 @@ class Hospitals:
         for site in sites:
             self.at(site)
             join(JoinConfig(self.url, site, DATASET, self.home(site)), quiet)
-        approve_sites(self.store, self.home("coordinator"), None, clock=time.time)
+        approve_sites(Coordinator(self.store, self.home("coordinator"), clock=time.time), None)
 
     def home(self, host):
         return self.folder / host / "home"

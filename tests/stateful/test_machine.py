@@ -16,7 +16,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from fedfs.errors import StoreError, StudyError
 from fedfs.protocol import layout
-from fedfs.roles.coordinator.roster import Coordinator
+from fedfs.roles.coordinator.amend import Coordinator
+from fedfs.roles.coordinator.roster import set_state
 from fedfs.roles.site.step import Wish
 from fedfs.store.memory import MemoryStore
 from support import invariants
@@ -139,7 +140,7 @@ class AnyOrder(RuleBasedStateMachine):
     def amend(self, site, state):
         if not self.meddled:
             home = self.federation.home("coordinator")
-            Coordinator(self.store, home, clock=self.federation.clock).set_state([site], state)
+            set_state(Coordinator(self.store, home, clock=self.federation.clock), [site], state)
 
     @precondition(lambda self: not self.has_late and not self.meddled)
     @rule()
@@ -217,7 +218,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.mend()
         self.federation.wishes.clear()
         home = self.federation.home("coordinator")
-        Coordinator(self.store, home, clock=self.federation.clock).set_state(SITES, "active")
+        set_state(Coordinator(self.store, home, clock=self.federation.clock), SITES, "active")
         names = [*SITES, "aggregator", *([LATE] if self.has_late else [])]
         self.federation.processes.clear()
         finished: set[str] = set()

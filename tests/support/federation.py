@@ -39,6 +39,7 @@ from fedfs.protocol import codec, layout, participation
 from fedfs.protocol.layout import TrackPlace
 from fedfs.roles.aggregator.best_configuration import AggregatorChoice
 from fedfs.roles.aggregator.step import Aggregator
+from fedfs.roles.coordinator.amend import Coordinator
 from fedfs.roles.coordinator.begin import init_study
 from fedfs.roles.coordinator.continuing import FinishedStudy
 from fedfs.roles.coordinator.options import StudyOptions
@@ -251,7 +252,8 @@ class Federation:
             )
 
     def approve(self, *sites: str) -> None:
-        approve_sites(self.store, self.home("coordinator"), sites or None, clock=self.clock)
+        coordinator = Coordinator(self.store, self.home("coordinator"), clock=self.clock)
+        approve_sites(coordinator, sites or None)
 
     def make_site(self, site: str, store: Store | None = None, track: str = "") -> Site:
         place = store or self.store

@@ -11,7 +11,8 @@ import pytest
 from fedfs.errors import StoreUnavailableError, StudyError
 from fedfs.exchange.read import open_study
 from fedfs.protocol import layout
-from fedfs.roles.coordinator.roster import Coordinator
+from fedfs.roles.coordinator.amend import Coordinator
+from fedfs.roles.coordinator.roster import set_state
 from fedfs.roles.lock import only_one
 from fedfs.roles.loop import Outcome, run
 from fedfs.roles.reader.status import summarize
@@ -114,7 +115,7 @@ def test_the_coordinator_pauses_resumes_and_removes_sites(tmp_path):
 
     def amend(state: str, *sites: str) -> None:
         home = federation.home("coordinator")
-        Coordinator(federation.store, home, clock=federation.clock).set_state(sites, state)
+        set_state(Coordinator(federation.store, home, clock=federation.clock), sites, state)
 
     amend("paused", "south")
     assert "it is paused" in federation.run_process("south").text

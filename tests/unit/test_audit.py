@@ -11,7 +11,8 @@ import pytest
 from fedfs.exchange.read import open_study
 from fedfs.exchange.retention import prune_versions
 from fedfs.protocol import layout
-from fedfs.roles.coordinator.roster import Coordinator
+from fedfs.roles.coordinator.amend import Coordinator
+from fedfs.roles.coordinator.roster import set_state
 from fedfs.roles.reader.audit import NOTE, OK, PROBLEM, verify_study
 from fedfs.roles.reader.log import events
 from support.federation import Federation, forge
@@ -148,7 +149,7 @@ def test_a_study_from_which_a_site_was_removed_stays_verifiable(federation):
         for name in (*federation.targets, "aggregator"):
             federation.step(name)
     office = Coordinator(federation.store, federation.home("coordinator"), clock=federation.clock)
-    office.set_state(["north"], "removed")
+    set_state(office, ["north"], "removed")
     for _ in range(20):
         for name in ("east", "south", "aggregator"):
             federation.run_process(name)

@@ -8,7 +8,8 @@ import pytest
 
 from fedfs.learner import DiceSum
 from fedfs.protocol import layout
-from fedfs.roles.coordinator.roster import Coordinator
+from fedfs.roles.coordinator.amend import Coordinator
+from fedfs.roles.coordinator.roster import set_state
 from fedfs.roles.courier import Sync
 from fedfs.roles.reader.audit import OK, PROBLEM, verify_choice
 from fedfs.roles.reader.privacy import disclosures
@@ -79,7 +80,8 @@ def test_a_removed_site_is_not_waited_for(federation):
     outcome = federation.run_process("aggregator")
     assert "the cross-validation of north" in outcome.text
     home = federation.home("coordinator")
-    Coordinator(federation.store, home, clock=federation.clock).set_state(["north"], "paused")
+    coordinator = Coordinator(federation.store, home, clock=federation.clock)
+    set_state(coordinator, ["north"], "paused")
     assert federation.run_process("aggregator").finished
     assert set(federation.observe().state.choice.sites) == {"east", "south"}
 

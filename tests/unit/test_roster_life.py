@@ -12,7 +12,9 @@ from fedfs.errors import KeyFileError, StudyError
 from fedfs.exchange.publish import Publisher
 from fedfs.protocol import layout
 from fedfs.protocol.messages import UpdateManifest
-from fedfs.roles.coordinator.roster import Coordinator, approve_sites
+from fedfs.roles.coordinator.amend import Coordinator
+from fedfs.roles.coordinator.keys import replace_aggregator_key, replace_coordinator_key
+from fedfs.roles.coordinator.roster import approve_sites, set_state
 from fedfs.roles.site.join import ask_for_new_key
 from fedfs.trust import key_validity
 from fedfs.trust.key_validity import Tenure
@@ -27,10 +29,7 @@ def office(federation: Federation) -> Coordinator:
 
 
 def approve(federation: Federation, site: str, *, replace_keys: bool = False):
-    home = federation.home("coordinator")
-    return approve_sites(
-        federation.store, home, [site], clock=federation.clock, replace_keys=replace_keys
-    )
+    return approve_sites(office(federation), [site], replace_keys=replace_keys)
 
 
 def rotate(federation: Federation, site: str, *, is_lost: bool = False):
@@ -72,7 +71,7 @@ def end(federation: Federation) -> None:
 
 def test_of_a_removed_site_earlier_rounds_stay_and_later_messages_go(federation):
     reach(federation, 2)
-    office(federation).set_state(["north"], "removed")
+    set_state(office(federation), ["north"], "removed")
     for site in ("east", "south"):
         federation.run_process(site)
     federation.run_process("aggregator")
@@ -94,7 +93,7 @@ def test_of_a_removed_site_earlier_rounds_stay_and_later_messages_go(federation)
 
 def test_a_removed_site_may_come_back_with_another_key(federation):
     reach(federation, 1)
-    office(federation).set_state(["north"], "removed")
+    set_state(office(federation), ["north"], "removed")
     rotate(federation, "north", is_lost=True)
     with pytest.raises(StudyError, match="as removed; it asks with"):
         approve(federation, "north")
@@ -115,7 +114,7 @@ def test_a_site_replaces_its_key_in_the_middle(federation):
     request = rotate(federation, "north")
     assert request.endorsement
     federation.run_process("east")  # the key before counts until the coordinator has seen it
-    _, (change,) = approve(federation, "north")
+    (change,) = approve(federation, "north")
     assert change.entry.from_version == 2
     with_keys_of_charter(federation)
     end(federation)
@@ -148,7 +147,7 @@ def test_a_lost_key_is_replaced_after_a_telephone_call(federation):
     assert not request.endorsement
     with pytest.raises(StudyError, match="compare key fingerprints|with another key"):
         approve(federation, "north")
-    _, (change,) = approve(federation, "north", replace_keys=True)
+    (change,) = approve(federation, "north", replace_keys=True)
     assert change.entry.public_key == request.public_key
     assert change.entry.from_version == 1  # it has not answered this one
     with_keys_of_charter(federation)
@@ -175,7 +174,7 @@ def test_a_new_aggregator_goes_on_from_the_next_version(federation):
     reach(federation, 1)
     other = Keyring(federation.home("other"), federation.charter.study)
     public = other.create("aggregator").public
-    charter = office(federation).replace_aggregator(public)
+    charter = replace_aggregator_key(office(federation), public)
     assert charter.aggregator_from_version == 2
     for site in federation.targets:
         federation.run_process(site)
@@ -190,17 +189,17 @@ def test_a_new_aggregator_goes_on_from_the_next_version(federation):
 
 def test_the_aggregator_replaces_its_key_where_it_is(federation):
     reach(federation, 1)
-    office(federation).replace_aggregator()
+    replace_aggregator_key(office(federation))
     with_keys_of_charter(federation)
     end(federation)
     with pytest.raises(StudyError, match="has this key already"):
-        office(federation).replace_aggregator(office(federation).charter.aggregator_key)
+        replace_aggregator_key(office(federation), office(federation).charter.aggregator_key)
 
 
 def test_the_coordinator_replaces_its_key_and_goes_on(federation):
-    office(federation).replace_own_key()
-    office(federation).set_state(["north"], "paused")
-    office(federation).set_state(["north"], "active")
+    replace_coordinator_key(office(federation))
+    set_state(office(federation), ["north"], "paused")
+    set_state(office(federation), ["north"], "active")
     state = federation.observe().state
     assert len(state.charters) == 5  # first, approval, key, pause, resume
     assert state.charters[5].coordinator_key != state.charters[2].coordinator_key

@@ -11,8 +11,9 @@ from fedfs.errors import TensorError, UserError
 from fedfs.learner import EvaluationResult
 from fedfs.protocol import layout, participation
 from fedfs.protocol.messages import SiteModel
+from fedfs.roles.coordinator.amend import Coordinator
 from fedfs.roles.coordinator.options import StudyOptions
-from fedfs.roles.coordinator.roster import Coordinator
+from fedfs.roles.coordinator.roster import set_state
 from fedfs.roles.reader.log import events
 from fedfs.roles.reader.report import collect, render
 from fedfs.roles.reader.status import summarize
@@ -198,7 +199,8 @@ def test_sites_wait_for_models_until_the_coordinator_lets_them_go_on(tmp_path):
     assert "the models of north" in federation.run_process("east").text
     assert not participation.is_over(state, ["east"])
     home = federation.home("coordinator")
-    Coordinator(federation.store, home, clock=federation.clock).set_state(["north"], "paused")
+    coordinator = Coordinator(federation.store, home, clock=federation.clock)
+    set_state(coordinator, ["north"], "paused")
     assert federation.run_process("east").finished
     assert participation.is_over(federation.observe().state, ["east"])
 

@@ -9,8 +9,9 @@ from fedfs.errors import TrainingError, UserError
 from fedfs.exchange.read import open_study
 from fedfs.protocol import layout
 from fedfs.protocol.layout import TrackPlace
+from fedfs.roles.coordinator.amend import Coordinator
 from fedfs.roles.coordinator.options import StudyOptions
-from fedfs.roles.coordinator.roster import Coordinator
+from fedfs.roles.coordinator.roster import set_state
 from fedfs.roles.reader.audit import OK, PROBLEM, verify_choice, verify_study
 from fedfs.roles.reader.report import collect, overview
 from fedfs.roles.reader.status import summarize
@@ -229,7 +230,7 @@ def test_a_charter_that_changes_the_tracks_is_refused(federation):
     coordinator = Coordinator(
         federation.store, federation.home("coordinator"), clock=federation.clock
     )
-    amended = coordinator._amend(tracks=federation.charter.tracks[:2])
+    amended = coordinator.amend(tracks=federation.charter.tracks[:2])
     seen = open_study(federation.store).state
     assert "changes the tracks" in seen.rejected[amended.key]
     assert amended.number not in seen.charters
@@ -244,7 +245,7 @@ def test_a_removed_site_and_a_new_key_count_from_each_tracks_own_version(federat
     coordinator = Coordinator(
         federation.store, federation.home("coordinator"), clock=federation.clock
     )
-    charter = coordinator.set_state(["north"], "removed")
+    charter = set_state(coordinator, ["north"], "removed")
     said = charter.entry("north").from_versions
     assert said == {track: max(version, 0) for track, version in newest.items()}
     assert said["2d-0"] > said["3d_fullres-1"]

@@ -1,0 +1,141 @@
+"""Amendments of a study's charter, signed by its coordinator.
+
+Rules:
+ * Each amendment is a whole charter with the next number, signed by the coordinator, and names the
+   hash of the one before. What it changes takes effect at a version
+   (:mod:`fedfs.trust.key_validity`).
+ * An amendment needs nobody else to be there at the time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fedfs.errors import ObjectExistsError, StudyError
+from fedfs.exchange.publish import Clock, Publisher
+from fedfs.exchange.read import open_study, open_tracks
+from fedfs.protocol import layout, messages
+from fedfs.protocol.messages import ADMITTED, Charter, ReadKey
+from fedfs.protocol.state import StudyState, newest_charter
+from fedfs.store.base import Store
+from fedfs.trust.keyring import Keyring
+from fedfs.trust.recipients import (
+    AGE,
+    Vault,
+    holders,
+    make_read_key,
+    open_read_key,
+    seal_read_key,
+)
+
+log = logging.getLogger(__name__)
+
+
+class Coordinator:
+    """Holder of the coordinator's key: amends the charter.
+
+    Args:
+        store: the study's store.
+        home: this host's fedfs home; holds the coordinator's key.
+        clock: POSIX seconds.
+
+    Raises:
+        StudyError: there is no study.
+        KeyFileError: this host is not the coordinator's.
+    """
+
+    def __init__(self, store: Store, home: Path, *, clock: Clock) -> None:
+        self._clock = clock
+        self._observer = open_study(store, vault=Vault(home))
+        self._tracks = {"": self._observer}
+        if self.charter.tracks:
+            self._tracks = open_tracks(store, vault=Vault(home))
+        self.keyring = Keyring(home, self.charter.study)
+        key = self.keyring.load("coordinator", self.charter.coordinator_key)
+        self._publisher = Publisher(store, key, self.charter.study, clock=clock)
+
+    @property
+    def state(self) -> StudyState:
+        """Accepted messages of the study; in a study of tracks, its common ones."""
+        return self._observer.state
+
+    @property
+    def charter(self) -> Charter:
+        """The charter in force."""
+        return newest_charter(self.state)
+
+    def starts_at(self, version: Callable[[StudyState], int]) -> dict[str, Any]:
+        """Return the fields of a charter that say from which version on, on each track.
+
+        Args:
+            version: the version, given the state of a track.
+        """
+        at = {name: version(observer.state) for name, observer in self._tracks.items()}
+        return {"from_version": at.pop("", 0), "from_versions": at}
+
+    def amend(self, **changes: Any) -> Charter:
+        """Publish the charter with changed fields and the read keys that its roster needs.
+
+        Raises:
+            StudyError: the charter was amended by somebody else at the same time.
+        """
+        before = self.charter
+        charter = dataclasses.replace(before, **changes)
+        charter = dataclasses.replace(charter, read_keys=self._read_keys(charter))
+        amended = dataclasses.replace(
+            charter,
+            number=before.number + 1,
+            key=layout.charter(before.number + 1),
+            created_at=messages.utc(self._clock()),
+            previous_sha256=self.state.digests[before.key],
+        )
+        try:
+            self._publisher.signed(amended)
+        except ObjectExistsError as error:
+            raise StudyError(
+                "the charter was amended by somebody else at the same time", hint="run it again"
+            ) from error
+        for observer in {self._observer, *self._tracks.values()}:
+            observer.refresh()
+        return amended
+
+    def _read_keys(self, charter: Charter) -> tuple[ReadKey, ...]:
+        """Return the keys that open models and plans, sealed for all who may have them now.
+
+        All on the roster read all; once somebody is removed, a new pair is for the others alone.
+        """
+        if charter.encryption != AGE:
+            return charter.read_keys
+        before, after, last = _readers(self.charter), _readers(charter), charter.read_keys[-1]
+        removed = sorted(set(last.sealed_for) - set(after))
+        if removed:
+            log.info("read key replaced: %s cannot read what comes from now on", ", ".join(removed))
+            return (*charter.read_keys, make_read_key(last.number + 1, after))
+        if after == before:
+            return charter.read_keys
+        own = self.keyring.identities("coordinator")
+        pairs = []
+        for pair in charter.read_keys:
+            secret = open_read_key(pair, own)
+            if secret is None:
+                raise StudyError(
+                    "this host cannot decrypt the study's keys",
+                    hint="work where `fedfs init` was run: coordinator.age has to be there",
+                )
+            pairs.append(seal_read_key(pair.number, secret, after))
+        return tuple(pairs)
+
+
+def now(state: StudyState) -> int:
+    """Return the newest version of a track: what starts there is in force at once."""
+    return max(state.newest, 0)
+
+
+def _readers(charter: Charter) -> dict[str, str]:
+    """Return name -> public key of age of all who may read models and plans."""
+    members = [entry.site for entry in charter.roster if entry.state in ADMITTED]
+    return {name: key for name, key in holders(charter, members).items() if key}
