@@ -115,3 +115,16 @@ def test_actions_and_messages_on_the_architecture_page_exist():
         known |= definitions(path.relative_to(ROOT).as_posix())
     for name in re.findall(r"`((?:[A-Z][a-z]+){2,}|[A-Z][A-Za-z]+\.\w+)`", ARCHITECTURE):
         assert name in known, f"fedfs defines no {name}"
+
+
+def test_registries_that_how_to_add_names_are_in_the_files_beside_them():
+    text = CONTRIBUTING.partition("## How to add")[2].partition("\n## ")[0]
+    checked = 0
+    for paragraph in text.split("\n\n"):
+        defined = {name for file in code_in(paragraph)
+                   if file.startswith("fedfs/") and file.endswith(".py")
+                   for name in definitions(file)}  # fmt: skip
+        for name in re.findall(r"`(_?[A-Z]{4,}|open_\w+)`", paragraph):
+            assert name in defined, paragraph
+            checked += 1
+    assert checked >= 7
