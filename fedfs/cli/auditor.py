@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import click
 
 from fedfs.cli.store_option import store_argument
-from fedfs.cli.terminal import show_json, show_level
+from fedfs.cli.terminal import show_finding, show_json
 from fedfs.store import StorePlace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fedfs.roles.reader.audit import Finding
+    from fedfs.roles.reader.finding import Finding
 
 
 @click.command()
@@ -31,7 +31,8 @@ def verify(store: StorePlace, *, expect_key: str | None, no_recompute: bool, as_
     """
     from fedfs.errors import MisplacedError
     from fedfs.exchange.read import open_study, open_tracks
-    from fedfs.roles.reader.audit import PROBLEM, verify_choice, verify_study
+    from fedfs.roles.reader.audit import verify_choice, verify_study
+    from fedfs.roles.reader.finding import PROBLEM
     from fedfs.store import open_store
     from fedfs.trust.keyring import default_home
     from fedfs.trust.recipients import Vault
@@ -50,7 +51,7 @@ def verify(store: StorePlace, *, expect_key: str | None, no_recompute: bool, as_
     def found() -> Iterator[Finding]:
         for track, observer in observers.items():
             for one in verify_study(observer, observer.store, recompute=not no_recompute):
-                yield replace(one, what=f"{track} {one.what}") if track else one
+                yield replace(one, subject=f"{track} {one.subject}") if track else one
         if "" not in observers:
             yield from verify_choice(open_study(place, vault=Vault(default_home())), observers)
 
@@ -58,7 +59,7 @@ def verify(store: StorePlace, *, expect_key: str | None, no_recompute: bool, as_
     for finding in found():
         findings.append(finding)
         if not as_json:
-            show_level(finding.level, finding.what, finding.text)
+            show_finding(finding)
     n_problems = sum(finding.level == PROBLEM for finding in findings)
     if as_json:
         show_json({"findings": findings, "problems": n_problems})

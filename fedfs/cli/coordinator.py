@@ -185,7 +185,7 @@ def init(store: StorePlace, *, dataset_json: Path | None, pretrained: Path | Non
     from fedfs.roles.coordinator.begin import init_study
     from fedfs.roles.coordinator.continuing import read_finished
     from fedfs.roles.coordinator.options import StudyOptions, read_dataset_json
-    from fedfs.roles.doctor import require_atomic_create
+    from fedfs.roles.doctor.store_checks import require_atomic_create
     from fedfs.store import open_store
     from fedfs.trust.keyring import default_home
     from fedfs.trust.recipients import Vault

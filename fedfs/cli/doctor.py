@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from fedfs.cli.store_option import store_argument
-from fedfs.cli.terminal import show_json, show_level
+from fedfs.cli.terminal import show_finding, show_json
 from fedfs.store import StorePlace
 
 
@@ -20,21 +20,20 @@ def doctor(store: StorePlace, *, name: str | None, aggregator: bool, as_json: bo
     Exits with 1 if there is a problem. What is written to try the store is removed again.
     """
     from fedfs.protocol import layout
-    from fedfs.roles.doctor import PROBLEM, examine
+    from fedfs.roles.doctor.examine import examine
+    from fedfs.roles.reader.finding import PROBLEM
     from fedfs.trust.keyring import default_home
 
     if aggregator == (name is not None):
         raise click.UsageError("give --site NAME or --aggregator")
-    checks = []
+    findings = []
     site = None if name is None else layout.check_site(name)
-    for check in examine(store, default_home(), site=site):
-        checks.append(check)
-        if as_json:
-            continue
-        show_level(check.level, check.what, check.result)
-        if check.advice:
-            click.echo(f"{'':<8} {'':<14} -> {check.advice}")
+    for finding in examine(store, default_home(), site=site):
+        findings.append(finding)
+        if not as_json:
+            show_finding(finding)
+    n_problems = sum(finding.level == PROBLEM for finding in findings)
     if as_json:
-        show_json({"checks": checks})
-    if any(check.level == PROBLEM for check in checks):
+        show_json({"findings": findings, "problems": n_problems})
+    if n_problems:
         raise click.exceptions.Exit(1)

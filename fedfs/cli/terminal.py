@@ -22,6 +22,7 @@ from fedfs.roles.logfile import LOG_FORMAT, LOG_TIME
 if TYPE_CHECKING:
     from fedfs.learner import Progress
     from fedfs.roles.loop import Outcome
+    from fedfs.roles.reader.finding import Finding
 
 _LINE_EVERY_S = 30.0
 
@@ -107,10 +108,13 @@ def end_with(outcome: Outcome, *, once: bool) -> None:
         raise click.exceptions.Exit(EXIT_NOTHING if outcome.finished else EXIT_WAITING)
 
 
-def show_level(level: str, what: str, text: str) -> None:
-    """Print a line of a report: how it is, what was looked at, what was found."""
+def show_finding(finding: Finding) -> None:
+    """Print one line of an audit or an examination, and the advice below it."""
     colours = {"ok": "green", "note": "yellow", "problem": "red"}
-    click.echo(f"{click.style(f'{level:<8}', fg=colours[level])} {what:<14} {text}")
+    level = click.style(f"{finding.level:<8}", fg=colours[finding.level])
+    click.echo(f"{level} {finding.subject:<14} {finding.text}")
+    if finding.advice:
+        click.echo(f"{'':<8} {'':<14} -> {finding.advice}")
 
 
 @contextlib.contextmanager

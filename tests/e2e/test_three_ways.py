@@ -162,4 +162,4 @@ def test_a_study_by_three_ways(tmp_path, images, request, monkeypatch):
     assert not list(offline.hosts[STICK].folder.glob("**/store"))
     seen = json.loads(offline.hosts["coordinator"].run("verify", hub, "--json"))
     assert seen["problems"] == 0
-    assert [f["what"] for f in seen["findings"] if "bit by bit" in f["text"]] == ["version 1"]
+    assert [f["subject"] for f in seen["findings"] if "bit by bit" in f["text"]] == ["version 1"]

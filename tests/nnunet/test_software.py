@@ -12,7 +12,8 @@ from fedfs.nnunet.allowed.classes import versions
 from fedfs.protocol import software
 from fedfs.roles.coordinator.begin import init_study
 from fedfs.roles.coordinator.options import StudyOptions
-from fedfs.roles.doctor import NOTE, OK, PROBLEM, examine
+from fedfs.roles.doctor.examine import examine
+from fedfs.roles.reader.finding import NOTE, OK, PROBLEM
 from fedfs.roles.site.config import JoinConfig, SiteConfig
 from fedfs.roles.site.join import join
 from fedfs.roles.site.run import run_site
@@ -61,7 +62,7 @@ def test_join_and_run_refuse_and_the_doctor_says_so(tmp_path, paths, monkeypatch
 
     def levels(store, site="north"):
         place = StorePlace(str(tmp_path / store))
-        return [c.level for c in examine(place, tmp_path, site=site) if c.what == "versions"]
+        return [c.level for c in examine(place, tmp_path, site=site) if c.subject == "versions"]
 
     store, listener = str(tmp_path / "other"), Reports()
     with pytest.raises(SetupError, match=r"nnunetv2 is .* here, 1\.9\.0 in the charter"):

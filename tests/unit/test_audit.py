@@ -13,7 +13,8 @@ from fedfs.exchange.retention import prune_versions
 from fedfs.protocol import layout
 from fedfs.roles.coordinator.amend import Coordinator
 from fedfs.roles.coordinator.roster import set_state
-from fedfs.roles.reader.audit import NOTE, OK, PROBLEM, verify_study
+from fedfs.roles.reader.audit import verify_study
+from fedfs.roles.reader.finding import NOTE, OK, PROBLEM
 from fedfs.roles.reader.log import events
 from support.federation import Federation, forge
 
@@ -23,7 +24,7 @@ def findings(federation: Federation):
 
 
 def problems(federation: Federation) -> dict[str, str]:
-    return {f.what: f.text for f in findings(federation) if f.level == PROBLEM}
+    return {f.subject: f.text for f in findings(federation) if f.level == PROBLEM}
 
 
 @pytest.fixture(
@@ -46,7 +47,7 @@ def test_every_version_comes_out_bit_by_bit_the_same(finished):
     assert {f.level for f in found} == {OK}, [f for f in found if f.level != OK]
     n_versions = finished.observe().state.newest
     again = [f for f in found if "bit by bit the same" in f.text]
-    assert [f.what for f in again] == [f"version {v}" for v in range(1, n_versions + 1)]
+    assert [f.subject for f in again] == [f"version {v}" for v in range(1, n_versions + 1)]
 
 
 @pytest.fixture
@@ -140,7 +141,7 @@ def test_a_missing_payload_of_the_newest_version_is_a_problem_an_old_one_a_note(
 def test_what_nobody_names_is_noted(plain):
     stray = layout.update_payload("north", 1, "0" * 64)
     plain.store.create(stray, b"left behind")
-    found = {f.what: f for f in findings(plain) if f.what == stray}
+    found = {f.subject: f for f in findings(plain) if f.subject == stray}
     assert found[stray].level in (NOTE, PROBLEM)
 
 

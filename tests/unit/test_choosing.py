@@ -11,7 +11,8 @@ from fedfs.protocol import layout
 from fedfs.roles.coordinator.amend import Coordinator
 from fedfs.roles.coordinator.roster import set_state
 from fedfs.roles.courier import Sync
-from fedfs.roles.reader.audit import OK, PROBLEM, verify_choice
+from fedfs.roles.reader.audit import verify_choice
+from fedfs.roles.reader.finding import OK, PROBLEM
 from fedfs.roles.reader.privacy import disclosures
 from fedfs.roles.step import AFTER_TRACKS
 from fedfs.store.memory import MemoryStore

@@ -8,16 +8,11 @@ import time
 import pytest
 
 from fedfs.errors import StorePermissionError, StudyError
-from fedfs.roles import doctor
-from fedfs.roles.doctor import (
-    NOTE,
-    OK,
-    PROBLEM,
-    Check,
-    examine,
-    has_atomic_create,
-    require_atomic_create,
-)
+from fedfs.roles.doctor import examine as examination
+from fedfs.roles.doctor import host_checks
+from fedfs.roles.doctor.examine import examine
+from fedfs.roles.doctor.store_checks import has_atomic_create, require_atomic_create
+from fedfs.roles.reader.finding import NOTE, OK, PROBLEM, Finding
 from fedfs.store import StorePlace
 from fedfs.store.memory import MemoryStore
 
@@ -49,16 +44,16 @@ class Strict(MemoryStore):
 @pytest.fixture
 def checks(federation, monkeypatch):
     """Return a function that examines a host and returns what -> check."""
-    monkeypatch.setattr(doctor, "_nnunet", lambda: ())
+    monkeypatch.setattr(host_checks, "check_nnunet", lambda: ())
 
     def checks(site=None, kind=MemoryStore, clock=None):
         federation.store.__class__ = kind
         if clock is not None:
             federation.store._clock = clock
-        monkeypatch.setattr(doctor, "open_store", lambda _: federation.store)
+        monkeypatch.setattr(examination, "open_store", lambda _: federation.store)
         before = dict(federation.store.objects)
         home = federation.home(site or "coordinator")
-        found = {check.what: check for check in examine(StorePlace("x"), home, site=site)}
+        found = {check.subject: check for check in examine(StorePlace("x"), home, site=site)}
         assert federation.store.objects == before
         return found
 
@@ -75,7 +70,7 @@ def test_an_aggregator_that_can_do_all_is_told_so(checks, federation):
         "store": OK, "key": OK, "write and read": OK, "atomic create": OK, "listing": OK,
         "clock": OK, "delete": OK, "limits": NOTE, "speed": OK, "strategy": OK, "disk": OK,
     }  # fmt: skip
-    assert "write federation/" in found["limits"].result
+    assert "write federation/" in found["limits"].text
     assert "a policy for each role" in found["limits"].advice
 
 
@@ -86,7 +81,7 @@ def test_a_policy_is_seen_to_hold(checks):
 def test_a_clock_that_is_wrong_and_a_server_that_lets_all_win_are_problems(checks):
     found = checks(kind=Careless, clock=lambda: time.time() + 4000)
     assert (found["clock"].level, found["atomic create"].level) == (PROBLEM, PROBLEM)
-    assert "+4000" in found["clock"].result
+    assert "+4000" in found["clock"].text
     assert "run one aggregator" in found["atomic create"].advice
 
 
@@ -101,7 +96,7 @@ def test_a_site_without_its_key_or_approval_is_a_problem(checks, federation):
     assert checks("ghost")["key"].level == PROBLEM
     federation.publisher("site-late", "late")
     found = checks("late")
-    assert "not approved" in found["key"].result
+    assert "not approved" in found["key"].text
     assert found["dataset"].level == PROBLEM
 
 
@@ -114,7 +109,7 @@ def test_a_strategy_that_is_not_installed_is_a_problem_of_the_aggregator(checks,
 
 
 def test_a_trainer_that_is_not_nnunets_own_has_to_be_allowed(checks, federation, monkeypatch):
-    assert checks("east")["trainer"] == Check(
+    assert checks("east")["trainer"] == Finding(
         "trainer", OK, "nnUNetTrainer is one of nnU-Net's own"
     )
     monkeypatch.setattr("fedfs.nnunet.allowed.classes._own", lambda *_: None)
@@ -124,9 +119,9 @@ def test_a_trainer_that_is_not_nnunets_own_has_to_be_allowed(checks, federation,
 
 
 def test_a_store_that_is_not_there_ends_the_examination(tmp_path, monkeypatch):
-    monkeypatch.setattr(doctor, "_nnunet", lambda: ())
+    monkeypatch.setattr(host_checks, "check_nnunet", lambda: ())
     place = StorePlace(str(tmp_path / "nowhere"))
     (check,) = examine(place, tmp_path, site=None)
     assert check.level == PROBLEM
-    assert "not there" in check.result
+    assert "not there" in check.text
     assert dataclasses.asdict(check)["advice"]

@@ -15,7 +15,8 @@ from fedfs.protocol import layout
 from fedfs.protocol.messages import PayloadRef
 from fedfs.roles.coordinator.amend import Coordinator
 from fedfs.roles.coordinator.roster import approve_sites, set_state
-from fedfs.roles.reader.audit import NOTE, PROBLEM, verify_study
+from fedfs.roles.reader.audit import verify_study
+from fedfs.roles.reader.finding import NOTE, PROBLEM
 from fedfs.roles.site.join import ask_for_new_key
 from fedfs.roles.site.training import _pretrained
 from fedfs.tensors.canonical import write_safetensors
@@ -106,7 +107,7 @@ def test_what_is_encrypted_cannot_be_changed(finished, tmp_path):
     good = finished.store.objects[ref.key].data
     forge(finished.store, ref.key, good[:-1] + bytes([good[-1] ^ 1]))
     found = list(verify_study(finished.observe(), finished.store))
-    assert [f for f in found if f.level == PROBLEM and f.what == ref.key]
+    assert [f for f in found if f.level == PROBLEM and f.subject == ref.key]
 
 
 def test_a_site_that_comes_late_reads_what_was_before(tmp_path):

@@ -12,7 +12,8 @@ from fedfs.protocol.layout import TrackPlace
 from fedfs.roles.coordinator.amend import Coordinator
 from fedfs.roles.coordinator.options import StudyOptions
 from fedfs.roles.coordinator.roster import set_state
-from fedfs.roles.reader.audit import OK, PROBLEM, verify_choice, verify_study
+from fedfs.roles.reader.audit import verify_choice, verify_study
+from fedfs.roles.reader.finding import OK, PROBLEM
 from fedfs.roles.reader.report import collect, overview
 from fedfs.roles.reader.status import summarize
 from fedfs.roles.site.step import Wish

@@ -1,4 +1,4 @@
-"""Check a whole study again from its files alone: for the auditor, years later.
+"""Audit of a whole study from its files alone, for the auditor, years later.
 
 Rules:
  * Nothing is believed that is not signed by a key that the charters lead to, from the first one on;
@@ -16,7 +16,6 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from fedfs.aggregation.shared_tensors import share_of
@@ -30,26 +29,10 @@ from fedfs.exchange.read import Observer
 from fedfs.protocol import layout
 from fedfs.protocol.messages import ADMITTED, PayloadRef, RoundRecord, UpdateManifest
 from fedfs.protocol.state import StudyState, newest_charter
+from fedfs.roles.reader.finding import NOTE, OK, PROBLEM, Finding
 from fedfs.store.base import Store
 from fedfs.tensors.safetensors_reader import TensorFile
 from fedfs.trust.signing import key_fingerprint
-
-OK, NOTE, PROBLEM = "ok", "note", "problem"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the audit.
-
-    Attributes:
-        what: what was looked at.
-        level: ``ok``, ``note`` (something to know) or ``problem`` (the study is not what it says).
-        text: what was found, in words.
-    """
-
-    what: str
-    level: str
-    text: str
 
 
 class Audit:
@@ -69,7 +52,7 @@ class Audit:
 
     @property
     def state(self) -> StudyState:
-        """What was accepted."""
+        """Accepted messages."""
         return self._observer.state
 
     def run(self, *, recompute: bool = True) -> Iterator[Finding]:
@@ -150,12 +133,12 @@ class Audit:
     def _payloads(self) -> Iterator[Finding]:
         """Read and hash every payload that is there; say which are missing."""
         named = self.state.payloads()
-        n_read, n_bytes, found = 0, 0, set()
+        n_read, n_bytes, present = 0, 0, set()
         for entry in self._observer.payloads():
             key = layout.parse(entry.key)
             if key is None or key.sha256 is None:
                 continue
-            found.add(entry.key)
+            present.add(entry.key)
             if self._hash_of(entry.key, entry.size) != key.sha256:
                 yield Finding(entry.key, PROBLEM, "its bytes are not those its name says")
             n_read, n_bytes = n_read + 1, n_bytes + entry.size
@@ -163,7 +146,7 @@ class Audit:
                 yield Finding(entry.key, NOTE, "no message names it: left by a process that died")
         pruned = 0
         for text, version in sorted(named.items()):
-            if text in found:
+            if text in present:
                 continue
             if version < self.state.newest:
                 pruned += 1
@@ -186,26 +169,28 @@ class Audit:
 
     def _version(self, record: RoundRecord) -> Finding:
         """Make a version again and compare."""
-        what = f"version {record.version}"
+        subject = f"version {record.version}"
         manifests = self._manifests(record)
         if manifests is None:
-            return Finding(what, PROBLEM, "cannot be made again: an update is missing")
+            return Finding(subject, PROBLEM, "cannot be made again: an update is missing")
         names = ", ".join(f"{u.site} ({u.base_version})" for u in manifests)
         try:
             with tempfile.TemporaryDirectory(dir=self._folder) as folder:
                 differs = self._differs(record, manifests, Path(folder))
         except ObjectNotFoundError as error:
-            return Finding(what, NOTE, f"cannot be made again, as old payloads are gone: {error}")
+            return Finding(
+                subject, NOTE, f"cannot be made again, as old payloads are gone: {error}"
+            )
         except SealedError:
-            return Finding(what, NOTE, "cannot be made again here: this host cannot decrypt it")
+            return Finding(subject, NOTE, "cannot be made again here: this host cannot decrypt it")
         except (RejectedError, StudyError) as error:
-            return Finding(what, PROBLEM, f"cannot be made again from {names}: {error}")
+            return Finding(subject, PROBLEM, f"cannot be made again from {names}: {error}")
         if differs:
-            return Finding(what, PROBLEM, f"made again from {names}, {differs}")
-        return Finding(what, OK, f"made again from {names}: bit by bit the same")
+            return Finding(subject, PROBLEM, f"made again from {names}, {differs}")
+        return Finding(subject, OK, f"made again from {names}: bit by bit the same")
 
     def _differs(self, record: RoundRecord, manifests: list[UpdateManifest], folder: Path) -> str:
-        """Return in what a version that is made again differs from what is published, or ""."""
+        """Return how a version made again differs from the published one; "" if it does not."""
         before = self.state.rounds[record.version - 1]
         outputs = outputs_in(folder)
         payloads = {}
@@ -269,7 +254,7 @@ def verify_study(observer: Observer, store: Store, *, recompute: bool = True) ->
 
 
 def verify_choice(observer: Observer, tracks: Mapping[str, Observer]) -> Iterator[Finding]:
-    """Yield what choosing again gives, in a study of tracks in which something was chosen.
+    """Choose the configuration again, and yield how that compares with the choice made.
 
     Args:
         observer: of what is common to all tracks.
@@ -278,16 +263,16 @@ def verify_choice(observer: Observer, tracks: Mapping[str, Observer]) -> Iterato
     Raises:
         StoreError: the store cannot be read.
     """
-    made = observer.refresh(everything=True).choice
-    if made is None:
+    choice = observer.refresh(everything=True).choice
+    if choice is None:
         return
     try:
         again = choose_configuration.decide(observer, tracks)
     except StudyError as error:
         yield Finding(layout.choice(), PROBLEM, f"cannot be made again: {error}")
         return
-    differs = [name for name, value in again.items() if getattr(made, name) != value]
+    differs = [name for name, value in again.items() if getattr(choice, name) != value]
     if differs:
         yield Finding(layout.choice(), PROBLEM, f"made again, it has another {differs[0]}")
     else:
-        yield Finding(layout.choice(), OK, f"made again from {len(made.sites)} sites: the same")
+        yield Finding(layout.choice(), OK, f"made again from {len(choice.sites)} sites: the same")

@@ -1,0 +1,64 @@
+"""Examination of a host: tries what its role does, and says what to do where that fails.
+
+Rules:
+ * Every finding is one line: what was looked at, how it is, what to do. One that cannot be made
+   because of an earlier one is left out.
+ * A problem keeps the role from working. A note is something to know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from fedfs.errors import FedfsError
+from fedfs.exchange.read import open_study
+from fedfs.protocol import layout
+from fedfs.protocol.state import StudyState, newest_charter
+from fedfs.roles.doctor import host_checks, store_checks
+from fedfs.roles.reader.finding import OK, PROBLEM, Finding
+from fedfs.store import StorePlace, open_store
+from fedfs.trust.keyring import Keyring
+
+_GUESSED_MODEL_BYTES = 125_000_000
+
+
+def examine(place: StorePlace, home: Path, *, site: str | None) -> Iterator[Finding]:
+    """Yield the findings of a host as they are made.
+
+    Args:
+        place: the study's store.
+        home: this host's fedfs home.
+        site: the site that runs here; None for the aggregator.
+    """
+    yield from (host_checks.check_nnunet() if site is not None else ())
+    try:
+        store = open_store(place)
+        observer = open_study(store, site=site)
+    except FedfsError as error:
+        yield Finding("store", PROBLEM, str(error), error.hint)
+        return
+    state, charter = observer.state, newest_charter(observer.state)
+    yield Finding("store", OK, f"{store.url} holds study {charter.name!r}")
+    role = "aggregator" if site is None else f"site-{site}"
+    yield host_checks.check_key(Keyring(home, charter.study), role, charter, site)
+    own = layout.AGGREGATOR if site is None else layout.site_prefix(site)
+    yield from store_checks.check_own_prefix(store, own)
+    for track in charter.tracks[:1]:  # a policy allows all of them or none
+        prefix = layout.TrackPlace(track.name).on_store(own)
+        yield store_checks.check_prefix_of_track(store, prefix)
+    yield store_checks.check_foreign_prefixes(store, state, site)
+    yield store_checks.check_speed(store, own, _model_bytes(state))
+    yield from host_checks.check_software(charter, site)
+    if site is None:
+        yield host_checks.check_strategy(charter)
+    else:
+        yield host_checks.check_trainer(charter.nnunet.trainer)
+        yield host_checks.check_dataset(Keyring(home, charter.study).recall(role), charter)
+    yield from host_checks.check_disk(_model_bytes(state), is_site=site is not None)
+
+
+def _model_bytes(state: StudyState) -> int:
+    if state.newest < 0:
+        return _GUESSED_MODEL_BYTES
+    return max(model.payload.size for model in state.models.values())
