@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import json
 import logging
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ import click
 
 from fedfs.errors import EXIT_NOTHING, EXIT_WAITING, UserError
 from fedfs.roles.logfile import LOG_FORMAT, LOG_TIME
+from fedfs.store.local_files import replacing
 
 if TYPE_CHECKING:
     from fedfs.learner import Progress
@@ -124,15 +124,14 @@ def written(path: Path) -> Iterator[TextIO]:
     Raises:
         UserError: it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
+        with (
+            replacing(path) as temporary,
+            temporary.open("w", encoding="utf-8", newline="") as file,
+        ):
             yield file
-        temporary.replace(path)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def size_text(n_bytes: int) -> str:

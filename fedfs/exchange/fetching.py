@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,6 +9,7 @@ from fedfs.errors import MisplacedError, ObjectTooLargeError, SealedError, Tenso
 from fedfs.protocol import layout
 from fedfs.protocol.messages import PayloadRef
 from fedfs.store.base import Store
+from fedfs.store.local_files import file_sha256, replacing
 from fedfs.trust import sealing
 from fedfs.trust.recipients import Vault
 
@@ -71,21 +70,11 @@ def _decrypt(source: Path, target: Path, ref: PayloadRef, vault: Vault | None) -
     """Decrypt a payload; it appears whole, and is what was signed for."""
     if vault is None:
         raise SealedError("is encrypted, and this host holds no key for it")
-    made = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        with source.open("rb") as reader, made.open("wb") as writer:
+    with replacing(target, durable=False) as plain:
+        with source.open("rb") as reader, plain.open("xb") as writer:
             sealing.unseal_file(reader, writer, vault.identities)
-        if made.stat().st_size != ref.content_size or file_sha256(made) != ref.content_sha256:
+        if plain.stat().st_size != ref.content_size or file_sha256(plain) != ref.content_sha256:
             raise TensorError("payload, once decrypted, is not what was signed for")
-        made.replace(target)
-    finally:
-        made.unlink(missing_ok=True)
-
-
-def file_sha256(path: Path) -> str:
-    """Return the hex SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def prune_cache(folder: Path, keep: Iterable[str]) -> None:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fedfs.errors import ObjectExistsError, StoreError
-from fedfs.exchange.fetching import file_sha256
 from fedfs.protocol import layout
 from fedfs.protocol.layout import TrackPlace
 from fedfs.protocol.messages import (
@@ -27,6 +26,7 @@ from fedfs.protocol.messages import (
     utc,
 )
 from fedfs.store.base import Store
+from fedfs.store.local_files import file_sha256
 from fedfs.trust import sealing
 from fedfs.trust.signing import Envelope, SigningKey
 

@@ -32,6 +32,7 @@ from fedfs.simulation.hosts import Host, LocalStudy
 from fedfs.simulation.jobs import Prediction, Task, run_here, take_turns
 from fedfs.simulation.table import ExperimentResult, mean, tabulate
 from fedfs.store import open_store
+from fedfs.store.local_files import replacing
 
 LOCAL, FFE, ASYM, CENTRAL = ARMS = ("local", "ffe", "asym", "central")
 _DECIDE = ("external", "rounds", "local_iterations", "val_iterations", "test_share", "init")
@@ -330,6 +331,5 @@ def _mean_of(parts: Sequence[Mapping[str, Mapping[str, float | None]]]) -> dict[
 
 
 def _write(path: Path, value: Any) -> None:
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text(json.dumps(value, indent=1))
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1))

@@ -16,9 +16,7 @@ Retries, latency, faults and limits are wrappers: a :class:`Store` that holds a 
 from __future__ import annotations
 
 import contextlib
-import os
 import tempfile
-import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
@@ -35,6 +33,7 @@ from fedfs.errors import (
     SetupError,
 )
 from fedfs.protocol.layout import check_key
+from fedfs.store.local_files import replacing
 
 CHUNK_BYTES = 1 << 20
 """Memory that copying takes, whatever the size of the object."""
@@ -253,20 +252,13 @@ def write_local(path: Path, chunks: Iterator[bytes]) -> None:
     Raises:
         SetupError: it cannot be written. Whatever ``chunks`` raises passes through.
     """
-    temporary = path.with_name(f".fedfs-{uuid.uuid4().hex}.tmp")
     try:
-        with temporary.open("xb") as file:
+        with replacing(path, durable=False) as temporary, temporary.open("xb") as file:
             for chunk in chunks:
                 file.write(chunk)
                 _hears.get()(len(chunk))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
     except OSError as error:  # a local one: the store's are none of the operating system's
         raise _local_error(path, "written", error) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 def _local_error(path: Path, verb: str, error: OSError) -> SetupError:

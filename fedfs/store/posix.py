@@ -19,6 +19,8 @@ import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 
+from fedfs.store.local_files import NO_SYNC
+
 _log = logging.getLogger(__name__)
 
 SWEEP_AGE_S = 24 * 3600.0
@@ -38,7 +40,6 @@ READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}
-_NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EACCES}
 
 
 def is_free(name: str, folder: int) -> bool:
@@ -66,7 +67,7 @@ def sync_folder(folder: int) -> None:
         with listable(folder) as fd:
             os.fsync(fd)
     except OSError as error:
-        if error.errno not in _NO_SYNC:
+        if error.errno not in NO_SYNC:
             raise
 
 

@@ -5,9 +5,8 @@ Rules:
    of its names (ties: the first in lexicographic order), without the ``_orig_mod`` of torch.compile
    and the ``module`` of DistributedDataParallel. A default nnU-Net has 292 keys for 108 tensors.
  * Integer buffers are neither sent nor touched.
- * Equal tensors make equal files: names and metadata are sorted. The safetensors library writes
-   metadata in random order, so files are written here; :mod:`fedfs.tensors.safetensors_reader`
-   knows the format.
+ * Tensors that are all in memory are written by the safetensors library, see
+   :mod:`fedfs.tensors.safetensors_library`; those that are made one by one by our own writer.
  * torch is imported by the functions that take modules, and by no other.
 """
 
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedfs.errors import TensorError
 from fedfs.protocol import codec
+from fedfs.tensors.safetensors_library import write_safetensors
 from fedfs.tensors.safetensors_reader import AnyArray, Shape, TensorFile, check_layout, dtype_of
 from fedfs.tensors.safetensors_writer import TensorWriter, raw_bytes
 
@@ -133,34 +133,6 @@ def hashed_header(name: str, dtype: str, shape: Shape) -> bytes:
     return codec.dumps([name, dtype, list(shape)]) + b"\n"
 
 
-def write_safetensors(
-    path: Path,
-    tensors: Mapping[str, AnyArray],
-    *,
-    dtypes: Mapping[str, str] | None = None,
-    metadata: Mapping[str, str] | None = None,
-) -> None:
-    """Write tensors; equal input gives equal bytes, and ``path`` is complete or absent.
-
-    Args:
-        path: file to write.
-        tensors: name -> array.
-        dtypes: name -> type as safetensors spells it, where it is not the array's own: ``BF16`` for
-            a float32 array that :mod:`fedfs.tensors.safetensors_reader` calls bfloat16. Other names
-            are ignored.
-        metadata: kept in the file's header.
-
-    Raises:
-        TensorError: a tensor's type is none that safetensors has, or not the one in ``dtypes``.
-        OSError: the file cannot be written, for example because the disk is full.
-    """
-    own = dtypes or {}
-    layout = {n: (own.get(n) or dtype_of(array), array.shape) for n, array in tensors.items()}
-    with TensorWriter(path, layout, metadata) as file:
-        for name, array in tensors.items():
-            file.write(name, array)
-
-
 def stream_safetensors(
     path: Path,
     shapes: Mapping[str, Shape],
@@ -171,7 +143,7 @@ def stream_safetensors(
 ) -> None:
     """Write tensors that are made one at a time, in ascending order of their names.
 
-    The bytes are those of :func:`write_safetensors`; memory is that of one tensor.
+    Equal tensors give equal bytes, on every host; memory is that of one tensor.
 
     Args:
         path: file to write; complete or absent, also if ``tensor`` raises.

@@ -1,4 +1,7 @@
-"""A writer of safetensors files whose layout is known beforehand.
+"""A writer of safetensors files that are made piece by piece, such as those of the aggregator.
+
+The safetensors library writes what is complete in memory, see
+:mod:`fedfs.tensors.safetensors_library`; a version is never in memory as a whole.
 
 Rules:
  * Tensors, and slices of them, go to their place in any order and from any thread, as the header
@@ -7,34 +10,37 @@ Rules:
    and it has its own name only when it has reached the disk.
  * A large file goes to the disk while more of it is made: waiting for that took as long as
    everything else.
- * Equal tensors make equal files, see :mod:`fedfs.tensors.safetensors_reader`.
+ * Equal tensors make equal files, whatever the host or the version of a library: aggregators and
+   auditors make the same version again, and compare bytes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
-import tempfile
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from types import TracebackType
 from typing import Self
 
 import numpy as np
 
 from fedfs.errors import TensorError
+from fedfs.store.local_files import replacing
 from fedfs.tensors.safetensors_reader import (
     BF16,
     DTYPES,
     AnyArray,
     Entry,
-    Shape,
     dtype_of,
     header_bytes,
     places,
 )
 
 _SYNC_BYTES = 8 << 20
+_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
 class TensorWriter:
@@ -59,31 +65,28 @@ class TensorWriter:
         self._written: dict[str, list[tuple[int, int]]] = {name: [] for name in layout}
 
     def __enter__(self) -> Self:
-        self._fd, name = tempfile.mkstemp(prefix=f".{self._path.name}.", dir=self._path.parent)
-        self._temporary = Path(name)
-        try:
+        with contextlib.ExitStack() as stack:
+            temporary = stack.enter_context(replacing(self._path))
+            self._fd = os.open(temporary, _FLAGS, 0o600)
+            stack.callback(os.close, self._fd)
+            stack.callback(self._syncer.shutdown)
             self._put(memoryview(self._header), 0)
-        except BaseException:
-            self._discard()
-            raise
+            self._on_exit = stack.pop_all()
         return self
 
-    def __exit__(self, exception: type[BaseException] | None, *_: object) -> None:
-        try:
-            if exception is None:
-                self._check_complete()
-                for sync in self._syncs:
-                    sync.result()  # the system says only once what could not be written
-                os.fsync(self._fd)
-                self._temporary.replace(self._path)
-        finally:
-            self._discard()
-        if exception is None:
-            directory = os.open(self._path.parent, os.O_RDONLY)
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if kind is not None:
+            self._on_exit.__exit__(kind, error, traceback)
+            return
+        with self._on_exit:
+            self._check_complete()
+            for sync in self._syncs:
+                sync.result()  # the system reports only once what could not be written
 
     def write(self, name: str, array: AnyArray) -> None:
         """Write a whole tensor.
@@ -92,7 +95,8 @@ class TensorWriter:
             TensorError: it has another shape or type than the layout says.
             OSError: the file cannot be written, for example because the disk is full.
         """
-        self._check(name, array, self._layout[name][1])
+        dtype, shape = self._layout[name]
+        check_array(name, array, (dtype, shape))
         self.write_slice(name, 0, array)
 
     def write_slice(self, name: str, start: int, array: AnyArray) -> None:
@@ -106,18 +110,10 @@ class TensorWriter:
         n, stop = math.prod(shape), start + array.size
         if not 0 <= start <= stop <= n:
             raise TensorError(f"values {start} to {stop} of tensor {name!r}, which has {n}")
-        self._check(name, array, array.shape)
+        check_array(name, array, (dtype, array.shape))
         begin = self._begins[name] + start * DTYPES[dtype][0]
         self._put(raw_bytes(array, dtype), len(self._header) + begin)
         self._written[name].append((start, stop))
-
-    def _check(self, name: str, array: AnyArray, shape: Shape) -> None:
-        dtype, announced = self._layout[name]
-        if (dtype_of(array), array.shape) != ("F32" if dtype == BF16 else dtype, shape):
-            raise TensorError(
-                f"tensor {name!r} is {array.dtype} {list(array.shape)}, "
-                f"announced as {dtype} {list(announced)}"
-            )
 
     def _put(self, raw: memoryview, position: int) -> None:
         done = 0
@@ -138,10 +134,19 @@ class TensorWriter:
             if end != math.prod(shape):
                 raise TensorError(f"tensor {name!r} was not written to its end")
 
-    def _discard(self) -> None:
-        self._temporary.unlink(missing_ok=True)
-        self._syncer.shutdown()
-        os.close(self._fd)
+
+def check_array(name: str, array: AnyArray, entry: Entry) -> None:
+    """Check that an array has the type and the shape that a file announces for it.
+
+    Raises:
+        TensorError: naming the tensor, and both types and shapes.
+    """
+    dtype, shape = entry
+    if (dtype_of(array), array.shape) != ("F32" if dtype == BF16 else dtype, tuple(shape)):
+        raise TensorError(
+            f"tensor {name!r} is {array.dtype} {list(array.shape)}, "
+            f"announced as {dtype} {list(shape)}"
+        )
 
 
 def raw_bytes(array: AnyArray, dtype: str) -> memoryview:

@@ -28,6 +28,7 @@ from typing import Any
 import platformdirs
 
 from fedfs.errors import KeyFileError, MisplacedError, SetupError
+from fedfs.store.local_files import replacing
 from fedfs.trust.sealing import Identity
 from fedfs.trust.signing import ExternalKey, SigningKey
 
@@ -291,14 +292,11 @@ class Keyring:
         return value if isinstance(value, dict) else {}
 
     def _write(self, path: Path, values: Mapping[str, Any]) -> None:
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            temporary.write_text(json.dumps(dict(values), indent=1, sort_keys=True))
-            temporary.replace(path)
+            with replacing(path) as temporary:
+                temporary.write_text(json.dumps(dict(values), indent=1, sort_keys=True))
         except OSError as error:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
             raise _not_writable(path, error) from error
 
 

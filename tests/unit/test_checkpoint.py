@@ -18,7 +18,8 @@ from fedfs.errors import MalformedError, TensorError
 from fedfs.tensors import canonical as checkpoint
 from fedfs.tensors import safetensors_writer
 from fedfs.tensors.canonical import TensorFile
-from fedfs.tensors.safetensors_reader import file_bytes
+from fedfs.tensors.safetensors_library import check_both_readers
+from fedfs.tensors.safetensors_reader import dtype_of, file_bytes
 from fedfs.tensors.safetensors_writer import TensorWriter
 
 TENSORS = {
@@ -27,6 +28,12 @@ TENSORS = {
     "empty": np.empty((0, 3), dtype=np.float32),
     "c.bias": np.linspace(-1, 1, 7, dtype=np.float32),
 }
+
+
+def stream(path, tensors, **options):
+    shapes = {name: array.shape for name, array in tensors.items()}
+    own = {name: dtype_of(array) for name, array in tensors.items()} | options.pop("dtypes", {})
+    checkpoint.stream_safetensors(path, shapes, tensors.__getitem__, dtypes=own, **options)
 
 
 def assert_same(found, expected):
@@ -230,23 +237,60 @@ def test_the_hash_ignores_layout_and_sees_every_other_difference(tmp_path):
     assert len({reference, *map(checkpoint.weights_sha256, different)}) == len(different) + 1
 
 
-def test_equal_tensors_make_equal_files_in_any_order_and_streamed(tmp_path):
-    metadata = {str(i): "x" * i for i in range(20)}
-    checkpoint.write_safetensors(tmp_path / "1", TENSORS, metadata=metadata)
-    shuffled = dict(reversed(TENSORS.items()))
-    checkpoint.write_safetensors(
-        tmp_path / "2", shuffled, metadata=dict(reversed(metadata.items()))
-    )
-    shapes = {name: array.shape for name, array in TENSORS.items()}
-    checkpoint.stream_safetensors(tmp_path / "3", shapes, TENSORS.__getitem__, metadata=metadata)
-    assert len({(tmp_path / name).read_bytes() for name in "123"}) == 1
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2", "3"]
+def test_equal_tensors_make_equal_files_in_any_order_by_either_writer(tmp_path):
+    shuffled, metadata = dict(reversed(TENSORS.items())), {"made for": "x" * 20}
+    for name, tensors in zip("12", (TENSORS, shuffled), strict=True):
+        checkpoint.write_safetensors(tmp_path / name, tensors, metadata=metadata)
+    assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
+    many = {str(i): "x" * i for i in range(20)}
+    for name, texts in zip("34", (many, dict(reversed(many.items()))), strict=True):
+        stream(tmp_path / name, TENSORS, metadata=texts)
+    assert (tmp_path / "3").read_bytes() == (tmp_path / "4").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2", "3", "4"]
+
+
+def test_metadata_that_the_library_would_shuffle_are_not_written(tmp_path):
+    with pytest.raises(ValueError, match="no fixed order"):
+        checkpoint.write_safetensors(tmp_path / "t", TENSORS, metadata={"a": "1", "b": "2"})
+    assert not list(tmp_path.iterdir())
+
+
+def test_private_files_are_for_their_owner_alone(tmp_path):
+    checkpoint.write_safetensors(tmp_path / "1", TENSORS)
+    stream(tmp_path / "2", TENSORS)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
+
+
+def test_the_library_agrees_with_our_reader_on_files_of_either_writer(tmp_path):
+    tensors = {**TENSORS, **OTHERS, "flags": np.array([True, False])}
+    checkpoint.write_safetensors(tmp_path / "whole", tensors, dtypes={"half": "BF16"})
+    stream(tmp_path / "streamed", tensors, dtypes={"half": "BF16"})
+    stream(tmp_path / "plain", TENSORS, metadata={"a": "1", "b": "2"})
+    for path in tmp_path.iterdir():
+        check_both_readers(path)
+
+
+def test_readers_that_disagree_are_a_finding(tmp_path, monkeypatch):
+    path, read, shape = tmp_path / "t", TensorFile.read, TensorFile.shape
+    checkpoint.write_safetensors(path, TENSORS)
+    for name, change, reason in [
+        ("read", lambda self, name: read(self, name) + np.float32(1), "other values of 'a'"),
+        ("dtype", lambda self, name: "F16", "is F32"),
+        ("shape", lambda self, name: (1, *shape(self, name)), r"is F32 \[\], not F32 \[1\]"),
+    ]:
+        with monkeypatch.context() as patch:
+            patch.setattr(TensorFile, name, change)
+            with pytest.raises(TensorError, match=reason):
+                check_both_readers(path)
+    path.write_bytes(forged(b'{"t":%b,"t":%b}' % ((json.dumps(entry()).encode(),) * 2)))
+    with pytest.raises(MalformedError):  # the library takes the second of two equal names
+        check_both_readers(path)
 
 
 def test_files_go_both_ways_between_us_and_the_safetensors_library(tmp_path):
     ours, theirs = tmp_path / "ours", tmp_path / "theirs"
     metadata = {"format": "pt", "study": "caf\u00e9"}
-    checkpoint.write_safetensors(ours, TENSORS, metadata=metadata)
+    stream(ours, TENSORS, metadata=metadata)
     assert_same(safetensors.numpy.load_file(ours), TENSORS)
     with safetensors.safe_open(ours, framework="np") as file:
         assert file.metadata() == metadata
@@ -260,7 +304,7 @@ def test_files_go_both_ways_between_us_and_the_safetensors_library(tmp_path):
 
 def test_other_types_go_both_ways_between_us_and_the_library(tmp_path):
     arrays = {t: np.ones((2, 3), t) for t in ("f2", "f8", "i1", "u1", "i2", "i4", "i8", "?")}
-    checkpoint.write_safetensors(tmp_path / "ours", arrays)
+    stream(tmp_path / "ours", arrays)
     assert_same(safetensors.numpy.load_file(tmp_path / "ours"), arrays)
     with TensorFile(tmp_path / "ours") as file:
         assert_same(dict(file), arrays)
@@ -283,11 +327,8 @@ def test_bfloat16_is_float32_here_and_goes_both_ways(tmp_path):
             file.check_against({"bf": (2, 3), "f": (2,)})
     checkpoint.write_safetensors(tmp_path / "ours", arrays, dtypes={"bf": "BF16", "other": "I8"})
     assert torch.equal(torch_files.load_file(tmp_path / "ours")["bf"], values)
-    shapes = {name: array.shape for name, array in arrays.items()}
-    checkpoint.stream_safetensors(
-        tmp_path / "streamed", shapes, arrays.__getitem__, dtypes={"bf": "BF16"}
-    )
-    assert (tmp_path / "streamed").read_bytes() == (tmp_path / "ours").read_bytes()
+    stream(tmp_path / "streamed", arrays, dtypes={"bf": "BF16"})
+    assert torch.equal(torch_files.load_file(tmp_path / "streamed")["bf"], values)
 
 
 def test_what_bfloat16_cannot_hold_is_not_written_as_such(tmp_path):
@@ -322,7 +363,7 @@ def test_streamed_files_may_hold_small_integers(tmp_path):
 
 def test_the_size_of_a_file_is_known_before_it_is_written(tmp_path):
     for metadata in (None, {"a": "b"}):
-        checkpoint.write_safetensors(tmp_path / "t", TENSORS, metadata=metadata)
+        stream(tmp_path / "t", TENSORS, metadata=metadata)
         layout = {name: ("F32", array.shape) for name, array in TENSORS.items()}
         assert file_bytes(layout, metadata) == (tmp_path / "t").stat().st_size
 
@@ -516,7 +557,7 @@ def test_a_folder_is_not_a_tensor_file(tmp_path):
 def test_files_are_read_and_written_without_torch(tmp_path):
     code = (
         "import sys, pathlib, numpy as np\n"
-        "from fedfs import checkpoint\n"
+        "from fedfs.tensors import canonical as checkpoint\n"
         "path = pathlib.Path(sys.argv[1])\n"
         "checkpoint.write_safetensors(path, {'a': np.ones(3, 'f4')})\n"
         "checkpoint.weights_sha256(checkpoint.TensorFile(path))\n"
@@ -541,7 +582,7 @@ OTHERS = {
 
 def test_tensors_and_slices_are_written_in_any_order(tmp_path):
     tensors, path = {**TENSORS, **OTHERS}, tmp_path / "any"
-    checkpoint.write_safetensors(tmp_path / "whole", tensors, dtypes={"half": "BF16"})
+    stream(tmp_path / "whole", tensors, dtypes={"half": "BF16"})
     with TensorWriter(path, LAYOUT) as file:
         file.write_slice("levels", 4, np.int8([-2, -127]))
         file.write_slice("b.weight", 5, TENSORS["b.weight"].reshape(-1)[5:])
@@ -600,7 +641,7 @@ def test_a_large_file_goes_to_the_disk_while_it_is_written(tmp_path, monkeypatch
     monkeypatch.setattr(safetensors_writer, "_SYNC_BYTES", 4)
     synced, real = [], os.fsync
     monkeypatch.setattr(safetensors_writer.os, "fsync", lambda fd: (synced.append(fd), real(fd)))
-    checkpoint.write_safetensors(tmp_path / "t", TENSORS)
+    stream(tmp_path / "t", TENSORS)
     assert len(synced) > 4
     assert_same(safetensors.numpy.load_file(tmp_path / "t"), TENSORS)
 
@@ -615,7 +656,7 @@ def test_what_the_disk_did_not_take_in_between_is_an_error(tmp_path, monkeypatch
 
     monkeypatch.setattr(safetensors_writer.os, "fsync", fsync)
     with pytest.raises(OSError, match="Input/output"):
-        checkpoint.write_safetensors(tmp_path / "t", TENSORS)
+        stream(tmp_path / "t", TENSORS)
     assert not list(tmp_path.iterdir())
 
 

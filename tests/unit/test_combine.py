@@ -13,7 +13,12 @@ from fedfs.aggregation.strategies import STRATEGIES
 from fedfs.aggregation.update_reader import SLICE
 from fedfs.errors import StudyError, TensorError
 from fedfs.tensors import encodings
-from fedfs.tensors.canonical import TensorFile, weights_sha256, write_safetensors
+from fedfs.tensors.canonical import (
+    TensorFile,
+    stream_safetensors,
+    weights_sha256,
+    write_safetensors,
+)
 from fedfs.tensors.encodings import ENCODINGS
 
 SHAPES = {"bias": (7,), "conv": (40, 1000), "empty": (0, 3), "gain": (), "head": (3, 5, 2)}
@@ -157,7 +162,9 @@ def test_federated_averaging_gives_the_bits_of_plain_numpy(tmp_path):
         n_parameters=40_038,
     )
     assert [path.name for path in outputs.model.parent.iterdir()] == ["model"]
-    write_safetensors(tmp_path / "whole", expected)
+    stream_safetensors(
+        tmp_path / "whole", {n: a.shape for n, a in expected.items()}, expected.__getitem__
+    )
     assert outputs.model.read_bytes() == (tmp_path / "whole").read_bytes()
 
 

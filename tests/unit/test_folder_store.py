@@ -72,7 +72,7 @@ def failing(monkeypatch, name, code):
 def test_a_failed_write_is_explained_and_leaves_nothing(
     store, root, monkeypatch, call, code, kind, reason
 ):
-    if call == "fsync" and code in posix._NO_SYNC:
+    if call == "fsync" and code in posix.NO_SYNC:
         (root / "sites/a").mkdir(parents=True)  # or the new folder's failure would be forgiven
     failing(monkeypatch, call, code)
     with pytest.raises(StoreError) as caught:

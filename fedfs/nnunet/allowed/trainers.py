@@ -83,5 +83,7 @@ def _search(folder: str, name: str) -> Any:
         module = sys.modules.get(getattr(found, "__module__", ""))
         source = getattr(module, "__file__", None)
         if source is not None:
-            log.info("trainer %s: %s, sha256 %s", name, source, files.sha256(Path(source))[:16])
+            log.info(
+                "trainer %s: %s, sha256 %s", name, source, files.file_sha256(Path(source))[:16]
+            )
     return found

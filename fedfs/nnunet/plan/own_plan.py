@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 _FINGERPRINT = "own_fingerprint.json"
 _PLAN = "own_plan.json"
 _INITIAL = "initial.safetensors"
+_MADE_FOR = "made for"
+"""Entry of its header: hash of what the weights follow from, and their own."""
 _ONLY_WEIGHTS = ("seed", "pretrained", "alignment")
 
 
@@ -136,11 +138,11 @@ class OwnPlanner:
         path = self._path(_INITIAL)
         try:
             with TensorFile(path) as file:
-                if file.metadata.get("made_for") != self._made_for(plan.plans):
+                made_for, _, digest = file.metadata.get(_MADE_FOR, "").partition(" ")
+                if made_for != self._made_for(plan.plans):
                     return None
                 file.check_against(plan.tensors)
                 tensors = {name: np.asarray(file[name], dtype=np.float32) for name in file.names}
-                digest = file.metadata.get("weights_sha256")
         except FileNotFoundError:
             return None
         except (OSError, RejectedError) as error:
@@ -172,12 +174,9 @@ class OwnPlanner:
                 allowed_trainers=self._settings.allowed_trainers,
             )
         )
-        metadata = {
-            "made_for": self._made_for(adopted),
-            "weights_sha256": weights_sha256(tensors),
-        }
+        made_for = f"{self._made_for(adopted)} {weights_sha256(tensors)}"
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_safetensors(path, tensors, metadata=metadata)
+        write_safetensors(path, tensors, metadata={_MADE_FOR: made_for})
         return tensors
 
     def _with_pretrained(self, tensors: dict[str, Array]) -> dict[str, Array]:

@@ -65,7 +65,7 @@ class FinalModel:
             checkpoint = Path(record["checkpoint"])
             if record["weights_sha256"] != weights_sha256:
                 return None
-            if files.sha256(checkpoint) != record["checkpoint_sha256"]:
+            if files.file_sha256(checkpoint) != record["checkpoint_sha256"]:
                 return None
             result = record["result"]
             scores = {name: ClassScore(**score) for name, score in result["classes"].items()}
@@ -114,7 +114,7 @@ class FinalModel:
             {
                 "weights_sha256": weights_sha256,
                 "checkpoint": str(checkpoint),
-                "checkpoint_sha256": files.sha256(checkpoint),
+                "checkpoint_sha256": files.file_sha256(checkpoint),
                 "result": asdict(result),
             },
         )

@@ -73,7 +73,7 @@ class CheckpointStore:
             if progress.identity != self._identity:
                 log.warning("%s belongs to another plan, trainer or fold; not used", path)
                 return None
-            if files.sha256(checkpoint) != progress.checkpoint_sha256:
+            if files.file_sha256(checkpoint) != progress.checkpoint_sha256:
                 log.warning("%s is damaged; not used", checkpoint)
                 return None
         except FileNotFoundError:
@@ -94,7 +94,7 @@ class CheckpointStore:
         path = self._folder / f"{stem}-{secrets.token_hex(4)}.pth"
         write(path)
         files.sync(path)
-        kept = replace(progress, checkpoint=path.name, checkpoint_sha256=files.sha256(path))
+        kept = replace(progress, checkpoint=path.name, checkpoint_sha256=files.file_sha256(path))
         files.write_json(self._folder / _PROGRESS, asdict(kept))
         for old in self._folder.glob("version-*.pth"):
             if old != path:

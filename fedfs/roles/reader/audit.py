@@ -21,7 +21,7 @@ from pathlib import Path
 from fedfs.aggregation.shared_tensors import share_of
 from fedfs.errors import ObjectNotFoundError, RejectedError, SealedError, StudyError
 from fedfs.exchange import choose_configuration, versions
-from fedfs.exchange.fetching import MAX_MODEL_BYTES, fetch_payload, file_sha256
+from fedfs.exchange.fetching import MAX_MODEL_BYTES, fetch_payload
 from fedfs.exchange.global_weights import WeightFiles
 from fedfs.exchange.make_version import Ingredients, make_version, outputs_in, strategy_of
 from fedfs.exchange.payloads import update_encoding, update_layout
@@ -31,6 +31,7 @@ from fedfs.protocol.messages import ADMITTED, PayloadRef, RoundRecord, UpdateMan
 from fedfs.protocol.state import StudyState, newest_charter
 from fedfs.roles.reader.finding import NOTE, OK, PROBLEM, Finding
 from fedfs.store.base import Store
+from fedfs.store.local_files import file_sha256
 from fedfs.tensors.safetensors_reader import TensorFile
 from fedfs.trust.signing import key_fingerprint
 

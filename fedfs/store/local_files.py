@@ -1,0 +1,84 @@
+"""Local files that are complete or absent, and their hashes: the one way to write and to hash one.
+
+All rooms that write files stand on this one; it knows nothing of stores.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+NO_SYNC = frozenset(
+    {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EACCES}
+)
+"""Errors of file systems on which the entries of a folder cannot be synchronised."""
+
+
+@contextlib.contextmanager
+def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
+    """Yield a path to write to; what is there when the block ends takes the name ``path``.
+
+    Whoever reads ``path`` sees the old file or the new one, also after a crash or a power cut. If
+    the block raises, the old file stays, and the new one is removed.
+
+    Args:
+        path: file to write or to replace; its folder exists.
+        durable: also wait until the new name is on the disk. A cache does without: a name that a
+            power cut takes back means another download.
+
+    Raises:
+        OSError: the file cannot be written, for example because the disk is full.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with replacing(Path(folder, "plan.json")) as temporary:
+    ...         _ = temporary.write_text("{}")
+    ...     [path.name for path in Path(folder).iterdir()]
+    ['plan.json']
+    """
+    # A name that the folder store sweeps away, should the process be killed beside its objects.
+    temporary = path.with_name(f".fedfs-{uuid.uuid4().hex}.tmp")
+    try:
+        yield temporary
+        # Before the name: a file system may write names before contents, and a power cut in between
+        # would leave an empty file under the right name.
+        sync(temporary)
+        temporary.replace(path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+    if durable:
+        sync_names(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Make the content of a file, or the entries of a folder, survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_names(folder: Path) -> None:
+    """Make the names in a folder survive a power cut, where its file system can."""
+    try:
+        sync(folder)
+    except OSError as error:
+        if error.errno not in NO_SYNC:
+            raise
+
+
+def file_sha256(path: Path) -> str:
+    """Return the hex SHA-256 of a file.
+
+    >>> file_sha256(Path(os.devnull))[:8]
+    'e3b0c442'
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
