@@ -390,11 +390,14 @@ def open_study(
     return observer
 
 
-def open_tracks(store: Store, **options: Any) -> dict[str, Observer]:
+def open_tracks(
+    store: Store, *, only: Sequence[str] | None = None, **options: Any
+) -> dict[str, Observer]:
     """Return an observer of each track of a study by name, or the one of a study without tracks.
 
     Args:
         store: where the study is.
+        only: names of the tracks to look at; None for all.
         options: as of :func:`open_study`.
 
     Raises:
@@ -403,7 +406,7 @@ def open_tracks(store: Store, **options: Any) -> dict[str, Observer]:
     first = _first_charter(store)
     return {
         name: open_study(store, track=name, first=first, **options)
-        for name in track_names(first[0])
+        for name in (track_names(first[0]) if only is None else only)
     }
 
 

@@ -14,7 +14,7 @@ from fedfs.cli import fedfs as cli
 from fedfs.exchange.read import open_tracks
 from fedfs.protocol import layout
 from fedfs.roles.reader.report import collect, overview, render_overview
-from fedfs.roles.reader.report.publish import OverviewPublisher
+from fedfs.roles.reader.report.publish import overview_publisher
 from fedfs.store import open_store
 from support.browser import accessibility, browse, in_a_browser
 from support.federation import Federation
@@ -110,7 +110,7 @@ def publisher_of(federation, foreign=()):
     observers = open_tracks(federation.store, scores=True)
     for name in observers.keys() - set(foreign):
         observers[name].refresh()
-    return observers, OverviewPublisher(
+    return observers, overview_publisher(
         observers, foreign, federation.store, clock=federation.clock
     )
 

@@ -17,7 +17,7 @@ from fedfs.exchange.read import open_study
 from fedfs.protocol import layout
 from fedfs.protocol.state import StudyState
 from fedfs.roles.reader.report import collect, render, write_csv
-from fedfs.roles.reader.report.publish import ReportPublisher
+from fedfs.roles.reader.report.publish import report_publisher, sites_without_final_scores
 from fedfs.store.memory import MemoryStore
 from support.browser import accessibility, browse, in_a_browser
 from support.federation import Federation
@@ -132,9 +132,9 @@ def test_no_study_no_report():
         collect(StudyState(), {})
 
 
-def publisher_of(federation: Federation) -> ReportPublisher:
+def publisher_of(federation: Federation):
     observer = open_study(federation.store, scores=True)
-    return ReportPublisher(observer, federation.store, clock=federation.clock)
+    return observer, report_publisher(observer, federation.store, clock=federation.clock)
 
 
 def pages(federation: Federation) -> list[str]:
@@ -142,15 +142,17 @@ def pages(federation: Federation) -> list[str]:
 
 
 def test_only_the_newest_report_is_kept_and_nobody_takes_it_for_a_message(federation):
-    reports = publisher_of(federation)
+    observer, reports = publisher_of(federation)
     for name in (*federation.targets, "aggregator"):
         federation.run_process(name)
-    assert reports.publish() == ""
+    assert reports.publish()
     (first,) = pages(federation)
-    assert reports.publish() == ""
+    assert reports.publish()
     assert pages(federation) == [first]
+    assert not sites_without_final_scores(observer.state)
     federation.run()
-    assert reports.publish() == ""
+    assert reports.publish()
+    assert not sites_without_final_scores(observer.state)
     (last,) = pages(federation)
     assert last > first
     state = federation.observe().state
@@ -173,7 +175,7 @@ def test_what_a_report_costs_does_not_grow_with_the_study(tmp_path):
 
     store = Counting(federation.store)
     observer = open_study(store, scores=True)
-    reports = ReportPublisher(observer, store, clock=federation.clock)
+    reports = report_publisher(observer, store, clock=federation.clock)
     costs = {}
     while federation.observe().state.finished is None:
         for name in (*federation.targets, "aggregator"):
@@ -189,26 +191,28 @@ def test_what_a_report_costs_does_not_grow_with_the_study(tmp_path):
 
 
 def test_in_the_end_it_says_whose_validation_is_missing(federation):
-    reports = publisher_of(federation)
+    observer, reports = publisher_of(federation)
     while federation.observe().state.finished is None:
         for name in ("aggregator", *federation.targets):
             federation.step(name)
     federation.run_process("east")
-    late = reports.publish()
-    assert "east" not in late
+    assert reports.publish()
+    assert "east" not in sites_without_final_scores(observer.state)
     federation.run()
-    assert reports.publish() == ""
+    assert reports.publish()
+    assert not sites_without_final_scores(observer.state)
 
 
 def test_a_publisher_that_did_not_follow_the_end_waits_for_scores_all_the_same(federation):
-    reports = publisher_of(federation)
+    observer, reports = publisher_of(federation)
     for _ in range(20):
         for name in ("aggregator", "east", "south"):
             federation.run_process(name)
         if federation.observe().state.newest < 3:
             federation.run_process("north")
     assert federation.observe().state.finished is not None
-    assert reports.publish() == "north"
+    assert reports.publish()
+    assert sites_without_final_scores(observer.state) == ["north"]
 
 
 def test_a_report_that_cannot_be_published_stops_nobody(finished, caplog):
@@ -216,9 +220,9 @@ def test_a_report_that_cannot_be_published_stops_nobody(finished, caplog):
         def create(self, key, data):
             raise StoreError("no space is left")
 
-    reports = ReportPublisher(finished.observe(), Full(), clock=finished.clock)
-    assert reports.publish() == ""
-    assert "could not publish the report: no space is left" in caplog.text
+    reports = report_publisher(finished.observe(), Full(), clock=finished.clock)
+    assert not reports.publish()
+    assert "the report was not published: no space is left" in caplog.text
 
 
 @in_a_browser

@@ -22,7 +22,11 @@ from fedfs.roles.aggregator.step import Aggregator
 from fedfs.roles.loop import Outcome, run
 from fedfs.roles.polling import Waiter
 from fedfs.roles.process import at_work, remembering, start_status
-from fedfs.roles.reader.report.publish import OverviewPublisher, ReportPublisher
+from fedfs.roles.reader.report.publish import (
+    overview_publisher,
+    report_publisher,
+    sites_without_final_scores,
+)
 from fedfs.roles.step import AFTER_TRACKS
 from fedfs.roles.tracks import Worker, at_once
 from fedfs.store import open_store
@@ -135,18 +139,17 @@ def _reporting(
     The process that has the study's first track publishes the overview of all. A service ends when
     the reports are complete, which the sites' last scores belong to.
     """
-    vault, first = Vault(config.home), next(iter(observers))
+    first = next(iter(observers))
     has_overview = bool(first) and names[0] == first
-    followed = {
-        name: open_study(store, vault=vault, scores=True, track=name)
-        for name in (observers if has_overview else names)
-    }
+    followed = open_tracks(
+        store, only=None if has_overview else names, vault=Vault(config.home), scores=True
+    )
     reports = {
-        name: ReportPublisher(followed[name], followed[name].store, clock=time.time)
+        name: report_publisher(followed[name], followed[name].store, clock=time.time)
         for name in names
     }
     foreign = [name for name in followed if name not in names]
-    overview = OverviewPublisher(followed, foreign, store, clock=time.time)
+    overview = overview_publisher(followed, foreign, store, clock=time.time)
     reported = dict.fromkeys(names, -1)
 
     def step_and_report() -> Outcome:
@@ -155,10 +158,11 @@ def _reporting(
             newest = observers[name].state.newest
             if newest != reported[name] or outcome.finished:
                 reported[name] = newest
-                late[name] = reports[name].publish()
+                published = reports[name].publish()
+                late[name] = sites_without_final_scores(followed[name].state) if published else []
         if late and has_overview:
             overview.publish()
-        missing = [f"{name} {sites}".strip() for name, sites in late.items() if sites]
+        missing = [f"{name} {', '.join(sites)}".strip() for name, sites in late.items() if sites]
         if outcome.finished and missing and not config.once:
             text = f"waiting for the final scores of {'; '.join(missing)}"
             return Outcome(worked=False, finished=False, text=text)

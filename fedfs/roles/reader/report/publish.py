@@ -1,4 +1,4 @@
-"""Puts the newest report into the store, for whoever can read it and has no fedfs.
+"""Publication of the newest report in the store, for whoever can read it and has no fedfs.
 
 A report is no message: nothing depends on it, and one that fails is only logged.
 """
@@ -6,7 +6,7 @@ A report is no message: nothing depends on it, and one that fails is only logged
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from fedfs.errors import FedfsError, ObjectExistsError
 from fedfs.exchange.publish import Clock
@@ -23,94 +23,98 @@ log = logging.getLogger(__name__)
 
 
 class ReportPublisher:
-    """Publishes a report when there is something new, and removes the one before.
+    """Publishes a page when there is something new, and removes the one before.
 
     Args:
-        observer: of the whole store, which follows scores; none of those that decide.
-        store: the study's store.
-        clock: POSIX seconds.
-    """
-
-    def __init__(self, observer: Observer, store: Store, *, clock: Clock) -> None:
-        self._observer = observer
-        self._store = store
-        self._clock = clock
-        self._n_messages = 0
-
-    def publish(self) -> str:
-        """Publish what is new; return whose final scores are still missing, in words, or ""."""
-        try:
-            state = self._look()
-            if len(state.digests) != self._n_messages:
-                page = render(collect(state, self._observer.sizes), made_at=utc(self._clock()))
-                key = layout.report(max(state.newest, 0), len(state.digests))
-                _replace(self._store, key, page)
-                self._n_messages = len(state.digests)
-        except FedfsError as error:
-            log.warning("could not publish the report: %s", error)
-            return ""
-        if state.finished is None:
-            return ""
-        return ", ".join(
-            s for s in participation.participants(state) if not participation.is_over(state, [s])
-        )
-
-    def _look(self) -> StudyState:
-        """Look until nothing is new: where one message is to be sought, another one tells."""
-        state, n_before = self._observer.refresh(), -1
-        while len(state.digests) != n_before:
-            n_before = len(state.digests)
-            state = self._observer.refresh()
-        return state
-
-
-class OverviewPublisher:
-    """Publishes the page over all tracks when there is something new on any.
-
-    Args:
-        observers: of each track by name, which follow scores.
-        foreign: names of those that nobody else in this process looks at.
-        store: the study's store.
-        clock: POSIX seconds.
+        store: the place of the page.
+        refresh: reads what is new and returns the states that the page shows.
+        render: makes the page of them.
     """
 
     def __init__(
         self,
-        observers: Mapping[str, Observer],
-        foreign: Collection[str],
         store: Store,
-        *,
-        clock: Clock,
+        refresh: Callable[[], Sequence[StudyState]],
+        render: Callable[[Sequence[StudyState]], str],
     ) -> None:
-        self._observers = observers
-        self._foreign = foreign
         self._store = store
-        self._clock = clock
+        self._refresh = refresh
+        self._render = render
         self._n_messages = 0
 
-    def publish(self) -> None:
-        """Publish what is new."""
+    def publish(self) -> bool:
+        """Publish what is new; return False if that failed, which the log tells."""
         try:
-            for name in self._foreign:
-                self._observers[name].refresh()
-            states = {name: one.state for name, one in self._observers.items()}
-            n_messages = sum(len(state.digests) for state in states.values())
-            if n_messages == self._n_messages:
-                return
-            reports = {
-                name: collect(state, self._observers[name].sizes) for name, state in states.items()
-            }
-            page = render_overview(
-                overview(reports, next(iter(states.values()))),
-                {name: f"../../{one.track.prefix}{layout.REPORTS}"
-                 for name, one in self._observers.items()},
-                made_at=utc(self._clock()),
-            )  # fmt: skip
-            slowest = min(state.newest for state in states.values())
-            _replace(self._store, layout.report(max(slowest, 0), n_messages), page)
-            self._n_messages = n_messages
+            states = self._refresh()
+            n_messages = sum(len(state.digests) for state in states)
+            if n_messages != self._n_messages:
+                slowest = min(state.newest for state in states)
+                key = layout.report(max(slowest, 0), n_messages)
+                _replace(self._store, key, self._render(states))
+                self._n_messages = n_messages
         except FedfsError as error:
-            log.warning("could not publish the overview: %s", error)
+            log.warning("the report was not published: %s", error)
+            return False
+        return True
+
+
+def report_publisher(observer: Observer, store: Store, *, clock: Clock) -> ReportPublisher:
+    """Return the publisher of a track's report.
+
+    Args:
+        observer: of the whole track, which follows scores; none of those that decide.
+        store: the track's store.
+        clock: POSIX seconds.
+    """
+
+    def refresh() -> list[StudyState]:
+        # Until nothing is new: one message tells where another is to be sought.
+        state, n_before = observer.refresh(), -1
+        while len(state.digests) != n_before:
+            n_before = len(state.digests)
+            state = observer.refresh()
+        return [state]
+
+    def render_page(states: Sequence[StudyState]) -> str:
+        return render(collect(states[0], observer.sizes), made_at=utc(clock()))
+
+    return ReportPublisher(store, refresh, render_page)
+
+
+def overview_publisher(
+    observers: Mapping[str, Observer], foreign: Collection[str], store: Store, *, clock: Clock
+) -> ReportPublisher:
+    """Return the publisher of the page over all tracks.
+
+    Args:
+        observers: of each track by name, which follow scores.
+        foreign: names of those that nobody else in this process refreshes.
+        store: the study's store.
+        clock: POSIX seconds.
+    """
+
+    def refresh() -> list[StudyState]:
+        for name in foreign:
+            observers[name].refresh()
+        return [one.state for one in observers.values()]
+
+    def render_page(states: Sequence[StudyState]) -> str:
+        reports = {
+            name: collect(state, observers[name].sizes)
+            for name, state in zip(observers, states, strict=True)
+        }
+        links = {n: f"../../{one.track.prefix}{layout.REPORTS}" for n, one in observers.items()}
+        return render_overview(overview(reports, states[0]), links, made_at=utc(clock()))
+
+    return ReportPublisher(store, refresh, render_page)
+
+
+def sites_without_final_scores(state: StudyState) -> list[str]:
+    """Return the sites of a finished study whose last scores are still to come."""
+    if state.finished is None:
+        return []
+    sites = participation.participants(state)
+    return [site for site in sites if not participation.is_over(state, [site])]
 
 
 def _replace(store: Store, key: str, page: str) -> None:
