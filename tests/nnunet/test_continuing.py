@@ -7,8 +7,8 @@ import json
 
 import pytest
 from click.testing import CliRunner
+from genuine_plan import genuine
 from synthetic import DATASET, dataset_json
-from test_allowlist import genuine
 
 from fedfs.cli import fedfs as cli
 from fedfs.errors import SealedError, StudyError, UserError

@@ -22,7 +22,7 @@ from fedfs.simulation.hosts import Host
 from fedfs.simulation.jobs import Turn
 from support.jobs import Waits
 
-SUPPORT = Path(__file__).parents[1] / "support"
+SUPPORT = Path(__file__).parents[2] / "support"
 
 
 @pytest.fixture(autouse=True)

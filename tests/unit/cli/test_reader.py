@@ -9,7 +9,10 @@ import sys
 import threading
 
 import pytest
+from click.testing import CliRunner
 
+from fedfs.cli import fedfs as cli
+from fedfs.roles.reader.status import summarize
 from fedfs.store import open_store
 from support.federation import Federation
 
@@ -75,3 +78,18 @@ def test_in_a_terminal_there_is_one_page(study):
     assert "waiting for" in page
     assert "nobody" in page
     assert "north" in page
+
+
+def test_the_key_to_compare_is_shown_before_it_is_approved(tmp_path):
+    store = open_store(str(tmp_path / "store"), must_exist=False)
+    for options in ({}, {"fold": "0,1"}):
+        folder = tmp_path / f"hosts{len(options)}"
+        if options:
+            store = open_store(str(tmp_path / "store2"), must_exist=False)
+        federation = Federation(folder, store=store, **options)
+        federation.join()
+        done = CliRunner().invoke(cli, ["status", store.url])
+        assert done.exit_code == 0, done.output
+        for site in summarize(federation.observe(track=federation.tracks[0]).state).sites:
+            assert f"{site.site} asks to join, with the key {site.key_fingerprint}" in done.output
+        assert "waits for approval" not in done.output or not options

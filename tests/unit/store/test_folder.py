@@ -16,7 +16,6 @@ from fedfs.errors import (
     StoreError,
     StoreFullError,
     StorePermissionError,
-    UserError,
 )
 from fedfs.store import FolderStore, open_store, posix
 
@@ -477,25 +476,6 @@ def test_a_file_is_not_a_store(tmp_path, must_exist):
     for path in ("file", "file/store"):
         with pytest.raises(StoreError, match="is not a folder"):
             open_store(str(tmp_path / path), must_exist=must_exist).create("a", b"")
-
-
-def test_a_store_is_named_by_path_or_url(root, monkeypatch, tmp_path):
-    with_space = tmp_path / "my store"
-    with_space.mkdir()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    for text in ("store", "./store/", "~/store", str(root), root.as_uri(), f"file://{root}/"):
-        assert open_store(text).url == root.as_uri()
-        assert open_store(text).watch_path() == root
-    assert open_store(with_space.as_uri()).watch_path() == with_space
-    assert open_store("file://localhost" + str(root)).watch_path() == root
-
-
-@pytest.mark.parametrize("text", ["", "https://host/study", "file://host/share", "file://", "a\0b"])
-def test_places_that_this_version_does_not_know(text):
-    with pytest.raises(UserError) as caught:
-        open_store(text)
-    assert caught.value.hint
 
 
 def test_scratch_of_a_process_that_was_killed_is_cleared_away(root):

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import sys
 
 import pytest
 
-from fedfs.errors import KeyFileError, StudyError
+from fedfs.errors import StudyError
 from fedfs.exchange.publish import Publisher
 from fedfs.protocol import layout
 from fedfs.protocol.messages import UpdateManifest
@@ -17,7 +15,6 @@ from fedfs.roles.coordinator.keys import replace_aggregator_key, replace_coordin
 from fedfs.roles.coordinator.roster import approve_sites, set_state
 from fedfs.roles.site.join import ask_for_new_key
 from fedfs.trust import key_validity
-from fedfs.trust.key_validity import Tenure
 from fedfs.trust.keyring import Keyring
 from fedfs.trust.signing import SigningKey
 from support import invariants
@@ -204,79 +201,3 @@ def test_the_coordinator_replaces_its_key_and_goes_on(federation):
     assert len(state.charters) == 5  # first, approval, key, pause, resume
     assert state.charters[5].coordinator_key != state.charters[2].coordinator_key
     end(federation)
-
-
-def test_tenures_of_a_site_follow_the_charters(federation):
-    charter = federation.observe().state.charters[2]
-
-    def amended(number, **changes):
-        entry = dataclasses.replace(charter.entry("north"), **changes)
-        return dataclasses.replace(charter, number=number, roster=(entry,))
-
-    charters = {
-        2: amended(2),
-        3: amended(3, public_key="B", from_version=4),
-        4: amended(4, public_key="B", from_version=7, state="paused"),
-        5: amended(5, public_key="B", from_version=9, state="removed"),
-        6: amended(6, public_key="C", from_version=9),
-    }
-    first = charter.entry("north").public_key
-    found = key_validity.of_site(charters, "north")
-    assert found == (Tenure(first, 0, 4), Tenure("B", 4, 8), Tenure("C", 9))
-    assert [key_validity.in_force(found, version) for version in (3, 4, 8, 9)] == [
-        first,
-        "B",
-        "B",
-        "C",
-    ]
-    assert key_validity.in_force((), 0) == ""
-
-
-@pytest.fixture
-def keyring(tmp_path):
-    return Keyring(tmp_path, "study")
-
-
-def test_keys_with_a_passphrase_need_it(keyring, monkeypatch, tmp_path):
-    monkeypatch.setenv("FEDFS_PASSPHRASE", "correct horse")
-    key = keyring.create("coordinator")
-    assert b"ENCRYPTED" in (keyring.folder / "coordinator.key").read_bytes()
-    assert keyring.load("coordinator").public == key.public
-    (tmp_path / "passphrase").write_text("correct horse\n")
-    monkeypatch.delenv("FEDFS_PASSPHRASE")
-    monkeypatch.setenv("FEDFS_PASSPHRASE_FILE", str(tmp_path / "passphrase"))
-    assert keyring.load("coordinator").public == key.public
-    monkeypatch.setenv("FEDFS_PASSPHRASE", "wrong")
-    with pytest.raises(KeyFileError, match="wrong passphrase"):
-        keyring.load("coordinator")
-    monkeypatch.delenv("FEDFS_PASSPHRASE")
-    monkeypatch.delenv("FEDFS_PASSPHRASE_FILE")
-    with pytest.raises(KeyFileError, match="has a passphrase"):
-        keyring.load("coordinator")
-
-
-SIGNER = """
-import base64, sys
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
-key = load_pem_private_key(open(sys.argv[1], "rb").read(), None)
-sys.stdout.write(base64.b64encode(key.sign(sys.stdin.buffer.read())).decode())
-"""
-
-
-def test_a_key_that_another_program_holds_signs(keyring, tmp_path, federation):
-    key = SigningKey.generate()
-    (tmp_path / "token.pem").write_bytes(key.to_pem())
-    (tmp_path / "signer.py").write_text(SIGNER)
-    command = [sys.executable, str(tmp_path / "signer.py"), str(tmp_path / "token.pem")]
-    made = keyring.use_external("site-north", key.public, command)
-    charter = federation.charter
-    assert made.sign(charter) == key.sign(charter)
-    assert keyring.load("site-north").public == key.public
-    assert keyring.roles() == ["site-north"]
-    with pytest.raises(KeyFileError, match="does not sign with the key"):
-        keyring.use_external("aggregator", SigningKey.generate().public, command)
-    with pytest.raises(KeyFileError, match="failed with 1"):
-        keyring.use_external("aggregator", key.public, [*command[:2], "nowhere.pem"])
-    with pytest.raises(KeyFileError, match="cannot be run"):
-        keyring.use_external("aggregator", key.public, ["./no-such-program"])
-    assert json.loads((keyring.folder / "site-north.signer").read_text())["command"] == command

@@ -8,7 +8,6 @@ import re
 
 import pytest
 from click.testing import CliRunner
-from test_choosing import OPTIONS, TRACKS
 
 from fedfs.cli import fedfs as cli
 from fedfs.exchange.read import open_tracks
@@ -18,6 +17,7 @@ from fedfs.roles.reader.report.publish import overview_publisher
 from fedfs.store import open_store
 from support.browser import accessibility, browse, in_a_browser
 from support.federation import Federation
+from support.four_tracks import OPTIONS, TRACKS
 
 MADE_AT = "2027-01-15T08:00:00Z"
 

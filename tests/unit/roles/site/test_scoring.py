@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from test_asym import NETWORKS, TARGETS
 
 from fedfs.errors import TensorError, UserError
 from fedfs.learner import EvaluationResult
@@ -19,6 +18,7 @@ from fedfs.roles.reader.report import collect, render
 from fedfs.roles.reader.status import summarize
 from support.courier import Courier
 from support.federation import Federation
+from support.unlike_networks import NETWORKS, TARGETS
 
 CROSS = {"mode": "asym", "min_coverage": 0.1, "cross_evaluation": True}
 

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from fedfs.errors import DatasetError, StoreError, StudyError, TrainingError
+from fedfs.errors import (
+    DatasetError,
+    SetupError,
+    StoreError,
+    StudyError,
+    TrainingError,
+)
 from fedfs.exchange.progress import StatusReporter
 from fedfs.learner import Progress
 from fedfs.protocol import layout
@@ -131,3 +137,18 @@ def test_the_mean_dice_of_a_version_is_weighted_by_cases(federation):
     scores = [state.evaluations[site, 3, "pseudo"] for site in federation.targets]
     expected = sum(s.mean_dice * s.n_cases for s in scores) / sum(s.n_cases for s in scores)
     assert summarize(state).mean_dice["3"] == pytest.approx(expected)
+
+
+def test_what_stopped_a_site_is_told_without_its_paths(federation, monkeypatch):
+    federation.run_process("north")
+    for name in ("east", "south", "aggregator"):
+        federation.run_process(name)
+
+    def prepare(plans, fingerprint, report):
+        raise SetupError("no trainer below /home/north/trainers")
+
+    monkeypatch.setattr(federation.learners["north"], "prepare", prepare)
+    with pytest.raises(SetupError):
+        federation.run_process("north")
+    (north,) = (s for s in summarize(federation.observe().state).sites if s.site == "north")
+    assert north.activity == "failed: prepare: its log on that host says why"

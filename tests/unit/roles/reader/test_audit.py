@@ -1,4 +1,4 @@
-"""``fedfs verify`` and ``fedfs log``: a study is checked from its files; what is wrong is found."""
+"""``fedfs verify``: a study is checked from its files; what is wrong is found."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from fedfs.roles.coordinator.amend import Coordinator
 from fedfs.roles.coordinator.roster import set_state
 from fedfs.roles.reader.audit import verify_study
 from fedfs.roles.reader.finding import NOTE, OK, PROBLEM
-from fedfs.roles.reader.log import events
 from support.federation import Federation, forge
 
 
@@ -156,29 +155,3 @@ def test_a_study_from_which_a_site_was_removed_stays_verifiable(federation):
             federation.run_process(name)
     assert federation.observe().state.finished is not None
     assert not problems(federation)
-
-
-def test_the_log_tells_who_did_what_in_order(plain):
-    found = events(plain.observe().state)
-    times = [event.at for event in found]
-    assert times == sorted(times)
-    text = "\n".join(f"{event.who}: {event.what}" for event in found)
-    for line in (
-        "coordinator: charter 1: began study test-",
-        "coordinator: charter 2: approved east with key ",
-        "north: asked to join with 20 cases and key ",
-        "south: published the fingerprint of 30 cases",
-        "aggregator: planned from 60 cases of east, north, south",
-        "aggregator: published the initial weights, version 0",
-        "east: published an update from version 1: 5 iterations on 10 cases",
-        "aggregator: made version 3 by FedAvg of east 0.167 (from 2), north 0.333 (from 2)",
-        "north: validated in full version 3: mean Dice",
-        "aggregator: ended the study with version 3",
-    ):
-        assert line in text
-
-
-def test_the_log_names_what_nobody_accepts(plain):
-    plain.store.create(layout.failure("north", 1, 1), b"rubbish")
-    last = events(plain.observe().state)[-1]
-    assert (last.who, last.key) == ("nobody", layout.failure("north", 1, 1))

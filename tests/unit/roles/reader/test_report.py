@@ -10,7 +10,6 @@ import json
 import re
 
 import pytest
-from test_asym import NETWORKS, TARGETS
 
 from fedfs.errors import StoreError
 from fedfs.exchange.read import open_study
@@ -22,6 +21,7 @@ from fedfs.store.memory import MemoryStore
 from support.browser import accessibility, browse, in_a_browser
 from support.federation import Federation
 from support.forwarding_store import ForwardingStore
+from support.unlike_networks import NETWORKS, TARGETS
 
 
 def report_of(federation: Federation):

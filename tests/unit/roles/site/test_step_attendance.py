@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
-from fedfs.errors import StoreUnavailableError, StudyError
-from fedfs.exchange.read import open_study
-from fedfs.protocol import layout
+from fedfs.errors import StudyError
 from fedfs.roles.coordinator.amend import Coordinator
 from fedfs.roles.coordinator.roster import set_state
-from fedfs.roles.lock import only_one
-from fedfs.roles.loop import Outcome, run
 from fedfs.roles.reader.status import summarize
 from fedfs.roles.site.step import Wish
 from support.federation import Federation
@@ -158,65 +151,3 @@ def test_polls_cost_the_same_however_many_versions_there_are(tmp_path):
             federation.store.list = original
     for name in (*federation.targets, "aggregator"):
         assert costs[name, 35] == costs[name, 5], costs
-
-
-def test_a_lock_is_held_by_one_process_and_ends_with_it(tmp_path):
-    path = tmp_path / "deep" / "lock"
-    script = (
-        "import sys, time\nfrom pathlib import Path\nfrom fedfs.roles.lock import only_one\n"
-        "with only_one(Path(sys.argv[1])) as holder:\n"
-        "    print(holder or 'mine', flush=True)\n    sys.stdin.read()\n"
-    )
-    other = subprocess.Popen(
-        [sys.executable, "-c", script, str(path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert other.stdout.readline() == "mine\n"
-    with only_one(path) as holder:
-        assert holder == f"process {other.pid}"
-    other.kill()
-    other.wait()
-    with only_one(path) as holder:
-        assert holder == ""
-
-
-def test_a_service_waits_for_a_store_that_is_away_and_cron_does_not():
-    away = iter([StoreUnavailableError("gone"), StoreUnavailableError("gone"), None])
-    waits = []
-
-    def step() -> Outcome:
-        error = next(away)
-        if error is not None:
-            raise error
-        return Outcome(worked=False, finished=True, text="done")
-
-    assert run(step, wait=lambda: waits.append(1), reset=lambda: None).finished
-    assert len(waits) == 2
-    away = iter([StoreUnavailableError("gone")])
-    with pytest.raises(StoreUnavailableError):
-        run(step, wait=lambda: None, reset=lambda: None, once=True)
-
-
-def test_messages_fetched_once_are_not_fetched_again_by_the_next_process(tmp_path):
-    federation = Federation(tmp_path).start()
-    federation.run()
-    asked: list[str] = []
-    original = federation.store.get
-
-    def counting(key, *, max_bytes):
-        asked.append(key)
-        return original(key, max_bytes=max_bytes)
-
-    federation.store.get = counting
-    numbers = []
-    for _ in range(2):
-        asked.clear()
-        observer = open_study(
-            federation.store, skip=("status", "aggregator-status"), cache=lambda _: tmp_path / "c"
-        )
-        numbers.append(len(asked))
-        assert observer.state.finished is not None
-    assert numbers[0] > 20
-    assert asked == [layout.charter(1)]

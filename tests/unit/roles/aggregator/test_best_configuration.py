@@ -18,9 +18,7 @@ from fedfs.roles.step import AFTER_TRACKS
 from fedfs.store.memory import MemoryStore
 from support.courier import Courier, quiet
 from support.federation import Federation, forge
-
-OPTIONS = {"configuration": "2d,3d_fullres", "fold": "0,1", "rounds": 2}
-TRACKS = ["2d-0", "2d-1", "3d_fullres-0", "3d_fullres-1"]
+from support.four_tracks import OPTIONS, TRACKS
 
 
 @pytest.fixture

@@ -1,0 +1,15 @@
+"""Options of a study are checked before it begins."""
+
+from __future__ import annotations
+
+import pytest
+
+from fedfs.errors import UserError
+from fedfs.roles.coordinator.options import StudyOptions
+from support.federation import DATASET_JSON
+
+
+def test_a_planner_option_that_nnunet_does_not_have_is_refused_at_once():
+    with pytest.raises(UserError, match="'UNet_base_num_featurs' is not allowed") as caught:
+        StudyOptions("x", DATASET_JSON, planner_options={"UNet_base_num_featurs": 8})
+    assert "UNet_base_num_features" in caught.value.hint
