@@ -16,7 +16,7 @@ ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 DOCUMENTS = [ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 SCHEMA = re.compile(r"fedfs/\d")  # the protocol's version as messages spell it
-PATH = re.compile(r"(?<![\w./-])fedfs/[\w./-]+")
+PATH = re.compile(r"(?<![\w./-])(?:fedfs|tests|bench)/[\w./-]+")
 NAME = re.compile(r"[A-Za-z_]\w*(?:\.\w+)?")
 
 
@@ -25,7 +25,7 @@ def code_in(line):
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_path_into_fedfs_exists(path):
+def test_every_path_into_code_exists(path):
     for found in PATH.findall(path.read_text()):
         name = found.rstrip(".")
         assert SCHEMA.match(name) or (ROOT / name).exists(), f"{path.name} names {name}"
@@ -56,12 +56,22 @@ def test_the_lists_inside_rooms_are_complete(room):
     assert set(listed) == modules_in(ROOT / "fedfs" / room)
 
 
-def test_the_table_of_rooms_is_complete():
-    section = CONTRIBUTING.partition("\n## Rooms\n")[2].partition("\n## ")[0]
-    table = section[section.index("| room |") :].partition("\n\n")[0]
+def first_table_of(heading):
+    """First cells of the first table of a section."""
+    section = CONTRIBUTING.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    table = section[section.index("\n|") + 1 :].partition("\n\n")[0]
     listed = [code_in(line)[0] for line in table.splitlines()[2:]]
     assert len(listed) == len(set(listed))
-    assert set(listed) == {f"fedfs/{name}" for name in modules_in(ROOT / "fedfs")}
+    return set(listed)
+
+
+def test_the_table_of_rooms_is_complete():
+    assert first_table_of("Rooms") == {f"fedfs/{name}" for name in modules_in(ROOT / "fedfs")}
+
+
+def test_the_table_of_tests_is_complete():
+    folders = {path.relative_to(ROOT).parts[1] for path in (ROOT / "tests").glob("*/**/*.py")}
+    assert first_table_of("Tests") == {f"tests/{name}/" for name in folders}
 
 
 @cache
