@@ -1,8 +1,6 @@
 """The command line: parse, build a configuration, call one function, print.
 
-Exit codes: 0 worked or finished; with ``--once`` 10 waiting for others, 11 nothing is left to do;
-and one per branch of the error tree in :mod:`fedfs.errors`. Nothing heavy is imported before a
-command needs it.
+Exit codes are in :mod:`fedfs.cli.exit_codes`. Nothing heavy is imported before a command needs it.
 """
 
 from __future__ import annotations
@@ -13,24 +11,21 @@ import click
 
 from fedfs import __version__
 from fedfs.cli.aggregator import aggregate
-from fedfs.cli.auditor import log, verify
 from fedfs.cli.coordinator import approve, init, pause, remove, resume
 from fedfs.cli.courier import bundle, sync
 from fedfs.cli.demo import demo
 from fedfs.cli.doctor import doctor
+from fedfs.cli.exit_codes import EXIT_CODES, EXIT_INTERRUPTED
 from fedfs.cli.key import key
-from fedfs.cli.privacy import privacy
-from fedfs.cli.reader import export, report, status
+from fedfs.cli.reader import export, log, privacy, report, verify
 from fedfs.cli.simulation import simulate
 from fedfs.cli.site import site
 from fedfs.cli.spelling import as_defaults, load_toml, name_variables
+from fedfs.cli.status import status
 from fedfs.cli.terminal import show_error
 from fedfs.errors import FedfsError, SetupError
 
-_EPILOG = """\b
-Exit codes: 0 worked or finished; 10 waiting for others (--once); 11 nothing left
-to do (--once); 2 usage; 3 this host's set-up; 4 the store; 5 a peer's message;
-6 the study; 7 training.
+_EPILOG = f"""{EXIT_CODES}\
 Options can be set in the environment (FEDFS_SITE_RUN_DEVICE=cuda) or in a
 TOML file (--config). FEDFS_HOME says where keys are kept.
 """
@@ -87,7 +82,7 @@ def main() -> None:
         sys.exit(code if isinstance(code, int) else 0)
     except click.Abort:
         show_error("interrupted; start the same command again to go on")
-        sys.exit(130)
+        sys.exit(EXIT_INTERRUPTED)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

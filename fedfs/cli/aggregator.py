@@ -3,33 +3,37 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from fedfs.cli.store_option import store_argument
-from fedfs.cli.terminal import (
-    ProgressDisplay,
+from fedfs.cli.exit_codes import end_with
+from fedfs.cli.options import (
     allow_trainer_option,
-    end_with,
-    start_logging,
+    keep_versions_option,
+    once_option,
+    store_argument,
     tracks_option,
+    verbose_option,
+    wait_options,
 )
+from fedfs.cli.progress import ProgressDisplay
+from fedfs.cli.terminal import start_logging
 from fedfs.store import StorePlace
+
+if TYPE_CHECKING:
+    from fedfs.roles.polling import WaitSettings
 
 
 @click.command()
 @store_argument
-@click.option("--once", is_flag=True, help="Do what can be done now, then return (for cron).")
+@once_option
 @click.option(
     "--work-dir",
     type=click.Path(path_type=Path, file_okay=False),
     help="Cache for tensors; may be deleted.",
 )
-@click.option(
-    "--keep-versions",
-    type=click.IntRange(min=1),
-    help="Keep the payloads of so many versions and delete older ones; default: all.",
-)
+@keep_versions_option("Keep the payloads of so many versions and delete older ones; default: all.")
 @click.option(
     "--report/--no-report",
     default=True,
@@ -38,10 +42,8 @@ from fedfs.store import StorePlace
 )
 @tracks_option
 @allow_trainer_option
-@click.option("--poll-interval", default=0.25, show_default=True, help="Shortest wait, seconds.")
-@click.option("--max-poll-interval", default=5.0, show_default=True, help="Longest wait, seconds.")
-@click.option("--poll-jitter", default=0.2, show_default=True, help="Random share of each wait.")
-@click.option("-v", "--verbose", is_flag=True, help="Log everything.")
+@wait_options
+@verbose_option()
 def aggregate(
     store: StorePlace,
     *,
@@ -51,15 +53,12 @@ def aggregate(
     report: bool,
     tracks: tuple[str, ...],
     allowed_trainers: tuple[str, ...],
-    poll_interval: float,
-    max_poll_interval: float,
-    poll_jitter: float,
+    wait: WaitSettings,
     verbose: bool,
 ) -> None:
     """Merge fingerprints, plan, publish the initial weights, close rounds, until finished."""
     from fedfs.roles.aggregator.config import AggregatorConfig
     from fedfs.roles.aggregator.run import run_aggregator
-    from fedfs.roles.polling import WaitSettings
     from fedfs.trust.keyring import default_home
 
     config = AggregatorConfig(
@@ -71,7 +70,7 @@ def aggregate(
         tracks=tracks,
         allowed_trainers=allowed_trainers,
         once=once,
-        wait=WaitSettings(poll_interval, max_poll_interval, poll_jitter),
+        wait=wait,
     )
     start_logging(verbose=verbose)
     with ProgressDisplay() as display:

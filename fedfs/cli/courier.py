@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
-from fedfs.cli.store_option import store_argument
+from fedfs.cli.exit_codes import end_with
+from fedfs.cli.options import json_option, store_argument
+from fedfs.cli.progress import ProgressDisplay
 from fedfs.cli.terminal import (
-    ProgressDisplay,
-    end_with,
     show_json,
     show_table,
     size_text,
@@ -50,7 +50,7 @@ _identity = click.option(
 )
 @click.option("--plain", is_flag=True, help="Do not encrypt.")
 @click.option("--everything", is_flag=True, help="Also what the other side is known to have.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def export_(
     store: StorePlace,
     *,
@@ -119,7 +119,7 @@ def export_(
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @store_argument
 @_identity
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def import_(
     file: Path, store: StorePlace, *, identity_files: tuple[Path, ...], as_json: bool
 ) -> None:
@@ -157,7 +157,7 @@ def import_(
 @bundle.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @_identity
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def show(file: Path, *, identity_files: tuple[Path, ...], as_json: bool) -> None:
     """Say what a bundle is, and what is in it if this host can open it."""
     from fedfs.errors import SealedError

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self, TextIO
 
 import click
 
+from fedfs.cli.options import device_option
 from fedfs.cli.terminal import show_json, show_table
 
 if TYPE_CHECKING:
@@ -31,9 +32,7 @@ if TYPE_CHECKING:
     "--local-iterations", type=int, help="Per round and site; default: 40, 50 with --data."
 )
 @click.option("-c", "--configuration", default="2d", show_default=True)
-@click.option(
-    "--device", type=click.Choice(["cuda", "cpu", "mps"]), help="Default: the best there is."
-)
+@device_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, and progress to stderr.")
 def demo(
     *,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from fedfs.cli.store_option import store_argument
+from fedfs.cli.exit_codes import EXIT_PROBLEM
+from fedfs.cli.options import json_option, store_argument
 from fedfs.cli.terminal import show_finding, show_json
 from fedfs.store import StorePlace
 
@@ -13,7 +14,7 @@ from fedfs.store import StorePlace
 @store_argument
 @click.option("--site", "name", help="The site that runs here.")
 @click.option("--aggregator", is_flag=True, help="The aggregator runs here.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def doctor(store: StorePlace, *, name: str | None, aggregator: bool, as_json: bool) -> None:
     """Try what this host's role does: store, permissions, clock, disk, speed, nnU-Net, dataset.
 
@@ -36,4 +37,4 @@ def doctor(store: StorePlace, *, name: str | None, aggregator: bool, as_json: bo
     if as_json:
         show_json({"findings": findings, "problems": n_problems})
     if n_problems:
-        raise click.exceptions.Exit(1)
+        raise click.exceptions.Exit(EXIT_PROBLEM)

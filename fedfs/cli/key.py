@@ -7,7 +7,7 @@ import time
 
 import click
 
-from fedfs.cli.store_option import store_argument
+from fedfs.cli.options import json_option, store_argument
 from fedfs.cli.terminal import show_json, show_pairs, show_table
 from fedfs.store import StorePlace
 
@@ -34,7 +34,7 @@ def _role(name: str | None, *, aggregator: bool, coordinator: bool) -> str:
 
 @key.command()
 @store_argument
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def show(store: StorePlace, *, as_json: bool) -> None:
     """List the keys on this host of the study at STORE, and whether the study names them."""
     from fedfs.exchange.read import open_study

@@ -1,215 +1,31 @@
-"""Commands for everybody who can read the store: ``status``, ``report`` and ``export``."""
+"""Commands for everybody who can read the store: report, export, verify, log and privacy."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import click
 
-from fedfs.cli.store_option import store_argument
+from fedfs.cli.exit_codes import EXIT_PROBLEM
+from fedfs.cli.options import allow_trainer_option, json_option, store_argument, track_option
 from fedfs.cli.terminal import (
-    LivePage,
-    allow_trainer_option,
+    show_finding,
     show_json,
     show_pairs,
     show_table,
     size_text,
-    track_option,
-    written,
+    write_whole,
 )
 from fedfs.store import StorePlace
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator
 
-    from fedfs.exchange.read import Observer
+    from fedfs.roles.reader.finding import Finding
     from fedfs.roles.reader.report.data import Report
-    from fedfs.roles.reader.status import StudyStatus
-
-
-_COLUMNS = (
-    "site", "state", "cases", "shares", "doing", "last seen", "update", "Dice", "failures",
-)  # fmt: skip
-
-
-_OF_TRACKS = ("track", "phase", "version", "Dice", "waiting for")
-
-
-@click.command()
-@store_argument
-@track_option("One track of several; by default an overview of all.")
-@click.option("--watch", is_flag=True, help="Go on looking until the study is finished.")
-@click.option("--interval", default=5.0, show_default=True, help="Seconds between two looks.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def status(store: StorePlace, *, track: str, watch: bool, interval: float, as_json: bool) -> None:
-    """Show who is where: the round, what every site does, who is waited for and since when."""
-    from fedfs.exchange.read import open_study, open_tracks
-    from fedfs.store import open_store
-
-    place = open_store(store)
-    if track:
-        observers = {"": open_study(place, scores=watch, track=track)}
-    else:
-        observers = open_tracks(place, scores=watch)
-    if watch and not as_json:
-        _watch(observers, interval)
-        return
-    views = _views(observers)
-    if as_json:
-        show_json(views.get("", {"tracks": views}))
-        return
-    facts, columns, rows, notes = _page(views)
-    show_pairs(facts)
-    if rows:
-        click.echo()
-        show_table(columns, rows)
-    for note in notes:
-        click.echo(f"\n{note}")
-    rejected = {key: why for view in views.values() for key, why in view.rejected.items()}
-    if rejected:
-        click.echo()
-        show_table(("not accepted", "because it"), list(rejected.items()))
-
-
-def _views(observers: Mapping[str, Observer]) -> dict[str, StudyStatus]:
-    from fedfs.roles.reader.status import summarize
-
-    return {name: summarize(one.state, one.sizes) for name, one in observers.items()}
-
-
-def _watch(observers: Mapping[str, Observer], interval_s: float) -> None:
-    """Show the study as it goes on: a live page in a terminal, a line for each change elsewhere."""
-    import time
-
-    from fedfs.errors import StoreUnavailableError
-
-    said: dict[str, str] = {}
-    with LivePage() as page:
-        while True:
-            views = _views(observers)
-            lines = {name: _line(view) for name, view in views.items()}
-            if page.is_live:
-                page.show(*_page(views))
-            else:
-                for name, line in lines.items():
-                    if said.get(name) != line:
-                        where = f"{name}: " if name else ""
-                        click.echo(f"{time.strftime('%H:%M:%S')}  {where}{line}")
-            said = lines
-            if all(_is_over(view) for view in views.values()):
-                return
-            time.sleep(interval_s)
-            try:
-                for observer in observers.values():
-                    observer.refresh()
-            except StoreUnavailableError as error:
-                said = {}
-                if not page.is_live:
-                    click.echo(f"{error}; trying again")
-
-
-def _is_over(view: StudyStatus) -> bool:
-    from fedfs.roles.reader.status import NOT_PLANNED
-
-    is_done = view.phase in ("finished", NOT_PLANNED)
-    return is_done and not view.waiting_for and not view.choice_waits_for
-
-
-def _line(view: StudyStatus) -> str:
-    scores = list(view.mean_dice.items())
-    dice = f", mean Dice {scores[-1][1]:.4f} of version {scores[-1][0]}" if scores else ""
-    waits = f", waits for {', '.join(view.waiting_for)}" if view.waiting_for else ""
-    best = f", best: {view.best}" if view.best else ""
-    return f"{view.phase}, version {view.version} of {view.rounds}{dice}{waits}{best}"
-
-
-_Page = tuple[dict[str, str], tuple[str, ...], list[tuple[object, ...]], list[str]]
-
-
-def _page(views: Mapping[str, StudyStatus]) -> _Page:
-    """Return facts, columns and rows of a table, and notes: of a study, or of all its tracks."""
-    from fedfs.roles.reader.status import ASKS, NOT_PLANNED
-
-    first = next(iter(views.values()))
-    if "" in views:
-        notes = [f"{one.site}: {one.left_out}" for one in first.sites if one.left_out]
-        return _facts(first), _COLUMNS, _rows(first), [*notes, *_asking(first)]
-    facts = _facts(first)
-    shown = ("study", "coordinator key", "mode", "rounds close", *(("best",) if first.best else ()))
-    rows: list[tuple[object, ...]] = []
-    for name, view in views.items():
-        row = _facts(view)
-        rows.append((name, row["phase"], row["version"], row["mean Dice"], row["waiting for"]))
-    newest: dict[str, tuple[str, str]] = {}
-    for name, view in views.items():
-        for site in view.sites:
-            if site.state == ASKS:
-                continue
-            said = f"{site.site} ({site.state}) on {name}: {site.activity}, {site.since}"
-            newest[site.site] = max(newest.get(site.site, ("", "")), (site.since, said))
-    notes = ["\n".join(said for _, said in newest.values())] if newest else []
-    done = [view for view in views.values() if view.phase != NOT_PLANNED]
-    if all(view.choice_waits_for for view in done):
-        late = ", ".join(done[0].choice_waits_for)
-        notes.append(f"all tracks are finished; the choice of the best waits for {late}")
-    notes += _asking(first)
-    return {name: facts[name] for name in shown}, _OF_TRACKS, rows, notes
-
-
-def _facts(view: StudyStatus) -> dict[str, str]:
-    scores = list(view.mean_dice.items())
-    return {
-        "study": view.study,
-        "coordinator key": view.coordinator_fingerprint,
-        "mode": view.mode,
-        "phase": view.phase,
-        "version": f"{view.version} of {view.rounds}" if view.version >= 0 else "none yet",
-        "mean Dice": f"{scores[-1][1]:.4f} (version {scores[-1][0]})" if scores else "-",
-        "aggregator": f"{view.aggregator} ({view.aggregator_since or '-'})",
-        "rounds close": view.policy,
-        "on the store": ", ".join(
-            f"{size / 1e6:.1f} MB of {what}" for what, size in view.n_bytes.items()
-        ),
-        **_requests(view),
-        **({"best": view.best} if view.best else {}),
-        "waiting for": f"{', '.join(view.waiting_for)} since {view.waiting_since}"
-        if view.waiting_for
-        else "nobody",
-    }
-
-
-def _asking(view: StudyStatus) -> list[str]:
-    """What to compare by telephone before `fedfs approve`."""
-    from fedfs.roles.reader.status import ASKS
-
-    return [
-        f"{site.site} asks to join, with the key {site.key_fingerprint}"
-        for site in view.sites
-        if site.state == ASKS
-    ]
-
-
-def _rows(view: StudyStatus) -> list[tuple[object, ...]]:
-    return [
-        (
-            s.site, s.state, s.n_cases,
-            "-" if s.coverage is None else f"{s.coverage:.1%}", s.activity, s.since,
-            "-" if s.last_update is None else f"from {s.last_update}",
-            "-" if s.mean_dice is None else f"{s.mean_dice:.4f}", s.failures or "",
-        )
-        for s in view.sites
-    ]  # fmt: skip
-
-
-def _requests(view: StudyStatus) -> dict[str, str]:
-    """What a bucket is asked, where that is counted."""
-    if not view.requests:
-        return {}
-    total = sum(sum(counts.values()) for counts in view.requests.values())
-    month = view.requests_per_month
-    return {"requests": f"{total:,} so far" + (f", about {month:,} a month" if month else "")}
 
 
 @click.command()
@@ -286,7 +102,7 @@ def _write(
     from fedfs.roles.reader.report import render, write_csv
 
     if csv_file is not None:
-        with written(_of_track(csv_file, track)) as file:
+        with write_whole(_of_track(csv_file, track)) as file:
             write_csv(found, file)
         click.echo(f"wrote {_of_track(csv_file, track)}", err=output is None)
     if events is not None:
@@ -302,7 +118,7 @@ def _of_track(path: Path, track: str) -> Path:
 
 
 def _write_page(path: Path, page: str) -> None:
-    with written(path) as file:
+    with write_whole(path) as file:
         file.write(page)
     click.echo(f"wrote {path}, {size_text(len(page.encode()))}")
 
@@ -316,7 +132,7 @@ def _write_page(path: Path, page: str) -> None:
 @click.option("--dataset-name", help="DatasetXXX_NAME; default: the charter's.")
 @click.option("--site", help="Mode asym, on the site's host: the model of this site.")
 @allow_trainer_option
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def export(store: StorePlace, output: Path, *, version: int | None, track: str,
            dataset_name: str | None, site: str | None, allowed_trainers: tuple[str, ...],
            as_json: bool) -> None:  # fmt: skip
@@ -369,3 +185,127 @@ def export(store: StorePlace, output: Path, *, version: int | None, track: str,
         return
     for command in commands:
         click.echo(f"  {command}")
+
+
+@click.command()
+@store_argument
+@click.option("--expect-key", help="Fingerprint of the coordinator's key, from another channel.")
+@click.option("--no-recompute", is_flag=True, help="Signatures and hashes only.")
+@json_option
+def verify(store: StorePlace, *, expect_key: str | None, no_recompute: bool, as_json: bool) -> None:
+    """Check a whole study again from its files alone.
+
+    Every signature, hash and chain of versions; and every version is made again from the updates
+    that its record names, and has to come out bit by bit the same. Exits with 1 if there is a
+    problem.
+    """
+    from fedfs.errors import MisplacedError
+    from fedfs.exchange.read import open_study, open_tracks
+    from fedfs.roles.reader.audit import verify_choice, verify_study
+    from fedfs.roles.reader.finding import PROBLEM
+    from fedfs.store import open_store
+    from fedfs.trust.keyring import default_home
+    from fedfs.trust.recipients import Vault
+    from fedfs.trust.signing import key_fingerprint
+
+    place = open_store(store)
+    observers = open_tracks(place, vault=Vault(default_home()))
+    charters = next(iter(observers.values())).state.charters
+    first = key_fingerprint(charters[1].coordinator_key)
+    if expect_key is not None and expect_key.replace(" ", "") != first.replace(" ", ""):
+        raise MisplacedError(
+            f"the study at {store} was begun with the key {first}, not with {expect_key}",
+            hint="this is another study",
+        )
+
+    def found() -> Iterator[Finding]:
+        for track, observer in observers.items():
+            for one in verify_study(observer, observer.store, recompute=not no_recompute):
+                yield replace(one, subject=f"{track} {one.subject}") if track else one
+        if "" not in observers:
+            yield from verify_choice(open_study(place, vault=Vault(default_home())), observers)
+
+    findings = []
+    for finding in found():
+        findings.append(finding)
+        if not as_json:
+            show_finding(finding)
+    n_problems = sum(finding.level == PROBLEM for finding in findings)
+    if as_json:
+        show_json({"findings": findings, "problems": n_problems})
+    else:
+        click.echo(f"\n{n_problems} problems" if n_problems else "\nno problem found")
+    if n_problems:
+        raise click.exceptions.Exit(EXIT_PROBLEM)
+
+
+@click.command()
+@store_argument
+@json_option
+def log(store: StorePlace, *, as_json: bool) -> None:
+    """Tell what happened in the study at STORE, in order: who did what, when."""
+    from fedfs.exchange.read import open_tracks
+    from fedfs.roles.reader.log import events
+    from fedfs.roles.tracks import merged
+    from fedfs.store import open_store
+
+    observers = open_tracks(open_store(store))
+    for observer in observers.values():
+        observer.refresh(everything=True)
+    of_tracks = merged({track: events(o.state) for track, o in observers.items()})
+    found = [
+        replace(event, what=f"{track}: {event.what}") if track else event
+        for track, event in of_tracks
+    ]
+    if "" not in observers:
+        found.sort(key=lambda event: event.at)
+    if as_json:
+        show_json({"events": found})
+        return
+    for event in found:
+        click.echo(f"{event.at or '-':<20}  {event.who:<12}  {event.what}")
+
+
+@click.command()
+@store_argument
+@click.option("--site", "name", required=True, help="The site.")
+@json_option
+def privacy(store: StorePlace, *, name: str, as_json: bool) -> None:
+    """List all that has left a site so far, what it tells, and who can read it."""
+    from fedfs.exchange.read import open_tracks
+    from fedfs.protocol import layout
+    from fedfs.protocol.state import newest_charter
+    from fedfs.roles.reader.privacy import NEVER, disclosures, readers
+    from fedfs.roles.tracks import merged
+    from fedfs.store import open_store
+    from fedfs.trust.keyring import default_home
+    from fedfs.trust.recipients import Vault
+
+    site = layout.check_site(name)
+    observers = open_tracks(open_store(store), site=site, vault=Vault(default_home()))
+    for observer in observers.values():
+        observer.refresh(everything=True)
+    charter = newest_charter(next(iter(observers.values())).state)
+    found = merged({t: disclosures(o.state, site, o.sizes) for t, o in observers.items()})
+    if as_json:
+        show_json(
+            {
+                "site": site,
+                "disclosures": [{**vars(item), "track": track} for track, item in found],
+                "never": NEVER,
+                "readers": readers(charter),
+            }
+        )
+        return
+    total = size_text(sum(item.n_bytes for _, item in found))
+    click.echo(f"What has left {site} in study {charter.study}: {total} on the store.\n")
+    for track, item in found:
+        size = f", {size_text(item.n_bytes)}" if item.n_bytes else ""
+        where = f" of track {track}" if track else ""
+        click.echo(click.style(item.what + where, bold=True) + f"  since {item.since}{size}")
+        click.echo(f"    {item.amount}")
+        click.echo(f"    tells: {item.tells}")
+        click.echo(f"    can be read by {item.readers}")
+    click.echo(f"\nNever leaves a site: {', '.join(NEVER)}.")
+    for sentence in readers(charter):
+        click.echo(sentence)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fedfs.cli.options import device_option
 from fedfs.cli.terminal import show_json, show_table
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 @click.option("--val-iterations", default=5, show_default=True)
 @click.option("--test-share", default=0.25, show_default=True, help="Kept away at every site.")
 @click.option("--init", "init", multiple=True, metavar="OPTION", help="Of fedfs init. Repeatable.")
-@click.option("--device", type=click.Choice(["cuda", "cpu", "mps"]), help="Default: the best.")
+@device_option
 @click.option("--gpus", default="", help="E.g. 0,1: given to the sites in turn.")
 @click.option("--at-once", default=0, show_default=True, help="Sites at the same time; 0: all.")
 @click.option(

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from fedfs.cli.store_option import store_argument
-from fedfs.cli.terminal import (
-    ProgressDisplay,
+from fedfs.cli.exit_codes import end_with
+from fedfs.cli.options import (
     allow_trainer_option,
-    end_with,
+    allow_versions_option,
+    device_option,
+    json_option,
+    keep_versions_option,
+    num_processes_option,
     numbers_option,
-    show_json,
-    show_pairs,
-    start_logging,
+    once_option,
+    site_option,
+    skip_broken_option,
+    store_argument,
     tracks_option,
+    verbose_option,
+    wait_options,
 )
+from fedfs.cli.progress import ProgressDisplay
+from fedfs.cli.terminal import show_json, show_pairs, start_logging
 from fedfs.store import StorePlace
+
+if TYPE_CHECKING:
+    from fedfs.roles.polling import WaitSettings
 
 
 @click.group()
@@ -25,7 +38,7 @@ def site() -> None:
 
 @site.command()
 @store_argument
-@click.option("--site", "name", required=True, help="This site's name in the study.")
+@site_option
 @click.option("-d", "--dataset", required=True, help="DatasetXXX_NAME (or id) in nnUNet_raw.")
 @click.option("--expect-key", help="Fingerprint of the coordinator's key, as told by telephone.")
 @click.option(
@@ -42,25 +55,10 @@ def site() -> None:
 @numbers_option(
     "--planner-option", "planner_options", "As of fedfs init, for this site's own plan (mode asym)."
 )
-@click.option(
-    "--skip-broken-cases",
-    "skip_broken",
-    is_flag=True,
-    help="Read all cases now, and count only those that can be used.",
-)
-@click.option(
-    "-np",
-    "--num-processes",
-    default=8,
-    show_default=True,
-    help="Workers for --skip-broken-cases.",
-)
-@click.option(
-    "--allow-versions",
-    is_flag=True,
-    help="Take part with another nnunetv2 than the charter's; the coordinator has to agree.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@skip_broken_option("Read all cases now, and count only those that can be used.")
+@num_processes_option("Workers for --skip-broken-cases.")
+@allow_versions_option
+@json_option
 def join(
     store: StorePlace,
     name: str,
@@ -126,9 +124,9 @@ def join(
 
 @site.command()
 @store_argument
-@click.option("--site", "name", required=True, help="This site's name in the study.")
-@click.option("--once", is_flag=True, help="Do what can be done now, then return (for cron).")
-@click.option("--device", type=click.Choice(["cuda", "cpu", "mps"]), help="Default: the best.")
+@site_option
+@once_option
+@device_option
 @click.option(
     "--num-gpus",
     type=click.IntRange(min=1),
@@ -136,18 +134,10 @@ def join(
     show_default=True,
     help="Train on so many CUDA devices of this host, as nnU-Net does: each a part of the batch.",
 )
-@click.option(
-    "-np",
-    "--num-processes",
-    default=8,
-    show_default=True,
-    help="Workers for fingerprint and preprocessing.",
-)
+@num_processes_option("Workers for fingerprint and preprocessing.")
 @click.option("--local-minutes", type=float, help="End a round's training after so long.")
-@click.option(
-    "--keep-versions",
-    type=click.IntRange(min=1),
-    help="Delete own updates that are older than so many versions and used; default: all.",
+@keep_versions_option(
+    "Delete own updates that are older than so many versions and used; default: all."
 )
 @click.option(
     "--local-model",
@@ -156,21 +146,12 @@ def join(
 )
 @tracks_option
 @allow_trainer_option
-@click.option(
-    "--skip-broken-cases",
-    "skip_broken",
-    is_flag=True,
-    help="Go on without cases that cannot be used, and list them; default: stop at the first.",
+@skip_broken_option(
+    "Go on without cases that cannot be used, and list them; default: stop at the first."
 )
-@click.option(
-    "--allow-versions",
-    is_flag=True,
-    help="Take part with another nnunetv2 than the charter's; the coordinator has to agree.",
-)
-@click.option("--poll-interval", default=0.25, show_default=True, help="Shortest wait, seconds.")
-@click.option("--max-poll-interval", default=5.0, show_default=True, help="Longest wait, seconds.")
-@click.option("--poll-jitter", default=0.2, show_default=True, help="Random share of each wait.")
-@click.option("-v", "--verbose", is_flag=True, help="Log everything, nnU-Net's output too.")
+@allow_versions_option
+@wait_options
+@verbose_option("Log everything, nnU-Net's output too.")
 def run(
     store: StorePlace,
     name: str,
@@ -186,15 +167,12 @@ def run(
     allowed_trainers: tuple[str, ...],
     skip_broken: bool,
     allow_versions: bool,
-    poll_interval: float,
-    max_poll_interval: float,
-    poll_jitter: float,
+    wait: WaitSettings,
     verbose: bool,
 ) -> None:
     """Take part: fingerprint, preprocess, train and evaluate until the study is finished."""
     from fedfs.protocol import layout
     from fedfs.protocol.ranges import check_minutes
-    from fedfs.roles.polling import WaitSettings
     from fedfs.roles.site.config import SiteConfig
     from fedfs.roles.site.run import run_site
     from fedfs.trust.keyring import default_home
@@ -216,7 +194,7 @@ def run(
         skip_broken=skip_broken,
         allow_versions=allow_versions,
         once=once,
-        wait=WaitSettings(poll_interval, max_poll_interval, poll_jitter),
+        wait=wait,
     )
     start_logging(verbose=verbose)
     with ProgressDisplay() as display:
@@ -224,29 +202,29 @@ def run(
     end_with(outcome, once=once)
 
 
-def _attendance_command(name: str, word: str, text: str) -> click.Command:
+def _attendance_command(command_name: str, status: str, text: str) -> click.Command:
     """Return a command by which a site says whether it takes part."""
 
-    @click.command(name, help=text)
+    @click.command(command_name, help=text)
     @store_argument
-    @click.option("--site", "site_name", required=True, help="This site's name in the study.")
+    @site_option
     @click.option("--reason", default="", help="For the others to read.")
-    def command(store: StorePlace, site_name: str, reason: str) -> None:
+    def command(store: StorePlace, name: str, reason: str) -> None:
         from fedfs.protocol import layout
         from fedfs.roles.site.config import SiteConfig
         from fedfs.roles.site.run import attend
         from fedfs.roles.site.step import Wish
         from fedfs.trust.keyring import default_home
 
-        config = SiteConfig(store, layout.check_site(site_name), default_home())
-        click.echo(attend(config, Wish(word, reason)))
+        config = SiteConfig(store, layout.check_site(name), default_home())
+        click.echo(attend(config, Wish(status, reason)))
 
     return command
 
 
-for _name, _word, _text in (
+for _name, _status, _text in (
     ("pause", "paused", "Let the others go on without this site until `fedfs site resume`."),
     ("leave", "left", "Leave the study for good; what this site has published stays."),
     ("resume", "present", "Take part again, from the newest version."),
 ):
-    site.add_command(_attendance_command(_name, _word, _text))
+    site.add_command(_attendance_command(_name, _status, _text))

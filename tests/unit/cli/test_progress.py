@@ -6,15 +6,15 @@ import logging
 
 import pytest
 
-from fedfs.cli import terminal
-from fedfs.cli.terminal import ProgressDisplay
+from fedfs.cli import progress
+from fedfs.cli.progress import ProgressDisplay
 from fedfs.learner import Progress
 
 
 @pytest.fixture
 def clock(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     return now
 
 

@@ -1,0 +1,144 @@
+"""Progress on the terminal: a page drawn in place, a bar, or lines where there is no terminal."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from fedfs.cli.terminal import make_table, size_text
+
+if TYPE_CHECKING:
+    from fedfs.learner import Progress
+
+_LINE_EVERY_S = 30.0
+
+log = logging.getLogger("fedfs")
+
+
+class LivePage:
+    """A page in the terminal that is drawn again in place.
+
+    Attributes:
+        is_live: whether there is a terminal; without one nothing is shown.
+    """
+
+    def __init__(self) -> None:
+        self.is_live = sys.stdout.isatty()
+        self._live: Any = None
+
+    def __enter__(self) -> Self:
+        if self.is_live:
+            from rich.live import Live
+
+            self._live = Live(auto_refresh=False)
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def show(
+        self,
+        facts: Mapping[str, object],
+        columns: Sequence[str],
+        rows: Sequence[Sequence[object]],
+        notes: Sequence[str],
+    ) -> None:
+        """Draw facts, a table and notes."""
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
+        pairs = Table.grid(padding=(0, 2))
+        for name, value in facts.items():
+            pairs.add_row(Text(name, style="bold"), Text(str(value)))
+        table = make_table(columns, rows)
+        self._live.update(Group(pairs, Text(), table, *map(Text, notes)), refresh=True)
+
+
+class ProgressDisplay:
+    """Shows the progress of long steps: a bar in a terminal, a line every half minute elsewhere."""
+
+    def __init__(self) -> None:
+        self._step = ""
+        self._began_s = self._line_s = 0.0
+        self._done_at_start = 0
+        self._bar: Any = None
+        self._task: Any = None
+
+    def __enter__(self) -> Self:
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+            self._bar = Progress(
+                TextColumn("{task.description:<14}"),
+                BarColumn(),
+                TextColumn("{task.fields[counted]}"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[metrics]}"),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, progress: Progress) -> None:
+        """Show ``progress``; a :data:`fedfs.learner.OnProgress`."""
+        metrics = "  ".join(f"{name} {value:.4g}" for name, value in progress.metrics.items())
+        now_s = time.monotonic()
+        is_new = progress.step != self._step or progress.done < self._done_at_start
+        if is_new:
+            self._began_s = self._line_s = now_s  # a short step needs no line
+            self._done_at_start = progress.done
+        if self._bar is not None:
+            self._show_bar(progress, metrics, is_new=is_new)
+        elif progress.total and now_s - self._line_s > _LINE_EVERY_S:
+            self._line_s = now_s
+            left = self._left(progress, now_s)
+            log.info(
+                "%s %s", progress.step, "  ".join(filter(None, [_counted(progress), left, metrics]))
+            )
+        self._step = progress.step
+
+    def _left(self, progress: Progress, now_s: float) -> str:
+        """Return the time that the step still takes, as text."""
+        from fedfs.roles.reader.status import duration
+
+        n_done = progress.done - self._done_at_start
+        if n_done <= 0:
+            return ""
+        seconds = (now_s - self._began_s) / n_done * (progress.total - progress.done)
+        return f"{duration(seconds)} left"
+
+    def _show_bar(self, progress: Progress, metrics: str, *, is_new: bool) -> None:
+        if is_new:
+            if self._task is not None:
+                self._bar.remove_task(self._task)
+            self._task = self._bar.add_task(progress.step, counted="", metrics="")
+        self._bar.update(
+            self._task, completed=progress.done, total=progress.total or None,
+            counted=_counted(progress), metrics=metrics,
+        )  # fmt: skip
+
+
+def _counted(progress: Progress) -> str:
+    if not progress.total:
+        return ""
+    if progress.unit == "bytes":
+        return f"{size_text(progress.done)} of {size_text(progress.total)}"
+    return f"{progress.done}/{progress.total} {progress.unit}"

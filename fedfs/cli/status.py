@@ -1,0 +1,199 @@
+"""The command ``status``: the state of a study, once or as it goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import click
+
+from fedfs.cli.options import json_option, store_argument, track_option
+from fedfs.cli.progress import LivePage
+from fedfs.cli.terminal import show_json, show_pairs, show_table
+from fedfs.store import StorePlace
+
+if TYPE_CHECKING:
+    from fedfs.exchange.read import Observer
+    from fedfs.roles.reader.status import StudyStatus
+
+_COLUMNS = (
+    "site", "state", "cases", "shares", "doing", "last seen", "update", "Dice", "failures",
+)  # fmt: skip
+
+
+_OF_TRACKS = ("track", "phase", "version", "Dice", "waiting for")
+
+
+@click.command()
+@store_argument
+@track_option("One track of several; by default an overview of all.")
+@click.option("--watch", is_flag=True, help="Go on looking until the study is finished.")
+@click.option("--interval", default=5.0, show_default=True, help="Seconds between two looks.")
+@json_option
+def status(store: StorePlace, *, track: str, watch: bool, interval: float, as_json: bool) -> None:
+    """Show who is where: the round, what every site does, who is waited for and since when."""
+    from fedfs.exchange.read import open_study, open_tracks
+    from fedfs.store import open_store
+
+    place = open_store(store)
+    if track:
+        observers = {"": open_study(place, scores=watch, track=track)}
+    else:
+        observers = open_tracks(place, scores=watch)
+    if watch and not as_json:
+        _watch(observers, interval)
+        return
+    views = _views(observers)
+    if as_json:
+        show_json(views.get("", {"tracks": views}))
+        return
+    facts, columns, rows, notes = _page(views)
+    show_pairs(facts)
+    if rows:
+        click.echo()
+        show_table(columns, rows)
+    for note in notes:
+        click.echo(f"\n{note}")
+    rejected = {key: why for view in views.values() for key, why in view.rejected.items()}
+    if rejected:
+        click.echo()
+        show_table(("not accepted", "because it"), list(rejected.items()))
+
+
+def _views(observers: Mapping[str, Observer]) -> dict[str, StudyStatus]:
+    from fedfs.roles.reader.status import summarize
+
+    return {name: summarize(one.state, one.sizes) for name, one in observers.items()}
+
+
+def _watch(observers: Mapping[str, Observer], interval_s: float) -> None:
+    """Show the study as it goes on: a live page in a terminal, a line for each change elsewhere."""
+    import time
+
+    from fedfs.errors import StoreUnavailableError
+
+    said: dict[str, str] = {}
+    with LivePage() as page:
+        while True:
+            views = _views(observers)
+            lines = {name: _line(view) for name, view in views.items()}
+            if page.is_live:
+                page.show(*_page(views))
+            else:
+                for name, line in lines.items():
+                    if said.get(name) != line:
+                        where = f"{name}: " if name else ""
+                        click.echo(f"{time.strftime('%H:%M:%S')}  {where}{line}")
+            said = lines
+            if all(_is_over(view) for view in views.values()):
+                return
+            time.sleep(interval_s)
+            try:
+                for observer in observers.values():
+                    observer.refresh()
+            except StoreUnavailableError as error:
+                said = {}
+                if not page.is_live:
+                    click.echo(f"{error}; trying again")
+
+
+def _is_over(view: StudyStatus) -> bool:
+    from fedfs.roles.reader.status import NOT_PLANNED
+
+    is_done = view.phase in ("finished", NOT_PLANNED)
+    return is_done and not view.waiting_for and not view.choice_waits_for
+
+
+def _line(view: StudyStatus) -> str:
+    scores = list(view.mean_dice.items())
+    dice = f", mean Dice {scores[-1][1]:.4f} of version {scores[-1][0]}" if scores else ""
+    waits = f", waits for {', '.join(view.waiting_for)}" if view.waiting_for else ""
+    best = f", best: {view.best}" if view.best else ""
+    return f"{view.phase}, version {view.version} of {view.rounds}{dice}{waits}{best}"
+
+
+_Page = tuple[dict[str, str], tuple[str, ...], list[tuple[object, ...]], list[str]]
+
+
+def _page(views: Mapping[str, StudyStatus]) -> _Page:
+    """Return facts, columns and rows of a table, and notes: of a study, or of all its tracks."""
+    from fedfs.roles.reader.status import ASKS, NOT_PLANNED
+
+    first = next(iter(views.values()))
+    if "" in views:
+        notes = [f"{one.site}: {one.left_out}" for one in first.sites if one.left_out]
+        return _facts(first), _COLUMNS, _rows(first), [*notes, *_asking(first)]
+    facts = _facts(first)
+    shown = ("study", "coordinator key", "mode", "rounds close", *(("best",) if first.best else ()))
+    rows: list[tuple[object, ...]] = []
+    for name, view in views.items():
+        row = _facts(view)
+        rows.append((name, row["phase"], row["version"], row["mean Dice"], row["waiting for"]))
+    newest: dict[str, tuple[str, str]] = {}
+    for name, view in views.items():
+        for site in view.sites:
+            if site.state == ASKS:
+                continue
+            said = f"{site.site} ({site.state}) on {name}: {site.activity}, {site.since}"
+            newest[site.site] = max(newest.get(site.site, ("", "")), (site.since, said))
+    notes = ["\n".join(said for _, said in newest.values())] if newest else []
+    done = [view for view in views.values() if view.phase != NOT_PLANNED]
+    if all(view.choice_waits_for for view in done):
+        late = ", ".join(done[0].choice_waits_for)
+        notes.append(f"all tracks are finished; the choice of the best waits for {late}")
+    notes += _asking(first)
+    return {name: facts[name] for name in shown}, _OF_TRACKS, rows, notes
+
+
+def _facts(view: StudyStatus) -> dict[str, str]:
+    scores = list(view.mean_dice.items())
+    return {
+        "study": view.study,
+        "coordinator key": view.coordinator_fingerprint,
+        "mode": view.mode,
+        "phase": view.phase,
+        "version": f"{view.version} of {view.rounds}" if view.version >= 0 else "none yet",
+        "mean Dice": f"{scores[-1][1]:.4f} (version {scores[-1][0]})" if scores else "-",
+        "aggregator": f"{view.aggregator} ({view.aggregator_since or '-'})",
+        "rounds close": view.policy,
+        "on the store": ", ".join(
+            f"{size / 1e6:.1f} MB of {what}" for what, size in view.n_bytes.items()
+        ),
+        **_requests(view),
+        **({"best": view.best} if view.best else {}),
+        "waiting for": f"{', '.join(view.waiting_for)} since {view.waiting_since}"
+        if view.waiting_for
+        else "nobody",
+    }
+
+
+def _asking(view: StudyStatus) -> list[str]:
+    """What to compare by telephone before `fedfs approve`."""
+    from fedfs.roles.reader.status import ASKS
+
+    return [
+        f"{site.site} asks to join, with the key {site.key_fingerprint}"
+        for site in view.sites
+        if site.state == ASKS
+    ]
+
+
+def _rows(view: StudyStatus) -> list[tuple[object, ...]]:
+    return [
+        (
+            s.site, s.state, s.n_cases,
+            "-" if s.coverage is None else f"{s.coverage:.1%}", s.activity, s.since,
+            "-" if s.last_update is None else f"from {s.last_update}",
+            "-" if s.mean_dice is None else f"{s.mean_dice:.4f}", s.failures or "",
+        )
+        for s in view.sites
+    ]  # fmt: skip
+
+
+def _requests(view: StudyStatus) -> dict[str, str]:
+    """What a bucket is asked, where that is counted."""
+    if not view.requests:
+        return {}
+    total = sum(sum(counts.values()) for counts in view.requests.values())
+    month = view.requests_per_month
+    return {"requests": f"{total:,} so far" + (f", about {month:,} a month" if month else "")}

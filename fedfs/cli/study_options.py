@@ -1,0 +1,180 @@
+"""Options of ``fedfs init``: all that a coordinator chooses for a study."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from fedfs.cli.options import allow_trainer_option, numbers_option
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+_OPTIONS = (
+    click.option("--name", required=True, help="Name of the study: a-z, 0-9 and -."),
+    click.option(
+        "--dataset-json",
+        type=click.Path(path_type=Path),
+        help="nnU-Net dataset.json that every site's has to agree with (channels, labels).",
+    ),
+    click.option("--dataset-name", help="DatasetXXX_NAME of the exported model."),
+    click.option(
+        "--mode",
+        type=click.Choice(["ffe", "asym"]),
+        default="ffe",
+        show_default=True,
+        help="One plan for all sites, or every site plans for itself and shares what fits.",
+    ),
+    click.option(
+        "--alignment",
+        default="resolution",
+        show_default=True,
+        help="Mode asym: which tensors of unlike networks are the same: by resolution or name.",
+    ),
+    click.option(
+        "--sharing",
+        default="per-tensor",
+        show_default=True,
+        help="Mode asym: per-tensor shares what two sites have, intersection what all have.",
+    ),
+    click.option(
+        "--min-coverage",
+        default=0.5,
+        show_default=True,
+        help="Mode asym: smallest share of its parameters that every site has to share.",
+    ),
+    click.option(
+        "--cross-evaluation",
+        is_flag=True,
+        help="Mode asym: in the end each site publishes its whole model, and scores the others'.",
+    ),
+    click.option(
+        "-c",
+        "--configuration",
+        callback=lambda _context, _option, value: value.replace(" ", ""),
+        default="3d_fullres",
+        show_default=True,
+        help="2d, 3d_fullres, 3d_lowres, 3d_cascade_fullres; several, with commas, become tracks.",
+    ),
+    click.option("--planner", default="ExperimentPlanner", show_default=True),
+    click.option("--trainer", default="nnUNetTrainer", show_default=True),
+    allow_trainer_option,
+    click.option(
+        "-f",
+        "--fold",
+        callback=lambda _context, _option, value: value.replace(" ", ""),
+        default="0",
+        show_default=True,
+        help="0 to 4, or all; several, with commas, become tracks.",
+    ),
+    click.option("--rounds", default=20, show_default=True, help="Global versions to make."),
+    click.option(
+        "--encryption",
+        type=click.Choice(["", "age"]),
+        default="",
+        help="age: updates for the aggregator only, models and plans for the roster only.",
+    ),
+    click.option(
+        "--max-move-ratio",
+        default=100.0,
+        show_default=True,
+        help="Refuse updates that move the model so many times as far as their median; 0: none.",
+    ),
+    click.option(
+        "--fingerprint-digits",
+        type=click.IntRange(min=1),
+        help="Round the numbers in fingerprints to so many significant digits.",
+    ),
+    click.option(
+        "--fingerprint-quantiles",
+        type=click.IntRange(min=1),
+        help="Publish so many quantiles of sizes and spacings instead of a line per case.",
+    ),
+    click.option(
+        "--local-epochs", type=int, help="nnU-Net epochs per round (250 iterations each)."
+    ),
+    click.option("--local-iterations", type=int, help="Iterations per round, as one epoch."),
+    click.option("--local-minutes", type=float, help="End a round's training after so long."),
+    click.option(
+        "--val-iterations", default=50, show_default=True, help="Per epoch and evaluation."
+    ),
+    click.option(
+        "--gpu-memory-target", type=float, metavar="GB", help="As nnU-Net's planner takes it."
+    ),
+    click.option(
+        "--target-spacing", type=float, nargs=3, metavar="MM MM MM", help="Of 3d_fullres."
+    ),
+    numbers_option(
+        "--planner-option",
+        "planner_options",
+        "Attribute of nnU-Net's planner, e.g. UNet_base_num_features=16.",
+    ),
+    click.option(
+        "--pretrained", type=click.Path(path_type=Path), help="nnU-Net checkpoint to start from."
+    ),
+    click.option(
+        "--continue",
+        "continued",
+        metavar="STORE",
+        help="A finished study: go on from its last version, with its plan, dataset and trainer.",
+    ),
+    click.option("--continue-track", default="", metavar="NAME", help="Of that study's tracks."),
+    click.option(
+        "--policy",
+        default="all",
+        show_default=True,
+        help="When a round closes: all, quorum or buffer.",
+    ),
+    numbers_option(
+        "--policy-option",
+        "policy_options",
+        "E.g. sites=3, cases_percent=60, grace_minutes=30, deadline_minutes=1440 of quorum; "
+        "size=4 of buffer; staleness_exponent=0.5.",
+    ),
+    click.option("--weighting", default="n_cases", show_default=True, help="n_cases or uniform."),
+    click.option(
+        "--strategy", default="FedAvg", show_default=True, help="How updates are combined."
+    ),
+    numbers_option("--strategy-option", "strategy_options", "E.g. server_momentum=0.9."),
+    click.option(
+        "--encoding",
+        default="fp32",
+        show_default=True,
+        help="How updates travel: fp32, fp16, bf16, int8 or topk.",
+    ),
+    numbers_option("--encoding-option", "encoding_options", "E.g. fraction=0.05 of topk."),
+    click.option(
+        "--model-encoding",
+        default="fp32",
+        show_default=True,
+        help="How global versions travel: in full (fp32), or as deltas (fp16, bf16, int8, topk).",
+    ),
+    numbers_option("--model-encoding-option", "model_encoding_options", "As --encoding-option."),
+    click.option(
+        "--keyframe-every",
+        default=10,
+        show_default=True,
+        help="Of versions that travel as deltas, each so-many-th is also there in full.",
+    ),
+    click.option(
+        "--min-sites", default=2, show_default=True, help="Sites to wait for before planning."
+    ),
+    click.option(
+        "--minimum-cases", default=1, show_default=True, help="Fewest cases a site may have."
+    ),
+    click.option(
+        "--one-aggregator",
+        is_flag=True,
+        help="Also on a server where two aggregators could both win; you run only one.",
+    ),
+    click.option("--seed", default=12345, show_default=True, help="Of the initial weights."),
+)
+
+
+def study_options(command: _Command) -> _Command:
+    """Give a command the options of a new study."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
