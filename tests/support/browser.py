@@ -20,10 +20,10 @@ in_a_browser = pytest.mark.skipif(
 RULES = {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]}
 
 
-def browse(path, tmp_path, *flags) -> subprocess.CompletedProcess[str]:
+def browse(path: Path, tmp_path: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     """Open a page in headless Chromium; what it holds after its scripts have run."""
     return subprocess.run(
-        [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
+        [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
          "--disable-background-networking", "--disable-component-update", "--disable-sync",
          f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=3000",
          "--enable-logging=stderr", *flags, "--dump-dom", path.as_uri()],
@@ -53,6 +53,7 @@ def accessibility(page: str, folder: Path, scheme: str) -> dict[str, Any]:
     )
     number = {"dark": 0, "light": 1}[scheme]
     done = browse(path, folder, f"--blink-settings=preferredColorScheme={number}")
-    return json.loads(
-        html.unescape(re.search(r'<pre id="axe">(.*?)</pre>', done.stdout, re.DOTALL)[1])
-    )
+    match = re.search(r'<pre id="axe">(.*?)</pre>', done.stdout, re.DOTALL)
+    assert match is not None
+    found: dict[str, Any] = json.loads(html.unescape(match[1]))
+    return found

@@ -24,7 +24,7 @@ import re
 import shlex
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import dedent
@@ -81,7 +81,8 @@ class Step:
 
 def blocks_of(path: Path) -> Iterator[Block]:
     """Yield the fenced blocks of a document."""
-    fence, info, first, lines = None, "", 0, []
+    fence, info, first = None, "", 0
+    lines: list[str] = []
     for number, line in enumerate(path.read_text().splitlines(), 1):
         match = _FENCE.match(line)
         if fence is None and match:
@@ -242,12 +243,13 @@ def _check_options(command: click.Command, defaults: Mapping[str, object]) -> No
     options = {option.name: option for option in command.params}
     for name, value in defaults.items():
         if isinstance(value, dict):
+            assert isinstance(command, click.Group)
             _check_options(command.commands[name], value)
         else:
             options[name].type_cast_value(context, value)
 
 
-_CHECKS = {
+_CHECKS: Mapping[str, Callable[[Block], object]] = {
     "console": _check_console,
     "python": _check_python,
     "sh": lambda block: _check_shell(block.text),

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from fedfs.exchange.read import open_study
-from fedfs.roles.courier import BundleReader, export_bundle, import_bundle
+from fedfs.learner import Progress
+from fedfs.roles.courier import (
+    BundleReader,
+    Exported,
+    Imported,
+    Index,
+    export_bundle,
+    import_bundle,
+)
 from fedfs.roles.site.join import join_study
 from fedfs.store.memory import MemoryStore
 from fedfs.trust import sealing
 from support.federation import Federation
 
 
-def quiet(_progress):
-    return None
+def quiet(_progress: Progress) -> None:
+    """Report no progress."""
 
 
 class Courier:
     """A federation of which one site has a store of its own, and a stick."""
 
-    def __init__(self, folder: Path, site: str = "north", **options) -> None:
+    def __init__(self, folder: Path, site: str = "north", **options: Any) -> None:
         self.federation = Federation(folder / "hosts", **options)
         self.site, self.stick, self.n_trips = site, folder / "stick", 0
         self.stick.mkdir()
@@ -28,7 +37,9 @@ class Courier:
     def home(self, direction: str) -> Path:
         return self.federation.home("coordinator" if direction == "for" else self.site)
 
-    def export(self, direction: str, name: str = "", **options):
+    def export(
+        self, direction: str, name: str = "", **options: Any
+    ) -> tuple[Path, Exported | None]:
         self.n_trips += 1
         source = self.federation.store if direction == "for" else self.outpost
         path = self.stick / (name or f"{self.n_trips:03d}-{direction}.fedfs")
@@ -38,7 +49,7 @@ class Courier:
         )  # fmt: skip
         return path, made
 
-    def load(self, path: Path, direction: str, **options):
+    def load(self, path: Path, direction: str, **options: Any) -> Imported:
         target = self.outpost if direction == "for" else self.federation.store
         home = self.home("from" if direction == "for" else "for")
         return import_bundle(path, target, home=home, on_progress=quiet, **options)
@@ -85,7 +96,7 @@ class Courier:
             self.federation.run_process(name)
 
 
-def index_of(courier: Courier, path: Path):
+def index_of(courier: Courier, path: Path) -> Index:
     with BundleReader(path) as reader:
         direction = reader.header.direction
         roles = {"for": [f"site-{courier.site}"], "from": ["aggregator", "coordinator"]}[direction]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fedfs.store.base import Store
 from support.forwarding_store import ForwardingStore
 
@@ -17,7 +19,7 @@ class DyingStore(ForwardingStore):
         super().__init__(inner)
         self.left, self.after = k, after
 
-    def _call(self, name, *args, **kwargs):
+    def _call(self, name: str, *args: Any, **kwargs: Any) -> Any:
         self.left -= 1
         if self.left == 0 and not self.after:
             raise KilledError

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 from fedfs.errors import StoreUnavailableError
-from fedfs.store.base import Store
+from fedfs.store.base import Entry
+from fedfs.store.memory import MemoryStore
 from support.dying_store import KilledError
 from support.forwarding_store import ForwardingStore
 
@@ -18,13 +22,14 @@ class FaultyStore(ForwardingStore):
         behind: so many of the objects created last are missing from listings.
     """
 
-    def __init__(self, inner: Store) -> None:
+    def __init__(self, inner: MemoryStore) -> None:
         super().__init__(inner)
+        self.memory = inner
         self.dies = ""
         self.unavailable = 0
         self.behind = 0
 
-    def _call(self, name, *args, **kwargs):
+    def _call(self, name: str, *args: Any, **kwargs: Any) -> Any:
         if self.unavailable:
             self.unavailable -= 1
             raise StoreUnavailableError(f"{self.url} cannot be reached")
@@ -36,7 +41,7 @@ class FaultyStore(ForwardingStore):
             raise KilledError
         return result
 
-    def list(self, prefix, *, after=""):
-        hidden = set(list(self.inner.objects)[-self.behind :]) if self.behind else set()
+    def list(self, prefix: str, *, after: str = "") -> Iterator[Entry]:
+        hidden = set(list(self.memory.objects)[-self.behind :]) if self.behind else set()
         listed = super().list(prefix, after=after)
         return iter([entry for entry in listed if entry.key not in hidden])

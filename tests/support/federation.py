@@ -24,6 +24,7 @@ from fedfs.exchange.progress import StatusReporter
 from fedfs.exchange.publish import Publisher
 from fedfs.exchange.read import Observer, open_study
 from fedfs.learner import (
+    Array,
     CaseGeometry,
     ClassScore,
     CrossValidated,
@@ -61,8 +62,8 @@ DATASET_JSON = {
     "labels": {"background": 0, "organ": 1},
     "file_ending": ".nii.gz",
 }
-INITIAL = {
-    "a.weight": np.arange(6, dtype=np.float32).reshape(2, 3) / 7,
+INITIAL: dict[str, Array] = {
+    "a.weight": np.arange(6, dtype=np.float32).reshape(2, 3) / np.float32(7),
     "b.bias": np.full(4, -1, dtype=np.float32),
 }
 
@@ -195,7 +196,7 @@ class Federation:
         }
         self.alone = {site: FakeLearner(self.targets[site]) for site in alone}
         self.planner: Any = FakePlanner()
-        settings = {
+        settings: dict[str, Any] = {
             "name": "test",
             "dataset_json": DATASET_JSON,
             "rounds": 3,
@@ -210,7 +211,7 @@ class Federation:
             clock=self.clock,
             versions={},
             pretrained=finished.weights if finished else pretrained,
-            continues=finished and finished.continues,
+            continues=finished.continues if finished else None,
         )
         self.tracks = [track.name for track in self.charter.tracks] or [""]
         self.processes: dict[str, Any] = {}
@@ -333,7 +334,12 @@ class Federation:
         )
         site = "" if host == "coordinator" else name
         status = StatusReporter(publisher, site, interval_s=1e9, clock=self.clock)
-        parts = {"observer": observer, "tracks": tracks, "publisher": publisher, "status": status}
+        parts: dict[str, Any] = {
+            "observer": observer,
+            "tracks": tracks,
+            "publisher": publisher,
+            "status": status,
+        }
         if not site:
             return AggregatorChoice(**parts)
         return SiteChoice(name, validate=partial(self.cross_validate, name), **parts)
@@ -357,7 +363,8 @@ class Federation:
         self.processes.pop(name, None)
 
     def step(self, name: str) -> Outcome:
-        return self.process(name).step()
+        outcome: Outcome = self.process(name).step()
+        return outcome
 
     def run(self, *, seed: int = 0, max_steps: int = 2000) -> None:
         """Step everybody in random order until all are finished."""

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from fedfs.store.base import Store
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from fedfs.store.base import Entry, Store
 
 
 class ForwardingStore(Store):
@@ -12,23 +16,26 @@ class ForwardingStore(Store):
         self.url = inner.url
         self.inner = inner
 
-    def _call(self, name, *args, **kwargs):
+    def _call(self, name: str, *args: Any, **kwargs: Any) -> Any:
         return getattr(self.inner, name)(*args, **kwargs)
 
-    def get(self, key, *, max_bytes):
-        return self._call("get", key, max_bytes=max_bytes)
+    def get(self, key: str, *, max_bytes: int) -> bytes:
+        data: bytes = self._call("get", key, max_bytes=max_bytes)
+        return data
 
-    def create(self, key, data):
-        return self._call("create", key, data)
+    def create(self, key: str, data: bytes) -> bool:
+        is_new: bool = self._call("create", key, data)
+        return is_new
 
-    def upload(self, key, path):
-        return self._call("upload", key, path)
+    def upload(self, key: str, path: Path) -> bool:
+        is_new: bool = self._call("upload", key, path)
+        return is_new
 
-    def download(self, key, path, *, max_bytes):
-        return self._call("download", key, path, max_bytes=max_bytes)
+    def download(self, key: str, path: Path, *, max_bytes: int) -> None:
+        self._call("download", key, path, max_bytes=max_bytes)
 
-    def list(self, prefix, *, after=""):
+    def list(self, prefix: str, *, after: str = "") -> Iterator[Entry]:
         return iter(list(self._call("list", prefix, after=after)))
 
-    def delete(self, key):
-        return self._call("delete", key)
+    def delete(self, key: str) -> None:
+        self._call("delete", key)

@@ -51,12 +51,16 @@ def named(state: StudyState) -> None:
 def removed(state: StudyState) -> set[str]:
     """Sites that were not active, or not there, in some charter: a record may leave them out."""
     active = [set(charter.active_sites) for charter in state.charters.values()]
-    return set().union(*active) - set.intersection(*active)
+    return set[str]().union(*active) - active[0].intersection(*active)
 
 
-def write_once(created: Mapping[str, bytes], now: Mapping[str, bytes], meddled: Collection[str]):
+def write_once(
+    created: Mapping[str, bytes], now: Mapping[str, bytes], meddled: Collection[str]
+) -> None:
     for key, data in created.items():
-        if key not in meddled and layout.parse(key).kind not in ("status", "aggregator-status"):
+        place = layout.parse(key)
+        assert place is not None, key
+        if key not in meddled and place.kind not in ("status", "aggregator-status"):
             assert now.get(key) == data, key
 
 

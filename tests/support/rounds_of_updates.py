@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
 import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+
+from fedfs.aggregation.strategies import FedAvg
+from fedfs.learner import Array, Tensors
+from fedfs.tensors.encodings.base import Delta
+
+Model = dict[str, Array]
 
 TENSORS = {"conv": (2, 2), "norm": (3,)}
 
@@ -13,29 +22,38 @@ half = st.floats(-1000, 1000, width=16)
 seeds = st.integers(0, 2**32 - 1)
 
 
-def models(elements=half):
+def models(elements: st.SearchStrategy[float] = half) -> st.SearchStrategy[Model]:
     return st.fixed_dictionaries(
         {name: hnp.arrays(np.float32, shape, elements=elements) for name, shape in TENSORS.items()}
     )
 
 
-def updates(n_least=1, n_most=6, elements=half):
+def updates(
+    n_least: int = 1, n_most: int = 6, elements: st.SearchStrategy[float] = half
+) -> st.SearchStrategy[dict[str, Model]]:
     """Name of the site -> trained model."""
     return st.lists(models(elements), min_size=n_least, max_size=n_most).map(
         lambda trained: {f"site-{i}": model for i, model in enumerate(trained)}
     )
 
 
-def some_weights(sites, seed):
+def some_weights(sites: Collection[str], seed: int) -> dict[str, float]:
     raw = np.random.default_rng(seed).uniform(0.01, 1, len(sites))
     return dict(zip(sites, raw.tolist(), strict=True))
 
 
-def aggregate(strategy, base, trained, weights, state=None, version=1):
+def aggregate(
+    strategy: FedAvg,
+    base: Tensors,
+    trained: Mapping[str, Tensors],
+    weights: Mapping[str, float],
+    state: Mapping[str, Tensors] | None = None,
+    version: int = 1,
+) -> tuple[Model, dict[str, Model]]:
     """One aggregation as the aggregator does it: values by name, states by name and slot."""
     one = strategy.begin(weights, version=version)
 
-    def of(name):
+    def of(name: str) -> tuple[list[str], Iterable[Delta]]:
         have = [site for site in sorted(trained) if name in trained[site]]
         return have, (np.subtract(trained[s][name], base[name], dtype=np.float64) for s in have)
 
@@ -49,15 +67,15 @@ def aggregate(strategy, base, trained, weights, state=None, version=1):
     return {n: c.value for n, c in done.items()}, {n: dict(c.state) for n, c in done.items()}
 
 
-def values_of(*arguments, **keywords):
+def values_of(*arguments: Any, **keywords: Any) -> Model:
     return aggregate(*arguments, **keywords)[0]
 
 
-def assert_same(first, second):
+def assert_same(first: Tensors, second: Tensors) -> None:
     for name in first:
         np.testing.assert_array_equal(first[name], second[name])
 
 
-def assert_close(first, second, rtol=1e-5, atol=1e-4):
+def assert_close(first: Tensors, second: Tensors, rtol: float = 1e-5, atol: float = 1e-4) -> None:
     for name in first:
         np.testing.assert_allclose(first[name], second[name], rtol=rtol, atol=atol)

@@ -56,7 +56,7 @@ class Parts(io.RawIOBase):
                 self._files.append(path.open(mode))  # type: ignore[arg-type]
         except OSError as error:
             self.close()
-            raise SetupError(f"{path} cannot be opened: {error.strerror}") from error
+            raise SetupError(f"{error.filename} cannot be opened: {error.strerror}") from error
         sizes = [os.fstat(file.fileno()).st_size for file in self._files]
         self.size = sum(sizes)
         if part_bytes and any(size != part_bytes for size in sizes[:-1]):
