@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import itertools
 import re
+import tomllib
 from functools import cache
 from pathlib import Path
 
@@ -72,6 +73,24 @@ def test_the_table_of_rooms_is_complete():
 def test_the_table_of_tests_is_complete():
     folders = {path.relative_to(ROOT).parts[1] for path in (ROOT / "tests").glob("*/**/*.py")}
     assert first_table_of("Tests") == {f"tests/{name}/" for name in folders}
+
+
+def test_the_table_of_libraries_names_the_homes_that_the_contracts_allow():
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    homes = {}
+    for contract in contracts["contracts"]:
+        if contract.get("source_modules") == ["fedfs"]:
+            for allowed in contract["ignore_imports"]:
+                module, library = allowed.split(" -> ")
+                home = module.rstrip(".*").replace(".", "/")
+                homes.setdefault(library, set()).add(home)
+    table = CONTRIBUTING.partition("| library | home |")[2].partition("\n\n")[0]
+    for row in table.strip().splitlines()[1:]:
+        libraries, home = (cell.strip() for cell in row.strip("|").split("|"))
+        home = home.strip("`").removesuffix(".py").removesuffix("/")
+        for library in libraries.split(", "):
+            assert homes.pop(library) == {home}, library
+    assert not homes
 
 
 @cache
