@@ -220,7 +220,7 @@ def verify(store: StorePlace, *, expect_key: str | None, no_recompute: bool, as_
 
     def found() -> Iterator[Finding]:
         for track, observer in observers.items():
-            for one in verify_study(observer, observer.store, recompute=not no_recompute):
+            for one in verify_study(observer, recompute=not no_recompute):
                 yield replace(one, subject=f"{track} {one.subject}") if track else one
         if "" not in observers:
             yield from verify_choice(open_study(place, vault=Vault(default_home())), observers)

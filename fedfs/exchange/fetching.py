@@ -8,7 +8,7 @@ from pathlib import Path
 from fedfs.errors import MisplacedError, ObjectTooLargeError, SealedError, TensorError
 from fedfs.protocol import layout
 from fedfs.protocol.messages import PayloadRef
-from fedfs.store.base import Store
+from fedfs.store.base import ReadableStore
 from fedfs.store.local_files import file_sha256, replacing
 from fedfs.trust import sealing
 from fedfs.trust.recipients import Vault
@@ -21,7 +21,12 @@ _SEAL_BYTES = 65_536
 
 
 def fetch_payload(
-    store: Store, ref: PayloadRef, folder: Path, *, max_bytes: int, vault: Vault | None = None
+    store: ReadableStore,
+    ref: PayloadRef,
+    folder: Path,
+    *,
+    max_bytes: int,
+    vault: Vault | None = None,
 ) -> Path:
     """Return a local copy of a tensor file, its hash checked; copies are kept by hash.
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from fedfs.errors import MisplacedError, ObjectNotFoundError, RejectedError, TensorError
 from fedfs.exchange.fetching import MAX_MODEL_BYTES, fetch_payload, prune_cache
 from fedfs.protocol.messages import ModelManifest, PayloadRef
-from fedfs.store.base import Store
+from fedfs.store.base import ReadableStore
 from fedfs.tensors import encodings
 from fedfs.tensors.canonical import TensorFile, stream_safetensors, weights_sha256
 from fedfs.trust.recipients import Vault
@@ -36,7 +36,7 @@ class WeightFiles:
         vault: decrypts them, where they are encrypted.
     """
 
-    def __init__(self, store: Store, folder: Path, vault: Vault | None = None) -> None:
+    def __init__(self, store: ReadableStore, folder: Path, vault: Vault | None = None) -> None:
         self._store = store
         self._vault = vault
         self._folder = folder

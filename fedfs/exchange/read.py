@@ -37,8 +37,8 @@ from fedfs.protocol.layout import Key, TrackPlace
 from fedfs.protocol.messages import ASYM, MAX_BYTES, Charter, chosen_tracks, track_names
 from fedfs.protocol.order import rank
 from fedfs.protocol.state import StudyState, newest_charter
-from fedfs.store.base import Entry, Store, write_local
-from fedfs.store.prefix import TrackStore
+from fedfs.store.base import Entry, ReadableStore, write_local
+from fedfs.store.prefix import TrackReader
 from fedfs.trust.recipients import Vault
 from fedfs.trust.verify import TrustedView
 
@@ -90,7 +90,7 @@ class Observer:
 
     def __init__(
         self,
-        store: Store,
+        store: ReadableStore,
         view: TrustedView,
         *,
         site: str | None = None,
@@ -340,7 +340,7 @@ def _newest_statuses(wanted: list[tuple[Key, Entry]]) -> list[tuple[Key, Entry]]
 
 
 def open_study(
-    store: Store,
+    store: ReadableStore,
     *,
     site: str | None = None,
     skip: Iterable[str] = (),
@@ -374,7 +374,7 @@ def open_study(
     place = TrackPlace(track, own_plan=charter.mode == ASYM)
     copies = None if cache is None else cache(charter.study)
     observer = Observer(
-        TrackStore(store, place) if track else store,
+        TrackReader(store, place) if track else store,
         TrustedView(keys=vault, track=place),
         site=site,
         skip=skip,
@@ -391,7 +391,7 @@ def open_study(
 
 
 def open_tracks(
-    store: Store, *, only: Sequence[str] | None = None, **options: Any
+    store: ReadableStore, *, only: Sequence[str] | None = None, **options: Any
 ) -> dict[str, Observer]:
     """Return an observer of each track of a study by name, or the one of a study without tracks.
 
@@ -410,7 +410,7 @@ def open_tracks(
     }
 
 
-def _first_charter(store: Store) -> tuple[Charter, bytes]:
+def _first_charter(store: ReadableStore) -> tuple[Charter, bytes]:
     """Return the charter that a study began with, and the bytes that hold it.
 
     Raises:

@@ -58,8 +58,8 @@ class Entry:
     modified_s: float
 
 
-class Store(ABC):
-    """A place for objects.
+class ReadableStore(ABC):
+    """The reading half of a store, for whoever publishes nothing.
 
     Attributes:
         url: names it in messages.
@@ -78,6 +78,50 @@ class Store(ABC):
             ObjectTooLargeError: it is longer than ``max_bytes``.
             StoreError: it cannot be read.
         """
+
+    @abstractmethod
+    def download(self, key: str, path: Path, *, max_bytes: int) -> None:
+        """Copy the object to a local file in bounded memory.
+
+        The file appears at ``path`` complete, and replaces what was there; its folder must exist.
+
+        Raises:
+            ObjectNotFoundError: nothing is there.
+            ObjectTooLargeError: it is longer than ``max_bytes``.
+            SetupError: the local file cannot be written.
+            StoreError: it cannot be read.
+        """
+
+    @abstractmethod
+    def list(self, prefix: str, *, after: str = "") -> Iterator[Entry]:
+        """Yield the objects whose key starts with ``prefix`` and sorts behind ``after``, by key.
+
+        Names that are no keys (hidden, temporary or foreign files) are left out. Objects that come
+        or go meanwhile may or may not be listed, all others are.
+
+        Args:
+            prefix: ends with ``/``, or is empty for the whole store. One that holds nothing, or
+                does not exist, gives an empty listing.
+            after: any text; what sorts before it costs nothing, so that a poll that knows what is
+                old costs the same however much of it there is.
+
+        Raises:
+            MalformedError: the prefix is not one.
+            StoreError: the listing would be incomplete.
+        """
+
+    def _not_found(self, key: str) -> ObjectNotFoundError:
+        return ObjectNotFoundError(f"{self.url}: there is no object {key}")
+
+    def _too_large(self, key: str, max_bytes: int) -> ObjectTooLargeError:
+        return ObjectTooLargeError(
+            f"{self.url}: {key} is larger than the {max_bytes} bytes allowed for it",
+            hint="whoever published it must be asked; it was not read",
+        )
+
+
+class Store(ReadableStore):
+    """A place for objects."""
 
     @abstractmethod
     def create(self, key: str, data: bytes) -> bool:
@@ -125,37 +169,6 @@ class Store(ABC):
             yield Path(folder)
 
     @abstractmethod
-    def download(self, key: str, path: Path, *, max_bytes: int) -> None:
-        """Copy the object to a local file in bounded memory.
-
-        The file appears at ``path`` complete, and replaces what was there; its folder must exist.
-
-        Raises:
-            ObjectNotFoundError: nothing is there.
-            ObjectTooLargeError: it is longer than ``max_bytes``.
-            SetupError: the local file cannot be written.
-            StoreError: it cannot be read.
-        """
-
-    @abstractmethod
-    def list(self, prefix: str, *, after: str = "") -> Iterator[Entry]:
-        """Yield the objects whose key starts with ``prefix`` and sorts behind ``after``, by key.
-
-        Names that are no keys (hidden, temporary or foreign files) are left out. Objects that come
-        or go meanwhile may or may not be listed, all others are.
-
-        Args:
-            prefix: ends with ``/``, or is empty for the whole store. One that holds nothing, or
-                does not exist, gives an empty listing.
-            after: any text; what sorts before it costs nothing, so that a poll that knows what is
-                old costs the same however much of it there is.
-
-        Raises:
-            MalformedError: the prefix is not one.
-            StoreError: the listing would be incomplete.
-        """
-
-    @abstractmethod
     def delete(self, key: str) -> None:
         """Remove the object; nothing happens where there is none.
 
@@ -168,19 +181,10 @@ class Store(ABC):
         """Return the local folder in which this host's changes show up, None if there is none."""
         return None
 
-    def _not_found(self, key: str) -> ObjectNotFoundError:
-        return ObjectNotFoundError(f"{self.url}: there is no object {key}")
-
     def _exists(self, key: str) -> ObjectExistsError:
         return ObjectExistsError(
             f"{self.url}: {key} exists already and holds different bytes",
             hint="objects are never changed; does a second process run in the same role?",
-        )
-
-    def _too_large(self, key: str, max_bytes: int) -> ObjectTooLargeError:
-        return ObjectTooLargeError(
-            f"{self.url}: {key} is larger than the {max_bytes} bytes allowed for it",
-            hint="whoever published it must be asked; it was not read",
         )
 
 

@@ -9,12 +9,55 @@ from pathlib import Path
 
 from fedfs.protocol import layout
 from fedfs.protocol.layout import TrackPlace
-from fedfs.store.base import Entry, Store
+from fedfs.store.base import Entry, ReadableStore, Store
 from fedfs.store.wrapper import Wrapper
 
 
-class TrackStore(Wrapper):
+class TrackReader(ReadableStore):
     """Shows one track: its own objects, and those that the whole study shares.
+
+    Args:
+        inner: the study's store.
+        track: the track.
+    """
+
+    def __init__(self, inner: ReadableStore, track: TrackPlace) -> None:
+        self.url = inner.url
+        self.track = track
+        self._inner = inner
+
+    def get(self, key: str, *, max_bytes: int) -> bytes:
+        """See :meth:`fedfs.store.base.ReadableStore.get`."""
+        return self._inner.get(self.track.on_store(key), max_bytes=max_bytes)
+
+    def download(self, key: str, path: Path, *, max_bytes: int) -> None:
+        """See :meth:`fedfs.store.base.ReadableStore.download`."""
+        self._inner.download(self.track.on_store(key), path, max_bytes=max_bytes)
+
+    def list(self, prefix: str, *, after: str = "") -> Iterator[Entry]:
+        """See :meth:`fedfs.store.base.ReadableStore.list`."""
+        own, shared = self._own(prefix, after), self._shared(prefix, after)
+        return heapq.merge(own, shared, key=lambda entry: entry.key)
+
+    def _own(self, prefix: str, after: str) -> Iterator[Entry]:
+        if prefix == layout.FEDERATION:
+            return
+        behind = self.track.prefix
+        for entry in self._inner.list(behind + prefix, after=behind + after if after else ""):
+            key = entry.key.removeprefix(behind)
+            if not self.track.is_shared(key):
+                yield replace(entry, key=key)
+
+    def _shared(self, prefix: str, after: str) -> Iterator[Entry]:
+        if not layout.may_hold_shared(prefix):
+            return
+        for entry in self._inner.list(prefix, after=after):
+            if self.track.is_shared(entry.key):
+                yield entry
+
+
+class TrackStore(Wrapper):
+    """Shows one track as :class:`TrackReader`, and publishes there.
 
     Args:
         inner: the study's store.
@@ -24,10 +67,19 @@ class TrackStore(Wrapper):
     def __init__(self, inner: Store, track: TrackPlace) -> None:
         super().__init__(inner)
         self.track = track
+        self._reader = TrackReader(inner, track)
 
     def get(self, key: str, *, max_bytes: int) -> bytes:
-        """See :meth:`fedfs.store.base.Store.get`."""
-        return super().get(self.track.on_store(key), max_bytes=max_bytes)
+        """See :meth:`fedfs.store.base.ReadableStore.get`."""
+        return self._reader.get(key, max_bytes=max_bytes)
+
+    def download(self, key: str, path: Path, *, max_bytes: int) -> None:
+        """See :meth:`fedfs.store.base.ReadableStore.download`."""
+        self._reader.download(key, path, max_bytes=max_bytes)
+
+    def list(self, prefix: str, *, after: str = "") -> Iterator[Entry]:
+        """See :meth:`fedfs.store.base.ReadableStore.list`."""
+        return self._reader.list(prefix, after=after)
 
     def create(self, key: str, data: bytes) -> bool:
         """See :meth:`fedfs.store.base.Store.create`."""
@@ -41,31 +93,11 @@ class TrackStore(Wrapper):
         """See :meth:`fedfs.store.base.Store.adopt`."""
         return super().adopt(self.track.on_store(key), path)
 
-    def download(self, key: str, path: Path, *, max_bytes: int) -> None:
-        """See :meth:`fedfs.store.base.Store.download`."""
-        super().download(self.track.on_store(key), path, max_bytes=max_bytes)
-
     def delete(self, key: str) -> None:
         """See :meth:`fedfs.store.base.Store.delete`."""
         super().delete(self.track.on_store(key))
 
-    def list(self, prefix: str, *, after: str = "") -> Iterator[Entry]:
-        """See :meth:`fedfs.store.base.Store.list`."""
-        own, shared = self._own(prefix, after), self._shared(prefix, after)
-        return heapq.merge(own, shared, key=lambda entry: entry.key)
 
-    def _own(self, prefix: str, after: str) -> Iterator[Entry]:
-        if prefix == layout.FEDERATION:
-            return
-        behind = self.track.prefix
-        for entry in super().list(behind + prefix, after=behind + after if after else ""):
-            key = entry.key.removeprefix(behind)
-            if not self.track.is_shared(key):
-                yield replace(entry, key=key)
-
-    def _shared(self, prefix: str, after: str) -> Iterator[Entry]:
-        if not layout.may_hold_shared(prefix):
-            return
-        for entry in super().list(prefix, after=after):
-            if self.track.is_shared(entry.key):
-                yield entry
+def store_of_track(store: Store, track: TrackPlace) -> Store:
+    """Return the store in which a track publishes: the study's own, if it has no tracks."""
+    return TrackStore(store, track) if track.name else store

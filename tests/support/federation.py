@@ -53,6 +53,7 @@ from fedfs.roles.step import AFTER_TRACKS
 from fedfs.roles.tracks import at_once
 from fedfs.store.base import Store
 from fedfs.store.memory import MemoryStore
+from fedfs.store.prefix import store_of_track
 from fedfs.tensors.canonical import TensorFile, write_safetensors
 from fedfs.trust.keyring import Keyring
 from fedfs.trust.recipients import Vault
@@ -261,7 +262,8 @@ class Federation:
         observer = open_study(
             place, site=site, skip=("status",), vault=Vault(self.home(site)), track=track
         )
-        publisher = self.publisher(f"site-{site}", site, observer.store, observer.track)
+        own = store_of_track(place, observer.track)
+        publisher = self.publisher(f"site-{site}", site, own, observer.track)
         folder = self.home(site) / "work" / track
         folder.mkdir(parents=True, exist_ok=True)
         return Site(
@@ -293,7 +295,8 @@ class Federation:
             vault=Vault(self.home("coordinator")),
             track=track,
         )
-        publisher = self.publisher("aggregator", "coordinator", observer.store, observer.track)
+        own = store_of_track(place, observer.track)
+        publisher = self.publisher("aggregator", "coordinator", own, observer.track)
         return Aggregator(
             observer=observer,
             publisher=publisher,

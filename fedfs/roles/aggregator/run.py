@@ -31,6 +31,7 @@ from fedfs.roles.step import AFTER_TRACKS
 from fedfs.roles.tracks import Worker, at_once
 from fedfs.store import open_store
 from fedfs.store.base import Store
+from fedfs.store.prefix import store_of_track
 from fedfs.store.reporting import ReportingStore
 from fedfs.trust.keyring import Keyring, default_cache
 from fedfs.trust.recipients import Vault
@@ -65,7 +66,7 @@ def run_aggregator(config: AggregatorConfig, listener: OnProgress) -> Outcome:
             return busy
         stack.enter_context(remembering(keyring, "aggregator", observers, names))
         aggregators = {
-            name: _make_aggregator(config, observers[name], keyring, listener, folders[name])
+            name: _make_aggregator(config, store, observers[name], keyring, listener, folders[name])
             for name in names
         }
 
@@ -86,13 +87,15 @@ def run_aggregator(config: AggregatorConfig, listener: OnProgress) -> Outcome:
 
 def _make_aggregator(
     config: AggregatorConfig,
+    place: Store,
     observer: Observer,
     keyring: Keyring,
     listener: OnProgress,
     folder: Path,
 ) -> Aggregator:
     """Return the aggregator of one track of a study, or of the study that has none."""
-    store, track = ReportingStore(observer.store, listener), observer.track
+    track = observer.track
+    store = ReportingStore(store_of_track(place, track), listener)
     study = newest_charter(observer.state).study
     publisher = Publisher(
         store, keyring.load_all("aggregator"), study, clock=time.time, track=track
@@ -145,7 +148,9 @@ def _reporting(
         store, only=None if has_overview else names, vault=Vault(config.home), scores=True
     )
     reports = {
-        name: report_publisher(followed[name], followed[name].store, clock=time.time)
+        name: report_publisher(
+            followed[name], store_of_track(store, followed[name].track), clock=time.time
+        )
         for name in names
     }
     foreign = [name for name in followed if name not in names]

@@ -23,7 +23,7 @@ from fedfs.nnunet.data.dataset import difference
 from fedfs.protocol import codec, software
 from fedfs.protocol.messages import ASYM, Charter, Continued
 from fedfs.protocol.state import newest_charter
-from fedfs.store.base import Store
+from fedfs.store.base import ReadableStore
 from fedfs.trust.recipients import Vault
 
 log = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ class FinishedStudy:
 
 
 def read_finished(
-    store: Store, folder: Path, track: str = "", vault: Vault | None = None
+    store: ReadableStore, folder: Path, track: str = "", vault: Vault | None = None
 ) -> FinishedStudy:
     """Return a finished study, verified.
 

@@ -32,7 +32,7 @@ from fedfs.roles.courier.bundle.hashing import Hashing
 from fedfs.roles.courier.bundle.unpack import BundleReader
 from fedfs.roles.courier.needed import FOR
 from fedfs.roles.courier.seen import Seen, in_order, memory_of, other
-from fedfs.store.base import Entry, Store
+from fedfs.store.base import Entry, ReadableStore, Store
 from fedfs.trust import sealing
 from fedfs.trust.keyring import Keyring
 from fedfs.trust.sealing import Identity
@@ -179,10 +179,10 @@ def _extract(
         return b""
 
 
-class _Overlay(Store):
+class _Overlay(ReadableStore):
     """A store as it would be with a bundle's objects; nothing is written."""
 
-    def __init__(self, inner: Store, unpacked: _Unpacked) -> None:
+    def __init__(self, inner: ReadableStore, unpacked: _Unpacked) -> None:
         self.url = inner.url
         self._inner, self._unpacked = inner, unpacked
 
@@ -201,20 +201,17 @@ class _Overlay(Store):
                 found.setdefault(key, Entry(key, len(data), 0.0))
         return iter([found[key] for key in sorted(found)])
 
-    def create(self, key: str, data: bytes) -> bool:
-        raise NotImplementedError
-
-    def upload(self, key: str, path: Path) -> bool:
-        raise NotImplementedError
-
     def download(self, key: str, path: Path, *, max_bytes: int) -> None:
-        raise NotImplementedError
+        payload = self._unpacked.payloads.get(key)
+        if payload is None:
+            self._inner.download(key, path, max_bytes=max_bytes)
+        elif payload.stat().st_size > max_bytes:
+            raise self._too_large(key, max_bytes)
+        else:
+            shutil.copyfile(payload, path)
 
-    def delete(self, key: str) -> None:
-        raise NotImplementedError
 
-
-def _check(unpacked: _Unpacked, store: Store, header: Header) -> tuple[Seen, set[str]]:
+def _check(unpacked: _Unpacked, store: ReadableStore, header: Header) -> tuple[Seen, set[str]]:
     """Check that all of a bundle would be accepted on the store, and that nothing is missing.
 
     Returns:

@@ -13,7 +13,7 @@ from fedfs.protocol.messages import Charter
 from fedfs.protocol.state import StudyState, newest_charter
 from fedfs.roles.courier import needed
 from fedfs.roles.courier.needed import FOR
-from fedfs.store.base import Store
+from fedfs.store.base import ReadableStore
 
 NO_KEY = layout.Key("", "")
 """Stands for what is no key of the protocol."""
@@ -33,7 +33,7 @@ class Seen:
         StoreError: it cannot be read.
     """
 
-    def __init__(self, store: Store, site: str) -> None:
+    def __init__(self, store: ReadableStore, site: str) -> None:
         self._store = store
         self._site = site
         self._observers = open_tracks(store, site=site)
@@ -111,7 +111,7 @@ class Seen:
             lambda one: needed.superseded(one.state, _within(one, keys), self._site)
         )
 
-    def keys_of(self, store: Store) -> set[str]:
+    def keys_of(self, store: ReadableStore) -> set[str]:
         """Return the keys of this study's objects on another store, also if it has none yet."""
         own = layout.site_prefix(self._site)
         prefixes = [layout.FEDERATION, layout.AGGREGATOR, own]

@@ -30,7 +30,6 @@ from fedfs.protocol import layout
 from fedfs.protocol.messages import ADMITTED, PayloadRef, RoundRecord, UpdateManifest
 from fedfs.protocol.state import StudyState, newest_charter
 from fedfs.roles.reader.finding import NOTE, OK, PROBLEM, Finding
-from fedfs.store.base import Store
 from fedfs.store.local_files import file_sha256
 from fedfs.tensors.safetensors_reader import TensorFile
 from fedfs.trust.signing import key_fingerprint
@@ -40,16 +39,15 @@ class Audit:
     """Checks a study.
 
     Args:
-        observer: has looked at the whole store.
-        store: the study's store.
+        observer: of the whole store.
         folder: scratch; takes one model and the updates of one round.
     """
 
-    def __init__(self, observer: Observer, store: Store, folder: Path) -> None:
+    def __init__(self, observer: Observer, folder: Path) -> None:
         self._observer = observer
-        self._store = store
+        self._store = observer.store
         self._folder = folder
-        self._weights = WeightFiles(store, folder / "weights", observer.vault)
+        self._weights = WeightFiles(observer.store, folder / "weights", observer.vault)
 
     @property
     def state(self) -> StudyState:
@@ -238,12 +236,11 @@ class Audit:
         return fetch_payload(self._store, ref, folder, max_bytes=MAX_MODEL_BYTES, vault=vault)
 
 
-def verify_study(observer: Observer, store: Store, *, recompute: bool = True) -> Iterator[Finding]:
+def verify_study(observer: Observer, *, recompute: bool = True) -> Iterator[Finding]:
     """Yield the findings of an audit.
 
     Args:
         observer: of the whole store.
-        store: the study's store.
         recompute: also make every version again.
 
     Raises:
@@ -251,7 +248,7 @@ def verify_study(observer: Observer, store: Store, *, recompute: bool = True) ->
         SetupError: there is no room for scratch files; this host does not have the strategy.
     """
     with tempfile.TemporaryDirectory(prefix="fedfs-verify-") as folder:
-        yield from Audit(observer, store, Path(folder)).run(recompute=recompute)
+        yield from Audit(observer, Path(folder)).run(recompute=recompute)
 
 
 def verify_choice(observer: Observer, tracks: Mapping[str, Observer]) -> Iterator[Finding]:

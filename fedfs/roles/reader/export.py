@@ -21,7 +21,7 @@ from fedfs.protocol import participation
 from fedfs.protocol.messages import ASYM, PlanMessage
 from fedfs.protocol.state import StudyState, newest_charter
 from fedfs.roles.reader.history import training_log, validation_summary
-from fedfs.store.base import Store
+from fedfs.store.base import ReadableStore
 from fedfs.trust.recipients import Vault
 
 _SECOND_STAGE = "3d_cascade_fullres"
@@ -50,7 +50,7 @@ class ModelToExport:
 
 
 def export_versions(
-    store: Store,
+    store: ReadableStore,
     output: Path,
     *,
     version: int | None = None,
@@ -104,7 +104,7 @@ def export_versions(
 
 
 def export_choice(
-    store: Store, exported: Sequence[Exported], *, vault: Vault | None = None
+    store: ReadableStore, exported: Sequence[Exported], *, vault: Vault | None = None
 ) -> Path | None:
     """Write what predicting with the chosen configuration or ensemble takes, beside the models.
 
@@ -140,7 +140,7 @@ def export_choice(
 
 
 def find_version(
-    state: StudyState, version: int | None, store: Store, track: str = ""
+    state: StudyState, version: int | None, store: ReadableStore, track: str = ""
 ) -> tuple[int, PlanMessage]:
     """Return the version to export, the newest unless one is named, and the plan.
 

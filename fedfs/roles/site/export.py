@@ -19,7 +19,7 @@ from fedfs.roles.site.config import SiteConfig
 from fedfs.roles.site.network import SiteNetworks
 from fedfs.roles.site.training import site_parts
 from fedfs.store import open_store
-from fedfs.store.base import Store
+from fedfs.store.base import ReadableStore
 from fedfs.tensors.canonical import write_safetensors
 from fedfs.trust.recipients import Vault
 
@@ -60,7 +60,7 @@ def export_own(
 
 def export_site(
     observer: Observer,
-    store: Store,
+    store: ReadableStore,
     site: str,
     learner: Learner,
     folder: Path,

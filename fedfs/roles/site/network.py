@@ -16,7 +16,7 @@ from fedfs.exchange.global_weights import WeightFiles
 from fedfs.learner import Learner, Tensors
 from fedfs.protocol.state import StudyState
 from fedfs.roles.site.residual import Carried, CarriedFiles
-from fedfs.store.base import Store
+from fedfs.store.base import ReadableStore
 from fedfs.tensors.canonical import TensorFile
 from fedfs.trust.recipients import Vault
 
@@ -64,7 +64,7 @@ class SiteNetworks:
     def __init__(
         self,
         site: str,
-        store: Store,
+        store: ReadableStore,
         learner: Learner,
         folder: Path,
         *,

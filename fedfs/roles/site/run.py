@@ -35,6 +35,7 @@ from fedfs.roles.step import AFTER_TRACKS
 from fedfs.roles.tracks import Worker, at_once
 from fedfs.store import open_store
 from fedfs.store.base import Store
+from fedfs.store.prefix import store_of_track
 from fedfs.store.reporting import ReportingStore
 from fedfs.trust.keyring import Keyring
 from fedfs.trust.recipients import Vault
@@ -70,7 +71,7 @@ def run_site(config: SiteConfig, listener: OnProgress) -> Outcome:
         if config.num_gpus > 1:
             parallel.check_devices(config.device, config.num_gpus)
         sites = {
-            name: _make_site(config, observers[name], keyring, listener, folders[name])
+            name: _make_site(config, store, observers[name], keyring, listener, folders[name])
             for name in names
         }
 
@@ -91,11 +92,16 @@ def run_site(config: SiteConfig, listener: OnProgress) -> Outcome:
 
 
 def _make_site(
-    config: SiteConfig, observer: Observer, keyring: Keyring, listener: OnProgress, folder: Path
+    config: SiteConfig,
+    place: Store,
+    observer: Observer,
+    keyring: Keyring,
+    listener: OnProgress,
+    folder: Path,
 ) -> Site:
     """Return a site at work on one track of a study, or on the study that has none."""
     charter, role, track = newest_charter(observer.state), f"site-{config.site}", observer.track
-    store = ReportingStore(observer.store, listener)
+    store = ReportingStore(store_of_track(place, track), listener)
     publisher = Publisher(
         store, keyring.load_all(role), charter.study, clock=time.time, track=track
     )
@@ -178,7 +184,11 @@ def attend(config: SiteConfig, wish: Wish) -> str:
         if isinstance(action, actions.SayAttendance):
             said = True
             publisher = Publisher(
-                observer.store, keys, charter.study, clock=time.time, track=observer.track
+                store_of_track(store, observer.track),
+                keys,
+                charter.study,
+                clock=time.time,
+                track=observer.track,
             )
             with contextlib.suppress(ObjectExistsError):  # a process at work was faster
                 say_attendance(publisher, config.site, action, wish.reason)

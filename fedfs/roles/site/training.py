@@ -21,12 +21,12 @@ from fedfs.nnunet.system.environment import NnUNetPaths, from_environment
 from fedfs.protocol import layout
 from fedfs.protocol.messages import ASYM, Charter
 from fedfs.roles.site.config import JoinConfig, SiteConfig
-from fedfs.store.base import Store
+from fedfs.store.base import ReadableStore
 from fedfs.trust.keyring import Keyring
 from fedfs.trust.recipients import Vault
 
 
-def look_as_site(store: Store, config: SiteConfig | JoinConfig) -> Observer:
+def look_as_site(store: ReadableStore, config: SiteConfig | JoinConfig) -> Observer:
     """Open a study as the site sees it, without what it decides nothing by."""
     return open_study(store, site=config.site, skip=layout.STATUS_KINDS, vault=Vault(config.home))
 
@@ -115,7 +115,12 @@ def site_folder(paths: NnUNetPaths, study: str, site: str, track: str = "") -> P
 
 
 def site_parts(
-    config: SiteConfig, store: Store, charter: Charter, *, alone: bool = False, track: str = ""
+    config: SiteConfig,
+    store: ReadableStore,
+    charter: Charter,
+    *,
+    alone: bool = False,
+    track: str = "",
 ) -> tuple[Learner, Path]:
     """Return a site's learner, as it joined, and fedfs's folder for it."""
     remembered = Keyring(config.home, charter.study).recall(f"site-{config.site}")
@@ -146,7 +151,7 @@ def site_parts(
     return learner, folder
 
 
-def _pretrained(store: Store, charter: Charter, folder: Path, vault: Vault) -> Path | None:
+def _pretrained(store: ReadableStore, charter: Charter, folder: Path, vault: Vault) -> Path | None:
     """Return the weights that a site's own plan starts from; None if there are none."""
     if charter.pretrained is None or charter.mode != ASYM:
         return None

@@ -187,7 +187,7 @@ def test_what_nnunet_does_not_plan_for_these_data_is_left_out(tmp_path, encrypti
     shared = federation.observe()
     assert [finding.level for finding in verify_choice(shared, observers)] == [OK]
     for one in observers.values():
-        assert not [f for f in verify_study(one, one.store) if f.level == PROBLEM]
+        assert not [f for f in verify_study(one) if f.level == PROBLEM]
     # Also for those who cannot read the plan.
     stranger = {name: federation.observe("stranger", name) for name in federation.tracks}
     assert {name: summarize(one.state).phase for name, one in stranger.items()} == phases

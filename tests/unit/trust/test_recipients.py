@@ -92,10 +92,10 @@ def test_only_the_aggregator_reads_fingerprints_and_only_the_roster_plans(finish
 
 
 def test_everything_is_verified_as_ever(finished):
-    found = list(verify_study(finished.observe(), finished.store))
+    found = list(verify_study(finished.observe()))
     assert not [f for f in found if f.level == PROBLEM]
     assert sum("bit by bit the same" in f.text for f in found) == 3
-    stranger = list(verify_study(finished.observe("stranger"), finished.store))
+    stranger = list(verify_study(finished.observe("stranger")))
     assert not [f for f in stranger if f.level == PROBLEM]
     notes = [f for f in stranger if f.level == NOTE]
     assert sum("cannot decrypt" in f.text for f in notes) == 3
@@ -106,7 +106,7 @@ def test_what_is_encrypted_cannot_be_changed(finished, tmp_path):
     ref = state.models[3].full or state.models[3].payload
     good = finished.store.objects[ref.key].data
     forge(finished.store, ref.key, good[:-1] + bytes([good[-1] ^ 1]))
-    found = list(verify_study(finished.observe(), finished.store))
+    found = list(verify_study(finished.observe()))
     assert [f for f in found if f.level == PROBLEM and f.subject == ref.key]
 
 

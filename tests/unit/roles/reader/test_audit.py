@@ -19,7 +19,7 @@ from support.federation import Federation, forge
 
 
 def findings(federation: Federation):
-    return list(verify_study(open_study(federation.store), federation.store))
+    return list(verify_study(open_study(federation.store)))
 
 
 def problems(federation: Federation) -> dict[str, str]:
