@@ -23,10 +23,14 @@
     |-- StudyError                  exit 6   the coordinator: no study, exists, not approved
     `-- TrainingError               exit 7   this site's training: memory, loss, a broken case
 
-``exit_code`` is what the command line exits with; ``hint`` says what to do next.
+``exit_code`` is what the command line exits with; ``hint`` says what to do next. What the caller
+of a function has to know of an error is an attribute: nobody searches its text.
 """
 
 from __future__ import annotations
+
+import copyreg
+from typing import Any, ClassVar
 
 EXIT_OK = 0
 """Worked, or the study is finished."""
@@ -44,6 +48,10 @@ class FedfsError(Exception):
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
         self.hint = hint
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the attributes, as not all of them are arguments in order."""
+        return copyreg.__newobj__, (type(self), *self.args), vars(self)  # type: ignore[attr-defined]
 
 
 class UserError(FedfsError):
@@ -77,7 +85,15 @@ class ObjectNotFoundError(StoreError):
 
 
 class ObjectExistsError(StoreError):
-    """The key already holds different bytes; objects are written once."""
+    """The key already holds different bytes; objects are written once.
+
+    Attributes:
+        key: the key, as it is on the store.
+    """
+
+    def __init__(self, message: str, *, key: str, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.key = key
 
 
 class ObjectTooLargeError(StoreError):
@@ -97,9 +113,51 @@ class StorePermissionError(StoreError):
 
 
 class RejectedError(FedfsError):
-    """Something on the store was published by a peer and cannot be accepted."""
+    """Something that a peer published cannot be accepted.
+
+    Whoever finds the fault often does not know under which key the object lies; whoever does adds
+    the key once, by :meth:`under`.
+
+    Args:
+        fault: the predicate of a sentence: ``is not valid JSON (line 1, column 1)``.
+        about: the part of the object that the fault is of, ``the field name``; "" for all of it.
+        key: the object's key; "" where it is not known.
+        hint: says what to do.
+
+    Example:
+        >>> error = MalformedError("is missing", about="the field site")
+        >>> error.reason
+        'the field site is missing'
+        >>> str(error.under("sites/north/join-0001.json"))
+        'The field site in sites/north/join-0001.json is missing.'
+    """
 
     exit_code = 5
+    SUBJECT: ClassVar[str] = "the message"
+    """Subject of the sentence where neither a part nor a key is known."""
+
+    def __init__(self, fault: str, *, about: str = "", key: str = "", hint: str = "") -> None:
+        super().__init__(fault, hint=hint)
+        self.fault = fault
+        self.about = about
+        self.key = key
+
+    def under(self, key: str) -> RejectedError:
+        """Name the object, unless it is named already, and return this error."""
+        self.key = self.key or key
+        return self
+
+    @property
+    def reason(self) -> str:
+        """A clause that reads well beside the key: ``the field site is missing``."""
+        return f"{self.about or self.SUBJECT} {self.fault}"
+
+    def __str__(self) -> str:
+        if self.key and not self.about:
+            return f"{self.key} {self.fault}."
+        about = self.about or self.SUBJECT
+        where = f" in {self.key}" if self.key else ""
+        return f"{about[0].upper()}{about[1:]}{where} {self.fault}."
 
 
 class MalformedError(RejectedError):
@@ -121,13 +179,19 @@ class MisplacedError(RejectedError):
 class SealedError(RejectedError):
     """Encrypted for somebody else, or changed since."""
 
+    SUBJECT: ClassVar[str] = "the content"
+
 
 class BundleError(RejectedError):
     """A bundle is damaged, incomplete or not meant for this store."""
 
+    SUBJECT: ClassVar[str] = "the bundle"
+
 
 class TensorError(RejectedError):
     """A payload is corrupt or holds tensors of wrong name, shape, type or value."""
+
+    SUBJECT: ClassVar[str] = "the payload"
 
 
 class StudyError(FedfsError):

@@ -151,10 +151,10 @@ def canonical_names(shapes: Shapes, alignment: str) -> dict[str, str]:
     canonical = {}
     for name, aligned in ALIGNMENTS[alignment](shapes).items():
         if SHAPE_SEPARATOR in name:
-            raise TensorError(f"the name {name!r} holds {SHAPE_SEPARATOR!r}")
+            raise TensorError(f"has {SHAPE_SEPARATOR!r} in its name", about=f"the tensor {name!r}")
         canonical[name] = f"{aligned}{SHAPE_SEPARATOR}{'x'.join(map(str, shapes[name]))}"
     if len(set(canonical.values())) < len(canonical):
-        raise TensorError("two tensors of the network would get the same canonical name")
+        raise TensorError("has two tensors of the same canonical name", about="the network")
     return canonical
 
 
@@ -204,7 +204,7 @@ def shared_names(site: str, shapes: Shapes, shared: Shared, *, alignment: str) -
     mine = [canonical for canonical, sites in sorted(shared.items()) if site in sites]
     missing = [canonical for canonical in mine if canonical not in own]
     if missing:
-        raise TensorError(f"the network of {site} has no tensor {missing[0]!r}")
+        raise TensorError(f"has no tensor {missing[0]!r}", about=f"the network of {site}")
     return {canonical: own[canonical] for canonical in mine}
 
 

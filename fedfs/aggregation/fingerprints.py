@@ -211,13 +211,15 @@ def merge_fingerprints(fingerprints: Mapping[str, SiteFingerprint]) -> SiteFinge
     for site, part in zip(sites, parts, strict=True):
         if len(part.channels) != len(first.channels):
             raise MalformedError(
-                f"fingerprint of site {site!r} has {len(part.channels)} channels, "
-                f"that of {sites[0]!r} has {len(first.channels)}"
+                f"has {len(part.channels)} channels, "
+                f"that of {sites[0]!r} has {len(first.channels)}",
+                about=f"the fingerprint of site {site!r}",
             )
         if part.geometry and first.geometry and _dimension(part) != _dimension(first):
             raise MalformedError(
-                f"fingerprint of site {site!r} is {_dimension(part)}-dimensional, "
-                f"that of {sites[0]!r} is {_dimension(first)}-dimensional"
+                f"is {_dimension(part)}-dimensional, "
+                f"that of {sites[0]!r} is {_dimension(first)}-dimensional",
+                about=f"the fingerprint of site {site!r}",
             )
     return SiteFingerprint(
         n_cases=sum(part.n_cases for part in parts),
@@ -279,7 +281,8 @@ def to_nnunet(fingerprint: SiteFingerprint) -> dict[str, Any]:
     for index, channel in enumerate(fingerprint.channels):
         if channel.n_cases == 0:
             raise MalformedError(
-                f"channel {index} has no foreground voxel in any case of the federation",
+                "has no foreground voxel in any case of the federation",
+                about=f"channel {index}",
                 hint="check that the sites' segmentations hold the labels of dataset.json",
             )
         channels[str(index)] = {
@@ -353,7 +356,7 @@ def _dimension(fingerprint: SiteFingerprint) -> int:
 
 def _require(condition: bool, path: str, rule: str) -> None:  # noqa: FBT001  reads as a sentence
     if not condition:
-        raise MalformedError(f"fingerprint: {path} {rule}")
+        raise MalformedError(rule, about=f"the fingerprint's {path}")
 
 
 def _validate_channel(channel: ChannelSketch, path: str) -> None:

@@ -65,14 +65,17 @@ def check_site_plan(plan: SitePlan) -> None:
     """
     if not 0 < len(plan.tensors) <= MAX_TENSORS:
         raise MalformedError(
-            f"lists {len(plan.tensors)} tensors, 1 to {MAX_TENSORS} are reasonable"
+            f"lists {len(plan.tensors)} tensors; 1 to {MAX_TENSORS} are reasonable",
+            about="the plan",
         )
     if any(size < 0 for shape in plan.tensors.values() for size in shape):
-        raise MalformedError("lists a tensor with a negative size")
+        raise MalformedError("lists a tensor with a negative size", about="the plan")
     if sum(math.prod(shape) for shape in plan.tensors.values()) > MAX_PARAMETERS:
-        raise MalformedError(f"announces a network of more than {MAX_PARAMETERS:,} parameters")
+        raise MalformedError(
+            f"announces a network of more than {MAX_PARAMETERS:,} parameters", about="the plan"
+        )
     if plan.n_cases < 1:
-        raise MalformedError(f"announces {plan.n_cases} cases")
+        raise MalformedError(f"announces {plan.n_cases} cases", about="the plan")
 
 
 def agree(
@@ -188,5 +191,7 @@ def share_of(state: StudyState, site: str, version: Iterable[str]) -> Share:
     share = Share(alignment.shared_names(site, shapes, shared_by(state), alignment=spec.alignment))
     missing = sorted(set(share.own) - set(version))
     if missing:
-        raise TensorError(f"global versions have no tensor {missing[0]!r}, which the plan names")
+        raise TensorError(
+            f"names the tensor {missing[0]!r}, which global versions do not have", about="the plan"
+        )
     return share

@@ -74,7 +74,9 @@ def staleness(lag: int, exponent: float) -> float:
         exponent: 0 ignores staleness, 0.5 is FedBuff's choice.
     """
     if lag < 0:
-        raise MalformedError(f"an update is based on a version {-lag} ahead of the current one")
+        raise MalformedError(
+            f"is based on a version {-lag} ahead of the current one", about="an update"
+        )
     return float((1.0 + lag) ** -exponent)
 
 
@@ -111,7 +113,7 @@ def weigh(
     raw = []
     for item in contributions:
         if min(item.n_cases, item.n_iterations, item.planned_iterations, item.lag) < 0:
-            raise MalformedError(f"the update of site {item.site!r} has a negative count")
+            raise MalformedError("has a negative count", about=f"the update of site {item.site!r}")
         raw.append(value(item) * completed(item) * staleness(item.lag, staleness_exponent))
     total = math.fsum(raw)
     if total <= 0:

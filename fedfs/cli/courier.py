@@ -181,7 +181,7 @@ def show(file: Path, *, identity_files: tuple[Path, ...], as_json: bool) -> None
         sealed = "encrypted" if header.sealed else "not encrypted"
         click.echo(f"{size_text(found.n_bytes)}{parts}, {sealed}")
     if items is None:
-        click.echo(f"its content {reason}")
+        click.echo(reason)
         return
     click.echo("")
     show_table(("object", "bytes"), [(item.key, item.size) for item in items])

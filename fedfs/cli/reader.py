@@ -214,7 +214,8 @@ def verify(store: StorePlace, *, expect_key: str | None, no_recompute: bool, as_
     first = key_fingerprint(charters[1].coordinator_key)
     if expect_key is not None and expect_key.replace(" ", "") != first.replace(" ", ""):
         raise MisplacedError(
-            f"the study at {store} was begun with the key {first}, not with {expect_key}",
+            f"was begun with the key {first}, not with {expect_key}",
+            about=f"the study at {store}",
             hint="this is another study",
         )
 

@@ -57,7 +57,7 @@ def status(store: StorePlace, *, track: str, watch: bool, interval: float, as_js
     rejected = {key: why for view in views.values() for key, why in view.rejected.items()}
     if rejected:
         click.echo()
-        show_table(("not accepted", "because it"), list(rejected.items()))
+        show_table(("not accepted", "reason"), list(rejected.items()))
 
 
 def _views(observers: Mapping[str, Observer]) -> dict[str, StudyStatus]:

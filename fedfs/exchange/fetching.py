@@ -44,13 +44,14 @@ def fetch_payload(
         StoreError: the store cannot be read.
     """
     if not 0 < ref.tensors_size <= max_bytes:
-        text = f"names a payload of {ref.tensors_size} bytes, at most {max_bytes} are accepted"
-        raise TensorError(text)
+        raise TensorError(
+            f"has {ref.tensors_size} bytes; at most {max_bytes} are accepted", key=ref.key
+        )
     if not 0 < ref.size <= ref.tensors_size + (ref.tensors_size >> 10) + _SEAL_BYTES:
-        raise TensorError(f"names an encrypted payload of {ref.size} bytes, too many by far")
+        raise TensorError(f"has {ref.size} bytes encrypted, which is too many", key=ref.key)
     key = layout.parse(ref.key)
     if key is None or key.sha256 != ref.sha256:
-        raise MisplacedError(f"names the payload {ref.key!r}, which is no payload key of its hash")
+        raise MisplacedError(f"names the payload {ref.key!r}, whose key is not that of its hash")
     path = folder / f"{ref.tensors_sha256}.safetensors"
     if path.exists() and file_sha256(path) == ref.tensors_sha256:
         return path
@@ -59,10 +60,10 @@ def fetch_payload(
     try:
         store.download(ref.key, arrived, max_bytes=ref.size)
     except ObjectTooLargeError as error:
-        raise TensorError(f"payload is larger than the {ref.size} bytes signed for") from error
+        raise TensorError(f"is larger than the {ref.size} bytes signed for", key=ref.key) from error
     if arrived.stat().st_size != ref.size or file_sha256(arrived) != ref.sha256:
         arrived.unlink()
-        raise TensorError("payload is corrupt or truncated: its bytes are not those signed for")
+        raise TensorError("is damaged: its bytes are not those signed for", key=ref.key)
     if ref.is_sealed:
         try:
             _decrypt(arrived, path, ref, vault)
@@ -74,12 +75,12 @@ def fetch_payload(
 def _decrypt(source: Path, target: Path, ref: PayloadRef, vault: Vault | None) -> None:
     """Decrypt a payload; it appears whole, and is what was signed for."""
     if vault is None:
-        raise SealedError("is encrypted, and this host holds no key for it")
+        raise SealedError("is encrypted, and this host holds no key for it", key=ref.key)
     with replacing(target, durable=False) as plain:
         with source.open("rb") as reader, plain.open("xb") as writer:
             sealing.unseal_file(reader, writer, vault.identities)
         if plain.stat().st_size != ref.content_size or file_sha256(plain) != ref.content_sha256:
-            raise TensorError("payload, once decrypted, is not what was signed for")
+            raise TensorError("is not what was signed for once it is decrypted", key=ref.key)
 
 
 def prune_cache(folder: Path, keep: Iterable[str]) -> None:

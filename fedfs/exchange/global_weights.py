@@ -93,7 +93,9 @@ class WeightFiles:
             if full is not None and n_bytes >= full[0]:
                 break
         if full is None:
-            raise MisplacedError(f"is version {version}, which no full version leads to")
+            raise MisplacedError(
+                "cannot be made: no full version leads to it", key=models[version].key
+            )
         return full[1]
 
     def _is_here(self, sha256: str) -> bool:
@@ -111,7 +113,7 @@ class WeightFiles:
         if self._is_here(model.weights_sha256):
             return self._path(model.weights_sha256)
         if model.full is None:
-            raise MisplacedError(f"is version {model.version}, whose weights are nowhere in full")
+            raise MisplacedError("cannot be made: its weights are nowhere in full", key=model.key)
         return self._accept(model, self._fetch(model.full))
 
     def _apply(self, model: ModelManifest, base_path: Path) -> Path:
@@ -138,7 +140,7 @@ class WeightFiles:
             self._check(path, model.weights_sha256)
         except RejectedError as error:
             path.unlink()
-            raise TensorError(f"version {model.version} {error}") from error
+            raise TensorError(error.fault, about=error.about, key=model.key) from error
         return self.keep(model.weights_sha256, path)
 
     def _check(self, path: Path, sha256: str) -> None:

@@ -116,7 +116,7 @@ class StatusReporter:
         try:
             before = self._publisher.read_own(StatusMessage, key)
         except RejectedError as error:
-            log.warning("counting of requests starts anew: %s %s", key, error)
+            log.warning("%s The count of requests starts anew.", error.under(key))
             return
         self._counted_before = dict(before.requests)
         self._counting_since = before.counting_since

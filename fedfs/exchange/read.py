@@ -24,13 +24,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fedfs.errors import (
+    MalformedError,
     ObjectExistsError,
     ObjectNotFoundError,
     ObjectTooLargeError,
     RejectedError,
     StoreError,
     StudyError,
-    TensorError,
 )
 from fedfs.protocol import layout, participation
 from fedfs.protocol.layout import Key, TrackPlace
@@ -181,11 +181,10 @@ class Observer:
         Raises:
             StoreError: it is not: somebody else can write there.
         """
-        refused = sorted(self.refresh(everything=True).rejected)
-        key = next((k for k in refused if k in str(error)), None)
-        if key is not None:
+        refused = self.refresh(everything=True).rejected
+        if error.key in {self.track.on_store(key) for key in refused}:
             raise StoreError(
-                f"{key} holds something that {writer} did not publish",
+                f"{error.key} holds something that {writer} did not publish",
                 hint="somebody else can write there: remove the object, check who may write",
             ) from error
 
@@ -291,14 +290,14 @@ class Observer:
             return
         try:
             if isinstance(data, ObjectTooLargeError):
-                raise TensorError("is larger than any message may be") from data
+                raise MalformedError("is larger than any message may be") from data
             self._view.add(key, data)
         except RejectedError as error:
             first = key.text not in self._refused
-            self._view.state.rejected[key.text] = str(error)
+            self._view.state.rejected[key.text] = error.under(key.text).reason
             self._refused[key.text] = (entry, len(self._view.state.digests))
             if first:
-                log.warning("ignored %s: it %s", key.text, error)
+                log.warning("%s The message is ignored.", error)
             self._forget_copy(key)
         else:
             self._refused.pop(key.text, None)
@@ -425,10 +424,6 @@ def _first_charter(store: ReadableStore) -> tuple[Charter, bytes]:
             f"{store.url} holds no federation",
             hint="check the path; a coordinator makes one with: fedfs init STORE ...",
         ) from error
-    try:
-        if key is not None:
-            view.add(key, data)
-    except RejectedError as error:
-        kind = type(error)
-        raise kind(f"the charter at {store.url} {error}", hint=error.hint) from error
+    if key is not None:
+        view.add(key, data)
     return newest_charter(view.state), data

@@ -21,10 +21,11 @@ def check_claims(update: UpdateManifest, state: StudyState) -> None:
     known = state.n_cases(update.site)
     if known is None or not 0 < update.n_training_cases <= known:
         raise MalformedError(
-            f"claims {update.n_training_cases} training cases; its site has announced {known}"
+            f"claims {update.n_training_cases} training cases; its site has announced {known}",
+            about="the update",
         )
     if update.n_iterations <= 0:
-        raise MalformedError("completed no iteration")
+        raise MalformedError("completed no iteration", about="the update")
 
 
 def name_of(update: UpdateManifest) -> str:
@@ -43,8 +44,8 @@ def outliers(moves: Mapping[str, float], ratio: float) -> dict[str, str]:
         return {}
     middle = statistics.median(moves.values())
     return {
-        key: f"moves the model {move / middle:.3g} times as far as the median of this round's "
-        f"updates; at most {ratio:g} times is allowed"
+        key: f"the update moves the model {move / middle:.3g} times as far as the median of this "
+        f"round's updates; at most {ratio:g} times is allowed"
         for key, move in moves.items()
         if middle > 0 and move > ratio * middle
     }
@@ -116,7 +117,7 @@ def excluded(
     sites = {update.site for update in updates}
     for key_text, update in state.waiting.items():
         if update.site in sites and key_text not in went_in and key_text not in absent:
-            reasons.setdefault(key_text, "is older than other updates of its site")
+            reasons.setdefault(key_text, "the update is older than others of its site")
     out = []
     for key_text, reason in sorted(reasons.items()):
         key = layout.parse(key_text)

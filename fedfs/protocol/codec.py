@@ -34,6 +34,15 @@ _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _BRACKET = re.compile(r"[\[\]{}]")
 _SAME_DIGITS = str.maketrans("123456789E", "000000000e")
 _PLAIN = (str, float, int, bool, type(None))
+_TYPE_NAMES: dict[type, str] = {
+    dict: "an object",
+    list: "a list",
+    str: "text",
+    int: "an integer",
+    float: "a number",
+    bool: "true or false",
+    type(None): "null",
+}
 
 T = TypeVar("T")
 
@@ -62,7 +71,7 @@ def loads(data: bytes) -> JSON:
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise MalformedError(f"not UTF-8 at byte {error.start}") from error
+        raise MalformedError(f"is not UTF-8 (byte {error.start})") from error
     bare = _STRING.sub("", text)
     _check_depth(bare)
     numbers: dict[str, Any] = {}
@@ -76,7 +85,8 @@ def loads(data: bytes) -> JSON:
             **numbers,
         )
     except json.JSONDecodeError as error:
-        raise MalformedError(f"not JSON: {error.msg} at character {error.pos}") from error
+        where = f"line {error.lineno}, column {error.colno}"
+        raise MalformedError(f"is not valid JSON ({where})") from error
 
 
 def to_json(value: Any) -> JSON:
@@ -103,7 +113,7 @@ def from_json(cls: type[T], value: JSON, path: str = "") -> T:
         MalformedError: naming the first field that is missing or of the wrong type.
     """
     if not isinstance(value, dict):
-        raise MalformedError(f"{path or cls.__name__}: expected an object, got {_name(value)}")
+        raise _other_type(path, value, "an object")
     types_by_name = _annotations(typing.cast("Hashable", cls))
     known: dict[str, Any] = {}
     for item in fields(cls):  # type: ignore[arg-type]
@@ -113,7 +123,7 @@ def from_json(cls: type[T], value: JSON, path: str = "") -> T:
         if item.name in value:
             known[item.name] = _convert(types_by_name[item.name], value[item.name], where)
         elif item.default is MISSING and item.default_factory is MISSING:
-            raise MalformedError(f"{where}: missing")
+            raise MalformedError("is missing", about=f"the field {where}")
     if "extra" in types_by_name:
         known["extra"] = {k: v for k, v in value.items() if k not in types_by_name}
     return cls(**known)
@@ -133,14 +143,14 @@ def _convert(annotation: Any, value: JSON, path: str) -> Any:
         return None if value is None else _convert(inner[0], value, path)
     if origin is tuple:
         if not isinstance(value, list):
-            raise MalformedError(f"{path}: expected a list, got {_name(value)}")
+            raise _other_type(path, value, "a list")
         inner = typing.get_args(annotation)[0]
         if inner is float and all(type(item) is float for item in value):
             return tuple(value)  # fingerprints hold many thousand numbers
         return tuple(_convert(inner, item, f"{path}[{i}]") for i, item in enumerate(value))
     if origin is not None and issubclass(origin, Mapping):
         if not isinstance(value, dict):
-            raise MalformedError(f"{path}: expected an object, got {_name(value)}")
+            raise _other_type(path, value, "an object")
         inner = typing.get_args(annotation)[1]
         return {key: _convert(inner, item, f"{path}.{key}") for key, item in value.items()}
     if is_dataclass(annotation) and isinstance(annotation, type):
@@ -148,13 +158,13 @@ def _convert(annotation: Any, value: JSON, path: str) -> Any:
     if annotation is float and type(value) is int:
         return float(value)
     if type(value) is not annotation:
-        raise MalformedError(f"{path}: expected {annotation.__name__}, got {_name(value)}")
+        raise _other_type(path, value, _TYPE_NAMES.get(annotation, annotation.__name__))
     return value
 
 
-def _name(value: JSON) -> str:
-    names = {dict: "an object", list: "a list", type(None): "null"}
-    return names.get(type(value), type(value).__name__)
+def _other_type(path: str, value: JSON, expected: str) -> MalformedError:
+    found = _TYPE_NAMES.get(type(value), type(value).__name__)
+    return MalformedError(f"is {found}, not {expected}", about=f"the field {path}" if path else "")
 
 
 def _check_depth(text: str) -> None:
@@ -162,7 +172,7 @@ def _check_depth(text: str) -> None:
     for bracket in _BRACKET.findall(text):
         depth += 1 if bracket in "[{" else -1
         if depth > MAX_DEPTH:
-            raise MalformedError(f"JSON nested deeper than {MAX_DEPTH} levels")
+            raise MalformedError(f"is nested deeper than {MAX_DEPTH} levels")
 
 
 def _may_be_large(text: str) -> bool:
@@ -176,22 +186,22 @@ def _object_without_duplicates(pairs: list[tuple[str, JSON]]) -> dict[str, JSON]
     if len(out) != len(pairs):
         seen: set[str] = set()
         twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-        raise MalformedError(f"JSON object holds the key {twice!r} twice")
+        raise MalformedError(f"holds the field {twice!r} twice in one object")
     return out
 
 
 def _refuse_constant(text: str) -> None:
-    raise MalformedError(f"JSON number {text} is not finite")
+    raise MalformedError(f"holds {text}, which is not a finite number")
 
 
 def _bounded_int(text: str) -> int:
     if len(text) > _MAX_DIGITS:
-        raise MalformedError(f"JSON integer of {len(text)} digits")
+        raise MalformedError(f"holds an integer of {len(text)} digits")
     return int(text)
 
 
 def _finite_float(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise MalformedError(f"JSON number {text[:_MAX_DIGITS]} is not finite")
+        raise MalformedError(f"holds {text[:_MAX_DIGITS]}, which is not a finite number")
     return value

@@ -144,12 +144,15 @@ def check_key(text: str) -> str:
         MalformedError: saying which rule it breaks.
     """
     if len(text) > _MAX_KEY:
-        raise MalformedError(f"key of {len(text)} characters, at most {_MAX_KEY} are allowed")
+        raise MalformedError(
+            f"has {len(text)} characters; at most {_MAX_KEY} are allowed", about="a key"
+        )
     for part in text.split("/"):
         if len(part) > _MAX_PART or not _PART.fullmatch(part):
             raise MalformedError(
-                f"key {text!r}: part {part!r} may only hold a-z 0-9 . _ -, must not be empty or "
-                f"start with a dot, and is limited to {_MAX_PART} characters"
+                f"has the part {part!r}; a part has 1 to {_MAX_PART} of a-z 0-9 . _ - and does not "
+                "start with a dot",
+                about=f"the key {text!r}",
             )
     return text
 
@@ -242,7 +245,7 @@ def check_track(name: str) -> str:
         MalformedError: it cannot.
     """
     if not _TRACK.fullmatch(name):
-        raise MalformedError(f"{name[:80]!r} is no name of a track")
+        raise MalformedError("is not usable", about=f"the track name {name[:80]!r}")
     return name
 
 
@@ -267,7 +270,7 @@ def check_study(text: str) -> str:
         MalformedError: it is none.
     """
     if not _STUDY.fullmatch(text):
-        raise MalformedError(f"{text[:80]!r} is no id of a study")
+        raise MalformedError("is not an id of a study", about=f"the name {text[:80]!r}")
     return text
 
 

@@ -94,7 +94,7 @@ def left_out(state: StudyState, version: int, used: Collection[str]) -> dict[str
             continue
         update = state.updates.get((site, version))
         if update is not None and update.key in state.unusable:
-            out[site] = f"its update was refused: it {state.unusable[update.key]}"
+            out[site] = f"its update was refused: {state.unusable[update.key]}"
         elif site in paused:
             out[site] = "paused by the coordinator"
         elif state.is_away(site):

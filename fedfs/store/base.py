@@ -184,6 +184,7 @@ class Store(ReadableStore):
     def _exists(self, key: str) -> ObjectExistsError:
         return ObjectExistsError(
             f"{self.url}: {key} exists already and holds different bytes",
+            key=key,
             hint="objects are never changed; does a second process run in the same role?",
         )
 
@@ -204,7 +205,7 @@ def check_prefix(text: str) -> str:
         MalformedError: it is neither.
     """
     if text and not text.endswith("/"):
-        raise MalformedError(f"prefix {text!r} must be empty or end with /")
+        raise MalformedError("is neither empty nor ends with /", about=f"the prefix {text!r}")
     if text:
         check_key(text[:-1])
     return text

@@ -91,4 +91,6 @@ def split_s3_url(url: str) -> tuple[str, str]:
     try:
         return bucket, check_key(prefix) + "/"
     except MalformedError as error:
-        raise UserError(f"{url!r}: the prefix cannot be used: {error}", hint=S3_HINT) from None
+        raise UserError(
+            f"{url!r} has a prefix that cannot be used: {error.reason}", hint=S3_HINT
+        ) from None

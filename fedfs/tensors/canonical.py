@@ -70,7 +70,7 @@ def canonical_names(state_dict: Mapping[str, torch.Tensor]) -> dict[str, tuple[s
         stripped = {_strip(name) for name in names}
         for name in stripped:
             if owner.setdefault(name, identity) is not identity:
-                raise TensorError(f"the module has two different tensors {name!r}")
+                raise TensorError(f"has two different tensors {name!r}", about="the module")
         out[min(stripped, key=lambda name: (len(name), name))] = tuple(sorted(names))
     return dict(sorted(out.items()))
 
@@ -173,7 +173,9 @@ def _float_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
     for canonical, names in canonical_names(state).items():
         tensor = state[names[0]]
         if tensor.is_complex():
-            raise TensorError(f"tensor {canonical!r} is complex, which is not supported")
+            raise TensorError(
+                "is complex, which is not supported", about=f"the tensor {canonical!r}"
+            )
         if tensor.is_floating_point():
             out[canonical] = tensor
     return out

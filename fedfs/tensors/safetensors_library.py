@@ -99,12 +99,15 @@ def check_both_readers(path: Path) -> None:
             with safetensors.safe_open(path, framework="pt" if has_bf16 else "numpy") as theirs:
                 check_layout(_layout_of(theirs), layout)
                 if (theirs.metadata() or {}) != dict(ours.metadata):
-                    raise TensorError("the safetensors library reads other metadata")
+                    raise TensorError("has other metadata as the safetensors library reads it")
                 for name, (dtype, _) in layout.items():
                     if raw_bytes(ours.read(name), dtype) != _bytes_of(theirs.get_tensor(name)):
-                        raise TensorError(f"the safetensors library reads other values of {name!r}")
+                        raise TensorError(
+                            "has other values as the safetensors library reads it",
+                            about=f"the tensor {name!r}",
+                        )
         except safetensors.SafetensorError as error:
-            raise TensorError(f"the safetensors library cannot read it: {error}") from error
+            raise TensorError(f"cannot be read by the safetensors library: {error}") from error
 
 
 def _stored(dtype: str) -> np.dtype[Any]:

@@ -28,7 +28,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from fedfs.errors import TensorError
+from fedfs.errors import MalformedError, TensorError
 from fedfs.protocol import codec
 
 AnyArray = npt.NDArray[Any]
@@ -68,7 +68,9 @@ def dtype_of(array: AnyArray) -> str:
     """
     name = _NAMES.get(array.dtype.newbyteorder("<"))
     if name is None:
-        raise TensorError(f"arrays of type {array.dtype} cannot be written as safetensors")
+        raise TensorError(
+            "cannot be written as safetensors", about=f"an array of type {array.dtype}"
+        )
     return name
 
 
@@ -116,7 +118,9 @@ def check_layout(found: Mapping[str, Entry], expected: Mapping[str, Entry]) -> N
     if shown:
         more = sum(1 for _ in differences)
         raise TensorError(
-            "tensors differ: " + "; ".join(shown) + (f"; and {more} more" if more else "")
+            "has other tensors than expected: "
+            + "; ".join(shown)
+            + (f"; and {more} more" if more else "")
         )
 
 
@@ -215,7 +219,7 @@ class TensorFile(Mapping[str, AnyArray]):
         shape = self._entries[name].shape
         array = self.read_slice(name, 0, math.prod(shape)).reshape(shape)
         if finite and array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise TensorError(f"tensor {name!r} holds NaN or infinite values")
+            raise TensorError("holds NaN or infinite values", about=f"the tensor {name!r}")
         return array
 
     def read_slice(
@@ -253,13 +257,14 @@ class TensorFile(Mapping[str, AnyArray]):
         """Return the header and how many bytes follow it; positions count from there afterwards."""
         status = os.fstat(self._fd)
         if not stat.S_ISREG(status.st_mode):
-            raise TensorError(f"{self._path.name} is not a regular file")
+            raise TensorError("is not a regular file", about=f"the file {self._path.name}")
         size = status.st_size
         length = int.from_bytes(os.pread(self._fd, LENGTH_BYTES, 0), "little")
         if size < LENGTH_BYTES or not 0 < length <= min(max_header_bytes, size - LENGTH_BYTES):
             raise TensorError(
-                f"{self._path.name}: {size} bytes cannot hold a header of {length} bytes "
-                f"(at most {max_header_bytes} are accepted)"
+                f"has {size} bytes, which cannot hold a header of {length} bytes "
+                f"(at most {max_header_bytes} are accepted)",
+                about=f"the file {self._path.name}",
             )
         raw = bytearray(length)
         self._read_into(memoryview(raw), LENGTH_BYTES)
@@ -271,7 +276,9 @@ class TensorFile(Mapping[str, AnyArray]):
         while len(buffer):
             n = os.preadv(self._fd, [buffer], begin)
             if not n:
-                raise TensorError(f"{self._path.name} was truncated while it was read")
+                raise TensorError(
+                    "was truncated while it was read", about=f"the file {self._path.name}"
+                )
             buffer, begin = buffer[n:], begin + n
 
 
@@ -291,9 +298,12 @@ def _short(name: str) -> str:
 def _parse(
     raw: bytes, n_data_bytes: int, max_tensors: int
 ) -> tuple[Mapping[str, str], Mapping[str, _Entry]]:
-    header = codec.loads(raw)
+    try:
+        header = codec.loads(raw)
+    except MalformedError as error:
+        raise TensorError(error.fault, about="the header") from error
     if raw[:1] != b"{" or not isinstance(header, dict):
-        raise TensorError("the header is not a JSON object")
+        raise TensorError("is not a JSON object", about="the header")
     metadata = _parse_metadata(header)
     entries = _parse_entries(header, n_data_bytes, max_tensors)
     return MappingProxyType(metadata), MappingProxyType(entries)
@@ -302,27 +312,28 @@ def _parse(
 def _parse_metadata(header: dict[str, Any]) -> dict[str, str]:
     metadata = header.pop(METADATA, {})
     if not (isinstance(metadata, dict) and all(type(v) is str for v in metadata.values())):
-        raise TensorError("the header's metadata are not texts")
+        raise TensorError("holds metadata other than text", about="the header")
     return metadata
 
 
 def _parse_entry(name: str, value: Any) -> _Entry:
     if not 0 < len(name) <= _MAX_NAME:
         raise TensorError(
-            f"a tensor's name has {len(name)} characters, 1 to {_MAX_NAME} are allowed"
+            f"has {len(name)} characters; 1 to {_MAX_NAME} are allowed", about="a tensor's name"
         )
+    about = f"the tensor {_short(name)}"
     if not (isinstance(value, dict) and value.keys() == {"dtype", "shape", "data_offsets"}):
-        raise TensorError(f"tensor {_short(name)}: dtype, shape and data_offsets are required")
+        raise TensorError("has other fields than dtype, shape and data_offsets", about=about)
     dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPES:
-        raise TensorError(f"tensor {_short(name)} has unknown type {_short(str(dtype))}")
+        raise TensorError(f"has the unknown type {_short(str(dtype))}", about=about)
     if not (_are_counts(shape) and len(shape) <= _MAX_DIMENSIONS):
-        raise TensorError(f"tensor {_short(name)}: shape must be at most {_MAX_DIMENSIONS} counts")
+        raise TensorError(f"has a shape that is not at most {_MAX_DIMENSIONS} counts", about=about)
     if not (_are_counts(offsets) and len(offsets) == 2):  # noqa: PLR2004  begin and end
-        raise TensorError(f"tensor {_short(name)}: data_offsets must be two counts")
+        raise TensorError("has data_offsets that are not two counts", about=about)
     begin, end = offsets
     if end - begin != math.prod(shape) * DTYPES[dtype][0]:
-        raise TensorError(f"tensor {_short(name)}: its bytes do not match its shape")
+        raise TensorError("has other bytes than its shape takes", about=about)
     return _Entry(dtype, tuple(shape), begin, end)
 
 
@@ -332,13 +343,15 @@ def _are_counts(value: Any) -> bool:
 
 def _parse_entries(header: dict[str, Any], size: int, max_tensors: int) -> dict[str, _Entry]:
     if len(header) > max_tensors:
-        raise TensorError(f"{len(header)} tensors, at most {max_tensors} are accepted")
+        raise TensorError(f"holds {len(header)} tensors; at most {max_tensors} are accepted")
     entries = {name: _parse_entry(name, header[name]) for name in sorted(header)}
     end = 0
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)):
         if entry.begin != end:
-            raise TensorError(f"tensor {_short(name)} overlaps another or leaves a gap")
+            raise TensorError(
+                "overlaps another or leaves a gap", about=f"the tensor {_short(name)}"
+            )
         end = entry.end
     if end != size:
-        raise TensorError(f"the tensors take {end} bytes, the file holds {size}")
+        raise TensorError(f"holds {size} bytes of tensors, which take {end}")
     return entries

@@ -109,7 +109,9 @@ class TensorWriter:
         dtype, shape = self._layout[name]
         n, stop = math.prod(shape), start + array.size
         if not 0 <= start <= stop <= n:
-            raise TensorError(f"values {start} to {stop} of tensor {name!r}, which has {n}")
+            raise TensorError(
+                f"has {n} values, not {start} to {stop}", about=f"the tensor {name!r}"
+            )
         check_array(name, array, (dtype, array.shape))
         begin = self._begins[name] + start * DTYPES[dtype][0]
         self._put(raw_bytes(array, dtype), len(self._header) + begin)
@@ -129,10 +131,12 @@ class TensorWriter:
             end = 0
             for start, stop in sorted(self._written[name]):
                 if start != end:
-                    raise TensorError(f"tensor {name!r} was written twice, or not all of it")
+                    raise TensorError(
+                        "was written twice, or not all of it", about=f"the tensor {name!r}"
+                    )
                 end = stop
             if end != math.prod(shape):
-                raise TensorError(f"tensor {name!r} was not written to its end")
+                raise TensorError("was not written to its end", about=f"the tensor {name!r}")
 
 
 def check_array(name: str, array: AnyArray, entry: Entry) -> None:
@@ -144,8 +148,8 @@ def check_array(name: str, array: AnyArray, entry: Entry) -> None:
     dtype, shape = entry
     if (dtype_of(array), array.shape) != ("F32" if dtype == BF16 else dtype, tuple(shape)):
         raise TensorError(
-            f"tensor {name!r} is {array.dtype} {list(array.shape)}, "
-            f"announced as {dtype} {list(shape)}"
+            f"is {array.dtype} {list(array.shape)}, announced as {dtype} {list(shape)}",
+            about=f"the tensor {name!r}",
         )
 
 
@@ -156,13 +160,13 @@ def raw_bytes(array: AnyArray, dtype: str) -> memoryview:
         TensorError: the array has another type, or values that bfloat16 cannot hold.
     """
     if np.dtype(DTYPES[dtype][1]) != array.dtype.newbyteorder("<"):
-        raise TensorError(f"arrays of type {array.dtype} cannot be written as {dtype}")
+        raise TensorError(f"cannot be written as {dtype}", about=f"an array of type {array.dtype}")
     if not array.size:
         return memoryview(b"")
     flat = np.asarray(array, dtype=DTYPES[dtype][1], order="C").reshape(-1)
     if dtype == BF16:
         halves = flat.view("<u2")
         if halves[::2].any():
-            raise TensorError("there are values that bfloat16 cannot hold")
+            raise TensorError("holds values that bfloat16 cannot hold", about="the array")
         flat = np.ascontiguousarray(halves[1::2])
     return flat.view(np.uint8).data

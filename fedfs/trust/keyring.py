@@ -182,7 +182,8 @@ class Keyring:
         before = seen.get("charter_number", 0)
         if number < before or (number == before and seen.get("charter_sha256") != sha256):
             raise MisplacedError(
-                f"the store shows charter {number}, but this host has seen charter {before} of it",
+                f"shows charter {number}, but this host has seen charter {before} of it",
+                about="the store",
                 hint="the store was rolled back or tampered with: restore it, ask the coordinator",
             )
         if number > before:
@@ -206,7 +207,8 @@ class Keyring:
         before, known = versions.get(role, (-1, ""))
         if number < before or (number == before >= 0 and known != sha256):
             raise MisplacedError(
-                f"the store shows version {number}, but this host has seen version {before} of it",
+                f"shows version {number}, but this host has seen version {before} of it",
+                about="the store",
                 hint="the store was rolled back or tampered with: restore it. If that was meant, "
                 f"remove {path}",
             )

@@ -147,4 +147,4 @@ def _recipient(text: str) -> x25519.Recipient:
 
 
 def _sealed(error: Exception) -> SealedError:
-    return SealedError(f"cannot be decrypted here: {error}")
+    return SealedError(f"cannot be decrypted on this host: {error}")

@@ -177,14 +177,14 @@ class Envelope:
         try:
             value = codec.loads(data)
         except MalformedError as error:
-            raise SignatureError(f"is not a signed envelope: {error}") from error
+            raise SignatureError(error.fault, about=error.about) from error
         if not isinstance(value, dict):
             raise SignatureError("is not a signed envelope")
         payload, kind, signatures = (
             value.get("payload"), value.get("payloadType"), value.get("signatures"),
         )  # fmt: skip
         if not isinstance(payload, str) or not isinstance(kind, str):
-            raise SignatureError("is not a signed envelope: no payload or payload type")
+            raise SignatureError("is not a signed envelope: the payload or its type is missing")
         if not isinstance(signatures, list) or not 0 < len(signatures) <= _MAX_SIGNATURES:
             raise SignatureError("carries no signature")
         self.payload = _from_base64(payload, "payload")
@@ -252,7 +252,7 @@ def study_id(name: str, nonce: str, coordinator_key: str) -> str:
 def _public_key(text: str) -> Ed25519PublicKey:
     raw = _from_base64(text, "public key")
     if len(raw) != _KEY_BYTES:
-        raise SignatureError("names a public key that is not an Ed25519 key")
+        raise SignatureError("names a public key that is not one of Ed25519")
     return Ed25519PublicKey.from_public_bytes(raw)
 
 

@@ -112,12 +112,12 @@ class TrustedView:
         """Verify and accept the message under ``key``.
 
         Raises:
-            RejectedError: with the reason, which is also kept in ``state.rejected``.
+            RejectedError: with the key and the reason, which ``state.rejected`` keeps too.
         """
         try:
             message = self._verify(key, data)
         except RejectedError as error:
-            self.state.rejected[key.text] = str(error)
+            self.state.rejected[key.text] = error.under(key.text).reason
             raise
         self.state.rejected.pop(key.text, None)
         self._keep(key, message)
@@ -151,7 +151,9 @@ class TrustedView:
             for track in claimed.tracks:
                 layout.check_track(track.name)
                 if track.fold != "all" and not re.fullmatch("[0-9]{1,3}", track.fold):
-                    raise MalformedError(f"has a track of fold {track.fold[:20]!r}")
+                    raise MalformedError(
+                        f"has a track of the fold {track.fold[:20]!r}, which is not a number or all"
+                    )
             self._study = proven
             return claimed
         before = self.state.charters.get(number - 1)
@@ -225,13 +227,13 @@ class TrustedView:
         for name in ("site", "version", "number", "variant"):
             expected = getattr(key, name)
             if expected is not None and inside[name] not in (None, expected):
-                raise MisplacedError(f"says {name} {inside[name]!r}, its key says {expected!r}")
+                raise MisplacedError(f"says {name} {inside[name]!r}, but its key says {expected!r}")
         if key.kind in _ONLY_ONE and key.number != 1:
-            raise MisplacedError(f"is {key.kind} {key.number}; there is only one, number 1")
+            raise MisplacedError(f"has the number {key.number}, but there is only one {key.kind}")
         if key.kind == "aggregator-status" and inside["site"] != "":
             raise MisplacedError(f"is the aggregator's, but says site {inside['site']!r}")
         if isinstance(message, Admission) and key.text != layout.admission(message.site):
-            raise MisplacedError(f"admits {message.site!r}, its key says another site")
+            raise MisplacedError(f"admits {message.site!r}, but its key says another site")
         if isinstance(message, ModelManifest):
             self._check_model(message)
         if isinstance(message, PlanMessage):
@@ -264,7 +266,7 @@ class TrustedView:
             return continues.plans if continues is not None else {}
         unseal = self._keys.unseal if self._keys else None
         try:
-            found = messages.opened(continues.sealed, unseal, names=("plans",), where="charter")
+            found = messages.opened(continues.sealed, unseal, names=("plans",))
         except MalformedError:
             return {}
         plans = found.get("plans")
@@ -278,7 +280,9 @@ class TrustedView:
     def _check_update(self, update: UpdateManifest) -> None:
         base = self.state.models.get(update.base_version)
         if base is None:
-            raise MisplacedError(f"was trained from version {update.base_version}, unknown here")
+            raise MisplacedError(
+                f"was trained from version {update.base_version}, which is not there"
+            )
         if update.base_weights_sha256 != base.weights_sha256:
             raise MisplacedError(f"was trained from other weights than version {base.version} has")
         charter = self.state.charter
@@ -345,7 +349,7 @@ class TrustedView:
             case FinishedMessage():
                 state.finished = message
             case _:
-                raise MisplacedError(f"is not expected under {key.text}")
+                raise MisplacedError("is of a kind that nobody reads", key=key.text)
 
 
 def _check_sums(message: CrossValidation) -> None:

@@ -64,15 +64,15 @@ def write_bundle(path: Path, header: dict, entries, has=()):
 @pytest.mark.parametrize(
     ("key", "reason"),
     [
-        ("../../etc/passwd", "no object"),
-        ("/etc/passwd", "no object"),
-        ("sites/north/../../x.json", "no object"),
-        (".hidden", "no object"),
-        ("federation/CHARTER-0001.json", "no object"),
-        ("federation/\u202etxt.json", "no object"),
-        ("something/else.json", "no object of a study"),
+        ("../../etc/passwd", "not an object"),
+        ("/etc/passwd", "not an object"),
+        ("sites/north/../../x.json", "not an object"),
+        (".hidden", "not an object"),
+        ("federation/CHARTER-0001.json", "not an object"),
+        ("federation/\u202etxt.json", "not an object"),
+        ("something/else.json", "not an object of a study"),
         ("sites/east/fingerprint-0001.json", "does not belong"),
-        ("x" * 300, "no object"),
+        ("x" * 300, "not an object"),
     ],
 )
 def test_a_key_that_leads_elsewhere_is_refused(ready, tmp_path, key, reason):

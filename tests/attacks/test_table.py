@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
+import re
 import time
 import tracemalloc
 
@@ -27,7 +28,7 @@ from fedfs.errors import (
 from fedfs.exchange.publish import Publisher
 from fedfs.exchange.read import open_study
 from fedfs.protocol import codec, layout, messages
-from fedfs.protocol.messages import FailureMessage, RosterEntry, UpdateManifest
+from fedfs.protocol.messages import FailureMessage, JoinRequest, RosterEntry, UpdateManifest
 from fedfs.roles.coordinator.amend import Coordinator
 from fedfs.roles.coordinator.roster import set_state
 from fedfs.tensors.canonical import write_safetensors
@@ -88,10 +89,12 @@ def unsigned(data: bytes) -> bytes:
 
 
 FORGERIES = {
-    "empty": (lambda f: b"", SignatureError, "not a signed envelope"),
-    "not JSON": (lambda f: b"\x00\xff" * 50, SignatureError, "not a signed envelope"),
+    "empty": (lambda f: b"", SignatureError, "not valid JSON (line 1, column 1)"),
+    "not JSON": (lambda f: b"\x00\xff" * 50, SignatureError, "not UTF-8 (byte 1)"),
     "a JSON list": (lambda f: b"[]", SignatureError, "not a signed envelope"),
-    "truncated": (lambda f: envelope_of(f, UPDATE)[:-20], SignatureError, "not a signed envelope"),
+    "truncated": (
+        lambda f: envelope_of(f, UPDATE)[:-20], SignatureError, "not valid JSON (line 1, column",
+    ),
     "unsigned": (lambda f: unsigned(envelope_of(f, UPDATE)), SignatureError, "no signature"),
     "tampered": (lambda f: tampered(envelope_of(f, UPDATE)), SignatureError, "not signed by"),
     "deep": (lambda f: b"[" * 10**6, SignatureError, "deeper"),
@@ -145,10 +148,44 @@ def test_a_forged_update_is_refused_with_its_own_reason(running, name):
         running.step("north")
     make, error, says = FORGERIES[name]
     data = make(running)
-    with pytest.raises(error, match=says):
+    with pytest.raises(error, match=re.escape(says)) as caught:
         add(running, UPDATE, data)
+    assert caught.value.key == UPDATE
+    assert_sentence(str(caught.value), UPDATE)
     forge(running.store, UPDATE, data)
-    assert says in running.observe().state.rejected[UPDATE]
+    reason = running.observe().state.rejected[UPDATE]
+    assert says in reason
+    assert_clause(reason, UPDATE)
+
+
+def assert_sentence(text: str, key: str) -> None:
+    """Check that an error is one whole sentence that names a key once."""
+    assert text.startswith(key) or text[0].isupper(), text
+    assert text.endswith(".")
+    assert not text.endswith("..")
+    assert text.count(key) == 1, text
+    assert not re.search(r"(^|[:;] |\bIt |\. )it ", text), text
+
+
+def assert_clause(reason: str, key: str) -> None:
+    """Check that a reason has a subject of its own, so that it reads well beside any key."""
+    assert re.match(r"(the|a|an) [a-z]+", reason), reason
+    assert not reason.endswith(".")
+    assert key not in reason
+
+
+def test_a_rejected_message_is_named_in_a_sentence(running, caplog):
+    key, good = layout.join("north", 2), envelope_of(running, layout.join("north", 1))
+    running.store.create(key, b"{")
+    running.observe()
+    assert f"{key} is not valid JSON (line 1, column 2). The message is ignored." in caplog.text
+    payload = json.loads(Envelope(good).payload)
+    del payload["site"]
+    with pytest.raises(MalformedError) as caught:
+        messages.decode(JoinRequest, codec.dumps(payload), key=key, study=None)
+    assert str(caught.value) == "The field site is missing."
+    assert str(caught.value.under(key)) == f"The field site in {key} is missing."
+    assert caught.value.reason == "the field site is missing"
 
 
 def test_a_newer_major_version_is_refused_with_advice(running):
@@ -295,6 +332,7 @@ def test_a_bad_payload_of_a_rostered_site_is_left_out_and_named(running, name):
     assert [update.site for update in record.updates] == ["east", "south"]
     assert [(e.site, e.key) for e in record.excluded] == [("north", layout.update("north", 1))]
     assert says in record.excluded[0].reason
+    assert_clause(record.excluded[0].reason, record.excluded[0].key)
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "grow"])

@@ -124,7 +124,7 @@ def test_a_circle_of_inheritance_ends():
 
 
 def test_a_configuration_that_is_missing_lists_those_that_exist():
-    with pytest.raises(MalformedError, match="have .*3d_cascade_fullres.*3d_fullres.*3d_lowres"):
+    with pytest.raises(MalformedError, match="has .*3d_cascade_fullres.*3d_fullres.*3d_lowres"):
         allowlist.check_plans(genuine(), "2d")
 
 

@@ -74,7 +74,7 @@ def test_an_error_of_the_real_child_is_the_same_error_here(tmp_path):
         "plans": {"dataset_name": "../x"}, "dataset_json": {}, "configuration": "2d",
         "trainer": "nnUNetTrainer", "seed": 1, "output": str(tmp_path / "w"),
     }  # fmt: skip
-    with pytest.raises(errors.MalformedError, match="dataset_name: '../x'"):
+    with pytest.raises(errors.MalformedError, match="dataset_name '../x'"):
         run_isolated("initial_weights", request, workdir=tmp_path)
 
 

@@ -231,7 +231,7 @@ def test_the_content_of_nnunets_file_is_plain_json_with_nnunets_keys():
 
 
 def test_a_channel_without_any_foreground_cannot_be_planned_for():
-    with pytest.raises(MalformedError, match="channel 0 has no foreground"):
+    with pytest.raises(MalformedError, match="Channel 0 has no foreground"):
         fp.to_nnunet(fingerprint_of([np.empty(0)]))
 
 
@@ -300,7 +300,7 @@ def with_case(**changes):
 )
 def test_what_no_dataset_could_have_is_refused_and_named(field, bad):
     fp.validate_fingerprint(GOOD)
-    with pytest.raises(MalformedError, match=f"^fingerprint: {field}"):
+    with pytest.raises(MalformedError, match=f"^The fingerprint's {field}"):
         fp.validate_fingerprint(bad)
 
 

@@ -167,7 +167,8 @@ def checked_deltas(
         shape = delta.shape if shape is None else shape
         if delta.shape != shape:
             raise TensorError(
-                f"update {update!r} of tensor {name!r} has shape {delta.shape}, not {shape}"
+                f"has shape {delta.shape}, not {shape}",
+                about=f"the update {update!r} of tensor {name!r}",
             )
         yield delta
 
@@ -177,7 +178,8 @@ def _slot(slot: str, state: Mapping[str, Array], name: str, base: Array) -> Delt
         return np.zeros(base.shape)
     if state[slot].shape != base.shape:
         raise TensorError(
-            f"{slot} of tensor {name!r} has shape {state[slot].shape}, not {base.shape}"
+            f"has shape {state[slot].shape}, not {base.shape}",
+            about=f"the {slot} of tensor {name!r}",
         )
     return state[slot].astype(np.float64)
 

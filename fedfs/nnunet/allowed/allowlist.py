@@ -59,7 +59,7 @@ def check_name(kind: str, name: Any) -> str:
         MalformedError: naming ``kind``.
     """
     if not isinstance(name, str) or _IDENTIFIER.fullmatch(name) is None:
-        raise MalformedError(f"{kind}: {_shown(name)} is not a Python identifier")
+        raise MalformedError("is not a Python identifier", about=f"the {kind} {_shown(name)}")
     return name
 
 
@@ -70,7 +70,7 @@ def check_file_name(kind: str, name: Any) -> str:
         MalformedError: naming ``kind``.
     """
     if not isinstance(name, str) or _FILE_NAME.fullmatch(name) is None:
-        raise MalformedError(f"{kind}: {_shown(name)} is not a plain file name")
+        raise MalformedError("is not a plain file name", about=f"the {kind} {_shown(name)}")
     return name
 
 
@@ -81,7 +81,9 @@ def check_dataset_name(name: Any) -> str:
         MalformedError: it does not.
     """
     if not isinstance(name, str) or _DATASET_NAME.fullmatch(name) is None:
-        raise MalformedError(f"dataset_name: {_shown(name)} does not follow DatasetXXX_NAME")
+        raise MalformedError(
+            "does not follow DatasetXXX_NAME", about=f"the dataset_name {_shown(name)}"
+        )
     return name
 
 
@@ -92,7 +94,7 @@ def check_planner_options(options: Mapping[str, Any]) -> None:
         MalformedError: an attribute is not among :data:`PLANNER_OPTIONS`, or not a sane number.
     """
     for name, value in options.items():
-        _one_of(f"planner option {_shown(name)}", name, PLANNER_OPTIONS)
+        _one_of("planner option", name, PLANNER_OPTIONS)
         _number(f"planner option {name}", value, low=0, high=MAX_FEATURES, open_low=True)
 
 
@@ -109,15 +111,15 @@ def check_plans(plans: Mapping[str, Any], configuration: str) -> None:
     check_name("experiment_planner_used", plans.get("experiment_planner_used"))
     for key in ("transpose_forward", "transpose_backward"):
         if tuple(_list(key, plans.get(key))) not in _PERMUTATIONS:
-            raise MalformedError(f"{key}: not a permutation of the axes")
+            raise MalformedError("is not a permutation of the axes", about=f"the {key}")
     _intensities(plans.get("foreground_intensity_properties_per_channel"))
     configurations = _object("configurations", plans.get("configurations"))
     if len(configurations) > MAX_CONFIGURATIONS:
-        raise MalformedError(f"configurations: more than {MAX_CONFIGURATIONS}")
+        raise MalformedError(f"has more than {MAX_CONFIGURATIONS} configurations", about="the plan")
     if configuration not in configurations:
         raise MalformedError(
-            f"configuration {_shown(configuration)} is not in the plans, which have "
-            + _shown(sorted(configurations))
+            f"is not in the plan, which has {_shown(sorted(configurations))}",
+            about=f"the configuration {_shown(configuration)}",
         )
     for name in configurations:
         check_file_name("configuration", name)
@@ -133,11 +135,11 @@ def resolved(configurations: Mapping[str, Any], name: str) -> dict[str, Any]:
     chain_of: list[Mapping[str, Any]] = []
     current: Any = name
     while current is not None:
-        where = f"configurations.{name}.inherits_from"
+        where = f"the configurations.{name}.inherits_from"
         if not isinstance(current, str) or current not in configurations:
-            raise MalformedError(f"{where}: no configuration {_shown(current)}")
+            raise MalformedError(f"names no configuration: {_shown(current)}", about=where)
         if len(chain_of) > len(configurations):
-            raise MalformedError(f"{where}: inherits in a circle")
+            raise MalformedError("leads in a circle", about=where)
         chain_of.append(_object(f"configurations.{current}", configurations[current]))
         current = chain_of[-1].get("inherits_from")
     return dict(chain.from_iterable(part.items() for part in reversed(chain_of)))
@@ -150,7 +152,9 @@ def _configuration(path: str, value: Mapping[str, Any], others: Collection[str])
         _one_of(f"{path}.normalization_schemes", scheme, NORMALIZATION)
     for use in _list(f"{path}.use_mask_for_norm", value.get("use_mask_for_norm")):
         if not isinstance(use, bool):
-            raise MalformedError(f"{path}.use_mask_for_norm: {_shown(use)} is not true or false")
+            raise MalformedError(
+                f"holds {_shown(use)}, not true or false", about=f"the {path}.use_mask_for_norm"
+            )
     for what in ("data", "seg", "probabilities"):
         key = f"resampling_fn_{what}"
         _one_of(f"{path}.{key}", value.get(key), RESAMPLING)
@@ -160,15 +164,19 @@ def _configuration(path: str, value: Mapping[str, Any], others: Collection[str])
     for edge in patch:
         _number(f"{path}.patch_size", edge, low=1, high=MAX_EDGE, whole=True)
     if len(patch) not in (2, 3) or math.prod(patch) > MAX_PATCH_VOXELS:
-        raise MalformedError(f"{path}.patch_size: not 2 or 3 axes, or too many voxels")
+        raise MalformedError(
+            "has not 2 or 3 axes, or too many voxels", about=f"the {path}.patch_size"
+        )
     for mm in _list(f"{path}.spacing", value.get("spacing")):
         _number(f"{path}.spacing", mm, low=0, high=MAX_NUMBER, open_low=True)
     if not isinstance(value.get("batch_dice"), bool):
-        raise MalformedError(f"{path}.batch_dice: not true or false")
+        raise MalformedError("is not true or false", about=f"the {path}.batch_dice")
     for key in ("previous_stage", "next_stage"):
         stage = value.get(key)
         if stage is not None and (not isinstance(stage, str) or stage not in others):
-            raise MalformedError(f"{path}.{key}: no configuration {_shown(stage)}")
+            raise MalformedError(
+                f"names no configuration: {_shown(stage)}", about=f"the {path}.{key}"
+            )
     _architecture(f"{path}.architecture", value.get("architecture"))
 
 
@@ -181,7 +189,7 @@ def _architecture(path: str, value: Any) -> None:
     for key, argument in arguments.items():
         _argument(f"{path}.arch_kwargs.{key}", key, argument)
     if "n_stages" not in arguments:
-        raise MalformedError(f"{path}.arch_kwargs.n_stages: missing")
+        raise MalformedError("is missing", about=f"the {path}.arch_kwargs.n_stages")
 
 
 def _argument(path: str, key: str, value: Any) -> None:
@@ -196,7 +204,7 @@ def _argument(path: str, key: str, value: Any) -> None:
         and key not in ARCHITECTURE_OPTIONS
         and key not in OTHER_ARGUMENTS
     ):
-        raise MalformedError(f"{path}: unknown argument of the network")
+        raise MalformedError("is not an argument of the network", about=f"the {path}")
     elif value is None:
         return
     elif key in BUILDING_BLOCKS:
@@ -211,7 +219,7 @@ def _intensities(value: Any) -> None:
     path = "foreground_intensity_properties_per_channel"
     channels = _object(path, value)
     if not 1 <= len(channels) <= MAX_CHANNELS:
-        raise MalformedError(f"{path}: must describe 1 to {MAX_CHANNELS} channels")
+        raise MalformedError(f"does not describe 1 to {MAX_CHANNELS} channels", about=f"the {path}")
     for channel, properties in channels.items():
         for key, number in _object(f"{path}.{channel}", properties).items():
             _number(f"{path}.{channel}.{key}", number, low=-MAX_NUMBER, high=MAX_NUMBER)
@@ -227,7 +235,7 @@ def _options(path: str, value: Any, *, high: float = MAX_NUMBER) -> None:
 def _flat(path: str, value: Any) -> Iterator[Any]:
     if isinstance(value, list | tuple):
         if len(value) > MAX_STAGES:
-            raise MalformedError(f"{path}: more than {MAX_STAGES} stages")
+            raise MalformedError(f"has more than {MAX_STAGES} stages", about=f"the {path}")
         for item in value:
             yield from item if isinstance(item, list | tuple) else (item,)
     else:
@@ -236,29 +244,30 @@ def _flat(path: str, value: Any) -> Iterator[Any]:
 
 def _one_of(path: str, name: Any, allowed: Collection[str]) -> None:
     if not isinstance(name, str) or name not in allowed:
-        raise MalformedError(f"{path}: {_shown(name)} is not allowed")
+        raise MalformedError("is not allowed", about=f"the {path} {_shown(name)}")
 
 
 def _number(
     path: str, value: Any, *, low: float, high: float, whole: bool = False, open_low: bool = False
 ) -> None:
     kinds = (int,) if whole else (int, float)
+    kind = "an integer" if whole else "a number"
     if isinstance(value, bool) or not isinstance(value, kinds):
-        raise MalformedError(f"{path}: {_shown(value)} is not a {'whole ' if whole else ''}number")
+        raise MalformedError(f"is not {kind}", about=f"the {path} {_shown(value)}")
     # NaN fails every comparison.
     if not (low < value if open_low else low <= value) or not value <= high:
-        raise MalformedError(f"{path}: {_shown(value)} is out of bounds")
+        raise MalformedError("is out of bounds", about=f"the {path} {_shown(value)}")
 
 
 def _list(path: str, value: Any) -> list[Any]:
     if not isinstance(value, list | tuple) or len(value) > MAX_CHANNELS:
-        raise MalformedError(f"{path}: not a list of reasonable length")
+        raise MalformedError("is not a list of reasonable length", about=f"the {path}")
     return list(value)
 
 
 def _object(path: str, value: Any) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise MalformedError(f"{path}: missing or not an object")
+        raise MalformedError("is missing or not an object", about=f"the {path}")
     return value
 
 

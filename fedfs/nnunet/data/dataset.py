@@ -170,8 +170,9 @@ def ordered(dataset_json: Mapping[str, Any]) -> dict[str, Any]:
     order = dataset_json.get(LABEL_ORDER) or (None if has_regions(dataset_json) else list(labels))
     if order is None or sorted(order) != sorted(labels):
         raise MalformedError(
-            f"{LABEL_ORDER}: must name every label once; the order of regions decides which "
-            "output of the network is which"
+            "does not name every label once; the order of regions decides which output of the "
+            "network is which",
+            about=f"the field {LABEL_ORDER}",
         )
     names = channel_names(dataset_json)
     out = {

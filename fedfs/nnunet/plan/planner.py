@@ -115,7 +115,8 @@ class NnUNetPlanner:
         except TrainingError as error:
             if error.kind != "crash":
                 raise
-            raise MalformedError(f"no network can be built of the architecture: {error}") from error
+            text = f"describes an architecture of which no network can be built: {error}"
+            raise MalformedError(text, about="the plan") from error
 
 
 def dataset_json(charter: Charter) -> dict[str, Any]:

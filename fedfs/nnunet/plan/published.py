@@ -123,7 +123,8 @@ def check_size(
     )
     if n_parameters > MAX_PARAMETERS:
         raise MalformedError(
-            f"architecture: up to {n_parameters} parameters, more than {MAX_PARAMETERS}"
+            f"has up to {n_parameters} parameters, more than {MAX_PARAMETERS}",
+            about="the architecture",
         )
 
 
@@ -168,7 +169,7 @@ def parameter_bound(
 def _n_axes(arguments: Mapping[str, Any]) -> int:
     operator = str(arguments.get("conv_op"))
     if not operator.endswith(("1d", "2d", "3d")):
-        raise MalformedError("architecture: conv_op is missing")
+        raise MalformedError("names no conv_op", about="the architecture")
     return int(operator[-2])
 
 
@@ -181,7 +182,7 @@ def _per_stage(arguments: Mapping[str, Any], key: str, n_stages: int) -> list[in
         or len(value) != n_stages
         or not all(isinstance(item, int) for item in value)
     ):
-        raise MalformedError(f"architecture: {key} is not {n_stages} numbers")
+        raise MalformedError(f"is not {n_stages} numbers", about=f"the architecture's {key}")
     return list(value)
 
 
@@ -190,8 +191,12 @@ def _volumes(arguments: Mapping[str, Any], key: str, n_stages: int, n_axes: int)
     if isinstance(value, int):
         return [value**n_axes] * n_stages
     if not isinstance(value, list | tuple) or len(value) != n_stages:
-        raise MalformedError(f"architecture: {key} is not one entry for each of {n_stages} stages")
+        raise MalformedError(
+            f"is not one entry for each of {n_stages} stages", about=f"the architecture's {key}"
+        )
     edges = [[item] * n_axes if isinstance(item, int) else list(item) for item in value]
     if any(len(item) != n_axes for item in edges):
-        raise MalformedError(f"architecture: {key} has entries of other than {n_axes} axes")
+        raise MalformedError(
+            f"has entries of other than {n_axes} axes", about=f"the architecture's {key}"
+        )
     return [math.prod(item) for item in edges]

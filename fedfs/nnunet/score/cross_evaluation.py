@@ -54,7 +54,7 @@ def score_other(
         adopted = adopt(plans, dataset, reader_name(dataset))
         allowlist.check_plans(adopted, settings.configuration)
     except (TypeError, ValueError) as error:
-        raise MalformedError(f"plans: {error}") from error
+        raise MalformedError(f"cannot be used: {error}", about="the plan") from error
     check_size(adopted, settings.configuration, dataset.dataset_json)
     with tempfile.TemporaryDirectory(prefix="other-model-", dir=settings.state_dir) as folder:
         room = Path(folder)

@@ -138,22 +138,16 @@ def _log_last_words(function: str, room: Path) -> str:
     return words
 
 
-def as_json(error: errors.FedfsError) -> dict[str, str]:
+def as_json(error: errors.FedfsError) -> dict[str, Any]:
     """Return an error as JSON values."""
-    return {
-        "type": type(error).__name__,
-        "message": str(error),
-        "hint": error.hint,
-        "kind": getattr(error, "kind", ""),
-    }
+    return {"type": type(error).__name__, "args": error.args, "attributes": vars(error)}
 
 
 def from_json(fields: Mapping[str, Any]) -> errors.FedfsError:
     """Return the error that :func:`as_json` wrote down."""
     cls = getattr(errors, fields["type"], errors.FedfsError)
-    if cls is errors.TrainingError:
-        return errors.TrainingError(fields["message"], kind=fields["kind"], hint=fields["hint"])
-    error: errors.FedfsError = cls(fields["message"], hint=fields["hint"])
+    error: errors.FedfsError = cls.__new__(cls, *fields["args"])
+    vars(error).update(fields["attributes"])
     return error
 
 

@@ -100,11 +100,12 @@ def _pairs(module: nn.Module, base: Tensors, private: Collection[str]) -> list[_
         if weight is None or name in private:
             continue
         if name not in base:
-            raise TensorError(f"the base of this round lacks the tensor {name!r}")
+            raise TensorError(f"lacks the tensor {name!r}", about="the base of this round")
         start = torch.tensor(base[name], dtype=torch.float32, device=weight.device)
         if start.shape != weight.shape:
             raise TensorError(
-                f"tensor {name!r} is {list(weight.shape)}, and {list(start.shape)} in the base"
+                f"is {list(weight.shape)}, and {list(start.shape)} in the base",
+                about=f"the tensor {name!r}",
             )
         pairs.append((weight, start))
     return pairs

@@ -142,7 +142,9 @@ def from_utc(text: str) -> float:
     try:
         return datetime.datetime.strptime(text, "%Y-%m-%dT%H:%M:%S%z").timestamp()
     except ValueError as error:
-        raise MalformedError(f"{text!r} is no time in UTC") from error
+        raise MalformedError(
+            "is not like 2026-01-31T12:00:00Z", about=f"the time {text!r}"
+        ) from error
 
 
 def payload_type(cls: type[Message]) -> str:
@@ -188,13 +190,13 @@ def decode(
     """
     value = codec.loads(data)
     if not isinstance(value, dict):
-        raise MalformedError(f"{cls.TYPE}: expected an object")
+        raise MalformedError("is not a JSON object")
     _check_schema(value.pop("schema", None))
     kind = value.pop("type", None)
     if kind != cls.TYPE:
         raise MisplacedError(f"holds a {kind!r} message where a {cls.TYPE!r} message belongs")
     if "sealed" in value and cls.HIDDEN:
-        found = opened(value.pop("sealed"), unseal, names=cls.HIDDEN, where=cls.TYPE)
+        found = opened(value.pop("sealed"), unseal, names=cls.HIDDEN)
         value = {**cls.HIDDEN, **found, **value}
     message = codec.from_json(cls, value)
     if message.key != key:
@@ -210,11 +212,7 @@ def closed(hidden: Mapping[str, JSON], seal: Callable[[bytes], bytes]) -> str:
 
 
 def opened(
-    sealed: JSON,
-    unseal: Callable[[bytes], bytes] | None,
-    *,
-    names: Collection[str],
-    where: str,
+    sealed: JSON, unseal: Callable[[bytes], bytes] | None, *, names: Collection[str]
 ) -> dict[str, JSON]:
     """Return fields that were encrypted; none where this reader cannot decrypt them.
 
@@ -222,7 +220,6 @@ def opened(
         sealed: what :func:`closed` returned.
         unseal: decrypts, or raises :class:`~fedfs.errors.SealedError`.
         names: of the fields that there may be.
-        where: what they belong to, for errors.
 
     Raises:
         MalformedError: they are not base64, no JSON, or others.
@@ -234,10 +231,10 @@ def opened(
     except SealedError:
         return {}
     except (TypeError, ValueError) as error:
-        raise MalformedError(f"{where}: what is encrypted is not base64") from error
+        raise MalformedError("is not base64", about="the encrypted part") from error
     hidden = codec.loads(text)
     if not isinstance(hidden, dict) or not set(hidden) <= set(names):
-        raise MalformedError(f"{where}: holds encrypted fields that are not its own")
+        raise MalformedError("holds fields that do not belong there", about="the encrypted part")
     return hidden
 
 
@@ -245,10 +242,10 @@ def _check_schema(schema: JSON) -> None:
     name, _, version = schema.partition("/") if isinstance(schema, str) else ("", "", "")
     major = version.split(".")[0]
     if name != "fedfs" or not major.isdecimal() or len(major) > 4:  # noqa: PLR2004  a sane bound
-        raise MalformedError(f"schema {schema!r} is not a fedfs schema")
+        raise MalformedError(f"has the schema {schema!r}, which is not a fedfs schema")
     if int(major) > MAJOR:
         raise UnsupportedVersionError(
-            f"was written with protocol version {version}, this software reads up to {MAJOR}.x",
+            f"was written with protocol version {version}; this software reads up to {MAJOR}.x",
             hint="upgrade fedfs on this host",
         )
     if int(major) < MAJOR:

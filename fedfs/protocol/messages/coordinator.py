@@ -249,7 +249,7 @@ class Charter(Message):
             return self
         track = next((track for track in self.tracks if track.name == name), None)
         if track is None:
-            raise MisplacedError(f"has no track {name!r}")
+            raise MisplacedError(f"has no track {name!r}", about="the study")
         seed = self.schedule.seed + (0 if track.fold == "all" else int(track.fold))
         roster = (replace(e, from_version=e.from_versions.get(name, 0)) for e in self.roster)
         return replace(

@@ -62,7 +62,7 @@ def write_initial_weights(
                 files[site].check_against(state.site_plans[site].tensors)
             except RejectedError as error:
                 raise StudyError(
-                    f"the plan of {site} leads to another network than it announced: {error}",
+                    f"the plan of {site} leads to another network than announced: {error.reason}",
                     hint="do the site and the aggregator have the same version of nnunetv2?",
                 ) from error
         shapes = {name: files[s].shape(own_names[s][name]) for name, s in first.items()}
@@ -103,4 +103,6 @@ def _write_network(
             alignment=alignment,
         )
     except RejectedError as error:
-        raise StudyError(f"the plan of {site} cannot be used: {error}", hint=SETTLE_HINT) from error
+        raise StudyError(
+            f"the plan of {site} cannot be used: {error.reason}", hint=SETTLE_HINT
+        ) from error

@@ -98,7 +98,7 @@ def admit(site: str, state: StudyState, version: Shapes) -> dict[str, Any]:
         names, cover = join_in(state.site_plans[site].tensors, version, spec)
     except RejectedError as error:
         raise StudyError(
-            f"the plan of {site} cannot be used: it {error}", hint=SETTLE_HINT
+            f"the plan of {site} cannot be used: {error.reason}", hint=SETTLE_HINT
         ) from error
     return {
         "announcement_sha256": digest,
@@ -147,10 +147,10 @@ def _usable_fingerprint(site: str, state: StudyState) -> SiteFingerprint:
     try:
         fingerprints.validate_fingerprint(part)
         if len(part.channels) != len(newest_charter(state).dataset.channel_names):
-            raise MalformedError(f"holds {len(part.channels)} channels")
+            raise MalformedError(f"holds {len(part.channels)} channels", about="the fingerprint")
     except RejectedError as error:
         raise StudyError(
-            f"the fingerprint of {site} cannot be used: it {error}", hint=SETTLE_HINT
+            f"the fingerprint of {site} cannot be used: {error.reason}", hint=SETTLE_HINT
         ) from error
     return part
 
@@ -163,7 +163,7 @@ def _plan_of_each(
             check_site_plan(state.site_plans[site])
         except RejectedError as error:
             raise StudyError(
-                f"the plan of {site} cannot be used: it {error}", hint=SETTLE_HINT
+                f"the plan of {site} cannot be used: {error.reason}", hint=SETTLE_HINT
             ) from error
     shared, coverage = agree({site: state.site_plans[site].tensors for site in sites}, spec)
     n_cases = sum(state.site_plans[site].n_cases for site in sites)

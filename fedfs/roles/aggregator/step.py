@@ -298,7 +298,7 @@ class Aggregator:
                 raise
             return self._refuse(
                 update,
-                f"comes from version {update.base_version}, which is not kept any more",
+                f"the update comes from version {update.base_version}, which is not kept any more",
                 state,
             )
         try:
@@ -314,7 +314,7 @@ class Aggregator:
             self._absent[key] = str(error)
             return f"the update of {update.site} is announced, its payload is not there"
         except RejectedError as error:
-            return self._refuse(update, str(error), state)
+            return self._refuse(update, error.reason, state)
         self._checked[key] = path
         return f"received the update of {update.site} from version {update.base_version}"
 

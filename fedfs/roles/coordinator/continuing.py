@@ -134,7 +134,8 @@ def read_finished(
         )
     if not plan.plans:
         raise SealedError(
-            f"study {charter.name!r} is encrypted, and this host holds no key for it",
+            "is encrypted, and this host holds no key for it",
+            about=f"the study {charter.name!r}",
             hint="go on from it on its coordinator's host, or on that of one of its sites",
         )
     model = state.models[finished.version]

@@ -105,7 +105,7 @@ class StudyOptions:
             allowlist.check_planner_options(self.planner_options)
         except MalformedError as error:
             known = ", ".join(sorted(PLANNER_OPTIONS))
-            raise UserError(str(error), hint=f"a number for one of {known}") from error
+            raise UserError(error.reason, hint=f"a number for one of {known}") from error
         for what, name in (("planner", self.planner), ("trainer", self.trainer)):
             if not _IDENTIFIER.fullmatch(name):
                 raise UserError(f"{what} {name!r} is not a class name")

@@ -133,12 +133,14 @@ class _Unpacked:
             on_progress(Progress("check", number, len(index.items), "objects"))
             key = layout.parse_on_store(item.key)
             if key is None:
-                raise BundleError(f"holds {item.key}, which is no object of a study")
+                raise BundleError(f"holds {item.key}, which is not an object of a study")
             limit = MAX_MODEL_BYTES if key.is_payload else MAX_ENVELOPE_BYTES
             if item.size > limit:
-                raise BundleError(f"{item.key} has {item.size} bytes, at most {limit} are allowed")
+                raise BundleError(
+                    f"has {item.size} bytes; at most {limit} are allowed", key=item.key
+                )
             if key.is_payload and key.sha256 != item.sha256:
-                raise BundleError(f"{item.key} has other bytes than its name says")
+                raise BundleError("has other bytes than its name says", key=item.key)
             target = folder / f"{number:06d}" if key.is_payload else None
             data = _extract(bundle, item, identities, target)
             if target is not None:
@@ -172,7 +174,7 @@ def _extract(
             shutil.copyfileobj(source, sink, CHUNK_BYTES)
         buffered.flush()
         if sink.n_bytes != item.size or sink.sha256 != item.sha256:
-            raise BundleError(f"{item.key} is damaged: its bytes are not those of the index")
+            raise BundleError("is damaged: its bytes are not those of the index", key=item.key)
         if isinstance(file, io.BytesIO):
             return file.getvalue()
         os.fsync(file.fileno())
@@ -232,15 +234,15 @@ def _check(unpacked: _Unpacked, store: ReadableStore, header: Header) -> tuple[S
     try:
         seen = Seen(_Overlay(store, unpacked), header.site)
     except StudyError as error:
-        text = "does not hold the study's first charter, which this store has not either"
+        text = "lacks the study's first charter, which this store does not hold either"
         raise BundleError(text, hint=again) from error
     seen.refresh()
     if seen.charter.study != header.study:
-        raise BundleError(f"is of study {header.study}, this store holds another one")
+        raise BundleError(f"is of study {header.study}; this store holds another one")
     rejected, named = seen.rejected, seen.named
     for key in unpacked.messages:
         if key in rejected:
-            raise BundleError(f"{key} cannot be accepted: it {rejected[key]}", hint=again)
+            raise BundleError(f"cannot be accepted: {rejected[key]}", key=key, hint=again)
     for key in unpacked.payloads:
         if key not in named:
             raise BundleError(f"holds {key}, which no accepted message names")

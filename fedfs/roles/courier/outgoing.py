@@ -182,7 +182,7 @@ def _add(
         else:
             shutil.copyfileobj(tee, target, CHUNK_BYTES)
         if (tee.n_bytes, tee.sha256) != (size, sha256):
-            raise TensorError(f"{key} on the store is damaged: its bytes are not those signed for")
+            raise TensorError("is damaged: its bytes are not those signed for", key=key)
 
     writer.add(key, size, sha256, write)
 

@@ -86,7 +86,7 @@ class Audit:
             entry = charter.entry(key.site) if key is not None and key.site else None
             is_member = entry is not None and entry.state in ADMITTED
             level = PROBLEM if key is None or key.site is None or is_member else NOTE
-            yield Finding(text, level, f"is not accepted: it {reason}")
+            yield Finding(text, level, f"is not accepted: {reason}")
 
     def _chain(self) -> Iterator[Finding]:
         """Check that versions, records and the end of the study fit together."""

@@ -46,7 +46,7 @@ def events(state: StudyState) -> list[Event]:
     found = [*_joins(state), *_coordinator(state), *_sites(state), *_aggregator(state)]
     found.sort(key=lambda event: event.at)
     refused = (
-        Event("", "nobody", f"is not accepted: it {reason}", key)
+        Event("", "nobody", f"is not accepted: {reason}", key)
         for key, reason in sorted(state.rejected.items())
     )
     return [*found, *refused]
@@ -173,7 +173,7 @@ def _round(record: RoundRecord) -> str:
     used = ", ".join(f"{u.site} {u.weight:.3f} (from {u.base_version})" for u in record.updates)
     text = f"made version {record.version} by {record.strategy.name} of {used}: {size}"
     for item in record.excluded:
-        text += f"; did not use {item.key}: it {item.reason}"
+        text += f"; did not use {item.key}: {item.reason}"
     for left in record.left_out:
         text += f"; without {left.site} since version {left.since_version}: {left.reason}"
     return text

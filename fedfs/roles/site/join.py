@@ -157,7 +157,8 @@ def join(config: JoinConfig, listener: OnProgress) -> tuple[Charter, JoinRequest
     expected = config.expected_key
     if expected is not None and expected.replace(" ", "") != coordinator.replace(" ", ""):
         raise MisplacedError(
-            f"the study at {config.store} is led by the key {coordinator}, not by {expected}",
+            f"is led by the key {coordinator}, not by {expected}",
+            about=f"the study at {config.store}",
             hint="do not join; tell the coordinator",
         )
     software.check(charter.nnunet.versions, classes.versions(), allowed=config.allow_versions)

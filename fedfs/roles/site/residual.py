@@ -61,7 +61,7 @@ class CarriedFiles:
             with TensorFile(path) as file:
                 return Carried(_part(file, _RESIDUAL), _part(file, _PRIVATE))
         except RejectedError as error:
-            log.warning("%s is damaged and not used: %s", path, error)
+            log.warning("%s is damaged and not used: %s", path, error.reason)
             return Carried()
 
     def save(self, version: int, carried: Carried, published: Collection[int]) -> None:

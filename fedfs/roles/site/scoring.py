@@ -113,7 +113,7 @@ class Scoring:
                 )
                 result = self._learner.score(model.plans, path, self._status.progress)
         except RejectedError as error:
-            log.warning("the model of %s cannot be scored: it %s", model.site, error)
+            log.warning("the model of %s cannot be scored: %s", model.site, error.reason)
             result = EvaluationResult.unscored()
         self._publish(version, layout.score_of(model.site), result)
         return f"scored the model of {model.site}: {_dice(result)}"

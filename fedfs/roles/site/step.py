@@ -227,10 +227,10 @@ class Site:
         refusals = participation.refusals(state, self.name)
         text = ""
         for key, reason in refusals.items():
-            text = f"; the aggregator refused {key}: it {reason}"
+            text = f"; the aggregator refused {key}: {reason}"
             if key not in self._heard:
                 self._heard.add(key)
-                log.warning("the aggregator refused %s: it %s", key, reason)
+                log.warning("the aggregator refused %s: %s", key, reason)
         return text
 
     def _act(self, action: actions.SiteAction, state: StudyState) -> str:

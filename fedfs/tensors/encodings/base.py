@@ -178,7 +178,7 @@ class Lossy(ABC):
             check_shape(name, residual, base)
             delta += residual
         if not np.isfinite(_float32(delta)).all():
-            raise TensorError(f"the update of {name!r} holds NaN or infinite values")
+            raise TensorError("holds NaN or infinite values", about=f"the update of {name!r}")
         parts = self.quantise(delta)
         delta -= self.dequantise(parts, base.shape)
         payload = {part_name(name, part): array for part, array in parts.items()}
@@ -215,7 +215,7 @@ class Lossy(ABC):
         try:
             return self.dequantise(parts, base.shape)
         except TensorError as error:
-            raise TensorError(f"the update of {name!r} {error}") from error
+            raise TensorError(error.fault, about=f"the update of {name!r}") from error
 
 
 def part_name(name: str, part: str) -> str:
@@ -225,7 +225,7 @@ def part_name(name: str, part: str) -> str:
         TensorError: ``name`` holds the separator.
     """
     if SEPARATOR in name:
-        raise TensorError(f"the name {name!r} holds {SEPARATOR!r}, which tensors' names must not")
+        raise TensorError(f"has {SEPARATOR!r} in its name", about=f"the tensor {name!r}")
     return f"{name}{SEPARATOR}{part}"
 
 
@@ -248,14 +248,14 @@ def checked(
     """
     dtype, shape = entry
     if name not in payload:
-        raise TensorError(f"the payload has no tensor {name!r}")
+        raise TensorError(f"has no tensor {name!r}")
     array = payload[name]
     if array.shape != shape:
-        raise TensorError(f"payload {name!r} has the shape {array.shape}, not {shape}")
+        raise TensorError(f"has the shape {array.shape}, not {shape}", about=f"the tensor {name!r}")
     if array.dtype != _NUMPY[dtype]:
-        raise TensorError(f"payload {name!r} is of type {array.dtype}, not {dtype}")
+        raise TensorError(f"is of type {array.dtype}, not {dtype}", about=f"the tensor {name!r}")
     if finite and array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise TensorError(f"payload {name!r} holds NaN or infinite values")
+        raise TensorError("holds NaN or infinite values", about=f"the tensor {name!r}")
     return array
 
 
@@ -267,7 +267,7 @@ def check_shape(name: str, array: AnyArray, base: AnyArray) -> None:
     """
     if array.shape != base.shape:
         raise TensorError(
-            f"update of shape {array.shape} for the tensor {name!r} of shape {base.shape}"
+            f"has the shape {array.shape}, not {base.shape}", about=f"the update of {name!r}"
         )
 
 
@@ -305,7 +305,7 @@ def from_levels(levels: npt.NDArray[np.int8], scale: AnyArray) -> Delta:
 def _apply(name: str, delta: Delta, base: Base) -> Array:
     values = _float32(np.asarray(np.add(base, delta, dtype=np.float64)))
     if not np.isfinite(values).all():
-        raise TensorError(f"the update of {name!r} leads to values that are not finite")
+        raise TensorError("leads to values that are not finite", about=f"the update of {name!r}")
     return values
 
 

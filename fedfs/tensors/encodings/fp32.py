@@ -52,7 +52,7 @@ class Fp32:
             check_shape(name, residual, base)
             values = np.add(values, residual, dtype=np.float64).astype(np.float32)
         if not np.isfinite(values).all():
-            raise TensorError(f"the update of {name!r} holds NaN or infinite values")
+            raise TensorError("holds NaN or infinite values", about=f"the update of {name!r}")
         return Encoded({name: values}, None)
 
     def decode(self, name: str, payload: Mapping[str, AnyArray], base: Base) -> Delta:

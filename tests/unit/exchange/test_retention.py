@@ -93,7 +93,7 @@ def test_an_update_from_a_version_that_is_gone_is_refused_and_holds_nobody_up(tm
         federation.run_process(name)
     record = federation.observe().state.rounds[2]
     assert [item.reason for item in record.excluded] == [
-        "comes from version 0, which is not kept any more"
+        "the update comes from version 0, which is not kept any more"
     ]
 
 

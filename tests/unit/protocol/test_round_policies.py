@@ -283,7 +283,7 @@ def test_a_refused_update_is_heard_of_at_its_site(tmp_path, caplog):
     assert [(item.site, item.key) for item in record.excluded] == [
         ("south", layout.update("south", 0))
     ]
-    assert record.left_out[0].reason.startswith("its update was refused: it payload is corrupt")
+    assert record.left_out[0].reason.startswith("its update was refused: the payload is damaged")
     with caplog.at_level("WARNING"):
         outcome = federation.run_process("south")
     assert "the aggregator refused sites/south/updates/00000/manifest.json" in caplog.text

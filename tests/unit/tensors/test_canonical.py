@@ -190,8 +190,8 @@ def test_loading_names_the_first_differences_and_changes_nothing():
     with pytest.raises(TensorError) as error:
         checkpoint.load_into(module, tensors)
     assert str(error.value) == (
-        "tensors differ: '1.bias' is missing; '2.bias' is unexpected; "
-        "'0.bias' is F32 [3], not F32 [2]; and 1 more"
+        "The payload has other tensors than expected: '1.bias' is missing; '2.bias' is unexpected; "
+        "'0.bias' is F32 [3], not F32 [2]; and 1 more."
     )
     assert_same(checkpoint.extract(module), before)
 
@@ -274,7 +274,7 @@ def test_readers_that_disagree_are_a_finding(tmp_path, monkeypatch):
     path, read, shape = tmp_path / "t", TensorFile.read, TensorFile.shape
     checkpoint.write_safetensors(path, TENSORS)
     for name, change, reason in [
-        ("read", lambda self, name: read(self, name) + np.float32(1), "other values of 'a'"),
+        ("read", lambda self, name: read(self, name) + np.float32(1), "'a' has other values"),
         ("dtype", lambda self, name: "F16", "is F32"),
         ("shape", lambda self, name: (1, *shape(self, name)), r"is F32 \[\], not F32 \[1\]"),
     ]:
@@ -283,7 +283,7 @@ def test_readers_that_disagree_are_a_finding(tmp_path, monkeypatch):
             with pytest.raises(TensorError, match=reason):
                 check_both_readers(path)
     path.write_bytes(forged(b'{"t":%b,"t":%b}' % ((json.dumps(entry()).encode(),) * 2)))
-    with pytest.raises(MalformedError):  # the library takes the second of two equal names
+    with pytest.raises(TensorError):  # the library takes the second of two equal names
         check_both_readers(path)
 
 
@@ -321,7 +321,7 @@ def test_bfloat16_is_float32_here_and_goes_both_ways(tmp_path):
         assert file.dtype("bf") == "BF16"
         assert_same(dict(file), arrays)
         file.check_layout({"bf": ("BF16", (2, 3)), "f": ("F32", (2,))})
-        with pytest.raises(TensorError, match=r"'bf' is BF16 \[2, 3\], not F32 \[2, 3\]$"):
+        with pytest.raises(TensorError, match=r"'bf' is BF16 \[2, 3\], not F32 \[2, 3\]\.$"):
             file.check_layout({"bf": ("F32", (2, 3)), "f": ("F32", (2,))})
         with pytest.raises(TensorError, match=r"'bf' is BF16"):
             file.check_against({"bf": (2, 3), "f": (2,)})
@@ -413,7 +413,7 @@ def test_a_file_is_checked_against_what_is_expected(tmp_path):
     shapes = {name: array.shape for name, array in TENSORS.items()}
     with TensorFile(path) as file:
         file.check_against(shapes)
-        with pytest.raises(TensorError, match=r"'a' is F32 \[\], not F32 \[1\]$"):
+        with pytest.raises(TensorError, match=r"'a' is F32 \[\], not F32 \[1\]\.$"):
             file.check_against({**shapes, "a": (1,)})
         with pytest.raises(TensorError, match=r"'z' is missing$"):
             file.check_against({**shapes, "z": (1,)})
@@ -602,8 +602,8 @@ BROKEN = {
     "not the beginning": ([(1, 12)], "not all of it"),
     "twice": ([(0, 12), (0, 12)], "twice"),
     "an overlap": ([(0, 6), (5, 12)], "twice"),
-    "too far": ([(0, 13)], "which has 12"),
-    "before the beginning": ([(-1, 11)], "which has 12"),
+    "too far": ([(0, 13)], "has 12 values, not 0 to 13"),
+    "before the beginning": ([(-1, 11)], "has 12 values, not -1 to 11"),
 }
 
 

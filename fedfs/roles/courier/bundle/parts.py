@@ -62,7 +62,7 @@ class Parts(io.RawIOBase):
         if part_bytes and any(size != part_bytes for size in sizes[:-1]):
             self.close()
             raise BundleError(
-                "its parts are not of equal size: one is damaged or of another bundle"
+                "has parts that are not of equal size: one is damaged or of another bundle"
             )
 
     def readable(self) -> bool:
@@ -166,7 +166,8 @@ def find_parts(path: Path) -> list[Path]:
         missing = sorted(set(range(1, numbers[-1] + 1)) - set(numbers))
         if missing:
             raise BundleError(
-                f"part {whole.name}.{missing[0]:03d} is not here",
+                "is not here",
+                about=f"the part {whole.name}.{missing[0]:03d}",
                 hint="put all parts into one folder",
             )
         return parts

@@ -71,19 +71,21 @@ class BundleReader:
         self._file.seek(offset)
         stored = self._read(length)
         if hashlib.sha256(stored).digest() != sha256:
-            raise BundleError("its index is damaged")
+            raise BundleError("is damaged", about="the index")
         data = unseal(stored) if self.header.sealed and unseal else stored
         unpacker = zlib.decompressobj()
         try:
             text = unpacker.decompress(data, MAX_INDEX_BYTES + 1)
         except zlib.error as error:
-            raise BundleError(f"its index cannot be read: {error}") from error
+            raise BundleError(f"cannot be read: {error}", about="the index") from error
         if len(text) > MAX_INDEX_BYTES or not unpacker.eof:
-            raise BundleError(f"its index is larger than {MAX_INDEX_BYTES} bytes, or cut off")
+            raise BundleError(
+                f"is larger than {MAX_INDEX_BYTES} bytes, or cut off", about="the index"
+            )
         try:
             index = codec.from_json(Index, codec.loads(text))
         except MalformedError as error:
-            raise BundleError(f"its index is damaged: {error}") from error
+            raise BundleError(f"is damaged: {error.reason}", about="the index") from error
         self._check(index, end=offset)
         return index
 
@@ -95,7 +97,7 @@ class BundleReader:
     def _read_header(self) -> tuple[Header, int]:
         start = self._read(len(MAGIC), lenient=True)
         if start != MAGIC:
-            raise BundleError("is no bundle of fedfs, or of a later version")
+            raise BundleError("is not a bundle of fedfs, or of a later version")
         line = b""
         while not line.endswith(b"\n") and len(line) < _MAX_HEADER_BYTES:
             piece = self._read(1, lenient=True)
@@ -105,7 +107,7 @@ class BundleReader:
         try:
             header = codec.from_json(Header, codec.loads(line.strip()))
         except MalformedError as error:
-            raise BundleError(f"its header is damaged: {error}") from error
+            raise BundleError(f"is damaged: {error.reason}", about="the header") from error
         return header, len(MAGIC) + len(line)
 
     def _read_trailer(self) -> tuple[int, int, bytes]:
@@ -117,7 +119,7 @@ class BundleReader:
         if mark != MARK or offset + length != end or offset < self._first:
             raise BundleError("is cut off, or its last part is missing")
         if length > MAX_INDEX_BYTES:
-            raise BundleError(f"its index is larger than {MAX_INDEX_BYTES} bytes")
+            raise BundleError(f"is larger than {MAX_INDEX_BYTES} bytes", about="the index")
         return offset, length, sha256
 
     def _check(self, index: Index, *, end: int) -> None:
@@ -126,11 +128,13 @@ class BundleReader:
             try:
                 check_key(item.key)
             except MalformedError as error:
-                raise BundleError(f"holds something that is no object: {error}") from error
+                raise BundleError(
+                    f"holds something that is not an object: {error.reason}"
+                ) from error
             if item.key in seen:
                 raise BundleError(f"holds {item.key} twice")
             if item.offset != at or item.stored < 0 or not 0 <= item.size <= item.stored:
-                raise BundleError(f"its index is wrong about where {item.key} is")
+                raise BundleError(f"is wrong about where {item.key} is", about="the index")
             seen.add(item.key)
             at += item.stored
         if at != end:

@@ -247,7 +247,7 @@ def _lags(state: StudyState, site: str, versions: tuple[int, ...]) -> tuple[int 
 def _exclusions(state: StudyState) -> Iterator[Exclusion]:
     for version, record in sorted(state.rounds.items()):
         for item in record.excluded:
-            yield Exclusion(version, item.site, f"its update was refused: it {item.reason}")
+            yield Exclusion(version, item.site, f"its update was refused: {item.reason}")
         for left in record.left_out:
             yield Exclusion(version, left.site, left.reason)
 

@@ -180,7 +180,7 @@ def test_a_model_that_cannot_be_used_stops_nobody(tmp_path, monkeypatch, caplog)
     observer = federation.observe()
     said = observer.state.evaluations["north", 3, "of-east"]
     assert (said.n_cases, said.mean_dice) == (0, None)
-    assert "the model of east cannot be scored: it holds a value" in caplog.text
+    assert "the model of east cannot be scored: the payload holds a value" in caplog.text
     row = next(row for row in collect(observer.state, observer.sizes).matrix if row.model == "east")
     assert row.dice["north"] is None
     assert row.dice["west"] is not None
