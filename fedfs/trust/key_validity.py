@@ -1,4 +1,4 @@
-"""Which key spoke for whom, and for which versions: read off the charters, old and new.
+"""Keys and the versions that each of them signs for, read off the charters, old and new.
 
 Rules:
  * An amendment of the charter takes effect at a version: it says from which one on a site's key or
@@ -7,7 +7,7 @@ Rules:
    key replaces another, for that version too, which the site may have begun.
  * Of a site that is removed nothing counts from that version on.
 
-Pure, like all of what decides about belief.
+Pure: without I/O and without a clock.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from fedfs.protocol.messages import ADMITTED, Charter
 
 @dataclass(frozen=True)
 class Tenure:
-    """A key and the versions that it speaks for.
+    """A key and the versions that it signs for.
 
     Attributes:
         public_key: base64.
@@ -34,7 +34,7 @@ class Tenure:
     last: int | None = None
 
     def covers(self, version: int) -> bool:
-        """Whether this key speaks for a version."""
+        """Return whether this key signs for a version."""
         return self.first <= version and (self.last is None or version <= self.last)
 
 

@@ -81,8 +81,8 @@ class Keyring:
         """
         key = ExternalKey(public_key, command)
         key.sign_bytes(b"fedfs")
-        said = {"public_key": public_key, "command": list(command)}
-        self._store(self._next(role, "signer"), json.dumps(said, indent=1).encode())
+        signer = {"public_key": public_key, "command": list(command)}
+        self._store(self._next(role, "signer"), json.dumps(signer, indent=1).encode())
         return key
 
     def load(self, role: str, public_key: str | None = None) -> SigningKey:
@@ -96,7 +96,7 @@ class Keyring:
             if public_key is None or key.public == public_key:
                 return key
         raise KeyFileError(
-            f"the study names another {role} key than this host holds",
+            f"The study names another {role} key than this host holds.",
             hint="is this the host that made it? compare with: fedfs key show",
         )
 
@@ -109,7 +109,7 @@ class Keyring:
         paths = self._paths(role)
         if not paths:
             raise KeyFileError(
-                f"this host holds no {role} key of study {self.folder.name}",
+                f"This host holds no {role} key of study {self.folder.name}.",
                 hint="work on the host that made it, or set FEDFS_HOME to where it lies",
             )
         return [self._load(path) for path in reversed(paths)]
@@ -122,10 +122,8 @@ class Keyring:
         """
         found = []
         for path in reversed(self._paths(role, ".age")):
-            try:
-                found.append(Identity.from_text(self._read_secret(path), self._passphrase()))
-            except KeyFileError as error:
-                raise KeyFileError(f"{path}: {error}", hint=error.hint) from error
+            data = self._read_secret(path)
+            found.append(Identity.from_text(data, self._passphrase(), name=f"The identity {path}"))
         return found
 
     def create_identity(self, role: str) -> Identity:
@@ -187,8 +185,8 @@ class Keyring:
                 hint="the store was rolled back or tampered with: restore it, ask the coordinator",
             )
         if number > before:
-            said = {"charter_number": number, "charter_sha256": sha256}
-            self._write(path, {**seen, **said})
+            newest = {"charter_number": number, "charter_sha256": sha256}
+            self._write(path, {**seen, **newest})
 
     def note_version(self, role: str, number: int, sha256: str) -> None:
         """Check the newest version on a role's store against the newest it has seen; remember it.
@@ -240,29 +238,32 @@ class Keyring:
             mode = stat.S_IMODE(path.stat().st_mode)
             if mode & 0o077:
                 raise KeyFileError(
-                    f"the private key {path} can be read by others (mode {mode:04o})",
+                    f"The private key {path} can be read by others (mode {mode:04o}).",
                     hint=f"chmod 600 {path}",
                 )
             return path.read_bytes()
         except OSError as error:
-            raise KeyFileError(f"cannot read {path}: {error.strerror}") from error
+            raise KeyFileError(f"{path} cannot be read: {error.strerror}.") from error
 
     def _load(self, path: Path) -> SigningKey:
         data = self._read_secret(path)
+        if path.suffix != ".signer":
+            return SigningKey.from_pem(data, self._passphrase(), name=f"The key {path}")
         try:
-            if path.suffix == ".signer":
-                said = json.loads(data)
-                return ExternalKey(str(said["public_key"]), [str(w) for w in said["command"]])
-            return SigningKey.from_pem(data, self._passphrase())
-        except (KeyFileError, ValueError, LookupError, TypeError) as error:
-            raise KeyFileError(f"{path}: {error}", hint=getattr(error, "hint", "")) from error
+            signer = json.loads(data)
+            return ExternalKey(str(signer["public_key"]), [str(w) for w in signer["command"]])
+        except (ValueError, LookupError, TypeError) as error:
+            raise KeyFileError(
+                f"{path} does not name a public key and a command.",
+                hint="make it again: fedfs key create --external COMMAND",
+            ) from error
 
     def _store(self, path: Path, data: bytes) -> None:
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError as error:
-            raise KeyFileError(f"{path} exists already", hint="keys are never replaced") from error
+            raise KeyFileError(f"{path} exists already.", hint="keys are never replaced") from error
         except OSError as error:
             raise _not_writable(path, error) from error
         with os.fdopen(handle, "wb") as file:
@@ -277,11 +278,14 @@ class Keyring:
         Raises:
             KeyFileError: its file cannot be read.
         """
-        said, path = os.environ.get("FEDFS_PASSPHRASE"), os.environ.get("FEDFS_PASSPHRASE_FILE")
+        given, path = os.environ.get("FEDFS_PASSPHRASE"), os.environ.get("FEDFS_PASSPHRASE_FILE")
         try:
-            text = said or (Path(path).read_text().strip() if path else "")
+            text = given or (Path(path).read_text().strip() if path else "")
         except OSError as error:
-            raise KeyFileError(f"cannot read {path}: {error.strerror}") from error
+            raise KeyFileError(
+                f"The file of the passphrase, {path}, cannot be read: {error.strerror}.",
+                hint="FEDFS_PASSPHRASE_FILE names it",
+            ) from error
         return text.encode() or None
 
     def _read(self, path: Path) -> Mapping[str, Any]:
@@ -290,7 +294,7 @@ class Keyring:
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
-            raise SetupError(f"cannot read {path}: {error}") from error
+            raise SetupError(f"{path} cannot be read: {error}.") from error
         return value if isinstance(value, dict) else {}
 
     def _write(self, path: Path, values: Mapping[str, Any]) -> None:
@@ -304,6 +308,6 @@ class Keyring:
 
 def _not_writable(path: Path, error: OSError) -> SetupError:
     return SetupError(
-        f"cannot write {path}: {error.strerror}",
+        f"{path} cannot be written: {error.strerror}.",
         hint="set FEDFS_HOME to a folder that you can write",
     )

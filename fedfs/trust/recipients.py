@@ -1,4 +1,4 @@
-"""What this host can decrypt of a study whose charter says ``encryption = "age"``.
+"""Recipients of an encrypted study (``encryption = "age"``), and the keys that decrypt it here.
 
 Rules:
  * Models and plans are sealed for *readers*: a key pair of the study, whose private half each
@@ -41,7 +41,7 @@ class Vault:
         self._readers: dict[str, Identity] = {}
 
     def learn(self, charter: Charter) -> None:
-        """Take note of a charter that is believed: it may hold keys for this host.
+        """Take the keys for this host from a charter that is accepted.
 
         Raises:
             KeyFileError: a key file of this host is unreadable.
@@ -64,10 +64,10 @@ class Vault:
         return [*(self._own or []), *reversed(self._readers.values())]
 
     def unseal(self, data: bytes) -> bytes:
-        """Decrypt a small thing.
+        """Decrypt a message or a part of it.
 
         Raises:
-            SealedError: this host cannot.
+            SealedError: this host has no key for it.
         """
         if not self.identities:
             raise SealedError("is encrypted, and this host holds no key for it")
@@ -116,14 +116,14 @@ def holders(charter: Charter, sites: Iterable[str]) -> dict[str, str]:
 
 
 def for_readers(charter: Charter) -> tuple[str, ...]:
-    """Return for whom models and plans are sealed; empty where nothing is."""
+    """Return the recipients of models and plans; empty where nothing is encrypted."""
     if charter.encryption != AGE:
         return ()
     return (charter.read_keys[-1].recipient,)
 
 
 def for_aggregator(charter: Charter, *others: str) -> tuple[str, ...]:
-    """Return for whom updates and fingerprints are sealed; empty where nothing is."""
+    """Return the recipients of updates and fingerprints; empty where nothing is encrypted."""
     if charter.encryption != AGE:
         return ()
     return (charter.aggregator_encryption_key, *(other for other in others if other))

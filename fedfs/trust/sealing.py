@@ -1,4 +1,4 @@
-"""Encryption with age (https://age-encryption.org/v1): for whom bytes are meant.
+"""Encryption with age (https://age-encryption.org/v1) for named recipients.
 
 Keys are X25519: a recipient ``age1...`` is public and travels in messages, an identity
 ``AGE-SECRET-KEY-1...`` stays on its host. Signing is not age's business: what is decrypted is
@@ -16,6 +16,7 @@ from pyrage import passphrase as age_passphrase
 from pyrage import x25519
 
 from fedfs.errors import KeyFileError, SealedError
+from fedfs.trust.signing import UNLOCK_HINT
 
 MAGIC = b"age-encryption.org/v1\n"
 """How everything that age encrypted begins."""
@@ -35,29 +36,33 @@ class Identity:
         return cls(x25519.Identity.generate())
 
     @classmethod
-    def from_text(cls, data: bytes, passphrase: bytes | None = None) -> Identity:
+    def from_text(
+        cls, data: bytes, passphrase: bytes | None = None, *, name: str = "The identity"
+    ) -> Identity:
         """Read an identity file as age-keygen writes it, or one that a passphrase encrypts.
+
+        Args:
+            data: content of the file.
+            passphrase: opens it, if it is encrypted.
+            name: what errors call it.
 
         Raises:
             KeyFileError: it is not one, or the passphrase does not open it.
         """
         if data.startswith(MAGIC):
             if passphrase is None:
-                raise KeyFileError(
-                    "the identity has a passphrase",
-                    hint="give it in FEDFS_PASSPHRASE, or a file in FEDFS_PASSPHRASE_FILE",
-                )
+                raise KeyFileError(f"{name} has a passphrase.", hint=UNLOCK_HINT)
             try:
                 data = age_passphrase.decrypt(data, passphrase.decode())
             except pyrage.DecryptError as error:
-                raise KeyFileError("wrong passphrase") from error
+                raise KeyFileError(f"{name} cannot be read: wrong passphrase.") from error
         lines = data[:_MAX_IDENTITY_BYTES].decode("ascii", errors="replace").splitlines()
         keys = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
         try:
             (text,) = keys
             return cls(x25519.Identity.from_str(text))
         except (ValueError, pyrage.IdentityError) as error:
-            raise KeyFileError("holds no identity of age") from error
+            raise KeyFileError(f"{name} is not an identity of age.") from error
 
     def to_text(self, passphrase: bytes | None = None) -> bytes:
         """Return the identity as a file, encrypted if there is a passphrase."""
@@ -130,20 +135,16 @@ def load_identity(path: Path) -> Identity:
         KeyFileError: it cannot be read or is not one.
     """
     try:
-        data = path.read_bytes()
+        return Identity.from_text(path.read_bytes(), name=str(path))
     except OSError as error:
-        raise KeyFileError(f"cannot read {path}: {error.strerror}") from error
-    try:
-        return Identity.from_text(data)
-    except KeyFileError as error:
-        raise KeyFileError(f"{path} {error}", hint=error.hint) from error
+        raise KeyFileError(f"{path} cannot be read: {error.strerror}.") from error
 
 
 def _recipient(text: str) -> x25519.Recipient:
     try:
         return x25519.Recipient.from_str(text)
     except (pyrage.RecipientError, ValueError) as error:
-        raise KeyFileError(f"{text!r} is no public key of age (age1...)") from error
+        raise KeyFileError(f"{text!r} is not a public key of age (age1...).") from error
 
 
 def _sealed(error: Exception) -> SealedError:

@@ -1,10 +1,9 @@
 """Ed25519 keys and DSSE envelopes.
 
 An envelope is the JSON form of the Dead Simple Signing Envelope (DSSE 1.0,
-https://github.com/secure-systems-lab/dsse): base64 payload, payload type, signatures. What is
-signed
-is the pre-authentication encoding of type and payload bytes, so nothing is parsed before it is
-verified, and a signature for one type of message is worthless for another.
+https://github.com/secure-systems-lab/dsse): base64 payload, payload type, signatures. The
+signature covers the pre-authentication encoding of type and payload bytes, so nothing is parsed
+before it is verified, and a signature for one type of message is worthless for another.
 
 Ed25519 signatures are deterministic: signing the same message twice gives the same bytes, which is
 what makes publishing idempotent.
@@ -27,7 +26,7 @@ from fedfs.errors import KeyFileError, MalformedError, SignatureError
 from fedfs.protocol import codec, messages
 from fedfs.protocol.messages import Message
 
-_ASK = "give it in the variable FEDFS_PASSPHRASE, or a file in FEDFS_PASSPHRASE_FILE"
+UNLOCK_HINT = "give it in the variable FEDFS_PASSPHRASE, or a file in FEDFS_PASSPHRASE_FILE"
 
 _KEY_BYTES, _SIGNATURE_BYTES = 32, 64
 _MAX_SIGNATURES = 4
@@ -46,8 +45,10 @@ class SigningKey:
         return cls(Ed25519PrivateKey.generate())
 
     @classmethod
-    def from_pem(cls, data: bytes, passphrase: bytes | None = None) -> SigningKey:
-        """Read a PKCS #8 key.
+    def from_pem(
+        cls, data: bytes, passphrase: bytes | None = None, *, name: str = "The key"
+    ) -> SigningKey:
+        """Read a PKCS #8 key; ``name`` is what errors call it.
 
         Raises:
             KeyFileError: it is not one, or not Ed25519, or the passphrase does not open it.
@@ -55,14 +56,16 @@ class SigningKey:
         if b"BEGIN ENCRYPTED PRIVATE KEY" not in data:
             passphrase = None
         elif passphrase is None:
-            raise KeyFileError("the key has a passphrase", hint=_ASK)
+            raise KeyFileError(f"{name} has a passphrase.", hint=UNLOCK_HINT)
         try:
             key = serialization.load_pem_private_key(data, password=passphrase)
         except (ValueError, TypeError) as error:
-            what = "not a private key in PEM form" if passphrase is None else "wrong passphrase"
-            raise KeyFileError(f"{what}: {error}") from error
+            why = (
+                "it is not a private key in PEM form" if passphrase is None else "wrong passphrase"
+            )
+            raise KeyFileError(f"{name} cannot be read: {why}.") from error
         if not isinstance(key, Ed25519PrivateKey):
-            raise KeyFileError("not an Ed25519 key")
+            raise KeyFileError(f"{name} is not an Ed25519 key.")
         return cls(key)
 
     def to_pem(self, passphrase: bytes | None = None) -> bytes:
@@ -93,8 +96,8 @@ class SigningKey:
         """Return the envelope of ``message``, ready to be published.
 
         Args:
-            message: what is said.
-            seal: encrypts its hidden fields; None to say all in the open.
+            message: the message.
+            seal: encrypts its hidden fields; None to leave all in the open.
         """
         payload = messages.encode(message, seal)
         kind = messages.payload_type(type(message))
@@ -137,16 +140,16 @@ class ExternalKey(SigningKey):
         Raises:
             KeyFileError: it cannot be run, fails, or signs with another key.
         """
-        what = f"the external signer {self._command[0]}"
+        what = f"The external signer {self._command[0]}"
         try:
             done = subprocess.run(
                 self._command, input=data, capture_output=True, check=True, timeout=_SIGNER_S
             )
         except subprocess.CalledProcessError as error:
-            words = error.stderr.decode(errors="replace").strip()[-300:]
-            raise KeyFileError(f"{what} failed with {error.returncode}: {words}") from error
+            output = error.stderr.decode(errors="replace").strip()[-300:]
+            raise KeyFileError(f"{what} failed with {error.returncode}: {output}.") from error
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise KeyFileError(f"{what} cannot be run: {error}") from error
+            raise KeyFileError(f"{what} cannot be run: {error}.") from error
         signature = done.stdout
         if len(signature) != _SIGNATURE_BYTES:
             with contextlib.suppress(binascii.Error, ValueError):
@@ -154,7 +157,7 @@ class ExternalKey(SigningKey):
         try:
             self._verifier.verify(signature, data)
         except InvalidSignature as error:
-            raise KeyFileError(f"{what} does not sign with the key {self._public}") from error
+            raise KeyFileError(f"{what} does not sign with the key {self._public}.") from error
         return signature
 
     def to_pem(self, passphrase: bytes | None = None) -> bytes:  # noqa: ARG002  of the base class
@@ -163,7 +166,7 @@ class ExternalKey(SigningKey):
         Raises:
             KeyFileError: always.
         """
-        raise KeyFileError("an external key never leaves its program")
+        raise KeyFileError("An external key never leaves its program.")
 
 
 class Envelope:
@@ -238,7 +241,7 @@ def key_id(public_key: str) -> str:
 
 
 def key_fingerprint(public_key: str) -> str:
-    """Return what two people compare by telephone: 128 bits in eight groups of four digits."""
+    """Return a key fingerprint, for two people to compare: 128 bits in eight groups of four."""
     digits = key_id(public_key)[:32]
     return " ".join(digits[i : i + 4] for i in range(0, len(digits), 4))
 

@@ -1,4 +1,4 @@
-"""What may be believed of what lies on the store: decided here, without I/O and without a clock.
+"""Verify messages found on a store: accept or refuse each, without I/O and without a clock.
 
 ``TrustedView`` is fed the bytes found under each key and keeps the accepted messages. Its rules:
 
@@ -69,10 +69,10 @@ _FROM_RECORD = {
 
 
 class Decryption(Protocol):
-    """What a reader can decrypt; see :class:`fedfs.trust.recipients.Vault`."""
+    """Keys of a reader; see :class:`fedfs.trust.recipients.Vault`."""
 
     def learn(self, charter: Charter) -> None:
-        """Take note of an accepted charter."""
+        """Take the keys of an accepted charter."""
 
     def unseal(self, data: bytes) -> bytes:
         """Decrypt, or raise :class:`~fedfs.errors.SealedError`."""
@@ -105,7 +105,7 @@ class TrustedView:
         return self._study or ""
 
     def wants(self, key: Key) -> bool:
-        """Whether the object under ``key`` is a message that has not been accepted yet."""
+        """Return whether the object under ``key`` is a message that has not been accepted yet."""
         return not key.is_payload and key.text not in self.state.digests
 
     def add(self, key: Key, data: bytes) -> Message:

@@ -1,4 +1,4 @@
-"""What the aggregator signs: the plan, versions, and how each was made."""
+"""Messages that the aggregator signs: plan, admissions, versions, round records, the end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fedfs.protocol.messages.base import Extra, Message, Named, Participation, P
 
 @dataclass(frozen=True, kw_only=True)
 class PlanMessage(Message):
-    """What all sites train: one plan for all, or who shares what.
+    """The plan of the study: one for all sites, or the tensors that sites share.
 
     Attributes:
         sites: site -> sha256 of the fingerprint message that was merged, or of its own plan.
@@ -73,7 +73,7 @@ class ModelManifest(Message):
 
     @property
     def full(self) -> PayloadRef | None:
-        """Where its weights are in full, if they are."""
+        """The payload that holds its weights in full, if there is one."""
         return self.payload if self.encoding == "fp32" else self.keyframe
 
 
@@ -109,7 +109,7 @@ class LeftOut:
     Attributes:
         since_version: the first version in a row that it is missing from.
         since: when the round of that version began.
-        reason: in words.
+        reason: for people.
     """
 
     site: str
@@ -121,7 +121,7 @@ class LeftOut:
 
 @dataclass(frozen=True, kw_only=True)
 class RoundRecord(Message):
-    """How a version was made. Creating this object is the decision; the manifest follows from it.
+    """The record of a round. Creating this object is the decision; the manifest follows from it.
 
     Attributes:
         version: the version made; 0 holds the initial weights.

@@ -1,4 +1,4 @@
-"""What all messages share, what several of them hold, and how a message becomes bytes and back."""
+"""The base class of messages, parts that several of them hold, and their encoding as bytes."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class PayloadRef:
 
 @dataclass(frozen=True, kw_only=True)
 class Message:
-    """What all messages share.
+    """Base of all messages.
 
     Attributes:
         study: id of the study.
@@ -106,9 +106,9 @@ class StatusMessage(Message):
         version: the global version it concerns, -1 before there is one.
         done: progress of the step, out of ``total`` ``unit``s.
         eta_s: estimated seconds to the end of the step, if known.
-        waiting_for: who or what is waited for, in words.
-        error: the last error, in words; "" if none.
-        rejected: object -> reason, for what this process refused to accept.
+        waiting_for: a person or an object that is waited for, as text for people.
+        error: the last error as a sentence; "" if none.
+        rejected: key -> reason, of the objects that this process refused to accept.
         requests: kind of request -> how many this role has made of the store.
         counting_since: since when they are counted.
     """
@@ -156,8 +156,8 @@ def encode(message: Message, seal: Callable[[bytes], bytes] | None = None) -> by
     """Return the exact bytes that are signed.
 
     Args:
-        message: what is said.
-        seal: encrypts the fields that are hidden; None to say all in the open.
+        message: the message.
+        seal: encrypts the fields that are hidden; None to leave all in the open.
     """
     value = {**codec.to_json(message), "schema": SCHEMA, "type": message.TYPE}
     if seal is not None and message.HIDDEN:

@@ -1,4 +1,4 @@
-"""What a site signs: that it wants to take part, what it has, what it trained, how it scored."""
+"""Messages that a site signs: join request, fingerprint, plan, updates, attendance, scores."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class FingerprintMessage(Message):
 
 @dataclass(frozen=True, kw_only=True)
 class SitePlan(Message):
-    """What a site that plans for itself tells of its plan (mode ``asym``).
+    """The plan of a site that plans for itself, as far as others need it (mode ``asym``).
 
     Attributes:
         configuration: of its nnU-Net plans, what it takes to build the network and to describe it.
@@ -64,7 +64,7 @@ class SitePlan(Message):
 
 @dataclass(frozen=True, kw_only=True)
 class UpdateManifest(Message):
-    """What a site trained from ``base_version``.
+    """An update: the tensors that a site trained from ``base_version``.
 
     Attributes:
         base_weights_sha256: hash of the weights that training started from.
@@ -89,7 +89,7 @@ class UpdateManifest(Message):
 
 @dataclass(frozen=True, kw_only=True)
 class Attendance(Message):
-    """A site pauses, leaves or comes back; its newest word counts. At first it is present.
+    """A site pauses, leaves or comes back; its newest message counts. At first it is present.
 
     Attributes:
         number: 1 for the first, increasing.
@@ -127,7 +127,7 @@ class EvaluationMessage(Message):
 
 @dataclass(frozen=True, kw_only=True)
 class CrossValidation(Message):
-    """How configurations, ensembles and postprocessing score on a site's validation cases.
+    """Scores of configurations, ensembles and postprocessing on a site's validation cases.
 
     Attributes:
         n_cases: that were scored: those that a fold predicted and did not train on.
