@@ -18,7 +18,7 @@ from fedfs.aggregation.alignment import Shapes
 from fedfs.errors import MalformedError, StudyError, TensorError
 from fedfs.learner import Array, Tensors
 from fedfs.protocol.messages import ASYM, AsymSpec, Charter, Participation, SitePlan
-from fedfs.protocol.state import StudyState, newest_charter
+from fedfs.protocol.state import StudyState
 
 MAX_TENSORS = 20_000
 MAX_PARAMETERS = 2_000_000_000
@@ -180,7 +180,7 @@ def share_of(state: StudyState, site: str, version: Iterable[str]) -> Share:
         StudyError: the plan is not there yet, or does not know the site.
         TensorError: the plan says that the site has a tensor that it has not.
     """
-    spec, plan = asym_spec(newest_charter(state)), state.plan
+    spec, plan = asym_spec(state.charter), state.plan
     if plan is None:
         raise StudyError("there is no plan yet")
     if spec is None:

@@ -45,12 +45,12 @@ def show(store: StorePlace, *, as_json: bool) -> None:
 
     observer = open_study(open_store(store), skip=("status", "aggregator-status"))
     charters, charter = observer.state.charters, observer.state.charter
-    keyring = Keyring(default_home(), charter.study if charter else "")
+    keyring = Keyring(default_home(), charter.study)
     rows = []
     for role in keyring.roles():
         if role == "coordinator":
             counts = {c.coordinator_key: "signed charters" for c in charters.values()}
-            counts |= {charter.coordinator_key: "signs charters"} if charter else {}
+            counts |= {charter.coordinator_key: "signs charters"}
         else:
             found = (
                 key_validity.of_aggregator(charters)

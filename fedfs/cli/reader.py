@@ -275,7 +275,6 @@ def privacy(store: StorePlace, *, name: str, as_json: bool) -> None:
     """List all that has left a site so far, what it tells, and who can read it."""
     from fedfs.exchange.read import open_tracks
     from fedfs.protocol import layout
-    from fedfs.protocol.state import newest_charter
     from fedfs.roles.reader.privacy import NEVER, disclosures, readers
     from fedfs.roles.tracks import merged
     from fedfs.store import open_store
@@ -286,7 +285,7 @@ def privacy(store: StorePlace, *, name: str, as_json: bool) -> None:
     observers = open_tracks(open_store(store), site=site, vault=Vault(default_home()))
     for observer in observers.values():
         observer.refresh(everything=True)
-    charter = newest_charter(next(iter(observers.values())).state)
+    charter = next(iter(observers.values())).state.charter
     found = merged({t: disclosures(o.state, site, o.sizes) for t, o in observers.items()})
     if as_json:
         show_json(

@@ -213,11 +213,10 @@ def _attendance_command(command_name: str, status: str, text: str) -> click.Comm
         from fedfs.protocol import layout
         from fedfs.roles.site.config import SiteConfig
         from fedfs.roles.site.run import attend
-        from fedfs.roles.site.step import Wish
         from fedfs.trust.keyring import default_home
 
         config = SiteConfig(store, layout.check_site(name), default_home())
-        click.echo(attend(config, Wish(status, reason)))
+        click.echo(attend(config, status, reason))
 
     return command
 

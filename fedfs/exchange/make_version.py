@@ -20,7 +20,7 @@ from fedfs.exchange import versions
 from fedfs.exchange.global_weights import WeightFiles
 from fedfs.exchange.payloads import model_encoding, update_encoding
 from fedfs.protocol.messages import Charter, UpdateManifest
-from fedfs.protocol.state import StudyState, newest_charter
+from fedfs.protocol.state import StudyState
 from fedfs.tensors.canonical import TensorFile
 
 
@@ -83,7 +83,7 @@ def make_version(
         ObjectNotFoundError: a version that an update was trained from is not there.
         StoreError: the store cannot be read.
     """
-    charter, base = newest_charter(state), parts.version - 1
+    charter, base = state.charter, parts.version - 1
     with contextlib.ExitStack() as stack:
 
         def opened(path: Path) -> TensorFile:

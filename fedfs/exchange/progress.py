@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from typing import Any
 
 from fedfs.errors import RejectedError, StoreError
 from fedfs.exchange.publish import Clock, Publisher
@@ -49,7 +48,7 @@ class StatusReporter:
         self._listener = listener
         self._number: int | None = None
         self._last_s = -math.inf
-        self._said: tuple[object, ...] = ()
+        self._last: tuple[object, ...] = ()
         self._step_began: tuple[str, float] = ("", 0.0)
         self._counting_since = ""
         self._counted_before: dict[str, int] = {}
@@ -67,41 +66,50 @@ class StatusReporter:
         eta_s = None
         if progress.done > 0 and progress.total >= progress.done:
             eta_s = round(elapsed_s / progress.done * (progress.total - progress.done), 1)
-        said = (progress.step, self.version)
-        if said == self._said and now_s - self._last_s < self._interval_s:
-            return
-        self._publish(
-            said, step=progress.step, done=progress.done, total=progress.total, unit=progress.unit,
-            eta_s=eta_s, waiting_for="", error="",
-        )  # fmt: skip
+        what = (progress.step, self.version)
+        if what != self._last or now_s - self._last_s >= self._interval_s:
+            self._publish(what, progress, eta_s=eta_s)
 
     def say(self, step: str, *, waiting_for: str = "", error: str = "") -> None:
         """Report a state; the same state again is published only once."""
-        said = (step, self.version, waiting_for, error, tuple(sorted(self.rejected)))
-        if said != self._said:
-            self._publish(
-                said, step=step, done=0, total=0, unit="", eta_s=None, waiting_for=waiting_for,
-                error=error,
-            )  # fmt: skip
+        what = (step, self.version, waiting_for, error, tuple(sorted(self.rejected)))
+        if what != self._last:
+            at_rest = Progress(step, done=0, total=0, unit="")
+            self._publish(what, at_rest, waiting_for=waiting_for, error=error)
 
-    def _publish(self, said: tuple[object, ...], **fields: Any) -> None:
-        self._said, self._last_s = said, self._clock()
+    def _publish(
+        self,
+        what: tuple[object, ...],
+        progress: Progress,
+        *,
+        eta_s: float | None = None,
+        waiting_for: str = "",
+        error: str = "",
+    ) -> None:
+        self._last, self._last_s = what, self._clock()
         try:
             number = self._next_number()
             requests, since = self._count()
-            self._publisher.message(
-                StatusMessage,
-                layout.status(self._site or None, number),
-                site=self._site,
-                version=self.version,
-                rejected=dict(self.rejected),
-                requests=requests,
-                counting_since=since,
-                **fields,
+            self._publisher.publish(
+                StatusMessage(
+                    key=layout.status(self._site or None, number),
+                    site=self._site,
+                    step=progress.step,
+                    version=self.version,
+                    done=progress.done,
+                    total=progress.total,
+                    unit=progress.unit,
+                    eta_s=eta_s,
+                    waiting_for=waiting_for,
+                    error=error,
+                    rejected=dict(self.rejected),
+                    requests=requests,
+                    counting_since=since,
+                )
             )
-        except StoreError as error:
+        except StoreError as failure:
             self._number = None
-            log.warning("could not publish the status: %s", error)
+            log.warning("could not publish the status: %s", failure)
 
     def _count(self) -> tuple[dict[str, int], str]:
         """Return the requests of this process and of those before it, and since when."""

@@ -10,9 +10,10 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from fedfs.errors import ObjectExistsError, StoreError
 from fedfs.protocol import layout
@@ -78,31 +79,26 @@ class Publisher:
         self._key = found or self._key
         return found is not None
 
-    def message(
-        self, cls: type[M], key: str, *, sealed_for: Sequence[str] = (), **fields: Any
-    ) -> M:
-        """Build, sign and create a message.
+    def publish(self, message: M, *, sealed_for: Sequence[str] = ()) -> M:
+        """Stamp a message with study and time, sign it and create it under its key.
 
         Args:
-            cls: its class.
-            key: where it goes.
+            message: what to publish, not stamped yet.
             sealed_for: public keys of age of those who may read its hidden fields; empty for all.
-            fields: what it says.
+
+        Returns:
+            The message as it was published.
 
         Raises:
             ObjectExistsError: the key holds something else already.
             StoreError: the store refuses.
         """
-        message = cls(
-            study=self.track.study(self.study, key),
-            key=key,
-            created_at=utc(self._clock()),
-            **fields,
-        )
-        return self.signed(message, sealed_for=sealed_for)
+        study = self.track.study(self.study, message.key)
+        stamped = replace(message, study=study, created_at=utc(self._clock()))
+        return self.publish_stamped(stamped, sealed_for=sealed_for)
 
-    def signed(self, message: M, *, sealed_for: Sequence[str] = ()) -> M:
-        """Sign and create a message that is complete already."""
+    def publish_stamped(self, message: M, *, sealed_for: Sequence[str] = ()) -> M:
+        """Sign and create a message whose study and time are decided already."""
         seal = partial(sealing.seal, recipients=sealed_for) if sealed_for else None
         data = self._key.sign(message, seal)
         self.store.create(message.key, data)

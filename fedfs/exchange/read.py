@@ -36,7 +36,7 @@ from fedfs.protocol import layout, participation
 from fedfs.protocol.layout import Key, TrackPlace
 from fedfs.protocol.messages import ASYM, MAX_BYTES, Charter, chosen_tracks, track_names
 from fedfs.protocol.order import rank
-from fedfs.protocol.state import StudyState, newest_charter
+from fedfs.protocol.state import StudyState
 from fedfs.store.base import Entry, ReadableStore, write_local
 from fedfs.store.prefix import TrackReader
 from fedfs.trust.recipients import Vault
@@ -195,7 +195,7 @@ class Observer:
     def _models(self) -> Iterator[_Area]:
         """Yield where other sites publish models for this one to score."""
         charter = self.state.charter
-        if self._site is None or charter is None or not charter.cross_evaluates:
+        if self._site is None or not charter.cross_evaluates:
             return
         for entry in charter.roster:
             if entry.site != self._site:
@@ -203,7 +203,7 @@ class Observer:
 
     def _where_it_matters(self) -> list[_Area]:
         state = self.state
-        charter = newest_charter(state)
+        charter = state.charter
         if state.plan is None:
             return self._everywhere()
         areas = [_Area(layout.FEDERATION, charter.key)]
@@ -374,7 +374,7 @@ def open_study(
     copies = None if cache is None else cache(charter.study)
     observer = Observer(
         TrackReader(store, place) if track else store,
-        TrustedView(keys=vault, track=place),
+        TrustedView(data, keys=vault, track=place),
         site=site,
         skip=skip,
         cache=copies / track if copies is not None else None,
@@ -382,9 +382,8 @@ def open_study(
         scores=scores,
         track=place,
     )
-    observer.note(charter.key, data)
     observer.refresh()
-    if site is not None and newest_charter(observer.state).cross_evaluates:
+    if site is not None and observer.state.charter.cross_evaluates:
         observer.refresh(everything=True)  # now that it is known whose models there may be
     return observer
 
@@ -415,8 +414,6 @@ def _first_charter(store: ReadableStore) -> tuple[Charter, bytes]:
     Raises:
         StudyError, RejectedError, StoreError: see :func:`open_study`.
     """
-    view = TrustedView()
-    key = layout.parse(layout.charter(1))
     try:
         data = store.get(layout.charter(1), max_bytes=MAX_ENVELOPE_BYTES)
     except ObjectNotFoundError as error:
@@ -424,6 +421,4 @@ def _first_charter(store: ReadableStore) -> tuple[Charter, bytes]:
             f"{store.url} holds no federation",
             hint="check the path; a coordinator makes one with: fedfs init STORE ...",
         ) from error
-    if key is not None:
-        view.add(key, data)
-    return newest_charter(view.state), data
+    return TrustedView(data).state.charter, data

@@ -51,7 +51,7 @@ def prune_versions(store: Store, state: StudyState, keep: int) -> int:
         ):
             store.delete(entry.key)
             n_deleted += 1
-    charter_sites = state.charter.roster if state.charter else ()
+    charter_sites = state.charter.roster
     return n_deleted + sum(prune_updates(store, state, entry.site, keep) for entry in charter_sites)
 
 

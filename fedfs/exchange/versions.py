@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from fedfs.aggregation import weighting
 from fedfs.aggregation.update_reader import update_name
 from fedfs.errors import MalformedError
 from fedfs.protocol import layout, participation, round_policies
 from fedfs.protocol.messages import Charter, Excluded, LeftOut, UpdateManifest, UsedUpdate
-from fedfs.protocol.state import StudyState
+from fedfs.protocol.state import Checked, StudyState
 
 _FEWEST_TO_COMPARE = 3
 """Of two updates nobody can say which is the odd one."""
@@ -98,17 +98,17 @@ def used(
 
 
 def excluded(
-    base: int, updates: Sequence[UpdateManifest], absent: Collection[str], state: StudyState
+    base: int, updates: Sequence[UpdateManifest], checked: Checked, state: StudyState
 ) -> tuple[Excluded, ...]:
     """Return which objects did not go into the version after ``base``, with the reason.
 
     Args:
         base: the newest version.
         updates: what went in.
-        absent: keys of updates whose payload is not there: they are waited for.
+        checked: what the aggregator found out; absent payloads are waited for.
         state: what the aggregator accepted.
     """
-    reasons = dict(state.unusable)
+    reasons = dict(checked.refused)
     for key_text, reason in state.rejected.items():
         key = layout.parse(key_text)
         if key is not None and key.kind == "update" and key.version == base:
@@ -116,7 +116,7 @@ def excluded(
     went_in = {update.key for update in updates}
     sites = {update.site for update in updates}
     for key_text, update in state.waiting.items():
-        if update.site in sites and key_text not in went_in and key_text not in absent:
+        if update.site in sites and key_text not in went_in and key_text not in checked.absent:
             reasons.setdefault(key_text, "the update is older than others of its site")
     out = []
     for key_text, reason in sorted(reasons.items()):
@@ -127,11 +127,13 @@ def excluded(
 
 
 def left_out(
-    base: int, updates: Sequence[UpdateManifest], state: StudyState
+    base: int, updates: Sequence[UpdateManifest], checked: Checked, state: StudyState
 ) -> tuple[LeftOut, ...]:
     """Return the sites of which nothing went into the version after ``base``, and since when."""
     before = {item.site: item for item in state.rounds[base].left_out}
-    reasons = participation.left_out(state, base, {update.site for update in updates})
+    reasons = participation.left_out(
+        state, base, {update.site for update in updates}, checked.refused
+    )
     return tuple(
         LeftOut(
             site=site,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from fedfs.protocol.messages import Attendance
 
 
 @dataclass(frozen=True)
@@ -14,16 +17,10 @@ class Wait:
 
 @dataclass(frozen=True)
 class Done:
-    """Nothing will ever be left to do."""
+    """Nothing will ever be left to do; ``step`` is the status that says so."""
 
-    version: int
-
-
-@dataclass(frozen=True)
-class Void:
-    """Nothing was ever to be done on this track: nnU-Net plans no such configuration."""
-
-    configuration: str
+    reason: str
+    step: str = "finished"
 
 
 @dataclass(frozen=True)
@@ -59,8 +56,7 @@ class Train:
 class SayAttendance:
     """Site: tell the aggregator that it pauses, leaves or is back."""
 
-    number: int
-    word: str
+    attendance: Attendance
 
 
 @dataclass(frozen=True)
@@ -90,6 +86,14 @@ class TrainAlone:
     """Site: train on own data only, with the budget of all rounds; validate in full."""
 
     version: int
+
+
+@dataclass(frozen=True)
+class CrossValidate:
+    """Site: score the final models of all tracks on own validation cases, and their ensembles."""
+
+    weights: Mapping[str, str]
+    """Track -> hash of the weights that are scored."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +144,11 @@ class CloseStudy:
     version: int
 
 
+@dataclass(frozen=True)
+class ChooseConfiguration:
+    """Aggregator: choose the best configuration from what the sites have scored."""
+
+
 SiteAction = (
     PublishFingerprint
     | PublishPlan
@@ -152,7 +161,6 @@ SiteAction = (
     | CrossEvaluate
     | TrainAlone
     | Wait
-    | Void
     | Done
 )
 
@@ -166,6 +174,5 @@ AggregatorAction = (
     | CloseRound
     | CloseStudy
     | Wait
-    | Void
     | Done
 )

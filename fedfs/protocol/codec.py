@@ -29,6 +29,8 @@ from fedfs.errors import MalformedError
 
 JSON = Any
 MAX_DEPTH = 32
+REQUIRED = "required"
+"""In the metadata of a field: what is read has to have it, though it has a default here."""
 _MAX_DIGITS = 24
 _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _BRACKET = re.compile(r"[\[\]{}]")
@@ -122,7 +124,9 @@ def from_json(cls: type[T], value: JSON, path: str = "") -> T:
         where = f"{path}.{item.name}" if path else item.name
         if item.name in value:
             known[item.name] = _convert(types_by_name[item.name], value[item.name], where)
-        elif item.default is MISSING and item.default_factory is MISSING:
+        elif item.metadata.get(REQUIRED) or (
+            item.default is MISSING and item.default_factory is MISSING
+        ):
             raise MalformedError("is missing", about=f"the field {where}")
     if "extra" in types_by_name:
         known["extra"] = {k: v for k, v in value.items() if k not in types_by_name}

@@ -1,4 +1,4 @@
-"""What to do next: pure functions from what was observed to one action.
+"""Decisions: pure functions from the accepted messages to the one next action.
 
 Rules:
  * The same state gives the same action, on any host, after any number of restarts.
@@ -18,7 +18,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from fedfs.errors import StudyError
 from fedfs.protocol import layout, round_policies
@@ -26,10 +26,12 @@ from fedfs.protocol.actions import (
     Admit,
     AggregatorAction,
     CheckUpdates,
+    ChooseConfiguration,
     CloseRound,
     CloseStudy,
     CompleteVersion,
     CrossEvaluate,
+    CrossValidate,
     Done,
     Evaluate,
     Finish,
@@ -43,21 +45,28 @@ from fedfs.protocol.actions import (
     SiteAction,
     Train,
     TrainAlone,
-    Void,
     Wait,
 )
-from fedfs.protocol.messages import ADMITTED, ASYM, Charter, UpdateManifest, from_utc
+from fedfs.protocol.messages import (
+    ADMITTED,
+    ASYM,
+    MODES,
+    Attendance,
+    Charter,
+    UpdateManifest,
+    from_utc,
+)
 from fedfs.protocol.participation import (
     announcement,
     believed_sites,
     has_scored,
-    is_void,
-    known_charter,
+    lacks_configuration,
+    last_weights,
     models_to_score,
     participants,
     paused_sites,
 )
-from fedfs.protocol.state import StudyState
+from fedfs.protocol.state import NOTHING_CHECKED, Checked, StudyState
 
 WAITING_PER_SITE = 2
 """Updates of one site that go into one version: one that was late, and one that is not."""
@@ -68,7 +77,7 @@ def decide_site(
     site: str,
     *,
     prepared: bool,
-    attendance: str = "present",
+    attendance: Attendance | None = None,
     alone: bool = False,
 ) -> SiteAction:
     """Return what ``site`` does next.
@@ -77,26 +86,31 @@ def decide_site(
         state: what the site accepted from the store.
         site: its name.
         prepared: whether this process has adopted the plan and preprocessed.
-        attendance: what the site itself wants: ``present``, ``paused`` or ``left``.
+        attendance: what the site itself wants, of any number; None to be present.
         alone: whether the site also wants a model of its own data alone, in the end.
 
     Raises:
         StudyError: the site is not (or no longer) on the roster.
     """
-    charter = known_charter(state)
+    charter = state.charter
+    _require_known_mode(charter)
     _require_member(charter, site)
-    if attendance != state.attendance(site):
+    wanted = attendance or Attendance.wanted(site)
+    if wanted.status != state.attendance(site):
         before = state.attendances.get(site)
-        return SayAttendance(before.number + 1 if before else 1, attendance)
-    if held_up := _held_up(state, charter, site):
-        return Wait(held_up)
-    said, publish, what = _announcement(state, charter)
-    if site not in said:
+        number = before.number + 1 if before else 1
+        return SayAttendance(
+            Attendance.numbered(site, number, status=wanted.status, reason=wanted.reason)
+        )
+    if state.is_away(site) or site in paused_sites(charter):
+        return _stay_away(state, site)
+    announced, publish, what = _announcement(state, charter)
+    if site not in announced:
         return publish
     if state.plan is None:
         return Wait(f"the aggregator's plan, which needs the {what}s of all sites")
-    if is_void(state):
-        return Void(charter.nnunet.configuration)
+    if lacks_configuration(state):
+        return _not_planned(charter)
     if not state.is_admitted(site):
         return Wait("the aggregator to admit this site, as the plan was made before it came")
     action = _work_on_newest(state, charter, site, alone=alone)
@@ -106,12 +120,12 @@ def decide_site(
     return action
 
 
-def _held_up(state: StudyState, charter: Charter, site: str) -> str:
+def _stay_away(state: StudyState, site: str) -> Wait | Done:
+    if state.attendance(site) == "left":
+        return Done("this site has left the study", step="left")
     if state.is_away(site):
-        return "this site to come back: fedfs site resume"
-    if site in paused_sites(charter):
-        return "the coordinator to let this site go on: it is paused"
-    return ""
+        return Wait("this site to come back: fedfs site resume")
+    return Wait("the coordinator to let this site go on: it is paused")
 
 
 def _work_on_newest(state: StudyState, charter: Charter, site: str, *, alone: bool) -> SiteAction:
@@ -142,34 +156,67 @@ def _compare(state: StudyState, charter: Charter, site: str, *, alone: bool) -> 
     missing = [of for of in models_to_score(state, charter, site) if of not in state.site_models]
     if missing:
         return Wait(f"the models of {', '.join(missing)}, to score them")
-    return Done(version) if state.finished else Wait("the aggregator to close the study")
+    if not state.finished:
+        return Wait("the aggregator to close the study")
+    return Done(f"finished: version {version} is the final model")
+
+
+def _not_planned(charter: Charter) -> Done:
+    return Done(f"nothing to do: nnU-Net plans no {charter.nnunet.configuration} for these data")
+
+
+def decide_site_after_tracks(
+    state: StudyState, site: str, tracks: Mapping[str, StudyState]
+) -> CrossValidate | Done:
+    """Return what ``site`` does once all tracks are done.
+
+    Args:
+        state: what the site accepted, of what is common to all tracks.
+        site: its name.
+        tracks: state of each track that has a model.
+    """
+    if site in state.cross_validations:
+        return Done("has scored all models")
+    return CrossValidate(last_weights(tracks))
+
+
+def decide_aggregator_after_tracks(
+    state: StudyState, tracks: Mapping[str, StudyState]
+) -> ChooseConfiguration | Wait | Done:
+    """Return what the aggregator does once all tracks are done: see the site's counterpart."""
+    if state.choice is not None:
+        return Done(f"chose {state.choice.words}")
+    scoring = set.intersection(*(set(participants(track)) for track in tracks.values()))
+    missing = sorted(scoring - set(state.cross_validations))
+    if missing:
+        return Wait(f"the cross-validation of {', '.join(missing)}")
+    return ChooseConfiguration()
 
 
 def decide_aggregator(
     state: StudyState,
     *,
     now_s: float,
-    checked: Collection[str] = (),
-    absent: Collection[str] = (),
+    checked: Checked = NOTHING_CHECKED,
 ) -> AggregatorAction:
     """Return what the aggregator does next.
 
     Args:
         state: what it accepted from the store.
         now_s: POSIX seconds by the aggregator's clock.
-        checked: keys of updates whose payload this process has fetched and found usable.
-        absent: keys of updates whose payload is not there yet.
+        checked: what this process has found out about what sites announced.
 
     Raises:
-        StudyError: the charter names a policy that this software does not know.
+        StudyError: the charter names a policy or a mode that this software does not know.
     """
-    charter = known_charter(state)
+    charter = state.charter
+    _require_known_mode(charter)
     if state.finished is not None:
-        return Done(state.finished.version)
+        return Done(f"finished: version {state.finished.version} is the last")
     if state.plan is None:
         return _decide_plan(state, charter)
-    if is_void(state):
-        return Void(charter.nnunet.configuration)
+    if lacks_configuration(state):
+        return _not_planned(charter)
     if not state.rounds:
         return PublishInitial()
     version = max(state.rounds)
@@ -177,41 +224,36 @@ def decide_aggregator(
         return CompleteVersion(version)
     if version >= charter.schedule.rounds:
         return CloseStudy(version)
-    return _decide_round(state, version, now_s=now_s, checked=checked, absent=absent)
+    return _decide_round(state, version, now_s, checked)
 
 
 def _decide_round(
-    state: StudyState,
-    version: int,
-    *,
-    now_s: float,
-    checked: Collection[str],
-    absent: Collection[str],
+    state: StudyState, version: int, now_s: float, checked: Checked
 ) -> AggregatorAction:
-    charter = known_charter(state)
-    newcomer = _newcomer(state, charter)
+    charter = state.charter
+    newcomer = _newcomer(state, checked)
     if newcomer is not None:
         return Admit(newcomer)
-    candidates = _candidates(state, version)
-    unchecked = tuple(u.key for u in candidates if u.key not in checked and u.key not in absent)
+    candidates = _candidates(state, version, checked.refused)
+    known = {*checked.usable, *checked.absent}
+    unchecked = tuple(update.key for update in candidates if update.key not in known)
     if unchecked:
         return CheckUpdates(unchecked)  # while others still train
-    usable = [update for update in candidates if update.key in checked]
-    reason = round_policies.waits_for(
-        charter.policy, _standing(state, version, usable, absent, now_s)
-    )
+    usable = [update for update in candidates if update.key in checked.usable]
+    status = _round_status(state, version, usable, checked.absent, now_s)
+    reason = round_policies.waits_for(charter.policy, status)
     if reason:
         return Wait(reason)
     return CloseRound(version, tuple(update.key for update in usable))
 
 
-def _candidates(state: StudyState, version: int) -> list[UpdateManifest]:
+def _candidates(state: StudyState, version: int, refused: Collection[str]) -> list[UpdateManifest]:
     """Return the updates that wait and may be used, by site and version; of each site the last."""
     believed = believed_sites(state)
     of_site: dict[str, list[UpdateManifest]] = {}
     for key, update in state.waiting.items():
-        known = update.site in believed and state.is_admitted(update.site)
-        if known and update.base_version <= version and key not in state.unusable:
+        is_member = update.site in believed and state.is_admitted(update.site)
+        if is_member and update.base_version <= version and key not in refused:
             of_site.setdefault(update.site, []).append(update)
     return [
         update
@@ -220,33 +262,35 @@ def _candidates(state: StudyState, version: int) -> list[UpdateManifest]:
     ]
 
 
-def _standing(
+def _round_status(
     state: StudyState,
     version: int,
     usable: Collection[UpdateManifest],
     absent: Collection[str],
     now_s: float,
-) -> round_policies.Standing:
+) -> round_policies.RoundStatus:
     sites = participants(state)
     fresh = {update.site for update in usable if update.base_version == version}
-    said = {site for site in sites if (site, version) in state.updates}
-    not_there = {site for site in sites if layout.update(site, version) in absent}
-    return round_policies.Standing(
+    without_update = {
+        site for site in sites
+        if (site, version) not in state.updates or layout.update(site, version) in absent
+    }  # fmt: skip
+    return round_policies.RoundStatus(
         version=version,
         opened_s=from_utc(state.rounds[version].created_at),
         now_s=now_s,
         n_cases={site: state.n_cases(site) or 0 for site in sites},
         answered=[site for site in sites if site in fresh],
-        missing=[site for site in sites if site not in said or site in not_there],
+        missing=[site for site in sites if site in without_update],
         n_usable=len(usable),
     )
 
 
-def _newcomer(state: StudyState, charter: Charter) -> str | None:
+def _newcomer(state: StudyState, checked: Checked) -> str | None:
     """Return the first site that was approved after the plan was made and can be admitted."""
-    for site in charter.active_sites:
+    for site in state.charter.active_sites:
         has_announced = state.n_cases(site) is not None and not state.is_admitted(site)
-        if has_announced and announcement(state, site) not in state.unusable:
+        if has_announced and announcement(state, site) not in checked.refused:
             return site
     return None
 
@@ -255,18 +299,26 @@ def _decide_plan(state: StudyState, charter: Charter) -> AggregatorAction:
     sites = tuple(site for site in charter.active_sites if not state.is_away(site))
     if len(sites) < charter.min_sites:
         return Wait(f"the coordinator to approve sites: {len(sites)} of {charter.min_sites} so far")
-    said, _, what = _announcement(state, charter)
-    missing = [site for site in sites if site not in said]
+    announced, _, what = _announcement(state, charter)
+    missing = [site for site in sites if site not in announced]
     if missing:
         return Wait(f"the {what} of {', '.join(missing)}")
     return MakePlan(sites)
 
 
 def _announcement(state: StudyState, charter: Charter) -> tuple[Collection[str], SiteAction, str]:
-    """Return who has said what planning needs of a site, how a site says it, and its name."""
+    """Return the announcements that planning needs, by site, how a site makes one, its name."""
     if charter.mode == ASYM:
         return state.site_plans, PublishPlan(), "plan"
     return state.fingerprints, PublishFingerprint(), "fingerprint"
+
+
+def _require_known_mode(charter: Charter) -> None:
+    if charter.mode not in MODES:
+        raise StudyError(
+            f"the charter's mode {charter.mode!r} is unknown to this version of fedfs",
+            hint=f"it knows {', '.join(MODES)}; upgrade fedfs",
+        )
 
 
 def _require_member(charter: Charter, site: str) -> None:

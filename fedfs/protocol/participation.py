@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
-from fedfs.errors import StudyError
 from fedfs.protocol import layout
-from fedfs.protocol.messages import ADMITTED, ASYM, FAILED, FFE, MODES, PAUSED, Charter
-from fedfs.protocol.state import StudyState, newest_charter
+from fedfs.protocol.messages import ADMITTED, ASYM, FAILED, FFE, PAUSED, Charter
+from fedfs.protocol.state import StudyState
 
 
 def has_scored(state: StudyState, site: str, of: str) -> bool:
@@ -27,20 +26,19 @@ def models_to_score(state: StudyState, charter: Charter, site: str) -> list[str]
 def participants(state: StudyState) -> tuple[str, ...]:
     """Return the sites that take part and are not away, sorted."""
     return tuple(
-        site for site in known_charter(state).active_sites
+        site for site in state.charter.active_sites
         if state.is_admitted(site) and not state.is_away(site)
     )  # fmt: skip
 
 
 def is_over(state: StudyState, sites: Iterable[str]) -> bool:
     """Whether the study is closed, and these sites have scored all that they should."""
-    return is_void(state) or (
+    return lacks_configuration(state) or (
         state.finished is not None
         and all(
             state.is_validated(site, state.newest)
             and all(
-                has_scored(state, site, of)
-                for of in models_to_score(state, known_charter(state), site)
+                has_scored(state, site, of) for of in models_to_score(state, state.charter, site)
             )
             for site in sites
         )
@@ -52,7 +50,7 @@ def planned_configurations(state: StudyState) -> tuple[str, ...]:
 
     Who cannot decrypt the plan learns it when the best of them is chosen.
     """
-    charter = newest_charter(state)
+    charter = state.charter
     made: Collection[str] = ()
     if state.plan is not None and charter.mode == FFE:
         made = state.plan.plans.get("configurations", ())
@@ -61,16 +59,26 @@ def planned_configurations(state: StudyState) -> tuple[str, ...]:
     return tuple(name for name in charter.configurations if not made or name in made)
 
 
-def is_void(state: StudyState) -> bool:
-    """Whether this is a track of which nothing becomes: the plan has no such configuration."""
-    configuration = newest_charter(state).nnunet.configuration
-    has_tracks = bool(configuration and newest_charter(state).tracks)
+def lacks_configuration(state: StudyState) -> bool:
+    """Return whether nnU-Net plans no such configuration for the data, so that no model is made."""
+    configuration = state.charter.nnunet.configuration
+    has_tracks = bool(configuration and state.charter.tracks)
     return has_tracks and configuration not in planned_configurations(state)
+
+
+def active_tracks(tracks: Mapping[str, StudyState]) -> dict[str, StudyState]:
+    """Return the tracks of which a model is made."""
+    return {name: state for name, state in tracks.items() if not lacks_configuration(state)}
+
+
+def last_weights(tracks: Mapping[str, StudyState]) -> dict[str, str]:
+    """Return track -> hash of the weights of its newest version."""
+    return {name: state.models[state.newest].weights_sha256 for name, state in tracks.items()}
 
 
 def announcement(state: StudyState, site: str) -> str:
     """Return the key under which a site tells what planning needs to know of it."""
-    if known_charter(state).mode == ASYM:
+    if state.charter.mode == ASYM:
         return layout.site_plan(site)
     return layout.fingerprint(site)
 
@@ -80,26 +88,29 @@ def waited_for(state: StudyState, version: int) -> tuple[str, ...]:
     return tuple(site for site in participants(state) if (site, version) not in state.updates)
 
 
-def left_out(state: StudyState, version: int, used: Collection[str]) -> dict[str, str]:
+def left_out(
+    state: StudyState, version: int, used: Collection[str], refused: Mapping[str, str]
+) -> dict[str, str]:
     """Return site -> why nothing of it went into the version after ``version``, in words.
 
     Args:
         state: what the aggregator accepted.
         version: the newest version.
         used: sites whose updates went in.
+        refused: key of an update -> why it cannot be used.
     """
-    paused, out = paused_sites(known_charter(state)), {}
+    paused, out = paused_sites(state.charter), {}
     for site in believed_sites(state):
         if site in used or not state.is_admitted(site):
             continue
         update = state.updates.get((site, version))
-        if update is not None and update.key in state.unusable:
-            out[site] = f"its update was refused: {state.unusable[update.key]}"
+        if update is not None and update.key in refused:
+            out[site] = f"its update was refused: {refused[update.key]}"
         elif site in paused:
             out[site] = "paused by the coordinator"
         elif state.is_away(site):
-            said = state.attendances[site]
-            out[site] = f"{said.word}: {said.reason}" if said.reason else said.word
+            attendance = state.attendances[site]
+            out[site] = attendance.text
         else:
             out[site] = f"no update from version {version} in time"
     return out
@@ -122,7 +133,7 @@ def answerable(state: StudyState) -> tuple[str, ...]:
 
 def believed_sites(state: StudyState) -> tuple[str, ...]:
     """Return the sites whose messages count, sorted."""
-    roster = known_charter(state).roster
+    roster = state.charter.roster
     return tuple(sorted(entry.site for entry in roster if entry.state in ADMITTED))
 
 
@@ -135,18 +146,3 @@ def failure_of_aggregator(state: StudyState) -> str:
     """Return in words that the aggregator has stopped with an error; "" if it has not."""
     status = state.statuses.get("")
     return f"; it failed: {status.error}" if status and status.step == FAILED else ""
-
-
-def known_charter(state: StudyState) -> Charter:
-    """Return the charter in force.
-
-    Raises:
-        StudyError: its mode is unknown to this version of fedfs.
-    """
-    charter = newest_charter(state)
-    if charter.mode not in MODES:
-        raise StudyError(
-            f"the charter's mode {charter.mode!r} is unknown to this version of fedfs",
-            hint=f"it knows {', '.join(MODES)}; upgrade fedfs",
-        )
-    return charter

@@ -26,7 +26,7 @@ Options = Mapping[str, float]
 
 
 @dataclass(frozen=True)
-class Standing:
+class RoundStatus:
     """How a round stands.
 
     Attributes:
@@ -48,43 +48,43 @@ class Standing:
     n_usable: int
 
 
-Policy = Callable[[Standing, Options], str]
+Policy = Callable[[RoundStatus, Options], str]
 """Returns what the round waits for, "" to close it."""
 
 
-def wait_for_all(standing: Standing, options: Options) -> str:  # noqa: ARG001  a policy's signature
+def wait_for_all(status: RoundStatus, options: Options) -> str:  # noqa: ARG001  a policy's signature
     """Close when every site has answered."""
-    return _updates(standing) if standing.missing else ""
+    return _updates(status) if status.missing else ""
 
 
-def wait_for_quorum(standing: Standing, options: Options) -> str:
+def wait_for_quorum(status: RoundStatus, options: Options) -> str:
     """Close when enough sites have answered and the grace period is over, or at the deadline.
 
     Options: ``sites`` or ``cases_percent`` say what is enough; ``grace_minutes`` how long a round
     is open at least, for those who are a little late; ``deadline_minutes`` at most.
     """
-    if not standing.missing:
+    if not status.missing:
         return ""
     until_s = math.inf
     if "deadline_minutes" in options:
-        until_s = standing.opened_s + 60 * options["deadline_minutes"]
-    if standing.now_s >= until_s and standing.n_usable:
+        until_s = status.opened_s + 60 * options["deadline_minutes"]
+    if status.now_s >= until_s and status.n_usable:
         return ""
     at_most = "" if math.isinf(until_s) else f", until {utc(until_s)} at the latest"
-    enough, have = _quorum(standing, options)
+    enough, have = _quorum(status, options)
     if not enough:
-        return f"{_updates(standing)}: {have} have answered{at_most}"
-    grace_s = standing.opened_s + 60 * options.get("grace_minutes", 0.0)
-    if standing.now_s < min(grace_s, until_s):
-        return f"{_updates(standing)} until {utc(min(grace_s, until_s))}: {have} have answered"
+        return f"{_updates(status)}: {have} have answered{at_most}"
+    grace_s = status.opened_s + 60 * options.get("grace_minutes", 0.0)
+    if status.now_s < min(grace_s, until_s):
+        return f"{_updates(status)} until {utc(min(grace_s, until_s))}: {have} have answered"
     return ""
 
 
-def wait_for_buffer(standing: Standing, options: Options) -> str:
+def wait_for_buffer(status: RoundStatus, options: Options) -> str:
     """Close when ``size`` updates of any version wait (FedBuff, Nguyen et al. 2022)."""
-    if not standing.missing or standing.n_usable >= options["size"]:
+    if not status.missing or status.n_usable >= options["size"]:
         return ""
-    return f"{_updates(standing)}: {standing.n_usable} of {options['size']:.0f} updates wait"
+    return f"{_updates(status)}: {status.n_usable} of {options['size']:.0f} updates wait"
 
 
 _MINUTES = Range(low=0, high=525_600, high_is_open=False)
@@ -133,7 +133,7 @@ def check(name: str, options: Options) -> None:
         raise UserError("policy 'quorum' needs the option sites or cases_percent, one of them")
 
 
-def waits_for(policy: Named, standing: Standing) -> str:
+def waits_for(policy: Named, status: RoundStatus) -> str:
     """Return what a round waits for under a charter's policy, "" if it closes now.
 
     Raises:
@@ -145,12 +145,12 @@ def waits_for(policy: Named, standing: Standing) -> str:
         raise StudyError(
             f"the charter's {error}", hint=f"{error.hint}; is this fedfs older than the study?"
         ) from error
-    reason = _KNOWN[policy.name][0](standing, policy.options)
-    if reason or standing.n_usable:
+    reason = _KNOWN[policy.name][0](status, policy.options)
+    if reason or status.n_usable:
         return reason
-    if not standing.n_cases:
+    if not status.n_cases:
         return "a site: all are paused or have left"
-    return f"a usable update from version {standing.version}; every one so far was refused"
+    return f"a usable update from version {status.version}; every one so far was refused"
 
 
 def staleness_exponent(policy: Named) -> float:
@@ -158,18 +158,18 @@ def staleness_exponent(policy: Named) -> float:
     return policy.options.get("staleness_exponent", STALENESS_EXPONENT)
 
 
-def _updates(standing: Standing) -> str:
-    return f"the update of {', '.join(standing.missing)} from version {standing.version}"
+def _updates(status: RoundStatus) -> str:
+    return f"the update of {', '.join(status.missing)} from version {status.version}"
 
 
-def _quorum(standing: Standing, options: Options) -> tuple[bool, str]:
+def _quorum(status: RoundStatus, options: Options) -> tuple[bool, str]:
     """Return whether enough sites have answered, and how many have, in words."""
-    n_sites = len(standing.answered)
+    n_sites = len(status.answered)
     if "sites" in options:
-        enough = n_sites >= min(options["sites"], len(standing.n_cases))
+        enough = n_sites >= min(options["sites"], len(status.n_cases))
         return enough, f"{n_sites} of {options['sites']:.0f} sites"
-    have = sum(standing.n_cases[site] for site in standing.answered)
-    total = sum(standing.n_cases.values())
+    have = sum(status.n_cases[site] for site in status.answered)
+    total = sum(status.n_cases.values())
     percent = 100.0 * have / total if total else 0.0
     text = f"sites with {percent:.0f} of {options['cases_percent']:g} percent of all cases"
     return percent >= options["cases_percent"], text

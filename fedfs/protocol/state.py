@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fedfs.errors import StudyError
 from fedfs.protocol import layout
 from fedfs.protocol.messages import (
+    ASYM,
     Admission,
     Attendance,
     Charter,
@@ -29,12 +29,32 @@ from fedfs.protocol.messages import (
 )
 
 
+@dataclass(frozen=True)
+class Checked:
+    """Findings of the aggregator's process about what sites announced; they are not on the store.
+
+    Attributes:
+        usable: keys of updates whose payload was fetched and can be used.
+        absent: keys of updates whose payload is not there yet.
+        refused: key of an update, a fingerprint or a site's plan -> why it cannot be used.
+    """
+
+    usable: Collection[str] = ()
+    absent: Collection[str] = ()
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+
+NOTHING_CHECKED = Checked()
+
+
 @dataclass
 class StudyState:
     """Accepted messages of one study, by what they are about.
 
+    A state begins with the study's first charter, so that it always has one.
+
     Attributes:
-        charter: the newest charter; every amendment is in ``charters`` by number.
+        charters: every charter by number, the first and its amendments.
         given_plans: of the study that this one continues; empty where it continues none, or this
             reader cannot decrypt them.
         joins: newest join request by site; not yet trusted, only self-consistent.
@@ -52,10 +72,9 @@ class StudyState:
         digests: key -> sha256 of the accepted message's payload bytes.
         vouched: key -> that hash, where the aggregator named the message in a record or the plan.
         rejected: key -> why the object under it was not accepted.
-        unusable: key of an accepted update -> why its payload cannot be used.
     """
 
-    charters: dict[int, Charter] = field(default_factory=dict)
+    charters: dict[int, Charter]
     given_plans: Mapping[str, Any] = field(default_factory=dict)
     joins: dict[str, JoinRequest] = field(default_factory=dict)
     fingerprints: dict[str, FingerprintMessage] = field(default_factory=dict)
@@ -80,17 +99,16 @@ class StudyState:
     digests: dict[str, str] = field(default_factory=dict)
     vouched: dict[str, str] = field(default_factory=dict)
     rejected: dict[str, str] = field(default_factory=dict)
-    unusable: dict[str, str] = field(default_factory=dict)
 
     @property
-    def charter(self) -> Charter | None:
+    def charter(self) -> Charter:
         """The charter in force."""
-        return self.charters[max(self.charters)] if self.charters else None
+        return self.charters[max(self.charters)]
 
     def n_cases(self, site: str) -> int | None:
         """Training cases that a site announced with its fingerprint or its own plan."""
-        said = self.fingerprints.get(site) or self.site_plans.get(site)
-        return said.n_cases if said else None
+        announced = self.fingerprints.get(site) or self.site_plans.get(site)
+        return announced.n_cases if announced else None
 
     def is_admitted(self, site: str) -> bool:
         """Whether a site is in the plan, or was admitted to it later."""
@@ -101,9 +119,9 @@ class StudyState:
         return (site, version, "full") in self.evaluations
 
     def attendance(self, site: str) -> str:
-        """What a site said last: ``present``, ``paused`` or ``left``."""
-        said = self.attendances.get(site)
-        return said.word if said else "present"
+        """Newest attendance of a site: ``present``, ``paused`` or ``left``."""
+        newest = self.attendances.get(site)
+        return newest.status if newest else "present"
 
     def is_away(self, site: str) -> bool:
         """Whether a site has paused or left."""
@@ -130,10 +148,8 @@ class StudyState:
     def keep_plan(self, plan: PlanMessage) -> None:
         """Note the accepted plan, and what it was made from."""
         self.plan = plan
-        says = (
-            layout.site_plan if self.charter and self.charter.mode == "asym" else layout.fingerprint
-        )
-        self.vouched.update({says(site): sha256 for site, sha256 in plan.sites.items()})
+        announcement = layout.site_plan if self.charter.mode == ASYM else layout.fingerprint
+        self.vouched.update({announcement(site): sha256 for site, sha256 in plan.sites.items()})
 
     def payloads(self) -> dict[str, int]:
         """Return key of a payload -> the version it belongs to, of all that messages name."""
@@ -146,7 +162,7 @@ class StudyState:
             out[update.payload.key] = update.base_version
         for model in self.site_models.values():
             out[model.payload.key] = model.version
-        if self.charter is not None and self.charter.pretrained is not None:
+        if self.charter.pretrained is not None:
             out[self.charter.pretrained.key] = self.newest
         return out
 
@@ -154,14 +170,3 @@ class StudyState:
     def newest(self) -> int:
         """The newest published version; -1 before there is one."""
         return max(self.models, default=-1)
-
-
-def newest_charter(state: StudyState) -> Charter:
-    """Return the charter in force.
-
-    Raises:
-        StudyError: there is none.
-    """
-    if state.charter is None:
-        raise StudyError("the store holds no charter that can be trusted")
-    return state.charter

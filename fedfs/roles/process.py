@@ -11,7 +11,6 @@ from fedfs.errors import MisplacedError, SetupError
 from fedfs.exchange.progress import StatusReporter
 from fedfs.exchange.publish import Publisher
 from fedfs.exchange.read import Observer
-from fedfs.protocol.state import newest_charter
 from fedfs.roles.lock import only_one
 from fedfs.roles.logfile import logged_to
 from fedfs.roles.loop import Outcome
@@ -74,7 +73,7 @@ def remembering(
 
 def _note_seen(keyring: Keyring, role: str, observer: Observer) -> None:
     state, track = observer.state, observer.track.name
-    charter, newest = newest_charter(state), state.newest
+    charter, newest = state.charter, state.newest
     keyring.note_charter(charter.number, state.digests[charter.key])
     sha256 = state.models[newest].weights_sha256 if newest >= 0 else ""
     keyring.note_version(f"{role} {track}" if track else role, newest, sha256)

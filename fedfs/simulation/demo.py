@@ -198,7 +198,7 @@ class Demo:
         """Train one model per site on its own data, from version 0 of the federation."""
         store, options = open_store(str(self._store)), self._options
         state = open_study(store).state
-        if state.plan is None or state.charter is None:
+        if state.plan is None:
             raise FedfsError("the federation left no plan")
         initial = fetch_payload(
             store, state.models[0].payload, options.folder / "initial", max_bytes=MAX_MODEL_BYTES

@@ -79,30 +79,37 @@ class Decryption(Protocol):
 
 
 class TrustedView:
-    """The accepted state of one study.
+    """The accepted state of one study, from its first charter on.
 
     Args:
+        first: the bytes of the first charter.
         study: the id that the reader knows the study by; None to take it from the first charter
             (trust on first use: the caller shows the id to a person).
         keys: what this reader can decrypt; None for nothing.
         track: the track whose messages are read; the charter reads as it does for that one.
+
+    Raises:
+        RejectedError: the first charter cannot be believed.
     """
 
     def __init__(
         self,
+        first: bytes,
+        *,
         study: str | None = None,
         keys: Decryption | None = None,
         track: TrackPlace = layout.NO_TRACK,
     ) -> None:
-        self._study = study
         self._keys = keys
         self._track = track
-        self.state = StudyState()
-
-    @property
-    def study(self) -> str:
-        """The study's id; "" before the first charter was accepted."""
-        return self._study or ""
+        try:
+            envelope = Envelope(first)
+            charter = _verify_first(envelope, study)
+        except RejectedError as error:
+            raise error.under(layout.charter(1)) from None
+        self.study = charter.study
+        self.state = StudyState({}, digests={charter.key: envelope.sha256})
+        self._keep(charter)
 
     def wants(self, key: Key) -> bool:
         """Return whether the object under ``key`` is a message that has not been accepted yet."""
@@ -120,7 +127,7 @@ class TrustedView:
             self.state.rejected[key.text] = error.under(key.text).reason
             raise
         self.state.rejected.pop(key.text, None)
-        self._keep(key, message)
+        self._keep(message)
         return message
 
     def _verify(self, key: Key, data: bytes) -> Message:
@@ -141,21 +148,6 @@ class TrustedView:
     def _verify_charter(self, key: Key, envelope: Envelope) -> Charter:
         kind = messages.payload_type(Charter)
         number = key.number or 0
-        if number == 1:
-            # Not believed yet: read only to learn which key has to have signed it.
-            claimed = messages.decode(Charter, envelope.payload, key=key.text, study=None)
-            proven = study_id(claimed.name, claimed.nonce, claimed.coordinator_key)
-            if claimed.study != proven or (self._study is not None and proven != self._study):
-                raise MisplacedError(f"is the charter of another study ({claimed.study!r})")
-            envelope.verify(claimed.coordinator_key, kind)
-            for track in claimed.tracks:
-                layout.check_track(track.name)
-                if track.fold != "all" and not re.fullmatch("[0-9]{1,3}", track.fold):
-                    raise MalformedError(
-                        f"has a track of the fold {track.fold[:20]!r}, which is not a number or all"
-                    )
-            self._study = proven
-            return claimed
         before = self.state.charters.get(number - 1)
         if before is None:
             raise MisplacedError(f"amends charter {number - 1}, which is not there")
@@ -192,8 +184,6 @@ class TrustedView:
 
     def _tenures(self, key: Key) -> tuple[Tenure, ...]:
         charters = self.state.charters
-        if not charters:
-            raise SignatureError("cannot be verified: there is no charter that can be trusted")
         if key.site is None:
             return key_validity.of_aggregator(charters)
         tenures = key_validity.of_site(charters, key.site)
@@ -204,8 +194,7 @@ class TrustedView:
     def _check_tenure(self, key: Key, signer: Tenure, message: Message) -> None:
         """Check that a key counts for what it signed."""
         version = message.version if isinstance(message, FinishedMessage) else key.version
-        charter = self.state.charter
-        entry = charter.entry(key.site) if charter is not None and key.site is not None else None
+        entry = self.state.charter.entry(key.site) if key.site is not None else None
         is_removed = entry is not None and entry.state not in ADMITTED
         if is_removed and (version is None or not signer.covers(version)):
             raise SignatureError(
@@ -253,13 +242,9 @@ class TrustedView:
             raise MisplacedError(f"disagrees with the round record of version {model.version}")
         if model.version > 0 and model.version - 1 not in self.state.models:
             raise MisplacedError(f"is version {model.version}, but there is none before it")
-        continues = self._continues
+        continues = self.state.charter.continues
         if model.version == 0 and continues and model.weights_sha256 != continues.weights_sha256:
             raise MisplacedError("is not the version that the study continues from")
-
-    @property
-    def _continues(self) -> Continued | None:
-        return self.state.charter.continues if self.state.charter else None
 
     def _given(self, continues: Continued | None) -> Mapping[str, Any]:
         if continues is None or not continues.sealed:
@@ -285,21 +270,19 @@ class TrustedView:
             )
         if update.base_weights_sha256 != base.weights_sha256:
             raise MisplacedError(f"was trained from other weights than version {base.version} has")
-        charter = self.state.charter
-        if charter is None or update.encoding != charter.encoding.name:
+        if update.encoding != self.state.charter.encoding.name:
             raise MisplacedError(f"has the encoding {update.encoding!r}, not the charter's")
         own = layout.update_payload(update.site, update.base_version, update.payload.sha256)
         if update.payload.key != own:
             raise MisplacedError("names a payload outside its own place")
 
     def _check_site_model(self, model: SiteModel) -> None:
-        charter = self.state.charter
-        if charter is None or not charter.cross_evaluates:
+        if not self.state.charter.cross_evaluates:
             raise MisplacedError("is a site's model, for which the charter does not ask")
         if model.payload.key != layout.site_model_payload(model.site, model.payload.sha256):
             raise MisplacedError("names a payload outside its own place")
 
-    def _keep(self, key: Key, message: Message) -> None:  # noqa: C901, PLR0912  one branch per message
+    def _keep(self, message: Message) -> None:  # noqa: C901, PLR0912  one branch per message
         state = self.state
         match message:
             case Charter():
@@ -349,7 +332,26 @@ class TrustedView:
             case FinishedMessage():
                 state.finished = message
             case _:
-                raise MisplacedError("is of a kind that nobody reads", key=key.text)
+                raise MisplacedError("is of a kind that nobody reads", key=message.key)
+
+
+def _verify_first(envelope: Envelope, study: str | None) -> Charter:
+    """Verify the charter that a study begins with: it proves itself against the study's id."""
+    # Not believed yet: read only to learn which key has to have signed it.
+    claimed = messages.decode(Charter, envelope.payload, key=layout.charter(1), study=None)
+    proven = study_id(claimed.name, claimed.nonce, claimed.coordinator_key)
+    if claimed.study != proven or study not in (None, proven):
+        raise MisplacedError(f"is the charter of another study ({claimed.study!r})")
+    envelope.verify(claimed.coordinator_key, messages.payload_type(Charter))
+    if claimed.number != 1:
+        raise MisplacedError(f"says number {claimed.number!r}, but its key says 1")
+    for track in claimed.tracks:
+        layout.check_track(track.name)
+        if track.fold != "all" and not re.fullmatch("[0-9]{1,3}", track.fold):
+            raise MalformedError(
+                f"has a track of the fold {track.fold[:20]!r}, which is not a number or all"
+            )
+    return claimed
 
 
 def _check_sums(message: CrossValidation) -> None:

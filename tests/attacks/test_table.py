@@ -232,10 +232,7 @@ def test_a_site_that_is_not_on_the_roster_is_ignored(running):
     rogue = Publisher(
         running.store, SigningKey.generate(), running.charter.study, clock=running.clock
     )
-    rogue.message(
-        FailureMessage, layout.failure("ghost", 0, 1),
-        site="ghost", version=0, step="train", kind="x", message="y",
-    )  # fmt: skip
+    rogue.publish(FailureMessage(key=layout.failure("ghost", 0, 1), site="ghost", version=0, step="train", kind="x", message="y"),)  # fmt: skip
     state = running.observe().state
     assert not state.failures
     assert "not on the roster" in state.rejected[layout.failure("ghost", 0, 1)]
@@ -257,7 +254,9 @@ def payload_attack(federation: Federation, tensors=None, data: bytes | None = No
         "payload": ref, "encoding": "fp32", "n_training_cases": good.n_training_cases,
         "n_epochs": 1, "n_iterations": 5, "n_planned_iterations": 5, "metrics": {}, "seconds": {},
     }  # fmt: skip
-    publisher.message(UpdateManifest, layout.update("north", 1), **{**fields, **changes})
+    publisher.publish(
+        UpdateManifest(key=layout.update("north", 1), **{**fields, **changes}),
+    )
     return ref
 
 

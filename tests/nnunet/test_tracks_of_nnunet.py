@@ -125,7 +125,7 @@ def test_two_configurations_and_folds_end_as_an_ordinary_model(
     ).run()  # fmt: skip
     states = {name: one.state for name, one in open_tracks(hospitals.store).items()}
     for fold in (0, 1):  # nnU-Net plans it for larger images only
-        assert participation.is_void(states.pop(f"3d_lowres-{fold}"))
+        assert participation.lacks_configuration(states.pop(f"3d_lowres-{fold}"))
     assert all(state.finished.version == 1 for state in states.values())
     assert len({state.models[1].weights_sha256 for state in states.values()}) == 4
     choice = open_study(hospitals.store).state.choice

@@ -321,7 +321,7 @@ class Federation:
 
         def is_done(track: str) -> bool:
             state = tracks[track].state
-            is_made = bool(state.finished) or participation.is_void(state)
+            is_made = bool(state.finished) or participation.lacks_configuration(state)
             return is_made and (not is_site or participation.is_over(state, [name]))
 
         if self.charter.chooses:

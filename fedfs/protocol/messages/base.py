@@ -21,6 +21,10 @@ Extra = Mapping[str, Any]
 M = TypeVar("M", bound="Message")
 
 
+STAMPED: Any = field(default="", metadata={codec.REQUIRED: True})
+"""A field that its writer leaves to the publisher; what is read has to have it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class PayloadRef:
     """A tensor file on the store.
@@ -57,20 +61,20 @@ class PayloadRef:
 
 @dataclass(frozen=True, kw_only=True)
 class Message:
-    """Base of all messages.
+    """A signed message of a study; :class:`~fedfs.exchange.publish.Publisher` stamps and signs it.
 
     Attributes:
-        study: id of the study.
+        study: id of the study, and the track if it is a track's; "" until it is stamped.
         key: the key that this message is published under.
-        created_at: UTC time at the writer.
+        created_at: UTC time at the writer; "" until it is stamped.
     """
 
     TYPE: ClassVar[str]
     HIDDEN: ClassVar[Mapping[str, Any]] = {}
     """Fields that only some may read where the charter asks for encryption, and what others see."""
-    study: str
+    study: str = STAMPED
     key: str
-    created_at: str
+    created_at: str = STAMPED
     extra: Extra = field(default_factory=dict)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from fedfs.learner import CaseGeometry, ChannelSketch, ClassScore, DiceSum
+from fedfs.protocol import layout
 from fedfs.protocol.messages.base import Message, PayloadRef
 
 
@@ -89,19 +90,35 @@ class UpdateManifest(Message):
 
 @dataclass(frozen=True, kw_only=True)
 class Attendance(Message):
-    """A site pauses, leaves or comes back; its newest message counts. At first it is present.
+    """A site pauses, leaves or comes back; its newest attendance counts. At first it is present.
 
     Attributes:
         number: 1 for the first, increasing.
-        word: ``present``, ``paused`` or ``left``.
+        status: ``present``, ``paused`` or ``left``.
         reason: for people.
     """
 
     TYPE: ClassVar[str] = "attendance"
     site: str
     number: int
-    word: str
+    status: str
     reason: str
+
+    @property
+    def text(self) -> str:
+        """The status, and the reason if there is one."""
+        return f"{self.status}: {self.reason}" if self.reason else self.status
+
+    @classmethod
+    def wanted(cls, site: str, status: str = "present", reason: str = "") -> Attendance:
+        """Return what a site wants, not numbered or published yet."""
+        return cls.numbered(site, 0, status=status, reason=reason)
+
+    @classmethod
+    def numbered(cls, site: str, number: int, *, status: str, reason: str) -> Attendance:
+        """Return a site's ``number``-th attendance."""
+        key = layout.attendance(site, number)
+        return cls(key=key, site=site, number=number, status=status, reason=reason)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,52 +2,33 @@
 
 from __future__ import annotations
 
-from fedfs.errors import ObjectExistsError
-from fedfs.exchange.choose_configuration import decide
-from fedfs.protocol import layout, participation
-from fedfs.protocol.messages import Choice
-from fedfs.roles.loop import Outcome
+from fedfs.exchange.choose_configuration import choose_configuration
+from fedfs.protocol.actions import ChooseConfiguration, Done, Wait
+from fedfs.protocol.decide import decide_aggregator_after_tracks
+from fedfs.protocol.state import StudyState
 from fedfs.roles.step import AfterTracks
 from fedfs.trust import key_validity
 
 
-class AggregatorChoice(AfterTracks):
-    """Chooses once all sites that take part have scored.
+class AggregatorChoice(AfterTracks[ChooseConfiguration]):
+    """Chooses once all sites that take part have scored."""
 
-    Args:
-        observer: of what is common to all tracks.
-        tracks: observers of the tracks.
-        publisher: signs with the aggregator's key, on no track.
-        status: tells others what is waited for.
-    """
+    WRITER = "the aggregator"
 
-    def step(self) -> Outcome:
-        """Choose, as soon as everybody has scored.
+    def decide(self, state: StudyState) -> ChooseConfiguration | Wait | Done:
+        """See :func:`fedfs.protocol.decide.decide_aggregator_after_tracks`."""
+        return decide_aggregator_after_tracks(state, self._tracks)
+
+    def keys(self, state: StudyState, action: ChooseConfiguration) -> list[str]:  # noqa: ARG002  see Role
+        """Return the keys of the aggregator, the newest first: the choice is about no version."""
+        tenures = key_validity.of_aggregator(state.charters)
+        return [tenure.public_key for tenure in reversed(tenures)]
+
+    def act(self, action: ChooseConfiguration, state: StudyState) -> str:  # noqa: ARG002  see Role
+        """Choose, and publish the choice.
 
         Raises:
             StudyError: what the sites scored does not fit together.
-            StoreError: the store refuses.
         """
-        state = self._observer.refresh(everything=True)
-        if state.choice is not None:
-            self._status.say("finished")
-            return Outcome(worked=False, finished=True, text=f"chose {state.choice.words}")
-        missing = [site for site in self._scoring() if site not in state.cross_validations]
-        if missing:
-            reason = f"the cross-validation of {', '.join(missing)}"
-            self._status.say("wait", waiting_for=reason)
-            return Outcome(worked=False, finished=False, text=f"waiting for {reason}")
-        self._publisher.use(key_validity.in_force(key_validity.of_aggregator(state.charters), 0))
-        self.on_work()
-        fields = decide(self._observer, self._tracks)
-        try:
-            made = self._publisher.message(Choice, layout.choice(), **fields)
-        except ObjectExistsError as error:
-            self._observer.refuse_foreign(error, writer="the aggregator")
-            return Outcome(worked=True, finished=False, text="another aggregator was faster")
-        return Outcome(worked=True, finished=False, text=f"chose {made.words}")
-
-    def _scoring(self) -> list[str]:
-        """Return the sites that take part in all tracks and are not away."""
-        of_each = [set(participation.participants(one.state)) for one in self._tracks.values()]
-        return sorted(set.intersection(*of_each))
+        chosen = self._publisher.publish(choose_configuration(state, self._tracks))
+        return f"chose {chosen.words}"

@@ -11,7 +11,7 @@ from fedfs.aggregation.shared_tensors import asym_spec, shared_by
 from fedfs.errors import RejectedError, StudyError
 from fedfs.protocol import codec
 from fedfs.protocol.messages import Continued
-from fedfs.protocol.state import StudyState, newest_charter
+from fedfs.protocol.state import StudyState
 from fedfs.roles.aggregator.planning import SETTLE_HINT, Planner
 from fedfs.tensors.canonical import TensorFile, stream_safetensors, weights_sha256
 
@@ -32,7 +32,7 @@ def write_initial_weights(
         StudyError: there is no plan; or a site's network is not the one it announced; or the
             weights are not those that the study continues from.
     """
-    charter, plan = newest_charter(state), state.plan
+    charter, plan = state.charter, state.plan
     if plan is None:
         raise StudyError("there is no plan to initialise a network from")
     spec = asym_spec(charter)
@@ -96,7 +96,7 @@ def _write_network(
 ) -> None:
     try:
         planner.network_weights(
-            newest_charter(state),
+            state.charter,
             state.site_plans[site].configuration,
             path,
             pretrained=pretrained,

@@ -21,8 +21,8 @@ from fedfs.learner import SiteFingerprint
 from fedfs.nnunet.plan.planner import dataset_json
 from fedfs.nnunet.plan.plans import PlanResult
 from fedfs.protocol import layout, participation
-from fedfs.protocol.messages import AsymSpec, Charter, Continued, PlanMessage
-from fedfs.protocol.state import StudyState, newest_charter
+from fedfs.protocol.messages import Admission, AsymSpec, Charter, Continued, PlanMessage
+from fedfs.protocol.state import StudyState
 
 SETTLE_HINT = "settle it with the site; the coordinator may remove it from the roster"
 
@@ -61,23 +61,21 @@ class Planner(Protocol):
         """
 
 
-def make_plan(
-    sites: Sequence[str], state: StudyState, planner: Planner
-) -> tuple[dict[str, Any], str]:
-    """Return the fields of the plan message, and what was done in words.
+def make_plan(sites: Sequence[str], state: StudyState, planner: Planner) -> tuple[PlanMessage, str]:
+    """Return the plan of the study, and a sentence for the log.
 
     Raises:
         StudyError: what a site published cannot be used, or sites share too little.
     """
-    charter = newest_charter(state)
+    charter = state.charter
     spec = asym_spec(charter)
     if spec is None:
         return _plan_for_all(sites, state, planner)
     return _plan_of_each(sites, state, spec)
 
 
-def admit(site: str, state: StudyState, version: Shapes) -> dict[str, Any]:
-    """Return the fields of the message that admits a site which came after the plan.
+def admit(site: str, state: StudyState, version: Shapes) -> Admission:
+    """Return the admission of a site that came after the plan.
 
     Args:
         site: has published its fingerprint, or its own plan.
@@ -87,12 +85,11 @@ def admit(site: str, state: StudyState, version: Shapes) -> dict[str, Any]:
     Raises:
         StudyError: what the site published cannot be used, or it shares too little.
     """
-    charter = newest_charter(state)
-    spec = asym_spec(charter)
+    spec = asym_spec(state.charter)
     digest = state.digests[participation.announcement(state, site)]
     if spec is None:
         _usable_fingerprint(site, state)
-        return {"announcement_sha256": digest}
+        return Admission(key=layout.admission(site), site=site, announcement_sha256=digest)
     try:
         check_site_plan(state.site_plans[site])
         names, cover = join_in(state.site_plans[site].tensors, version, spec)
@@ -100,17 +97,19 @@ def admit(site: str, state: StudyState, version: Shapes) -> dict[str, Any]:
         raise StudyError(
             f"the plan of {site} cannot be used: {error.reason}", hint=SETTLE_HINT
         ) from error
-    return {
-        "announcement_sha256": digest,
-        "tensors": names,
-        "coverage": round(cover.parameters, 6),
-    }
+    return Admission(
+        key=layout.admission(site),
+        site=site,
+        announcement_sha256=digest,
+        tensors=names,
+        coverage=round(cover.parameters, 6),
+    )
 
 
 def _plan_for_all(
     sites: Sequence[str], state: StudyState, planner: Planner
-) -> tuple[dict[str, Any], str]:
-    charter = newest_charter(state)
+) -> tuple[PlanMessage, str]:
+    charter = state.charter
     parts = {site: _usable_fingerprint(site, state) for site in sites}
     merged = fingerprints.merge_fingerprints(parts)
     pooled = fingerprints.to_nnunet(merged)
@@ -120,15 +119,16 @@ def _plan_for_all(
     else:
         planned = _given(state, charter.continues, merged.n_cases)
         text += f", as study {charter.continues.study} did"
-    fields = {
-        "sites": {site: state.digests[layout.fingerprint(site)] for site in sites},
-        "n_cases": merged.n_cases,
-        "fingerprint": pooled,
-        "plans": planned.plans,
-        "dataset_json": planned.dataset_json,
-        "versions": dict(planned.versions),
-    }
-    return fields, text
+    message = PlanMessage(
+        key=layout.plan(),
+        sites={site: state.digests[layout.fingerprint(site)] for site in sites},
+        n_cases=merged.n_cases,
+        fingerprint=pooled,
+        plans=planned.plans,
+        dataset_json=planned.dataset_json,
+        versions=dict(planned.versions),
+    )
+    return message, text
 
 
 def _given(state: StudyState, continues: Continued, n_cases: int) -> PlanResult:
@@ -137,7 +137,7 @@ def _given(state: StudyState, continues: Continued, n_cases: int) -> PlanResult:
             f"the plans of study {continues.study} cannot be decrypted on this host",
             hint="is this the aggregator's host? its key is made by: fedfs init",
         )
-    content = {**dataset_json(newest_charter(state)), "numTraining": n_cases}
+    content = {**dataset_json(state.charter), "numTraining": n_cases}
     return PlanResult(plans=state.given_plans, dataset_json=content, versions=continues.versions)
 
 
@@ -146,7 +146,7 @@ def _usable_fingerprint(site: str, state: StudyState) -> SiteFingerprint:
     part = SiteFingerprint(message.n_cases, message.channels, message.geometry)
     try:
         fingerprints.validate_fingerprint(part)
-        if len(part.channels) != len(newest_charter(state).dataset.channel_names):
+        if len(part.channels) != len(state.charter.dataset.channel_names):
             raise MalformedError(f"holds {len(part.channels)} channels", about="the fingerprint")
     except RejectedError as error:
         raise StudyError(
@@ -157,7 +157,7 @@ def _usable_fingerprint(site: str, state: StudyState) -> SiteFingerprint:
 
 def _plan_of_each(
     sites: Sequence[str], state: StudyState, spec: AsymSpec
-) -> tuple[dict[str, Any], str]:
+) -> tuple[PlanMessage, str]:
     for site in sites:
         try:
             check_site_plan(state.site_plans[site])
@@ -167,20 +167,21 @@ def _plan_of_each(
             ) from error
     shared, coverage = agree({site: state.site_plans[site].tensors for site in sites}, spec)
     n_cases = sum(state.site_plans[site].n_cases for site in sites)
-    fields = {
-        "sites": {site: state.digests[layout.site_plan(site)] for site in sites},
-        "n_cases": n_cases,
-        "fingerprint": {},
-        "plans": {},
-        "dataset_json": {**dataset_json(newest_charter(state)), "numTraining": n_cases},
-        "versions": {},
-        "shared": shared,
-        "coverage": {site: round(cover.parameters, 6) for site, cover in coverage.items()},
-    }
+    message = PlanMessage(
+        key=layout.plan(),
+        sites={site: state.digests[layout.site_plan(site)] for site in sites},
+        n_cases=n_cases,
+        fingerprint={},
+        plans={},
+        dataset_json={**dataset_json(state.charter), "numTraining": n_cases},
+        versions={},
+        shared=shared,
+        coverage={site: round(cover.parameters, 6) for site, cover in coverage.items()},
+    )
     lowest = min(coverage, key=lambda site: coverage[site].parameters)
     n_tensors = sum(len(group.tensors) for group in shared)
     text = (
         f"{len(sites)} sites with {n_cases} cases share {n_tensors} tensors; "
         f"least of all {lowest}, {coverage[lowest].parameters:.1%} of its parameters"
     )
-    return fields, text
+    return message, text

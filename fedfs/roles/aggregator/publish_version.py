@@ -10,14 +10,23 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from fedfs.aggregation.combine import Outputs, Written
 from fedfs.exchange.fetching import prune_cache
 from fedfs.exchange.global_weights import WeightFiles
 from fedfs.exchange.publish import Publisher
 from fedfs.protocol import layout
-from fedfs.protocol.messages import Charter, ModelManifest, Named, PayloadRef, RoundRecord
+from fedfs.protocol.messages import (
+    Charter,
+    Excluded,
+    LeftOut,
+    ModelManifest,
+    Named,
+    Participation,
+    PayloadRef,
+    RoundRecord,
+    UsedUpdate,
+)
 from fedfs.tensors.canonical import TensorFile, weights_sha256
 from fedfs.trust.recipients import for_aggregator, for_readers
 
@@ -44,9 +53,13 @@ class Release:
         charter: Charter,
         *,
         seconds: dict[str, float],
-        **fields: Any,
+        updates: tuple[UsedUpdate, ...] = (),
+        excluded: tuple[Excluded, ...] = (),
+        opened_at: str = "",
+        participation: tuple[Participation, ...] = (),
+        left_out: tuple[LeftOut, ...] = (),
     ) -> str:
-        """Publish a version whole; return what was done in words.
+        """Publish a version whole; return a sentence for the log.
 
         Args:
             version: its number.
@@ -54,7 +67,11 @@ class Release:
             outputs: its files, which are moved into the caches.
             charter: the charter in force.
             seconds: time spent so far, by phase.
-            fields: of the round record, about the updates.
+            updates: that went in; of version 0 there are none.
+            excluded: that did not, and why.
+            opened_at: when the version before was published; "" for version 0.
+            participation: in the mode ``asym``, who took part in each shared tensor.
+            left_out: sites of which nothing went in.
 
         Raises:
             ObjectExistsError: another aggregator was faster.
@@ -74,23 +91,28 @@ class Release:
             outputs.state.replace(self._cache / f"{memory.tensors_sha256}.safetensors")
         self._weights.keep(written.weights_sha256, outputs.model)
         spent = {**seconds, "publish": time.perf_counter() - began_s}
-        record = self._publisher.message(
-            RoundRecord,
-            layout.round_record(version),
-            version=version,
-            **{"updates": (), "excluded": (), "opened_at": "", **fields},
-            policy=charter.policy,
-            weighting=charter.weighting,
-            strategy=charter.strategy,
-            model=model,
-            keyframe=keyframe,
-            state=memory,
-            weights_sha256=written.weights_sha256,
-            n_tensors=written.n_tensors,
-            n_parameters=written.n_parameters,
-            encoding=encoding.name,
-            encoding_options=encoding.options,
-            seconds={name: round(value, 4) for name, value in spent.items()},
+        record = self._publisher.publish(
+            RoundRecord(
+                key=layout.round_record(version),
+                version=version,
+                updates=updates,
+                excluded=excluded,
+                opened_at=opened_at,
+                participation=participation,
+                left_out=left_out,
+                policy=charter.policy,
+                weighting=charter.weighting,
+                strategy=charter.strategy,
+                model=model,
+                keyframe=keyframe,
+                state=memory,
+                weights_sha256=written.weights_sha256,
+                n_tensors=written.n_tensors,
+                n_parameters=written.n_parameters,
+                encoding=encoding.name,
+                encoding_options=encoding.options,
+                seconds={name: round(value, 4) for name, value in spent.items()},
+            ),
         )
         text = self.complete(record)
         self._weights.prune([record.weights_sha256])
@@ -99,7 +121,7 @@ class Release:
 
     def complete(self, record: RoundRecord) -> str:
         """Publish the manifest that a round record calls for; its bytes follow from the record."""
-        self._publisher.signed(
+        self._publisher.publish_stamped(
             ModelManifest(
                 study=record.study,
                 key=layout.model(record.version),

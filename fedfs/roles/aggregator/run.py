@@ -15,7 +15,6 @@ from fedfs.learner import OnProgress
 from fedfs.nnunet.plan.planner import NnUNetPlanner
 from fedfs.protocol import layout, participation
 from fedfs.protocol.messages import chosen_tracks
-from fedfs.protocol.state import newest_charter
 from fedfs.roles.aggregator.best_configuration import AggregatorChoice
 from fedfs.roles.aggregator.config import AggregatorConfig
 from fedfs.roles.aggregator.step import Aggregator
@@ -54,7 +53,7 @@ def run_aggregator(config: AggregatorConfig, listener: OnProgress) -> Outcome:
         cache=lambda study: folder_of(study) / "messages",
         vault=Vault(config.home),
     )
-    charter = newest_charter(next(iter(observers.values())).state)
+    charter = next(iter(observers.values())).state.charter
     names = chosen_tracks(charter, config.tracks)
     strategy_of(charter)  # a package that is missing is missed now, not after the first round
     keyring = Keyring(config.home, charter.study)
@@ -73,7 +72,7 @@ def run_aggregator(config: AggregatorConfig, listener: OnProgress) -> Outcome:
         def is_done(name: str) -> bool:
             is_ours = name in aggregators
             state = observers[name].state if is_ours else observers[name].refresh()
-            return state.finished is not None or participation.is_void(state)
+            return state.finished is not None or participation.lacks_configuration(state)
 
         workers: dict[str, Worker] = dict(aggregators)
         if charter.chooses and names[0] == charter.tracks[0].name:  # one process does
@@ -96,7 +95,7 @@ def _make_aggregator(
     """Return the aggregator of one track of a study, or of the study that has none."""
     track = observer.track
     store = ReportingStore(store_of_track(place, track), listener)
-    study = newest_charter(observer.state).study
+    study = observer.state.charter.study
     publisher = Publisher(
         store, keyring.load_all("aggregator"), study, clock=time.time, track=track
     )
@@ -120,7 +119,7 @@ def _make_choice(
 ) -> AggregatorChoice:
     """Return what the aggregator does after all tracks of a study."""
     observer = open_study(place, skip=layout.STATUS_KINDS, vault=Vault(config.home))
-    store, study = ReportingStore(place, listener), newest_charter(observer.state).study
+    store, study = ReportingStore(place, listener), observer.state.charter.study
     publisher = Publisher(store, keyring.load_all("aggregator"), study, clock=time.time)
     return AggregatorChoice(
         observer=observer,

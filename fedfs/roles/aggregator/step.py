@@ -1,4 +1,4 @@
-"""The aggregator's loop: observe, decide, act, publish.
+"""Actions of the aggregator on one track.
 
 A version is made in three objects: the tensors, under a key that carries their hash; the round
 record, whose creation is the decision; and the manifest, which follows from the record and is what
@@ -12,18 +12,15 @@ import contextlib
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from fedfs.aggregation.shared_tensors import share_of, tensor_participation
 from fedfs.errors import (
     FedfsError,
-    ObjectExistsError,
     ObjectNotFoundError,
     RejectedError,
-    StoreError,
     StudyError,
-    TensorError,
 )
 from fedfs.exchange import versions
 from fedfs.exchange.fetching import MAX_MODEL_BYTES, fetch_payload
@@ -34,32 +31,29 @@ from fedfs.exchange.progress import StatusReporter
 from fedfs.exchange.publish import Clock, Publisher
 from fedfs.exchange.read import Observer
 from fedfs.exchange.retention import prune_versions
-from fedfs.protocol import actions, decide, layout, participation
+from fedfs.protocol import layout, participation
 from fedfs.protocol.actions import (
     Admit,
+    AggregatorAction,
     CheckUpdates,
     CloseRound,
     CloseStudy,
     CompleteVersion,
-    Done,
     MakePlan,
     PublishInitial,
-    Void,
     Wait,
 )
+from fedfs.protocol.decide import decide_aggregator
 from fedfs.protocol.messages import (
-    FAILED,
-    Admission,
     FinishedMessage,
     PayloadRef,
-    PlanMessage,
     UpdateManifest,
 )
-from fedfs.protocol.state import StudyState, newest_charter
+from fedfs.protocol.state import Checked, StudyState
 from fedfs.roles.aggregator import initial_version, planning
 from fedfs.roles.aggregator.planning import Planner
 from fedfs.roles.aggregator.publish_version import Release, in_full
-from fedfs.roles.loop import Outcome
+from fedfs.roles.step import Role
 from fedfs.tensors.canonical import TensorFile
 from fedfs.tensors.safetensors_reader import file_bytes
 from fedfs.trust import key_validity
@@ -71,8 +65,8 @@ log = logging.getLogger(__name__)
 _SLACK_BYTES = 2**16
 
 
-class Aggregator:
-    """The aggregator of a study.
+class Aggregator(Role[AggregatorAction]):
+    """The aggregator at work on one track.
 
     Args:
         observer: looks at the whole store.
@@ -82,10 +76,9 @@ class Aggregator:
         folder: cache of downloaded tensors; may be deleted at any time.
         clock: POSIX seconds; says how long a round has been open.
         keep_versions: newest versions whose payloads are kept; None keeps all.
-
-    Attributes:
-        on_work: called before every step that is more than a look.
     """
+
+    WRITER = "the aggregator"
 
     def __init__(
         self,
@@ -98,97 +91,59 @@ class Aggregator:
         clock: Clock,
         keep_versions: int | None = None,
     ) -> None:
+        super().__init__(observer, publisher, status)
         self._clock = clock
         self._keep_versions = keep_versions
-        self._observer = observer
-        publisher.on_message = observer.note
-        self._publisher = publisher
-        self._status = status
         self._planner = planner
         self._cache = folder / "tensors"
         self._weights = WeightFiles(publisher.store, folder / "weights", observer.vault)
         self._release = Release(publisher, self._weights, self._cache)
-        self._checked: dict[str, Path] = {}
+        self._usable: dict[str, Path] = {}
         self._moves: dict[str, float] = {}
         self._absent: dict[str, str] = {}
-        self.on_work: Callable[[], None] = lambda: None
+        self._refused: dict[str, str] = {}
 
     @property
-    def version(self) -> int:
-        """The newest version, -1 before there is one."""
-        return self._observer.state.newest
+    def refused(self) -> Mapping[str, str]:
+        """Key -> why it cannot be used, of updates and announcements that were checked here."""
+        return self._refused
 
-    def rest(self) -> None:
-        """Nothing stays in memory between two steps."""
+    @property
+    def _checked(self) -> Checked:
+        return Checked(usable=self._usable, absent=self._absent, refused=self._refused)
 
-    def step(self) -> Outcome:
-        """Do the next thing, if there is one.
+    def decide(self, state: StudyState) -> AggregatorAction:
+        """See :func:`fedfs.protocol.decide.decide_aggregator`."""
+        return decide_aggregator(state, now_s=self._clock(), checked=self._checked)
 
-        Raises:
-            StudyError: the charter cannot be carried out, or this host holds another key.
-            StoreError: the store refuses.
-        """
-        state = self._observer.refresh()
-        self._status.version = state.newest
-        self._status.rejected = {**state.rejected, **state.unusable}
-        action = decide.decide_aggregator(
-            state, now_s=self._clock(), checked=self._checked, absent=self._absent
-        )
-        if isinstance(action, Wait):
-            return self._wait(action)
-        if isinstance(action, Void):
-            self._status.say("finished")
-            text = f"nothing to do: nnU-Net plans no {action.configuration} for these data"
-            return Outcome(worked=False, finished=True, text=text)
-        if isinstance(action, Done):
-            self._status.say("finished")
-            return Outcome(
-                worked=False, finished=True, text=f"finished: version {action.version} is the last"
-            )
-        version = state.newest if isinstance(action, CloseStudy) else state.newest + 1
-        signer = key_validity.in_force(key_validity.of_aggregator(state.charters), version)
-        if not self._publisher.use(signer):
-            raise StudyError(
-                "the charter names another aggregator key than the one this host holds",
-                hint="run the aggregator on the host that has it; fedfs key show STORE lists keys",
-            )
-        self.on_work()
-        try:
-            text = self._act(action, state)
-        except ObjectExistsError as error:
-            return self._already_there(error)
-        except (ObjectNotFoundError, TensorError) as error:
-            # Not copied yet, or damaged since it was published: restoring the file is enough.
-            reason = f"a payload that is announced but not there, or damaged: {error}"
-            log.warning("waiting for %s", reason)
-            self._status.say("wait", waiting_for=reason, error=str(error))
-            return Outcome(worked=False, finished=False, text=f"waiting for {reason}")
-        except StoreError:
-            raise
-        except FedfsError as error:
-            is_of_study = isinstance(error, StudyError | RejectedError)
-            why = str(error) if is_of_study else "its log on that host says why"
-            self._status.say(FAILED, error=why)
-            raise
-        log.info("%s", text)
-        if isinstance(action, CloseRound) and self._keep_versions is not None:
-            self._prune(self._keep_versions)
-        return Outcome(worked=True, finished=False, text=text)
-
-    def _prune(self, keep: int) -> None:
-        n_deleted = prune_versions(self._publisher.store, self._observer.state, keep)
-        if n_deleted:
-            log.info("deleted %d payloads of old versions and updates", n_deleted)
-
-    def _wait(self, action: Wait) -> Outcome:
+    def explain_wait(self, action: Wait, state: StudyState) -> tuple[str, str]:  # noqa: ARG002  see Role
+        """Return what is waited for, and which payloads are announced but not there."""
         reason, absent = action.reason, "; ".join(self._absent.values())
         if absent:
             reason += f"; payloads that are announced but not there: {absent}"
         self._absent.clear()  # the next step looks again
-        self._status.say("wait", waiting_for=reason, error=absent)
-        return Outcome(worked=False, finished=False, text=f"waiting for {reason}")
+        return reason, absent
 
-    def _act(self, action: actions.AggregatorAction, state: StudyState) -> str:
+    def keys(self, state: StudyState, action: AggregatorAction) -> tuple[str]:
+        """Return the key that counts for the version that an action makes or closes with."""
+        version = state.newest if isinstance(action, CloseStudy) else state.newest + 1
+        return (key_validity.in_force(key_validity.of_aggregator(state.charters), version),)
+
+    def tell_failure(self, error: FedfsError, action: AggregatorAction, state: StudyState) -> str:
+        """Return the error itself where it is about the study, and so names nothing of the host."""
+        if isinstance(error, StudyError | RejectedError):
+            return str(error)
+        return super().tell_failure(error, action, state)
+
+    def tidy(self, action: AggregatorAction, state: StudyState) -> None:
+        """Delete payloads of old versions once a new one is made."""
+        if isinstance(action, CloseRound) and self._keep_versions is not None:
+            n_deleted = prune_versions(self._publisher.store, state, self._keep_versions)
+            if n_deleted:
+                log.info("deleted %d payloads of old versions and updates", n_deleted)
+
+    def act(self, action: AggregatorAction, state: StudyState) -> str:
+        """Carry an action out; see :meth:`fedfs.roles.step.Role.act`."""
         match action:
             case MakePlan(sites):
                 return self._make_plan(sites, state)
@@ -205,35 +160,35 @@ class Aggregator:
             case CloseRound():
                 return self._close_round(action, state)
             case CloseStudy(version):
-                self._publisher.message(
-                    FinishedMessage,
-                    layout.FINISHED,
-                    version=version,
-                    weights_sha256=state.models[version].weights_sha256,
+                self._publisher.publish(
+                    FinishedMessage(
+                        key=layout.FINISHED,
+                        version=version,
+                        weights_sha256=state.models[version].weights_sha256,
+                    ),
                 )
                 return f"closed the study with version {version}"
         raise StudyError(f"an aggregator cannot do {action!r}")
 
     def _make_plan(self, sites: tuple[str, ...], state: StudyState) -> str:
         self._status.say("plan")
-        fields, text = planning.make_plan(sites, state, self._planner)
-        readers = for_readers(newest_charter(state))
-        self._publisher.message(PlanMessage, layout.plan(), sealed_for=readers, **fields)
+        message, text = planning.make_plan(sites, state, self._planner)
+        self._publisher.publish(message, sealed_for=for_readers(state.charter))
         return text
 
     def _admit(self, site: str, state: StudyState) -> str:
         try:
             with TensorFile(self._weights.fetch(state.models, state.newest)) as version:
                 shapes = {name: version.shape(name) for name in version.names}
-            fields = planning.admit(site, state, shapes)
+            message = planning.admit(site, state, shapes)
         except StudyError as error:
-            state.unusable[participation.announcement(state, site)] = str(error)
+            self._refused[participation.announcement(state, site)] = str(error)
             return f"did not admit {site}: {error}"
-        self._publisher.message(Admission, layout.admission(site), site=site, **fields)
+        self._publisher.publish(message)
         return f"admitted {site}, which came after the plan"
 
     def _publish_initial(self, state: StudyState) -> str:
-        charter = newest_charter(state)
+        charter = state.charter
         self._status.say("initial weights")
         pretrained = None
         if charter.pretrained is not None:
@@ -247,17 +202,17 @@ class Aggregator:
             return self._release.publish(0, written, outputs, charter, seconds={})
 
     def _close_round(self, action: CloseRound, state: StudyState) -> str:
-        charter, base = newest_charter(state), state.models[action.base]
+        charter, base = state.charter, state.models[action.base]
         self._status.say("aggregate")
         began_s = time.perf_counter()
-        if not all(self._checked[key].exists() for key in action.keys):
-            self._checked.clear()
+        if not all(self._usable[key].exists() for key in action.keys):
+            self._usable.clear()
             return "lost the cache, fetching the updates again"
         moves = {key: self._moves[key] for key in action.keys if key in self._moves}
         outliers = versions.outliers(moves, charter.max_move_ratio)
         if outliers:
             return "; ".join(
-                self._refuse(state.waiting[key], reason, state) for key, reason in outliers.items()
+                self._refuse(state.waiting[key], reason) for key, reason in outliers.items()
             )
         updates = [state.waiting[key] for key in action.keys]
         weights = versions.weigh(updates, charter, action.base)
@@ -266,7 +221,7 @@ class Aggregator:
             parts = Ingredients(
                 version=action.base + 1,
                 updates=updates,
-                payloads=self._checked,
+                payloads=self._usable,
                 weights=weights,
                 memory=self._fetch(memory) if memory else None,
             )
@@ -279,18 +234,18 @@ class Aggregator:
                 charter,
                 seconds=seconds,
                 updates=versions.used(updates, weights, state),
-                excluded=versions.excluded(action.base, updates, self._absent, state),
+                excluded=versions.excluded(action.base, updates, self._checked, state),
                 opened_at=base.created_at,
                 participation=tensor_participation(state, {update.site for update in updates}),
-                left_out=versions.left_out(action.base, updates, state),
+                left_out=versions.left_out(action.base, updates, self._checked, state),
             )
-        self._checked.clear()
+        self._usable.clear()
         return f"{text} from {len(updates)} updates ({', '.join(u.site for u in updates)})"
 
     def _check_update(self, key: str, state: StudyState) -> str:
-        """Fetch an update's payload and read it once; what cannot be used is noted in the state."""
+        """Fetch an update's payload and read it once; note whether it can be used."""
         update = state.waiting[key]
-        encoding = update_encoding(newest_charter(state))
+        encoding = update_encoding(state.charter)
         try:
             base_path = self._weights.fetch(state.models, update.base_version)
         except ObjectNotFoundError:
@@ -299,7 +254,6 @@ class Aggregator:
             return self._refuse(
                 update,
                 f"the update comes from version {update.base_version}, which is not kept any more",
-                state,
             )
         try:
             versions.check_claims(update, state)
@@ -314,12 +268,12 @@ class Aggregator:
             self._absent[key] = str(error)
             return f"the update of {update.site} is announced, its payload is not there"
         except RejectedError as error:
-            return self._refuse(update, error.reason, state)
-        self._checked[key] = path
+            return self._refuse(update, error.reason)
+        self._usable[key] = path
         return f"received the update of {update.site} from version {update.base_version}"
 
-    def _refuse(self, update: UpdateManifest, reason: str, state: StudyState) -> str:
-        state.unusable[update.key] = reason
+    def _refuse(self, update: UpdateManifest, reason: str) -> str:
+        self._refused[update.key] = reason
         return f"refused the update of {update.site}: {reason}"
 
     @contextlib.contextmanager
@@ -333,8 +287,3 @@ class Aggregator:
         return fetch_payload(
             self._publisher.store, ref, self._cache, max_bytes=max_bytes, vault=self._observer.vault
         )
-
-    def _already_there(self, error: ObjectExistsError) -> Outcome:
-        """Another aggregator was faster, or somebody put something under our key."""
-        self._observer.refuse_foreign(error, writer="the aggregator")
-        return Outcome(worked=True, finished=False, text="another aggregator was faster")

@@ -20,7 +20,7 @@ from fedfs.exchange.publish import Clock, Publisher
 from fedfs.exchange.read import open_study, open_tracks
 from fedfs.protocol import layout, messages
 from fedfs.protocol.messages import ADMITTED, Charter, ReadKey
-from fedfs.protocol.state import StudyState, newest_charter
+from fedfs.protocol.state import StudyState
 from fedfs.store.base import Store
 from fedfs.trust.keyring import Keyring
 from fedfs.trust.recipients import (
@@ -66,7 +66,7 @@ class Coordinator:
     @property
     def charter(self) -> Charter:
         """The charter in force."""
-        return newest_charter(self.state)
+        return self.state.charter
 
     def starts_at(self, version: Callable[[StudyState], int]) -> dict[str, Any]:
         """Return the fields of a charter that say from which version on, on each track.
@@ -94,7 +94,7 @@ class Coordinator:
             previous_sha256=self.state.digests[before.key],
         )
         try:
-            self._publisher.signed(amended)
+            self._publisher.publish_stamped(amended)
         except ObjectExistsError as error:
             raise StudyError(
                 "the charter was amended by somebody else at the same time", hint="run it again"

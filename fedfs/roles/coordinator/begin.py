@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from fedfs.errors import FedfsError, ObjectExistsError, StudyError
 from fedfs.exchange.publish import Clock, Publisher
@@ -23,10 +22,8 @@ from fedfs.protocol.messages import (
     DatasetSpec,
     Named,
     NnUNetSpec,
-    PayloadRef,
     closed,
 )
-from fedfs.protocol.state import newest_charter
 from fedfs.roles.coordinator.options import StudyOptions
 from fedfs.store import StorePlace, open_store
 from fedfs.store.base import Store
@@ -73,24 +70,26 @@ def init_study(
     keyring.create("coordinator", coordinator)
     try:
         aggregator = keyring.create("aggregator")
-        encryption_keys = {
-            f"{role}_encryption_key": keyring.create_identity(role).recipient
-            for role in ("aggregator", "coordinator")
+        holders = {
+            role: keyring.create_identity(role).recipient for role in ("coordinator", "aggregator")
         }
-        publisher = Publisher(store, coordinator, study, clock=clock)
-        encryption = _encryption(options, encryption_keys)
-        readers = [pair.recipient for pair in encryption.get("read_keys", ())]
-        payload = None
+        read_keys = (make_read_key(1, holders),) if options.encryption else ()
+        readers = [pair.recipient for pair in read_keys]
+        publisher, payload = Publisher(store, coordinator, study, clock=clock), None
         if pretrained is not None:
             payload = publisher.payload(pretrained, layout.pretrained, sealed_for=readers)
-        charter = publisher.message(
-            Charter,
-            layout.charter(1),
-            **_charter_fields(options, nonce, coordinator, aggregator, payload, versions),
-            **encryption_keys,
-            **encryption,
+        draft = replace(
+            _charter(options, nonce, versions),
+            coordinator_key=coordinator.public,
+            aggregator_key=aggregator.public,
+            coordinator_encryption_key=holders["coordinator"],
+            aggregator_encryption_key=holders["aggregator"],
+            encryption=options.encryption,
+            read_keys=read_keys,
+            pretrained=payload,
             continues=continues and _continued(continues, options, nonce, readers),
         )
+        charter = publisher.publish(draft)
     except FedfsError as error:
         keyring.discard("aggregator")
         keyring.discard("coordinator")
@@ -98,13 +97,6 @@ def init_study(
             raise StudyError(f"{store.url} holds a federation already") from error
         raise
     return charter
-
-
-def _encryption(options: StudyOptions, keys: Mapping[str, str]) -> dict[str, Any]:
-    if not options.encryption:
-        return {}
-    holders = {role: keys[f"{role}_encryption_key"] for role in ("coordinator", "aggregator")}
-    return {"encryption": options.encryption, "read_keys": (make_read_key(1, holders),)}
 
 
 def _continued(
@@ -130,26 +122,22 @@ def _plans_name(options: StudyOptions, nonce: str) -> str:
     return f"nnUNetPlans_{options.name}-{nonce[:6]}"
 
 
-def _charter_fields(
-    options: StudyOptions,
-    nonce: str,
-    coordinator: SigningKey,
-    aggregator: SigningKey,
-    pretrained: PayloadRef | None,
-    versions: Mapping[str, str],
-) -> dict[str, Any]:
+def _charter(options: StudyOptions, nonce: str, versions: Mapping[str, str]) -> Charter:
+    """Return the first charter without keys, and what is encrypted by them."""
     dataset, tracks = options.dataset_json, options.tracks()
     regions = dataset.get("regions_class_order")
-    return {
-        "number": 1,
-        "previous_sha256": "",
-        "name": options.name,
-        "nonce": nonce,
-        "coordinator_key": coordinator.public,
-        "aggregator_key": aggregator.public,
-        "mode": options.mode,
-        "asym": options.asym(),
-        "dataset": DatasetSpec(
+    return Charter(
+        key=layout.charter(1),
+        coordinator_key="",
+        aggregator_key="",
+        pretrained=None,
+        number=1,
+        previous_sha256="",
+        name=options.name,
+        nonce=nonce,
+        mode=options.mode,
+        asym=options.asym(),
+        dataset=DatasetSpec(
             name=_dataset_name(options),
             channel_names={str(k): str(v) for k, v in dataset["channel_names"].items()},
             labels=dict(dataset["labels"]),
@@ -157,7 +145,7 @@ def _charter_fields(
             regions_class_order=None if regions is None else tuple(int(i) for i in regions),
             file_ending=str(dataset["file_ending"]),
         ),
-        "nnunet": NnUNetSpec(
+        nnunet=NnUNetSpec(
             configuration="" if tracks else options.configuration,
             planner=options.planner,
             plans_name=_plans_name(options, nonce),
@@ -168,24 +156,23 @@ def _charter_fields(
             planner_options=dict(options.planner_options),
             versions=dict(versions),
         ),
-        "schedule": options.schedule(),
-        "policy": Named(name=options.policy, options=dict(options.policy_options)),
-        "weighting": Named(name=options.weighting),
-        "strategy": Named(name=options.strategy, options=dict(options.strategy_options)),
-        "encoding": Named(name=options.encoding, options=dict(options.encoding_options)),
-        "model_encoding": Named(
+        schedule=options.schedule(),
+        policy=Named(name=options.policy, options=dict(options.policy_options)),
+        weighting=Named(name=options.weighting),
+        strategy=Named(name=options.strategy, options=dict(options.strategy_options)),
+        encoding=Named(name=options.encoding, options=dict(options.encoding_options)),
+        model_encoding=Named(
             name=options.model_encoding, options=dict(options.model_encoding_options)
         ),
-        "keyframe_every": options.keyframe_every,
-        "min_sites": options.min_sites,
-        "minimum_cases": options.minimum_cases,
-        "max_move_ratio": float(options.max_move_ratio),
-        "fingerprint_digits": options.fingerprint_digits,
-        "fingerprint_quantiles": options.fingerprint_quantiles,
-        "pretrained": pretrained,
-        "roster": (),
-        "tracks": tracks,
-    }
+        keyframe_every=options.keyframe_every,
+        min_sites=options.min_sites,
+        minimum_cases=options.minimum_cases,
+        max_move_ratio=float(options.max_move_ratio),
+        fingerprint_digits=options.fingerprint_digits,
+        fingerprint_quantiles=options.fingerprint_quantiles,
+        roster=(),
+        tracks=tracks,
+    )
 
 
 def study_at(place: StorePlace | str) -> str:
@@ -194,4 +181,4 @@ def study_at(place: StorePlace | str) -> str:
     Raises:
         StudyError: there is none.
     """
-    return newest_charter(open_study(open_store(place), skip=layout.STATUS_KINDS).state).study
+    return open_study(open_store(place), skip=layout.STATUS_KINDS).state.charter.study

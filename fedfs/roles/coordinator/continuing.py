@@ -22,7 +22,6 @@ from fedfs.nnunet.allowed import allowlist, classes
 from fedfs.nnunet.data.dataset import difference
 from fedfs.protocol import codec, software
 from fedfs.protocol.messages import ASYM, Charter, Continued
-from fedfs.protocol.state import newest_charter
 from fedfs.store.base import ReadableStore
 from fedfs.trust.recipients import Vault
 
@@ -113,13 +112,13 @@ def read_finished(
     """
     observer = open_study(store, track=track, vault=vault)
     state = observer.state
-    if state.charter is not None and state.charter.tracks and not track:
+    if state.charter.tracks and not track:
         raise StudyError(
             f"study {state.charter.name!r} has several tracks",
             hint="name the one to go on from with --continue-track: "
             + ", ".join(one.name for one in state.charter.tracks),
         )
-    charter, plan, finished = newest_charter(state), state.plan, state.finished
+    charter, plan, finished = state.charter, state.plan, state.finished
     if charter.mode == ASYM:
         raise StudyError(
             f"study {charter.name!r} cannot be continued: in the mode asym every site has a "

@@ -114,7 +114,7 @@ def holds(state: StudyState, keys: Collection[str], site: str, direction: str) -
     newest = max((v for v in state.models if _is_whole(state, v, keys)), default=None)
     if newest is not None:
         here |= payloads_in_use(state.models, [newest])
-    pretrained = state.charter.pretrained if state.charter else None
+    pretrained = state.charter.pretrained
     return sorted(here | ({pretrained.key} if pretrained and pretrained.key in keys else set()))
 
 
@@ -173,7 +173,7 @@ def superseded(state: StudyState, keys: Collection[str], site: str) -> set[str]:
 
 def _payloads_of_newest(state: StudyState, site: str, known: Collection[str]) -> set[str]:
     charter, wanted = state.charter, set()
-    if charter is not None and charter.pretrained is not None and charter.mode == ASYM:
+    if charter.pretrained is not None and charter.mode == ASYM:
         wanted.add(charter.pretrained.key)
     is_done = state.newest >= 0 and state.is_validated(site, state.newest)
     if state.newest < 0 or is_done:

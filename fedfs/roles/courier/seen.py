@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from fedfs.exchange.read import Observer, open_tracks
 from fedfs.protocol import layout, participation
 from fedfs.protocol.messages import Charter
-from fedfs.protocol.state import StudyState, newest_charter
+from fedfs.protocol.state import StudyState
 from fedfs.roles.courier import needed
 from fedfs.roles.courier.needed import FOR
 from fedfs.store.base import ReadableStore
@@ -46,7 +46,7 @@ class Seen:
     @property
     def charter(self) -> Charter:
         """The charter in force; what it says of versions is that of the first track."""
-        return newest_charter(self.state)
+        return self.state.charter
 
     @property
     def state(self) -> StudyState:

@@ -14,7 +14,7 @@ from pathlib import Path
 from fedfs.errors import FedfsError
 from fedfs.exchange.read import open_study
 from fedfs.protocol import layout
-from fedfs.protocol.state import StudyState, newest_charter
+from fedfs.protocol.state import StudyState
 from fedfs.roles.doctor import host_checks, store_checks
 from fedfs.roles.reader.finding import OK, PROBLEM, Finding
 from fedfs.store import StorePlace, open_store
@@ -38,7 +38,7 @@ def examine(place: StorePlace, home: Path, *, site: str | None) -> Iterator[Find
     except FedfsError as error:
         yield Finding("store", PROBLEM, str(error), error.hint)
         return
-    state, charter = observer.state, newest_charter(observer.state)
+    state, charter = observer.state, observer.state.charter
     yield Finding("store", OK, f"{store.url} holds study {charter.name!r}")
     role = "aggregator" if site is None else f"site-{site}"
     yield host_checks.check_key(Keyring(home, charter.study), role, charter, site)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from fedfs.errors import ObjectExistsError, StoreError, StorePermissionError, StudyError
 from fedfs.protocol import layout
-from fedfs.protocol.state import StudyState, newest_charter
+from fedfs.protocol.state import StudyState
 from fedfs.roles.reader.finding import NOTE, OK, PROBLEM, Finding
 from fedfs.store.base import Store
 
@@ -115,7 +115,7 @@ def check_prefix_of_track(store: Store, own: str) -> Finding:
 
 def check_foreign_prefixes(store: Store, state: StudyState, site: str | None) -> Finding:
     """Try what a role need not be able to do; signatures protect the study nevertheless."""
-    others = [entry.site for entry in newest_charter(state).roster if entry.site != site]
+    others = [entry.site for entry in state.charter.roster if entry.site != site]
     prefixes = [layout.FEDERATION, *map(layout.site_prefix, others[:1])]
     prefixes += [] if site is None else [layout.AGGREGATOR]
     able = [f"write {prefix}" for prefix in prefixes if _can(partial(_touch, store, prefix))]

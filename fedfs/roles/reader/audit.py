@@ -16,19 +16,21 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from fedfs.aggregation.shared_tensors import share_of
 from fedfs.errors import ObjectNotFoundError, RejectedError, SealedError, StudyError
-from fedfs.exchange import choose_configuration, versions
+from fedfs.exchange import versions
+from fedfs.exchange.choose_configuration import choose_configuration
 from fedfs.exchange.fetching import MAX_MODEL_BYTES, fetch_payload
 from fedfs.exchange.global_weights import WeightFiles
 from fedfs.exchange.make_version import Ingredients, make_version, outputs_in, strategy_of
 from fedfs.exchange.payloads import update_encoding, update_layout
 from fedfs.exchange.read import Observer
-from fedfs.protocol import layout
+from fedfs.protocol import layout, participation
 from fedfs.protocol.messages import ADMITTED, PayloadRef, RoundRecord, UpdateManifest
-from fedfs.protocol.state import StudyState, newest_charter
+from fedfs.protocol.state import StudyState
 from fedfs.roles.reader.finding import NOTE, OK, PROBLEM, Finding
 from fedfs.store.local_files import file_sha256
 from fedfs.tensors.safetensors_reader import TensorFile
@@ -65,7 +67,7 @@ class Audit:
             StoreError: the store cannot be read.
         """
         if recompute:
-            strategy_of(newest_charter(self.state))  # one that is missing is missed now
+            strategy_of(self.state.charter)  # one that is missing is missed now
         yield from self._messages()
         yield from self._chain()
         yield from self._payloads()
@@ -75,7 +77,7 @@ class Audit:
 
     def _messages(self) -> Iterator[Finding]:
         self._observer.refresh(everything=True)  # one message may explain another
-        state, charter = self.state, newest_charter(self.state)
+        state, charter = self.state, self.state.charter
         yield Finding("study", OK, charter.study)
         yield Finding("coordinator", OK, key_fingerprint(state.charters[1].coordinator_key))
         amendments = len(state.charters) - 1
@@ -120,7 +122,7 @@ class Audit:
         manifests = self._manifests(record)
         if manifests is None:
             return
-        weights = versions.weigh(manifests, newest_charter(state), record.version - 1)
+        weights = versions.weigh(manifests, state.charter, record.version - 1)
         for update, used in zip(manifests, record.updates, strict=True):
             expected = weights[versions.name_of(update)]
             if not math.isclose(expected, used.weight, rel_tol=1e-12):
@@ -220,7 +222,7 @@ class Audit:
 
     def _check_layout(self, update: UpdateManifest, path: Path) -> None:
         base_path = self._weights.fetch(self.state.models, update.base_version)
-        encoding = update_encoding(newest_charter(self.state))
+        encoding = update_encoding(self.state.charter)
         with TensorFile(base_path) as base, TensorFile(path) as file:
             names = share_of(self.state, update.site, base.names).own
             file.check_layout(update_layout(encoding, base, names))
@@ -265,11 +267,13 @@ def verify_choice(observer: Observer, tracks: Mapping[str, Observer]) -> Iterato
     if choice is None:
         return
     try:
-        again = choose_configuration.decide(observer, tracks)
+        states = {name: one.state for name, one in tracks.items()}
+        again = choose_configuration(observer.state, participation.active_tracks(states))
     except StudyError as error:
         yield Finding(layout.choice(), PROBLEM, f"cannot be made again: {error}")
         return
-    differs = [name for name, value in again.items() if getattr(choice, name) != value]
+    stamped = replace(again, study=choice.study, created_at=choice.created_at, extra=choice.extra)
+    differs = [name for name, value in vars(stamped).items() if getattr(choice, name) != value]
     if differs:
         yield Finding(layout.choice(), PROBLEM, f"made again, it has another {differs[0]}")
     else:

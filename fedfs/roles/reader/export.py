@@ -19,7 +19,7 @@ from fedfs.nnunet.score.summary import class_names
 from fedfs.nnunet.system.isolated import run_isolated
 from fedfs.protocol import participation
 from fedfs.protocol.messages import ASYM, PlanMessage
-from fedfs.protocol.state import StudyState, newest_charter
+from fedfs.protocol.state import StudyState
 from fedfs.roles.reader.history import training_log, validation_summary
 from fedfs.store.base import ReadableStore
 from fedfs.trust.recipients import Vault
@@ -86,13 +86,13 @@ def export_versions(
     with tempfile.TemporaryDirectory() as folder:
         for name, observer in observers.items():
             state = observer.state
-            if newest_charter(state).mode == ASYM:
+            if state.charter.mode == ASYM:
                 raise StudyError(
                     "in this study every site has a network of its own, part of which only the "
                     "site has",
                     hint=f"at a site: fedfs export {store.url} --site NAME -o FOLDER",
                 )
-            if participation.is_void(state) and not track:
+            if participation.lacks_configuration(state) and not track:
                 continue
             chosen, plan = find_version(state, version, store, name)
             room = Path(folder, name)
@@ -119,7 +119,7 @@ def export_choice(
     observer = open_study(store, vault=vault)
     made = observer.state.choice
     if made is None or {one.version for one in exported} != {
-        newest_charter(observer.state).schedule.rounds
+        observer.state.charter.schedule.rounds
     }:
         return None
     folder = exported[0].folder.parent
@@ -151,7 +151,7 @@ def find_version(
     if state.plan is None or chosen not in state.models:
         known = f"versions 0 to {state.newest}" if state.newest >= 0 else "no version yet"
         raise StudyError(
-            f"there is no version {max(chosen, 0)} in study {newest_charter(state).name!r}"
+            f"there is no version {max(chosen, 0)} in study {state.charter.name!r}"
             + (f", track {track}" if track else ""),
             hint=f"it has {known}; see: fedfs status {store.url}",
         )
@@ -178,7 +178,7 @@ def export_network(
         raise UserError(f"cannot make {output}: {error.strerror}") from error
     requests = []
     for model in models:
-        charter = newest_charter(model.state)
+        charter = model.state.charter
         content = ordered(dataset_json(charter))
         request = ExportRequest(
             plans=model.plans,

@@ -116,9 +116,8 @@ def _sites(state: StudyState) -> Iterator[Event]:
     for plan in state.site_plans.values():
         text = f"planned for itself from {plan.n_cases} cases: {len(plan.tensors)} tensors"
         yield _event(plan, plan.site, text)
-    for said in state.attendances.values():
-        reason = f": {said.reason}" if said.reason else ""
-        yield _event(said, said.site, f"said that it is {said.word}{reason}")
+    for attendance in state.attendances.values():
+        yield _event(attendance, attendance.site, f"said that it is {attendance.text}")
     for score in state.evaluations.values():
         none = "no class occurs" if score.n_cases else "no scores"
         dice = none if score.mean_dice is None else f"mean Dice {score.mean_dice:.4f}"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from fedfs.errors import StudyError
 from fedfs.protocol import layout
 from fedfs.protocol.messages import FFE, Charter
-from fedfs.protocol.state import StudyState, newest_charter
+from fedfs.protocol.state import StudyState
 from fedfs.trust.recipients import AGE
 
 EVERYBODY = "whoever can read the store"
@@ -61,7 +61,7 @@ def disclosures(state: StudyState, site: str, sizes: Mapping[str, int]) -> list[
     Raises:
         StudyError: nothing of that site is on the store, or no study.
     """
-    charter = newest_charter(state)
+    charter = state.charter
     found = list(_of_site(state, charter, site, _bytes_by_kind(sizes, site)))
     if not found:
         raise StudyError(
@@ -123,12 +123,12 @@ def _of_site(
             "failures", f"{len(failures)}: {kinds}", "that something failed, and of which kind",
             EVERYBODY, min(f.created_at for f in failures), n_bytes["failure"],
         )  # fmt: skip
-    said = state.attendances.get(site)
-    if said is not None:
+    attendance = state.attendances.get(site)
+    if attendance is not None:
         yield Disclosure(
-            "attendance", f"{said.word}: {said.reason}" if said.reason else said.word,
+            "attendance", attendance.text,
             "that it paused, left or came back, and the reason it gave",
-            EVERYBODY, said.created_at, n_bytes["attendance"],
+            EVERYBODY, attendance.created_at, n_bytes["attendance"],
         )  # fmt: skip
     if n_bytes["status"]:
         status = state.statuses.get(site)

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from fedfs.errors import MalformedError
 from fedfs.protocol import layout, participation
 from fedfs.protocol.messages import ACTIVE, ASYM, Charter, RosterEntry, StatusMessage, from_utc
-from fedfs.protocol.state import StudyState, newest_charter
+from fedfs.protocol.state import StudyState
 from fedfs.trust.signing import key_fingerprint
 
 ASKS = "asks to join"
@@ -109,7 +109,7 @@ def summarize(state: StudyState, sizes: Mapping[str, int] = MappingProxyType({})
     Raises:
         StudyError: there is no charter.
     """
-    charter = newest_charter(state)
+    charter = state.charter
     phase, waiting, since = _waiting(state, charter)
     aggregator = state.statuses.get("")
     names = sorted({*charter.active_sites, *(e.site for e in charter.roster), *state.joins})
@@ -214,7 +214,7 @@ def _waiting(state: StudyState, charter: Charter) -> tuple[str, tuple[str, ...],
         said = state.site_plans if charter.mode == ASYM else state.fingerprints
         late = tuple(site for site in charter.active_sites if site not in said)
         return "planning", late or ("aggregator",), charter.created_at
-    if participation.is_void(state):
+    if participation.lacks_configuration(state):
         return NOT_PLANNED, (), ""
     if state.newest < 0:
         return "planning", ("aggregator",), state.plan.created_at

@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from fedfs.errors import ObjectExistsError
 from fedfs.exchange.progress import StatusReporter
 from fedfs.exchange.publish import Publisher
 from fedfs.exchange.read import Observer
 from fedfs.learner import CrossValidated, OnProgress
 from fedfs.protocol import layout
+from fedfs.protocol.actions import CrossValidate, Done
+from fedfs.protocol.decide import decide_site_after_tracks
 from fedfs.protocol.messages import CrossValidation
-from fedfs.roles.loop import Outcome
+from fedfs.protocol.state import StudyState
 from fedfs.roles.step import AfterTracks
 from fedfs.trust import key_validity
 
@@ -32,7 +33,7 @@ class CrossValidator(Protocol):
         """
 
 
-class SiteChoice(AfterTracks):
+class SiteChoice(AfterTracks[CrossValidate]):
     """Publishes how the models score at a site.
 
     Args:
@@ -43,6 +44,8 @@ class SiteChoice(AfterTracks):
         status: takes the progress.
         validate: scores.
     """
+
+    WRITER = "this site"
 
     def __init__(
         self,
@@ -58,36 +61,30 @@ class SiteChoice(AfterTracks):
         self._site = site
         self._validate = validate
 
-    def step(self) -> Outcome:
-        """Score the models, unless that is done.
+    def decide(self, state: StudyState) -> CrossValidate | Done:
+        """See :func:`fedfs.protocol.decide.decide_site_after_tracks`."""
+        return decide_site_after_tracks(state, self._site, self._tracks)
+
+    def keys(self, state: StudyState, action: CrossValidate) -> list[str]:  # noqa: ARG002  see Role
+        """Return the keys of this site, the newest first: the scores are about no version."""
+        tenures = key_validity.of_site(state.charters, self._site)
+        return [tenure.public_key for tenure in reversed(tenures)]
+
+    def act(self, action: CrossValidate, state: StudyState) -> str:  # noqa: ARG002  see Role
+        """Score the models and publish the sums of Dice.
 
         Raises:
             TrainingError: it failed.
-            StoreError: the store refuses.
         """
-        state = self._observer.refresh(everything=True)
-        if self._site in state.cross_validations:
-            self._status.say("finished")
-            return Outcome(worked=False, finished=True, text="has scored all models")
-        key = key_validity.in_force(key_validity.of_site(state.charters, self._site), 0)
-        self._publisher.use(key)
-        self.on_work()
         self._status.say("cross-validation")
-        found = self._validate(self._status.progress)
-        try:
-            self._publisher.message(
-                CrossValidation,
-                layout.cross_validation(self._site),
+        scored = self._validate(self._status.progress)
+        self._publisher.publish(
+            CrossValidation(
+                key=layout.cross_validation(self._site),
                 site=self._site,
-                n_cases=found.n_cases,
-                weights={
-                    name: one.state.models[one.state.newest].weights_sha256
-                    for name, one in self._tracks.items()
-                },
-                scores=found.scores,
+                n_cases=scored.n_cases,
+                weights=action.weights,
+                scores=scored.scores,
             )
-        except ObjectExistsError as error:
-            self._observer.refuse_foreign(error, writer="this site")
-        return Outcome(
-            worked=True, finished=False, text=f"scored all models on {found.n_cases} cases"
         )
+        return f"scored all models on {scored.n_cases} cases"

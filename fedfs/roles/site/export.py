@@ -13,7 +13,6 @@ from fedfs.exchange.read import Observer, open_study
 from fedfs.learner import Learner
 from fedfs.protocol import layout
 from fedfs.protocol.messages import ASYM, track_names
-from fedfs.protocol.state import newest_charter
 from fedfs.roles.reader.export import Exported, ModelToExport, export_network, find_version
 from fedfs.roles.site.config import SiteConfig
 from fedfs.roles.site.network import SiteNetworks
@@ -41,13 +40,13 @@ def export_own(
     observer = open_study(
         store, site=config.site, skip=layout.STATUS_KINDS, vault=Vault(config.home), track=track
     )
-    tracks = track_names(newest_charter(observer.state))
+    tracks = track_names(observer.state.charter)
     if not track and tracks != [""]:
         raise UserError(
             f"this study has {len(tracks)} tracks, and the site a model on each",
             hint=f"give --track, one of {', '.join(tracks)}",
         )
-    charter = newest_charter(observer.state)
+    charter = observer.state.charter
     if charter.mode != ASYM:
         raise UserError("in this study all sites have the same model", hint="leave out --site")
     learner, folder = site_parts(config, store, charter, track=track)

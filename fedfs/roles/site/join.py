@@ -28,7 +28,7 @@ from fedfs.protocol.messages import (
     JoinRequest,
     track_names,
 )
-from fedfs.protocol.state import StudyState, newest_charter
+from fedfs.protocol.state import StudyState
 from fedfs.roles.site.config import JoinConfig
 from fedfs.roles.site.training import look_as_site, make_learner
 from fedfs.store import open_store
@@ -60,7 +60,7 @@ def join_study(
         DatasetError: the dataset disagrees with the charter.
         StudyError: the name belongs to another key.
     """
-    charter = newest_charter(observer.state)
+    charter = observer.state.charter
     if difference:
         raise DatasetError(
             f"the dataset of {site} disagrees with the charter of study {charter.name!r}:\n  "
@@ -78,15 +78,16 @@ def join_study(
     said = (facts["n_cases"], encryption_key)
     if before is not None and (before.n_cases, before.encryption_key) == said:
         return before
-    return publisher.message(
-        JoinRequest,
-        next_join(observer, site),
-        site=site,
-        public_key=publisher.public_key,
-        n_cases=facts["n_cases"],
-        file_ending=facts["file_ending"],
-        versions=dict(learner.versions()),
-        encryption_key=encryption_key,
+    return publisher.publish(
+        JoinRequest(
+            key=next_join(observer, site),
+            site=site,
+            public_key=publisher.public_key,
+            n_cases=facts["n_cases"],
+            file_ending=facts["file_ending"],
+            versions=dict(learner.versions()),
+            encryption_key=encryption_key,
+        ),
     )
 
 
@@ -117,7 +118,7 @@ def ask_for_new_key(
         KeyFileError: the key before is not here.
     """
     observer = open_study(store, site=site, skip=("status",))
-    charter, before = newest_charter(observer.state), observer.state.joins.get(site)
+    charter, before = observer.state.charter, observer.state.joins.get(site)
     if before is None:
         raise StudyError(
             f"site {site!r} has not asked to join", hint="run: fedfs site join STORE --site ..."
@@ -126,16 +127,17 @@ def ask_for_new_key(
     known = entry.public_key if entry is not None else before.public_key
     old = None if is_lost else keyring.load(role, known)
     new: SigningKey = keyring.create(role)
-    return Publisher(store, new, charter.study, clock=clock).message(
-        JoinRequest,
-        next_join(observer, site),
-        site=site,
-        public_key=new.public,
-        n_cases=before.n_cases,
-        file_ending=before.file_ending,
-        versions=before.versions,
-        endorsement=old.endorse(charter.study, site, new.public) if old else "",
-        encryption_key=keyring.create_identity(role).recipient,
+    return Publisher(store, new, charter.study, clock=clock).publish(
+        JoinRequest(
+            key=next_join(observer, site),
+            site=site,
+            public_key=new.public,
+            n_cases=before.n_cases,
+            file_ending=before.file_ending,
+            versions=before.versions,
+            endorsement=old.endorse(charter.study, site, new.public) if old else "",
+            encryption_key=keyring.create_identity(role).recipient,
+        ),
     )
 
 
@@ -152,7 +154,7 @@ def join(config: JoinConfig, listener: OnProgress) -> tuple[Charter, JoinRequest
     paths = from_environment(os.environ)
     raw = RawDataset.listed(paths, config.dataset)
     observer = look_as_site(store, config)
-    charter = newest_charter(observer.state)
+    charter = observer.state.charter
     coordinator = key_fingerprint(charter.coordinator_key)
     expected = config.expected_key
     if expected is not None and expected.replace(" ", "") != coordinator.replace(" ", ""):

@@ -22,14 +22,13 @@ from fedfs.nnunet.system.environment import from_environment
 from fedfs.nnunet.system.isolated import run_isolated
 from fedfs.nnunet.train import parallel
 from fedfs.protocol import actions, codec, decide, layout, participation, software
-from fedfs.protocol.messages import chosen_tracks
-from fedfs.protocol.state import newest_charter
+from fedfs.protocol.messages import Attendance, chosen_tracks
 from fedfs.roles.loop import Outcome, run
 from fedfs.roles.polling import Waiter
 from fedfs.roles.process import at_work, remembering, start_status
 from fedfs.roles.site.best_configuration import SiteChoice
 from fedfs.roles.site.config import SiteConfig
-from fedfs.roles.site.step import Site, Wish, say_attendance
+from fedfs.roles.site.step import Site
 from fedfs.roles.site.training import site_folder, site_parts
 from fedfs.roles.step import AFTER_TRACKS
 from fedfs.roles.tracks import Worker, at_once
@@ -56,7 +55,7 @@ def run_site(config: SiteConfig, listener: OnProgress) -> Outcome:
         cache=lambda study: site_folder(paths, study, config.site) / "messages",
         vault=Vault(config.home),
     )
-    charter = newest_charter(next(iter(observers.values())).state)
+    charter = next(iter(observers.values())).state.charter
     names = chosen_tracks(charter, config.tracks)
     keyring, role = Keyring(config.home, charter.study), f"site-{config.site}"
     folders = {name: site_folder(paths, charter.study, config.site, name) for name in names}
@@ -100,7 +99,7 @@ def _make_site(
     folder: Path,
 ) -> Site:
     """Return a site at work on one track of a study, or on the study that has none."""
-    charter, role, track = newest_charter(observer.state), f"site-{config.site}", observer.track
+    charter, role, track = observer.state.charter, f"site-{config.site}", observer.track
     store = ReportingStore(store_of_track(place, track), listener)
     publisher = Publisher(
         store, keyring.load_all(role), charter.study, clock=time.time, track=track
@@ -119,7 +118,7 @@ def _make_site(
         local_minutes=config.local_minutes,
         keep_versions=config.keep_versions,
         alone=alone,
-        wish=lambda: Wish(**keyring.recall(role).get("attendance", {})),
+        attendance=lambda: _remembered_attendance(keyring, config.site),
     )
 
 
@@ -132,7 +131,7 @@ def _make_choice(
 ) -> SiteChoice:
     """Return what a site does after all tracks of a study."""
     observer = open_study(place, site=config.site, skip=("status",), vault=Vault(config.home))
-    charter, role = newest_charter(observer.state), f"site-{config.site}"
+    charter, role = observer.state.charter, f"site-{config.site}"
     store, paths = ReportingStore(place, listener), from_environment(os.environ)
     publisher = Publisher(store, keyring.load_all(role), charter.study, clock=time.time)
     spec, dataset = charter.nnunet, str(keyring.recall(role)["dataset"])
@@ -162,8 +161,19 @@ def _make_choice(
     )
 
 
-def attend(config: SiteConfig, wish: Wish) -> str:
-    """Say that a site pauses, leaves or is back; return what was done in words.
+def _remembered_attendance(keyring: Keyring, site: str) -> Attendance | None:
+    """Return whether a site wants to take part, as its operator has told this host."""
+    remembered = keyring.recall(f"site-{site}").get("attendance")
+    return Attendance.wanted(site, **remembered) if remembered else None
+
+
+def attend(config: SiteConfig, status: str, reason: str = "") -> str:
+    """Tell the aggregator that a site pauses, leaves or is back; return a sentence about it.
+
+    Args:
+        config: of the site.
+        status: ``present``, ``paused`` or ``left``.
+        reason: for people.
 
     A process of the site that is at work on this host heeds it after the step it is in.
 
@@ -172,17 +182,15 @@ def attend(config: SiteConfig, wish: Wish) -> str:
     """
     store, vault = open_store(config.store), Vault(config.home)
     observers = open_tracks(store, site=config.site, skip=layout.STATUS_KINDS, vault=vault)
-    charter = newest_charter(next(iter(observers.values())).state)
+    charter = next(iter(observers.values())).state.charter
     keyring, role = Keyring(config.home, charter.study), f"site-{config.site}"
     keys = keyring.load_all(role)
-    keyring.remember(role, {"attendance": vars(wish)})
-    said = False
+    keyring.remember(role, {"attendance": {"status": status, "reason": reason}})
+    wanted, is_new = _remembered_attendance(keyring, config.site), False
     for observer in observers.values():
-        action = decide.decide_site(
-            observer.state, config.site, prepared=True, attendance=wish.word
-        )
+        action = decide.decide_site(observer.state, config.site, prepared=True, attendance=wanted)
         if isinstance(action, actions.SayAttendance):
-            said = True
+            is_new = True
             publisher = Publisher(
                 store_of_track(store, observer.track),
                 keys,
@@ -191,5 +199,5 @@ def attend(config: SiteConfig, wish: Wish) -> str:
                 track=observer.track,
             )
             with contextlib.suppress(ObjectExistsError):  # a process at work was faster
-                say_attendance(publisher, config.site, action, wish.reason)
-    return f"site {config.site!r} is {wish.word}{'' if said else ' already'}"
+                publisher.publish(action.attendance)
+    return f"site {config.site!r} is {status}{'' if is_new else ' already'}"

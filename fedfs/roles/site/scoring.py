@@ -89,14 +89,15 @@ class Scoring:
                 lambda sha256: layout.site_model_payload(self._site, sha256),
                 sealed_for=readers,
             )
-        self._publisher.message(
-            SiteModel,
-            layout.site_model(self._site),
+        self._publisher.publish(
+            SiteModel(
+                key=layout.site_model(self._site),
+                site=self._site,
+                version=network.version,
+                payload=ref,
+                plans={**plan.plans, "dataset_name": charter.dataset.name},
+            ),
             sealed_for=readers,
-            site=self._site,
-            version=network.version,
-            payload=ref,
-            plans={**plan.plans, "dataset_name": charter.dataset.name},
         )
         return f"published this site's model of version {network.version} for others to score"
 
@@ -150,17 +151,18 @@ class Scoring:
         return f"trained and validated a model of this site's data alone: {_dice(result)}"
 
     def _publish(self, version: int, variant: str, result: EvaluationResult) -> None:
-        self._publisher.message(
-            EvaluationMessage,
-            layout.evaluation(self._site, version, variant),
-            site=self._site,
-            version=version,
-            variant=variant,
-            n_cases=result.n_cases,
-            mean_dice=result.mean_dice,
-            classes=result.classes,
-            loss=result.loss,
-            seconds=result.seconds,
+        self._publisher.publish(
+            EvaluationMessage(
+                key=layout.evaluation(self._site, version, variant),
+                site=self._site,
+                version=version,
+                variant=variant,
+                n_cases=result.n_cases,
+                mean_dice=result.mean_dice,
+                classes=result.classes,
+                loss=result.loss,
+                seconds=result.seconds,
+            ),
         )
 
 

@@ -10,7 +10,6 @@ import logging
 import re
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,9 @@ from fedfs.aggregation.disclosure import coarsen
 from fedfs.errors import (
     DatasetError,
     FedfsError,
-    ObjectExistsError,
-    ObjectNotFoundError,
     SetupError,
     StoreError,
     StudyError,
-    TensorError,
     TrainingError,
 )
 from fedfs.exchange.payloads import update_encoding, write_update
@@ -33,10 +29,9 @@ from fedfs.exchange.publish import Publisher
 from fedfs.exchange.read import Observer
 from fedfs.exchange.retention import prune_updates
 from fedfs.learner import Learner, RoundTask
-from fedfs.protocol import actions, decide, layout, participation
+from fedfs.protocol import layout, participation
 from fedfs.protocol.actions import (
     CrossEvaluate,
-    Done,
     Evaluate,
     Finish,
     Prepare,
@@ -44,14 +39,14 @@ from fedfs.protocol.actions import (
     PublishModel,
     PublishPlan,
     SayAttendance,
+    SiteAction,
     Train,
     TrainAlone,
-    Void,
     Wait,
 )
+from fedfs.protocol.decide import decide_site
 from fedfs.protocol.messages import (
     ASYM,
-    FAILED,
     Attendance,
     Charter,
     FailureMessage,
@@ -60,44 +55,18 @@ from fedfs.protocol.messages import (
     SitePlan,
     UpdateManifest,
 )
-from fedfs.protocol.state import StudyState, newest_charter
-from fedfs.roles.loop import Outcome
+from fedfs.protocol.state import StudyState
 from fedfs.roles.site.network import SiteNetwork, SiteNetworks
 from fedfs.roles.site.scoring import Scoring
+from fedfs.roles.step import Role
 from fedfs.trust import key_validity
 from fedfs.trust.recipients import for_aggregator
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Wish:
-    """Whether a site wants to take part: ``present``, ``paused`` or ``left``, and why."""
-
-    word: str = "present"
-    reason: str = ""
-
-
-def say_attendance(publisher: Publisher, site: str, action: SayAttendance, reason: str) -> str:
-    """Publish that a site pauses, leaves or is back; return what was done in words.
-
-    Raises:
-        ObjectExistsError: another process of this site was faster.
-        StoreError: the store refuses.
-    """
-    publisher.message(
-        Attendance,
-        layout.attendance(site, action.number),
-        site=site,
-        number=action.number,
-        word=action.word,
-        reason=reason,
-    )
-    return f"told the aggregator: {action.word}"
-
-
-class Site:
-    """One site of a study.
+class Site(Role[SiteAction]):
+    """One site at work on one track.
 
     Args:
         name: the site's name.
@@ -107,13 +76,12 @@ class Site:
         learner: does the work on the site's own data.
         folder: fedfs's own folder for this site: downloaded models, outgoing updates.
         local_minutes: as of the charter, where this site wants less.
-        wish: whether this site wants to take part, asked at every step.
+        attendance: whether this site wants to take part, asked at every step; None to be present.
         keep_versions: payloads of own updates to older versions are deleted; None keeps all.
         alone: trains a model of this site's data alone in the end, beside the other; None for none.
-
-    Attributes:
-        on_work: called before every step that is more than a look.
     """
+
+    WRITER = "this site"
 
     def __init__(
         self,
@@ -125,10 +93,11 @@ class Site:
         learner: Learner,
         folder: Path,
         local_minutes: float | None = None,
-        wish: Callable[[], Wish] = Wish,
+        attendance: Callable[[], Attendance | None] = lambda: None,
         keep_versions: int | None = None,
         alone: Learner | None = None,
     ) -> None:
+        super().__init__(observer, publisher, status)
         self._keep_versions = keep_versions
         self._scoring = Scoring(
             name,
@@ -141,23 +110,13 @@ class Site:
         )
         self.name = name
         self._local_minutes = local_minutes
-        self._wish = wish
-        self._heard: set[str] = set()
-        self._observer = observer
-        publisher.on_message = observer.note
-        self._publisher = publisher
-        self._status = status
+        self._attendance = attendance
+        self._logged_refusals: set[str] = set()
         self._learner = learner
         self._folder = folder
         self._networks = SiteNetworks(name, publisher.store, learner, folder, vault=observer.vault)
         self._prepared = False
         self._alone = alone
-        self.on_work: Callable[[], None] = lambda: None
-
-    @property
-    def version(self) -> int:
-        """The newest version that this site knows, -1 before there is one."""
-        return self._observer.state.newest
 
     def rest(self) -> None:
         """Free the memory that only training needs."""
@@ -165,79 +124,73 @@ class Site:
             if learner is not None:
                 learner.close()
 
-    def step(self) -> Outcome:
-        """Do the next thing, if there is one.
+    def decide(self, state: StudyState) -> SiteAction:
+        """See :func:`fedfs.protocol.decide.decide_site`.
 
         Raises:
             StudyError: this site is not on the roster.
-            TrainingError, DatasetError: the work failed; a failure record was published.
-            StoreError: the store refuses.
         """
-        state = self._observer.refresh()
-        self._status.version = state.newest
-        self._status.rejected = state.rejected
-        refused = self._hear(state)
-        wish = self._wish().word
-        action = decide.decide_site(
+        self._log_refusals(state)
+        return decide_site(
             state,
             self.name,
             prepared=self._prepared,
-            attendance=wish,
+            attendance=self._attendance(),
             alone=self._scoring.trains_alone,
         )
-        if isinstance(action, Wait):
-            if wish == "left":
-                self._status.say("left")
-                return Outcome(worked=False, finished=True, text="this site has left the study")
-            reason = action.reason + participation.failure_of_aggregator(state) + refused
-            self._status.say("wait", waiting_for=reason)
-            return Outcome(worked=False, finished=False, text=f"waiting for {reason}")
-        if isinstance(action, Void):
-            self._status.say("finished")
-            text = f"nothing to do: nnU-Net plans no {action.configuration} for these data"
-            return Outcome(worked=False, finished=True, text=text)
-        if isinstance(action, Done):
-            self._status.say("finished")
-            text = f"finished: version {action.version} is the final model"
-            return Outcome(worked=False, finished=True, text=text)
-        self._sign_as_charter_says(state)
-        self.on_work()
+
+    def explain_wait(self, action: Wait, state: StudyState) -> tuple[str, str]:
+        """Return what is waited for, with what the aggregator has refused of this site."""
+        reason = action.reason + participation.failure_of_aggregator(state)
+        for key, why in list(participation.refusals(state, self.name).items())[-1:]:
+            reason += f"; the aggregator refused {key}: {why}"
+        return reason, ""
+
+    def keys(self, state: StudyState, action: SiteAction) -> tuple[str]:  # noqa: ARG002  see Role
+        """Return the key that counts for the newest version."""
+        tenures = key_validity.of_site(state.charters, self.name)
+        return (key_validity.in_force(tenures, max(state.newest, 0)),)
+
+    def tell_failure(self, error: FedfsError, action: SiteAction, state: StudyState) -> str:
+        """Publish a failure record of work on the data, which names no case and no path."""
+        step = _step_name(action)
+        if not isinstance(error, TrainingError | DatasetError):
+            return f"{step}: {super().tell_failure(error, action, state)}"
+        kind = getattr(error, "kind", "dataset")
+        version = max(state.newest, 0)
+        prefix = layout.failure(self.name, version, 0).rpartition("-")[0]
+        number = 1 + sum(key.startswith(prefix) for key in self._observer.keys)
+        record = FailureMessage(
+            key=layout.failure(self.name, version, number),
+            site=self.name,
+            version=version,
+            step=step,
+            kind=kind,
+            message=f"{step} failed at {self.name}: {kind}",
+        )
         try:
-            text = self._act(action, state)
-        except ObjectExistsError as error:
-            return self._already_there(error)
-        except (TensorError, ObjectNotFoundError) as error:
-            return self._unreadable(state, error)
-        except (TrainingError, DatasetError) as error:
-            self._publish_failure(error, _words(action), state)
-            raise
-        except StoreError:
-            raise
-        except FedfsError:
-            step = _words(action)
-            self._status.say(FAILED, error=f"{step}: its log on that host says why")
-            raise
-        log.info("%s", text)
+            self._publisher.publish(record)
+        except StoreError as refused:
+            log.warning("could not publish the failure record: %s", refused)
+        return f"{step}: {kind}"
+
+    def tidy(self, action: SiteAction, state: StudyState) -> None:
+        """Delete payloads of own updates to older versions, once there is a newer one."""
         if isinstance(action, Train) and self._keep_versions is not None:
             prune_updates(self._publisher.store, state, self.name, self._keep_versions)
-        return Outcome(worked=True, finished=False, text=text)
 
-    def _hear(self, state: StudyState) -> str:
-        """Say what the aggregator refuses of this site; return the newest of it in words."""
-        refusals = participation.refusals(state, self.name)
-        text = ""
-        for key, reason in refusals.items():
-            text = f"; the aggregator refused {key}: {reason}"
-            if key not in self._heard:
-                self._heard.add(key)
+    def _log_refusals(self, state: StudyState) -> None:
+        for key, reason in participation.refusals(state, self.name).items():
+            if key not in self._logged_refusals:
+                self._logged_refusals.add(key)
                 log.warning("the aggregator refused %s: %s", key, reason)
-        return text
 
-    def _act(self, action: actions.SiteAction, state: StudyState) -> str:
+    def act(self, action: SiteAction, state: StudyState) -> str:
+        """Carry an action out; see :meth:`fedfs.roles.step.Role.act`."""
         match action:
-            case SayAttendance():
-                reason = self._wish().reason
-                return say_attendance(self._publisher, self.name, action, reason)
+            case SayAttendance(attendance):
+                self._publisher.publish(attendance)
+                return f"told the aggregator: {attendance.status}"
             case PublishFingerprint():
                 return self._fingerprint(state)
             case PublishPlan():
@@ -256,7 +209,7 @@ class Site:
 
     def _fingerprint(self, state: StudyState) -> str:
         self._status.say("fingerprint")
-        charter = newest_charter(state)
+        charter = state.charter
         measured = self._learner.fingerprint(self._status.progress)
         _require_cases(measured.n_cases, charter, "a fingerprint")
         fingerprint = coarsen(
@@ -264,33 +217,35 @@ class Site:
             digits=charter.fingerprint_digits,
             quantiles=charter.fingerprint_quantiles,
         )
-        self._publisher.message(
-            FingerprintMessage,
-            layout.fingerprint(self.name),
+        self._publisher.publish(
+            FingerprintMessage(
+                key=layout.fingerprint(self.name),
+                site=self.name,
+                n_cases=fingerprint.n_cases,
+                channels=fingerprint.channels,
+                geometry=fingerprint.geometry,
+            ),
             sealed_for=for_aggregator(charter),
-            site=self.name,
-            n_cases=fingerprint.n_cases,
-            channels=fingerprint.channels,
-            geometry=fingerprint.geometry,
         )
         return f"published the fingerprint of {fingerprint.n_cases} cases"
 
     def _plan(self, state: StudyState) -> str:
         self._status.say("plan")
         plan = self._learner.plan(self._status.progress)
-        _require_cases(plan.n_cases, newest_charter(state), "a plan")
-        charter = newest_charter(state)
+        _require_cases(plan.n_cases, state.charter, "a plan")
+        charter = state.charter
         entry = charter.entry(self.name)
-        self._publisher.message(
-            SitePlan,
-            layout.site_plan(self.name),
+        self._publisher.publish(
+            SitePlan(
+                key=layout.site_plan(self.name),
+                site=self.name,
+                n_cases=plan.n_cases,
+                configuration=plan.configuration,
+                tensors=plan.tensors,
+                plans_sha256=plan.plans_sha256,
+                versions=dict(self._learner.versions()),
+            ),
             sealed_for=for_aggregator(charter, entry.encryption_key if entry else ""),
-            site=self.name,
-            n_cases=plan.n_cases,
-            configuration=plan.configuration,
-            tensors=plan.tensors,
-            plans_sha256=plan.plans_sha256,
-            versions=dict(self._learner.versions()),
         )
         return f"planned for itself from {plan.n_cases} cases: {len(plan.tensors)} tensors"
 
@@ -306,7 +261,7 @@ class Site:
         if state.plan is None:
             raise StudyError("there is no plan to adopt")
         plans, fingerprint, whose = state.plan.plans, state.plan.fingerprint, "the federated"
-        if newest_charter(state).mode == ASYM:
+        if state.charter.mode == ASYM:
             own, whose = self._learner.plan(self._status.progress), "its own"
             if own.plans_sha256 != state.site_plans[self.name].plans_sha256:
                 raise SetupError(
@@ -329,7 +284,7 @@ class Site:
             case PublishModel(version):
                 self._status.say("publish model")
                 network = self._network(version, state)
-                return self._scoring.publish_model(network, newest_charter(state))
+                return self._scoring.publish_model(network, state.charter)
             case CrossEvaluate(version, of):
                 self._status.say("score others")
                 return self._scoring.score_other(state.site_models[of], version)
@@ -339,7 +294,7 @@ class Site:
     def _train_alone(self, version: int, state: StudyState) -> str:
         self._status.say("local model")
         plans, fingerprint, _ = self._adopted(state)
-        is_own = newest_charter(state).mode == ASYM
+        is_own = state.charter.mode == ASYM
         return self._scoring.train_alone(
             self._task(0, state),
             self._learner.initial_weights() if is_own else self._network(0, state).tensors,
@@ -349,7 +304,7 @@ class Site:
         )
 
     def _train(self, version: int, state: StudyState) -> str:
-        charter, network = newest_charter(state), self._network(version, state)
+        charter, network = state.charter, self._network(version, state)
         task = self._task(version, state, network.private)
         self._status.say("train")
         result = self._learner.train(task, network.tensors, self._status.progress)
@@ -368,27 +323,28 @@ class Site:
                 lambda sha256: layout.update_payload(self.name, version, sha256),
                 sealed_for=for_aggregator(charter),
             )
-        self._publisher.message(
-            UpdateManifest,
-            layout.update(self.name, version),
-            site=self.name,
-            base_version=version,
-            base_weights_sha256=network.weights_sha256,
-            payload=ref,
-            encoding=charter.encoding.name,
-            n_training_cases=result.n_training_cases,
-            n_epochs=result.n_epochs,
-            n_iterations=result.n_iterations,
-            n_planned_iterations=task.n_epochs * task.iterations_per_epoch,
-            metrics=dict(result.metrics),
-            seconds=dict(result.seconds),
+        self._publisher.publish(
+            UpdateManifest(
+                key=layout.update(self.name, version),
+                site=self.name,
+                base_version=version,
+                base_weights_sha256=network.weights_sha256,
+                payload=ref,
+                encoding=charter.encoding.name,
+                n_training_cases=result.n_training_cases,
+                n_epochs=result.n_epochs,
+                n_iterations=result.n_iterations,
+                n_planned_iterations=task.n_epochs * task.iterations_per_epoch,
+                metrics=dict(result.metrics),
+                seconds=dict(result.seconds),
+            ),
         )
         return f"published the update from version {version} ({result.n_iterations} iterations)"
 
     def _task(
         self, version: int, state: StudyState, private: frozenset[str] = frozenset()
     ) -> RoundTask:
-        charter = newest_charter(state)
+        charter = state.charter
         schedule = charter.schedule
         return RoundTask(
             version=version,
@@ -410,50 +366,9 @@ class Site:
     def _network(self, version: int, state: StudyState) -> SiteNetwork:
         return self._networks.load(version, state)
 
-    def _publish_failure(self, error: FedfsError, step: str, state: StudyState) -> None:
-        """Tell the others that it failed, in words that name no case and no path."""
-        kind = getattr(error, "kind", "dataset")
-        version = max(state.newest, 0)
-        prefix = layout.failure(self.name, version, 0).rpartition("-")[0]
-        number = 1 + sum(key.startswith(prefix) for key in self._observer.keys)
-        self._status.say(FAILED, error=f"{step}: {kind}")
-        try:
-            self._publisher.message(
-                FailureMessage,
-                layout.failure(self.name, version, number),
-                site=self.name,
-                version=version,
-                step=step,
-                kind=kind,
-                message=f"{step} failed at {self.name}: {kind}",
-            )
-        except StoreError as refused:
-            log.warning("could not publish the failure record: %s", refused)
 
-    def _already_there(self, error: ObjectExistsError) -> Outcome:
-        """A second process of this site was faster, or somebody put something there."""
-        self._observer.refuse_foreign(error, writer="this site")
-        return Outcome(worked=True, finished=False, text="another process of this site was faster")
-
-    def _unreadable(self, state: StudyState, error: FedfsError) -> Outcome:
-        """The newest model is damaged or not there yet: wait until somebody restores it."""
-        reason = f"version {state.newest} to be restored on the store: {error}"
-        log.warning("waiting for %s", reason)
-        self._status.say("wait", waiting_for=reason, error=str(error))
-        return Outcome(worked=False, finished=False, text=f"waiting for {reason}")
-
-    def _sign_as_charter_says(self, state: StudyState) -> None:
-        """Sign with the key that counts for the newest version."""
-        tenures = key_validity.of_site(state.charters, self.name)
-        if not self._publisher.use(key_validity.in_force(tenures, max(state.newest, 0))):
-            raise StudyError(
-                f"the roster has another key for site {self.name!r} than this host",
-                hint="is this the host that joined? compare with: fedfs status STORE",
-            )
-
-
-def _words(action: actions.SiteAction) -> str:
-    """Return what a site was to do: ``publish fingerprint``."""
+def _step_name(action: SiteAction) -> str:
+    """Return an action as a step of a status: ``publish fingerprint``."""
     return re.sub(r"\B(?=[A-Z])", " ", type(action).__name__).lower()
 
 

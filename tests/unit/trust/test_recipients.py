@@ -170,7 +170,7 @@ def test_a_site_without_an_encryption_key_is_not_approved(tmp_path):
     federation.join("east", "south", "north")
     state = federation.observe().state
     key = federation.publisher("site-north", "north")
-    key.signed(
+    key.publish_stamped(
         dataclasses.replace(state.joins["north"], key=layout.join("north", 2), encryption_key="")
     )
     with pytest.raises(StudyError, match="has named no encryption key"):

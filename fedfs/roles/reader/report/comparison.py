@@ -88,7 +88,7 @@ def matrix(state: StudyState, final: Mapping[str, EvaluationMessage]) -> tuple[M
         state: accepted messages.
         final: site -> full validation of the last version; these sites are the columns.
     """
-    if not final or state.charter is None:
+    if not final:
         return ()
     last = max(score.version for score in final.values())
     own = {site: score.mean_dice for site, score in sorted(final.items())}

@@ -14,7 +14,7 @@ from statistics import median
 from fedfs.errors import StudyError
 from fedfs.protocol import layout
 from fedfs.protocol.messages import ASYM, Charter, EvaluationMessage
-from fedfs.protocol.state import StudyState, newest_charter
+from fedfs.protocol.state import StudyState
 from fedfs.roles.reader import privacy
 from fedfs.roles.reader.report.comparison import LocalRow, MatrixRow, local_rows, matrix
 from fedfs.roles.reader.status import counted, mean_dice, summarize
@@ -119,7 +119,7 @@ def collect(state: StudyState, sizes: Mapping[str, int]) -> Report:
     Raises:
         StudyError: the store holds no study that can be trusted.
     """
-    charter = newest_charter(state)
+    charter = state.charter
     versions = tuple(range(state.newest + 1))
     names = tuple(sorted({e.site for e in charter.roster} | {site for site, _ in state.updates}))
     final = _final(state)

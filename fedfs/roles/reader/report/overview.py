@@ -13,7 +13,7 @@ from fedfs.nnunet.data.dataset import ordered
 from fedfs.nnunet.plan.planner import dataset_json
 from fedfs.nnunet.score.summary import class_names
 from fedfs.protocol.messages import Choice
-from fedfs.protocol.state import StudyState, newest_charter
+from fedfs.protocol.state import StudyState
 from fedfs.roles.reader.report.data import Column, Report
 
 _OF_TRACKS = ("Phase", "Version", "Ended", "nnU-Net", "Best of the study")
@@ -79,7 +79,7 @@ def overview(reports: Mapping[str, Report], state: StudyState) -> Overview:
     Raises:
         StudyError: the store holds no study that can be trusted.
     """
-    charter = newest_charter(state)
+    charter = state.charter
     nnunet, content = charter.nnunet, ordered(dataset_json(charter))
     first = next(iter(reports.values()))
     versions = max((report.versions for report in reports.values()), key=len)

@@ -82,7 +82,7 @@ def test_of_a_removed_site_earlier_rounds_stay_and_later_messages_go(federation)
     publisher = federation.publisher("site-north", "north")
     before = fresh.updates["north", 1]
     fields = {**vars(before), "key": layout.update("north", 2), "base_version": 2}
-    publisher.signed(UpdateManifest(**fields))
+    publisher.publish_stamped(UpdateManifest(**fields))
     state = federation.observe().state
     assert "which is removed" in state.rejected[layout.update("north", 2)]
     assert ("north", 2) not in state.updates
@@ -133,7 +133,7 @@ def test_a_thief_of_the_old_key_cannot_speak_for_later_versions(federation):
         state.updates["north", 1], key=layout.update("north", 3), base_version=3
     )
     thief = Publisher(federation.store, old, federation.charter.study, clock=federation.clock)
-    thief.signed(forged)
+    thief.publish_stamped(forged)
     rejected = federation.observe().state.rejected[layout.update("north", 3)]
     assert "for which the key that signed it does not count" in rejected
 
@@ -155,7 +155,9 @@ def test_somebody_elses_endorsement_is_worth_nothing(federation):
     reach(federation, 1)
     key, stranger = SigningKey.generate(), SigningKey.generate()
     before = federation.observe().state.joins["north"]
-    Publisher(federation.store, key, federation.charter.study, clock=federation.clock).signed(
+    Publisher(
+        federation.store, key, federation.charter.study, clock=federation.clock
+    ).publish_stamped(
         dataclasses.replace(
             before,
             key=layout.join("north", 2),

@@ -65,10 +65,7 @@ def test_sites_of_the_mode_asym_tell_their_plan(tmp_path):
 
 def test_a_failure_and_an_absence_are_listed(federation):
     federation.run_process("north")
-    federation.publisher("site-north", "north").message(
-        FailureMessage, layout.failure("north", 0, 1), site="north", version=0, step="train",
-        kind="memory", message="train failed at north: memory",
-    )  # fmt: skip
+    federation.publisher("site-north", "north").publish(FailureMessage(key=layout.failure("north", 0, 1), site="north", version=0, step="train", kind="memory", message="train failed at north: memory"),)  # fmt: skip
     federation.wishes["north"] = Wish("paused", "moving house")
     federation.run_process("north")
     found, _ = of_north(federation)

@@ -145,8 +145,8 @@ def test_without_the_charter_asking_nobody_publishes_its_model(tmp_path):
     assert collect(state, {}).matrix == ()
     publisher = federation.publisher("site-east", "east")
     ref = state.updates["east", 0].payload
-    publisher.message(
-        SiteModel, layout.site_model("east"), site="east", version=3, payload=ref, plans={}
+    publisher.publish(
+        SiteModel(key=layout.site_model("east"), site="east", version=3, payload=ref, plans={}),
     )
     after = federation.observe().state
     assert "does not ask" in after.rejected[layout.site_model("east")]
@@ -158,8 +158,8 @@ def test_a_payload_from_another_place_is_refused(tmp_path):
         for name in ("aggregator", *TARGETS):
             federation.run_process(name)
     ref = federation.observe().state.updates["east", 0].payload
-    federation.publisher("site-east", "east").message(
-        SiteModel, layout.site_model("east"), site="east", version=3, payload=ref, plans={}
+    federation.publisher("site-east", "east").publish(
+        SiteModel(key=layout.site_model("east"), site="east", version=3, payload=ref, plans={}),
     )
     rejected = federation.observe().state.rejected
     assert "outside its own place" in rejected[layout.site_model("east")]
