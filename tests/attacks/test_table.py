@@ -232,7 +232,16 @@ def test_a_site_that_is_not_on_the_roster_is_ignored(running):
     rogue = Publisher(
         running.store, SigningKey.generate(), running.charter.study, clock=running.clock
     )
-    rogue.publish(FailureMessage(key=layout.failure("ghost", 0, 1), site="ghost", version=0, step="train", kind="x", message="y"),)  # fmt: skip
+    rogue.publish(
+        FailureMessage(
+            key=layout.failure("ghost", 0, 1),
+            site="ghost",
+            version=0,
+            step="train",
+            kind="x",
+            message="y",
+        )
+    )
     state = running.observe().state
     assert not state.failures
     assert "not on the roster" in state.rejected[layout.failure("ghost", 0, 1)]
@@ -447,7 +456,7 @@ def test_a_replaced_first_charter_is_another_study(running):
     with pytest.raises(RejectedError, match="another study"):
         open_study(running.store)
     with pytest.raises(MisplacedError):
-        TrustedView(charter.study).add(layout.parse(layout.charter(1)), impostor.sign(forged))
+        TrustedView(impostor.sign(forged), study=charter.study)
 
 
 def test_a_rolled_back_charter_is_noticed_by_whoever_saw_the_newer(running):

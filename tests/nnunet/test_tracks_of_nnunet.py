@@ -33,7 +33,6 @@ from fedfs.roles.site import run as site_process
 from fedfs.roles.site.config import JoinConfig, SiteConfig
 from fedfs.roles.site.join import join
 from fedfs.roles.site.run import attend, run_site
-from fedfs.roles.site.step import Wish
 from fedfs.store import open_store
 
 SMALL = {"UNet_base_num_features": 4, "UNet_max_features_2d": 8, "UNet_max_features_3d": 8}
@@ -208,8 +207,8 @@ def test_the_cascade_is_federated_after_its_first_stage(tmp_path, monkeypatch, i
 def test_a_site_that_pauses_does_so_on_all_tracks(tmp_path, monkeypatch):
     hospitals = Hospitals(tmp_path, monkeypatch, {"north": 3}, configuration="2d", fold="0,1")
     config = SiteConfig(hospitals.url, "north", hospitals.home("north"))
-    assert attend(config, Wish("paused", "holiday")) == "site 'north' is paused"
-    assert attend(config, Wish("paused", "holiday")).endswith("already")
+    assert attend(config, "paused", "holiday") == "site 'north' is paused"
+    assert attend(config, "paused", "holiday").endswith("already")
     states = [one.state for one in open_tracks(hospitals.store).values()]
     assert [state.attendance("north") for state in states] == ["paused", "paused"]
 

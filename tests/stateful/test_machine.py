@@ -16,9 +16,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from fedfs.errors import StoreError, StudyError
 from fedfs.protocol import layout
+from fedfs.protocol.messages import Attendance
 from fedfs.roles.coordinator.amend import Coordinator
 from fedfs.roles.coordinator.roster import set_state
-from fedfs.roles.site.step import Wish
 from fedfs.store.memory import MemoryStore
 from support import invariants
 from support.dying_store import KilledError
@@ -130,11 +130,11 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(site=st.sampled_from(SITES), word=st.sampled_from(["paused", "left"]))
     def go_away(self, site, word):
-        self.federation.wishes[site] = Wish(word, "holidays")
+        self.federation.attendances[site] = Attendance.wanted(site, word, "holidays")
 
     @rule(site=st.sampled_from(SITES))
     def come_back(self, site):
-        self.federation.wishes.pop(site, None)
+        self.federation.attendances.pop(site, None)
 
     @rule(site=st.sampled_from(SITES), state=st.sampled_from(["paused", "active"]))
     def amend(self, site, state):
@@ -216,7 +216,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     def _come_to_the_end(self):
         self.mend()
-        self.federation.wishes.clear()
+        self.federation.attendances.clear()
         home = self.federation.home("coordinator")
         set_state(Coordinator(self.store, home, clock=self.federation.clock), SITES, "active")
         names = [*SITES, "aggregator", *([LATE] if self.has_late else [])]

@@ -38,6 +38,7 @@ from fedfs.learner import (
 from fedfs.nnunet.plan.plans import PlanResult
 from fedfs.protocol import codec, layout, participation
 from fedfs.protocol.layout import TrackPlace
+from fedfs.protocol.messages import Attendance
 from fedfs.roles.aggregator.best_configuration import AggregatorChoice
 from fedfs.roles.aggregator.step import Aggregator
 from fedfs.roles.coordinator.amend import Coordinator
@@ -48,7 +49,7 @@ from fedfs.roles.coordinator.roster import approve_sites
 from fedfs.roles.loop import Outcome
 from fedfs.roles.site.best_configuration import SiteChoice
 from fedfs.roles.site.join import join_study
-from fedfs.roles.site.step import Site, Wish
+from fedfs.roles.site.step import Site
 from fedfs.roles.step import AFTER_TRACKS
 from fedfs.roles.tracks import at_once
 from fedfs.store.base import Store
@@ -216,7 +217,7 @@ class Federation:
         )
         self.tracks = [track.name for track in self.charter.tracks] or [""]
         self.processes: dict[str, Any] = {}
-        self.wishes: dict[str, Wish] = {}
+        self.attendances: dict[str, Attendance] = {}
 
     def clock(self) -> float:
         self.now_s += 1.0
@@ -274,7 +275,7 @@ class Federation:
             learner=self.learners[site] if not track else self.learner_on(site, track),
             folder=folder,
             alone=self.alone.get(site),
-            wish=lambda: self.wishes.get(site, Wish()),
+            attendance=lambda: self.attendances.get(site),
         )
 
     def learner_on(self, site: str, track: str) -> FakeLearner:

@@ -21,8 +21,9 @@ Extra = Mapping[str, Any]
 M = TypeVar("M", bound="Message")
 
 
-STAMPED: Any = field(default="", metadata={codec.REQUIRED: True})
-"""A field that its writer leaves to the publisher; what is read has to have it."""
+def stamped() -> Any:
+    """Return a field that its writer leaves to the publisher; what is read has to have it."""
+    return field(default="", metadata={codec.REQUIRED: True})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,9 +73,9 @@ class Message:
     TYPE: ClassVar[str]
     HIDDEN: ClassVar[Mapping[str, Any]] = {}
     """Fields that only some may read where the charter asks for encryption, and what others see."""
-    study: str = STAMPED
+    study: str = stamped()
     key: str
-    created_at: str = STAMPED
+    created_at: str = stamped()
     extra: Extra = field(default_factory=dict)
 
 

@@ -209,7 +209,17 @@ def test_a_site_that_announces_another_network_than_its_plan_gives_is_named(tmp_
         federation.run_process(site)
     key = federation.keyring("west").load("site-west")
     shapes = {name: tuple(shape) for name, shape in SHALLOW.items()}
-    Publisher(federation.store, key, federation.charter.study, clock=federation.clock).publish(SitePlan(key=layout.site_plan("west"), site="west", n_cases=5, configuration={"tensors": DEEP}, tensors=shapes, plans_sha256="0" * 64, versions={}),)  # fmt: skip
+    Publisher(federation.store, key, federation.charter.study, clock=federation.clock).publish(
+        SitePlan(
+            key=layout.site_plan("west"),
+            site="west",
+            n_cases=5,
+            configuration={"tensors": DEEP},
+            tensors=shapes,
+            plans_sha256="0" * 64,
+            versions={},
+        )
+    )
     federation.step("aggregator")
     state = federation.observe().state
     first = {sites[0] for sites in shared_by(state).values()}
@@ -220,7 +230,17 @@ def test_a_site_that_announces_another_network_than_its_plan_gives_is_named(tmp_
     ).start()  # fmt: skip
     renamed.run_process("b")
     key = renamed.keyring("a").load("site-a")
-    Publisher(renamed.store, key, renamed.charter.study, clock=renamed.clock).publish(SitePlan(key=layout.site_plan("a"), site="a", n_cases=5, configuration={"tensors": SHALLOW}, tensors={n: tuple(s) for n, s in DEEP.items()}, plans_sha256="0" * 64, versions={}),)  # fmt: skip
+    Publisher(renamed.store, key, renamed.charter.study, clock=renamed.clock).publish(
+        SitePlan(
+            key=layout.site_plan("a"),
+            site="a",
+            n_cases=5,
+            configuration={"tensors": SHALLOW},
+            tensors={n: tuple(s) for n, s in DEEP.items()},
+            plans_sha256="0" * 64,
+            versions={},
+        )
+    )
     renamed.step("aggregator")
     with pytest.raises(StudyError, match="the plan of a leads to another network"):
         renamed.step("aggregator")

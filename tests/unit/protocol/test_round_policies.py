@@ -10,13 +10,13 @@ import pytest
 from fedfs.errors import StudyError, UserError
 from fedfs.protocol import layout, round_policies
 from fedfs.protocol.messages import Named
-from fedfs.protocol.round_policies import Standing, waits_for
+from fedfs.protocol.round_policies import RoundStatus, waits_for
 from fedfs.roles.coordinator.options import StudyOptions
 from fedfs.roles.reader.status import summarize
 from support.federation import Federation
 
 MINUTE = 60.0
-STANDING = Standing(
+STANDING = RoundStatus(
     version=4,
     opened_s=1_800_000_000.0,
     now_s=1_800_000_000.0,
@@ -27,7 +27,7 @@ STANDING = Standing(
 )
 
 
-def standing(*answered: str, late: int = 0, minutes: float = 0.0) -> Standing:
+def standing(*answered: str, late: int = 0, minutes: float = 0.0) -> RoundStatus:
     return dataclasses.replace(
         STANDING,
         now_s=STANDING.opened_s + minutes * MINUTE,

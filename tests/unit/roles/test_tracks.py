@@ -9,6 +9,7 @@ from fedfs.errors import TrainingError, UserError
 from fedfs.exchange.read import open_study
 from fedfs.protocol import layout
 from fedfs.protocol.layout import TrackPlace
+from fedfs.protocol.messages import Attendance
 from fedfs.roles.coordinator.amend import Coordinator
 from fedfs.roles.coordinator.options import StudyOptions
 from fedfs.roles.coordinator.roster import set_state
@@ -16,7 +17,6 @@ from fedfs.roles.reader.audit import verify_choice, verify_study
 from fedfs.roles.reader.finding import OK, PROBLEM
 from fedfs.roles.reader.report import collect, overview
 from fedfs.roles.reader.status import summarize
-from fedfs.roles.site.step import Wish
 from fedfs.store.memory import MemoryStore
 from fedfs.store.prefix import TrackStore
 from support.federation import DATASET_JSON, Federation, forge
@@ -114,7 +114,7 @@ def test_a_site_keeps_one_network_in_memory(federation):
 
 def test_a_site_that_leaves_is_finished_on_all_tracks(federation):
     step_all(federation, 12)
-    federation.wishes["north"] = Wish("left", "no time")
+    federation.attendances["north"] = Attendance.wanted("north", "left", "no time")
     for _ in range(20):
         outcome = federation.step("north")
         if not outcome.worked:

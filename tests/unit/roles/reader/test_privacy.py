@@ -6,9 +6,8 @@ import pytest
 
 from fedfs.errors import StudyError
 from fedfs.protocol import layout
-from fedfs.protocol.messages import FailureMessage
+from fedfs.protocol.messages import Attendance, FailureMessage
 from fedfs.roles.reader.privacy import EVERYBODY, disclosures, readers
-from fedfs.roles.site.step import Wish
 from support.federation import Federation
 
 
@@ -65,8 +64,17 @@ def test_sites_of_the_mode_asym_tell_their_plan(tmp_path):
 
 def test_a_failure_and_an_absence_are_listed(federation):
     federation.run_process("north")
-    federation.publisher("site-north", "north").publish(FailureMessage(key=layout.failure("north", 0, 1), site="north", version=0, step="train", kind="memory", message="train failed at north: memory"),)  # fmt: skip
-    federation.wishes["north"] = Wish("paused", "moving house")
+    federation.publisher("site-north", "north").publish(
+        FailureMessage(
+            key=layout.failure("north", 0, 1),
+            site="north",
+            version=0,
+            step="train",
+            kind="memory",
+            message="train failed at north: memory",
+        )
+    )
+    federation.attendances["north"] = Attendance.wanted("north", "paused", "moving house")
     federation.run_process("north")
     found, _ = of_north(federation)
     assert found["failures"].amount == "1: memory"

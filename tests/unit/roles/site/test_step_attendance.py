@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from fedfs.errors import StudyError
+from fedfs.protocol.messages import Attendance
 from fedfs.roles.coordinator.amend import Coordinator
 from fedfs.roles.coordinator.roster import set_state
 from fedfs.roles.reader.status import summarize
-from fedfs.roles.site.step import Wish
 from support.federation import Federation
 
 FOUR = {"east": 1.0, "north": 2.0, "south": -3.0, "west": 4.0}
@@ -77,14 +77,14 @@ def test_a_late_site_that_shares_too_little_is_left_out_and_named(tmp_path):
 def test_a_site_that_pauses_is_not_waited_for_and_comes_back(tmp_path):
     federation = Federation(tmp_path, rounds=4).start()
     everybody(federation, *federation.targets)
-    federation.wishes["south"] = Wish("paused", "new GPU")
+    federation.attendances["south"] = Attendance.wanted("south", "paused", "new GPU")
     everybody(federation, "south", "east", "north")
     record = federation.observe().state.rounds[1]
     assert [u.site for u in record.updates] == ["east", "north"]
     assert [(item.site, item.reason) for item in record.left_out] == [("south", "paused: new GPU")]
     assert states(federation)["south"] == "paused"
     assert "fedfs site resume" in federation.run_process("south").text
-    del federation.wishes["south"]
+    del federation.attendances["south"]
     federation.run()
     assert [u.site for u in federation.observe().state.rounds[4].updates] == sorted(
         federation.targets
@@ -94,7 +94,7 @@ def test_a_site_that_pauses_is_not_waited_for_and_comes_back(tmp_path):
 def test_a_site_that_leaves_is_finished_and_the_others_go_on(tmp_path):
     federation = Federation(tmp_path).start()
     everybody(federation, *federation.targets)
-    federation.wishes["south"] = Wish("left", "")
+    federation.attendances["south"] = Attendance.wanted("south", "left", "")
     assert federation.run_process("south").finished
     for _ in range(4):
         everybody(federation, "east", "north")
