@@ -46,6 +46,7 @@ class Role(ABC, Generic[_Action]):
     """A party at work on one track, or on what is common to all of them.
 
     Args:
+        name: of the role, in sentences.
         observer: looks at the store as this role may.
         publisher: signs with the role's key.
         status: tells others what this process does.
@@ -54,12 +55,13 @@ class Role(ABC, Generic[_Action]):
         on_work: called before every step that is more than a look.
     """
 
-    WRITER: ClassVar[str]
-    """The role, in sentences."""
     LOOKS_EVERYWHERE: ClassVar[bool] = False
     """Whether each look lists all that this role may see."""
 
-    def __init__(self, observer: Observer, publisher: Publisher, status: StatusReporter) -> None:
+    def __init__(
+        self, name: str, observer: Observer, publisher: Publisher, status: StatusReporter
+    ) -> None:
+        self._role_name = name
         self._observer = observer
         publisher.on_message = observer.note
         self._publisher = publisher
@@ -105,15 +107,15 @@ class Role(ABC, Generic[_Action]):
             return Outcome(worked=False, finished=True, text=action.reason)
         if not any(self._publisher.use(key) for key in self.keys(state, action)):
             raise StudyError(
-                f"the charter names another key for {self.WRITER} than this host holds",
+                f"the charter names another key for {self._role_name} than this host holds",
                 hint="work on the host that has it; fedfs key show STORE lists keys",
             )
         self.on_work()
         try:
             text = self.act(action, state)
         except ObjectExistsError as error:
-            self._observer.refuse_foreign(error, writer=self.WRITER)
-            text = f"another process of {self.WRITER} was faster"
+            self._observer.refuse_foreign(error, writer=self._role_name)
+            text = f"another process of {self._role_name} was faster"
             return Outcome(worked=True, finished=False, text=text)
         except (ObjectNotFoundError, TensorError) as error:
             reason = f"a payload to be restored on the store, as it is missing or damaged: {error}"
@@ -156,6 +158,7 @@ class AfterTracks(Role[_Action]):
     """A role behind all tracks of its process, whose messages belong to the whole study.
 
     Args:
+        name: of the role, in sentences.
         observer: of what is common to all tracks.
         tracks: observers of the tracks.
         publisher: signs with the role's key, on no track.
@@ -166,12 +169,13 @@ class AfterTracks(Role[_Action]):
 
     def __init__(
         self,
+        name: str,
         observer: Observer,
         tracks: Mapping[str, Observer],
         publisher: Publisher,
         status: StatusReporter,
     ) -> None:
-        super().__init__(observer, publisher, status)
+        super().__init__(name, observer, publisher, status)
         self._observers = tracks
 
     @property

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from fedfs.exchange.choose_configuration import choose_configuration
+from fedfs.exchange.progress import StatusReporter
+from fedfs.exchange.publish import Publisher
+from fedfs.exchange.read import Observer
 from fedfs.protocol.actions import ChooseConfiguration, Done, Wait
 from fedfs.protocol.decide import decide_aggregator_after_tracks
 from fedfs.protocol.state import StudyState
@@ -13,7 +18,14 @@ from fedfs.trust import key_validity
 class AggregatorChoice(AfterTracks[ChooseConfiguration]):
     """Chooses once all sites that take part have scored."""
 
-    WRITER = "the aggregator"
+    def __init__(
+        self,
+        observer: Observer,
+        tracks: Mapping[str, Observer],
+        publisher: Publisher,
+        status: StatusReporter,
+    ) -> None:
+        super().__init__("the aggregator", observer, tracks, publisher, status)
 
     def decide(self, state: StudyState) -> ChooseConfiguration | Wait | Done:
         """See :func:`fedfs.protocol.decide.decide_aggregator_after_tracks`."""

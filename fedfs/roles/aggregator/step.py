@@ -78,8 +78,6 @@ class Aggregator(Role[AggregatorAction]):
         keep_versions: newest versions whose payloads are kept; None keeps all.
     """
 
-    WRITER = "the aggregator"
-
     def __init__(
         self,
         *,
@@ -91,7 +89,7 @@ class Aggregator(Role[AggregatorAction]):
         clock: Clock,
         keep_versions: int | None = None,
     ) -> None:
-        super().__init__(observer, publisher, status)
+        super().__init__("the aggregator", observer, publisher, status)
         self._clock = clock
         self._keep_versions = keep_versions
         self._planner = planner

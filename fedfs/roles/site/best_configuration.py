@@ -45,8 +45,6 @@ class SiteChoice(AfterTracks[CrossValidate]):
         validate: scores.
     """
 
-    WRITER = "this site"
-
     def __init__(
         self,
         site: str,
@@ -57,7 +55,7 @@ class SiteChoice(AfterTracks[CrossValidate]):
         status: StatusReporter,
         validate: CrossValidator,
     ) -> None:
-        super().__init__(observer, tracks, publisher, status)
+        super().__init__(f"site {site!r}", observer, tracks, publisher, status)
         self._site = site
         self._validate = validate
 

@@ -81,8 +81,6 @@ class Site(Role[SiteAction]):
         alone: trains a model of this site's data alone in the end, beside the other; None for none.
     """
 
-    WRITER = "this site"
-
     def __init__(
         self,
         name: str,
@@ -97,7 +95,7 @@ class Site(Role[SiteAction]):
         keep_versions: int | None = None,
         alone: Learner | None = None,
     ) -> None:
-        super().__init__(observer, publisher, status)
+        super().__init__(f"site {name!r}", observer, publisher, status)
         self._keep_versions = keep_versions
         self._scoring = Scoring(
             name,
