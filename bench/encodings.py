@@ -100,10 +100,14 @@ def run(name: str, seed: int, source: Path, folder: Path, rounds: int) -> dict[s
     model = export_versions(store, folder / "model")[0].folder
     place_dataset(source, folder / "test", test)
     request = ScoreRequest(
-        model=str(model), fold="0", images=str(folder / "test" / "imagesTr"),
-        labels=str(folder / "test" / "labelsTr"), output=str(folder / "out"), device="cpu",
+        model=str(model),
+        fold="0",
+        images=str(folder / "test" / "imagesTr"),
+        labels=str(folder / "test" / "labelsTr"),
+        output=str(folder / "out"),
+        device="cpu",
         use_mirroring=False,
-    )  # fmt: skip
+    )
     scores = run_isolated(
         "score", request, environ=Host("score", folder, 2).environment(), workdir=folder
     )

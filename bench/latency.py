@@ -89,12 +89,13 @@ def main() -> None:
             bound.append(once(store, study, version, Path(folder)))
         ratio = [w / b for w, b in zip(waited, bound, strict=True)]
         result = {
-            "store": store.url.split(":")[0], "sites": options.sites,
+            "store": store.url.split(":")[0],
+            "sites": options.sites,
             "megabytes": options.megabytes,
             "seconds": [round(w, 3) for w in waited],
             "read_last_and_write_seconds": [round(b, 3) for b in bound],
             "ratio_median": round(sorted(ratio)[len(ratio) // 2], 2),
-        }  # fmt: skip
+        }
         print(json.dumps(result, indent=1))
 
 

@@ -177,9 +177,13 @@ class Bench:
         own = {**self.paths.variables(), "nnUNet_results": str(self.folder / "nnunet")}
         with applied(own), _silent():
             trainer = get_trainer_from_args(
-                DATASET, self.options.configuration, 0, "nnUNetTrainer", self.plans_name,
+                DATASET,
+                self.options.configuration,
+                0,
+                "nnUNetTrainer",
+                self.plans_name,
                 device=torch.device(self.options.device),
-            )  # fmt: skip
+            )
             trainer.num_epochs = self._task().total_epochs
             trainer.num_iterations_per_epoch = self.options.iterations
             trainer.num_val_iterations_per_epoch = self.options.val_iterations
@@ -199,11 +203,14 @@ class Bench:
         from fedfs.learner import RoundTask
 
         return RoundTask(
-            version=self.round, weights_sha256=str(self.round), first_epoch=self.round, n_epochs=1,
+            version=self.round,
+            weights_sha256=str(self.round),
+            first_epoch=self.round,
+            n_epochs=1,
             total_epochs=self.options.repeats + 1,
             iterations_per_epoch=self.options.iterations,
             val_iterations_per_epoch=self.options.val_iterations,
-        )  # fmt: skip
+        )
 
 
 def _place(data: Path | None, folder: Path, target: Path) -> dict[str, Any]:

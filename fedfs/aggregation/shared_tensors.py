@@ -125,10 +125,11 @@ def shared_by(state: StudyState) -> dict[str, tuple[str, ...]]:
         for name in admission.tensors:
             later.setdefault(name, []).append(site)
     return {
-        name: tuple(sorted({*group.sites, *later.get(name, ())})) for name, group in sorted(
+        name: tuple(sorted({*group.sites, *later.get(name, ())}))
+        for name, group in sorted(
             (name, group) for group in state.plan.shared for name in group.tensors
         )
-    }  # fmt: skip
+    }
 
 
 def join_in(
@@ -148,13 +149,15 @@ def join_in(
     """
     own = alignment.own_names(tensors, spec.alignment)
     names = tuple(
-        name for name in sorted(version)
+        name
+        for name in sorted(version)
         if name in own and tuple(tensors[own[name]]) == tuple(version[name])
-    )  # fmt: skip
+    )
     shared = dict.fromkeys(names, ("",))
     cover = alignment.coverage({"": tensors}, shared, alignment=spec.alignment)[""]
-    if cover.parameters < spec.min_coverage or (spec.sharing == "intersection"
-                                                and len(names) < len(version)):  # fmt: skip
+    if cover.parameters < spec.min_coverage or (
+        spec.sharing == "intersection" and len(names) < len(version)
+    ):
         raise StudyError(
             f"its network shares {cover.parameters:.1%} of its parameters with the global model",
             hint="let it plan with another memory target or spacing",

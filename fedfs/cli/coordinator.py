@@ -120,9 +120,10 @@ def _said(options: dict[str, Any]) -> dict[str, Any]:
     source = click.get_current_context().get_parameter_source
     default = click.core.ParameterSource.DEFAULT
     return {
-        name: value for name, value in options.items()
+        name: value
+        for name, value in options.items()
         if value is not None and source(name) is not default
-    }  # fmt: skip
+    }
 
 
 @click.command()

@@ -73,7 +73,7 @@ def join(
     num_processes: int,
     allow_versions: bool,
     as_json: bool,
-) -> None:  # fmt: skip
+) -> None:
     """Ask the coordinator of the study at STORE to admit this site.
 
     In a study of the mode asym the site plans for itself; options say how, where it is not as the

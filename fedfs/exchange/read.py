@@ -333,9 +333,10 @@ def _newest_statuses(wanted: list[tuple[Key, Entry]]) -> list[tuple[Key, Entry]]
     """Leave out statuses that a newer one of the same writer supersedes."""
     newest = {(key.kind, key.site): key.text for key, _ in wanted if key.is_status}
     return [
-        pair for pair in wanted
+        pair
+        for pair in wanted
         if newest.get((pair[0].kind, pair[0].site), pair[0].text) == pair[0].text
-    ]  # fmt: skip
+    ]
 
 
 def open_study(

@@ -272,9 +272,10 @@ def _round_status(
     sites = participants(state)
     fresh = {update.site for update in usable if update.base_version == version}
     without_update = {
-        site for site in sites
+        site
+        for site in sites
         if (site, version) not in state.updates or layout.update(site, version) in absent
-    }  # fmt: skip
+    }
     return round_policies.RoundStatus(
         version=version,
         opened_s=from_utc(state.rounds[version].created_at),

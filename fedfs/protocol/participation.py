@@ -26,9 +26,10 @@ def models_to_score(state: StudyState, charter: Charter, site: str) -> list[str]
 def participants(state: StudyState) -> tuple[str, ...]:
     """Return the sites that take part and are not away, sorted."""
     return tuple(
-        site for site in state.charter.active_sites
+        site
+        for site in state.charter.active_sites
         if state.is_admitted(site) and not state.is_away(site)
-    )  # fmt: skip
+    )
 
 
 def is_over(state: StudyState, sites: Iterable[str]) -> bool:

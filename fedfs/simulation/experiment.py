@@ -81,8 +81,10 @@ class ExperimentOptions:
     def __post_init__(self) -> None:
         unknown = sorted(set(self.arms) - set(ARMS))
         if unknown or not self.arms:
-            raise UserError(f"arm {unknown[0] if unknown else ''!r} is unknown",
-                            hint=f"some of {', '.join(ARMS)}")  # fmt: skip
+            raise UserError(
+                f"arm {unknown[0] if unknown else ''!r} is unknown",
+                hint=f"some of {', '.join(ARMS)}",
+            )
         if any(name.endswith("cascade_fullres") for name in self.configurations):
             raise UserError(
                 "a cascade needs two stages, and an experiment trains one model at a time",

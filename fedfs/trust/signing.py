@@ -184,8 +184,10 @@ class Envelope:
         if not isinstance(value, dict):
             raise SignatureError("is not a signed envelope")
         payload, kind, signatures = (
-            value.get("payload"), value.get("payloadType"), value.get("signatures"),
-        )  # fmt: skip
+            value.get("payload"),
+            value.get("payloadType"),
+            value.get("signatures"),
+        )
         if not isinstance(payload, str) or not isinstance(kind, str):
             raise SignatureError("is not a signed envelope: the payload or its type is missing")
         if not isinstance(signatures, list) or not 0 < len(signatures) <= _MAX_SIGNATURES:

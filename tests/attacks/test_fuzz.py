@@ -41,9 +41,13 @@ from support.federation import FakePlanner, Federation
 EXAMPLES = int(os.environ.get("FEDFS_FUZZ_EXAMPLES", "60"))
 fuzz = settings(
     max_examples=EXAMPLES,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large,
-                           HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much],
-)  # fmt: skip
+    suppress_health_check=[
+        HealthCheck.too_slow,
+        HealthCheck.data_too_large,
+        HealthCheck.function_scoped_fixture,
+        HealthCheck.filter_too_much,
+    ],
+)
 
 TOKENS = [
     b"", b"\x00", b"\xff" * 8, b"{", b"}", b"[", b"]" * 40, b'"', b"\\", b"null", b"-1", b"1e999",

@@ -210,21 +210,28 @@ def test_garbage_anywhere_changes_nothing(tmp_path):
     federation = Federation(tmp_path / "attacked").start()
     until_version(federation, 1)
     for key in (
-        "aggregator/models/00077/manifest.json", "aggregator/rounds/00003.json",
-        "aggregator/plan-0002.json", "sites/ghost/fingerprint-0001.json",
-        "sites/ghost/updates/00001/manifest.json", "federation/charter-0009.json",
-        "sites/east/updates/00099/manifest.json", "sites/east/status/99999999.json",
-        "thumbs.db", "sites/readme.txt",
+        "aggregator/models/00077/manifest.json",
+        "aggregator/rounds/00003.json",
+        "aggregator/plan-0002.json",
+        "sites/ghost/fingerprint-0001.json",
+        "sites/ghost/updates/00001/manifest.json",
+        "federation/charter-0009.json",
+        "sites/east/updates/00099/manifest.json",
+        "sites/east/status/99999999.json",
+        "thumbs.db",
+        "sites/readme.txt",
         "aggregator/models/00000/model-" + "0" * 64 + ".safetensors",
-    ):  # fmt: skip
+    ):
         federation.store.create(key, b"garbage")
     with pytest.raises(Exception, match="rounds/00003.json"):
         federation.run(seed=1)  # the aggregator's next key is taken: it says so
     del federation.store.objects["aggregator/rounds/00003.json"]
     federation.processes.clear()
     federation.run(seed=2)
-    models = [{k for k in f.store.objects if "/model-" in k and "0" * 64 not in k}
-              for f in (plain, federation)]  # fmt: skip
+    models = [
+        {k for k in f.store.objects if "/model-" in k and "0" * 64 not in k}
+        for f in (plain, federation)
+    ]
     assert models[0] == models[1]
 
 
@@ -348,9 +355,10 @@ def test_a_payload_damaged_on_the_store_is_left_out_and_named(running, damage):
     ref = payload_attack(running, tensors=zeros())
     data = running.store.objects[ref.key].data
     damaged = {
-        "truncate": data[:-1], "flip": data[:-1] + bytes([data[-1] ^ 1]),
+        "truncate": data[:-1],
+        "flip": data[:-1] + bytes([data[-1] ^ 1]),
         "grow": data + b"0" * 10**6,
-    }  # fmt: skip
+    }
     forge(running.store, ref.key, damaged[damage])
     until_version(running, 2)
     record = running.observe().state.rounds[2]
@@ -437,10 +445,13 @@ def test_a_charter_that_another_key_signed_is_refused(running):
     charter = running.observe().state.charter
     impostor = SigningKey.generate()
     forged = dataclasses.replace(
-        charter, number=3, key=layout.charter(3), coordinator_key=impostor.public,
+        charter,
+        number=3,
+        key=layout.charter(3),
+        coordinator_key=impostor.public,
         previous_sha256=running.observe().state.digests[charter.key],
         roster=(*charter.roster, RosterEntry(site="rogue", public_key=impostor.public)),
-    )  # fmt: skip
+    )
     running.store.create(layout.charter(3), impostor.sign(forged))
     state = running.observe().state
     assert state.charter.number == 2
@@ -471,9 +482,12 @@ def test_a_rolled_back_charter_is_noticed_by_whoever_saw_the_newer(running):
 
 def test_a_second_fingerprint_or_plan_does_not_exist(running):
     data = resign(
-        running, layout.fingerprint("north"), "north", "site-north",
+        running,
+        layout.fingerprint("north"),
+        "north",
+        "site-north",
         key=layout.fingerprint("north", 2),
-    )  # fmt: skip
+    )
     running.store.create(layout.fingerprint("north", 2), data)
     assert "there is only one" in running.observe().state.rejected[layout.fingerprint("north", 2)]
 

@@ -59,8 +59,11 @@ def rows(text):
     """Cells of the rows of a section's tables, headings and rulers left out."""
     lines = [line for line in text.splitlines() if line.startswith("|")]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    return [row for i, row in enumerate(cells)
-            if not re.fullmatch(r":?-+:?", row[0]) and not _is_heading(cells, i)]  # fmt: skip
+    return [
+        row
+        for i, row in enumerate(cells)
+        if not re.fullmatch(r":?-+:?", row[0]) and not _is_heading(cells, i)
+    ]
 
 
 def _is_heading(cells, i):

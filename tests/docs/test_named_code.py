@@ -150,9 +150,12 @@ def test_registries_that_how_to_add_names_are_in_the_files_beside_them():
     text = CONTRIBUTING.partition("## How to add")[2].partition("\n## ")[0]
     checked = 0
     for paragraph in text.split("\n\n"):
-        defined = {name for file in code_in(paragraph)
-                   if file.startswith("fedfs/") and file.endswith(".py")
-                   for name in definitions(file)}  # fmt: skip
+        defined = {
+            name
+            for file in code_in(paragraph)
+            if file.startswith("fedfs/") and file.endswith(".py")
+            for name in definitions(file)
+        }
         for name in re.findall(r"`(_?[A-Z]{4,}|open_\w+)`", paragraph):
             assert name in defined, paragraph
             checked += 1

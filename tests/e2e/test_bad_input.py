@@ -29,8 +29,11 @@ class Shell:
         done = subprocess.run(
             [sys.executable, "-m", "fedfs", *arguments],
             env={k: v for k, v in self.environment.items() if v is not None},
-            capture_output=True, text=True, check=False, timeout=120,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
         self.out, self.err = done.stdout, done.stderr
         assert "Traceback" not in self.err, self.err
         return done.returncode
@@ -158,10 +161,12 @@ def test_a_folder_that_is_no_federation_says_so(tmp_path, north, command):
     (tmp_path / "empty").mkdir()
     place = str(tmp_path / "empty")
     arguments = {
-        "status": ["status", place], "export": ["export", place, "-o", str(tmp_path / "out")],
+        "status": ["status", place],
+        "export": ["export", place, "-o", str(tmp_path / "out")],
         "join": ["site", "join", place, "--site", "north", "--dataset", DATASET],
-        "run": ["site", "run", place, "--site", "north"], "aggregate": ["aggregate", place],
-    }[command]  # fmt: skip
+        "run": ["site", "run", place, "--site", "north"],
+        "aggregate": ["aggregate", place],
+    }[command]
     assert north(*arguments) == 6
     assert "holds no federation" in north.err
     assert not list((tmp_path / "empty").iterdir())
@@ -227,9 +232,10 @@ def tiny_disk(tmp_path):
     if mount is None or os.geteuid() != 0:
         pytest.skip("mounting a small file system needs root")
     made = subprocess.run(
-        [mount, "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)], check=False,
+        [mount, "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)],
+        check=False,
         capture_output=True,
-    )  # fmt: skip
+    )
     if made.returncode != 0:
         pytest.skip(f"cannot mount a small file system: {made.stderr.decode().strip()}")
     yield place
@@ -288,8 +294,11 @@ def test_objects_that_cannot_be_trusted_are_named_in_status_and_otherwise_ignore
     assert coordinator("status", study, "--json") == 0, coordinator.err
     view = json.loads(coordinator.out)
     assert set(view["rejected"]) == {
-        layout.join("east", 1), layout.join("north", 2), layout.charter(2), layout.plan(),
-    }  # fmt: skip
+        layout.join("east", 1),
+        layout.join("north", 2),
+        layout.charter(2),
+        layout.plan(),
+    }
     assert [(s["site"], s["state"]) for s in view["sites"]] == [("north", "asks to join")]
     assert coordinator("status", study) == 0
     for key in view["rejected"]:

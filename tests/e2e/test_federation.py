@@ -44,8 +44,12 @@ def begin(hosts: dict[str, Host], store: str, images: Path, *sites: str, rounds:
 def once(host: Host, *arguments: str) -> tuple[int, str]:
     done = subprocess.run(
         [sys.executable, "-m", "fedfs", *arguments, "--once"],
-        env=host.environment(), capture_output=True, text=True, check=False, timeout=TIMEOUT_S,
-    )  # fmt: skip
+        env=host.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=TIMEOUT_S,
+    )
     assert done.returncode in (0, 10, 11), done.stderr
     return done.returncode, done.stdout
 

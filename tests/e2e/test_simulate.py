@@ -29,9 +29,14 @@ OPTIONS = (
 
 
 SETTINGS = {
-    "EXTERNAL": "south", "ARMS": "ffe", "ROUNDS": "1", "ITERATIONS": "3", "AT_ONCE": "1",
-    "DEVICE": "cpu", "NET": " ".join(word for word in OPTIONS if "=" in word),
-}  # fmt: skip
+    "EXTERNAL": "south",
+    "ARMS": "ffe",
+    "ROUNDS": "1",
+    "ITERATIONS": "3",
+    "AT_ONCE": "1",
+    "DEVICE": "cpu",
+    "NET": " ".join(word for word in OPTIONS if "=" in word),
+}
 
 
 def example(tmp_path: Path) -> subprocess.Popen[str]:
@@ -40,8 +45,11 @@ def example(tmp_path: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         ["bash", str(EXAMPLE), str(tmp_path / "images"), str(tmp_path / "out")],
         env={**os.environ, "PATH": path, **SETTINGS},
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
 
 
 def start(tmp_path: Path, *more: str) -> subprocess.Popen[str]:
@@ -86,7 +94,11 @@ def test_it_goes_on_where_it_was_stopped(tmp_path):
     again, err = example(tmp_path).communicate(timeout=120)
     assert json.loads((tmp_path / "out" / "result.json").read_text()) == result, err
     assert [line.split()[0] for line in again.splitlines()[1:]] == [
-        "site", "east", "north", "mean", "south",
-    ]  # fmt: skip
+        "site",
+        "east",
+        "north",
+        "mean",
+        "south",
+    ]
     assert "training" not in err
     assert time.monotonic() - began_s < 60

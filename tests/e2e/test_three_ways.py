@@ -89,8 +89,12 @@ class Study:
         host = self.hosts[name]
         done = subprocess.run(
             [sys.executable, "-m", "fedfs", *command],
-            env=host.environment(), capture_output=True, text=True, check=False, timeout=420,
-        )  # fmt: skip
+            env=host.environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=420,
+        )
         self.said.append(f"{name}$ fedfs {' '.join(command)}\n{done.stdout}")
         assert done.returncode in codes, done.stderr
         return done.returncode

@@ -26,15 +26,23 @@ pytestmark = [pytest.mark.nnunet]
 TIMEOUT_S = 600.0
 SLOW = bool(os.environ.get("FEDFS_SLOW_TESTS"))
 SMALL = (
-    "--planner-option", "UNet_base_num_features=8", "--planner-option", "UNet_max_features_2d=32",
-    "--trainer", "nnUNetTrainerNoMirroring",
-)  # fmt: skip
+    "--planner-option",
+    "UNet_base_num_features=8",
+    "--planner-option",
+    "UNet_max_features_2d=32",
+    "--trainer",
+    "nnUNetTrainerNoMirroring",
+)
 
 
 def run_study(
-    hosts: Mapping[str, Host], store: str, dataset_json: Path, *init: str,
-    joins: Mapping[str, tuple[str, ...]], run: tuple[str, ...] = (),
-) -> StudyState:  # fmt: skip
+    hosts: Mapping[str, Host],
+    store: str,
+    dataset_json: Path,
+    *init: str,
+    joins: Mapping[str, tuple[str, ...]],
+    run: tuple[str, ...] = (),
+) -> StudyState:
     """Run a study to its end, a process per site and one aggregator; return what they published."""
     study = LocalStudy(
         store=Path(store), dataset=DATASET, dataset_json=dataset_json,
@@ -118,9 +126,10 @@ class HostWithTrainer(Host):
         )
         allow = (f"FEDFS_{command}_ALLOW_TRAINER" for command in ("INIT", "AGGREGATE", "EXPORT"))
         return {
-            **super().environment(), **dict.fromkeys(allow, TRAINER),
+            **super().environment(),
+            **dict.fromkeys(allow, TRAINER),
             "nnUNet_extTrainer": str(trainers),
-        }  # fmt: skip
+        }
 
 
 @pytest.mark.xdist_group("asym")

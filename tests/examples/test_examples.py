@@ -25,10 +25,14 @@ ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 TIMEOUT_S = 600.0
 BUDGET = {
-    "CASES": "2", "FOLD": "all", "ROUNDS": "1", "ITERATIONS": "2", "DEVICE": "cpu",
+    "CASES": "2",
+    "FOLD": "all",
+    "ROUNDS": "1",
+    "ITERATIONS": "2",
+    "DEVICE": "cpu",
     "NET": "--gpu-memory-target 0.02 --planner-option UNet_base_num_features=8 "
     "--planner-option UNet_max_features_2d=16",
-}  # fmt: skip
+}
 
 pytestmark = pytest.mark.nnunet
 by_itself = pytest.mark.xdist_group("examples")
@@ -45,8 +49,12 @@ def environment(**more: str) -> dict[str, str]:
 def bash(script: str, *arguments: str | Path, env: Mapping[str, str]) -> str:
     done = subprocess.run(
         ["bash", str(EXAMPLES / script), *map(str, arguments)],
-        env=env, capture_output=True, text=True, check=False, timeout=TIMEOUT_S,
-    )  # fmt: skip
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=TIMEOUT_S,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -74,9 +82,13 @@ def test_two_hospitals_and_a_bucket(ceph, tmp_path, monkeypatch):
     credentials = tmp_path / "credentials"
     credentials.write_text(profiles)
     env = environment(
-        AWS_SHARED_CREDENTIALS_FILE=str(credentials), AWS_REGION=s3_server.REGION,
-        AWS_EC2_METADATA_DISABLED="true", S3_ENDPOINT=ceph.endpoint, PROFILES="yes", **BUDGET,
-    )  # fmt: skip
+        AWS_SHARED_CREDENTIALS_FILE=str(credentials),
+        AWS_REGION=s3_server.REGION,
+        AWS_EC2_METADATA_DISABLED="true",
+        S3_ENDPOINT=ceph.endpoint,
+        PROFILES="yes",
+        **BUDGET,
+    )
     folder, url = tmp_path / "hosts", "s3://example/studies/organ"
     said = bash("two-hospitals-and-a-bucket/run.sh", url, folder, env=env)
     assert "nnUNetv2_predict" in said
@@ -140,8 +152,10 @@ def test_gains_are_read_from_the_numbers_of_a_comparison(tmp_path):
     (tmp_path / "result.json").write_text(json.dumps(result))
     said = subprocess.run(
         [sys.executable, str(EXAMPLES / "paper-comparison" / "gains.py"), tmp_path / "result.json"],
-        capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
     assert [line.split() for line in said.splitlines()[1:]] == [
         ["site", "local", "ffe", "ffe-local"],
         ["east", "0.500", "0.750", "+0.250"],

@@ -90,9 +90,11 @@ def test_only_coordinator_and_aggregator_need_it_and_whoever_verifies(tmp_path, 
     store = str(tmp_path / "store")
     with importable(package):
         federation = Federation(
-            tmp_path / "hosts", targets=TARGETS, store=open_store(store, must_exist=False),
+            tmp_path / "hosts",
+            targets=TARGETS,
+            store=open_store(store, must_exist=False),
             strategy="GeometricMedian",
-        ).start()  # fmt: skip
+        ).start()
     finished = 0
     while not finished:
         sites = [federation.run_process(site).finished for site in TARGETS]
@@ -184,9 +186,11 @@ def test_order_and_scale_of_weights_change_no_bit(strategy, base, trained, seed,
     weights = some_weights(trained, seed)
     first = values_of(strategy, base, trained, weights)
     again = values_of(
-        strategy, base, dict(reversed(trained.items())),
+        strategy,
+        base,
+        dict(reversed(trained.items())),
         {name: weights[name] * 2.0**exponent for name in reversed(weights)},
-    )  # fmt: skip
+    )
     assert_same(first, again)
 
 

@@ -74,10 +74,14 @@ def live(paths, folder, dataset, charter, *, planner_options=SMALL, change=dict,
     weights = folder / "weights.safetensors"
     initial_weights(
         WeightsRequest(
-            plans=made.plans, dataset_json=made.dataset_json, configuration=site.configuration,
-            trainer=site.trainer, seed=1, output=str(weights),
+            plans=made.plans,
+            dataset_json=made.dataset_json,
+            configuration=site.configuration,
+            trainer=site.trainer,
+            seed=1,
+            output=str(weights),
         )
-    )  # fmt: skip
+    )
     with TensorFile(weights) as file:
         tensors = dict(file)
     learner.prepare(made.plans, fingerprint, Reports())

@@ -64,9 +64,13 @@ def main():
         seed_streams(run["seed"], run.get("numpy_seed"))
         # What nnUNetv2_train does without --c and -pretrained_weights, validation apart.
         trainer = get_trainer_from_args(
-            run["dataset"], run["configuration"], 0, "nnUNetTrainer", run["plans"],
+            run["dataset"],
+            run["configuration"],
+            0,
+            "nnUNetTrainer",
+            run["plans"],
             device=torch.device("cpu"),
-        )  # fmt: skip
+        )
         trainer.num_epochs = run["epochs"]
         trainer.num_iterations_per_epoch = run["iterations"]
         trainer.num_val_iterations_per_epoch = run["val_iterations"]

@@ -171,12 +171,16 @@ def test_it_is_as_if_the_dataset_did_not_have_them(study, tmp_path, paths):
     assert n_trained == [4, 4]
     assert before == {path: path.read_bytes() for path in before}
     for kind in ("fedfsPlans_2d", "gt_segmentations"):
-        names = [{p.name for p in (place / "preprocessed" / DATASET / kind).iterdir()}
-                 for place in (whole, part)]  # fmt: skip
+        names = [
+            {p.name for p in (place / "preprocessed" / DATASET / kind).iterdir()}
+            for place in (whole, part)
+        ]
         assert names[0] == names[1]
         assert not any(CASES[1] in name for name in names[1])
-    splits = [(place / "preprocessed" / DATASET / "splits_final.json").read_text()
-              for place in (whole, part)]  # fmt: skip
+    splits = [
+        (place / "preprocessed" / DATASET / "splits_final.json").read_text()
+        for place in (whole, part)
+    ]
     assert splits[0] == splits[1]
 
 
@@ -230,9 +234,12 @@ def test_a_plan_of_its_own_is_made_without_them_and_stays_the_same(study, tmp_pa
     truncate(image(folder, CASES[5]))
     planning = Planning(
         dataset_json={**dataset_json(), "label_order": ["background", "shell", "core"]},
-        dataset_name="Dataset800_Study", seed=1, plans_name="ownPlans", gpu_memory_target_gb=0.1,
+        dataset_name="Dataset800_Study",
+        seed=1,
+        plans_name="ownPlans",
+        gpu_memory_target_gb=0.1,
         planner_options={"UNet_base_num_features": 8, "UNet_max_features_2d": 16},
-    )  # fmt: skip
+    )
     changes = {"skip_broken": True, "planning": planning}
     made = site(study, tmp_path, paths, **changes).plan(Reports())
     assert made.n_cases == 5
@@ -284,9 +291,10 @@ def test_splits_that_leave_nothing_without_a_broken_case_are_noticed_before_anyt
     (folder / folds.FILE).write_text(json.dumps(splits))
     with pytest.raises(SetupError, match="leaves nothing to use of"):
         site(study, tmp_path, paths, skip_broken=True).fingerprint(Reports())
-    assert site(study, tmp_path, paths, skip_broken=True, fold="all").fingerprint(
-        Reports()
-    ).n_cases == 4  # fmt: skip
+    assert (
+        site(study, tmp_path, paths, skip_broken=True, fold="all").fingerprint(Reports()).n_cases
+        == 4
+    )
 
 
 @pytest.mark.parametrize("of_its_own", [False, True])

@@ -42,9 +42,11 @@ def write_site(folder, plans, cases, kind, *, noise):
     """Validation predictions of two folds and two configurations, as nnU-Net leaves them."""
     paths = make_paths(folder)
     content = {
-        "channel_names": {"0": "MRI"}, "numTraining": len(cases), "file_ending": ".nii.gz",
+        "channel_names": {"0": "MRI"},
+        "numTraining": len(cases),
+        "file_ending": ".nii.gz",
         **LABELS[kind],
-    }  # fmt: skip
+    }
     preprocessed = paths.preprocessed / DATASET
     (preprocessed / "gt_segmentations").mkdir(parents=True)
     (preprocessed / "nnUNetPlans.json").write_text(json.dumps(plans))
@@ -99,10 +101,12 @@ def save(stem, probabilities, kind):
     np.savez_compressed(f"{stem}.npz", probabilities=probabilities)
     properties = {
         "sitk_stuff": {
-            "spacing": (1.0,) * 3, "origin": (0.0,) * 3, "direction": tuple(np.eye(3).ravel()),
+            "spacing": (1.0,) * 3,
+            "origin": (0.0,) * 3,
+            "direction": tuple(np.eye(3).ravel()),
         },
         "spacing": [1.0] * 3,
-    }  # fmt: skip
+    }
     stem.with_name(f"{stem.name}.pkl").write_bytes(pickle.dumps(properties))
 
 
@@ -112,9 +116,14 @@ def write(path, array):
 
 def request(paths, **changes):
     return CrossValidationRequest(
-        raw=str(paths.raw), preprocessed=str(paths.preprocessed), results=str(paths.results),
-        dataset=DATASET, models=MODELS, folds=("0", "1"), **changes,
-    )  # fmt: skip
+        raw=str(paths.raw),
+        preprocessed=str(paths.preprocessed),
+        results=str(paths.results),
+        dataset=DATASET,
+        models=MODELS,
+        folds=("0", "1"),
+        **changes,
+    )
 
 
 def chosen_by(sites, kind):

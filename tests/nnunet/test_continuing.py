@@ -75,8 +75,9 @@ def test_version_0_is_the_last_version_and_the_plan_the_same_under_another_name(
     assert state.finished.version == 1
     assert weights_sha256(new.weights(0)) == weights_sha256(old.weights(2))
     assert (state.charter.continues.study, state.charter.continues.version) == (
-        old.charter.study, 2,
-    )  # fmt: skip
+        old.charter.study,
+        2,
+    )
     name = new.charter.nnunet.plans_name
     expected = genuine()
     expected |= {"dataset_name": "Dataset042_Organ", "plans_name": name}
@@ -239,9 +240,12 @@ def test_the_command_line(tmp_path, monkeypatch):
 def test_nnunet_trains_on_from_there(study, tmp_path):
     """The real nnU-Net at the site, before and after; the plan and version 0 from its planner."""
     settings = {
-        **ONE, "dataset_json": {**dataset_json(6)}, "configuration": "2d", "val_iterations": 1,
+        **ONE,
+        "dataset_json": {**dataset_json(6)},
+        "configuration": "2d",
+        "val_iterations": 1,
         "local_iterations": 2,
-    }  # fmt: skip
+    }
 
     def run(name, **options):
         federation = Federation(tmp_path / name, **settings, name=name, **options)

@@ -102,7 +102,7 @@ KINDS = {
         {"save": itk, "relabel": with_unlabelled_voxels},
         "SimpleITKIO",
     ),
-}  # fmt: skip
+}
 
 
 def hd95_of(life, paths, reader_name, ending):

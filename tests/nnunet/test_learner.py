@@ -336,8 +336,11 @@ def test_the_end_is_an_nnunet_model_folder(study, start, tmp_path):
     model = learner.model_folder()
     assert model == tmp_path / "results" / DATASET / "nnUNetTrainer__fedfsPlans__2d"
     assert {path.name for path in model.iterdir()} == {
-        "plans.json", "dataset.json", "dataset_fingerprint.json", "fold_0",
-    }  # fmt: skip
+        "plans.json",
+        "dataset.json",
+        "dataset_fingerprint.json",
+        "fold_0",
+    }
     assert (model / "fold_0" / "validation" / "summary.json").exists()
     checkpoint = torch.load(model / "fold_0" / "checkpoint_final.pth", weights_only=False)
     assert checkpoint["current_epoch"] == TOTAL
@@ -388,8 +391,11 @@ def test_regions_with_an_ignore_label_in_3d(tmp_path):
     tensors = learner.train(the_task, study.tensors, Reports()).tensors
     result = learner.evaluate(the_task, tensors, Reports())
     assert list(result.classes) == ["whole", "core"]
-    finished = learner.finish(task(1, first_epoch=1, n_epochs=0, total_epochs=1, weights_sha256="y",
-                                   iterations=1), tensors, Reports())  # fmt: skip
+    finished = learner.finish(
+        task(1, first_epoch=1, n_epochs=0, total_epochs=1, weights_sha256="y", iterations=1),
+        tensors,
+        Reports(),
+    )
     assert list(finished.classes) == ["whole", "core"]
     learner.close()
 

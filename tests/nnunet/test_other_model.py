@@ -27,9 +27,12 @@ def home(study, tmp_path_factory):
         task(n_epochs=2, total_epochs=2, iterations=8), study.tensors, Reports()
     )
     final = task(
-        1, first_epoch=2, n_epochs=0, total_epochs=2,
+        1,
+        first_epoch=2,
+        n_epochs=0,
+        total_epochs=2,
         weights_sha256=weights_sha256(trained.tensors),
-    )  # fmt: skip
+    )
     own = learner.finish(final, trained.tensors, Reports())
     learner.close()
     return settings, own, trained.tensors
@@ -64,9 +67,13 @@ def test_plans_of_another_site_that_are_refused(study, home, tensors):
     architecture = configuration["architecture"]
     elsewhere = {**architecture, "network_class_name": "os.system"}
     arguments = architecture["arch_kwargs"]
-    huge = {**architecture, "arch_kwargs": {
-        **arguments, "features_per_stage": [40_000] * arguments["n_stages"],
-    }}  # fmt: skip
+    huge = {
+        **architecture,
+        "arch_kwargs": {
+            **arguments,
+            "features_per_stage": [40_000] * arguments["n_stages"],
+        },
+    }
     for plans in (
         {},
         {"plans_name": "../up"},

@@ -106,9 +106,10 @@ def charter_of(**changes):
             name=STUDY, channel_names={"0": "MRI"}, labels=LABELS, label_order=tuple(LABELS)
         ),
         nnunet=spec,
-        schedule=Schedule(rounds=1, local_epochs=1, iterations_per_epoch=1,
-                          val_iterations_per_epoch=1, seed=7),
-    )  # fmt: skip
+        schedule=Schedule(
+            rounds=1, local_epochs=1, iterations_per_epoch=1, val_iterations_per_epoch=1, seed=7
+        ),
+    )
 
 
 @pytest.fixture
@@ -148,11 +149,16 @@ def test_it_is_nnunets_own_plan_of_these_cases(planned):
     _, plan, _ = planned
     theirs = plans.plan(
         plans.PlanRequest(
-            dataset_name=DATASET, dataset_json=dataset_json(), fingerprint=plan.fingerprint,
-            n_cases=2, configuration="2d", plans_name="fedfsPlans", gpu_memory_target_gb=0.01,
+            dataset_name=DATASET,
+            dataset_json=dataset_json(),
+            fingerprint=plan.fingerprint,
+            n_cases=2,
+            configuration="2d",
+            plans_name="fedfsPlans",
+            gpu_memory_target_gb=0.01,
             planner_options=SMALL,
         )
-    )  # fmt: skip
+    )
     assert plan.plans == theirs.plans
 
 
@@ -207,9 +213,11 @@ def test_a_damaged_file_is_made_again(planned, tmp_path, name, damage):
     flipped = bytearray(content)
     flipped[-20] ^= 1
     damaged = {
-        "empty": b"", "cut off": content[: len(content) // 2], "a bit flipped": bytes(flipped),
+        "empty": b"",
+        "cut off": content[: len(content) // 2],
+        "a bit flipped": bytes(flipped),
         "a list": b"[1, 2]",
-    }  # fmt: skip
+    }
     (state / name).unlink() if damage == "removed" else (state / name).write_bytes(damaged[damage])
     again, same = site.plan(state=state.name)
     assert again == plan

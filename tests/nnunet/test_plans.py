@@ -189,9 +189,13 @@ def test_the_federated_plan_is_the_plan_of_the_pooled_data(tmp_path):
     for number, (site, shape) in enumerate(shapes.items()):
         paths = make_paths(tmp_path / site)
         folder = write_dataset(
-            paths.raw, 3 + number, seed=number, shape=shape, gain=100.0 * 3**number,
+            paths.raw,
+            3 + number,
+            seed=number,
+            shape=shape,
+            gain=100.0 * 3**number,
             spacing=(1.0 + number, 1.0, 1.0),
-        )  # fmt: skip
+        )
         for sub in ("imagesTr", "labelsTr"):
             for path in (folder / sub).iterdir():
                 (target / sub / f"{site}_{path.name}").symlink_to(path)
@@ -229,8 +233,10 @@ def test_hippocampus_is_planned_as_if_pooled(hippocampus, tmp_path, capsys):
     sites = {n: site_fingerprint(paths, dataset) for n, paths in rooms.items() if n != "pooled"}
     merged = merge_fingerprints(sites)
     assert {name: site.n_cases for name, site in sites.items()} == {
-        "east": 58, "north": 97, "south": 40,
-    }  # fmt: skip
+        "east": 58,
+        "north": 97,
+        "south": 40,
+    }
 
     planners = [
         ("ExperimentPlanner", {"plans_name": "Default"}, {}),
@@ -241,11 +247,16 @@ def test_hippocampus_is_planned_as_if_pooled(hippocampus, tmp_path, capsys):
     for (planner, options, _), expected in zip(planners, theirs, strict=True):
         ours = plan(
             request(
-                dataset_name=dataset, dataset_json=content, fingerprint=to_nnunet(merged),
-                n_cases=merged.n_cases, planner=planner, gpu_memory_target_gb=None,
-                planner_options={}, **options,
+                dataset_name=dataset,
+                dataset_json=content,
+                fingerprint=to_nnunet(merged),
+                n_cases=merged.n_cases,
+                planner=planner,
+                gpu_memory_target_gb=None,
+                planner_options={},
+                **options,
             )
-        ).plans  # fmt: skip
+        ).plans
         for name, configuration in expected["configurations"].items():
             # ResEnc planners share the default planner's data; a study's data are its own.
             configuration["data_identifier"] = f"{options['plans_name']}_{name}"
@@ -273,11 +284,15 @@ def check_plan_of_coarse_fingerprints(sites, dataset, content, expected):
     coarse = merge_fingerprints({n: coarsen(s, digits=3, quantiles=5) for n, s in sites.items()})
     found = plan(
         request(
-            dataset_name=dataset, dataset_json=content, fingerprint=to_nnunet(coarse),
-            n_cases=coarse.n_cases, gpu_memory_target_gb=None, planner_options={},
+            dataset_name=dataset,
+            dataset_json=content,
+            fingerprint=to_nnunet(coarse),
+            n_cases=coarse.n_cases,
+            gpu_memory_target_gb=None,
+            planner_options={},
             plans_name="Default",
         )
-    ).plans  # fmt: skip
+    ).plans
     for name, configuration in expected["configurations"].items():
         ours = found["configurations"][name]
         for field in ("patch_size", "spacing", "architecture"):

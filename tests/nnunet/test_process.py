@@ -71,9 +71,13 @@ def test_an_error_is_the_same_error_here(tmp_path, child):
 @pytest.mark.nnunet
 def test_an_error_of_the_real_child_is_the_same_error_here(tmp_path):
     request = {
-        "plans": {"dataset_name": "../x"}, "dataset_json": {}, "configuration": "2d",
-        "trainer": "nnUNetTrainer", "seed": 1, "output": str(tmp_path / "w"),
-    }  # fmt: skip
+        "plans": {"dataset_name": "../x"},
+        "dataset_json": {},
+        "configuration": "2d",
+        "trainer": "nnUNetTrainer",
+        "seed": 1,
+        "output": str(tmp_path / "w"),
+    }
     with pytest.raises(errors.MalformedError, match="dataset_name '../x'"):
         run_isolated("initial_weights", request, workdir=tmp_path)
 
@@ -110,9 +114,13 @@ def test_what_it_said_before_a_crash_that_it_reports_is_in_the_log(tmp_path, chi
 
 def test_progress_is_passed_on(tmp_path, child):
     line = {
-        "step": "train", "done": 3, "total": 9, "unit": "iteration", "epoch": 1,
+        "step": "train",
+        "done": 3,
+        "total": 9,
+        "unit": "iteration",
+        "epoch": 1,
         "metrics": {"loss": 0.5},
-    }  # fmt: skip
+    }
     child(f"print({json.dumps(json.dumps(line))}, flush=True)\n{respond({})}")
     seen = []
     run_isolated("train_local", {}, workdir=tmp_path, on_progress=seen.append)

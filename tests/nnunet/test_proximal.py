@@ -204,8 +204,9 @@ def test_a_base_of_another_network_is_refused(trainer):
     with pytest.raises(TensorError, match=r"lacks the tensor 'head\.bias'"):
         proximal.attach(trainer, lacking, mu=MU, private=frozenset())
     with pytest.raises(TensorError, match=r"'head\.bias' is \[2\], and \[1\] in the base"):
-        proximal.attach(trainer, {**base, "head.bias": np.zeros(1, np.float32)}, mu=MU,
-                        private=frozenset())  # fmt: skip
+        proximal.attach(
+            trainer, {**base, "head.bias": np.zeros(1, np.float32)}, mu=MU, private=frozenset()
+        )
     assert trainer.loss is loss_of
 
 

@@ -71,9 +71,12 @@ class Hospitals:
         )  # fmt: skip
         self.store = open_store(self.url, must_exist=False)
         self.charter = init_study(
-            self.store, self.home("coordinator"), chosen, clock=time.time,
+            self.store,
+            self.home("coordinator"),
+            chosen,
+            clock=time.time,
             versions=classes.versions(),
-        )  # fmt: skip
+        )
         for site in sites:
             self.at(site)
             join(JoinConfig(self.url, site, DATASET, self.home(site)), quiet)
@@ -119,9 +122,13 @@ def test_two_configurations_and_folds_end_as_an_ordinary_model(
     tmp_path, monkeypatch, in_one_process
 ):
     hospitals = Hospitals(
-        tmp_path, monkeypatch, {"north": 5, "east": 5}, configuration="2d,3d_fullres,3d_lowres",
-        fold="0,1", gpu_memory_target_gb=0.02,
-    ).run()  # fmt: skip
+        tmp_path,
+        monkeypatch,
+        {"north": 5, "east": 5},
+        configuration="2d,3d_fullres,3d_lowres",
+        fold="0,1",
+        gpu_memory_target_gb=0.02,
+    ).run()
     states = {name: one.state for name, one in open_tracks(hospitals.store).items()}
     for fold in (0, 1):  # nnU-Net plans it for larger images only
         assert participation.lacks_configuration(states.pop(f"3d_lowres-{fold}"))
@@ -135,8 +142,11 @@ def test_two_configurations_and_folds_end_as_an_ordinary_model(
     dataset = made.models[0].folder.parent
     assert (dataset / "inference_information.json").exists()
     assert [(m.configuration, m.fold) for m in made.models] == [
-        ("2d", "0"), ("2d", "1"), ("3d_fullres", "0"), ("3d_fullres", "1"),
-    ]  # fmt: skip
+        ("2d", "0"),
+        ("2d", "1"),
+        ("3d_fullres", "0"),
+        ("3d_fullres", "1"),
+    ]
     installed = install_elsewhere(tmp_path, made, dataset)
     plans = made.models[0].folder.name.split("__")[1]
     images = [str(hospitals.paths["north"].raw / DATASET / "imagesTr" / "case_000_0000.nii.gz")]
@@ -180,9 +190,13 @@ def predict(model, images, folds):
 @pytest.mark.nnunet
 def test_the_cascade_is_federated_after_its_first_stage(tmp_path, monkeypatch, in_one_process):
     hospitals = Hospitals(
-        tmp_path, monkeypatch, {"north": 3}, fold="all",
-        configuration="3d_lowres,3d_cascade_fullres", gpu_memory_target_gb=0.001,
-    )  # fmt: skip
+        tmp_path,
+        monkeypatch,
+        {"north": 3},
+        fold="all",
+        configuration="3d_lowres,3d_cascade_fullres",
+        gpu_memory_target_gb=0.001,
+    )
     hospitals.run_site("north")
     hospitals.run_aggregator()
     one_track = hospitals.run_site("north", tracks=("3d_cascade_fullres-all",))

@@ -30,9 +30,14 @@ def site_folder(tmp_path_factory):
 
 def weights(study, trainer, **changes):
     request = WeightsRequest(
-        plans=study.plans, dataset_json=study.dataset_json, configuration="2d", trainer=trainer,
-        seed=1, output="", **changes,
-    )  # fmt: skip
+        plans=study.plans,
+        dataset_json=study.dataset_json,
+        configuration="2d",
+        trainer=trainer,
+        seed=1,
+        output="",
+        **changes,
+    )
     return initial_tensors(request)
 
 
@@ -45,9 +50,12 @@ def learner_of(study, folder, trainer, **changes):
 
 def round_from(tensors, *, epoch, total=TOTAL):
     return task(
-        epoch, first_epoch=epoch, total_epochs=total, iterations=1,
+        epoch,
+        first_epoch=epoch,
+        total_epochs=total,
+        iterations=1,
         weights_sha256=weights_sha256(tensors),
-    )  # fmt: skip
+    )
 
 
 def finished(learner, tensors):

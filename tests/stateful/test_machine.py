@@ -62,9 +62,10 @@ class AnyOrder(RuleBasedStateMachine):
         self.has_late = False
 
     @initialize(
-        policy=st.sampled_from(POLICIES), encoding=st.sampled_from(["fp32", "int8"]),
+        policy=st.sampled_from(POLICIES),
+        encoding=st.sampled_from(["fp32", "int8"]),
         deltas=st.booleans(),
-    )  # fmt: skip
+    )
     def begin(self, policy, encoding, deltas):
         name, options = policy
         store = RecordingStore()

@@ -65,10 +65,13 @@ class Courier:
         self.carry("for")
         publisher = federation.publisher(f"site-{self.site}", self.site, self.outpost)
         join_study(
-            open_study(self.outpost, site=self.site), publisher, self.site,
-            federation.learners[self.site], difference=[],
+            open_study(self.outpost, site=self.site),
+            publisher,
+            self.site,
+            federation.learners[self.site],
+            difference=[],
             encryption_key=federation.keyring(self.site).identity(f"site-{self.site}").recipient,
-        )  # fmt: skip
+        )
         self.carry("from")
         federation.approve()
         federation.processes[self.site] = federation.new_process(self.site, self.outpost)

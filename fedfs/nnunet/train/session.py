@@ -76,8 +76,10 @@ class Session:
         if self.trainer.num_epochs not in (_NNUNET_EPOCHS, task.total_epochs):
             log.info(
                 "%s is made for %d epochs; it gets the study's %d",
-                settings.trainer, self.trainer.num_epochs, task.total_epochs,
-            )  # fmt: skip
+                settings.trainer,
+                self.trainer.num_epochs,
+                task.total_epochs,
+            )
         self.trainer.num_epochs = task.total_epochs
         self.trainer.num_iterations_per_epoch = task.iterations_per_epoch
         self.trainer.num_val_iterations_per_epoch = task.val_iterations_per_epoch

@@ -32,9 +32,11 @@ def check_key(keyring: Keyring, role: str, charter: Charter, site: str | None) -
         entry = charter.entry(site)
         if entry is None:
             return Finding(
-                "key", PROBLEM, f"site {site!r} is not approved yet",
+                "key",
+                PROBLEM,
+                f"site {site!r} is not approved yet",
                 "ask the coordinator to run: fedfs approve STORE " + site,
-            )  # fmt: skip
+            )
         if entry.state != "active":
             return Finding("key", NOTE, f"site {site!r} is {entry.state}", "ask the coordinator")
         expected = entry.public_key

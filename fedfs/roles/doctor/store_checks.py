@@ -77,9 +77,11 @@ def check_own_prefix(store: Store, own: str) -> Iterator[Finding]:
         yield Finding("write and read", PROBLEM, str(error), error.hint)
         return
     yield Finding(
-        "atomic create", OK if is_atomic else PROBLEM, seen,
+        "atomic create",
+        OK if is_atomic else PROBLEM,
+        seen,
         "" if is_atomic else "run one aggregator and one process per site, or another server",
-    )  # fmt: skip
+    )
     if not found:
         yield Finding("listing", NOTE, "what is written is listed late", "rounds take longer")
     else:
@@ -121,14 +123,17 @@ def check_foreign_prefixes(store: Store, state: StudyState, site: str | None) ->
     able = [f"write {prefix}" for prefix in prefixes if _can(partial(_touch, store, prefix))]
     if site is not None:
         able += [
-            f"read {prefix}" for prefix in map(layout.site_prefix, others[:1])
+            f"read {prefix}"
+            for prefix in map(layout.site_prefix, others[:1])
             if _can(partial(_list, store, prefix))
-        ]  # fmt: skip
+        ]
     if able:
         return Finding(
-            "limits", NOTE, f"this role can also {', '.join(able)}",
+            "limits",
+            NOTE,
+            f"this role can also {', '.join(able)}",
             "not needed; in a bucket, deploy/s3 has a policy for each role",
-        )  # fmt: skip
+        )
     return Finding("limits", OK, "this role can do no more than it has to")
 
 
@@ -151,10 +156,11 @@ def check_speed(store: Store, own: str, model_bytes: int) -> Finding:
             _remove(store, key)
     round_s = (up_s + down_s) * model_bytes / _PROBE_BYTES
     return Finding(
-        "speed", OK,
+        "speed",
+        OK,
         f"{_PROBE_BYTES / 1e6 / up_s:.1f} MB/s up, {_PROBE_BYTES / 1e6 / down_s:.1f} MB/s down: "
         f"about {round_s:.0f} s for the {model_bytes / 1e6:.0f} MB up and down of a round",
-    )  # fmt: skip
+    )
 
 
 def _touch(store: Store, prefix: str) -> None:

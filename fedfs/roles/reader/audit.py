@@ -114,8 +114,9 @@ class Audit:
             if update is None:
                 yield Finding(key, PROBLEM, f"names an update of {used.site} that is not there")
             elif (state.digests[update.key], update.payload.sha256) != (
-                used.manifest_sha256, used.payload_sha256,
-            ):  # fmt: skip
+                used.manifest_sha256,
+                used.payload_sha256,
+            ):
                 yield Finding(key, PROBLEM, f"names another update of {used.site} than there is")
         if not record.updates or record.version == 0:
             return
@@ -127,9 +128,10 @@ class Audit:
             expected = weights[versions.name_of(update)]
             if not math.isclose(expected, used.weight, rel_tol=1e-12):
                 yield Finding(
-                    key, PROBLEM,
+                    key,
+                    PROBLEM,
                     f"gives {used.site} the weight {used.weight:.6g}, the charter {expected:.6g}",
-                )  # fmt: skip
+                )
 
     def _payloads(self) -> Iterator[Finding]:
         """Read and hash every payload that is there; say which are missing."""
@@ -202,10 +204,12 @@ class Audit:
             version=record.version,
             updates=manifests,
             payloads=payloads,
-            weights={versions.name_of(u): used.weight
-                     for u, used in zip(manifests, record.updates, strict=True)},
+            weights={
+                versions.name_of(u): used.weight
+                for u, used in zip(manifests, record.updates, strict=True)
+            },
             memory=self._fetch(before.state, folder) if before.state else None,
-        )  # fmt: skip
+        )
         written = make_version(parts, self.state, self._weights, outputs)
         if written.weights_sha256 != record.weights_sha256:
             return "it has other weights"

@@ -130,10 +130,11 @@ def _sites(state: StudyState) -> Iterator[Event]:
         yield _event(model, model.site, f"{text}, {_size(model.payload.size)}")
     for update in state.updates.values():
         yield _event(
-            update, update.site,
+            update,
+            update.site,
             f"published an update from version {update.base_version}: {update.n_iterations} "
             f"iterations on {update.n_training_cases} cases, {_size(update.payload.size)}",
-        )  # fmt: skip
+        )
     for failure in state.failures:
         yield _event(failure, failure.site, f"failed at version {failure.version}: {failure.kind}")
 

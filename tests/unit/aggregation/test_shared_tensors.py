@@ -94,8 +94,9 @@ def test_intersection_shares_only_what_all_sites_have(tmp_path):
     federation = make(tmp_path, sharing="intersection", min_coverage=0.0)
     federation.run()
     assert set(federation.weights(3)) == {
-        "encoder.stages.0.0.conv.weight@4x1x3x3", "decoder.seg_layers.r0.bias@2",
-    }  # fmt: skip
+        "encoder.stages.0.0.conv.weight@4x1x3x3",
+        "decoder.seg_layers.r0.bias@2",
+    }
     assert federation.observe().state.finished is not None
 
 
@@ -157,9 +158,11 @@ def test_a_kill_at_any_store_call_changes_nothing(tmp_path, victim, after):
     for k in itertools.count(1, 4):
         federation = make(tmp_path / str(k), rounds=2)
         store = DyingStore(federation.store, k, after=after)
-        process = federation.make_aggregator if victim == "aggregator" else (
-            lambda store, f=federation: f.make_site("west", store)
-        )  # fmt: skip
+        process = (
+            federation.make_aggregator
+            if victim == "aggregator"
+            else (lambda store, f=federation: f.make_site("west", store))
+        )
         killed = False
         try:
             federation.processes[victim] = process(store)
@@ -225,9 +228,12 @@ def test_a_site_that_announces_another_network_than_its_plan_gives_is_named(tmp_
     first = {sites[0] for sites in shared_by(state).values()}
     assert "west" not in first  # nobody starts from its values
     renamed = Federation(
-        tmp_path / "first", targets={"a": 1.0, "b": 2.0}, networks={"a": DEEP, "b": DEEP},
-        mode="asym", min_coverage=0.0,
-    ).start()  # fmt: skip
+        tmp_path / "first",
+        targets={"a": 1.0, "b": 2.0},
+        networks={"a": DEEP, "b": DEEP},
+        mode="asym",
+        min_coverage=0.0,
+    ).start()
     renamed.run_process("b")
     key = renamed.keyring("a").load("site-a")
     Publisher(renamed.store, key, renamed.charter.study, clock=renamed.clock).publish(

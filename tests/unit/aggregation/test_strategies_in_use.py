@@ -117,11 +117,13 @@ def test_a_lossy_update_is_smaller_and_says_its_encoding(tmp_path):
 @pytest.mark.parametrize(
     "options",
     [
-        {"strategy": "FedBest"}, {"strategy_options": {"speed": 1.0}}, {"encoding": "zip"},
+        {"strategy": "FedBest"},
+        {"strategy_options": {"speed": 1.0}},
+        {"encoding": "zip"},
         {"encoding": "topk", "encoding_options": {"fraction": 2.0}},
         {"strategy": "FedAvgM", "strategy_options": {"server_momentum": -1.0}},
     ],
-)  # fmt: skip
+)
 def test_unknown_strategies_encodings_and_options_are_refused_at_init(tmp_path, options):
     with pytest.raises(UserError):
         Federation(tmp_path, **options)

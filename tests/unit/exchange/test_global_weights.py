@@ -121,9 +121,11 @@ def test_what_a_version_does_not_carry_comes_later(tmp_path):
     """With a residual the coarsest encoding arrives where the exact one does."""
     exact = Federation(tmp_path / "exact", rounds=25).start()
     coarse = make(
-        tmp_path / "coarse", rounds=25, model_encoding="topk",
+        tmp_path / "coarse",
+        rounds=25,
+        model_encoding="topk",
         model_encoding_options={"fraction": 0.3, "bits": 4},
-    )  # fmt: skip
+    )
     for federation in (exact, coarse):
         federation.run(max_steps=5000)
     wanted, got = exact.weights(25), coarse.weights(25)
@@ -156,8 +158,13 @@ def test_a_site_that_lost_its_cache_goes_on(tmp_path, finished):
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("victim", ["aggregator", "north"])
 def test_a_kill_at_any_store_call_changes_nothing(tmp_path, victim, after):
-    options = {"targets": {"east": 1.0, "north": 2.0}, "rounds": 3, "keyframe_every": 2,
-               "encoding": "int8", "strategy": "FedAdam"}  # fmt: skip
+    options = {
+        "targets": {"east": 1.0, "north": 2.0},
+        "rounds": 3,
+        "keyframe_every": 2,
+        "encoding": "int8",
+        "strategy": "FedAdam",
+    }
     whole = make(tmp_path / "whole", **options)
     whole.run()
     for k in itertools.count(1, 5):

@@ -104,5 +104,7 @@ def test_a_delta_needs_all_that_it_is_made_from(tmp_path):
     assert payloads_in_use(models, [5]) == {models[5].keyframe.key}
     assert payloads_in_use(models, [4]) == {models[4].payload.key, models[3].keyframe.key}
     assert payloads_in_use(models, [2]) == {
-        models[2].payload.key, models[1].payload.key, models[0].payload.key,
-    }  # fmt: skip
+        models[2].payload.key,
+        models[1].payload.key,
+        models[0].payload.key,
+    }

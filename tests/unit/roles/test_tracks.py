@@ -178,9 +178,11 @@ def test_what_nnunet_does_not_plan_for_these_data_is_left_out(tmp_path, encrypti
     phases = {name: summarize(one.state).phase for name, one in observers.items()}
     of_each = {name: phases[f"{name}-0"] for name in ALL["configuration"].split(",")}
     assert of_each == {
-        "2d": "finished", "3d_fullres": "finished",
-        "3d_lowres": "not planned", "3d_cascade_fullres": "not planned",
-    }  # fmt: skip
+        "2d": "finished",
+        "3d_fullres": "finished",
+        "3d_lowres": "not planned",
+        "3d_cascade_fullres": "not planned",
+    }
     assert not any("/3d_lowres-0/aggregator/models" in key for key in federation.store.objects)
     choice = observers["2d-0"].state.choice
     assert choice.dice.keys() == {"2d", "3d_fullres", "2d+3d_fullres"}
@@ -277,9 +279,14 @@ def test_a_tracks_store_shows_its_own_and_what_is_shared(tmp_path):
 def test_sites_with_networks_of_their_own_plan_for_each_track(tmp_path):
     small, large = {"a": [2, 3], "b": [4]}, {"a": [2, 3], "b": [5]}
     federation = Federation(
-        tmp_path, mode="asym", alignment="name", min_coverage=0.0, configuration="2d", fold="0,1",
+        tmp_path,
+        mode="asym",
+        alignment="name",
+        min_coverage=0.0,
+        configuration="2d",
+        fold="0,1",
         networks={"east": small, "north": small, "south": large},
-    ).start()  # fmt: skip
+    ).start()
     for track in ("2d-0", "2d-1"):
         for site in ("east", "north", "south"):
             federation.learner_on(site, track).network = federation.learners[site].network

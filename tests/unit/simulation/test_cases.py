@@ -37,8 +37,9 @@ def test_cases_of_the_same_name_stay_apart(tmp_path):
     for _ in range(2):
         target = pool(sources, tmp_path / "all")
     assert read_cases(target) == {
-        "north": ("north-001", "north-002"), "south": ("south-001", "south-002"),
-    }  # fmt: skip
+        "north": ("north-001", "north-002"),
+        "south": ("south-001", "south-002"),
+    }
     assert (target / "imagesTr" / "south-002_0001.nii.gz").read_text() == "south 002 1"
     assert json.loads((target / "dataset.json").read_text())["numTraining"] == 4
 

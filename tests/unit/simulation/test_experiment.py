@@ -31,9 +31,12 @@ def with_cases(folder, n=9):
 def test_several_configurations_have_rows_of_their_own_over_folds_and_seeds(tmp_path, monkeypatch):
     names = []
     options = ExperimentOptions(
-        tmp_path, with_cases(tmp_path), arms=["ffe", "local"], folds=["0", "1"],
+        tmp_path,
+        with_cases(tmp_path),
+        arms=["ffe", "local"],
+        folds=["0", "1"],
         configurations=["2d", "3d_fullres"],
-    )  # fmt: skip
+    )
     monkeypatch.setattr(Experiment, "_train", lambda *_: {})
 
     def score(self, run, models):
@@ -48,10 +51,11 @@ def test_several_configurations_have_rows_of_their_own_over_folds_and_seeds(tmp_
         name: (row["east"].dice, row["east"].dice_sd is None) for name, row in result.cells.items()
     }
     assert rows == {
-        "ffe, 2d": (pytest.approx(0.55), False), "local, 2d": (pytest.approx(0.55), False),
+        "ffe, 2d": (pytest.approx(0.55), False),
+        "local, 2d": (pytest.approx(0.55), False),
         "ffe, 3d_fullres": (pytest.approx(0.75), False),
         "local, 3d_fullres": (pytest.approx(0.75), False),
-    }  # fmt: skip
+    }
     assert len(set(names)) == 8
     assert Experiment(options, say=print).run() == result
     assert len(names) == 8  # it goes on where it was

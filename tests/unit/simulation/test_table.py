@@ -31,9 +31,10 @@ def test_a_cell_is_the_mean_over_cases_and_its_spread_over_repeats():
 
 def test_the_table_has_methods_by_sites_as_in_the_paper():
     splits = (
-        Split("east", ("e1", "e2"), ("e3",)), Split("north", ("n1",), ("n2",)),
+        Split("east", ("e1", "e2"), ("e3",)),
+        Split("north", ("n1",), ("n2",)),
         Split("far", (), ("f1",)),
-    )  # fmt: skip
+    )
     one = {
         "east": {"e3": case(0.8, 1.0)},
         "north": {"n2": case(0.6, 3.0)},

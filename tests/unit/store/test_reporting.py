@@ -19,8 +19,9 @@ def test_a_transfer_is_counted_in_bytes_and_never_beyond_its_size(tmp_path):
     store.upload(key, path)  # compares
     store.download(key, tmp_path / "back", max_bytes=3_000_000)
     assert {(p.step, p.total, p.unit) for p in heard} == {
-        ("upload", 3_000_000, "bytes"), ("download", 3_000_000, "bytes"),
-    }  # fmt: skip
+        ("upload", 3_000_000, "bytes"),
+        ("download", 3_000_000, "bytes"),
+    }
     for step in ("upload", "download"):
         assert next(p.done for p in heard if p.step == step) == 0
         assert max(p.done for p in heard if p.step == step) == 3_000_000

@@ -52,9 +52,12 @@ def test_a_study_ends_with_the_same_models_as_without(finished, tmp_path, reques
 
 def payload_of(observer, ref: PayloadRef, tmp_path):
     return fetch_payload(
-        observer.store, ref, tmp_path / "payloads", max_bytes=MAX_MODEL_BYTES,
+        observer.store,
+        ref,
+        tmp_path / "payloads",
+        max_bytes=MAX_MODEL_BYTES,
         vault=observer.vault,
-    )  # fmt: skip
+    )
 
 
 def test_only_the_aggregator_reads_updates_and_only_the_roster_models(finished, tmp_path):

@@ -127,8 +127,10 @@ class BundleWriter:
                 self._partial(0).replace(self._path)
                 made = [self._path]
             else:
-                made = [self._path.with_name(f"{self._path.name}.{n + 1:03d}")
-                        for n in range(self._count_partials())]  # fmt: skip
+                made = [
+                    self._path.with_name(f"{self._path.name}.{n + 1:03d}")
+                    for n in range(self._count_partials())
+                ]
                 for number, path in enumerate(made):
                     self._partial(number).replace(path)
             self._journal.unlink(missing_ok=True)

@@ -97,11 +97,12 @@ def matrix(state: StudyState, final: Mapping[str, EvaluationMessage]) -> tuple[M
     if not state.charter.cross_evaluates:
         return ()
     return tuple(
-        MatrixRow(model, {
-            site: own[site] if site == model else _dice(state, site, last, model) for site in own
-        })
+        MatrixRow(
+            model,
+            {site: own[site] if site == model else _dice(state, site, last, model) for site in own},
+        )
         for model in sorted(state.site_models)
-    )  # fmt: skip
+    )
 
 
 def _dice(state: StudyState, site: str, version: int, model: str) -> float | None:

@@ -153,9 +153,8 @@ def _facts(state: StudyState, charter: Charter) -> dict[str, str]:
     cases = sum(state.n_cases(site) or 0 for site in charter.active_sites)
     return {
         "Study": charter.study,
-        "Phase": view.phase + (
-            f", waits for {', '.join(view.waiting_for)}" if view.waiting_for else ""
-        ),
+        "Phase": view.phase
+        + (f", waits for {', '.join(view.waiting_for)}" if view.waiting_for else ""),
         "Version": f"{state.newest} of {schedule.rounds}" if state.newest >= 0 else "none yet",
         "Sites": f"{len(charter.active_sites)} with {counted(cases, 'training case')}",
         "Began": state.charters[1].created_at,
@@ -172,7 +171,7 @@ def _facts(state: StudyState, charter: Charter) -> dict[str, str]:
         "Encryption": charter.encryption or "none",
         **({"Best of the study": view.best} if view.best else {}),
         "Coordinator's key": key_fingerprint(charter.coordinator_key),
-    }  # fmt: skip
+    }
 
 
 def _final(state: StudyState) -> dict[str, EvaluationMessage]:

@@ -128,9 +128,14 @@ def test_another_host_knows_what_follows_from_the_store(tmp_path):
     courier.trip()
     store, federation = courier.federation.store, courier.federation
     made = export_bundle(
-        store, tmp_path / "bundle", "north", "for", home=tmp_path / "other-host",
-        clock=federation.clock, on_progress=quiet,
-    )  # fmt: skip
+        store,
+        tmp_path / "bundle",
+        "north",
+        "for",
+        home=tmp_path / "other-host",
+        clock=federation.clock,
+        on_progress=quiet,
+    )
     names = {item.key for item in index_of(courier, tmp_path / "bundle").items} if made else set()
     assert layout.plan() not in names
     assert layout.model(0) not in names

@@ -65,9 +65,10 @@ def resigned(federation: Federation, key: str, host: str, role: str, state=None,
     """Let a rogue party put another message of its own under a key, with its own signature."""
     state = state or federation.observe().state
     message = next(
-        m for m in (*state.rounds.values(), *state.models.values(), *state.updates.values())
+        m
+        for m in (*state.rounds.values(), *state.models.values(), *state.updates.values())
         if m.key == key
-    )  # fmt: skip
+    )
     signer = federation.keyring(host).load(role)
     forge(federation.store, key, signer.sign(dataclasses.replace(message, **changes)))
 

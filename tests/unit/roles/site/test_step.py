@@ -94,9 +94,11 @@ def test_statuses_are_few_and_the_newest_is_shown(federation):
 def test_progress_is_published_seldom_with_an_estimate(federation):
     now_s = [0.0]
     reporter = StatusReporter(
-        federation.publisher("site-north", "north"), "north", interval_s=10.0,
+        federation.publisher("site-north", "north"),
+        "north",
+        interval_s=10.0,
         clock=lambda: now_s[0],
-    )  # fmt: skip
+    )
     for done in range(41):
         reporter.progress(Progress("train", done, 100, "iteration"))
         now_s[0] += 1.0

@@ -29,9 +29,13 @@ def test_a_site_that_comes_after_the_plan_is_admitted_and_trains(tmp_path, mode)
     networks = {site: {"a": (2, 3), "b": (4,)} for site in FOUR}
     networks["west"] = {"a": (2, 3), "b": (5,), "c": (1,)}
     federation = Federation(
-        tmp_path, targets=FOUR, min_sites=3, mode=mode, networks=networks,
+        tmp_path,
+        targets=FOUR,
+        min_sites=3,
+        mode=mode,
+        networks=networks,
         **({"alignment": "name", "min_coverage": 0.4} if mode == "asym" else {}),
-    )  # fmt: skip
+    )
     first = ("east", "north", "south")
     federation.join(*first)
     federation.approve()

@@ -97,9 +97,11 @@ def test_text_from_the_store_cannot_become_markup(finished):
     evil = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
     view, _ = overview_of(finished)
     view = dataclasses.replace(
-        view, facts={**view.facts, "Dataset": evil}, classes={"1": evil},
+        view,
+        facts={**view.facts, "Dataset": evil},
+        classes={"1": evil},
         tracks=tuple(dataclasses.replace(row, phase=evil) for row in view.tracks),
-    )  # fmt: skip
+    )
     page = render_overview(view, {TRACKS[0]: evil}, made_at=evil)
     assert "<script>alert" not in page
     assert "<img src=x" not in page
