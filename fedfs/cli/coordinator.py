@@ -1,4 +1,4 @@
-"""Commands of the coordinator: ``init`` and ``approve``."""
+"""Commands of the coordinator: ``init``, ``approve``, ``pause``, ``resume`` and ``remove``."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def init(store: StorePlace, *, dataset_json: Path | None, pretrained: Path | Non
             old = open_store(StorePlace(continued, store.s3))
             vault = Vault(default_home())
             finished = read_finished(old, Path(folder), continue_track, vault)
-            options = finished.options(_said(options))
+            options = finished.options(_given(options))
             continues, pretrained = finished.continues, finished.weights
         chosen = StudyOptions(**options)
         if pretrained is not None and "," in chosen.configuration:
@@ -108,15 +108,15 @@ def _check_classes(chosen: StudyOptions, allowed_trainers: tuple[str, ...], fold
 def _check_sources(
     dataset_json: Path | None, pretrained: Path | None, continued: str | None
 ) -> None:
-    """Check that a study says what its data are, and begins in one way."""
+    """Check that the dataset of a study is given, and one way to begin."""
     if dataset_json is None and continued is None:
         raise click.UsageError("Missing option '--dataset-json'.")
     if pretrained is not None and continued is not None:
         raise click.UsageError("give --pretrained or --continue, not both")
 
 
-def _said(options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options that somebody has set: those that are not their defaults."""
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options that somebody has set, defaults left out."""
     source = click.get_current_context().get_parameter_source
     default = click.core.ParameterSource.DEFAULT
     return {
@@ -166,7 +166,7 @@ def approve(
 
 
 def _roster_command(name: str, state: str, text: str) -> click.Command:
-    """Return a command that sets what the roster says of sites."""
+    """Return a command that sets the state of sites on the roster."""
 
     @click.command(name, help=text)
     @store_argument

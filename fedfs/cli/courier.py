@@ -13,9 +13,9 @@ from fedfs.cli.progress import ProgressDisplay
 from fedfs.cli.terminal import (
     show_json,
     show_table,
-    size_text,
     start_logging,
 )
+from fedfs.roles.reader.units import format_count, format_size
 from fedfs.store import StorePlace
 
 
@@ -71,7 +71,6 @@ def export_(
     from fedfs.protocol import layout
     from fedfs.roles.courier import export_bundle, parse_size
     from fedfs.roles.courier.needed import FOR, FROM
-    from fedfs.roles.reader.status import counted
     from fedfs.store import open_store
     from fedfs.trust.keyring import default_home
     from fedfs.trust.sealing import check_recipient
@@ -85,7 +84,7 @@ def export_(
         check_recipient(recipient)
     start_logging(verbose=False)
     with ProgressDisplay() as display:
-        made = export_bundle(
+        exported = export_bundle(
             open_store(store),
             output,
             site,
@@ -97,20 +96,22 @@ def export_(
             part_bytes=parse_size(split) if split else 0,
             everything=everything,
         )
-    if made is None:
+    if exported is None:
         click.echo(f"nothing to carry {'for' if for_site else 'from'} {site}")
         raise click.exceptions.Exit(EXIT_WAITING)
     if as_json:
-        show_json(made)
+        show_json(exported)
         return
-    kept = f", {made.n_kept} of them written before" if made.n_kept else ""
-    click.echo(f"{counted(made.n_objects, 'object')}, {size_text(made.n_bytes)}{kept}")
-    for path in made.paths:
-        click.echo(f"wrote {path}, {size_text(path.stat().st_size)}")
-    if not made.sealed_for:
+    kept = f", {exported.n_kept} of them written before" if exported.n_kept else ""
+    click.echo(
+        f"{format_count(exported.n_objects, 'object')}, {format_size(exported.n_bytes)}{kept}"
+    )
+    for path in exported.paths:
+        click.echo(f"wrote {path}, {format_size(path.stat().st_size)}")
+    if not exported.sealed_for:
         click.echo("not encrypted: whoever has the file can read it")
     elif recipients:
-        click.echo(f"encrypted for {', '.join(made.sealed_for)}")
+        click.echo(f"encrypted for {', '.join(exported.sealed_for)}")
     else:
         click.echo(f"encrypted for {for_site or 'the coordinator and the aggregator'}")
 
@@ -128,7 +129,6 @@ def import_(
     Nothing is published of a bundle with a fault. Importing again is harmless.
     """
     from fedfs.roles.courier import import_bundle
-    from fedfs.roles.reader.status import counted
     from fedfs.store import open_store
     from fedfs.trust.keyring import default_home
     from fedfs.trust.sealing import load_identity
@@ -147,11 +147,11 @@ def import_(
         return
     what = f"bundle {done.header.direction} {done.header.site} of {done.header.created_at}"
     if not done.n_new:
-        there = counted(done.n_there, "object")
+        there = format_count(done.n_there, "object")
         click.echo(f"{what}: nothing new, {there} not needed or there already")
     else:
         there = f"; not needed, or there already: {done.n_there}" if done.n_there else ""
-        click.echo(f"{what}: published {counted(done.n_new, 'object')}{there}")
+        click.echo(f"{what}: published {format_count(done.n_new, 'object')}{there}")
 
 
 @bundle.command()
@@ -166,20 +166,20 @@ def show(file: Path, *, identity_files: tuple[Path, ...], as_json: bool) -> None
     from fedfs.trust.sealing import load_identity
 
     keys = [load_identity(path) for path in identity_files]
-    with BundleReader(file) as found:
-        header, items, reason = found.header, None, ""
+    with BundleReader(file) as reader:
+        header, items, reason = reader.header, None, ""
         try:
-            items = found.index(unsealer(header, default_home(), keys)).items
+            items = reader.index(unsealer(header, default_home(), keys)).items
         except SealedError as error:
             reason = str(error)
         if as_json:
-            show_json({"header": header, "items": items, "bytes": found.n_bytes})
+            show_json({"header": header, "items": items, "bytes": reader.n_bytes})
             return
-        parts = f" in {found.n_parts} parts" if found.n_parts > 1 else ""
+        parts = f" in {reader.n_parts} parts" if reader.n_parts > 1 else ""
         click.echo(f"bundle {header.direction} {header.site}, of {header.created_at}")
         click.echo(f"study {header.study}")
         sealed = "encrypted" if header.sealed else "not encrypted"
-        click.echo(f"{size_text(found.n_bytes)}{parts}, {sealed}")
+        click.echo(f"{format_size(reader.n_bytes)}{parts}, {sealed}")
     if items is None:
         click.echo(reason)
         return

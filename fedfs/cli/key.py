@@ -122,14 +122,14 @@ def create(
         raise click.UsageError("--external and --public-key go together")
     keyring = Keyring(default_home(), study_at(store))
     if external and public_key:
-        made = keyring.use_external(role, public_key, shlex.split(external))
+        new = keyring.use_external(role, public_key, shlex.split(external))
     else:
-        made = keyring.create(role)
+        new = keyring.create(role)
     show_pairs(
         {
             "role": role,
-            "public key": made.public,
-            "fingerprint": key_fingerprint(made.public),
+            "public key": new.public,
+            "fingerprint": key_fingerprint(new.public),
             "encryption key": keyring.identity(role).recipient,
         }
     )

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from fedfs.cli.terminal import make_table, size_text
+from fedfs.cli.terminal import make_table
+from fedfs.roles.reader.units import format_duration, format_size
 
 if TYPE_CHECKING:
     from fedfs.learner import Progress
@@ -117,13 +118,11 @@ class ProgressDisplay:
 
     def _left(self, progress: Progress, now_s: float) -> str:
         """Return the time that the step still takes, as text."""
-        from fedfs.roles.reader.status import duration
-
         n_done = progress.done - self._done_at_start
         if n_done <= 0:
             return ""
         seconds = (now_s - self._began_s) / n_done * (progress.total - progress.done)
-        return f"{duration(seconds)} left"
+        return f"{format_duration(seconds)} left"
 
     def _show_bar(self, progress: Progress, metrics: str, *, is_new: bool) -> None:
         if is_new:
@@ -140,5 +139,5 @@ def _counted(progress: Progress) -> str:
     if not progress.total:
         return ""
     if progress.unit == "bytes":
-        return f"{size_text(progress.done)} of {size_text(progress.total)}"
+        return f"{format_size(progress.done)} of {format_size(progress.total)}"
     return f"{progress.done}/{progress.total} {progress.unit}"

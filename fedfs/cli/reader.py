@@ -16,9 +16,9 @@ from fedfs.cli.terminal import (
     show_json,
     show_pairs,
     show_table,
-    size_text,
     write_whole,
 )
+from fedfs.roles.reader.units import format_size
 from fedfs.store import StorePlace
 
 if TYPE_CHECKING:
@@ -78,22 +78,22 @@ def report(
         observers = {"": open_study(place, vault=vault, track=track)}
     else:
         observers = open_tracks(place, vault=vault)
-    found = {}
+    reports = {}
     for name, observer in observers.items():
         observer.refresh(everything=True)
-        found[name] = collect(observer.state, observer.sizes)
-    view = None if "" in found else overview(found, next(iter(observers.values())).state)
+        reports[name] = collect(observer.state, observer.sizes)
+    view = None if "" in reports else overview(reports, next(iter(observers.values())).state)
     if as_json:
-        show_json({"overview": view, "tracks": found} if view else found[""])
+        show_json({"overview": view, "tracks": reports} if view else reports[""])
     elif view:
-        pages = {name: quote(_of_track(output, name).name) for name in found}
+        pages = {name: quote(_of_track(output, name).name) for name in reports}
         _write_page(output, render_overview(view, pages, made_at=utc(time.time())))
-    for name, one in found.items():
+    for name, one in reports.items():
         _write(one, name, output=None if as_json else output, csv_file=csv_file, events=tensorboard)
 
 
 def _write(
-    found: Report, track: str, *, output: Path | None, csv_file: Path | None, events: Path | None
+    content: Report, track: str, *, output: Path | None, csv_file: Path | None, events: Path | None
 ) -> None:
     """Write the report of a study, or of a track beside those of the others."""
     import time
@@ -103,14 +103,14 @@ def _write(
 
     if csv_file is not None:
         with write_whole(_of_track(csv_file, track)) as file:
-            write_csv(found, file)
+            write_csv(content, file)
         click.echo(f"wrote {_of_track(csv_file, track)}", err=output is None)
     if events is not None:
         from fedfs.roles.reader.report.events import write_events
 
-        write_events(found, events / track, now_s=time.time())
+        write_events(content, events / track, now_s=time.time())
     if output is not None:
-        _write_page(_of_track(output, track), render(found, made_at=utc(time.time())))
+        _write_page(_of_track(output, track), render(content, made_at=utc(time.time())))
 
 
 def _of_track(path: Path, track: str) -> Path:
@@ -120,7 +120,7 @@ def _of_track(path: Path, track: str) -> Path:
 def _write_page(path: Path, page: str) -> None:
     with write_whole(path) as file:
         file.write(page)
-    click.echo(f"wrote {path}, {size_text(len(page.encode()))}")
+    click.echo(f"wrote {path}, {format_size(len(page.encode()))}")
 
 
 @click.command()
@@ -219,7 +219,7 @@ def verify(store: StorePlace, *, expect_key: str | None, no_recompute: bool, as_
             hint="this is another study",
         )
 
-    def found() -> Iterator[Finding]:
+    def find() -> Iterator[Finding]:
         for track, observer in observers.items():
             for one in verify_study(observer, recompute=not no_recompute):
                 yield replace(one, subject=f"{track} {one.subject}") if track else one
@@ -227,7 +227,7 @@ def verify(store: StorePlace, *, expect_key: str | None, no_recompute: bool, as_
             yield from verify_choice(open_study(place, vault=Vault(default_home())), observers)
 
     findings = []
-    for finding in found():
+    for finding in find():
         findings.append(finding)
         if not as_json:
             show_finding(finding)
@@ -254,16 +254,16 @@ def log(store: StorePlace, *, as_json: bool) -> None:
     for observer in observers.values():
         observer.refresh(everything=True)
     of_tracks = merged({track: events(o.state) for track, o in observers.items()})
-    found = [
+    trail = [
         replace(event, what=f"{track}: {event.what}") if track else event
         for track, event in of_tracks
     ]
     if "" not in observers:
-        found.sort(key=lambda event: event.at)
+        trail.sort(key=lambda event: event.at)
     if as_json:
-        show_json({"events": found})
+        show_json({"events": trail})
         return
-    for event in found:
+    for event in trail:
         click.echo(f"{event.at or '-':<20}  {event.who:<12}  {event.what}")
 
 
@@ -286,21 +286,21 @@ def privacy(store: StorePlace, *, name: str, as_json: bool) -> None:
     for observer in observers.values():
         observer.refresh(everything=True)
     charter = next(iter(observers.values())).state.charter
-    found = merged({t: disclosures(o.state, site, o.sizes) for t, o in observers.items()})
+    items = merged({t: disclosures(o.state, site, o.sizes) for t, o in observers.items()})
     if as_json:
         show_json(
             {
                 "site": site,
-                "disclosures": [{**vars(item), "track": track} for track, item in found],
+                "disclosures": [{**vars(item), "track": track} for track, item in items],
                 "never": NEVER,
                 "readers": readers(charter),
             }
         )
         return
-    total = size_text(sum(item.n_bytes for _, item in found))
+    total = format_size(sum(item.n_bytes for _, item in items))
     click.echo(f"What has left {site} in study {charter.study}: {total} on the store.\n")
-    for track, item in found:
-        size = f", {size_text(item.n_bytes)}" if item.n_bytes else ""
+    for track, item in items:
+        size = f", {format_size(item.n_bytes)}" if item.n_bytes else ""
         where = f" of track {track}" if track else ""
         click.echo(click.style(item.what + where, bold=True) + f"  since {item.since}{size}")
         click.echo(f"    {item.amount}")

@@ -203,7 +203,7 @@ def run(
 
 
 def _attendance_command(command_name: str, status: str, text: str) -> click.Command:
-    """Return a command by which a site says whether it takes part."""
+    """Return a command by which a site pauses, leaves or comes back."""
 
     @click.command(command_name, help=text)
     @store_argument

@@ -21,7 +21,7 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-_OF_TRACKS = ("track", "phase", "version", "Dice", "waiting for")
+_TRACK_COLUMNS = ("track", "phase", "version", "Dice", "waiting for")
 
 
 @click.command()
@@ -72,7 +72,7 @@ def _watch(observers: Mapping[str, Observer], interval_s: float) -> None:
 
     from fedfs.errors import StoreUnavailableError
 
-    said: dict[str, str] = {}
+    shown: dict[str, str] = {}
     with LivePage() as page:
         while True:
             views = _views(observers)
@@ -81,10 +81,10 @@ def _watch(observers: Mapping[str, Observer], interval_s: float) -> None:
                 page.show(*_page(views))
             else:
                 for name, line in lines.items():
-                    if said.get(name) != line:
+                    if shown.get(name) != line:
                         where = f"{name}: " if name else ""
                         click.echo(f"{time.strftime('%H:%M:%S')}  {where}{line}")
-            said = lines
+            shown = lines
             if all(_is_over(view) for view in views.values()):
                 return
             time.sleep(interval_s)
@@ -92,7 +92,7 @@ def _watch(observers: Mapping[str, Observer], interval_s: float) -> None:
                 for observer in observers.values():
                     observer.refresh()
             except StoreUnavailableError as error:
-                said = {}
+                shown = {}
                 if not page.is_live:
                     click.echo(f"{error}; trying again")
 
@@ -134,15 +134,15 @@ def _page(views: Mapping[str, StudyStatus]) -> _Page:
         for site in view.sites:
             if site.state == ASKS:
                 continue
-            said = f"{site.site} ({site.state}) on {name}: {site.activity}, {site.since}"
-            newest[site.site] = max(newest.get(site.site, ("", "")), (site.since, said))
-    notes = ["\n".join(said for _, said in newest.values())] if newest else []
+            note = f"{site.site} ({site.state}) on {name}: {site.activity}, {site.since}"
+            newest[site.site] = max(newest.get(site.site, ("", "")), (site.since, note))
+    notes = ["\n".join(note for _, note in newest.values())] if newest else []
     done = [view for view in views.values() if view.phase != NOT_PLANNED]
     if all(view.choice_waits_for for view in done):
         late = ", ".join(done[0].choice_waits_for)
         notes.append(f"all tracks are finished; the choice of the best waits for {late}")
     notes += _asking(first)
-    return {name: facts[name] for name in shown}, _OF_TRACKS, rows, notes
+    return {name: facts[name] for name in shown}, _TRACK_COLUMNS, rows, notes
 
 
 def _facts(view: StudyStatus) -> dict[str, str]:
@@ -168,7 +168,7 @@ def _facts(view: StudyStatus) -> dict[str, str]:
 
 
 def _asking(view: StudyStatus) -> list[str]:
-    """What to compare by telephone before `fedfs approve`."""
+    """Return the keys to compare by telephone before `fedfs approve`."""
     from fedfs.roles.reader.status import ASKS
 
     return [
@@ -191,7 +191,7 @@ def _rows(view: StudyStatus) -> list[tuple[object, ...]]:
 
 
 def _requests(view: StudyStatus) -> dict[str, str]:
-    """What a bucket is asked, where that is counted."""
+    """Return the number of requests to a bucket, where they are counted."""
     if not view.requests:
         return {}
     total = sum(sum(counts.values()) for counts in view.requests.values())

@@ -56,17 +56,6 @@ def write_whole(path: Path) -> Iterator[TextIO]:
         raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
-def size_text(n_bytes: int) -> str:
-    """Return a size as people read it: ``812 bytes``, ``4.2 kB``, ``125.3 MB``."""
-    if n_bytes < 1000:  # noqa: PLR2004  decimal units
-        return f"{n_bytes} bytes"
-    for unit in ("kB", "MB"):
-        n_bytes_in_unit = n_bytes / {"kB": 1e3, "MB": 1e6}[unit]
-        if n_bytes_in_unit < 1000:  # noqa: PLR2004  same
-            return f"{n_bytes_in_unit:.1f} {unit}"
-    return f"{n_bytes / 1e9:.2f} GB"
-
-
 def show_json(value: Any) -> None:
     """Print a value (dataclasses included) as JSON."""
     click.echo(json.dumps(_plain(value), indent=2, sort_keys=True))

@@ -14,8 +14,8 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def only_one(path: Path) -> Iterator[str]:
-    """Hold the lock; yield "", or who holds it if that is another process.
+def hold_lock(path: Path) -> Iterator[str]:
+    """Hold the lock; yield "", or the name of another process that holds it.
 
     Args:
         path: of the lock; stays there, empty folders above it are made.

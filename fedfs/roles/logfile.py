@@ -20,7 +20,7 @@ _MAX_BYTES, _N_OLD = 10 << 20, 4
 
 
 @contextlib.contextmanager
-def logged_to(path: Path) -> Iterator[None]:
+def log_to_file(path: Path) -> Iterator[None]:
     """Also write the log to a file, which is replaced at 10 MiB; the last four stay beside it.
 
     An error that ends the process is written there with its traceback.

@@ -1,6 +1,6 @@
 """The loop around a step, which a site and the aggregator have in common.
 
-``while step(): wait``: a step observes, decides, acts and publishes; the loop only waits between.
+A step observes, decides, acts and publishes; the loop only waits between steps.
 A store that cannot be reached now is waited for like anything else: a step may be repeated.
 """
 
@@ -17,12 +17,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one step did.
+    """The outcome of one step.
 
     Attributes:
         worked: something was done, look again at once.
         finished: nothing will ever be left to do.
-        text: what was done or is waited for, in words.
+        text: a sentence on what was done, or is waited for.
     """
 
     worked: bool

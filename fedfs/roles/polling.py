@@ -1,4 +1,4 @@
-"""Wait until something may have changed on a store.
+"""Polling: wait until something may have changed on a store, with back-off.
 
 Rules:
  * Polling is the truth: it sees what other hosts write, and it loses nothing. The caller looks at
@@ -56,7 +56,7 @@ _EVENTS: list[type[FileSystemEvent]] = [
 
 @dataclass(frozen=True)
 class WaitSettings:
-    """How long to wait between two looks at the store.
+    """Intervals between two looks at the store.
 
     Attributes:
         interval_s: the first wait, and the one after something happened.
@@ -118,7 +118,7 @@ class Waiter:
 
     @property
     def stopped(self) -> bool:
-        """Whether :meth:`stop` was called."""
+        """True once :meth:`stop` was called."""
         return self._stopped
 
     def wait(self) -> bool:

@@ -1,4 +1,4 @@
-"""What processes are put together from, at a site and at the aggregator."""
+"""Parts of a process that sites and the aggregator share: status, locks, log, rollback guard."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from fedfs.errors import MisplacedError, SetupError
 from fedfs.exchange.progress import StatusReporter
 from fedfs.exchange.publish import Publisher
 from fedfs.exchange.read import Observer
-from fedfs.roles.lock import only_one
-from fedfs.roles.logfile import logged_to
+from fedfs.roles.lock import hold_lock
+from fedfs.roles.logfile import log_to_file
 from fedfs.roles.loop import Outcome
 from fedfs.store.reporting import ReportingStore
 from fedfs.trust.keyring import Keyring
@@ -24,7 +24,7 @@ LOG = "log.txt"
 def start_status(
     publisher: Publisher, interval_s: float, store: ReportingStore, site: str
 ) -> StatusReporter:
-    """Return what tells others, and the terminal, what a process does; transfers included.
+    """Return the reporter of a process's steps and transfers, to others and to the terminal.
 
     Args:
         publisher: signs with the role's key.
@@ -41,12 +41,12 @@ def start_status(
 
 
 @contextlib.contextmanager
-def remembering(
+def guard_against_rollback(
     keyring: Keyring, role: str, observers: Mapping[str, Observer], names: Sequence[str]
 ) -> Iterator[None]:
-    """Notice a store that was rolled back, and remember in the end how far it is.
+    """Refuse a store that was rolled back; in the end, note the newest version on this host.
 
-    What is remembered then may be less than another process of this host has seen meanwhile.
+    Another process of this host may have noted a newer one meanwhile, which stays.
 
     Args:
         keyring: of this host.
@@ -80,25 +80,25 @@ def _note_seen(keyring: Keyring, role: str, observer: Observer) -> None:
 
 
 @contextlib.contextmanager
-def at_work(
+def hold_tracks(
     who: str, folders: Mapping[str, Path], base: Path, *, once: bool
 ) -> Iterator[Outcome | None]:
     """Hold the tracks of a process on this host, and log to a file.
 
-    Yields None; or, where cron made the start while the one before is still at work, its outcome.
+    Yields None; or, if cron started this process while the one before still works, the outcome.
 
     Args:
-        who: works here.
+        who: the role that works here, for messages.
         folders: of each track of the process, by name.
         base: folder of the study, for the log of several tracks.
-        once: cron makes the starts.
+        once: the process was started by cron.
 
     Raises:
         SetupError: a service was started twice.
     """
     with contextlib.ExitStack() as stack:
         for name, folder in folders.items():
-            holder = stack.enter_context(only_one(folder / "lock"))
+            holder = stack.enter_context(hold_lock(folder / "lock"))
             if holder:
                 where = f" on track {name}" if name else ""
                 text = f"{holder} on this host is at work as {who}{where} already"
@@ -107,5 +107,5 @@ def at_work(
                 yield Outcome(worked=True, finished=False, text=text)
                 return
         own = next(iter(folders.values())) if len(folders) == 1 else base
-        stack.enter_context(logged_to(own / LOG))
+        stack.enter_context(log_to_file(own / LOG))
         yield None

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedfs.errors import FedfsError, SetupError, UserError
-from fedfs.roles.lock import only_one
+from fedfs.roles.lock import hold_lock
 from fedfs.simulation.jobs import WELL, Task
 
 if TYPE_CHECKING:
@@ -196,7 +196,7 @@ class Cluster:
 def _work(task: Task) -> int:
     """Do a task when no other job is at work for its host; called in the job."""
     while True:
-        with only_one(task.host.folder / "job.lock") as holder:
+        with hold_lock(task.host.folder / "job.lock") as holder:
             if not holder:
                 return task()
         time.sleep(_LOOK_EVERY_S)

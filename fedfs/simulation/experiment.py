@@ -25,7 +25,7 @@ from fedfs.errors import UserError
 from fedfs.exchange.read import open_study
 from fedfs.nnunet.score.predict import ScoreRequest
 from fedfs.protocol import codec, participation
-from fedfs.roles.lock import only_one
+from fedfs.roles.lock import hold_lock
 from fedfs.simulation.cases import Split, dice_by_case, place_dataset, read_cases, split_cases
 from fedfs.simulation.cluster import SLURM, Cluster, parse_parameters
 from fedfs.simulation.hosts import Host, LocalStudy
@@ -142,7 +142,7 @@ class Experiment:
         if options.cluster is not None:
             parameters = parse_parameters(options.slurm)
             self._cluster = Cluster(options.cluster, parameters, at_once=options.at_once)
-        with only_one(options.folder / "lock") as holder, self._cancelled_with_us():
+        with hold_lock(options.folder / "lock") as holder, self._cancelled_with_us():
             if holder:
                 raise UserError(f"{holder} runs the experiment in {options.folder} already")
             self._settle()

@@ -20,7 +20,7 @@ from fedfs.roles.aggregator.config import AggregatorConfig
 from fedfs.roles.aggregator.step import Aggregator
 from fedfs.roles.loop import Outcome, run
 from fedfs.roles.polling import Waiter
-from fedfs.roles.process import at_work, remembering, start_status
+from fedfs.roles.process import guard_against_rollback, hold_tracks, start_status
 from fedfs.roles.reader.report.publish import (
     overview_publisher,
     report_publisher,
@@ -60,10 +60,10 @@ def run_aggregator(config: AggregatorConfig, listener: OnProgress) -> Outcome:
     base = folder_of(charter.study)
     folders = {name: base / "tracks" / name if name else base for name in names}
     with contextlib.ExitStack() as stack:
-        busy = stack.enter_context(at_work("the aggregator", folders, base, once=config.once))
+        busy = stack.enter_context(hold_tracks("the aggregator", folders, base, once=config.once))
         if busy:
             return busy
-        stack.enter_context(remembering(keyring, "aggregator", observers, names))
+        stack.enter_context(guard_against_rollback(keyring, "aggregator", observers, names))
         aggregators = {
             name: _make_aggregator(config, store, observers[name], keyring, listener, folders[name])
             for name in names

@@ -1,6 +1,6 @@
 """Carry a study between stores: in files, or between two stores that one host sees.
 
-``format`` says what a bundle is; ``export`` and ``load`` write and publish one; ``sync`` needs
+``bundle`` has the format; ``outgoing`` writes a bundle, ``incoming`` publishes one; ``sync`` needs
 none.
 """
 

@@ -1,10 +1,10 @@
-"""Carry a study between stores: by a bundle in a file, or between two stores that one host sees.
+"""Import of a bundle: check it whole, then publish its objects in a store.
 
 Rules:
  * A bundle is checked whole before anything is published: every hash, and every message by the view
    that would read it on the store. Nothing of one with a fault is published.
  * Importing is idempotent: what is there already stays. What lies there and differs is an error.
- * What the other side said that it has is remembered beside this host's keys.
+ * Keys that the other side named as its own are remembered beside this host's keys.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from fedfs.roles.courier.bundle.format import CHUNK_BYTES, Header, Index, Item
 from fedfs.roles.courier.bundle.hashing import Hashing
 from fedfs.roles.courier.bundle.unpack import BundleReader
 from fedfs.roles.courier.needed import FOR
-from fedfs.roles.courier.seen import Seen, in_order, memory_of, other
+from fedfs.roles.courier.seen import SiteView, in_order, memory_of, other
 from fedfs.store.base import Entry, ReadableStore, Store
 from fedfs.trust import sealing
 from fedfs.trust.keyring import Keyring
@@ -40,7 +40,7 @@ from fedfs.trust.sealing import Identity
 
 @dataclass(frozen=True)
 class Imported:
-    """What was published, and what was there already."""
+    """Result of an import: numbers of objects that were published, or there already."""
 
     header: Header
     n_new: int
@@ -84,9 +84,9 @@ def import_bundle(
                 raise BundleError(
                     f"holds {key}, which does not belong into a bundle {direction} {site}"
                 )
-        seen, here = _check(unpacked, store, header)
+        view, here = _check(unpacked, store, header)
         n_new = 0
-        ordered = in_order(set(unpacked.keys) - seen.superseded({*here, *unpacked.keys}))
+        ordered = in_order(set(unpacked.keys) - view.superseded({*here, *unpacked.keys}))
         for number, key in enumerate(ordered):
             on_progress(Progress("publish", number, len(ordered), "objects"))
             n_new += unpacked.publish(key, store)
@@ -98,7 +98,7 @@ def import_bundle(
 def unsealer(
     header: Header, home: Path, identities: Sequence[Identity]
 ) -> Callable[[bytes], bytes]:
-    """Return what opens a bundle's index, with this host's keys of its study and further ones."""
+    """Return a function that opens a bundle's index with this host's keys and further ones."""
     keyring = Keyring(home, layout.check_study(header.study))
     return partial(sealing.unseal, identities=_identities(header, keyring, identities))
 
@@ -150,7 +150,7 @@ class _Unpacked:
 
     @property
     def keys(self) -> list[str]:
-        """Of all objects."""
+        """Keys of all objects."""
         return [*self.payloads, *self.messages]
 
     def publish(self, key: str, store: Store) -> bool:
@@ -197,11 +197,11 @@ class _Overlay(ReadableStore):
             return self._unpacked.messages[key]
 
     def list(self, prefix: str, *, after: str = "") -> Iterator[Entry]:
-        found = {entry.key: entry for entry in self._inner.list(prefix, after=after)}
+        entries = {entry.key: entry for entry in self._inner.list(prefix, after=after)}
         for key, data in self._unpacked.messages.items():
             if key.startswith(prefix) and key > after:
-                found.setdefault(key, Entry(key, len(data), 0.0))
-        return iter([found[key] for key in sorted(found)])
+                entries.setdefault(key, Entry(key, len(data), 0.0))
+        return iter([entries[key] for key in sorted(entries)])
 
     def download(self, key: str, path: Path, *, max_bytes: int) -> None:
         payload = self._unpacked.payloads.get(key)
@@ -213,7 +213,7 @@ class _Overlay(ReadableStore):
             shutil.copyfile(payload, path)
 
 
-def _check(unpacked: _Unpacked, store: ReadableStore, header: Header) -> tuple[Seen, set[str]]:
+def _check(unpacked: _Unpacked, store: ReadableStore, header: Header) -> tuple[SiteView, set[str]]:
     """Check that all of a bundle would be accepted on the store, and that nothing is missing.
 
     Returns:
@@ -232,22 +232,22 @@ def _check(unpacked: _Unpacked, store: ReadableStore, header: Header) -> tuple[S
         + " --everything -o FILE"
     )
     try:
-        seen = Seen(_Overlay(store, unpacked), header.site)
+        view = SiteView(_Overlay(store, unpacked), header.site)
     except StudyError as error:
         text = "lacks the study's first charter, which this store does not hold either"
         raise BundleError(text, hint=again) from error
-    seen.refresh()
-    if seen.charter.study != header.study:
+    view.refresh()
+    if view.charter.study != header.study:
         raise BundleError(f"is of study {header.study}; this store holds another one")
-    rejected, named = seen.rejected, seen.named
+    rejected, named = view.rejected, view.named
     for key in unpacked.messages:
         if key in rejected:
             raise BundleError(f"cannot be accepted: {rejected[key]}", key=key, hint=again)
     for key in unpacked.payloads:
         if key not in named:
             raise BundleError(f"holds {key}, which no accepted message names")
-    before = seen.keys_of(store)
-    missing = seen.missing(before | set(unpacked.keys), header.direction)
+    before = view.keys_of(store)
+    missing = view.missing(before | set(unpacked.keys), header.direction)
     if missing:
         raise BundleError(f"lacks {missing[0]}, which this store does not hold either", hint=again)
-    return seen, before
+    return view, before

@@ -1,11 +1,11 @@
-"""What a site needs of a study, and what a study needs of a site: what a courier has to carry.
+"""Choice of the objects that a courier carries: to a site those it needs, from it those it gives.
 
 Rules:
  * To a site go charters, the plan, its own admission, manifests and records of all versions, and
    the payloads that it takes to make the newest version, in as few bytes as what the site has
    allows; in the end also models of other sites that it is to score. From a site goes all that it
    has published and that nobody has used yet.
- * What the other side is known to have does not travel: what it has said itself, and what follows
+ * What the other side is known to have does not travel: what it has named itself, and what follows
    from what it has published.
  * Payloads come before the messages that name them, and messages in the order in which one may
    refer to another.
@@ -35,7 +35,7 @@ def in_order(keys: Iterable[str]) -> list[str]:
 
 
 def may_carry(key: Key, direction: str, site: str) -> bool:
-    """Whether an object may come in a bundle of a direction."""
+    """Return True if an object may come in a bundle of this direction."""
     if key.text.startswith(layout.site_prefix(site)):
         return True
     is_for_all = key.kind in _MODELS_OF_SITES or not key.text.startswith(layout.SITES)
@@ -94,7 +94,7 @@ def from_site(
 
 
 def holds(state: StudyState, keys: Collection[str], site: str, direction: str) -> list[str]:
-    """Return what a sender tells of its own store, so that the other side need not send it.
+    """Return the keys of a sender's own store, which the other side need not send.
 
     Args:
         state: what the sender's store shows.
@@ -119,7 +119,7 @@ def holds(state: StudyState, keys: Collection[str], site: str, direction: str) -
 
 
 def implied(state: StudyState, site: str) -> set[str]:
-    """Return what a site must have had, as follows from what it has published."""
+    """Return the keys that a site must have had, as follows from what it has published."""
     answered = [version for of, version in state.updates if of == site]
     answered += [version for of, version, _ in state.evaluations if of == site]
     newest = max(answered, default=-1)
@@ -154,7 +154,7 @@ def missing(state: StudyState, keys: Collection[str], site: str, direction: str)
 
 
 def superseded(state: StudyState, keys: Collection[str], site: str) -> set[str]:
-    """Return what nobody needs any more and may have been deleted: an old bundle brings it again.
+    """Return keys that nobody needs any more and may have been deleted; old bundles hold them.
 
     Args:
         state: what the store shows once a bundle has been imported.

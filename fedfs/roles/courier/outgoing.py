@@ -1,4 +1,4 @@
-"""Write a bundle: what is chosen, for whom it is encrypted."""
+"""Export of a bundle: choose its objects, encrypt them for its readers, write the file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from fedfs.roles.courier.bundle.format import CHUNK_BYTES, Header
 from fedfs.roles.courier.bundle.hashing import Hashing
 from fedfs.roles.courier.bundle.pack import BundleWriter
 from fedfs.roles.courier.needed import FOR
-from fedfs.roles.courier.seen import NO_KEY, Seen, in_order, memory_of
+from fedfs.roles.courier.seen import NO_KEY, SiteView, in_order, memory_of
 from fedfs.store.base import Store
 from fedfs.trust import sealing
 from fedfs.trust.keyring import Keyring
@@ -35,7 +35,7 @@ from fedfs.trust.keyring import Keyring
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written.
+    """Result of an export.
 
     Attributes:
         paths: the files.
@@ -85,21 +85,21 @@ def export_bundle(
         TensorError: a payload on the store is damaged.
         StoreError, SetupError: the store cannot be read, the file not be written.
     """
-    seen = Seen(store, site)
-    charter, sizes = seen.charter, seen.sizes
+    view = SiteView(store, site)
+    charter, sizes = view.charter, view.sizes
     memory = Keyring(home, charter.study)
     known: set[str] = set()
     if not everything:
         known |= set(memory.recall(memory_of(site, direction)).get("has", ()))
-        known |= seen.implied() if direction == FOR else set()
-    keys = seen.for_site(known) if direction == FOR else seen.from_site(known)
+        known |= view.implied() if direction == FOR else set()
+    keys = view.for_site(known) if direction == FOR else view.from_site(known)
     if everything and direction == FOR:
-        keys = in_order({*keys, *seen.from_site(())})
+        keys = in_order({*keys, *view.from_site(())})
     if not [key for key in keys if "/status/" not in key]:
         return None
     sealed_for = recipients
     if sealed_for is None:
-        sealed_for = _recipients(seen.state, charter, site, direction)
+        sealed_for = _recipients(view.state, charter, site, direction)
     header = Header(charter.study, site, direction, messages.utc(clock()), sealed=bool(sealed_for))
     payloads, small = _split(store, keys)
     hashes = {key: (layout.parse_on_store(key) or NO_KEY).sha256 or "" for key in payloads}
@@ -121,7 +121,7 @@ def export_bundle(
                 continue
             with _opened(store, key, size, small.get(key)) as source:
                 _add(writer, key, size, hashes[key], source, sealed_for)
-        has = seen.holds(direction)
+        has = view.holds(direction)
         seal = (lambda data: sealing.seal(data, sealed_for)) if sealed_for else None
         paths = writer.finish(has, seal)
     return Exported(tuple(paths), len(hashes), n_bytes, writer.n_kept, tuple(sealed_for))
@@ -188,7 +188,7 @@ def _add(
 
 
 def _recipients(state: StudyState, charter: Charter, site: str, direction: str) -> tuple[str, ...]:
-    """Return whom a bundle is sealed for; empty for a site that has not said its key yet."""
+    """Return the recipients of a bundle; empty for a site that has not published its key yet."""
     if direction != FOR:
         keys = (charter.aggregator_encryption_key, charter.coordinator_encryption_key)
         return tuple(key for key in keys if key)

@@ -1,4 +1,4 @@
-"""What of a store a courier sees, and what this host remembers of the other side.
+"""View of a store as a site has it, and names under which this host remembers the other side.
 
 A study of several tracks is carried as a whole. Keys are here as they are on the store.
 """
@@ -21,7 +21,7 @@ NO_KEY = layout.Key("", "")
 _Choose = Callable[[StudyState, Collection[str], str, Collection[str]], list[str]]
 
 
-class Seen:
+class SiteView:
     """A store as a site sees it: all tracks of the study.
 
     Args:
@@ -50,7 +50,7 @@ class Seen:
 
     @property
     def state(self) -> StudyState:
-        """What is accepted of the first track, and of what all share."""
+        """Accepted messages of the first track, and of all that tracks share."""
         return next(iter(self._observers.values())).state
 
     @property
@@ -78,7 +78,7 @@ class Seen:
 
     @property
     def is_over(self) -> bool:
-        """Whether the study is closed, and the site has scored all that it should."""
+        """True once the study is closed and the site has scored all that it should."""
         return all(participation.is_over(o.state, [self._site]) for o in self._observers.values())
 
     def for_site(self, known: Collection[str]) -> list[str]:
@@ -121,7 +121,7 @@ class Seen:
         return {entry.key for prefix in prefixes for entry in store.list(prefix)}
 
     def _chosen(self, choose: _Choose, known: Collection[str]) -> list[str]:
-        """Return what is chosen on each track; what tracks share comes with the first."""
+        """Return the keys chosen on each track; those that tracks share come with the first."""
         chosen: dict[str, None] = {}
         for one in self._observers.values():
             keys = choose(one.state, one.sizes.keys(), self._site, _within(one, known))
@@ -154,7 +154,7 @@ def _within(observer: Observer, keys: Collection[str]) -> set[str]:
 
 
 def memory_of(site: str, direction: str) -> str:
-    """Name of what this host remembers for bundles of a direction: what the other side has."""
+    """Return the name under which this host remembers what the other side has."""
     return f"courier-{direction}-{site}"
 
 

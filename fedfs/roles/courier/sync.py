@@ -11,10 +11,10 @@ from fedfs.exchange.fetching import MAX_MODEL_BYTES
 from fedfs.exchange.read import MAX_ENVELOPE_BYTES
 from fedfs.learner import OnProgress, Progress
 from fedfs.protocol import layout
-from fedfs.roles.courier.seen import NO_KEY, Seen
+from fedfs.roles.courier.seen import NO_KEY, SiteView
 from fedfs.roles.loop import Outcome, run
 from fedfs.roles.polling import Waiter, WaitSettings
-from fedfs.roles.reader.status import counted
+from fedfs.roles.reader.units import format_count
 from fedfs.store.base import Store
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class Sync:
         self._hub, self._outpost = hub, outpost
         self._sites = tuple(sites)
         self._on_progress = on_progress
-        self._seen: dict[tuple[str, str], Seen] = {}
+        self._views: dict[tuple[str, str], SiteView] = {}
 
     def copy(self) -> tuple[int, int]:
         """Copy what is new; return how many objects to the outpost, and to the hub.
@@ -60,19 +60,19 @@ class Sync:
     def step(self) -> Outcome:
         """Copy once; finished when the study is, and the sites' last scores are at the hub."""
         there, back = self.copy()
-        text = f"copied {counted(there, 'object')} to the sites, {back} from them"
+        text = f"copied {format_count(there, 'object')} to the sites, {back} from them"
         if there or back:
             log.info("%s", text)
-        is_over = all(self._seen[self._hub.url, site].is_over for site in self._sites)
+        is_over = all(self._views[self._hub.url, site].is_over for site in self._sites)
         return Outcome(worked=bool(there or back), finished=is_over, text=text)
 
-    def _look(self, store: Store, site: str) -> Seen:
-        seen = self._seen.get((store.url, site))
-        if seen is None:
-            seen = self._seen[store.url, site] = Seen(store, site)
+    def _look(self, store: Store, site: str) -> SiteView:
+        view = self._views.get((store.url, site))
+        if view is None:
+            view = self._views[store.url, site] = SiteView(store, site)
         else:
-            seen.refresh()
-        return seen
+            view.refresh()
+        return view
 
 
 def run_sync(

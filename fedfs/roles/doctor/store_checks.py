@@ -55,10 +55,10 @@ def require_atomic_create(store: Store) -> None:
         StudyError: they could.
         StoreError: the store cannot be written.
     """
-    is_atomic, seen = has_atomic_create(store, layout.FEDERATION)
+    is_atomic, text = has_atomic_create(store, layout.FEDERATION)
     if not is_atomic:
         raise StudyError(
-            f"{store.url}: {seen}",
+            f"{store.url}: {text}",
             hint="use another server; or give --one-aggregator and never run two",
         )
 
@@ -70,23 +70,23 @@ def check_own_prefix(store: Store, own: str) -> Iterator[Finding]:
     try:
         store.create(key, b"probe")
         after_s = time.time()
-        found = [entry for entry in store.list(own) if entry.key == key]
+        listed = [entry for entry in store.list(own) if entry.key == key]
         yield Finding("write and read", OK, f"{own} can be written, listed and read")
-        is_atomic, seen = has_atomic_create(store, own)
+        is_atomic, text = has_atomic_create(store, own)
     except StoreError as error:
         yield Finding("write and read", PROBLEM, str(error), error.hint)
         return
     yield Finding(
         "atomic create",
         OK if is_atomic else PROBLEM,
-        seen,
+        text,
         "" if is_atomic else "run one aggregator and one process per site, or another server",
     )
-    if not found:
+    if not listed:
         yield Finding("listing", NOTE, "what is written is listed late", "rounds take longer")
     else:
         yield Finding("listing", OK, "what is written is listed at once")
-        skew_s = found[0].modified_s - (before_s + after_s) / 2
+        skew_s = listed[0].modified_s - (before_s + after_s) / 2
         allowed_s = max(_SKEW_NOTE_S, after_s - before_s)
         level = OK if abs(skew_s) <= allowed_s else NOTE
         level = PROBLEM if abs(skew_s) > _SKEW_PROBLEM_S else level
@@ -106,12 +106,12 @@ def check_prefix_of_track(store: Store, own: str) -> Finding:
     key = f"{own}doctor-{secrets.token_hex(6)}"
     try:
         store.create(key, b"probe")
-        found = any(entry.key == key for entry in store.list(own))
+        is_listed = any(entry.key == key for entry in store.list(own))
         store.delete(key)
     except StoreError as error:
         advice = "in a bucket, the policy has to be made with: deploy/s3/render.py --tracks"
         return Finding("tracks", PROBLEM, str(error), advice)
-    late = "" if found else "; what is written there is listed late"
+    late = "" if is_listed else "; what is written there is listed late"
     return Finding("tracks", OK, f"{own} can be written and listed{late}")
 
 

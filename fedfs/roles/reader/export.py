@@ -20,7 +20,7 @@ from fedfs.nnunet.system.isolated import run_isolated
 from fedfs.protocol import participation
 from fedfs.protocol.messages import ASYM, PlanMessage
 from fedfs.protocol.state import StudyState
-from fedfs.roles.reader.history import training_log, validation_summary
+from fedfs.roles.reader.training_log import training_log, validation_summary
 from fedfs.store.base import ReadableStore
 from fedfs.trust.recipients import Vault
 
@@ -29,7 +29,7 @@ _SECOND_STAGE = "3d_cascade_fullres"
 
 @dataclass(frozen=True)
 class Exported:
-    """A model that was written: its folder, and which fold of which configuration it is."""
+    """A model that was written: its folder, configuration and fold."""
 
     folder: Path
     configuration: str
@@ -106,7 +106,7 @@ def export_versions(
 def export_choice(
     store: ReadableStore, exported: Sequence[Exported], *, vault: Vault | None = None
 ) -> Path | None:
-    """Write what predicting with the chosen configuration or ensemble takes, beside the models.
+    """Write nnU-Net's files for predicting with the chosen configuration or ensemble.
 
     Args:
         store: the study's store.
@@ -117,8 +117,8 @@ def export_choice(
         nnU-Net's instructions; None if nothing has been chosen, or not of these versions.
     """
     observer = open_study(store, vault=vault)
-    made = observer.state.choice
-    if made is None or {one.version for one in exported} != {
+    choice = observer.state.choice
+    if choice is None or {one.version for one in exported} != {
         observer.state.charter.schedule.rounds
     }:
         return None
@@ -127,12 +127,12 @@ def export_choice(
         results=str(folder.parent.resolve()),
         dataset=folder.name,
         models={one.configuration: one.folder.name for one in exported},
-        folds=made.folds,
-        candidate=made.candidate,
-        steps=made.steps,
-        dice=made.dice,
-        dice_after=made.dice_after,
-        classes=made.classes,
+        folds=choice.folds,
+        candidate=choice.candidate,
+        steps=choice.steps,
+        dice=choice.dice,
+        dice_after=choice.dice_after,
+        classes=choice.classes,
     )
     with tempfile.TemporaryDirectory() as scratch:
         run_isolated("write_choice", request, workdir=Path(scratch))
@@ -197,7 +197,7 @@ def export_network(
             allowed_trainers=allowed_trainers,
         )
         requests.append(asdict(request))
-    made = run_isolated("export", {"models": requests}, workdir=workdir)
+    written = run_isolated("export", {"models": requests}, workdir=workdir)
     return tuple(
         Exported(
             folder=Path(folder),
@@ -206,12 +206,12 @@ def export_network(
             version=model.version,
             weights_sha256=model.state.models[model.version].weights_sha256,
         )
-        for folder, request, model in zip(made["models"], requests, models, strict=True)
+        for folder, request, model in zip(written["models"], requests, models, strict=True)
     )
 
 
 def predict_commands(exported: Sequence[Exported]) -> list[str]:
-    """Return how to predict: for each configuration with all of its folds, stages in order."""
+    """Return nnU-Net's commands: one for each configuration with all its folds, stages in order."""
     folds: dict[Path, list[Exported]] = {}
     for one in exported:
         folds.setdefault(one.folder, []).append(one)

@@ -1,4 +1,4 @@
-"""What happened in a study, in order: the audit trail that a person reads.
+"""Audit trail of a study: its events in order of time, for people.
 
 Pure: from accepted messages to lines. Times are the writers' own; where two hosts' clocks disagree,
 lines of different parties may be out of order, those of one party never.
@@ -30,7 +30,7 @@ class Event:
     Attributes:
         at: UTC time at the writer; "" where nobody signed it.
         who: ``coordinator``, ``aggregator`` or the site.
-        what: in words.
+        what: the event, as text.
         key: the object that says so.
     """
 
@@ -41,15 +41,15 @@ class Event:
 
 
 def events(state: StudyState) -> list[Event]:
-    """Return what happened, in order of time; what nobody accepted comes last."""
+    """Return all events in order of time; objects that nobody accepted come last."""
     # Of one second, in the order in which things follow from each other.
-    found = [*_joins(state), *_coordinator(state), *_sites(state), *_aggregator(state)]
-    found.sort(key=lambda event: event.at)
+    accepted = [*_joins(state), *_coordinator(state), *_sites(state), *_aggregator(state)]
+    accepted.sort(key=lambda event: event.at)
     refused = (
         Event("", "nobody", f"is not accepted: {reason}", key)
         for key, reason in sorted(state.rejected.items())
     )
-    return [*found, *refused]
+    return [*accepted, *refused]
 
 
 def _event(message: Message, who: str, what: str) -> Event:
@@ -99,8 +99,8 @@ def _entry_change(old: RosterEntry | None, new: RosterEntry) -> str:
         return f"approved {new.site} with key {key_fingerprint(new.public_key)}, {since}"
     if old.public_key != new.public_key:
         return f"{new.site} has the key {key_fingerprint(new.public_key)}, {since}"
-    words = {ACTIVE: "takes part again", PAUSED: "is paused"}
-    return f"{new.site} {words.get(new.state, 'is ' + new.state)}, {since}"
+    events = {ACTIVE: "takes part again", PAUSED: "is paused"}
+    return f"{new.site} {events.get(new.state, 'is ' + new.state)}, {since}"
 
 
 def _joins(state: StudyState) -> Iterator[Event]:
@@ -140,7 +140,7 @@ def _sites(state: StudyState) -> Iterator[Event]:
 
 
 def _scored(score: EvaluationMessage) -> str:
-    """Return what was scored, in words."""
+    """Return the model that was scored, as text."""
     if score.variant == "pseudo":
         return f"evaluated version {score.version}"
     if score.variant == "full":

@@ -1,4 +1,4 @@
-"""What has left a site so far, and who can read it, in words and numbers.
+"""Disclosures: all that has left a site so far, and who can read it.
 
 Pure: from accepted messages. It lists what is on the store; what somebody has copied from there, or
 carries on a stick, nobody can take back.
@@ -25,7 +25,7 @@ class Disclosure:
 
     Attributes:
         what: its kind.
-        amount: how much of it, in words.
+        amount: how much of it, as text.
         tells: what it tells about the site's data.
         readers: who can read it.
         since: UTC time of the first.
@@ -47,11 +47,11 @@ NEVER = (
     "optimizer states, checkpoints and logs",
     "private keys",
 )
-"""What no message has a field for."""
+"""Things that no message has a field for."""
 
 
 def disclosures(state: StudyState, site: str, sizes: Mapping[str, int]) -> list[Disclosure]:
-    """Return what has left a site.
+    """Return all that has left a site.
 
     Args:
         state: accepted messages, as the site sees them or as anybody does.
@@ -62,13 +62,13 @@ def disclosures(state: StudyState, site: str, sizes: Mapping[str, int]) -> list[
         StudyError: nothing of that site is on the store, or no study.
     """
     charter = state.charter
-    found = list(_of_site(state, charter, site, _bytes_by_kind(sizes, site)))
-    if not found:
+    own = list(_of_site(state, charter, site, _bytes_by_kind(sizes, site)))
+    if not own:
         raise StudyError(
             f"nothing of site {site!r} is on the store",
             hint=f"sites: {', '.join(sorted(state.joins)) or 'none'}",
         )
-    return [*found, *_through_others(state, charter, site)]
+    return [*own, *_through_others(state, charter, site)]
 
 
 def _of_site(
@@ -177,11 +177,11 @@ def _scores(state: StudyState, site: str, n_bytes: Counter[str]) -> Iterator[Dis
 
 
 def _fingerprint_amount(state: StudyState, charter: Charter, site: str) -> str:
-    said = state.fingerprints[site]
+    n_cases = state.fingerprints[site].n_cases
     if charter.fingerprint_quantiles is not None:
         per_case = f"{charter.fingerprint_quantiles} quantiles of sizes and spacings"
     else:
-        per_case = f"size and spacing of each of {said.n_cases} cases, in random order"
+        per_case = f"size and spacing of each of {n_cases} cases, in random order"
     n_channels = len(charter.dataset.channel_names)
     channels = "one channel" if n_channels == 1 else f"{n_channels} channels"
     digits = charter.fingerprint_digits
@@ -201,7 +201,7 @@ def _fingerprint_tells(charter: Charter) -> str:
 
 
 def _through_others(state: StudyState, charter: Charter, site: str) -> Iterator[Disclosure]:
-    """What others have published that was made from what this site gave."""
+    """Yield what others have published of the data of this site."""
     roster = _only("the roster") if charter.encryption == AGE else EVERYBODY
     if state.plan is not None and site in state.plan.sites and charter.mode == FFE:
         yield Disclosure(
@@ -228,7 +228,7 @@ def _through_others(state: StudyState, charter: Charter, site: str) -> Iterator[
 
 
 def readers(charter: Charter) -> Sequence[str]:
-    """Return in words who can decrypt what, one sentence each."""
+    """Return sentences on who can decrypt messages, updates and models."""
     if charter.encryption != AGE:
         return ("Nothing on the store is encrypted: its permissions decide who can read it.",)
     last = charter.read_keys[-1]

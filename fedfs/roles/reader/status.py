@@ -1,4 +1,4 @@
-"""From accepted messages to what a person wants to know: who is where, who waits for whom.
+"""Status of a study for people: the phase, every site's activity, and who waits for whom.
 
 Pure: no I/O, no clock. ``summarize`` makes the view model that the terminal and ``--json`` show.
 """
@@ -13,6 +13,7 @@ from fedfs.errors import MalformedError
 from fedfs.protocol import layout, participation
 from fedfs.protocol.messages import ACTIVE, ASYM, Charter, RosterEntry, StatusMessage, from_utc
 from fedfs.protocol.state import StudyState
+from fedfs.roles.reader.units import format_duration
 from fedfs.trust.signing import key_fingerprint
 
 ASKS = "asks to join"
@@ -30,9 +31,9 @@ class SiteStatus:
     """One site, or one that asks to be one.
 
     Attributes:
-        state: ``asks to join``, what the roster says (``active``, ``paused``, ``removed``), or
-            what the site says itself (``paused``, ``left``).
-        activity: what it does or did last, in words.
+        state: ``asks to join``, the state on the roster (``active``, ``paused``, ``removed``), or
+            the one that the site has published itself (``paused``, ``left``).
+        activity: its present or last step, as text.
         since: UTC time of its last sign of life; "" if none.
         n_cases: cases it announced.
         coverage: share of its network's parameters that it shares; None before the plan.
@@ -68,11 +69,11 @@ class StudyStatus:
         waiting_for: names of who is waited for; ``waiting_since`` says since when (UTC).
         mean_dice: by version, the case-weighted mean of the sites' mean Dice.
         rejected: key -> reason, for objects on the store that nobody accepts.
-        policy: when rounds close, in words.
+        policy: the rule by which rounds close, as text.
         n_bytes: what lies on the store, by what it is: models, updates, messages.
         requests: role -> kind of request -> number so far, where they are counted.
         requests_per_month: estimate from these and the time they took; None without.
-        best: configuration or ensemble that was chosen in the end, in words; "" if none was.
+        best: configuration or ensemble that was chosen in the end, as text; "" if none was.
         choice_waits_for: whose scores the choice lacks, or ``aggregator``; empty if it is made, and
             before all of this track is done.
     """
@@ -103,7 +104,7 @@ def summarize(state: StudyState, sizes: Mapping[str, int] = MappingProxyType({})
     """Return the view model of a study.
 
     Args:
-        state: what was accepted.
+        state: accepted messages.
         sizes: key -> bytes of all that lies on the store.
 
     Raises:
@@ -161,8 +162,8 @@ def _n_bytes(sizes: Mapping[str, int]) -> dict[str, int]:
     for text, size in sizes.items():
         key = layout.parse(text)
         if key is not None:
-            what = "messages" if not key.is_payload else "updates" if key.site else "models"
-            out[what] += size
+            kind = "messages" if not key.is_payload else "updates" if key.site else "models"
+            out[kind] += size
     return out
 
 
@@ -180,7 +181,7 @@ def _requests_per_month(state: StudyState) -> int | None:
 
 
 def _rejected(state: StudyState) -> dict[str, str]:
-    """What is on the store and was not accepted, by us, the aggregator or a past round."""
+    """Return the objects that were not accepted: by us, the aggregator or a past round."""
     aggregator = state.statuses.get("")
     left_out = {item.key: item.reason for r in state.rounds.values() for item in r.excluded}
     return {**left_out, **(aggregator.rejected if aggregator else {}), **state.rejected}
@@ -211,8 +212,8 @@ def _waiting(state: StudyState, charter: Charter) -> tuple[str, tuple[str, ...],
             unapproved = set(state.joins) - {entry.site for entry in charter.roster}
             who = "the coordinator's approval" if unapproved else "sites to join"
             return "joining", (who,), charter.created_at
-        said = state.site_plans if charter.mode == ASYM else state.fingerprints
-        late = tuple(site for site in charter.active_sites if site not in said)
+        contributions = state.site_plans if charter.mode == ASYM else state.fingerprints
+        late = tuple(site for site in charter.active_sites if site not in contributions)
         return "planning", late or ("aggregator",), charter.created_at
     if participation.lacks_configuration(state):
         return NOT_PLANNED, (), ""
@@ -255,7 +256,7 @@ def _site(state: StudyState, charter: Charter, name: str) -> SiteStatus:
 
 
 def _left_out(state: StudyState, site: str) -> str:
-    """Return in words since when nothing of a site went into a version."""
+    """Return a sentence on a site of which nothing goes into versions now; "" if something does."""
     if not state.rounds:
         return ""
     for item in state.rounds[max(state.rounds)].left_out:
@@ -291,19 +292,5 @@ def _activity(status: StatusMessage | None) -> str:
     if status.total:
         text += f" {status.done}/{status.total} {status.unit}"
     if status.eta_s:
-        text += f", {duration(status.eta_s)} to go"
+        text += f", {format_duration(status.eta_s)} to go"
     return text
-
-
-def counted(n: int, what: str) -> str:
-    """Return a number of things: ``1 object``, ``1,200 objects``."""
-    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
-
-
-def duration(seconds: float) -> str:
-    """Return a duration in the largest unit that fits: ``45 s``, ``12 min``, ``3.5 h``."""
-    if seconds < 90:  # noqa: PLR2004  one and a half minutes read best in seconds
-        return f"{seconds:.0f} s"
-    if seconds < 5400:  # noqa: PLR2004  and one and a half hours in minutes
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"

@@ -25,7 +25,7 @@ from fedfs.protocol import actions, codec, decide, layout, participation, softwa
 from fedfs.protocol.messages import Attendance, chosen_tracks
 from fedfs.roles.loop import Outcome, run
 from fedfs.roles.polling import Waiter
-from fedfs.roles.process import at_work, remembering, start_status
+from fedfs.roles.process import guard_against_rollback, hold_tracks, start_status
 from fedfs.roles.site.best_configuration import SiteChoice
 from fedfs.roles.site.config import SiteConfig
 from fedfs.roles.site.step import Site
@@ -62,10 +62,10 @@ def run_site(config: SiteConfig, listener: OnProgress) -> Outcome:
     base = site_folder(paths, charter.study, config.site)
     with contextlib.ExitStack() as stack:
         who = f"site {config.site!r}"
-        busy = stack.enter_context(at_work(who, folders, base, once=config.once))
+        busy = stack.enter_context(hold_tracks(who, folders, base, once=config.once))
         if busy:
             return busy
-        stack.enter_context(remembering(keyring, role, observers, names))
+        stack.enter_context(guard_against_rollback(keyring, role, observers, names))
         software.check(charter.nnunet.versions, classes.versions(), allowed=config.allow_versions)
         if config.num_gpus > 1:
             parallel.check_devices(config.device, config.num_gpus)

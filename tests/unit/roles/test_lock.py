@@ -5,14 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from fedfs.roles.lock import only_one
+from fedfs.roles.lock import hold_lock
 
 
 def test_a_lock_is_held_by_one_process_and_ends_with_it(tmp_path):
     path = tmp_path / "deep" / "lock"
     script = (
-        "import sys, time\nfrom pathlib import Path\nfrom fedfs.roles.lock import only_one\n"
-        "with only_one(Path(sys.argv[1])) as holder:\n"
+        "import sys, time\nfrom pathlib import Path\nfrom fedfs.roles.lock import hold_lock\n"
+        "with hold_lock(Path(sys.argv[1])) as holder:\n"
         "    print(holder or 'mine', flush=True)\n    sys.stdin.read()\n"
     )
     other = subprocess.Popen(
@@ -22,9 +22,9 @@ def test_a_lock_is_held_by_one_process_and_ends_with_it(tmp_path):
         text=True,
     )
     assert other.stdout.readline() == "mine\n"
-    with only_one(path) as holder:
+    with hold_lock(path) as holder:
         assert holder == f"process {other.pid}"
     other.kill()
     other.wait()
-    with only_one(path) as holder:
+    with hold_lock(path) as holder:
         assert holder == ""

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from fedfs.errors import SetupError, TrainingError
-from fedfs.roles.logfile import logged_to
+from fedfs.roles.logfile import log_to_file
 
 
 def test_the_log_file_holds_more_than_the_terminal_and_the_error(tmp_path):
@@ -16,7 +16,7 @@ def test_the_log_file_holds_more_than_the_terminal_and_the_error(tmp_path):
     logging.getLogger("fedfs").setLevel(logging.DEBUG)
 
     def work() -> None:
-        with logged_to(path):
+        with log_to_file(path):
             log.debug("what nnU-Net printed")
             log.info("a thing done")
             raise TrainingError("it broke", kind="crash")
@@ -34,5 +34,5 @@ def test_the_log_file_holds_more_than_the_terminal_and_the_error(tmp_path):
 
 def test_a_log_file_that_cannot_be_written_is_said(tmp_path):
     (tmp_path / "log.txt").mkdir()
-    with pytest.raises(SetupError, match="cannot be written"), logged_to(tmp_path / "log.txt"):
+    with pytest.raises(SetupError, match="cannot be written"), log_to_file(tmp_path / "log.txt"):
         pass

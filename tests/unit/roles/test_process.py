@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from fedfs.errors import MisplacedError
-from fedfs.roles.process import remembering
+from fedfs.roles.process import guard_against_rollback
 from support.federation import Federation
 
 
 def seen(federation: Federation, observer):
-    return remembering(federation.keyring("north"), "site-north", {"": observer}, [""])
+    return guard_against_rollback(federation.keyring("north"), "site-north", {"": observer}, [""])
 
 
 def test_a_start_that_saw_more_does_not_make_a_process_end_in_alarm(federation):
@@ -46,7 +46,7 @@ def test_a_store_that_was_rolled_back_is_noticed(tmp_path):
         pass
     federation.store.objects = before
     with (
-        pytest.raises(MisplacedError, match="the store shows version -1, but this host has seen"),
+        pytest.raises(MisplacedError, match="The store shows version -1, but this host has seen"),
         seen(federation, federation.observe("north")),
     ):
         pass

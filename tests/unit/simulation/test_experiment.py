@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fedfs.errors import UserError
-from fedfs.roles.lock import only_one
+from fedfs.roles.lock import hold_lock
 from fedfs.simulation.experiment import Experiment, ExperimentOptions
 
 
@@ -76,7 +76,7 @@ def test_a_folder_that_holds_another_experiment_is_refused(tmp_path, monkeypatch
 def test_one_process_runs_an_experiment_at_a_time(tmp_path):
     experiment = Experiment(ExperimentOptions(tmp_path, with_cases(tmp_path)), say=print)
     with (
-        only_one(tmp_path / "lock"),
+        hold_lock(tmp_path / "lock"),
         pytest.raises(UserError, match=r"process \d+ runs the experiment in .* already"),
     ):
         experiment.run()

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 MAGIC = b"fedfs-bundle 1\n"
 CHUNK_BYTES = 1 << 20
 MAX_INDEX_BYTES = 64 << 20
-"""Of an index, as it is written and as it is read: that of 100,000 objects has 20 MB."""
+"""Limit of an index before compression; 100,000 objects take 20 MB."""
 
 TRAILER = struct.Struct(">8sQQ8x32s")
 MARK = b"fedfs-ix"
@@ -34,7 +34,7 @@ MARK = b"fedfs-ix"
 
 @dataclass(frozen=True)
 class Header:
-    """What a bundle says of itself, for people.
+    """Header of a bundle, for people.
 
     Attributes:
         study: id of the study.
@@ -64,7 +64,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Index:
-    """What is in a bundle, and what its sender's store holds.
+    """Objects in a bundle, and keys that its sender's store holds.
 
     Attributes:
         items: objects, in the order in which they are to be published.

@@ -1,4 +1,4 @@
-"""Hashes what passes by, beside reading or writing it."""
+"""Hash of a file, made while it is read or written."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _HASHED_BEHIND = 4
 
 
 class Hashing(io.RawIOBase):
-    """Hashes what passes, and stops what is longer than it may be; reads or writes ``file``.
+    """Reads or writes ``file``, hashes its bytes, and stops where there are too many.
 
     Hashing takes as long as writing, so a thread does it.
     """

@@ -1,4 +1,4 @@
-"""Writes a bundle, and goes on where an export broke off."""
+"""Writer of bundles, which goes on where an export broke off."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class BundleWriter:
         self.n_kept = len(kept)
 
     def __contains__(self, key: str) -> bool:
-        """Whether an object is in it already."""
+        """Return True if the object is in the bundle already."""
         return key in self._items
 
     def add(self, key: str, size: int, sha256: str, write: Callable[[BinaryIO], None]) -> None:
@@ -125,18 +125,18 @@ class BundleWriter:
             self._file.close()
             if not self._part_bytes:
                 self._partial(0).replace(self._path)
-                made = [self._path]
+                paths = [self._path]
             else:
-                made = [
+                paths = [
                     self._path.with_name(f"{self._path.name}.{n + 1:03d}")
                     for n in range(self._count_partials())
                 ]
-                for number, path in enumerate(made):
+                for number, path in enumerate(paths):
                     self._partial(number).replace(path)
             self._journal.unlink(missing_ok=True)
         except OSError as error:
             raise self._failed(error) from error
-        return made
+        return paths
 
     def close(self) -> None:
         """Leave off; a later export goes on."""

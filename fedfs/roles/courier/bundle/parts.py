@@ -66,15 +66,15 @@ class Parts(io.RawIOBase):
             )
 
     def readable(self) -> bool:
-        """Whether it can be read."""
+        """Return True: it can be read."""
         return True
 
     def writable(self) -> bool:
-        """Whether it can be written."""
+        """Return True if it was opened to append."""
         return self._mode != "rb"
 
     def seekable(self) -> bool:
-        """Whether it can be read anywhere."""
+        """Return True: it can be read at any place."""
         return True
 
     def tell(self) -> int:

@@ -1,4 +1,4 @@
-"""Reads a bundle that nobody vouches for."""
+"""Reader of bundles, which trusts nothing in them."""
 
 from __future__ import annotations
 

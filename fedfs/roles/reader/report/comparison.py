@@ -59,22 +59,22 @@ class MatrixRow:
 def local_rows(state: StudyState) -> tuple[LocalRow, ...]:
     """Return the sites that have trained alone too, by name."""
     out = []
-    for (site, version, variant), alone in sorted(state.evaluations.items()):
-        together = state.evaluations.get((site, version, "full"))
-        if variant != "local" or together is None:
+    for (site, version, variant), local in sorted(state.evaluations.items()):
+        federated = state.evaluations.get((site, version, "full"))
+        if variant != "local" or federated is None:
             continue
         out.append(
             LocalRow(
                 site=site,
-                n_cases=alone.n_cases,
-                local=alone.mean_dice,
-                federated=together.mean_dice,
-                local_hd95_mm=_distance(alone),
-                federated_hd95_mm=_distance(together),
+                n_cases=local.n_cases,
+                local=local.mean_dice,
+                federated=federated.mean_dice,
+                local_hd95_mm=_distance(local),
+                federated_hd95_mm=_distance(federated),
                 classes={
-                    name: (score.dice, together.classes[name].dice)
-                    for name, score in alone.classes.items()
-                    if name in together.classes
+                    name: (score.dice, federated.classes[name].dice)
+                    for name, score in local.classes.items()
+                    if name in federated.classes
                 },
             )
         )

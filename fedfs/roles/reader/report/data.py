@@ -1,4 +1,4 @@
-"""From accepted messages to what a report shows. Pure; columns by version, so that it stays small.
+"""Content of a report, made from accepted messages. Pure; columns by version stay small.
 
 Rules:
  * A number that is not known is None, never 0.
@@ -17,7 +17,8 @@ from fedfs.protocol.messages import ASYM, Charter, EvaluationMessage
 from fedfs.protocol.state import StudyState
 from fedfs.roles.reader import privacy
 from fedfs.roles.reader.report.comparison import LocalRow, MatrixRow, local_rows, matrix
-from fedfs.roles.reader.status import counted, mean_dice, summarize
+from fedfs.roles.reader.status import mean_dice, summarize
+from fedfs.roles.reader.units import format_count
 from fedfs.trust.signing import key_fingerprint
 
 Column = tuple[float | None, ...]
@@ -67,7 +68,7 @@ class Report:
     """Everything that a report shows.
 
     Attributes:
-        facts: name -> value, in words.
+        facts: name -> value, as text.
         versions: 0 to the newest.
         published: POSIX-like UTC text of each version's record.
         dice: site -> mean pseudo Dice by version.
@@ -78,10 +79,10 @@ class Report:
         n_bytes: bytes that a version and its updates took, by version.
         seconds: phase -> seconds, by version; training is the median over sites.
         classes: names of classes in final scores.
-        plan: name -> value, in words.
+        plan: name -> value, as text.
         disclosures: kinds of things that have left sites, with their readers.
         readers: sentences: who can decrypt what.
-        audit: name -> value, in words.
+        audit: name -> value, as text.
         rejected: key -> reason, of what nobody accepts.
         local: of sites that have also trained alone.
         matrix: models at sites; see :mod:`fedfs.roles.reader.report.comparison`.
@@ -156,15 +157,15 @@ def _facts(state: StudyState, charter: Charter) -> dict[str, str]:
         "Phase": view.phase
         + (f", waits for {', '.join(view.waiting_for)}" if view.waiting_for else ""),
         "Version": f"{state.newest} of {schedule.rounds}" if state.newest >= 0 else "none yet",
-        "Sites": f"{len(charter.active_sites)} with {counted(cases, 'training case')}",
+        "Sites": f"{len(charter.active_sites)} with {format_count(cases, 'training case')}",
         "Began": state.charters[1].created_at,
         "Ended": state.finished.created_at if state.finished else "not yet",
         "Dataset": f"{charter.dataset.name}: {', '.join(charter.dataset.channel_names.values())}; "
         f"{', '.join(name for name in charter.dataset.labels if name != 'background')}",
         "nnU-Net": f"{nnunet.trainer}, {nnunet.configuration}, fold {nnunet.fold}, nnunetv2 "
         f"{nnunet.versions.get('nnunetv2', '?')}",
-        "Each round": f"{counted(schedule.local_epochs, 'epoch')} of "
-        f"{counted(schedule.iterations_per_epoch, 'iteration')} at each site",
+        "Each round": f"{format_count(schedule.local_epochs, 'epoch')} of "
+        f"{format_count(schedule.iterations_per_epoch, 'iteration')} at each site",
         "Averaging": f"{charter.strategy.name}, weighted by {charter.weighting.name}, "
         f"policy {charter.policy.name}",
         "Updates travel as": charter.encoding.name,
@@ -285,7 +286,9 @@ def _plan(state: StudyState, charter: Charter) -> dict[str, str]:
         }
     found = plan.plans.get("configurations", {}).get(charter.nnunet.configuration, {})
     if not found:
-        return {"Plan": "encrypted: this host cannot read it" if charter.encryption else "not said"}
+        return {
+            "Plan": "encrypted: this host cannot read it" if charter.encryption else "not known"
+        }
     architecture = found.get("architecture", {})
     stages = architecture.get("arch_kwargs", {}).get("n_stages")
     return {
@@ -302,16 +305,16 @@ def _plan(state: StudyState, charter: Charter) -> dict[str, str]:
 def _disclosures(
     state: StudyState, sites: tuple[str, ...], sizes: Mapping[str, int]
 ) -> Iterator[tuple[str, str, str]]:
-    """Yield what has left sites, what it tells, and who can read it; each kind once."""
-    seen: set[str] = set()
+    """Yield kinds of disclosures, each once: name, meaning, readers."""
+    kinds: set[str] = set()
     for site in sites:
         try:
             found = privacy.disclosures(state, site, sizes)
         except StudyError:
             continue
         for item in found:
-            if item.what not in seen:
-                seen.add(item.what)
+            if item.what not in kinds:
+                kinds.add(item.what)
                 yield item.what, item.tells, item.readers
 
 

@@ -58,7 +58,7 @@ def write_events(report: Report, folder: Path, *, now_s: float) -> tuple[str, ..
         for run in runs:
             (folder / run).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".writing-", dir=folder) as room:
-            made = {}
+            written = {}
             for number, (run, steps) in enumerate(runs.items()):
                 path = Path(room, str(number)).resolve()
                 writer = RecordWriter(str(path))
@@ -66,11 +66,11 @@ def write_events(report: Report, folder: Path, *, now_s: float) -> tuple[str, ..
                     writer.write(event.SerializeToString())
                 writer.flush()
                 writer.close()
-                made[folder / run / name] = path
+                written[folder / run / name] = path
             before = {*folder.glob(f"{GLOBAL}/{_OURS}"), *folder.glob(f"sites/*/{_OURS}")}
-            for target, path in made.items():
+            for target, path in written.items():
                 path.replace(target)
-            for path in before - made.keys():
+            for path in before - written.keys():
                 path.unlink()
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error.strerror or error}") from error

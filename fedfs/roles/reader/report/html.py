@@ -97,7 +97,7 @@ def to_json(report: Report) -> dict[str, Any]:
 
 
 def _answer(report: Report) -> str:
-    """Return in a sentence what an investigator asks first."""
+    """Return a sentence on the newest scores, which an investigator asks for first."""
     known = [
         (v, d) for v, d in zip(report.versions, report.mean_dice, strict=True) if d is not None
     ]
@@ -126,12 +126,12 @@ def _answer(report: Report) -> str:
 
 
 def _answer_of_all(overview: Overview) -> str:
-    """Return in a sentence what came out of all tracks."""
+    """Return a sentence on the result of all tracks."""
     if overview.choice is not None:
         chosen = overview.choice
         steps = " and ".join(overview.classes.get(step, step) for step in chosen.steps)
         return (
-            f"The best model is {_in_words(chosen.candidate)}"
+            f"The best model is {_model_name(chosen.candidate)}"
             + (f", after which only the largest component of {steps} is kept" if steps else "")
             + f": mean Dice {chosen.dice_after:.3f} over {chosen.n_cases} validation cases of "
             f"{len(chosen.sites)} sites."
@@ -145,8 +145,8 @@ def _answer_of_all(overview: Overview) -> str:
     )
 
 
-def _in_words(candidate: str) -> str:
-    """Return what was chosen: ``2d``, ``the ensemble of 2d and 3d_fullres``."""
+def _model_name(candidate: str) -> str:
+    """Return a candidate's name: ``2d``, ``the ensemble of 2d and 3d_fullres``."""
     parts = candidate.split(JOINT)
     return parts[0] if len(parts) == 1 else f"the ensemble of {' and '.join(parts)}"
 
@@ -157,7 +157,7 @@ def _templates() -> jinja2.Environment:
         loader=jinja2.FunctionLoader(_part),
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters["in_words"] = _in_words
+    environment.filters["model_name"] = _model_name
     environment.filters["score"] = lambda value: "–" if value is None else f"{value:.3f}"  # noqa: RUF001  a dash
     environment.filters["gain"] = lambda value: "–" if value is None else f"{value:+.3f}"  # noqa: RUF001  same
     environment.filters["distance"] = lambda value: "–" if value is None else f"{value:.1f}"  # noqa: RUF001  same

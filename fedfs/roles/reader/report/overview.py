@@ -1,4 +1,4 @@
-"""A study of several tracks on one page: where each is, how it does, and which model was chosen.
+"""Overview of a study's tracks on one page: phase and scores of each, and the chosen model.
 
 Pure, by the rules of :mod:`fedfs.roles.reader.report.data`.
 """
@@ -24,8 +24,8 @@ class TrackRow:
     """One track.
 
     Attributes:
-        phase: and who is waited for, in words.
-        version: newest of how many, in words.
+        phase: and who is waited for, as text.
+        version: newest of how many, as text.
         last_dice: mean pseudo Dice of the newest version that has been evaluated.
         final: site -> mean Dice of nnU-Net's full validation of the last version.
         final_mean: over sites, weighted by validation cases.
@@ -44,12 +44,12 @@ class Overview:
     """Everything that the page shows.
 
     Attributes:
-        facts: name -> value, in words, of what all tracks share.
+        facts: name -> value, as text, of what all tracks share.
         sites: names of all sites.
         versions: 0 to the newest of any track.
         dice: track -> mean pseudo Dice by version.
         train_loss: track -> mean loss of its updates by version.
-        choice: which model was chosen, from what; None if none was.
+        choice: the model that was chosen, and its candidates; None if none was.
         classes: what the choice calls a class or a step -> its name.
     """
 

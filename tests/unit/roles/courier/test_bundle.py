@@ -67,7 +67,7 @@ def test_bundles_are_encrypted_for_whoever_has_to_read_them(tmp_path):
         with BundleReader(path) as reader, pytest.raises(BundleError):
             reader.index()  # not without a key
     assert charter.entry("north").encryption_key
-    with pytest.raises(SealedError, match="cannot be decrypted here"):
+    with pytest.raises(SealedError, match="cannot be decrypted on this host"):
         import_bundle(to_site, MemoryStore(), home=tmp_path / "stranger", on_progress=quiet)
     with pytest.raises(SealedError):  # not even the sender reads what is for the site
         courier.load(to_site, "from")

@@ -1,4 +1,4 @@
-"""What of a study's history an exported model takes along, in the terms of nnU-Net's own files.
+"""Training curves and validation summary of a study, in the format of nnU-Net's own files.
 
 Pure. Each version is an epoch: of its losses and scores the means over sites, weighted by cases.
 """
@@ -15,7 +15,7 @@ from fedfs.roles.reader.status import mean_dice
 
 
 def training_log(state: StudyState, version: int) -> list[dict[str, Any]]:
-    """Return what nnU-Net logs of an epoch, for each version from 1 to ``version``.
+    """Return nnU-Net's log of an epoch for each version from 1 to ``version``.
 
     What is not known is NaN: a study tells no learning rate.
     """
@@ -44,7 +44,7 @@ def validation_summary(state: StudyState, version: int, keys: Mapping[str, str])
     """Return nnU-Net's ``summary.json`` of the sites' full validations; it shows no case.
 
     Args:
-        state: what was accepted.
+        state: accepted messages.
         version: that was validated; one that was not gives NaN.
         keys: name of a class -> its key in such files.
     """
@@ -61,15 +61,15 @@ def validation_summary(state: StudyState, version: int, keys: Mapping[str, str])
 
 
 def _scores(state: StudyState, version: int, variant: str) -> list[EvaluationMessage]:
-    found = sorted(state.evaluations.items())
-    return [score for (_, of, what), score in found if (of, what) == (version, variant)]
+    scores = sorted(state.evaluations.items())
+    return [score for (_, *key), score in scores if key == [version, variant]]
 
 
 def _of_classes(scores: Iterable[EvaluationMessage]) -> dict[str, float]:
-    said = list(scores)
-    names = dict.fromkeys(name for score in said for name in score.classes)
+    messages = list(scores)
+    names = dict.fromkeys(name for score in messages for name in score.classes)
     return {
-        name: _mean((s.n_cases, s.classes[name].dice) for s in said if name in s.classes)
+        name: _mean((s.n_cases, s.classes[name].dice) for s in messages if name in s.classes)
         for name in names
     }
 
