@@ -26,7 +26,7 @@ from fedfs.tensors.canonical import TensorFile
 
 @dataclass(frozen=True)
 class Ingredients:
-    """What a version is made from.
+    """Inputs of a version.
 
     Attributes:
         version: the version to be made.

@@ -1,4 +1,4 @@
-"""Look at the store: list, get what is new, hand it to the view that decides what to believe.
+"""Read new objects from a store and pass them to the ``TrustedView``.
 
 Rules:
  * A site looks at what is its own and at what the federation and the aggregator publish; it cannot
@@ -61,7 +61,7 @@ _R = TypeVar("_R")
 
 @dataclass(frozen=True)
 class _Area:
-    """Where to look: beneath a prefix, behind a key, and not beyond another one."""
+    """An area to list: beneath a prefix, behind a key, and not beyond another one."""
 
     prefix: str
     after: str = ""
@@ -115,7 +115,7 @@ class Observer:
 
     @property
     def state(self) -> StudyState:
-        """What has been accepted so far."""
+        """Accepted messages so far."""
         return self._view.state
 
     def refresh(self, *, everything: bool = False) -> StudyState:

@@ -1,4 +1,4 @@
-"""What counts in a version: which updates, with which weight, and what its record says. Pure."""
+"""Updates that count in a version, their weights, and their lines in the round record."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fedfs.protocol.messages import Charter, Excluded, LeftOut, UpdateManifest, 
 from fedfs.protocol.state import Checked, StudyState
 
 _FEWEST_TO_COMPARE = 3
-"""Of two updates nobody can say which is the odd one."""
+"""Fewest updates with an outlier: of two, either may be the odd one."""
 
 
 def check_claims(update: UpdateManifest, state: StudyState) -> None:
@@ -129,7 +129,7 @@ def excluded(
 def left_out(
     base: int, updates: Sequence[UpdateManifest], checked: Checked, state: StudyState
 ) -> tuple[LeftOut, ...]:
-    """Return the sites of which nothing went into the version after ``base``, and since when."""
+    """Return the sites without an update in the version after ``base``, and since when."""
     before = {item.site: item for item in state.rounds[base].left_out}
     reasons = participation.left_out(
         state, base, {update.site for update in updates}, checked.refused

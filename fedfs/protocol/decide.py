@@ -11,8 +11,8 @@ Rules:
    finish. Creating the round record is the decision; a record without its manifest is completed
    before anything else.
  * A site takes part if it is on the roster and in the plan or admitted later. It is away if the
-   coordinator has paused it or it said so itself: nobody waits for it, and what it has published
-   counts.
+   coordinator has paused it, or its own attendance says so: nobody waits for it, and what it has
+   published counts.
  * Waiting is an action and says for whom.
 """
 

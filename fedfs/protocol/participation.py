@@ -10,7 +10,7 @@ from fedfs.protocol.state import StudyState
 
 
 def has_scored(state: StudyState, site: str, of: str) -> bool:
-    """Whether a site has scored another one's model of the last version; its own needs no score."""
+    """Return whether a site has scored another one's last model; its own needs no score."""
     return of == site or (site, state.newest, layout.score_of(of)) in state.evaluations
 
 
@@ -33,7 +33,7 @@ def participants(state: StudyState) -> tuple[str, ...]:
 
 
 def is_over(state: StudyState, sites: Iterable[str]) -> bool:
-    """Whether the study is closed, and these sites have scored all that they should."""
+    """Return whether the study is closed, and these sites have scored all that they should."""
     return lacks_configuration(state) or (
         state.finished is not None
         and all(
@@ -68,7 +68,7 @@ def lacks_configuration(state: StudyState) -> bool:
 
 
 def active_tracks(tracks: Mapping[str, StudyState]) -> dict[str, StudyState]:
-    """Return the tracks of which a model is made."""
+    """Return the tracks whose model is made."""
     return {name: state for name, state in tracks.items() if not lacks_configuration(state)}
 
 
@@ -92,7 +92,7 @@ def waited_for(state: StudyState, version: int) -> tuple[str, ...]:
 def left_out(
     state: StudyState, version: int, used: Collection[str], refused: Mapping[str, str]
 ) -> dict[str, str]:
-    """Return site -> why nothing of it went into the version after ``version``, in words.
+    """Return site -> why it has no update in the version after ``version``.
 
     Args:
         state: what the aggregator accepted.
@@ -120,9 +120,9 @@ def left_out(
 def refusals(state: StudyState, site: str) -> dict[str, str]:
     """Return key -> why the aggregator does not accept it, of what ``site`` published."""
     aggregator = state.statuses.get("")
-    said = {**(aggregator.rejected if aggregator else {}), **state.refused}
+    reasons = {**(aggregator.rejected if aggregator else {}), **state.refused}
     prefix = layout.site_prefix(site)
-    return {key: reason for key, reason in sorted(said.items()) if key.startswith(prefix)}
+    return {key: reason for key, reason in sorted(reasons.items()) if key.startswith(prefix)}
 
 
 def answerable(state: StudyState) -> tuple[str, ...]:
@@ -144,6 +144,6 @@ def paused_sites(charter: Charter) -> tuple[str, ...]:
 
 
 def failure_of_aggregator(state: StudyState) -> str:
-    """Return in words that the aggregator has stopped with an error; "" if it has not."""
+    """Return the end of a sentence on the aggregator's last error; "" if it has not failed."""
     status = state.statuses.get("")
     return f"; it failed: {status.error}" if status and status.step == FAILED else ""

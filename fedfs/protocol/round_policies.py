@@ -1,4 +1,4 @@
-"""When a round closes: policies by the name a charter gives, from how the round stands.
+"""Policies that close a round, by the name that a charter gives.
 
 Rules:
  * A round closes early if every site that takes part has answered: waiting longer brings nothing.
@@ -27,7 +27,7 @@ Options = Mapping[str, float]
 
 @dataclass(frozen=True)
 class RoundStatus:
-    """How a round stands.
+    """Status of a round: its age, and the sites that have answered.
 
     Attributes:
         version: the newest version.
@@ -163,7 +163,7 @@ def _updates(status: RoundStatus) -> str:
 
 
 def _quorum(status: RoundStatus, options: Options) -> tuple[bool, str]:
-    """Return whether enough sites have answered, and how many have, in words."""
+    """Return whether enough sites have answered, and a clause that says how many have."""
     n_sites = len(status.answered)
     if "sites" in options:
         enough = n_sites >= min(options["sites"], len(status.n_cases))

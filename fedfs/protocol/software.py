@@ -26,7 +26,7 @@ _HAS_TO_AGREE = "nnunetv2"
 
 @dataclass(frozen=True)
 class Difference:
-    """A package of which a host has another version than the study was set up with."""
+    """A package that a host has in another version than the study was set up with."""
 
     package: str
     here: str
@@ -34,12 +34,12 @@ class Difference:
 
     @property
     def matters(self) -> bool:
-        """Whether results are not comparable."""
+        """True where results are not comparable."""
         return self.package == _HAS_TO_AGREE and _minor(self.here) != _minor(self.study)
 
     @property
     def advice(self) -> str:
-        """What to do."""
+        """Advice for the host's operator."""
         return f"pip install '{self.package}=={_minor(self.study)}.*'" if self.matters else ""
 
     def __str__(self) -> str:

@@ -111,11 +111,11 @@ class StudyState:
         return announced.n_cases if announced else None
 
     def is_admitted(self, site: str) -> bool:
-        """Whether a site is in the plan, or was admitted to it later."""
+        """Return whether a site is in the plan, or was admitted to it later."""
         return (self.plan is not None and site in self.plan.sites) or site in self.admissions
 
     def is_validated(self, site: str, version: int) -> bool:
-        """Whether a site has scored a version in nnU-Net's full validation."""
+        """Return whether a site has scored a version in nnU-Net's full validation."""
         return (site, version, "full") in self.evaluations
 
     def attendance(self, site: str) -> str:
@@ -124,7 +124,7 @@ class StudyState:
         return newest.status if newest else "present"
 
     def is_away(self, site: str) -> bool:
-        """Whether a site has paused or left."""
+        """Return whether a site has paused or left."""
         return self.attendance(site) != "present"
 
     def keep_update(self, update: UpdateManifest) -> None:

@@ -56,7 +56,7 @@ class Role(ABC, Generic[_Action]):
     """
 
     LOOKS_EVERYWHERE: ClassVar[bool] = False
-    """Whether each look lists all that this role may see."""
+    """True where each look lists all that this role may see."""
 
     def __init__(
         self, name: str, observer: Observer, publisher: Publisher, status: StatusReporter

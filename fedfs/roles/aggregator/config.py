@@ -11,7 +11,7 @@ from fedfs.store import StorePlace
 
 @dataclass(frozen=True)
 class AggregatorConfig:
-    """What ``fedfs aggregate`` needs to know.
+    """Settings of ``fedfs aggregate``.
 
     Attributes:
         folder: a cache that may be deleted.

@@ -1,4 +1,4 @@
-"""What the aggregator decides before the first round: the plan and version 0.
+"""Planning at the aggregator: the federated plan, and sites that are admitted to it later.
 
 * Mode ``ffe``: the sites' fingerprints are merged and planned for once. A study that continues
   another one takes that one's plan, and its last version.

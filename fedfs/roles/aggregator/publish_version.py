@@ -71,7 +71,7 @@ class Release:
             excluded: that did not, and why.
             opened_at: when the version before was published; "" for version 0.
             participation: in the mode ``asym``, who took part in each shared tensor.
-            left_out: sites of which nothing went in.
+            left_out: sites without an update in it.
 
         Raises:
             ObjectExistsError: another aggregator was faster.

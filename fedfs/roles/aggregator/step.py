@@ -61,7 +61,7 @@ from fedfs.trust.recipients import for_readers
 
 log = logging.getLogger(__name__)
 
-# So that a payload that is slightly wrong is read, and what is wrong can be said.
+# A payload that is slightly too long is fetched all the same, so that its error can be named.
 _SLACK_BYTES = 2**16
 
 

@@ -13,7 +13,7 @@ from fedfs.store import StorePlace
 
 @dataclass(frozen=True)
 class JoinConfig:
-    """What ``fedfs site join`` needs to know.
+    """Settings of ``fedfs site join``.
 
     Attributes:
         dataset: ``DatasetXXX_NAME`` or its number.
@@ -40,7 +40,7 @@ class JoinConfig:
 
 @dataclass(frozen=True)
 class SiteConfig:
-    """What ``fedfs site run`` needs to know.
+    """Settings of ``fedfs site run``.
 
     Attributes:
         home: this host's fedfs home.

@@ -53,7 +53,7 @@ def join_study(
         publisher: signs with the site's key.
         site: the site's name.
         learner: knows the local dataset.
-        difference: where the local ``dataset.json`` disagrees with the charter, in words.
+        difference: a line for each place where the local ``dataset.json`` disagrees.
         encryption_key: the site's public key of age.
 
     Raises:
@@ -75,8 +75,8 @@ def join_study(
                 f"the name {site!r} is taken by another key ({key_fingerprint(other.public_key)})",
                 hint="choose another name, or work on the host that joined with it",
             )
-    said = (facts["n_cases"], encryption_key)
-    if before is not None and (before.n_cases, before.encryption_key) == said:
+    new = (facts["n_cases"], encryption_key)
+    if before is not None and (before.n_cases, before.encryption_key) == new:
         return before
     return publisher.publish(
         JoinRequest(
@@ -200,7 +200,7 @@ def join(config: JoinConfig, listener: OnProgress) -> tuple[Charter, JoinRequest
 def _check_same_dataset(
     site: str, dataset: str, state: StudyState, remembered: Mapping[str, Any]
 ) -> None:
-    """Check that a site which has said something of its data does not go on with others.
+    """Check that a site which has announced its data does not go on with other data.
 
     Raises:
         UserError: it would.
@@ -208,7 +208,7 @@ def _check_same_dataset(
     before = remembered.get("dataset", dataset)
     if before != dataset and (site in state.fingerprints or site in state.site_plans):
         raise UserError(
-            f"site {site!r} takes part with {before}, of which the study knows already",
+            f"site {site!r} takes part with {before}, which the study knows already",
             hint="it cannot go on with other data; leave, and join another study with these",
         )
 

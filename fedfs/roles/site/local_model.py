@@ -1,4 +1,4 @@
-"""What a site reaches alone: the same plan, initial weights and budget, and no exchange.
+"""Local model: trained at one site with the same plan, initial weights and budget, alone.
 
 It is the learner's own code with one round of all epochs, so that the exchange of weights is the
 only difference to a federated site.

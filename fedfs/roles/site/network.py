@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SiteNetwork:
-    """What a site trains from and evaluates.
+    """A site's network at a version, to train from and to evaluate.
 
     Attributes:
         version: the global version.

@@ -1,4 +1,4 @@
-"""What a site carries from one of its updates to the next, and never publishes.
+"""Residuals and private tensors that a site keeps between rounds, and never publishes.
 
  * The residual of a lossy encoding: what the last update did not carry.
  * Its private tensors, in the mode ``asym``: what no other site has.
@@ -28,7 +28,7 @@ _RESIDUAL, _PRIVATE = "residual/", "private/"
 
 @dataclass(frozen=True)
 class Carried:
-    """What an update leaves behind.
+    """Residuals and private tensors after an update.
 
     Attributes:
         residual: canonical name -> what the update did not carry.

@@ -1,4 +1,4 @@
-"""How good models are at a site: what it scores on its own validation cases, and publishes.
+"""Scores of models on a site's own validation cases, and their publication.
 
 Rules:
  * Only aggregates leave the site. Scores of single cases stay in nnU-Net's ``summary.json``.
@@ -65,7 +65,7 @@ class Scoring:
 
     @property
     def trains_alone(self) -> bool:
-        """Whether there is to be a model of this site's data alone."""
+        """True where a model of this site's data alone is wanted."""
         return self._alone is not None
 
     def evaluate(self, task: RoundTask, tensors: Tensors, variant: str) -> str:

@@ -71,7 +71,7 @@ def make_learner(
     spec = asym_spec(charter)
     planning = None
     if spec is not None:
-        said = {
+        own = {
             "planner": charter.nnunet.planner,
             "gpu_memory_target_gb": charter.nnunet.gpu_memory_target_gb,
             "target_spacing": charter.nnunet.target_spacing,
@@ -85,7 +85,7 @@ def make_learner(
             seed=charter.schedule.seed,
             pretrained=pretrained,
             alignment=spec.alignment,
-            **said,
+            **own,
         )
     return NnUNetLearner(
         LearnerSettings(
