@@ -66,14 +66,19 @@ def fetch_payload(
         raise TensorError("is damaged: its bytes are not those signed for", key=ref.key)
     if ref.is_sealed:
         try:
-            _decrypt(arrived, path, ref, vault)
+            decrypt(arrived, path, ref, vault)
         finally:
             arrived.unlink()
     return path
 
 
-def _decrypt(source: Path, target: Path, ref: PayloadRef, vault: Vault | None) -> None:
-    """Decrypt a payload; it appears whole, and is what was signed for."""
+def decrypt(source: Path, target: Path, ref: PayloadRef, vault: Vault | None) -> None:
+    """Decrypt a payload; it appears whole, and is what was signed for.
+
+    Raises:
+        SealedError: this host has no key for it.
+        TensorError: what comes out is not what was signed for.
+    """
     if vault is None:
         raise SealedError("is encrypted, and this host holds no key for it", key=ref.key)
     with replacing(target, durable=False) as plain:

@@ -20,6 +20,7 @@ from fedfs.protocol.messages import (
     FinishedMessage,
     JoinRequest,
     ModelManifest,
+    PayloadRef,
     PlanMessage,
     RoundRecord,
     SiteModel,
@@ -151,20 +152,17 @@ class StudyState:
         announcement = layout.site_plan if self.charter.mode == ASYM else layout.fingerprint
         self.vouched.update({announcement(site): sha256 for site, sha256 in plan.sites.items()})
 
-    def payloads(self) -> dict[str, int]:
-        """Return key of a payload -> the version it belongs to, of all that messages name."""
-        out: dict[str, int] = {}
+    def payloads(self) -> dict[str, tuple[PayloadRef, int]]:
+        """Return key -> payload and the version it belongs to, of all that messages name."""
+        found: list[tuple[PayloadRef | None, int]] = []
         for record in self.rounds.values():
-            for ref in (record.model, record.keyframe, record.state):
-                if ref is not None:
-                    out[ref.key] = record.version
-        for update in self.updates.values():
-            out[update.payload.key] = update.base_version
-        for model in self.site_models.values():
-            out[model.payload.key] = model.version
-        if self.charter.pretrained is not None:
-            out[self.charter.pretrained.key] = self.newest
-        return out
+            found += (
+                (ref, record.version) for ref in (record.model, record.keyframe, record.state)
+            )
+        found += ((update.payload, update.base_version) for update in self.updates.values())
+        found += ((model.payload, model.version) for model in self.site_models.values())
+        found.append((self.charter.pretrained, self.newest))
+        return {ref.key: (ref, version) for ref, version in found if ref is not None}
 
     @property
     def newest(self) -> int:

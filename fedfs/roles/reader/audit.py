@@ -3,8 +3,9 @@
 Rules:
  * Nothing is believed that is not signed by a key that the charters lead to, from the first one on;
    whose hash is the study's id.
- * Every payload that is there is read and hashed. One that a message names and that is not there is
-   a problem, unless it may have been pruned (``--keep-versions``).
+ * Every payload that is there is hashed and read: by fedfs's reader and by the safetensors library,
+   which have to agree on names, types, shapes and every value. One that a message names and that is
+   not there is a problem, unless it may have been pruned (``--keep-versions``).
  * Every version is made again from the updates that its record names, with the weights that the
    charter gives them, and compared bit by bit. Version 0 is the initial weights: where nnU-Net drew
    them from a seed, only their hash is checked.
@@ -23,7 +24,7 @@ from fedfs.aggregation.shared_tensors import share_of
 from fedfs.errors import ObjectNotFoundError, RejectedError, SealedError, StudyError
 from fedfs.exchange import versions
 from fedfs.exchange.choose_configuration import choose_configuration
-from fedfs.exchange.fetching import MAX_MODEL_BYTES, fetch_payload
+from fedfs.exchange.fetching import MAX_MODEL_BYTES, decrypt, fetch_payload
 from fedfs.exchange.global_weights import WeightFiles
 from fedfs.exchange.make_version import Ingredients, make_version, outputs_in, strategy_of
 from fedfs.exchange.payloads import update_encoding, update_layout
@@ -32,7 +33,9 @@ from fedfs.protocol import layout, participation
 from fedfs.protocol.messages import ADMITTED, PayloadRef, RoundRecord, UpdateManifest
 from fedfs.protocol.state import StudyState
 from fedfs.roles.reader.finding import NOTE, OK, PROBLEM, Finding
+from fedfs.store.base import Entry
 from fedfs.store.local_files import file_sha256
+from fedfs.tensors.safetensors_library import check_both_readers
 from fedfs.tensors.safetensors_reader import TensorFile
 from fedfs.trust.signing import key_fingerprint
 
@@ -134,21 +137,26 @@ class Audit:
                 )
 
     def _payloads(self) -> Iterator[Finding]:
-        """Read and hash every payload that is there; say which are missing."""
+        """Read and hash every payload that is there, and report those that are missing."""
         named = self.state.payloads()
-        n_read, n_bytes, present = 0, 0, set()
+        n_read, n_sealed, n_bytes, present = 0, 0, 0, set()
         for entry in self._observer.payloads():
             key = layout.parse(entry.key)
             if key is None or key.sha256 is None:
                 continue
             present.add(entry.key)
-            if self._hash_of(entry.key, entry.size) != key.sha256:
-                yield Finding(entry.key, PROBLEM, "its bytes are not those its name says")
             n_read, n_bytes = n_read + 1, n_bytes + entry.size
             if entry.key not in named:
                 yield Finding(entry.key, NOTE, "no message names it: left by a process that died")
+            try:
+                problem = self._problem_of(entry, key.sha256, named.get(entry.key))
+            except SealedError:
+                n_sealed += 1
+            else:
+                if problem:
+                    yield Finding(entry.key, PROBLEM, problem)
         pruned = 0
-        for text, version in sorted(named.items()):
+        for text, (_, version) in sorted(named.items()):
             if text in present:
                 continue
             if version < self.state.newest:
@@ -158,17 +166,39 @@ class Audit:
         yield Finding(
             "payloads", OK, f"{n_read} of {n_bytes / 1e6:.1f} MB have the bytes signed for"
         )
+        if n_sealed:
+            yield Finding("payloads", NOTE, f"{n_sealed} are encrypted for others, and only hashed")
         if pruned:
             yield Finding("payloads", NOTE, f"{pruned} of older versions have been deleted")
 
-    def _hash_of(self, key: str, size: int) -> str:
+    def _problem_of(self, entry: Entry, sha256: str, named: tuple[PayloadRef, int] | None) -> str:
+        """Return what is wrong with a payload, or ""; two readers look at each that is named.
+
+        Raises:
+            SealedError: the bytes are right, and the tensors are encrypted for others.
+        """
         with tempfile.TemporaryDirectory(dir=self._folder) as folder:
+            # A copy of our own, as the library cannot read what somebody else may cut off.
             path = Path(folder) / "payload"
             try:
-                self._store.download(key, path, max_bytes=min(size, MAX_MODEL_BYTES))
+                self._store.download(entry.key, path, max_bytes=min(entry.size, MAX_MODEL_BYTES))
             except ObjectNotFoundError:
+                return "it was listed, and is not there any more"
+            if file_sha256(path) != sha256:
+                return "its bytes are not those its name says"
+            if named is None:
                 return ""
-            return file_sha256(path)
+            try:
+                if named[0].is_sealed:
+                    plain = Path(folder) / "plain"
+                    decrypt(path, plain, named[0], self._observer.vault)
+                    path = plain
+                check_both_readers(path)
+            except SealedError:
+                raise
+            except RejectedError as error:
+                return error.reason
+        return ""
 
     def _version(self, record: RoundRecord) -> Finding:
         """Make a version again and compare."""

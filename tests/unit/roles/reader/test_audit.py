@@ -8,13 +8,15 @@ import json
 
 import pytest
 
+from fedfs.errors import TensorError
 from fedfs.exchange.read import open_study
 from fedfs.exchange.retention import prune_versions
 from fedfs.protocol import layout
 from fedfs.roles.coordinator.amend import Coordinator
 from fedfs.roles.coordinator.roster import set_state
+from fedfs.roles.reader import audit
 from fedfs.roles.reader.audit import verify_study
-from fedfs.roles.reader.finding import NOTE, OK, PROBLEM
+from fedfs.roles.reader.finding import NOTE, OK, PROBLEM, Finding
 from support.federation import Federation, forge
 
 
@@ -156,3 +158,26 @@ def test_a_study_from_which_a_site_was_removed_stays_verifiable(federation):
             federation.run_process(name)
     assert federation.observe().state.finished is not None
     assert not problems(federation)
+
+
+def test_two_readers_look_at_every_payload_that_is_named(plain, monkeypatch):
+    assert not problems(plain)
+
+    def disagree(path):
+        raise TensorError("has other values of 'bias'")
+
+    monkeypatch.setattr(audit, "check_both_readers", disagree)
+    state = plain.observe().state
+    assert set(problems(plain)) == set(state.payloads())
+    assert set(problems(plain).values()) == {"the payload has other values of 'bias'"}
+
+
+def test_payloads_that_are_encrypted_for_others_are_only_hashed(tmp_path):
+    federation = Federation(tmp_path, encryption="age").start()
+    federation.run()
+    found = findings(federation)
+    assert not [f for f in found if f.level == PROBLEM]
+    n_named = len(federation.observe().state.payloads())
+    assert (
+        Finding("payloads", NOTE, f"{n_named} are encrypted for others, and only hashed") in found
+    )
