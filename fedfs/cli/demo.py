@@ -12,7 +12,6 @@ from fedfs.cli.options import device_option
 from fedfs.cli.terminal import show_json, show_table
 
 if TYPE_CHECKING:
-    from fedfs.learner import Progress
     from fedfs.roles.reader.status import StudyStatus
 
 
@@ -67,7 +66,7 @@ def demo(
     )
     display = _Display(to_stderr=as_json)
     with display:
-        result = Demo(options, say=display.say, watch=display.watch, progress=display.alone).run()
+        result = Demo(options, log=display.log, watch=display.watch).run()
     if as_json:
         show_json(result)
         return
@@ -105,7 +104,6 @@ class _Display:
         self._to_stderr = to_stderr
         self._live: Any = None
         self._lines: set[str] = set()
-        self._alone: dict[str, str] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -113,7 +111,7 @@ class _Display:
     def __exit__(self, *_: object) -> None:
         self._stop()
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """Print a line about the phase that begins."""
         self._stop()
         click.echo(f"- {text}", err=self._to_stderr)
@@ -135,14 +133,6 @@ class _Display:
                 self._once(f"  version {status.version} of {status.rounds}: pseudo Dice {mean:.3f}")
         else:
             self._once(f"  {status.phase}: waiting for {', '.join(status.waiting_for) or 'nobody'}")
-
-    def alone(self, site: str, progress: Progress) -> None:
-        """Show how far a site is that trains alone."""
-        epoch = "" if progress.epoch is None else f"epoch {progress.epoch}, "
-        self._alone[site] = f"{progress.step} {epoch}{progress.done}/{progress.total}"
-        if self._stream().isatty():
-            rows = [(name, doing, "") for name, doing in sorted(self._alone.items())]
-            self._show_live("training alone", rows)
 
     def _once(self, line: str) -> None:
         if line not in self._lines:

@@ -96,12 +96,6 @@ def _write_choice(request: dict[str, Any], _: OnProgress) -> dict[str, Any]:
     return {"folder": str(write_choice(ChoiceRequest(**request)))}
 
 
-def _train_local(request: dict[str, Any], on_progress: OnProgress) -> dict[str, Any]:
-    from fedfs.nnunet.baseline import LocalRequest, train_local
-
-    return {"model": str(train_local(LocalRequest(**request), on_progress))}
-
-
 def _train_round(request: dict[str, Any], on_progress: OnProgress) -> dict[str, Any]:
     from fedfs.nnunet.child_round import train_round
     from fedfs.nnunet.train.parallel import RoundRequest
@@ -130,7 +124,6 @@ FUNCTIONS: Mapping[str, Callable[[dict[str, Any], OnProgress], dict[str, Any]]] 
     "initial_weights": _initial_weights,
     "convert_checkpoint": _convert_checkpoint,
     "export": _export,
-    "train_local": _train_local,
     "train_round": _train_round,
     "score": _score,
     "cross_validate": _cross_validate,

@@ -2,9 +2,9 @@
 
 Three hosts and a coordinator, each with a folder, keys and processes of its own, share nothing but
 a store folder. A part of every site's cases is kept away from all of them. On these cases, which
-include every site's kind of images, two models per site are compared: the federated one, and one
-that the site trained on its own data alone, with the same plan, the same initial weights and the
-same number of iterations.
+include every site's kind of images, two models per site are compared: the federated one, and the
+one that ``fedfs site run --local-model`` trains on the site's data alone, with the same plan, the
+same initial weights and the same number of iterations.
 """
 
 from __future__ import annotations
@@ -15,13 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from fedfs.errors import FedfsError, TrainingError
-from fedfs.exchange.fetching import MAX_MODEL_BYTES, fetch_payload
+from fedfs.errors import TrainingError
 from fedfs.exchange.read import Observer, open_study
-from fedfs.learner import Progress
-from fedfs.nnunet.baseline import LocalRequest
 from fedfs.nnunet.score.predict import ScoreRequest
 from fedfs.nnunet.system.isolated import run_isolated
 from fedfs.roles.reader.export import export_versions, predict_commands
@@ -92,7 +88,8 @@ class DemoResult:
     seconds: Mapping[str, float]
 
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
+"""Takes a line about the phase that begins."""
 
 
 class Demo:
@@ -100,23 +97,20 @@ class Demo:
 
     Args:
         options: what to do.
-        say: called with a line about each phase.
+        log: called with a line about each phase.
         watch: called with the study's status about every second while it runs.
-        progress: called with a site's name and its progress while it trains alone.
     """
 
     def __init__(
         self,
         options: DemoOptions,
         *,
-        say: Say,
+        log: Log,
         watch: Callable[[StudyStatus], None],
-        progress: Callable[[str, Progress], None],
     ) -> None:
         self._options = options
-        self._say = say
+        self._log = log
         self._watch = watch
-        self._progress = progress
         self._store = options.folder / "store"
         self._scores = options.folder / "scores"
         self._coordinator = Host("coordinator", options.folder / "coordinator").make()
@@ -131,14 +125,14 @@ class Demo:
         """
         source, splits = self._data()
         hosts = self._hosts(source, splits)
-        self._timed("federation", lambda: self._federate(source, hosts))
-        made = export_versions(open_store(str(self._store)), self._options.folder / "model")
-        exported = made[0]
-        self._say("each site trains alone, for the same number of iterations")
-        local_models = self._timed("local training", lambda: self._train_alone(hosts))
-        self._say(f"all models predict the {sum(len(s.test) for s in splits)} cases kept away")
-        models = {"federated": exported.folder, **local_models}
-        dice = self._timed("prediction", lambda: self._score(source, splits, models))
+        self._train(source, hosts)
+        exported = export_versions(open_store(str(self._store)), self._options.folder / "model")
+        federated = exported[0].folder
+        self._log(f"all models predict the {sum(len(s.test) for s in splits)} cases kept away")
+        models = {"federated": federated, **{name: _local_model(h) for name, h in hosts.items()}}
+        began_s = time.monotonic()
+        dice = self._score(source, splits, models)
+        self._note("prediction", began_s)
         sites = tuple(_site_scores(split, dice) for split in splits)
         return DemoResult(
             sites=sites,
@@ -146,8 +140,8 @@ class Demo:
             n_test_cases=len(dice["federated"]),
             dice_local=_mean([score.local_all for score in sites]),
             dice_federated=_mean(list(dice["federated"].values())),
-            model=exported.folder,
-            predict_command=predict_commands(made)[0],
+            model=federated,
+            predict_command=predict_commands(exported)[0],
             seconds=self._seconds,
         )
 
@@ -155,7 +149,7 @@ class Demo:
         source = self._options.data
         if source is None:
             source = self._options.folder / "images"
-            self._say("making images of three hospitals whose scanners differ")
+            self._log("making images of three hospitals whose scanners differ")
             phantoms.write_dataset(source, n_cases=N_CASES, seed=self._options.seed)
         splits = split_cases(read_cases(source), test_share=self._options.test_share)
         return source, splits
@@ -169,8 +163,9 @@ class Demo:
             hosts[split.site] = host
         return hosts
 
-    def _federate(self, source: Path, hosts: Mapping[str, Host]) -> None:
-        options = self._options
+    def _train(self, source: Path, hosts: Mapping[str, Host]) -> None:
+        """Train the federated model, and then a model at each site alone."""
+        options, began_s = self._options, time.monotonic()
         study = LocalStudy(
             store=self._store,
             dataset=_DATASET,
@@ -186,57 +181,23 @@ class Demo:
                 "--seed", str(options.seed),
                 *(word for o in PLANNER_OPTIONS for word in ("--planner-option", o)),
             ),
-            run=("--device", options.device) if options.device else (),
+            run=("--local-model", *(("--device", options.device) if options.device else ())),
         )  # fmt: skip
-        self._say("the coordinator writes the charter, the sites join, the coordinator approves")
+        self._log("the coordinator writes the charter, the sites join, the coordinator approves")
         study.begin()
-        self._say(f"one process per site and one aggregator share nothing but {self._store}")
+        self._log(f"one process per site and one aggregator share nothing but {self._store}")
         observer: Observer = open_study(open_store(str(self._store)))
-        study.federate(lambda: self._watch(summarize(observer.refresh())))
 
-    def _train_alone(self, hosts: Mapping[str, Host]) -> dict[str, Path]:
-        """Train one model per site on its own data, from version 0 of the federation."""
-        store, options = open_store(str(self._store)), self._options
-        state = open_study(store).state
-        if state.plan is None:
-            raise FedfsError("the federation left no plan")
-        initial = fetch_payload(
-            store, state.models[0].payload, options.folder / "initial", max_bytes=MAX_MODEL_BYTES
-        )
-        plan, spec = state.plan, state.charter.nnunet
+        def look() -> None:
+            nonlocal began_s
+            status = summarize(observer.refresh())
+            if status.version == options.rounds and "federation" not in self._seconds:
+                began_s = self._note("federation", began_s)
+                self._log("each site trains alone, for the same number of iterations")
+            self._watch(status)
 
-        def train(host: Host) -> Path:
-            results = host.folder / "alone"
-            results.mkdir(exist_ok=True)
-            request = LocalRequest(
-                raw=str(host.raw),
-                preprocessed=str(host.preprocessed),
-                results=str(results),
-                dataset=_DATASET,
-                plans=plan.plans,
-                fingerprint=plan.fingerprint,
-                tensors=str(initial),
-                configuration=spec.configuration,
-                trainer=spec.trainer,
-                fold=spec.fold,
-                state_dir=str(host.folder / "alone-state"),
-                epochs=options.rounds,
-                iterations_per_epoch=options.local_iterations,
-                val_iterations_per_epoch=options.val_iterations,
-                device=options.device,
-            )
-            environ = {**host.environment(), "nnUNet_results": str(results)}
-            done = run_isolated(
-                "train_local",
-                request,
-                environ=environ,
-                workdir=host.folder,
-                on_progress=lambda progress: self._progress(host.name, progress),
-            )
-            return Path(done["model"])
-
-        with ThreadPoolExecutor(len(hosts)) as pool:
-            return dict(zip(hosts, pool.map(train, hosts.values()), strict=True))
+        study.federate(look)
+        self._note("local training", began_s)
 
     def _score(
         self, source: Path, splits: Sequence[Split], models: Mapping[str, Path]
@@ -264,12 +225,17 @@ class Demo:
         with ThreadPoolExecutor(max(1, (os.cpu_count() or 1))) as pool:
             return dict(zip(models, pool.map(score, models), strict=True))
 
-    def _timed(self, phase: str, work: Callable[[], Any]) -> Any:
-        began_s = time.monotonic()
-        try:
-            return work()
-        finally:
-            self._seconds[phase] = round(time.monotonic() - began_s, 1)
+    def _note(self, phase: str, began_s: float) -> float:
+        """Note how long a phase lasted that ends now; return the time."""
+        now_s = time.monotonic()
+        self._seconds[phase] = round(now_s - began_s, 1)
+        return now_s
+
+
+def _local_model(host: Host) -> Path:
+    """Return the model folder that ``fedfs site run --local-model`` has written at a site."""
+    (plans,) = host.results.glob(f"fedfs/**/local-model/{_DATASET}/*/plans.json")
+    return plans.parent
 
 
 def _site_scores(split: Split, dice: Mapping[str, Mapping[str, float]]) -> SiteScores:

@@ -15,12 +15,12 @@ from synthetic import DATASET, Reports
 
 from fedfs.errors import TensorError, UserError
 from fedfs.learner import RoundTask
-from fedfs.nnunet.baseline import LocalRequest
 from fedfs.nnunet.nnunet_learner import NnUNetLearner
 from fedfs.nnunet.plan.pretrained import read_checkpoint
 from fedfs.nnunet.score.model_export import ExportRequest, export_model
 from fedfs.nnunet.score.predict import ScoreRequest
 from fedfs.nnunet.system.isolated import run_isolated
+from fedfs.roles.site.local_model import train_alone
 from fedfs.tensors.canonical import TensorFile
 
 pytestmark = pytest.mark.nnunet
@@ -197,30 +197,21 @@ def test_a_model_folder_is_scored_on_other_images(exported, study, tmp_path):
 
 
 def test_training_alone_is_one_round_of_all_epochs(study, tmp_path, no_workers):
-    site = study.site(tmp_path)
-    local = LocalRequest(
-        **{name: str(getattr(site.paths, name)) for name in ("raw", "preprocessed", "results")},
-        dataset=DATASET,
-        plans=study.plans,
-        fingerprint=study.fingerprint,
-        tensors=str(study.weights_file),
-        configuration="2d",
-        trainer="nnUNetTrainer",
-        fold="all",
-        state_dir=str(site.state_dir),
-        epochs=2,
-        iterations_per_epoch=2,
-        val_iterations_per_epoch=2,
-        device="cpu",
-    )
+    settings = dataclasses.replace(study.site(tmp_path), full_validation=False)
+
+    def train(report):
+        task, learner = RoundTask(0, "0", 0, 2, 2, 2, 2), NnUNetLearner(settings)
+        train_alone(learner, study.plans, study.fingerprint, task, study.tensors, report)
+        return learner.model_folder()
+
     report = Reports()
-    model = Path(run_isolated("train_local", local, workdir=tmp_path, on_progress=report)["model"])
+    model = train(report)
     assert json.loads((model / "plans.json").read_text())["dataset_name"] == DATASET
     assert (model / "fold_all" / "checkpoint_final.pth").exists()
     assert {"preprocess", "train"} <= {p["step"] for p in report}
 
     again = Reports()  # killed and started again, it has nothing to train
-    run_isolated("train_local", local, workdir=tmp_path, on_progress=again)
+    train(again)
     assert "train" not in {p["step"] for p in again}
 
 

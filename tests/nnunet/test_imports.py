@@ -8,7 +8,6 @@ import pytest
 LIGHT = [
     "fedfs.nnunet",
     "fedfs.nnunet.allowed.allowlist",
-    "fedfs.nnunet.baseline",
     "fedfs.nnunet.child",
     "fedfs.nnunet.child_round",
     "fedfs.nnunet.allowed.classes",

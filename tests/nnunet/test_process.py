@@ -123,7 +123,7 @@ def test_progress_is_passed_on(tmp_path, child):
     }
     child(f"print({json.dumps(json.dumps(line))}, flush=True)\n{respond({})}")
     seen = []
-    run_isolated("train_local", {}, workdir=tmp_path, on_progress=seen.append)
+    run_isolated("train_round", {}, workdir=tmp_path, on_progress=seen.append)
     assert [dataclasses.asdict(progress) for progress in seen] == [line]
 
 

@@ -41,7 +41,6 @@ FUNCTION_NAMES = (
     "initial_weights",
     "convert_checkpoint",
     "export",
-    "train_local",
     "train_round",
     "score",
     "cross_validate",
