@@ -29,6 +29,7 @@ from typing import Any
 
 from fedfs.exchange.read import open_study
 from fedfs.nnunet.score.predict import ScoreRequest
+from fedfs.nnunet.system.environment import HostSettings
 from fedfs.nnunet.system.isolated import run_isolated
 from fedfs.roles.reader.export import export_versions
 from fedfs.simulation.cases import place_dataset, read_cases
@@ -105,7 +106,7 @@ def run(name: str, seed: int, source: Path, folder: Path, rounds: int) -> dict[s
         images=str(folder / "test" / "imagesTr"),
         labels=str(folder / "test" / "labelsTr"),
         output=str(folder / "out"),
-        device="cpu",
+        host=HostSettings(device="cpu", num_processes=1),
         use_mirroring=False,
     )
     scores = run_isolated(

@@ -66,7 +66,7 @@ def measure(  # noqa: PLR0915
     from fedfs.exchange.read import open_study
     from fedfs.nnunet.allowed.classes import versions
     from fedfs.nnunet.plan.planner import NnUNetPlanner
-    from fedfs.nnunet.system.environment import from_environment
+    from fedfs.nnunet.system.environment import HostSettings, from_environment
     from fedfs.roles.aggregator.step import Aggregator
     from fedfs.roles.coordinator.amend import Coordinator
     from fedfs.roles.coordinator.begin import init_study
@@ -95,7 +95,13 @@ def measure(  # noqa: PLR0915
     key = keyring.create("site-north")
     publisher = Publisher(store, key, charter.study, clock=time.time)
     learner = TimedLearner(
-        make_learner(charter, "north", DATASET, from_environment(os.environ), num_processes=1)
+        make_learner(
+            charter,
+            "north",
+            DATASET,
+            from_environment(os.environ),
+            host=HostSettings(num_processes=1),
+        )
     )
     join_study(open_study(store, site="north"), publisher, "north", learner, difference=[])
     approve_sites(Coordinator(store, home, clock=time.time), None)

@@ -134,7 +134,7 @@ class Bench:
     def __init__(self, folder: Path, options: argparse.Namespace) -> None:
         from fedfs.nnunet.nnunet_learner import LearnerSettings, NnUNetLearner
         from fedfs.nnunet.settings import Planning
-        from fedfs.nnunet.system.environment import NnUNetPaths
+        from fedfs.nnunet.system.environment import HostSettings, NnUNetPaths
 
         paths = NnUNetPaths(*(folder / name for name in ("raw", "preprocessed", "results")))
         for path in (paths.raw, paths.preprocessed, paths.results):
@@ -146,7 +146,7 @@ class Bench:
             LearnerSettings(
                 paths=paths, dataset=DATASET, configuration=options.configuration,
                 trainer="nnUNetTrainer", fold="0", state_dir=folder / "state",
-                device=options.device, num_processes=1,
+                host=HostSettings(device=options.device, num_processes=1),
                 planning=Planning(
                     dataset_json=dataset_json, dataset_name=DATASET, seed=SEED,
                     gpu_memory_target_gb=None if options.full else 0.1,

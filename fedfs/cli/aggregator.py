@@ -57,6 +57,7 @@ def aggregate(
     verbose: bool,
 ) -> None:
     """Merge fingerprints, plan, publish the initial weights, close rounds, until finished."""
+    from fedfs.nnunet.system.environment import HostSettings
     from fedfs.roles.aggregator.config import AggregatorConfig
     from fedfs.roles.aggregator.run import run_aggregator
     from fedfs.trust.keyring import default_home
@@ -68,7 +69,7 @@ def aggregate(
         keep_versions=keep_versions,
         report=report,
         tracks=tracks,
-        allowed_trainers=allowed_trainers,
+        host=HostSettings(allowed_trainers=allowed_trainers),
         once=once,
         wait=wait,
     )

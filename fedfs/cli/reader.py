@@ -140,10 +140,11 @@ def export(store: StorePlace, output: Path, *, version: int | None, track: str,
 
     The global model, or in a study of the mode asym, at a site, that site's own.
     """
+    from fedfs.nnunet.system.environment import HostSettings
     from fedfs.roles.reader.export import export_choice, export_versions, predict_commands
     from fedfs.store import open_store
 
-    instructions = None
+    instructions, host = None, HostSettings(allowed_trainers=allowed_trainers)
     if site is None:
         from fedfs.trust.keyring import default_home
         from fedfs.trust.recipients import Vault
@@ -155,7 +156,7 @@ def export(store: StorePlace, output: Path, *, version: int | None, track: str,
             track=track,
             dataset_name=dataset_name,
             vault=Vault(default_home()),
-            allowed_trainers=allowed_trainers,
+            host=host,
         )
         if not track:
             instructions = export_choice(open_store(store), done, vault=Vault(default_home()))
@@ -165,9 +166,7 @@ def export(store: StorePlace, output: Path, *, version: int | None, track: str,
         from fedfs.roles.site.export import export_own
         from fedfs.trust.keyring import default_home
 
-        config = SiteConfig(
-            store, layout.check_site(site), default_home(), allowed_trainers=allowed_trainers
-        )
+        config = SiteConfig(store, layout.check_site(site), default_home(), host=host)
         done = export_own(config, output, version=version, track=track, dataset_name=dataset_name)
     commands = predict_commands(done)
     if as_json:

@@ -79,6 +79,7 @@ def join(
     In a study of the mode asym the site plans for itself; options say how, where it is not as the
     charter says.
     """
+    from fedfs.nnunet.system.environment import HostSettings
     from fedfs.protocol import layout
     from fedfs.roles.site.config import JoinConfig
     from fedfs.roles.site.join import join as join_study
@@ -101,9 +102,9 @@ def join(
             }.items()
             if value
         },
-        skip_broken=skip_broken,
-        num_processes=num_processes,
-        allow_versions=allow_versions,
+        host=HostSettings(
+            num_processes=num_processes, skip_broken=skip_broken, allow_versions=allow_versions
+        ),
     )
     with ProgressDisplay() as display:
         charter, request = join_study(config, display)
@@ -171,6 +172,7 @@ def run(
     verbose: bool,
 ) -> None:
     """Take part: fingerprint, preprocess, train and evaluate until the study is finished."""
+    from fedfs.nnunet.system.environment import HostSettings
     from fedfs.protocol import layout
     from fedfs.protocol.ranges import check_minutes
     from fedfs.roles.site.config import SiteConfig
@@ -183,16 +185,18 @@ def run(
         store=store,
         site=layout.check_site(name),
         home=default_home(),
-        device=device,
-        num_gpus=num_gpus,
-        num_processes=num_processes,
+        host=HostSettings(
+            device=device,
+            num_gpus=num_gpus,
+            num_processes=num_processes,
+            allowed_trainers=allowed_trainers,
+            skip_broken=skip_broken,
+            allow_versions=allow_versions,
+        ),
         local_minutes=check_minutes(local_minutes),
         keep_versions=keep_versions,
         local_model=local_model,
         tracks=tracks,
-        allowed_trainers=allowed_trainers,
-        skip_broken=skip_broken,
-        allow_versions=allow_versions,
         once=once,
         wait=wait,
     )

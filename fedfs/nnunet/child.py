@@ -24,6 +24,7 @@ from typing import Any, TextIO
 from fedfs import errors
 from fedfs.learner import OnProgress, Progress
 from fedfs.nnunet.system import isolated
+from fedfs.nnunet.system.requests import from_json
 
 
 def main(function: str, room: Path) -> None:
@@ -55,7 +56,7 @@ def _end_with_parent() -> None:
 def _plan(request: dict[str, Any], _: OnProgress) -> dict[str, Any]:
     from fedfs.nnunet.plan.plans import PlanRequest, plan
 
-    return dataclasses.asdict(plan(PlanRequest(**request)))
+    return dataclasses.asdict(plan(from_json(PlanRequest, request)))
 
 
 def _check_trainer(request: dict[str, Any], _: OnProgress) -> dict[str, Any]:
@@ -73,7 +74,7 @@ def _check_planner(request: dict[str, Any], _: OnProgress) -> dict[str, Any]:
 def _initial_weights(request: dict[str, Any], _: OnProgress) -> dict[str, Any]:
     from fedfs.nnunet.plan.plans import WeightsRequest, initial_weights
 
-    initial_weights(WeightsRequest(**request))
+    initial_weights(from_json(WeightsRequest, request))
     return {"tensors": request["output"]}
 
 
@@ -85,35 +86,36 @@ def _convert_checkpoint(request: dict[str, Any], _: OnProgress) -> dict[str, Any
 
 
 def _export(request: dict[str, Any], _: OnProgress) -> dict[str, Any]:
-    from fedfs.nnunet.score.model_export import ExportRequest, export_model
+    from fedfs.nnunet.score.model_export import ExportRequests, export_model
 
-    return {"models": [str(export_model(ExportRequest(**one))) for one in request["models"]]}
+    models = from_json(ExportRequests, request).models
+    return {"models": [str(export_model(one)) for one in models]}
 
 
 def _write_choice(request: dict[str, Any], _: OnProgress) -> dict[str, Any]:
     from fedfs.nnunet.score.inference_information import ChoiceRequest, write_choice
 
-    return {"folder": str(write_choice(ChoiceRequest(**request)))}
+    return {"folder": str(write_choice(from_json(ChoiceRequest, request)))}
 
 
 def _train_round(request: dict[str, Any], on_progress: OnProgress) -> dict[str, Any]:
     from fedfs.nnunet.child_round import train_round
     from fedfs.nnunet.train.parallel import RoundRequest
 
-    return train_round(RoundRequest(**request), on_progress)
+    return train_round(from_json(RoundRequest, request), on_progress)
 
 
 def _score(request: dict[str, Any], _: OnProgress) -> dict[str, Any]:
     from fedfs.nnunet.score.predict import ScoreRequest, as_json, predict_and_score
 
-    return as_json(predict_and_score(ScoreRequest(**request)))
+    return as_json(predict_and_score(from_json(ScoreRequest, request)))
 
 
 def _cross_validate(request: dict[str, Any], on_progress: OnProgress) -> dict[str, Any]:
     from fedfs.nnunet.score.cross_validation import CrossValidationRequest, cross_validate
     from fedfs.protocol import codec
 
-    made = codec.to_json(cross_validate(CrossValidationRequest(**request), on_progress))
+    made = codec.to_json(cross_validate(from_json(CrossValidationRequest, request), on_progress))
     return dict(made) if isinstance(made, dict) else {}
 
 

@@ -27,9 +27,8 @@ from pathlib import Path
 from typing import Any
 
 from fedfs.errors import FedfsError, TrainingError
-from fedfs.learner import OnProgress, Progress, RoundTask
+from fedfs.learner import OnProgress, Progress
 from fedfs.nnunet.nnunet_learner import NnUNetLearner
-from fedfs.nnunet.settings import settings_from_json
 from fedfs.nnunet.system import isolated
 from fedfs.nnunet.train.parallel import RoundRequest, check_devices
 from fedfs.tensors.canonical import TensorFile, weights_sha256, write_safetensors
@@ -48,11 +47,12 @@ def train_round(request: RoundRequest, on_progress: OnProgress) -> dict[str, Any
     """
     from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, spawn
 
-    device = check_devices(request.settings["device"], request.num_gpus)
-    room = Path(request.output).parent
+    host = request.settings.host
+    device = check_devices(host)
+    room = request.output.parent
     reader, writer = get_context("spawn").Pipe(duplex=False)
     started = spawn(  # type: ignore[no-untyped-call]
-        _work, args=(request, device, room, writer), nprocs=request.num_gpus, join=False
+        _work, args=(request, device, room, writer), nprocs=host.num_gpus, join=False
     )
     try:
         while not started.join(timeout=0):
@@ -94,6 +94,8 @@ def _train(rank: int, request: RoundRequest, device: str, room: Path, writer: An
     import torch
     from torch import distributed
 
+    n_gpus = request.settings.host.num_gpus
+
     def on_progress(progress: Progress) -> None:
         if rank == 0:
             writer.send(dataclasses.asdict(progress))
@@ -104,20 +106,21 @@ def _train(rank: int, request: RoundRequest, device: str, room: Path, writer: An
         "nccl" if device == "cuda" else "gloo",
         init_method=f"file://{room}/rendezvous",
         rank=rank,
-        world_size=request.num_gpus,
+        world_size=n_gpus,
     )
-    learner = NnUNetLearner(settings_from_json({**request.settings, "device": device}))
+    settings = request.settings
+    host = dataclasses.replace(settings.host, device=device, num_gpus=1)
+    learner = NnUNetLearner(dataclasses.replace(settings, host=host))
     learner.take_over(request.plans)
-    task = RoundTask(**{**request.task, "private": frozenset(request.task["private"])})
     try:
-        with TensorFile(Path(request.tensors)) as tensors:
-            result = learner.train(task, dict(tensors), on_progress)
-        hashes: list[Any] = [None] * request.num_gpus
+        with TensorFile(request.tensors) as tensors:
+            result = learner.train(request.task, dict(tensors), on_progress)
+        hashes: list[Any] = [None] * n_gpus
         distributed.all_gather_object(hashes, weights_sha256(result.tensors))
         if len(set(hashes)) > 1:
             raise TrainingError("the GPUs ended with different weights", kind="crash")
         if rank == 0:
-            write_safetensors(Path(request.output), result.tensors)
+            write_safetensors(request.output, result.tensors)
             said = {name: value for name, value in vars(result).items() if name != "tensors"}
             (room / "result.json").write_text(json.dumps(said), encoding="utf-8")
     finally:

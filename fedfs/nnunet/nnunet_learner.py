@@ -73,7 +73,7 @@ class NnUNetLearner:
         self._dataset: RawDataset | None = None
         self._session: Session | None = None
         self._trained: RoundProgress | None = None
-        limit_pools(settings.num_processes)
+        limit_pools(settings.host.num_processes)
 
     def dataset_facts(self) -> Mapping[str, Any]:
         """See :class:`fedfs.learner.Learner`."""
@@ -90,7 +90,7 @@ class NnUNetLearner:
         """
         settings = self._settings
         with self._nnunet():
-            classes.trainer_class(settings.trainer, settings.allowed_trainers)
+            classes.trainer_class(settings.trainer, settings.host.allowed_trainers)
         result = self.examine(on_progress)
         target = settings.paths.preprocessed / self._raw().name / _FINGERPRINT
         if not target.exists() and all(channel.n_cases for channel in result.channels):
@@ -110,9 +110,9 @@ class NnUNetLearner:
         with self._nnunet() as output:
             result = fingerprints.extract(
                 dataset.without(found),
-                num_processes=settings.num_processes,
+                num_processes=settings.host.num_processes,
                 on_progress=output.outside(on_progress),
-                on_broken=found.__setitem__ if settings.skip_broken else None,
+                on_broken=found.__setitem__ if settings.host.skip_broken else None,
             )
         self._broken.keep(found)
         self._dataset = None
@@ -162,7 +162,7 @@ class NnUNetLearner:
         listed = RawDataset.listed(settings.paths, settings.dataset)
         broken = self._broken.incomplete(listed)
         with self._nnunet() as output:
-            classes.trainer_class(settings.trainer, settings.allowed_trainers)
+            classes.trainer_class(settings.trainer, settings.host.allowed_trainers)
             adopted = preprocess.adopt(plans, dataset, fingerprints.reader_name(dataset))
             preprocess.check_previous_stage(
                 adopted, settings.configuration, settings.trainer, dataset, settings.paths
@@ -175,9 +175,9 @@ class NnUNetLearner:
                     configuration,
                     dataset,
                     settings.paths,
-                    num_processes=settings.num_processes,
+                    num_processes=settings.host.num_processes,
                     on_progress=output.outside(on_progress),
-                    on_broken=broken.__setitem__ if settings.skip_broken else None,
+                    on_broken=broken.__setitem__ if settings.host.skip_broken else None,
                 )
         if broken:
             self._broken.add(broken)
@@ -205,7 +205,7 @@ class NnUNetLearner:
 
     def train(self, task: RoundTask, tensors: Tensors, on_progress: OnProgress) -> TrainResult:
         """See :class:`fedfs.learner.Learner`."""
-        if self._settings.num_gpus > 1:
+        if self._settings.host.num_gpus > 1:
             self.close()  # its memory is the processes', and they write the next checkpoint
             return parallel.train(self._settings, self._adopted(), task, tensors, on_progress)
         with self._nnunet() as output:
@@ -334,11 +334,7 @@ class NnUNetLearner:
             settings = self._settings
             self._session = Session(
                 classes.TrainerSettings(
-                    settings.trainer,
-                    settings.configuration,
-                    settings.fold,
-                    settings.device,
-                    settings.allowed_trainers,
+                    settings.trainer, settings.configuration, settings.fold, settings.host
                 ),
                 plans,
                 self._raw().dataset_json,

@@ -19,6 +19,7 @@ from pathlib import Path
 from fedfs.errors import TrainingError
 from fedfs.exchange.read import Observer, open_study
 from fedfs.nnunet.score.predict import ScoreRequest
+from fedfs.nnunet.system.environment import HostSettings
 from fedfs.nnunet.system.isolated import run_isolated
 from fedfs.roles.reader.export import export_versions, predict_commands
 from fedfs.roles.reader.status import StudyStatus, summarize
@@ -215,7 +216,7 @@ class Demo:
                 images=str(self._scores / "test" / "imagesTr"),
                 labels=str(self._scores / "test" / "labelsTr"),
                 output=str(output),
-                device=self._options.device,
+                host=HostSettings(device=self._options.device, num_processes=1),
                 use_mirroring=False,
             )
             run_isolated("score", request, environ=host.environment(), workdir=self._scores)

@@ -24,6 +24,7 @@ from typing import Any
 from fedfs.errors import UserError
 from fedfs.exchange.read import open_study
 from fedfs.nnunet.score.predict import ScoreRequest
+from fedfs.nnunet.system.environment import HostSettings
 from fedfs.protocol import codec, participation
 from fedfs.roles.lock import hold_lock
 from fedfs.simulation.cases import Split, dice_by_case, place_dataset, read_cases, split_cases
@@ -308,7 +309,7 @@ class Experiment:
             images=str(images / "imagesTr"),
             labels=str(images / "labelsTr"),
             output=str(run.folder / "predicted" / place),
-            device=self.options.device,
+            host=HostSettings(device=self.options.device, num_processes=1),
             use_mirroring=False,
         )
         return Prediction(host, request)

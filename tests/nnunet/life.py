@@ -13,6 +13,7 @@ from fedfs.nnunet.data.dataset import LABEL_ORDER
 from fedfs.nnunet.nnunet_learner import NnUNetLearner
 from fedfs.nnunet.plan.plans import PlanRequest, WeightsRequest, initial_weights, plan
 from fedfs.nnunet.settings import LearnerSettings
+from fedfs.nnunet.system.environment import HostSettings
 from fedfs.tensors.canonical import TensorFile
 
 SMALL = {"UNet_base_num_features": 4, "UNet_max_features_2d": 8, "UNet_max_features_3d": 8}
@@ -38,8 +39,7 @@ def settings(paths, folder, dataset, **changes):
         "trainer": "nnUNetTrainer",
         "fold": "0",
         "state_dir": folder / "state",
-        "device": "cpu",
-        "num_processes": 1,
+        "host": HostSettings(device="cpu", num_processes=1),
     }
     return LearnerSettings(**{**values, **changes})
 

@@ -12,7 +12,7 @@ from fedfs.nnunet.data import fingerprint
 from fedfs.nnunet.data.dataset import RawDataset
 from fedfs.nnunet.nnunet_learner import LearnerSettings
 from fedfs.nnunet.plan.plans import PlanRequest, WeightsRequest, initial_weights, plan
-from fedfs.nnunet.system.environment import NnUNetPaths
+from fedfs.nnunet.system.environment import HostSettings, NnUNetPaths
 from fedfs.tensors.canonical import TensorFile
 
 DATASET = "Dataset901_Ellipsoids"
@@ -150,7 +150,8 @@ class Study:
             "trainer": "nnUNetTrainer",
             "fold": "0",
             "state_dir": folder / "state",
-            "device": "cpu",
-            "num_processes": 1,
         }
+        of_host = {one.name for one in dataclasses.fields(HostSettings)} & set(changes)
+        host = {name: changes.pop(name) for name in of_host}
+        values["host"] = HostSettings(**{"device": "cpu", "num_processes": 1, **host})
         return LearnerSettings(**{**values, **changes})

@@ -15,6 +15,7 @@ from fedfs.nnunet.data import folds
 from fedfs.nnunet.data.dataset import RawDataset
 from fedfs.nnunet.nnunet_learner import NnUNetLearner
 from fedfs.nnunet.settings import Planning
+from fedfs.nnunet.system.environment import HostSettings
 from fedfs.roles.coordinator.amend import Coordinator
 from fedfs.roles.coordinator.begin import init_study
 from fedfs.roles.coordinator.options import StudyOptions
@@ -361,19 +362,17 @@ def test_join_and_run_count_the_same_cases_and_the_store_hears_no_names(
     truncate(image(folder, CASES[4]))
     for name, value in paths.variables().items():
         monkeypatch.setenv(name, value)
-    store = str(tmp_path / "store")
+    store, skipping = str(tmp_path / "store"), HostSettings(num_processes=1, skip_broken=True)
     options = StudyOptions("x", {**dataset_json(6)}, configuration="2d", min_sites=1)
     init_study(open_store(store, must_exist=False), tmp_path, options, clock=time.time, versions={})
-    charter, request = join(
-        JoinConfig(store, "north", DATASET, tmp_path, skip_broken=True, num_processes=1), Reports()
-    )
+    charter, request = join(JoinConfig(store, "north", DATASET, tmp_path, host=skipping), Reports())
     assert request.n_cases == 5
     assert f"left out: case {CASES[4]}: {CASES[4]}_0000.nii.gz is damaged" in caplog.text
     approve_sites(Coordinator(open_store(store), tmp_path, clock=time.time), ["north"])
-    run = {"store": store, "site": "north", "home": tmp_path, "num_processes": 1, "once": True}
+    run = {"store": store, "site": "north", "home": tmp_path, "once": True}
     with pytest.raises(TrainingError, match=f"case {CASES[4]}"):
-        run_site(SiteConfig(**run), Reports())
-    run_site(SiteConfig(**run, skip_broken=True), Reports())
+        run_site(SiteConfig(**run, host=HostSettings(num_processes=1)), Reports())
+    run_site(SiteConfig(**run, host=skipping), Reports())
     state = open_study(open_store(store)).state
     assert state.joins["north"].n_cases == state.fingerprints["north"].n_cases == 5
     assert "case_" not in repr(state)
@@ -381,5 +380,5 @@ def test_join_and_run_count_the_same_cases_and_the_store_hears_no_names(
 
     # Whoever joins again finds the list as it was when the fingerprint was published.
     truncate(image(folder, CASES[0]))
-    again = JoinConfig(store, "north", DATASET, tmp_path, skip_broken=True, num_processes=1)
+    again = JoinConfig(store, "north", DATASET, tmp_path, host=skipping)
     assert join(again, Reports())[1].n_cases == 5

@@ -116,9 +116,7 @@ def write(path, array):
 
 def request(paths, **changes):
     return CrossValidationRequest(
-        raw=str(paths.raw),
-        preprocessed=str(paths.preprocessed),
-        results=str(paths.results),
+        paths=paths,
         dataset=DATASET,
         models=MODELS,
         folds=("0", "1"),

@@ -19,6 +19,7 @@ from fedfs.nnunet.nnunet_learner import NnUNetLearner
 from fedfs.nnunet.plan.pretrained import read_checkpoint
 from fedfs.nnunet.score.model_export import ExportRequest, export_model
 from fedfs.nnunet.score.predict import ScoreRequest
+from fedfs.nnunet.system.environment import HostSettings
 from fedfs.nnunet.system.isolated import run_isolated
 from fedfs.roles.site.local_model import train_alone
 from fedfs.tensors.canonical import TensorFile
@@ -187,7 +188,7 @@ def test_a_model_folder_is_scored_on_other_images(exported, study, tmp_path):
         images=str(raw / "imagesTr"),
         labels=str(raw / "labelsTr"),
         output=str(tmp_path / "predicted"),
-        device="cpu",
+        host=HostSettings(device="cpu", num_processes=1),
         use_mirroring=False,
     )
     result = run_isolated("score", score, workdir=tmp_path)

@@ -407,14 +407,14 @@ import json, multiprocessing, os, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pathlib import Path
 from fedfs.tensors.canonical import TensorFile
-from fedfs.nnunet.system.environment import NnUNetPaths
+from fedfs.nnunet.system.environment import HostSettings, NnUNetPaths
 from fedfs.nnunet.nnunet_learner import LearnerSettings, NnUNetLearner
 from synthetic import task
 plans, fingerprint = json.loads(sys.stdin.read())
 learner = NnUNetLearner(LearnerSettings(
     paths=NnUNetPaths(*map(Path, {list(paths.variables().values())})),
     dataset={DATASET!r}, configuration="2d", trainer="nnUNetTrainer", fold="0",
-    state_dir=Path({str(tmp_path / "state")!r}), device="cpu", num_processes=1,
+    state_dir=Path({str(tmp_path / "state")!r}), host=HostSettings(device="cpu", num_processes=1),
     checkpoint_interval_s=0,
 ))
 learner.prepare(plans, fingerprint, lambda progress: None)

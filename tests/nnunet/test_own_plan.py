@@ -22,6 +22,7 @@ from fedfs.nnunet.plan import overlay, own_plan, planner, plans
 from fedfs.nnunet.plan import published as site_network
 from fedfs.nnunet.settings import LearnerSettings, Planning
 from fedfs.nnunet.system import files
+from fedfs.nnunet.system.environment import HostSettings
 from fedfs.protocol.messages import DatasetSpec, NnUNetSpec, Schedule
 from fedfs.tensors.canonical import TensorFile, weights_sha256, write_safetensors
 
@@ -65,8 +66,7 @@ class Site:
                 trainer=trainer,
                 fold="all",
                 state_dir=self.folder / state,
-                device="cpu",
-                num_processes=1,
+                host=HostSettings(device="cpu", num_processes=1),
                 planning=planning(**changes),
             )
         )
@@ -177,13 +177,13 @@ def test_planning_again_needs_no_nnunet(planned):
 import json, sys
 from pathlib import Path
 from fedfs.tensors.canonical import weights_sha256
-from fedfs.nnunet.system.environment import NnUNetPaths
+from fedfs.nnunet.system.environment import HostSettings, NnUNetPaths
 from fedfs.nnunet.nnunet_learner import NnUNetLearner
 from fedfs.nnunet.settings import LearnerSettings, Planning
 learner = NnUNetLearner(LearnerSettings(
     paths=NnUNetPaths(*map(Path, {[str(p) for p in site.paths.variables().values()]!r})),
     dataset={DATASET!r}, configuration="2d", trainer="nnUNetTrainer", fold="all",
-    state_dir=Path({str(site.folder / "state")!r}), num_processes=1,
+    state_dir=Path({str(site.folder / "state")!r}), host=HostSettings(num_processes=1),
     planning=Planning(**json.loads(sys.stdin.read())),
 ))
 plan = learner.plan(print)

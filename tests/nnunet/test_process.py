@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import fedfs
 from fedfs import errors
 from fedfs.nnunet import child as child_process
 from fedfs.nnunet.system import isolated
@@ -131,7 +132,7 @@ def test_variables_reach_the_child(tmp_path, child):
     child("json.dump(dict(os.environ), open(room + '/response.json', 'w'))")
     found = run_isolated("plan", {}, workdir=tmp_path, environ={"nnUNet_n_proc_DA": "3"})
     assert found["nnUNet_n_proc_DA"] == "3"
-    assert found["PYTHONPATH"].split(os.pathsep)[0] == str(Path(isolated.__file__).parents[2])
+    assert found["PYTHONPATH"].split(os.pathsep)[0] == str(Path(fedfs.__file__).parents[1])
 
 
 def test_the_child_ends_when_its_parent_is_killed(tmp_path):

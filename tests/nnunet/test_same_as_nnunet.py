@@ -22,6 +22,7 @@ from synthetic import DATASET, dataset_json, make_paths, write_dataset
 from fedfs.nnunet import child
 from fedfs.nnunet.nnunet_learner import LearnerSettings, NnUNetLearner
 from fedfs.nnunet.plan.planner import NnUNetPlanner
+from fedfs.nnunet.system.environment import HostSettings
 from fedfs.protocol.messages import Schedule
 from fedfs.roles.coordinator.options import StudyOptions
 from support.federation import Federation
@@ -64,8 +65,7 @@ class OneSite:
                 trainer=self.spec.trainer,
                 fold=self.spec.fold,
                 state_dir=folder / "state",
-                device="cpu",
-                num_processes=1,
+                host=HostSettings(device="cpu", num_processes=1),
                 full_validation=False,  # it comes after the weights
             )
         )

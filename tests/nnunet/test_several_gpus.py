@@ -12,6 +12,7 @@ from synthetic import Reports, task
 from fedfs.errors import SetupError
 from fedfs.nnunet import child_round
 from fedfs.nnunet.nnunet_learner import NnUNetLearner
+from fedfs.nnunet.system.environment import HostSettings
 from fedfs.nnunet.train import parallel
 from fedfs.tensors.canonical import weights_sha256
 
@@ -75,8 +76,8 @@ def test_a_process_whose_starter_was_killed_before_it_looked_ends(monkeypatch):
 def test_there_have_to_be_so_many_devices():
     if torch.cuda.device_count() < 99:
         with pytest.raises(SetupError, match="GPUs, not 99|several CUDA devices only"):
-            parallel.check_devices(None, 99)
-    assert parallel.check_devices("cpu", 2) == "cpu"
+            parallel.check_devices(HostSettings(num_gpus=99))
+    assert parallel.check_devices(HostSettings(device="cpu", num_gpus=2)) == "cpu"
 
 
 def test_a_round_that_is_killed_goes_on_and_a_site_alone_after_it(study, start, tmp_path):

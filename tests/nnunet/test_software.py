@@ -9,6 +9,7 @@ from synthetic import DATASET, Reports, dataset_json, write_dataset
 
 from fedfs.errors import SetupError, StudyError
 from fedfs.nnunet.allowed.classes import versions
+from fedfs.nnunet.system.environment import HostSettings
 from fedfs.protocol import software
 from fedfs.roles.coordinator.begin import init_study
 from fedfs.roles.coordinator.options import StudyOptions
@@ -65,15 +66,16 @@ def test_join_and_run_refuse_and_the_doctor_says_so(tmp_path, paths, monkeypatch
         return [c.level for c in examine(place, tmp_path, site=site) if c.subject == "versions"]
 
     store, listener = str(tmp_path / "other"), Reports()
+    allowing = HostSettings(num_processes=1, allow_versions=True)
     with pytest.raises(SetupError, match=r"nnunetv2 is .* here, 1\.9\.0 in the charter"):
         join(JoinConfig(store, "north", DATASET, tmp_path), listener)
     assert not list((tmp_path / "other" / "sites").glob("*"))
-    join(JoinConfig(store, "north", DATASET, tmp_path, allow_versions=True), listener)
-    run = {"store": store, "site": "north", "home": tmp_path, "num_processes": 1, "once": True}
+    join(JoinConfig(store, "north", DATASET, tmp_path, host=allowing), listener)
+    run = {"store": store, "site": "north", "home": tmp_path, "once": True}
     with pytest.raises(SetupError, match="sites would not train"):
         run_site(SiteConfig(**run), listener)
     with pytest.raises(StudyError, match="not approved"):
-        run_site(SiteConfig(**run, allow_versions=True), listener)
+        run_site(SiteConfig(**run, host=allowing), listener)
     assert levels("other") == [PROBLEM, NOTE]
     assert levels("other", None) == [NOTE, NOTE]
     assert levels("same") == [OK]

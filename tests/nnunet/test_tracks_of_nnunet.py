@@ -6,7 +6,6 @@ processes of their own is run here.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import time
 from types import SimpleNamespace
@@ -20,7 +19,8 @@ from fedfs.exchange.read import open_study, open_tracks
 from fedfs.nnunet import child
 from fedfs.nnunet.allowed import classes
 from fedfs.nnunet.plan import planner
-from fedfs.nnunet.system.environment import applied
+from fedfs.nnunet.system import requests
+from fedfs.nnunet.system.environment import HostSettings, applied
 from fedfs.protocol import participation
 from fedfs.roles.aggregator.config import AggregatorConfig
 from fedfs.roles.aggregator.run import run_aggregator
@@ -47,8 +47,8 @@ def in_one_process(monkeypatch, no_workers, forked_pools):
     """Call what fedfs runs in a child process; importing nnU-Net there takes seconds each time."""
 
     def run(function, request, *, environ=None, workdir, on_progress=None):
-        fields = request if isinstance(request, dict) else dataclasses.asdict(request)
-        made = child.FUNCTIONS[function](json.loads(json.dumps(fields)), on_progress or quiet)
+        fields = json.loads(json.dumps(requests.to_json(request)))
+        made = child.FUNCTIONS[function](fields, on_progress or quiet)
         return json.loads(json.dumps(made))
 
     for module in (export, planner, site_process):
@@ -92,7 +92,12 @@ class Hospitals:
     def run_site(self, site, **options):
         self.at(site)
         config = SiteConfig(
-            self.url, site, self.home(site), device="cpu", num_processes=1, once=True, **options
+            self.url,
+            site,
+            self.home(site),
+            once=True,
+            host=HostSettings(device="cpu", num_processes=1),
+            **options,
         )
         return run_site(config, quiet)
 

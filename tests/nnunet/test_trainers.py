@@ -13,7 +13,7 @@ from fedfs.nnunet.allowed.classes import trainer_class
 from fedfs.nnunet.nnunet_learner import NnUNetLearner
 from fedfs.nnunet.plan.plans import WeightsRequest, initial_tensors
 from fedfs.nnunet.score.model_export import ExportRequest, export_model
-from fedfs.nnunet.system.environment import applied
+from fedfs.nnunet.system.environment import HostSettings, applied
 from fedfs.nnunet.system.isolated import run_isolated
 from fedfs.tensors.canonical import weights_sha256
 
@@ -158,7 +158,7 @@ class NoTrainer:
 nnUNetTrainerAlias = nnUNetTrainerHospital
 """
 NAME = "nnUNetTrainerHospital"
-ALLOWED = {"allowed_trainers": (NAME,)}
+ALLOWED = {"host": HostSettings(device="cpu", num_processes=1, allowed_trainers=(NAME,))}
 
 
 @pytest.fixture
@@ -191,7 +191,7 @@ def test_without_the_operators_word_nothing_of_a_trainer_from_elsewhere_is_impor
         lambda: site.fingerprint(Reports()),
         lambda: site.prepare(study.plans, study.fingerprint, Reports()),
         lambda: weights(study, NAME),
-        lambda: weights(study, NAME, allowed_trainers=("nnUNetTrainerOther",)),
+        lambda: weights(study, NAME, host=HostSettings(allowed_trainers=("nnUNetTrainerOther",))),
         lambda: export(study, tmp_path / "out"),
     ):
         with pytest.raises(SetupError, match=f"no trainer {NAME}, and .* not allowed") as caught:

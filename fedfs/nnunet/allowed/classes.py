@@ -20,6 +20,7 @@ from typing import Any
 
 from fedfs.errors import SetupError
 from fedfs.nnunet.allowed import allowlist, trainers
+from fedfs.nnunet.system.environment import HostSettings
 
 log = logging.getLogger(__name__)
 
@@ -32,15 +33,13 @@ class TrainerSettings:
 
     Attributes:
         fold: ``all`` or a number.
-        device: ``cpu``, ``cuda``, ``mps``; None for the best there is.
-        allowed_trainers: not nnunetv2's own, but allowed by this host's operator.
+        host: where the trainer is to run.
     """
 
     trainer: str
     configuration: str
     fold: str
-    device: str | None = None
-    allowed_trainers: Collection[str] = ()
+    host: HostSettings
 
 
 def versions() -> dict[str, str]:
@@ -98,12 +97,12 @@ def make_trainer(
 
     nnU-Net's variables must be set: the constructor creates the trainer's output folder.
     """
-    trainer = trainer_class(settings.trainer, settings.allowed_trainers)(
+    trainer = trainer_class(settings.trainer, settings.host.allowed_trainers)(
         plans={**copy.deepcopy(dict(plans)), "continue_training": False},
         configuration=settings.configuration,
         fold=fold_of(settings.fold),
         dataset_json=copy.deepcopy(dict(dataset_json)),
-        device=device(settings.device),
+        device=device(settings.host.device),
     )
     if trainer.device.type == "cuda":
         _prepare_cuda()

@@ -48,7 +48,7 @@ class BrokenCases:
             DatasetError: there is none, or a file is missing and this site does not go on then.
         """
         listed = RawDataset.listed(self._settings.paths, self._settings.dataset)
-        return listed if self._settings.skip_broken else listed.checked()
+        return listed if self._settings.host.skip_broken else listed.checked()
 
     def measured(self) -> RawDataset:
         """Return the dataset as it was measured: also with cases that broke later."""
@@ -77,7 +77,7 @@ class BrokenCases:
 
     def incomplete(self, dataset: RawDataset) -> dict[str, str]:
         """Return the cases that lack a file, and which; none if this site stops at them."""
-        if not self._settings.skip_broken:
+        if not self._settings.host.skip_broken:
             return {}
         found = {case.name: _lacks(case, dataset) for case in dataset.cases}
         return {case: reason for case, reason in found.items() if reason}

@@ -171,7 +171,7 @@ class OwnPlanner:
                 trainer=self._settings.trainer,
                 seed=self._planning.seed,
                 output=str(path),
-                allowed_trainers=self._settings.allowed_trainers,
+                host=self._settings.host,
             )
         )
         made_for = f"{self._made_for(adopted)} {weights_sha256(tensors)}"

@@ -12,6 +12,7 @@ from typing import Any
 from fedfs.errors import MalformedError, TrainingError
 from fedfs.nnunet.plan import published
 from fedfs.nnunet.plan.plans import PlanRequest, PlanResult, WeightsRequest
+from fedfs.nnunet.system.environment import DEFAULT_HOST, HostSettings
 from fedfs.nnunet.system.isolated import run_isolated
 from fedfs.protocol import codec
 from fedfs.protocol.messages import Charter, PlanMessage
@@ -22,12 +23,12 @@ class NnUNetPlanner:
 
     Args:
         folder: for temporary files.
-        allowed_trainers: not nnunetv2's own, but allowed by this host's operator.
+        host: hardware and software that the aggregator has.
     """
 
-    def __init__(self, folder: Path, allowed_trainers: tuple[str, ...] = ()) -> None:
+    def __init__(self, folder: Path, host: HostSettings = DEFAULT_HOST) -> None:
         self._folder = folder
-        self._allowed_trainers = allowed_trainers
+        self._host = host
 
     def plan(self, charter: Charter, fingerprint: Mapping[str, Any], n_cases: int) -> PlanResult:
         """See :meth:`fedfs.roles.aggregator.planning.Planner.plan`."""
@@ -59,7 +60,7 @@ class NnUNetPlanner:
             seed=charter.schedule.seed,
             output=str(path),
             pretrained=None if pretrained is None else str(pretrained),
-            allowed_trainers=self._allowed_trainers,
+            host=self._host,
         )
         self._folder.mkdir(parents=True, exist_ok=True)
         run_isolated("initial_weights", request, workdir=self._folder)
@@ -107,7 +108,7 @@ class NnUNetPlanner:
             output=str(path),
             pretrained=None if pretrained is None else str(pretrained),
             alignment=alignment,
-            allowed_trainers=self._allowed_trainers,
+            host=self._host,
         )
         self._folder.mkdir(parents=True, exist_ok=True)
         try:

@@ -20,9 +20,9 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,13 @@ from fedfs.learner import Array
 from fedfs.nnunet.allowed import allowlist, classes
 from fedfs.nnunet.data.dataset import ordered
 from fedfs.nnunet.plan.overlay import is_segmentation_layer, overlaid
-from fedfs.nnunet.system.environment import AUGMENTATION_WORKERS, NnUNetPaths, applied
+from fedfs.nnunet.system.environment import (
+    AUGMENTATION_WORKERS,
+    DEFAULT_HOST,
+    HostSettings,
+    NnUNetPaths,
+    applied,
+)
 from fedfs.nnunet.system.output import captured
 from fedfs.tensors.canonical import TensorFile, extract, write_safetensors
 
@@ -89,7 +95,7 @@ class WeightsRequest:
         alignment: take of the pretrained tensors what fits, see :mod:`fedfs.nnunet.plan.overlay`;
             None to require that they are those of this very network.
         output: safetensors file to write.
-        allowed_trainers: not nnunetv2's own, but allowed by this host's operator.
+        host: where the network is made, on a CPU.
     """
 
     plans: Mapping[str, Any]
@@ -100,7 +106,7 @@ class WeightsRequest:
     output: str
     pretrained: str | None = None
     alignment: str | None = None
-    allowed_trainers: Sequence[str] = ()
+    host: HostSettings = DEFAULT_HOST
 
 
 def plan(request: PlanRequest) -> PlanResult:
@@ -180,7 +186,7 @@ def initial_tensors(request: WeightsRequest) -> dict[str, Array]:
 
     allowlist.check_plans(request.plans, request.configuration)
     settings = classes.TrainerSettings(
-        request.trainer, request.configuration, "all", "cpu", request.allowed_trainers
+        request.trainer, request.configuration, "all", replace(request.host, device="cpu")
     )
     with _empty_room(), captured(log):
         trainer = classes.make_trainer(settings, request.plans, ordered(request.dataset_json))

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from fedfs.nnunet.data.dataset import Case, RawDataset
 from fedfs.nnunet.data.fingerprint import reader_name
 from fedfs.nnunet.data.preprocess import adopt
 from fedfs.nnunet.plan.published import check_size
-from fedfs.nnunet.score.model_export import ExportRequest
+from fedfs.nnunet.score.model_export import ExportRequest, ExportRequests
 from fedfs.nnunet.score.predict import ScoreRequest
 from fedfs.nnunet.settings import LearnerSettings
 from fedfs.nnunet.system.isolated import run_isolated
@@ -72,9 +71,9 @@ def score_other(
             dataset_name=dataset.name,
             version=0,
             epochs=1,
-            allowed_trainers=settings.allowed_trainers,
+            host=settings.host,
         )
-        made = run_isolated("export", {"models": [asdict(request)]}, workdir=room)
+        made = run_isolated("export", ExportRequests((request,)), workdir=room)
         scores = run_isolated(
             "score",
             ScoreRequest(
@@ -83,8 +82,7 @@ def score_other(
                 images=str(room / "images"),
                 labels=str(room / "labels"),
                 output=str(room / "predicted"),
-                device=settings.device,
-                num_processes=settings.num_processes,
+                host=settings.host,
             ),
             workdir=room,
         )

@@ -24,7 +24,7 @@ from fedfs.errors import SetupError
 from fedfs.learner import Candidates, CrossValidated, DiceSum, OnProgress, Progress
 from fedfs.nnunet.data.dataset import has_regions, read_json
 from fedfs.nnunet.score.summary import class_names
-from fedfs.nnunet.system.environment import NnUNetPaths, applied
+from fedfs.nnunet.system.environment import DEFAULT_HOST, HostSettings, NnUNetPaths, applied
 from fedfs.nnunet.system.workers import map_cases
 
 _Seg = npt.NDArray[np.generic]
@@ -35,20 +35,18 @@ class CrossValidationRequest:
     """What is scored, and where it is.
 
     Attributes:
-        raw, preprocessed, results: nnU-Net's folders.
+        paths: nnU-Net's folders.
         dataset: ``DatasetXXX_NAME``.
         models: configuration -> name of its model's folder below the dataset's.
         folds: that were trained.
-        num_processes: that score cases at the same time.
+        host: as many of its processes score cases at the same time.
     """
 
-    raw: str
-    preprocessed: str
-    results: str
+    paths: NnUNetPaths
     dataset: str
     models: Mapping[str, str]
     folds: Sequence[str]
-    num_processes: int = 1
+    host: HostSettings = DEFAULT_HOST
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ def cross_validate(request: CrossValidationRequest, on_progress: OnProgress) -> 
         SetupError: predictions are missing.
         TrainingError: a case cannot be scored.
     """
-    paths = NnUNetPaths(*map(Path, (request.raw, request.preprocessed, request.results)))
+    paths = request.paths
     folder = paths.results / request.dataset
     first = folder / next(iter(request.models.values()))
     plans, dataset_json = (
@@ -100,7 +98,7 @@ def cross_validate(request: CrossValidationRequest, on_progress: OnProgress) -> 
     total = _nothing(list(request.models), dataset_json)
     with applied(paths.variables()):
         on_progress(Progress("cross-validate", 0, len(jobs), "case"))
-        scored = map_cases(_score, jobs, num_processes=request.num_processes)
+        scored = map_cases(_score, jobs, num_processes=request.host.num_processes)
         for done, scores in enumerate(scored, start=1):
             _add(total, scores)
             on_progress(Progress("cross-validate", done, len(jobs), "case"))

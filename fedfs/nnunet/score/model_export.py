@@ -15,7 +15,7 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from fedfs.errors import UserError
 from fedfs.nnunet.allowed import allowlist, classes
 from fedfs.nnunet.data.dataset import ordered, read_json
 from fedfs.nnunet.system import files
-from fedfs.nnunet.system.environment import NnUNetPaths, applied
+from fedfs.nnunet.system.environment import DEFAULT_HOST, HostSettings, NnUNetPaths, applied
 from fedfs.nnunet.system.output import captured
 from fedfs.tensors.canonical import TensorFile, load_into, weights_sha256
 
@@ -44,7 +44,7 @@ class ExportRequest:
         epochs: nnU-Net epochs that went into it.
         log: what nnU-Net logs of an epoch, for each version; drawn as ``progress.png``.
         summary: for ``validation/summary.json``, which nnU-Net's zip files take along.
-        allowed_trainers: not nnunetv2's own, but allowed by this host's operator.
+        host: where the checkpoint is written, on a CPU.
     """
 
     plans: Mapping[str, Any]
@@ -60,7 +60,14 @@ class ExportRequest:
     epochs: int
     log: Sequence[Mapping[str, Any]] = ()
     summary: Mapping[str, Any] = field(default_factory=dict)
-    allowed_trainers: Sequence[str] = ()
+    host: HostSettings = DEFAULT_HOST
+
+
+@dataclass(frozen=True)
+class ExportRequests:
+    """Models that are exported by one process."""
+
+    models: tuple[ExportRequest, ...]
 
 
 def export_model(request: ExportRequest) -> Path:
@@ -116,7 +123,7 @@ def _make(
 ) -> Path:
     dataset_json = ordered(request.dataset_json)
     settings = classes.TrainerSettings(
-        request.trainer, request.configuration, request.fold, "cpu", request.allowed_trainers
+        request.trainer, request.configuration, request.fold, replace(request.host, device="cpu")
     )
     paths = NnUNetPaths(raw=room, preprocessed=room / "preprocessed", results=room / "results")
     with applied(paths.variables()), captured(log):

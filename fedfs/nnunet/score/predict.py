@@ -14,7 +14,7 @@ from fedfs.nnunet.data.dataset import read_json
 from fedfs.nnunet.score.distances import hd95_by_case, mean_by_class
 from fedfs.nnunet.score.summary import class_values, read_summary
 from fedfs.nnunet.system import files
-from fedfs.nnunet.system.environment import limit_pools
+from fedfs.nnunet.system.environment import HostSettings, limit_pools
 from fedfs.nnunet.system.output import captured
 
 log = logging.getLogger(__name__)
@@ -29,6 +29,7 @@ class ScoreRequest:
         images: folder of images named as in ``imagesTs``.
         labels: folder of their segmentations.
         output: folder for predictions, ``summary.json``, and ``hd95.json``: case -> class -> mm.
+        host: hardware to predict with.
         use_mirroring: nnU-Net's test-time augmentation.
     """
 
@@ -37,9 +38,8 @@ class ScoreRequest:
     images: str
     labels: str
     output: str
-    device: str | None = None
+    host: HostSettings
     use_mirroring: bool = True
-    num_processes: int = 1
 
 
 def predict_and_score(request: ScoreRequest) -> EvaluationResult:
@@ -48,7 +48,7 @@ def predict_and_score(request: ScoreRequest) -> EvaluationResult:
     Raises:
         DatasetError: the model folder is incomplete.
     """
-    limit_pools(request.num_processes)
+    limit_pools(request.host.num_processes)
     dataset_json = read_json(Path(request.model, "dataset.json"))
     began = time.monotonic()
     with captured(log):
@@ -74,7 +74,7 @@ def _predict(
 
     predictor = nnUNetPredictor(
         use_mirroring=request.use_mirroring,
-        device=classes.device(request.device),
+        device=classes.device(request.host.device),
         allow_tqdm=False,
     )
     predictor.initialize_from_trained_model_folder(
@@ -85,8 +85,8 @@ def _predict(
     predictor.predict_from_files(
         request.images,
         str(output),
-        num_processes_preprocessing=request.num_processes,
-        num_processes_segmentation_export=request.num_processes,
+        num_processes_preprocessing=request.host.num_processes,
+        num_processes_segmentation_export=request.host.num_processes,
     )
     manager = predictor.label_manager
     summary = output / "summary.json"
@@ -98,7 +98,7 @@ def _predict(
         dataset_json["file_ending"],
         manager.foreground_regions if manager.has_regions else manager.foreground_labels,
         manager.ignore_label,
-        num_processes=request.num_processes,
+        num_processes=request.host.num_processes,
     )
     distances = dict(
         hd95_by_case(

@@ -1,4 +1,4 @@
-"""nnU-Net's three folders, taken from its usual variables.
+"""nnU-Net on this host: what its operator allows, and nnU-Net's three folders.
 
 Rules:
  * ``nnUNet_raw`` is only read. ``nnUNet_preprocessed`` and ``nnUNet_results`` are written to; they
@@ -25,6 +25,31 @@ POOL_SIZE = "nnUNet_def_n_proc"
 AUGMENTATION_WORKERS = "nnUNet_n_proc_DA"
 
 _HINT = "set it as described in nnU-Net's documentation, setting_up_paths.md"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostSettings:
+    """Hardware and software of this host, as its operator gives them to fedfs.
+
+    Attributes:
+        device: ``cpu``, ``cuda``, ``mps``; None for the best there is.
+        num_gpus: more than one trains each round in so many processes.
+        num_processes: for fingerprint, preprocessing and nnU-Net's pools.
+        allowed_trainers: trainers below ``nnUNet_extTrainer`` that the charter may ask for here.
+        skip_broken: go on without cases that cannot be used; else stop at the first.
+        allow_versions: take part with another nnunetv2 than the charter's, see
+            :mod:`fedfs.protocol.software`.
+    """
+
+    device: str | None = None
+    num_gpus: int = 1
+    num_processes: int = 8
+    allowed_trainers: tuple[str, ...] = ()
+    skip_broken: bool = False
+    allow_versions: bool = False
+
+
+DEFAULT_HOST = HostSettings()
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ The child's side is :mod:`fedfs.nnunet.child`, which is started by its name and 
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import os
@@ -31,6 +30,7 @@ from typing import Any
 import fedfs
 from fedfs import errors
 from fedfs.learner import OnProgress, Progress
+from fedfs.nnunet.system import requests
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ _LAST_LINE = 300
 
 def run_isolated(
     function: str,
-    request: Any,  # a dataclass of this package; the type is not imported here
+    request: Any,  # a dataclass of this package, or a dict
     *,
     environ: Mapping[str, str] | None = None,
     workdir: Path,
@@ -65,7 +65,8 @@ def run_isolated(
 
     Args:
         function: one of ``FUNCTION_NAMES``.
-        request: the function's request, or its fields as a dict.
+        request: the function's request, or its fields as a dict; see
+            :mod:`fedfs.nnunet.system.requests`.
         environ: variables to set in the child beside this process's own.
         workdir: existing folder for the request, the response and the log.
         on_progress: called with the child's progress.
@@ -76,10 +77,9 @@ def run_isolated(
     """
     if function not in FUNCTION_NAMES:
         raise errors.UserError(f"{function!r} is not a function of {_CHILD}")
-    fields = request if isinstance(request, dict) else dataclasses.asdict(request)
     with tempfile.TemporaryDirectory(prefix=f"{function}-", dir=workdir) as folder:
         room = Path(folder)
-        (room / "request.json").write_text(json.dumps(fields), encoding="utf-8")
+        (room / "request.json").write_text(json.dumps(requests.to_json(request)), encoding="utf-8")
         with (room / "log.txt").open("wb") as words:
             child = subprocess.Popen(
                 [sys.executable, "-m", _CHILD, function, str(room)],

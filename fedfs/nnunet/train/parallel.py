@@ -26,8 +26,9 @@ from typing import Any
 from fedfs.errors import SetupError
 from fedfs.learner import OnProgress, RoundTask, Tensors, TrainResult
 from fedfs.nnunet.allowed import allowlist, classes
-from fedfs.nnunet.settings import LearnerSettings, settings_to_json
+from fedfs.nnunet.settings import LearnerSettings
 from fedfs.nnunet.system import isolated
+from fedfs.nnunet.system.environment import HostSettings
 from fedfs.tensors.canonical import TensorFile, write_safetensors
 
 _ROOM = "round-"
@@ -35,23 +36,21 @@ _ROOM = "round-"
 
 @dataclass(frozen=True, kw_only=True)
 class RoundRequest:
-    """A round, as JSON values.
+    """A round that a process for each GPU trains.
 
     Attributes:
-        settings: of the site, see :func:`~fedfs.nnunet.settings.settings_to_json`.
+        settings: of the site, without its planning: the plan has been made.
         plans: as the site has adopted them.
-        task: fields of the :class:`~fedfs.learner.RoundTask`.
+        task: the round.
         tensors: safetensors file to start from.
         output: safetensors file to write.
-        num_gpus: how many processes.
     """
 
-    settings: Mapping[str, Any]
+    settings: LearnerSettings
     plans: Mapping[str, Any]
-    task: Mapping[str, Any]
-    tensors: str
-    output: str
-    num_gpus: int
+    task: RoundTask
+    tensors: Path
+    output: Path
 
 
 def train(
@@ -68,7 +67,7 @@ def train(
         TrainingError: as :meth:`fedfs.nnunet.nnunet_learner.NnUNetLearner.train`.
     """
     _check_batch(
-        allowlist.resolved(plans["configurations"], settings.configuration), settings.num_gpus
+        allowlist.resolved(plans["configurations"], settings.configuration), settings.host.num_gpus
     )
     _free_memory()
     settings.state_dir.mkdir(parents=True, exist_ok=True)
@@ -78,12 +77,11 @@ def train(
         start, end = Path(folder, "start.safetensors"), Path(folder, "end.safetensors")
         write_safetensors(start, tensors)
         request = RoundRequest(
-            settings=settings_to_json(settings),
+            settings=dataclasses.replace(settings, planning=None),
             plans=plans,
-            task={**dataclasses.asdict(task), "private": sorted(task.private)},
-            tensors=str(start),
-            output=str(end),
-            num_gpus=settings.num_gpus,
+            task=task,
+            tensors=start,
+            output=end,
         )
         said = isolated.run_isolated(
             "train_round", request, workdir=Path(folder), on_progress=on_progress,
@@ -93,7 +91,7 @@ def train(
             return TrainResult(tensors=dict(file), **said)
 
 
-def _check_batch(configuration: Mapping[str, Any], num_gpus: int) -> None:
+def _check_batch(configuration: Mapping[str, Any], n_gpus: int) -> None:
     """Check that nnU-Net can divide a batch.
 
     With batch Dice it adds up what all GPUs have of a batch, which needs as much from each.
@@ -101,18 +99,18 @@ def _check_batch(configuration: Mapping[str, Any], num_gpus: int) -> None:
     batch = int(configuration["batch_size"])
     usable = [
         n
-        for n in range(1, min(batch, num_gpus) + 1)
+        for n in range(1, min(batch, n_gpus) + 1)
         if not configuration["batch_dice"] or batch % n == 0
     ]
-    if num_gpus not in usable:
+    if n_gpus not in usable:
         raise SetupError(
-            f"a batch of {batch} cannot be divided among {num_gpus} GPUs"
-            + (": its Dice needs as much of it on each" if num_gpus <= batch else ""),
+            f"a batch of {batch} cannot be divided among {n_gpus} GPUs"
+            + (": its Dice needs as much of it on each" if n_gpus <= batch else ""),
             hint=f"give --num-gpus {usable[-1]}; the batch size is the plan's",
         )
 
 
-def check_devices(name: str | None, num_gpus: int) -> str:
+def check_devices(host: HostSettings) -> str:
     """Return the type of the devices that a round is trained on.
 
     Raises:
@@ -120,13 +118,13 @@ def check_devices(name: str | None, num_gpus: int) -> str:
     """
     import torch
 
-    device = str(classes.device(name).type)
-    if device == "cuda" and torch.cuda.device_count() < num_gpus:
+    device = str(classes.device(host.device).type)
+    if device == "cuda" and torch.cuda.device_count() < host.num_gpus:
         raise SetupError(
-            f"this host has {torch.cuda.device_count()} GPUs, not {num_gpus}",
+            f"this host has {torch.cuda.device_count()} GPUs, not {host.num_gpus}",
             hint="give fewer with --num-gpus; CUDA_VISIBLE_DEVICES says which are seen",
         )
-    if device != "cuda" and name != "cpu":
+    if device != "cuda" and host.device != "cpu":
         raise SetupError(
             f"nnU-Net trains on several CUDA devices only, and this host has {device}",
             hint="leave out --num-gpus",

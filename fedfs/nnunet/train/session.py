@@ -85,7 +85,7 @@ class Session:
         self.trainer.num_val_iterations_per_epoch = task.val_iterations_per_epoch
         self._quieten()
         self._plot_rarely(plot_interval_s)
-        if self.trainer.is_ddp and settings.device == "cpu":
+        if self.trainer.is_ddp and settings.host.device == "cpu":
             ranks.settle_on_cpu(self.trainer)
         self.trainer.initialize()
         if self.trainer.is_ddp:

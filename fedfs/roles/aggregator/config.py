@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fedfs.nnunet.system.environment import HostSettings
 from fedfs.roles.polling import WaitSettings
 from fedfs.store import StorePlace
 
@@ -18,7 +19,7 @@ class AggregatorConfig:
         keep_versions: newest versions whose payloads are kept; None keeps all.
         report: publish a page for people after every version.
         tracks: that this process works on, in a study of several; empty for all.
-        allowed_trainers: trainers below ``nnUNet_extTrainer`` that the charter may ask for here.
+        host: software of this host, which makes the plan.
     """
 
     store: StorePlace | str
@@ -27,7 +28,7 @@ class AggregatorConfig:
     keep_versions: int | None = None
     report: bool = True
     tracks: tuple[str, ...] = ()
-    allowed_trainers: tuple[str, ...] = ()
+    host: HostSettings = field(default_factory=HostSettings)
     once: bool = False
     status_interval_s: float = 15.0
     wait: WaitSettings = field(default_factory=WaitSettings)

@@ -103,7 +103,7 @@ def _make_aggregator(
         observer=observer,
         publisher=publisher,
         status=start_status(publisher, config.status_interval_s, store, ""),
-        planner=NnUNetPlanner(folder / "plan", config.allowed_trainers),
+        planner=NnUNetPlanner(folder / "plan", config.host),
         folder=folder,
         clock=time.time,
         keep_versions=config.keep_versions,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ from fedfs.exchange.read import open_study, open_tracks
 from fedfs.nnunet.data.dataset import ordered
 from fedfs.nnunet.plan.planner import dataset_json
 from fedfs.nnunet.score.inference_information import ChoiceRequest
-from fedfs.nnunet.score.model_export import ExportRequest
+from fedfs.nnunet.score.model_export import ExportRequest, ExportRequests
 from fedfs.nnunet.score.summary import class_names
+from fedfs.nnunet.system.environment import DEFAULT_HOST, HostSettings
 from fedfs.nnunet.system.isolated import run_isolated
 from fedfs.protocol import participation
 from fedfs.protocol.messages import ASYM, PlanMessage
@@ -57,7 +58,7 @@ def export_versions(
     track: str = "",
     dataset_name: str | None = None,
     vault: Vault | None = None,
-    allowed_trainers: tuple[str, ...] = (),
+    host: HostSettings = DEFAULT_HOST,
 ) -> tuple[Exported, ...]:
     """Write a global version of each track below ``output``, to be used as ``nnUNet_results``.
 
@@ -68,7 +69,7 @@ def export_versions(
         track: only this one; "" for all, or for a study without tracks.
         dataset_name: ``DatasetXXX_NAME``; None for the charter's.
         vault: what this host can decrypt.
-        allowed_trainers: not nnunetv2's own, but allowed by this host's operator.
+        host: software of this host.
 
     Returns:
         The models, in the order of the tracks.
@@ -98,9 +99,7 @@ def export_versions(
             room = Path(folder, name)
             path = WeightFiles(observer.store, room, vault).fetch(state.models, chosen)
             models.append(ModelToExport(state, chosen, path, plan.plans, plan.fingerprint))
-        return export_network(
-            models, output, dataset_name, allowed_trainers=allowed_trainers, workdir=Path(folder)
-        )
+        return export_network(models, output, dataset_name, host=host, workdir=Path(folder))
 
 
 def export_choice(
@@ -163,7 +162,7 @@ def export_network(
     output: Path,
     dataset_name: str | None,
     *,
-    allowed_trainers: tuple[str, ...],
+    host: HostSettings,
     workdir: Path,
 ) -> tuple[Exported, ...]:
     """Write nnU-Net model folders beneath ``output``, in a process of its own.
@@ -194,15 +193,15 @@ def export_network(
             epochs=max(1, model.version * charter.schedule.local_epochs),
             log=training_log(model.state, model.version),
             summary=validation_summary(model.state, model.version, class_names(content)),
-            allowed_trainers=allowed_trainers,
+            host=host,
         )
-        requests.append(asdict(request))
-    written = run_isolated("export", {"models": requests}, workdir=workdir)
+        requests.append(request)
+    written = run_isolated("export", ExportRequests(tuple(requests)), workdir=workdir)
     return tuple(
         Exported(
             folder=Path(folder),
-            configuration=request["configuration"],
-            fold=request["fold"],
+            configuration=request.configuration,
+            fold=request.fold,
             version=model.version,
             weights_sha256=model.state.models[model.version].weights_sha256,
         )

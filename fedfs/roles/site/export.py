@@ -11,6 +11,7 @@ from fedfs.errors import (
 )
 from fedfs.exchange.read import Observer, open_study
 from fedfs.learner import Learner
+from fedfs.nnunet.system.environment import DEFAULT_HOST, HostSettings
 from fedfs.protocol import layout
 from fedfs.protocol.messages import ASYM, track_names
 from fedfs.roles.reader.export import Exported, ModelToExport, export_network, find_version
@@ -52,7 +53,7 @@ def export_own(
     learner, folder = site_parts(config, store, charter, track=track)
     made = export_site(
         observer, observer.store, config.site, learner, folder, output,
-        version=version, dataset_name=dataset_name, allowed_trainers=config.allowed_trainers,
+        version=version, dataset_name=dataset_name, host=config.host,
     )  # fmt: skip
     return (made,)
 
@@ -67,7 +68,7 @@ def export_site(
     *,
     version: int | None = None,
     dataset_name: str | None = None,
-    allowed_trainers: tuple[str, ...] = (),
+    host: HostSettings = DEFAULT_HOST,
 ) -> Exported:
     """Write a site's own network as it is at the newest version, at the site (mode ``asym``).
 
@@ -80,7 +81,7 @@ def export_site(
         output: results folder; made if absent.
         version: None, or the newest.
         dataset_name: ``DatasetXXX_NAME``; None for the charter's.
-        allowed_trainers: not nnunetv2's own, but allowed by this host's operator.
+        host: software of this host.
 
     Raises:
         StudyError: there is no such version, or it is not kept at the site.
@@ -102,6 +103,4 @@ def export_site(
         write_safetensors(path, network.tensors)
         plan = learner.plan(lambda _: None)
         model = ModelToExport(state, chosen, path, plan.plans, plan.fingerprint)
-        return export_network(
-            [model], output, dataset_name, allowed_trainers=allowed_trainers, workdir=Path(scratch)
-        )[0]
+        return export_network([model], output, dataset_name, host=host, workdir=Path(scratch))[0]

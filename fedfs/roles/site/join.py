@@ -163,16 +163,16 @@ def join(config: JoinConfig, listener: OnProgress) -> tuple[Charter, JoinRequest
             about=f"the study at {config.store}",
             hint="do not join; tell the coordinator",
         )
-    software.check(charter.nnunet.versions, classes.versions(), allowed=config.allow_versions)
+    software.check(charter.nnunet.versions, classes.versions(), allowed=config.host.allow_versions)
     keyring, role = Keyring(config.home, charter.study), f"site-{config.site}"
     _check_planning(config, charter, observer.state, keyring)
     learner = make_learner(
         charter.on(track_names(charter)[0]), config.site, raw.name, paths,
-        num_processes=config.num_processes, skip_broken=config.skip_broken,
+        host=config.host,
     )  # fmt: skip
     differs = difference(codec.to_json(charter.dataset), raw.dataset_json)
     has_announced = observer.state.n_cases(config.site) is not None
-    if config.skip_broken and not differs and not has_announced:
+    if config.host.skip_broken and not differs and not has_announced:
         learner.examine(listener)
     is_new = not keyring.has(role)
     key = keyring.load_or_create(role)
@@ -192,7 +192,7 @@ def join(config: JoinConfig, listener: OnProgress) -> tuple[Charter, JoinRequest
         raise
     planning = dict(config.planning) or keyring.recall(role).get("planning", {})
     keyring.remember(
-        role, {"dataset": raw.name, "planning": planning, "skip_broken": config.skip_broken}
+        role, {"dataset": raw.name, "planning": planning, "skip_broken": config.host.skip_broken}
     )
     return charter, request
 

@@ -66,9 +66,9 @@ def run_site(config: SiteConfig, listener: OnProgress) -> Outcome:
         if busy:
             return busy
         stack.enter_context(guard_against_rollback(keyring, role, observers, names))
-        software.check(charter.nnunet.versions, classes.versions(), allowed=config.allow_versions)
-        if config.num_gpus > 1:
-            parallel.check_devices(config.device, config.num_gpus)
+        software.check(charter.nnunet.versions, classes.versions(), allowed=config.host.allow_versions)
+        if config.host.num_gpus > 1:
+            parallel.check_devices(config.host)
         sites = {
             name: _make_site(config, store, observers[name], keyring, listener, folders[name])
             for name in names
@@ -139,13 +139,11 @@ def _make_choice(
     def validate(on_progress: OnProgress) -> CrossValidated:
         planned = participation.planned_configurations(next(iter(observers.values())).state)
         request = CrossValidationRequest(
-            raw=str(paths.raw),
-            preprocessed=str(paths.preprocessed),
-            results=str(paths.results),
+            paths=paths,
             dataset=RawDataset.listed(paths, dataset).name,
             models={c: f"{spec.trainer}__{spec.plans_name}__{c}" for c in planned},
             folds=charter.folds,
-            num_processes=config.num_processes,
+            host=config.host,
         )
         folder = site_folder(paths, charter.study, config.site)
         made = run_isolated("cross_validate", request, workdir=folder, on_progress=on_progress)

@@ -17,7 +17,12 @@ from fedfs.nnunet.data import broken_cases
 from fedfs.nnunet.nnunet_learner import NnUNetLearner
 from fedfs.nnunet.plan.planner import dataset_json
 from fedfs.nnunet.settings import LearnerSettings, Planning
-from fedfs.nnunet.system.environment import NnUNetPaths, from_environment
+from fedfs.nnunet.system.environment import (
+    DEFAULT_HOST,
+    HostSettings,
+    NnUNetPaths,
+    from_environment,
+)
 from fedfs.protocol import layout
 from fedfs.protocol.messages import ASYM, Charter
 from fedfs.roles.site.config import JoinConfig, SiteConfig
@@ -37,14 +42,10 @@ def make_learner(
     dataset: str,
     paths: NnUNetPaths,
     *,
-    device: str | None = None,
-    num_gpus: int = 1,
-    num_processes: int = 8,
+    host: HostSettings = DEFAULT_HOST,
     own_planning: Mapping[str, Any] | None = None,
     pretrained: Path | None = None,
     alone: bool = False,
-    allowed_trainers: tuple[str, ...] = (),
-    skip_broken: bool = False,
     track: str = "",
 ) -> NnUNetLearner:
     """Return a site's learner, set as the charter says.
@@ -54,15 +55,11 @@ def make_learner(
         site: the site's name.
         dataset: ``DatasetXXX_NAME`` or its number.
         paths: nnU-Net's folders.
-        device: ``cuda``, ``cpu``, ``mps``; None for the best there is.
-        num_gpus: more than one trains each round in so many processes.
-        num_processes: for fingerprint, planning and preprocessing.
+        host: hardware and software of this host.
         own_planning: where the site's own plan is not as the charter says (mode ``asym``).
         pretrained: tensors that the site's own plan starts from.
         alone: its models are of this site's data alone: they lie in a folder of their own, to be
             used as ``nnUNet_results``.
-        allowed_trainers: not nnunetv2's own, but allowed by this host's operator.
-        skip_broken: go on without cases that cannot be used; else stop at the first.
         track: that is worked on; "" in a study without tracks.
     """
     common, folder = (site_folder(paths, charter.study, site, name) for name in ("", track))
@@ -94,14 +91,10 @@ def make_learner(
             configuration=charter.nnunet.configuration,
             trainer=charter.nnunet.trainer,
             fold=charter.nnunet.fold,
-            device=device,
-            num_gpus=num_gpus,
+            host=host,
             state_dir=folder / ("local-training" if alone else "training"),
-            num_processes=num_processes,
             planning=planning,
-            allowed_trainers=allowed_trainers,
             broken_list=common / broken_cases.FILE,
-            skip_broken=skip_broken,
             next_stages=tuple(t.configuration for t in charter.tracks if track in t.after),
             save_probabilities=charter.chooses and len(charter.configurations) > 1,
         )
@@ -138,14 +131,10 @@ def site_parts(
         config.site,
         str(dataset),
         paths,
-        device=config.device,
-        num_gpus=config.num_gpus,
-        num_processes=config.num_processes,
+        host=config.host,
         own_planning=remembered.get("planning"),
         pretrained=_pretrained(store, charter, folder, Vault(config.home)),
         alone=alone,
-        allowed_trainers=config.allowed_trainers,
-        skip_broken=config.skip_broken,
         track=track,
     )
     return learner, folder
