@@ -7,7 +7,6 @@ from collections.abc import Mapping
 
 from fedfs.aggregation import best_configuration
 from fedfs.nnunet.data.dataset import has_regions, ordered
-from fedfs.nnunet.plan.planner import dataset_json
 from fedfs.nnunet.score.summary import class_names
 from fedfs.protocol import layout, participation
 from fedfs.protocol.messages import Choice
@@ -25,7 +24,7 @@ def choose_configuration(state: StudyState, tracks: Mapping[str, StudyState]) ->
     Raises:
         StudyError: the sites scored different things, or nothing.
     """
-    content = ordered(dataset_json(state.charter))
+    content = ordered(state.charter.dataset_json())
     last = last_weights(tracks)
     counting = {
         site: message

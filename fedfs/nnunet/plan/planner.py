@@ -14,7 +14,6 @@ from fedfs.nnunet.plan import published
 from fedfs.nnunet.plan.plans import PlanRequest, PlanResult, WeightsRequest
 from fedfs.nnunet.system.environment import DEFAULT_HOST, HostSettings
 from fedfs.nnunet.system.isolated import run_isolated
-from fedfs.protocol import codec
 from fedfs.protocol.messages import Charter, PlanMessage
 
 
@@ -35,7 +34,7 @@ class NnUNetPlanner:
         spec = charter.nnunet
         request = PlanRequest(
             dataset_name=charter.dataset.name,
-            dataset_json=dataset_json(charter),
+            dataset_json=charter.dataset_json(),
             fingerprint=fingerprint,
             n_cases=n_cases,
             configuration=",".join(charter.configurations) or spec.configuration,
@@ -91,7 +90,7 @@ class NnUNetPlanner:
             MalformedError: the configuration is refused, or no network can be built of it.
             TrainingError: memory ran out.
         """
-        spec, content = charter.nnunet, dataset_json(charter)
+        spec, content = charter.nnunet, charter.dataset_json()
         request = WeightsRequest(
             plans=published.skeleton(
                 configuration,
@@ -118,10 +117,3 @@ class NnUNetPlanner:
                 raise
             text = f"describes an architecture of which no network can be built: {error}"
             raise MalformedError(text, about="the plan") from error
-
-
-def dataset_json(charter: Charter) -> dict[str, Any]:
-    """Return the study's ``dataset.json``, with ``label_order``, for planning."""
-    content: dict[str, Any] = codec.to_json(charter.dataset)
-    content.pop("name")
-    return content

@@ -10,6 +10,7 @@ from fedfs.errors import (
     MisplacedError,
     UserError,
 )
+from fedfs.protocol import codec
 from fedfs.protocol.messages.base import Extra, Message, Named, PayloadRef
 
 FFE, ASYM = MODES = ("ffe", "asym")
@@ -277,6 +278,12 @@ class Charter(Message):
     def folds(self) -> tuple[str, ...]:
         """Folds of the tracks, in order."""
         return tuple(dict.fromkeys(track.fold for track in self.tracks))
+
+    def dataset_json(self) -> dict[str, Any]:
+        """Return the study's ``dataset.json``, with ``label_order`` where there are regions."""
+        content: dict[str, Any] = codec.to_json(self.dataset)
+        content.pop("name")
+        return content
 
     def entry(self, site: str) -> RosterEntry | None:
         """Return the roster entry of ``site``, if it has one."""

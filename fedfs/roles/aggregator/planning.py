@@ -18,7 +18,6 @@ from fedfs.aggregation.alignment import Shapes
 from fedfs.aggregation.shared_tensors import agree, asym_spec, check_site_plan, join_in
 from fedfs.errors import MalformedError, RejectedError, StudyError
 from fedfs.learner import SiteFingerprint
-from fedfs.nnunet.plan.planner import dataset_json
 from fedfs.nnunet.plan.plans import PlanResult
 from fedfs.protocol import layout, participation
 from fedfs.protocol.messages import Admission, AsymSpec, Charter, Continued, PlanMessage

@@ -12,7 +12,6 @@ from fedfs.errors import StudyError, UserError
 from fedfs.exchange.global_weights import WeightFiles
 from fedfs.exchange.read import open_study, open_tracks
 from fedfs.nnunet.data.dataset import ordered
-from fedfs.nnunet.plan.planner import dataset_json
 from fedfs.nnunet.score.inference_information import ChoiceRequest
 from fedfs.nnunet.score.model_export import ExportRequest, ExportRequests
 from fedfs.nnunet.score.summary import class_names
@@ -178,7 +177,7 @@ def export_network(
     requests = []
     for model in models:
         charter = model.state.charter
-        content = ordered(dataset_json(charter))
+        content = ordered(charter.dataset_json())
         request = ExportRequest(
             plans=model.plans,
             dataset_json=model.state.plan.dataset_json if model.state.plan else {},

@@ -15,7 +15,6 @@ from fedfs.exchange.read import Observer, open_study
 from fedfs.learner import Learner
 from fedfs.nnunet.data import broken_cases
 from fedfs.nnunet.nnunet_learner import NnUNetLearner
-from fedfs.nnunet.plan.planner import dataset_json
 from fedfs.nnunet.settings import LearnerSettings, Planning
 from fedfs.nnunet.system.environment import (
     DEFAULT_HOST,
@@ -76,7 +75,7 @@ def make_learner(
             **(own_planning or {}),
         }
         planning = Planning(
-            dataset_json=dataset_json(charter),
+            dataset_json=charter.dataset_json(),
             dataset_name=charter.dataset.name,
             plans_name=charter.nnunet.plans_name,
             seed=charter.schedule.seed,

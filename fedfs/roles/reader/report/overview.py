@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from fedfs.aggregation.best_configuration import FOREGROUND
 from fedfs.nnunet.data.dataset import ordered
-from fedfs.nnunet.plan.planner import dataset_json
 from fedfs.nnunet.score.summary import class_names
 from fedfs.protocol.messages import Choice
 from fedfs.protocol.state import StudyState
@@ -80,7 +79,7 @@ def overview(reports: Mapping[str, Report], state: StudyState) -> Overview:
         StudyError: the store holds no study that can be trusted.
     """
     charter = state.charter
-    nnunet, content = charter.nnunet, ordered(dataset_json(charter))
+    nnunet, content = charter.nnunet, ordered(charter.dataset_json())
     first = next(iter(reports.values()))
     versions = max((report.versions for report in reports.values()), key=len)
     return Overview(
