@@ -34,6 +34,7 @@ from fedfs.nnunet.system.isolated import run_isolated
 from fedfs.roles.reader.export import export_versions
 from fedfs.simulation.cases import place_dataset, read_cases
 from fedfs.simulation.demo import PLANNER_OPTIONS
+from fedfs.simulation.gpu_slots import Slot
 from fedfs.simulation.hosts import Host, LocalStudy
 from fedfs.store import open_store
 
@@ -110,7 +111,10 @@ def run(name: str, seed: int, source: Path, folder: Path, rounds: int) -> dict[s
         use_mirroring=False,
     )
     scores = run_isolated(
-        "score", request, environ=Host("score", folder, 2).environment(), workdir=folder
+        "score",
+        request,
+        environ=Host("score", folder, Slot(threads=2)).environment(),
+        workdir=folder,
     )
     last = state.models[rounds]
     up = [update.payload.size for update in state.updates.values()]

@@ -46,7 +46,7 @@ def main() -> None:
             configurations=[options.configuration],
             init=() if options.full else small,
         ),
-        say=lambda text: print(f"- {text}", file=sys.stderr, flush=True),
+        log=lambda text: print(f"- {text}", file=sys.stderr, flush=True),
     ).run()
     heading, rows = table(result)
     for row in (heading, *rows):

@@ -95,7 +95,7 @@ def simulate(
         cluster=cluster,
         slurm=slurm,
     )
-    result = Experiment(options, say=lambda text: click.echo(f"- {text}", err=as_json)).run()
+    result = Experiment(options, log=lambda text: click.echo(f"- {text}", err=as_json)).run()
     if as_json:
         show_json(result)
         return

@@ -362,7 +362,7 @@ class NnUNetLearner:
             progress = self._store().fresh(task)
             session.load(tensors)
         session.start_at(task.first_epoch + progress.epochs_done)
-        session.hold_to(tensors, task)
+        session.set_proximal_base(tensors, task)
         return session, progress
 
     def _recover(self, task: RoundTask) -> tuple[Session, RoundProgress | None]:

@@ -1,4 +1,4 @@
-"""What hosts do as jobs: of SLURM, or processes of this machine; the only home of submitit.
+"""Tasks of hosts as jobs of SLURM, or as processes of this machine; the only home of submitit.
 
 Rules:
  * A job does one thing of one host and may do it again: it may die at any moment.
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import shutil
 import threading
 import time
@@ -22,8 +21,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedfs.errors import FedfsError, SetupError, UserError
+<<<<<<< HEAD
 from fedfs.roles.lock import hold_lock
 from fedfs.simulation.jobs import WELL, Task
+=======
+from fedfs.roles.lock import only_one
+from fedfs.simulation.gpu_slots import set_visible_gpus, visible_gpus
+from fedfs.simulation.jobs import SUCCESS_CODES, Task
+>>>>>>> 3f038a2 (Give the GPUs of simulated sites a module)
 
 if TYPE_CHECKING:
     from submitit import Job
@@ -157,10 +162,9 @@ class Cluster:
         else:
             executor = submitit.AutoExecutor(folder, cluster=self._kind)
             executor.update_parameters(name=f"fedfs-{host.name}", **self._parameters)
-            gpus = os.environ.get("CUDA_VISIBLE_DEVICES")
-            words = (_work, task) if self._kind == SLURM else (_work_here, task, gpus)
+            call = (_work, task) if self._kind == SLURM else (_work_here, task, visible_gpus())
             try:
-                job = executor.submit(*words)
+                job = executor.submit(*call)
             except (errors.FailedJobError, errors.FailedSubmissionError) as error:
                 raise FedfsError(f"SLURM refuses a job of {host.name}: {error}") from error
         self._running.add(job)
@@ -170,7 +174,7 @@ class Cluster:
         """Return a job's exit code.
 
         Raises:
-            FedfsError: it is none that says that all went well.
+            FedfsError: it is not one of :data:`~fedfs.simulation.jobs.SUCCESS_CODES`.
         """
         _, errors = _load_submitit()
         host, code, how = task.host, 1, "was preempted"
@@ -184,7 +188,7 @@ class Cluster:
             how = f"ended as {_state(job)}"
         self._running.discard(job)
         _forget(job)
-        if code in WELL:
+        if code in SUCCESS_CODES:
             return code
         raise FedfsError(
             f"job {job.job_id} of {host.name} {how}:\n{host.log_tail()}",
@@ -204,9 +208,7 @@ def _work(task: Task) -> int:
 
 def _work_here(task: Task, gpus: str | None) -> int:
     """Do a task with the GPUs that whoever submitted it has; submitit hides all of them."""
-    os.environ.pop("CUDA_VISIBLE_DEVICES", None)
-    if gpus is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpus
+    set_visible_gpus(gpus)
     return _work(task)
 
 

@@ -1,4 +1,4 @@
-"""The whole of a study on one machine, measured honestly.
+"""A whole study on one machine, whose models are compared on cases that no site has seen.
 
 Three hosts and a coordinator, each with a folder, keys and processes of its own, share nothing but
 a store folder. A part of every site's cases is kept away from all of them. On these cases, which
@@ -25,6 +25,7 @@ from fedfs.roles.reader.export import export_versions, predict_commands
 from fedfs.roles.reader.status import StudyStatus, summarize
 from fedfs.simulation import phantoms
 from fedfs.simulation.cases import Split, dice_by_case, place_dataset, read_cases, split_cases
+from fedfs.simulation.gpu_slots import slot_of
 from fedfs.simulation.hosts import Host, LocalStudy
 from fedfs.store import open_store
 
@@ -33,7 +34,7 @@ _DATASET = "Dataset900_Demo"
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """What the demo does.
+    """Options of the demo.
 
     Attributes:
         folder: everything goes in here.
@@ -77,7 +78,7 @@ class SiteScores:
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What came out; ``seconds`` by phase."""
+    """Results of the demo; ``seconds`` by phase."""
 
     sites: tuple[SiteScores, ...]
     rounds: int
@@ -156,10 +157,11 @@ class Demo:
         return source, splits
 
     def _hosts(self, source: Path, splits: Sequence[Split]) -> dict[str, Host]:
-        threads = max(1, (os.cpu_count() or 1) // len(splits))
         hosts = {}
-        for split in splits:
-            host = Host(split.site, self._options.folder / "sites" / split.site, threads).make()
+        for number, split in enumerate(splits):
+            folder = self._options.folder / "sites" / split.site
+            slot = slot_of(number, gpus=(), n_at_once=len(splits))
+            host = Host(split.site, folder, slot).make()
             place_dataset(source, host.raw / _DATASET, split.training)
             hosts[split.site] = host
         return hosts
@@ -206,7 +208,7 @@ class Demo:
         """Return model -> test case -> mean foreground Dice."""
         test = [case for split in splits for case in split.test]
         place_dataset(source, self._scores / "test", test)
-        host = Host("scores", self._scores, threads=1)
+        host = Host("scores", self._scores)
 
         def score(name: str) -> dict[str, float]:
             output = self._scores / name

@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -26,12 +25,18 @@ from fedfs.exchange.read import open_study
 from fedfs.nnunet.score.predict import ScoreRequest
 from fedfs.nnunet.system.environment import HostSettings
 from fedfs.protocol import codec, participation
+<<<<<<< HEAD
 from fedfs.roles.lock import hold_lock
 from fedfs.simulation.cases import Split, dice_by_case, place_dataset, read_cases, split_cases
+=======
+from fedfs.roles.lock import only_one
+from fedfs.simulation.cases import Split, place_dataset, read_cases, split_cases
+>>>>>>> 3f038a2 (Give the GPUs of simulated sites a module)
 from fedfs.simulation.cluster import SLURM, Cluster, parse_parameters
+from fedfs.simulation.gpu_slots import Slot, slot_of
 from fedfs.simulation.hosts import Host, LocalStudy
 from fedfs.simulation.jobs import Prediction, Task, run_here, take_turns
-from fedfs.simulation.table import ExperimentResult, mean, tabulate
+from fedfs.simulation.table import ExperimentResult, mean_scores, read_scores, tabulate
 from fedfs.store import open_store
 from fedfs.store.local_files import replacing
 
@@ -43,7 +48,7 @@ _POOLED = "central"
 
 @dataclass(frozen=True)
 class ExperimentOptions:
-    """What is compared.
+    """Options of an experiment.
 
     Attributes:
         folder: everything goes in here; an experiment that is there goes on.
@@ -122,11 +127,11 @@ class Experiment:
 
     Args:
         options: what to do.
-        say: called with a line about each step.
+        log: called with a line about each step.
     """
 
     options: ExperimentOptions
-    say: Callable[[str], None]
+    log: Callable[[str], None]
     _splits: tuple[Split, ...] = field(init=False, default=())
     _cluster: Cluster | None = field(init=False, default=None)
 
@@ -179,9 +184,9 @@ class Experiment:
             row = f"{arm}, {configuration}" if len(options.configurations) > 1 else arm
             done = run.folder / "scores.json"
             if not done.exists():
-                self.say(f"{run.name}: training")
+                self.log(f"{run.name}: training")
                 models = self._train(run)
-                self.say(f"{run.name}: predicting")
+                self.log(f"{run.name}: predicting")
                 found = self._score(run, models)
                 _write(done, found)
             scores.setdefault(row, []).append(json.loads(done.read_text()))
@@ -227,8 +232,8 @@ class Experiment:
         n_at_once = min(options.at_once or len(self._training), len(self._training))
         hosts = {}
         for number, (site, cases) in enumerate(sites.items()):
-            gpu = options.gpus[number % len(options.gpus)] if options.gpus else None
-            hosts[site] = self._host(site, folder / "hosts" / site, n_at_once, gpu).make()
+            slot = self._slot(number, n_at_once=n_at_once, gpus=options.gpus)
+            hosts[site] = Host(site, folder / "hosts" / site, slot).make()
             place_dataset(options.data, hosts[site].raw / _DATASET, cases)
         mode = ASYM if run.arm == ASYM else FFE
         study = LocalStudy(
@@ -257,12 +262,9 @@ class Experiment:
             study.federate()
         return dict(self._export(study, run.arm, folder))
 
-    def _host(self, name: str, folder: Path, n_at_once: int, gpu: str | None = None) -> Host:
-        """Return a host that has its share of this machine, or of a node what its job asks for."""
-        if self._cluster is not None and self._cluster.n_cpus is not None:
-            n_cpus = self._cluster.n_cpus
-            return Host(name, folder, n_cpus, gpu, workers=n_cpus - 1)
-        return Host(name, folder, max(1, (os.cpu_count() or 1) // n_at_once), gpu)
+    def _slot(self, number: int = 0, *, n_at_once: int = 1, gpus: Sequence[str] = ()) -> Slot:
+        n_job_cpus = None if self._cluster is None else self._cluster.n_cpus
+        return slot_of(number, gpus=gpus, n_at_once=n_at_once, n_job_cpus=n_job_cpus)
 
     def _run_tasks(self, tasks: Sequence[Task], n_here: int) -> list[int]:
         """Run tasks as jobs if there is a cluster, otherwise so many at a time on this machine."""
@@ -298,10 +300,13 @@ class Experiment:
                 for i, model in enumerate(own)
             ]
         self._run_tasks([one for parts in made.values() for one in parts if not one.is_done], 1)
-        return {site: _mean_of(list(map(_scores, parts))) for site, parts in made.items()}
+        return {
+            site: mean_scores([read_scores(Path(one.request.output)) for one in parts])
+            for site, parts in made.items()
+        }
 
     def _prediction(self, run: _Run, model: Path, images: Path, place: str) -> Prediction:
-        host = self._host("scores", run.folder / "scores" / place, n_at_once=1)
+        host = Host("scores", run.folder / "scores" / place, self._slot())
         host.folder.mkdir(parents=True, exist_ok=True)
         request = ScoreRequest(
             model=str(model),
@@ -313,24 +318,6 @@ class Experiment:
             use_mirroring=False,
         )
         return Prediction(host, request)
-
-
-def _scores(prediction: Prediction) -> dict[str, dict[str, float | None]]:
-    """Return test case -> Dice and HD95."""
-    output = Path(prediction.request.output)
-    distances = json.loads((output / "hd95.json").read_text())
-    return {
-        name: {"dice": mean(dice), "hd95": mean(list(distances.get(name, {}).values()))}
-        for name, dice in dice_by_case(output / "summary.json")
-    }
-
-
-def _mean_of(parts: Sequence[Mapping[str, Mapping[str, float | None]]]) -> dict[str, Any]:
-    """Return test case -> mean of its scores by several models."""
-    return {
-        case: {name: mean([part[case][name] for part in parts]) for name in ("dice", "hd95")}
-        for case in parts[0]
-    }
 
 
 def _write(path: Path, value: Any) -> None:

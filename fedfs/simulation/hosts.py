@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedfs.errors import FedfsError
+from fedfs.simulation.gpu_slots import Slot
 
 _TERMINATE_S = 20.0
 _LOOK_EVERY_S = 1.0
@@ -27,16 +28,12 @@ class Host:
     Attributes:
         name: the site's name.
         folder: holds ``nnUNet_raw``, ``nnUNet_preprocessed``, ``nnUNet_results``, ``fedfs``, logs.
-        threads: CPU threads a process of this host may use.
-        gpu: its GPU, as CUDA counts them; None for all that there are.
-        workers: processes beside the one that trains; 0 where hosts share cores.
+        slot: what its processes may use of this machine.
     """
 
     name: str
     folder: Path
-    threads: int = 1
-    gpu: str | None = None
-    workers: int = 0
+    slot: Slot = field(default_factory=Slot)
 
     @property
     def raw(self) -> Path:
@@ -66,16 +63,16 @@ class Host:
             for name, value in os.environ.items()
             if not name.startswith(("nnUNet_", "FEDFS_"))
         }
-        threads = str(self.threads)
+        threads = str(self.slot.threads)
         return {
             **inherited,
-            **({"CUDA_VISIBLE_DEVICES": self.gpu} if self.gpu is not None else {}),
+            **self.slot.variables(),
             "FEDFS_HOME": str(self.folder / "fedfs"),
             "nnUNet_raw": str(self.raw),
             "nnUNet_preprocessed": str(self.preprocessed),
             "nnUNet_results": str(self.results),
-            "nnUNet_n_proc_DA": str(self.workers),  # 0: augmentation in the training process
-            "nnUNet_def_n_proc": str(max(1, self.workers)),
+            "nnUNet_n_proc_DA": str(self.slot.workers),  # 0: augmentation in the training process
+            "nnUNet_def_n_proc": str(max(1, self.slot.workers)),
             "OMP_NUM_THREADS": threads,
             "MKL_NUM_THREADS": threads,
             "OPENBLAS_NUM_THREADS": threads,

@@ -1,4 +1,4 @@
-"""What a host of a simulation does to its end: a turn in a study, or a prediction.
+"""Jobs of a simulation's hosts: a turn in a study, or a prediction.
 
 A permanent process for each host is :meth:`fedfs.simulation.hosts.LocalStudy.federate`. Tasks are
 for machines that cannot bear that, and for clusters, where each is a job
@@ -19,24 +19,26 @@ from fedfs.nnunet.score.predict import ScoreRequest
 from fedfs.nnunet.system.isolated import run_isolated
 from fedfs.simulation.hosts import Host, LocalStudy, stop
 
-WELL = (EXIT_OK, EXIT_WAITING, EXIT_NOTHING)
+SUCCESS_CODES = (EXIT_OK, EXIT_WAITING, EXIT_NOTHING)
+"""Exit codes of a process that has done what it could do."""
+
 _IDLE_S = 10.0  # after turns in which nobody could do anything
 
 
 class Task(Protocol):
-    """Something to do; picklable, and may be done again."""
+    """A job of one host; picklable, and may be done again."""
 
     @property
     def host(self) -> Host:
-        """Who does it."""
+        """The host that does it."""
 
     def __call__(self) -> int:
         """Do it to the end; return an exit code as ``--once`` has."""
 
 
 RunTasks = Callable[[Sequence[Task]], Sequence[int]]
-"""Runs tasks, in any order or at the same time; returns exit codes in order, all of :data:`WELL`.
-Raises FedfsError where one failed."""
+"""Runs tasks, in any order or at the same time; returns exit codes in order, all of them
+:data:`SUCCESS_CODES`. Raises FedfsError where one failed."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Prediction:
 
     @property
     def is_done(self) -> bool:
-        """Whether it was made before."""
+        """True if it was made before."""
         return Path(self.request.output, "hd95.json").exists()  # what is written last
 
     def __call__(self) -> int:
@@ -83,7 +85,7 @@ def run_here(tasks: Sequence[Task], at_once: int) -> list[int]:
 
     def run(task: Task) -> int:
         code = task()
-        if code not in WELL:
+        if code not in SUCCESS_CODES:
             raise FedfsError(f"{task.host.name} exited with {code}:\n{task.host.log_tail()}")
         return code
 
@@ -94,24 +96,22 @@ def run_here(tasks: Sequence[Task], at_once: int) -> list[int]:
 def take_turns(study: LocalStudy, run: RunTasks, *, is_over: Callable[[], bool]) -> None:
     """Let every site do what it can do now, then the aggregator, until the study is over.
 
-    What comes out is the same study as that of permanent processes.
+    The study has the same results as with permanent processes.
 
     Args:
         study: has begun.
         run: runs the sites' turns; the aggregator's is always taken here.
-        is_over: whether nothing is left to do.
+        is_over: returns True when nothing is left to do.
 
     Raises:
         FedfsError: a process failed; with the end of its log.
     """
     store = str(study.store)
-    turns = [
-        Turn(
-            host,
-            ("site", "run", store, "--site", site, "-np", str(max(1, host.workers)), *study.run),
-        )
-        for site, host in study.sites.items()
-    ]
+    turns = []
+    for site, host in study.sites.items():
+        workers = str(max(1, host.slot.workers))
+        arguments = ("site", "run", store, "--site", site, "-np", workers, *study.run)
+        turns.append(Turn(host, arguments))
     aggregator = Turn(study.coordinator, ("aggregate", store))
     while not is_over():
         codes = run(turns)

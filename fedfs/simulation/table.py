@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean, stdev
 
 from fedfs.errors import FedfsError
-from fedfs.simulation.cases import Split
+from fedfs.simulation.cases import Split, dice_by_case
 
 Scores = Mapping[str, Mapping[str, float | None]]
 """Test case -> ``dice`` and ``hd95`` (mm); None where it is not defined."""
@@ -25,7 +27,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class ExperimentResult:
-    """What came out.
+    """Results of an experiment.
 
     Attributes:
         cells: arm, with several configurations ``arm, configuration`` -> site (the external one
@@ -42,7 +44,7 @@ class ExperimentResult:
 def tabulate(
     scores: Mapping[str, Sequence[Mapping[str, Scores]]], splits: Sequence[Split]
 ) -> ExperimentResult:
-    """Return what came out.
+    """Return the results of an experiment.
 
     Args:
         scores: row of the table -> for each fold and seed, site -> scores.
@@ -86,3 +88,20 @@ def mean(values: Sequence[float | None]) -> float | None:
     """Return the mean of what is known."""
     known = [value for value in values if value is not None]
     return fmean(known) if known else None
+
+
+def read_scores(output: Path) -> Scores:
+    """Return what a prediction has left in its output folder."""
+    distances = json.loads((output / "hd95.json").read_text())
+    return {
+        name: {"dice": mean(dice), "hd95": mean(list(distances.get(name, {}).values()))}
+        for name, dice in dice_by_case(output / "summary.json")
+    }
+
+
+def mean_scores(parts: Sequence[Scores]) -> Scores:
+    """Return the mean of the scores of several models."""
+    return {
+        case: {name: mean([part[case][name] for part in parts]) for name in ("dice", "hd95")}
+        for case in parts[0]
+    }

@@ -198,7 +198,7 @@ def test_a_model_folder_is_scored_on_other_images(exported, study, tmp_path):
 
 
 def test_training_alone_is_one_round_of_all_epochs(study, tmp_path, no_workers):
-    settings = dataclasses.replace(study.site(tmp_path), full_validation=False)
+    settings = dataclasses.replace(study.site(tmp_path), fold="all", full_validation=False)
 
     def train(report):
         task, learner = RoundTask(0, "0", 0, 2, 2, 2, 2), NnUNetLearner(settings)

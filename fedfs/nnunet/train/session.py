@@ -166,7 +166,7 @@ class Session:
                 self.save(Path(folder, "checkpoint.pth"))
                 self.restore(Path(folder, "checkpoint.pth"))
 
-    def hold_to(self, base: Tensors, task: RoundTask) -> None:
+    def set_proximal_base(self, base: Tensors, task: RoundTask) -> None:
         """Add FedProx's term around ``base`` to the training loss if the round has one, else none.
 
         Raises:

@@ -66,7 +66,9 @@ def run_site(config: SiteConfig, listener: OnProgress) -> Outcome:
         if busy:
             return busy
         stack.enter_context(guard_against_rollback(keyring, role, observers, names))
-        software.check(charter.nnunet.versions, classes.versions(), allowed=config.host.allow_versions)
+        software.check(
+            charter.nnunet.versions, classes.versions(), allowed=config.host.allow_versions
+        )
         if config.host.num_gpus > 1:
             parallel.check_devices(config.host)
         sites = {

@@ -46,7 +46,7 @@ def test_several_configurations_have_rows_of_their_own_over_folds_and_seeds(tmp_
         return {"east": {"c": case(dice, 1.0)}}
 
     monkeypatch.setattr(Experiment, "_score", score)
-    result = Experiment(options, say=print).run()
+    result = Experiment(options, log=print).run()
     rows = {
         name: (row["east"].dice, row["east"].dice_sd is None) for name, row in result.cells.items()
     }
@@ -57,24 +57,24 @@ def test_several_configurations_have_rows_of_their_own_over_folds_and_seeds(tmp_
         "local, 3d_fullres": (pytest.approx(0.75), False),
     }
     assert len(set(names)) == 8
-    assert Experiment(options, say=print).run() == result
+    assert Experiment(options, log=print).run() == result
     assert len(names) == 8  # it goes on where it was
 
 
 def test_a_folder_that_holds_another_experiment_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(Experiment, "_repeats", lambda _: {})
     data = with_cases(tmp_path)
-    Experiment(ExperimentOptions(tmp_path, data), say=print).run()
-    Experiment(ExperimentOptions(tmp_path, data, seeds=[1, 2], device="cpu"), say=print).run()
+    Experiment(ExperimentOptions(tmp_path, data), log=print).run()
+    Experiment(ExperimentOptions(tmp_path, data, seeds=[1, 2], device="cpu"), log=print).run()
     with pytest.raises(UserError, match="has rounds 20, not 40"):
-        Experiment(ExperimentOptions(tmp_path, data, rounds=40), say=print).run()
+        Experiment(ExperimentOptions(tmp_path, data, rounds=40), log=print).run()
     with_cases(tmp_path, n=8)
     with pytest.raises(UserError, match=r"has cases \{'east': \[7, 2\]\}, not "):
-        Experiment(ExperimentOptions(tmp_path, data), say=print).run()
+        Experiment(ExperimentOptions(tmp_path, data), log=print).run()
 
 
 def test_one_process_runs_an_experiment_at_a_time(tmp_path):
-    experiment = Experiment(ExperimentOptions(tmp_path, with_cases(tmp_path)), say=print)
+    experiment = Experiment(ExperimentOptions(tmp_path, with_cases(tmp_path)), log=print)
     with (
         hold_lock(tmp_path / "lock"),
         pytest.raises(UserError, match=r"process \d+ runs the experiment in .* already"),
@@ -85,4 +85,4 @@ def test_one_process_runs_an_experiment_at_a_time(tmp_path):
 def test_an_external_site_that_does_not_exist_is_refused(tmp_path):
     options = ExperimentOptions(tmp_path, with_cases(tmp_path), external="far")
     with pytest.raises(UserError, match="there is no site 'far'"):
-        Experiment(options, say=print)._split()
+        Experiment(options, log=print)._split()
