@@ -21,14 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedfs.errors import FedfsError, SetupError, UserError
-<<<<<<< HEAD
 from fedfs.roles.lock import hold_lock
-from fedfs.simulation.jobs import WELL, Task
-=======
-from fedfs.roles.lock import only_one
 from fedfs.simulation.gpu_slots import set_visible_gpus, visible_gpus
 from fedfs.simulation.jobs import SUCCESS_CODES, Task
->>>>>>> 3f038a2 (Give the GPUs of simulated sites a module)
 
 if TYPE_CHECKING:
     from submitit import Job

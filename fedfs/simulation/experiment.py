@@ -25,13 +25,8 @@ from fedfs.exchange.read import open_study
 from fedfs.nnunet.score.predict import ScoreRequest
 from fedfs.nnunet.system.environment import HostSettings
 from fedfs.protocol import codec, participation
-<<<<<<< HEAD
 from fedfs.roles.lock import hold_lock
-from fedfs.simulation.cases import Split, dice_by_case, place_dataset, read_cases, split_cases
-=======
-from fedfs.roles.lock import only_one
 from fedfs.simulation.cases import Split, place_dataset, read_cases, split_cases
->>>>>>> 3f038a2 (Give the GPUs of simulated sites a module)
 from fedfs.simulation.cluster import SLURM, Cluster, parse_parameters
 from fedfs.simulation.gpu_slots import Slot, slot_of
 from fedfs.simulation.hosts import Host, LocalStudy

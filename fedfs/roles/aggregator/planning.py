@@ -136,7 +136,7 @@ def _given(state: StudyState, continues: Continued, n_cases: int) -> PlanResult:
             f"the plans of study {continues.study} cannot be decrypted on this host",
             hint="is this the aggregator's host? its key is made by: fedfs init",
         )
-    content = {**dataset_json(state.charter), "numTraining": n_cases}
+    content = {**state.charter.dataset_json(), "numTraining": n_cases}
     return PlanResult(plans=state.given_plans, dataset_json=content, versions=continues.versions)
 
 
@@ -172,7 +172,7 @@ def _plan_of_each(
         n_cases=n_cases,
         fingerprint={},
         plans={},
-        dataset_json={**dataset_json(state.charter), "numTraining": n_cases},
+        dataset_json={**state.charter.dataset_json(), "numTraining": n_cases},
         versions={},
         shared=shared,
         coverage={site: round(cover.parameters, 6) for site, cover in coverage.items()},
