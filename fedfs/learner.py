@@ -29,7 +29,7 @@ Tensors = Mapping[str, Array]
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a long-running step is: ``done`` of ``total`` ``unit``s, and a metric or two."""
+    """Progress of a long-running step: ``done`` of ``total`` ``unit``s, and a metric or two."""
 
     step: str
     done: int
@@ -89,7 +89,7 @@ class SiteFingerprint:
 
 @dataclass(frozen=True)
 class OwnPlan:
-    """What a site planned for itself; only ``configuration`` and ``tensors`` may leave the site.
+    """A site's own plan; only ``configuration`` and ``tensors`` may leave the site.
 
     Attributes:
         plans: nnU-Net plans as adopted at the site: dataset name and reader are its own.
@@ -128,7 +128,7 @@ see :mod:`fedfs.aggregation.best_configuration`."""
 
 @dataclass(frozen=True)
 class CrossValidated:
-    """How the final models of all configurations score on ``n_cases`` own validation cases."""
+    """Scores of the final models of all configurations on ``n_cases`` validation cases."""
 
     scores: Candidates
     n_cases: int
@@ -168,7 +168,7 @@ class RoundTask:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What local training produced.
+    """Result of local training.
 
     Attributes:
         tensors: trained canonical tensors.
@@ -225,7 +225,7 @@ class EvaluationResult:
 
 
 class Learner(Protocol):
-    """What a site does with its own data."""
+    """Interface of whatever learns from a site's own data."""
 
     def dataset_facts(self) -> Mapping[str, Any]:
         """Describe the local dataset after checking that every file is there.

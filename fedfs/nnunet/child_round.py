@@ -121,17 +121,17 @@ def _train(rank: int, request: RoundRequest, device: str, room: Path, writer: An
             raise TrainingError("the GPUs ended with different weights", kind="crash")
         if rank == 0:
             write_safetensors(request.output, result.tensors)
-            said = {name: value for name, value in vars(result).items() if name != "tensors"}
-            (room / "result.json").write_text(json.dumps(said), encoding="utf-8")
+            fields = {name: value for name, value in vars(result).items() if name != "tensors"}
+            (room / "result.json").write_text(json.dumps(fields), encoding="utf-8")
     finally:
         learner.close()
     distributed.destroy_process_group()
 
 
 def _failure(room: Path, error: Any) -> FedfsError:
-    said = room / "error.json"
-    if said.exists():
-        return isolated.from_json(json.loads(said.read_text(encoding="utf-8")))
+    first_error = room / "error.json"
+    if first_error.exists():
+        return isolated.from_json(json.loads(first_error.read_text(encoding="utf-8")))
     if getattr(error, "signal_name", None) == "SIGKILL":
         return TrainingError(
             "a process of this round was killed, probably for want of memory",

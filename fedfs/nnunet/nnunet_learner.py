@@ -305,7 +305,7 @@ class NnUNetLearner:
 
     @contextmanager
     def _nnunet(self) -> Iterator[Captured]:
-        """Around every use of nnU-Net: its variables, its output, its errors."""
+        """Set nnU-Net's variables, capture its output and translate its errors."""
         with applied(self._settings.paths.variables()), captured(log) as output:
             try:
                 yield output
@@ -357,7 +357,9 @@ class NnUNetLearner:
         session, kept = self._recover(task)
         if kept is not None and kept.belongs_to(task):
             progress = kept
-            log.info("continuing version %d after epoch %d", task.version, progress.epochs_done)
+            log.info(
+                "round of version %d continued after epoch %d", task.version, progress.epochs_done
+            )
         else:
             progress = self._store().fresh(task)
             session.load(tensors)
@@ -376,14 +378,14 @@ class NnUNetLearner:
         try:
             session.restore(checkpoint)
         except (RuntimeError, KeyError, ValueError, pickle.UnpicklingError) as error:
-            log.warning("%s cannot be loaded (%s); not used", checkpoint, error)
+            log.warning("%s is not used: it cannot be loaded (%s)", checkpoint, error)
             self.close()
             return self._open(task), None
         return session, progress
 
 
 def _is_over(progress: RoundProgress, task: RoundTask) -> bool:
-    """Whether a round has had its epochs, or its time: training seconds of all its processes."""
+    """Return True if a round has had its epochs, or its seconds of training in all processes."""
     if progress.epochs_done >= task.n_epochs:
         return True
     if task.max_seconds is None or progress.n_iterations == 0:

@@ -1,4 +1,4 @@
-"""What a site's learner is told: where, what and how to train, and how to plan for itself."""
+"""Settings of a site's learner: folders, model and host, and the site's own planning."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fedfs.nnunet.system.environment import HostSettings, NnUNetPaths
 
 @dataclass(frozen=True, kw_only=True)
 class Planning:
-    """How a site plans for itself; names and meanings are nnU-Net's.
+    """Settings of a site's own planning; names and meanings are nnU-Net's.
 
     Attributes:
         dataset_json: of the study, with ``label_order`` where there are regions.
@@ -38,7 +38,7 @@ class Planning:
 
 @dataclass(frozen=True, kw_only=True)
 class LearnerSettings:
-    """What a site's learner needs to know.
+    """Settings of a site's learner.
 
     Attributes:
         paths: nnU-Net's folders.

@@ -1,4 +1,4 @@
-"""GPUs and CPU cores of simulated sites: what each process of a site may use.
+"""GPUs and CPU cores of the machine, divided among the processes of simulated sites.
 
 Sites take the GPUs in turn, so several may share one. Cores of this machine are divided among the
 sites that run at the same time; a job of a cluster has those that it asked for.
@@ -15,7 +15,7 @@ _VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 @dataclass(frozen=True)
 class Slot:
-    """What a process of one site may use.
+    """Share of a machine that a process of one site may use.
 
     Attributes:
         threads: CPU threads.

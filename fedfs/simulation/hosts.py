@@ -83,7 +83,7 @@ class Host:
         """Run a fedfs command to its end and return what it printed.
 
         Raises:
-            FedfsError: it failed; with what it said.
+            FedfsError: it failed; with its standard error.
         """
         done = subprocess.run(
             [sys.executable, "-m", "fedfs", *arguments],
@@ -112,7 +112,7 @@ class Host:
 
     @property
     def log_path(self) -> Path:
-        """Where started processes log."""
+        """Log file of started processes."""
         return self.folder / "log.txt"
 
     def log_tail(self, n_lines: int = 15) -> str:
@@ -165,7 +165,7 @@ class LocalStudy:
         """Write the charter, let all sites join, approve them; or go on with that.
 
         Raises:
-            FedfsError: a command failed; with what it said.
+            FedfsError: a command failed; with its standard error.
         """
         store = str(self.store)
         if not (self.store / "federation").exists():

@@ -28,7 +28,7 @@ DATASET_JSON: Mapping[str, object] = {
 
 @dataclass(frozen=True)
 class Scanner:
-    """How a hospital's images look: mean intensities, noise, field, and size of the organ."""
+    """Appearance of a hospital's images: mean intensities, noise, field, and size of the organ."""
 
     background: float
     organ: float

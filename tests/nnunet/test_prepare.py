@@ -115,7 +115,7 @@ def test_a_case_that_was_corrected_is_preprocessed_again(study, tmp_path, room, 
     label.touch()
     assert [p["done"] for p in prepare(study, tmp_path)] == [5, 6]
     case = label.name.removesuffix(".nii.gz")
-    assert f"{case} has changed since: preprocessing it again" in caplog.text
+    assert f"case {case} has changed: it is preprocessed again" in caplog.text
     after = {path.name: path.stat().st_mtime_ns for path in folder.iterdir() if path.is_file()}
     assert {name for name in after if after[name] != before[name]} == {
         f"{case}{ending}" for ending in ENDINGS

@@ -1,4 +1,4 @@
-"""What a plan from the store may say before nnU-Net sees it.
+"""Allow-list for plans from the store, checked before nnU-Net sees them.
 
 nnU-Net resolves names in plans to Python objects and calls them: ``pydoc.locate`` on the network
 class and its building blocks, a search through its own modules for preprocessors, readers,

@@ -29,7 +29,7 @@ _DECIDE_RESULTS = ("nnunetv2", "torch", "batchgeneratorsv2", "dynamic-network-ar
 
 @dataclass(frozen=True)
 class TrainerSettings:
-    """What makes a trainer: names as ``nnUNetv2_train`` takes them.
+    """Settings of a trainer: names as ``nnUNetv2_train`` takes them.
 
     Attributes:
         fold: ``all`` or a number.

@@ -66,7 +66,7 @@ class BrokenCases:
         listed = RawDataset.listed(self._settings.paths, self._settings.dataset)
         left_out = self.left_out()
         if left_out:
-            log.info("going on without %s, see %s", ", ".join(sorted(left_out)), self._path)
+            log.info("site goes on without %s; see %s", ", ".join(sorted(left_out)), self._path)
             require_some(len(listed.cases) - len(left_out), listed)
         return listed.without(left_out).checked()
 
@@ -92,7 +92,7 @@ class BrokenCases:
         before = self._read()
         new = {case: reason for case, reason in found.items() if case not in before}
         if new:
-            log.warning("the fingerprint of this site counts them; its training does not")
+            log.warning("the fingerprint of this site counts these cases; its training does not")
             self._write(before, new, _LATER)
 
     def _write(

@@ -139,7 +139,7 @@ def read_json(path: Path) -> Any:
 
 
 def difference(charter_dataset: Mapping[str, Any], local: Mapping[str, Any]) -> list[str]:
-    """List in words where a local ``dataset.json`` disagrees with the charter's.
+    """Return where a local ``dataset.json`` disagrees with the charter's, a text for each point.
 
     Only channels, labels, regions and the ignore label count. An empty list means agreement.
     """

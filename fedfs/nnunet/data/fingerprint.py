@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Measured:
-    """What one case contributes."""
+    """Contribution of one case."""
 
     channels: tuple[CaseSketch, ...]
     geometry: CaseGeometry
@@ -40,7 +40,7 @@ class _Measured:
 
 @dataclass(frozen=True)
 class _Job:
-    """What a worker needs to measure one case."""
+    """Measurement of one case by a worker."""
 
     case: Case
     reader: str
@@ -67,7 +67,7 @@ def extract(
         num_processes: 1 reads in this process.
         on_progress: called after every case.
         rng: shuffles the geometries; the operating system's randomness by default.
-        on_broken: hears of cases that cannot be used and are left out; None stops at the first.
+        on_broken: called with each case that is left out as unusable; None stops at the first.
 
     Raises:
         TrainingError: a case is broken (``broken-case``), or memory ran out.

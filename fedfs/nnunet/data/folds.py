@@ -1,4 +1,4 @@
-"""How a site's cases are divided into folds: by the site's file, by nnU-Net, or here if it cannot.
+"""Division of a site's cases into folds: by the site's file, by nnU-Net, or here if it cannot.
 
 Rules:
  * ``splits_final.json`` in the raw dataset or in ``nnUNet_preprocessed`` decides, as in nnU-Net.
@@ -53,10 +53,14 @@ def settle(
         return
     names = sorted(case.name for case in dataset.cases)
     if path.exists() and not given.exists() and _is_outdated(read_json(path), names):
-        log.warning("%s was made of other cases than there are now: made anew", path)
+        log.warning("%s was made of other cases than there are now and is made again", path)
         path.unlink()
     if not path.exists() and len(names) < N_FOLDS:
-        log.info("%d cases are too few for nnU-Net to divide: %s does", len(names), path)
+        log.info(
+            "nnU-Net cannot divide %d cases; fedfs has, in %s",
+            len(names),
+            path,
+        )
         files.write_json(path, of_few(names))
     if path.exists():
         _check(path, fold, dataset, left_out)
@@ -84,7 +88,7 @@ def of_few(names: Sequence[str]) -> list[dict[str, list[str]]]:
 
 
 def _is_outdated(splits: Any, names: Sequence[str]) -> bool:
-    """Whether it is what :func:`of_few` makes, but of other cases."""
+    """Return True for what :func:`of_few` makes of other cases."""
     try:
         named = sorted({case for split in splits for part in split.values() for case in part})
     except (TypeError, AttributeError):

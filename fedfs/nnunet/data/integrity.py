@@ -1,4 +1,4 @@
-"""Whether image files are whole.
+"""Check that image files are complete.
 
 ITK, and with it nnU-Net, reads a NIfTI file that ends early or is damaged without a word: what is
 missing is 0. Half an image from an interrupted copy would be trained on.

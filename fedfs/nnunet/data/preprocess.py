@@ -34,7 +34,7 @@ from fedfs.nnunet.system.workers import map_cases
 
 @dataclass(frozen=True)
 class _Job:
-    """What a worker needs to preprocess one case."""
+    """Preprocessing of one case by a worker."""
 
     case: Case
     folder: str
@@ -97,7 +97,7 @@ def preprocess(
         paths: nnU-Net's folders.
         num_processes: 1 works in this process.
         on_progress: progress callback.
-        on_broken: hears of cases that cannot be used and are left out; None stops at the first.
+        on_broken: called with each case that is left out as unusable; None stops at the first.
 
     Raises:
         SetupError: somebody else preprocessed something else there.

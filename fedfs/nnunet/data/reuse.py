@@ -1,4 +1,4 @@
-"""Whether cases that are preprocessed already can be used: ours, or those of nnU-Net's commands.
+"""Reuse of preprocessed cases: our own, or those of nnU-Net's commands.
 
 Rules:
  * A marker in the folder names everything the result depends on. It goes with the folder when
@@ -78,11 +78,11 @@ def trust_or_clear(
         if known is None:
             _check_ages(folder, folder.parent / f"{plans['plans_name']}.json", dataset)
             if found:
-                log.info("%s: using what is preprocessed there already", folder)
+                log.info("preprocessed data in %s are used again", folder)
             files.write_json(path, {"sha256": sha256, _BY: _NNUNET if found else _FEDFS})
         return
     if known.get("sha256") != sha256:
-        log.info("%s was made with other settings: preprocessing again", folder)
+        log.info("%s was made with other settings; its cases are preprocessed again", folder)
         _clear(folder)
         files.write_json(path, {"sha256": sha256, _BY: _FEDFS})
         return
@@ -91,7 +91,7 @@ def trust_or_clear(
     for case in dataset.cases:
         made = [path for path in _made(case, folder) if path.exists()]
         if made and _newer(made, _sources(case)):
-            log.warning("%s has changed since: preprocessing it again", case.name)
+            log.warning("case %s has changed: it is preprocessed again", case.name)
             for path in reversed(made):  # the last one made says that a case is whole
                 path.unlink()
 
@@ -118,7 +118,7 @@ def copy_from_others(
     for other, plan in _folders_like(folder, _made_with(plans, configuration, dataset), dataset):
         current = [case for case in missing if _is_current(case, other, plan)]
         if current:
-            log.info("%s: copying %d preprocessed cases from %s", folder, len(current), other)
+            log.info("%s: %d preprocessed cases are copied from %s", folder, len(current), other)
         for case in current:
             for ending in ENDINGS:
                 files.copy(other / (case.name + ending), partial / (case.name + ending))

@@ -146,10 +146,10 @@ class OwnPlanner:
         except FileNotFoundError:
             return None
         except (OSError, RejectedError) as error:
-            log.warning("%s is damaged (%s); made again", path, error)
+            log.warning("%s is damaged (%s) and is made again", path, error)
             return None
         if weights_sha256(tensors) != digest:
-            log.warning("%s is damaged; made again", path)
+            log.warning("%s is damaged and is made again", path)
             return None
         return self._with_pretrained(tensors)
 
@@ -212,14 +212,14 @@ def _read(path: Path, made_for: str) -> dict[str, Any] | None:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         if record["made_for"] != made_for:
-            log.info("%s was made of other cases or settings; made again", path)
+            log.info("%s was made of other cases or settings and is made again", path)
             return None
         value: dict[str, Any] = record["value"]
         if files.json_sha256(value) == record["sha256"]:
             return value
-        log.warning("%s is damaged; made again", path)
+        log.warning("%s is damaged and is made again", path)
     except FileNotFoundError:
         pass
     except (OSError, ValueError, TypeError, KeyError) as error:
-        log.warning("%s is unusable (%s); made again", path, error)
+        log.warning("%s is unusable (%s) and is made again", path, error)
     return None

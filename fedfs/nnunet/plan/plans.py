@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class PlanRequest:
-    """What a plan is made from.
+    """Input of a plan.
 
     Attributes:
         dataset_name: the study's ``DatasetXXX_NAME``.
@@ -85,7 +85,7 @@ class PlanResult:
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsRequest:
-    """What version 0 is made from.
+    """Input of version 0.
 
     Attributes:
         plans: nnU-Net plans.

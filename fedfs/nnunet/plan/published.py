@@ -1,4 +1,4 @@
-"""What a site that plans for itself tells of its network, and what others build from it.
+"""The part of a site's own plan that it publishes, and the network that others build from it.
 
 Rules:
  * Only what decides the network leaves the site, and what people want to read of a plan: patch

@@ -32,7 +32,7 @@ _Seg = npt.NDArray[np.generic]
 
 @dataclass(frozen=True, kw_only=True)
 class CrossValidationRequest:
-    """What is scored, and where it is.
+    """Models to score on a site's validation cases, and their folders.
 
     Attributes:
         paths: nnU-Net's folders.

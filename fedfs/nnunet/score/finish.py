@@ -73,7 +73,7 @@ class FinalModel:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError, KeyError) as error:
-            log.warning("%s is unusable (%s); finishing again", self._record, error)
+            log.warning("%s cannot be read (%s): validating again", self._record, error)
             return None
 
     def validated_cases(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""What ``nnUNetv2_find_best_configuration`` leaves, for a choice that all sites made together.
+"""Files of ``nnUNetv2_find_best_configuration``, for a choice that all sites made together.
 
 Where nnU-Net has a cross-validation's predictions, there is only what they add up to. The files
 that predicting takes are the same: ``postprocessing.pkl`` for ``nnUNetv2_apply_postprocessing``

@@ -34,7 +34,7 @@ _RECORD = "fedfs.json"
 
 @dataclass(frozen=True, kw_only=True)
 class ExportRequest:
-    """What is exported, and where to.
+    """A model to export, and its place.
 
     Attributes:
         tensors: safetensors file of canonical tensors.

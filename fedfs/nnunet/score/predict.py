@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreRequest:
-    """What is predicted and scored.
+    """Images to predict with a model, and to score.
 
     Attributes:
         model: model folder, ``.../nnUNetTrainer__nnUNetPlans__2d``.

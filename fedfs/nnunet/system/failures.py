@@ -1,4 +1,4 @@
-"""What went wrong in nnU-Net, in the words of a failure record."""
+"""Errors of nnU-Net, translated into the kinds of a failure record."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a site remembers between rounds and across kills: optimizer, epoch, nnU-Net's log.
+"""Training state of a site between rounds and across kills: optimizer, epoch, nnU-Net's log.
 
 Rules:
  * nnU-Net's own checkpoint is written under a new name and synced; then a small JSON that names it
@@ -28,7 +28,7 @@ _PROGRESS = "progress.json"
 
 @dataclass(frozen=True)
 class RoundProgress:
-    """How far a round has come.
+    """Progress of a round.
 
     Attributes:
         identity: hash of plan, trainer, configuration and fold that the checkpoint belongs to.
@@ -71,15 +71,15 @@ class CheckpointStore:
             progress = RoundProgress(**json.loads(path.read_text(encoding="utf-8")))
             checkpoint = self._folder / Path(progress.checkpoint).name
             if progress.identity != self._identity:
-                log.warning("%s belongs to another plan, trainer or fold; not used", path)
+                log.warning("%s is not used: it belongs to another plan, trainer or fold", path)
                 return None
             if files.file_sha256(checkpoint) != progress.checkpoint_sha256:
-                log.warning("%s is damaged; not used", checkpoint)
+                log.warning("%s is not used: it is damaged", checkpoint)
                 return None
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError) as error:
-            log.warning("%s is unusable (%s); not used", path, error)
+            log.warning("%s is not used: it cannot be read (%s)", path, error)
             return None
         return progress, checkpoint
 

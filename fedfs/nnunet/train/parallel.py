@@ -83,12 +83,12 @@ def train(
             tensors=start,
             output=end,
         )
-        said = isolated.run_isolated(
+        result = isolated.run_isolated(
             "train_round", request, workdir=Path(folder), on_progress=on_progress,
             environ=settings.paths.variables(),
         )  # fmt: skip
         with TensorFile(end) as file:
-            return TrainResult(tensors=dict(file), **said)
+            return TrainResult(tensors=dict(file), **result)
 
 
 def _check_batch(configuration: Mapping[str, Any], n_gpus: int) -> None:

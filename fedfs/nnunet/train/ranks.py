@@ -69,6 +69,6 @@ def agreed(trainer: Any, value: Any) -> Any:
         return value
     from torch import distributed
 
-    said = [value]
-    distributed.broadcast_object_list(said, src=0, device=trainer.device)
-    return said[0]
+    values = [value]
+    distributed.broadcast_object_list(values, src=0, device=trainer.device)
+    return values[0]

@@ -98,7 +98,7 @@ class Session:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process is the one that writes: the only one, or the first of several."""
+        """True in the process that writes: the only one, or the first of several."""
         return bool(self.trainer.local_rank == 0)
 
     def serves(self, task: RoundTask) -> bool:
