@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 
 from fedfs.aggregation import best_configuration
-from fedfs.nnunet.data.dataset import has_regions, ordered
+from fedfs.nnunet.data.dataset_json import has_regions, ordered
 from fedfs.nnunet.score.summary import class_names
 from fedfs.protocol import layout, participation
 from fedfs.protocol.messages import Choice

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from fedfs.errors import UserError
-from fedfs.nnunet.data.dataset import NATURAL_IMAGES, difference
+from fedfs.nnunet.data.dataset import NATURAL_IMAGES
+from fedfs.nnunet.data.dataset_json import difference
 
 _FIRST_CHANNEL = "_0000"
 

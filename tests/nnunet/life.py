@@ -9,7 +9,7 @@ from synthetic import Reports, task
 from fedfs.aggregation.fingerprints import merge_fingerprints, to_nnunet
 from fedfs.learner import EvaluationResult, TrainResult
 from fedfs.nnunet import child
-from fedfs.nnunet.data.dataset import LABEL_ORDER
+from fedfs.nnunet.data.dataset_json import LABEL_ORDER
 from fedfs.nnunet.nnunet_learner import NnUNetLearner
 from fedfs.nnunet.plan.plans import PlanRequest, WeightsRequest, initial_weights, plan
 from fedfs.nnunet.settings import LearnerSettings

@@ -4,7 +4,8 @@ import pytest
 from synthetic import DATASET, dataset_json, write_dataset
 
 from fedfs.errors import DatasetError, MalformedError
-from fedfs.nnunet.data.dataset import RawDataset, difference, ordered
+from fedfs.nnunet.data.dataset import RawDataset
+from fedfs.nnunet.data.dataset_json import difference, ordered
 
 REGIONS = {"background": 0, "whole": [1, 2], "core": 2, "ignore": 3}
 

@@ -15,7 +15,8 @@ import logging
 from collections.abc import Callable, Mapping
 
 from fedfs.errors import DatasetError
-from fedfs.nnunet.data.dataset import Case, RawDataset, read_json
+from fedfs.nnunet.data.dataset import Case, RawDataset
+from fedfs.nnunet.data.dataset_json import read_json
 from fedfs.nnunet.settings import LearnerSettings
 from fedfs.nnunet.system import files
 

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from fedfs.errors import SetupError
-from fedfs.nnunet.data.dataset import RawDataset, read_json
+from fedfs.nnunet.data.dataset import RawDataset
+from fedfs.nnunet.data.dataset_json import read_json
 from fedfs.nnunet.system import files
 from fedfs.nnunet.system.environment import NnUNetPaths
 

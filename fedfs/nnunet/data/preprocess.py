@@ -25,7 +25,8 @@ from fedfs.learner import OnProgress, Progress
 from fedfs.nnunet.allowed import allowlist
 from fedfs.nnunet.data import reuse
 from fedfs.nnunet.data.broken_cases import OnBroken
-from fedfs.nnunet.data.dataset import Case, RawDataset, difference, read_json
+from fedfs.nnunet.data.dataset import Case, RawDataset
+from fedfs.nnunet.data.dataset_json import difference, read_json
 from fedfs.nnunet.data.integrity import check_whole
 from fedfs.nnunet.system import files
 from fedfs.nnunet.system.environment import NnUNetPaths

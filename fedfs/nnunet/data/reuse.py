@@ -24,7 +24,8 @@ from typing import Any
 
 from fedfs.errors import FedfsError, SetupError
 from fedfs.nnunet.allowed import allowlist
-from fedfs.nnunet.data.dataset import Case, RawDataset, read_json
+from fedfs.nnunet.data.dataset import Case, RawDataset
+from fedfs.nnunet.data.dataset_json import read_json
 from fedfs.nnunet.system import files
 
 log = logging.getLogger(__name__)

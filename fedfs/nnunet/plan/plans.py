@@ -31,7 +31,7 @@ import numpy as np
 from fedfs.errors import StudyError, UserError
 from fedfs.learner import Array
 from fedfs.nnunet.allowed import allowlist, classes
-from fedfs.nnunet.data.dataset import ordered
+from fedfs.nnunet.data.dataset_json import ordered
 from fedfs.nnunet.plan.overlay import is_segmentation_layer, overlaid
 from fedfs.nnunet.system.environment import (
     AUGMENTATION_WORKERS,

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from fedfs.aggregation.best_configuration import FOREGROUND, JOINT, candidates_of, steps_of
 from fedfs.errors import SetupError
 from fedfs.learner import Candidates, CrossValidated, DiceSum, OnProgress, Progress
-from fedfs.nnunet.data.dataset import has_regions, read_json
+from fedfs.nnunet.data.dataset_json import has_regions, read_json
 from fedfs.nnunet.score.summary import class_names
 from fedfs.nnunet.system.environment import DEFAULT_HOST, HostSettings, NnUNetPaths, applied
 from fedfs.nnunet.system.workers import map_cases

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from fedfs.learner import ClassScore, EvaluationResult, OnProgress, Progress
-from fedfs.nnunet.data.dataset import read_json
+from fedfs.nnunet.data.dataset_json import read_json
 from fedfs.nnunet.score import pseudo_dice
 from fedfs.nnunet.score.distances import mean_hd95_mm
 from fedfs.nnunet.score.summary import class_values, read_summary

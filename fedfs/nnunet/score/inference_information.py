@@ -19,7 +19,7 @@ import numpy as np
 
 from fedfs.aggregation.best_configuration import FOREGROUND, JOINT
 from fedfs.nnunet.allowed import allowlist
-from fedfs.nnunet.data.dataset import read_json
+from fedfs.nnunet.data.dataset_json import read_json
 from fedfs.nnunet.score.summary import class_names
 from fedfs.nnunet.system import files
 from fedfs.nnunet.system.environment import NnUNetPaths, applied

@@ -21,7 +21,7 @@ from typing import Any
 
 from fedfs.errors import UserError
 from fedfs.nnunet.allowed import allowlist, classes
-from fedfs.nnunet.data.dataset import ordered, read_json
+from fedfs.nnunet.data.dataset_json import ordered, read_json
 from fedfs.nnunet.system import files
 from fedfs.nnunet.system.environment import DEFAULT_HOST, HostSettings, NnUNetPaths, applied
 from fedfs.nnunet.system.output import captured

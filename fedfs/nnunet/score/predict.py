@@ -10,7 +10,7 @@ from typing import Any
 
 from fedfs.learner import EvaluationResult
 from fedfs.nnunet.allowed import classes
-from fedfs.nnunet.data.dataset import read_json
+from fedfs.nnunet.data.dataset_json import read_json
 from fedfs.nnunet.score.distances import hd95_by_case, mean_by_class
 from fedfs.nnunet.score.summary import class_values, read_summary
 from fedfs.nnunet.system import files

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fedfs.learner import ClassScore, EvaluationResult
-from fedfs.nnunet.data.dataset import has_regions, read_json
+from fedfs.nnunet.data.dataset_json import has_regions, read_json
 
 
 def read_summary(

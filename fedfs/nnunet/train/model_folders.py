@@ -19,7 +19,7 @@ from typing import Any
 
 from fedfs.errors import SetupError
 from fedfs.nnunet.allowed.classes import fold_of
-from fedfs.nnunet.data.dataset import read_json
+from fedfs.nnunet.data.dataset_json import read_json
 from fedfs.nnunet.settings import LearnerSettings
 from fedfs.nnunet.system import files
 

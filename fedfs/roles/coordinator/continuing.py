@@ -19,7 +19,7 @@ from fedfs.errors import SealedError, StudyError, UserError
 from fedfs.exchange.global_weights import WeightFiles
 from fedfs.exchange.read import open_study
 from fedfs.nnunet.allowed import allowlist, classes
-from fedfs.nnunet.data.dataset import difference
+from fedfs.nnunet.data.dataset_json import difference
 from fedfs.protocol import codec, software
 from fedfs.protocol.messages import ASYM, Charter, Continued
 from fedfs.store.base import ReadableStore

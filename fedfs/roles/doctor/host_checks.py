@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from fedfs.errors import DatasetError, FedfsError
 from fedfs.exchange.make_version import strategy_of
 from fedfs.nnunet.allowed import classes
-from fedfs.nnunet.data.dataset import RawDataset, difference
+from fedfs.nnunet.data.dataset import RawDataset
+from fedfs.nnunet.data.dataset_json import difference
 from fedfs.nnunet.system.environment import from_environment
 from fedfs.protocol import codec, software
 from fedfs.protocol.messages import Charter

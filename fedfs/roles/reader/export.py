@@ -11,7 +11,7 @@ from typing import Any
 from fedfs.errors import StudyError, UserError
 from fedfs.exchange.global_weights import WeightFiles
 from fedfs.exchange.read import open_study, open_tracks
-from fedfs.nnunet.data.dataset import ordered
+from fedfs.nnunet.data.dataset_json import ordered
 from fedfs.nnunet.score.inference_information import ChoiceRequest
 from fedfs.nnunet.score.model_export import ExportRequest, ExportRequests
 from fedfs.nnunet.score.summary import class_names

@@ -19,7 +19,8 @@ from fedfs.exchange.read import Observer, open_study
 from fedfs.learner import Learner, OnProgress
 from fedfs.nnunet.allowed import classes
 from fedfs.nnunet.allowed.allowlist import check_name, check_planner_options
-from fedfs.nnunet.data.dataset import RawDataset, difference
+from fedfs.nnunet.data.dataset import RawDataset
+from fedfs.nnunet.data.dataset_json import difference
 from fedfs.nnunet.system.environment import from_environment
 from fedfs.protocol import codec, layout, software
 from fedfs.protocol.messages import (

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fedfs.aggregation.best_configuration import FOREGROUND
-from fedfs.nnunet.data.dataset import ordered
+from fedfs.nnunet.data.dataset_json import ordered
 from fedfs.nnunet.score.summary import class_names
 from fedfs.protocol.messages import Choice
 from fedfs.protocol.state import StudyState
