@@ -6,7 +6,7 @@ import click
 
 from fedfs.cli.exit_codes import EXIT_PROBLEM
 from fedfs.cli.options import json_option, store_argument
-from fedfs.cli.terminal import show_finding, show_json
+from fedfs.cli.terminal import show_findings
 from fedfs.store import StorePlace
 
 
@@ -22,19 +22,10 @@ def doctor(store: StorePlace, *, name: str | None, aggregator: bool, as_json: bo
     """
     from fedfs.protocol import layout
     from fedfs.roles.doctor.examine import examine
-    from fedfs.roles.reader.finding import PROBLEM
     from fedfs.trust.keyring import default_home
 
     if aggregator == (name is not None):
         raise click.UsageError("give --site NAME or --aggregator")
-    findings = []
     site = None if name is None else layout.check_site(name)
-    for finding in examine(store, default_home(), site=site):
-        findings.append(finding)
-        if not as_json:
-            show_finding(finding)
-    n_problems = sum(finding.level == PROBLEM for finding in findings)
-    if as_json:
-        show_json({"findings": findings, "problems": n_problems})
-    if n_problems:
+    if show_findings(examine(store, default_home(), site=site), as_json=as_json):
         raise click.exceptions.Exit(EXIT_PROBLEM)

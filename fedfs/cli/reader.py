@@ -12,7 +12,7 @@ import click
 from fedfs.cli.exit_codes import EXIT_PROBLEM
 from fedfs.cli.options import allow_trainer_option, json_option, store_argument, track_option
 from fedfs.cli.terminal import (
-    show_finding,
+    show_findings,
     show_json,
     show_pairs,
     show_table,
@@ -78,10 +78,10 @@ def report(
         observers = {"": open_study(place, vault=vault, track=track)}
     else:
         observers = open_tracks(place, vault=vault)
-    reports = {}
-    for name, observer in observers.items():
-        observer.refresh(everything=True)
-        reports[name] = collect(observer.state, observer.sizes)
+    reports = {
+        name: collect(observer.refresh(everything=True), observer.sizes)
+        for name, observer in observers.items()
+    }
     view = None if "" in reports else overview(reports, next(iter(observers.values())).state)
     if as_json:
         show_json({"overview": view, "tracks": reports} if view else reports[""])
@@ -143,10 +143,10 @@ def export(store: StorePlace, output: Path, *, version: int | None, track: str,
     from fedfs.nnunet.system.environment import HostSettings
     from fedfs.roles.reader.export import export_choice, export_versions, predict_commands
     from fedfs.store import open_store
+    from fedfs.trust.keyring import default_home
 
     instructions, host = None, HostSettings(allowed_trainers=allowed_trainers)
     if site is None:
-        from fedfs.trust.keyring import default_home
         from fedfs.trust.recipients import Vault
 
         done = export_versions(
@@ -164,7 +164,6 @@ def export(store: StorePlace, output: Path, *, version: int | None, track: str,
         from fedfs.protocol import layout
         from fedfs.roles.site.config import SiteConfig
         from fedfs.roles.site.export import export_own
-        from fedfs.trust.keyring import default_home
 
         config = SiteConfig(store, layout.check_site(site), default_home(), host=host)
         done = export_own(config, output, version=version, track=track, dataset_name=dataset_name)
@@ -201,7 +200,6 @@ def verify(store: StorePlace, *, expect_key: str | None, no_recompute: bool, as_
     from fedfs.errors import MisplacedError
     from fedfs.exchange.read import open_study, open_tracks
     from fedfs.roles.reader.audit import verify_choice, verify_study
-    from fedfs.roles.reader.finding import PROBLEM
     from fedfs.store import open_store
     from fedfs.trust.keyring import default_home
     from fedfs.trust.recipients import Vault
@@ -225,15 +223,8 @@ def verify(store: StorePlace, *, expect_key: str | None, no_recompute: bool, as_
         if "" not in observers:
             yield from verify_choice(open_study(place, vault=Vault(default_home())), observers)
 
-    findings = []
-    for finding in find():
-        findings.append(finding)
-        if not as_json:
-            show_finding(finding)
-    n_problems = sum(finding.level == PROBLEM for finding in findings)
-    if as_json:
-        show_json({"findings": findings, "problems": n_problems})
-    else:
+    n_problems = show_findings(find(), as_json=as_json)
+    if not as_json:
         click.echo(f"\n{n_problems} problems" if n_problems else "\nno problem found")
     if n_problems:
         raise click.exceptions.Exit(EXIT_PROBLEM)
@@ -250,9 +241,7 @@ def log(store: StorePlace, *, as_json: bool) -> None:
     from fedfs.store import open_store
 
     observers = open_tracks(open_store(store))
-    for observer in observers.values():
-        observer.refresh(everything=True)
-    of_tracks = merged({track: events(o.state) for track, o in observers.items()})
+    of_tracks = merged({t: events(o.refresh(everything=True)) for t, o in observers.items()})
     trail = [
         replace(event, what=f"{track}: {event.what}") if track else event
         for track, event in of_tracks
@@ -282,10 +271,10 @@ def privacy(store: StorePlace, *, name: str, as_json: bool) -> None:
 
     site = layout.check_site(name)
     observers = open_tracks(open_store(store), site=site, vault=Vault(default_home()))
-    for observer in observers.values():
-        observer.refresh(everything=True)
+    items = merged(
+        {t: disclosures(o.refresh(everything=True), site, o.sizes) for t, o in observers.items()}
+    )
     charter = next(iter(observers.values())).state.charter
-    items = merged({t: disclosures(o.state, site, o.sizes) for t, o in observers.items()})
     if as_json:
         show_json(
             {

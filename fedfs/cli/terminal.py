@@ -7,7 +7,7 @@ import dataclasses
 import json
 import logging
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -15,12 +15,11 @@ import click
 
 from fedfs.errors import UserError
 from fedfs.roles.logfile import LOG_FORMAT, LOG_TIME
+from fedfs.roles.reader.finding import NOTE, OK, PROBLEM, Finding
 from fedfs.store.local_files import replacing
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-    from fedfs.roles.reader.finding import Finding
 
 
 def show_error(message: str, *, hint: str = "") -> None:
@@ -30,13 +29,22 @@ def show_error(message: str, *, hint: str = "") -> None:
         click.echo(f"{click.style('hint:', bold=True)} {hint}", err=True)
 
 
-def show_finding(finding: Finding) -> None:
-    """Print one line of an audit or an examination, and the advice below it."""
-    colours = {"ok": "green", "note": "yellow", "problem": "red"}
-    level = click.style(f"{finding.level:<8}", fg=colours[finding.level])
-    click.echo(f"{level} {finding.subject:<14} {finding.text}")
-    if finding.advice:
-        click.echo(f"{'':<8} {'':<14} -> {finding.advice}")
+def show_findings(findings: Iterable[Finding], *, as_json: bool) -> int:
+    """Print findings as they come, or all as JSON; return the number of problems."""
+    colours = {OK: "green", NOTE: "yellow", PROBLEM: "red"}
+    done = []
+    for finding in findings:
+        done.append(finding)
+        if as_json:
+            continue
+        level = click.style(f"{finding.level:<8}", fg=colours[finding.level])
+        click.echo(f"{level} {finding.subject:<14} {finding.text}")
+        if finding.advice:
+            click.echo(f"{'':<8} {'':<14} -> {finding.advice}")
+    n_problems = sum(finding.level == PROBLEM for finding in done)
+    if as_json:
+        show_json({"findings": done, "problems": n_problems})
+    return n_problems
 
 
 @contextlib.contextmanager

@@ -9,21 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from statistics import median
 
 from fedfs.errors import StudyError
 from fedfs.protocol import layout
 from fedfs.protocol.messages import ASYM, Charter, EvaluationMessage
 from fedfs.protocol.state import StudyState
 from fedfs.roles.reader import privacy
+from fedfs.roles.reader.report import columns
+from fedfs.roles.reader.report.columns import Column, shorten
 from fedfs.roles.reader.report.comparison import LocalRow, MatrixRow, local_rows, matrix
 from fedfs.roles.reader.status import mean_dice, summarize
 from fedfs.roles.reader.units import format_count
 from fedfs.trust.signing import key_fingerprint
-
-Column = tuple[float | None, ...]
-
-_PHASES = {"aggregate": "averaging", "publish": "publishing", "train": "training"}
 
 
 @dataclass(frozen=True)
@@ -129,14 +126,14 @@ def collect(state: StudyState, sizes: Mapping[str, int]) -> Report:
         versions=versions,
         published=tuple(state.rounds[v].created_at for v in versions if v in state.rounds),
         sites=tuple(_site(state, charter, name, final, sizes) for name in names),
-        dice={name: _dice(state, name, versions) for name in names},
-        mean_dice=tuple(_short(mean_dice(state, version)) for version in versions),
-        train_loss={name: _losses(state, name, versions) for name in names},
-        weights={name: _weights(state, name, versions) for name in names},
-        lags={name: _lags(state, name, versions) for name in names},
+        dice={name: columns.dice(state, name, versions) for name in names},
+        mean_dice=tuple(shorten(mean_dice(state, version)) for version in versions),
+        train_loss={name: columns.losses(state, name, versions) for name in names},
+        weights={name: columns.weights(state, name, versions) for name in names},
+        lags={name: columns.lags(state, name, versions) for name in names},
         exclusions=tuple(_exclusions(state)),
-        n_bytes=tuple(_bytes(state, version) for version in versions),
-        seconds=_seconds(state, versions),
+        n_bytes=tuple(columns.n_bytes(state, version) for version in versions),
+        seconds=columns.seconds(state, versions),
         classes=tuple(sorted({name for score in final.values() for name in score.classes})),
         plan=_plan(state, charter),
         disclosures=tuple(_disclosures(state, names, sizes)),
@@ -205,43 +202,15 @@ def _site(
         coverage=view.coverage,
         n_updates=sum(u.site == name for r in state.rounds.values() for u in r.updates),
         n_bytes=sum(n for key, n in sizes.items() if key.startswith(layout.site_prefix(name))),
-        first_dice=_short(min(scores, default=(0, None))[1]),
-        last_dice=_short(max(scores, default=(0, None))[1]),
-        final_mean=_short(score.mean_dice) if score else None,
-        final={n: _short(c.dice) for n, c in score.classes.items()} if score else {},
-        final_hd95_mm={n: _short(c.hd95_mm) for n, c in score.classes.items()} if score else {},
+        first_dice=shorten(min(scores, default=(0, None))[1]),
+        last_dice=shorten(max(scores, default=(0, None))[1]),
+        final_mean=shorten(score.mean_dice) if score else None,
+        final={n: shorten(c.dice) for n, c in score.classes.items()} if score else {},
+        final_hd95_mm={n: shorten(c.hd95_mm) for n, c in score.classes.items()} if score else {},
         n_validation_cases=score.n_cases if score else None,
         left_out=view.left_out,
         activity=view.activity,
     )
-
-
-def _dice(state: StudyState, site: str, versions: tuple[int, ...]) -> Column:
-    scores = (state.evaluations.get((site, version, "pseudo")) for version in versions)
-    return tuple(_short(score.mean_dice) if score else None for score in scores)
-
-
-def _losses(state: StudyState, site: str, versions: tuple[int, ...]) -> Column:
-    updates = (state.updates.get((site, version)) for version in versions)
-    return tuple(_short(u.metrics.get("train_loss")) if u else None for u in updates)
-
-
-def _weights(state: StudyState, site: str, versions: tuple[int, ...]) -> Column:
-    out = []
-    for version in versions:
-        used = [u.weight for u in state.rounds[version].updates if u.site == site]
-        out.append(_short(sum(used)) if used else None)
-    return tuple(out)
-
-
-def _lags(state: StudyState, site: str, versions: tuple[int, ...]) -> tuple[int | None, ...]:
-    out = []
-    for version in versions:
-        lags = [
-            version - 1 - u.base_version for u in state.rounds[version].updates if u.site == site
-        ]
-        out.append(max(lags) if lags else None)
-    return tuple(out)
 
 
 def _exclusions(state: StudyState) -> Iterator[Exclusion]:
@@ -250,27 +219,6 @@ def _exclusions(state: StudyState) -> Iterator[Exclusion]:
             yield Exclusion(version, item.site, f"its update was refused: {item.reason}")
         for left in record.left_out:
             yield Exclusion(version, left.site, left.reason)
-
-
-def _bytes(state: StudyState, version: int) -> int:
-    record = state.rounds[version]
-    keyframe = record.keyframe.size if record.keyframe else 0
-    return record.model.size + keyframe + sum(update.size for update in record.updates)
-
-
-def _seconds(state: StudyState, versions: tuple[int, ...]) -> dict[str, Column]:
-    out: dict[str, list[float | None]] = {name: [] for name in _PHASES.values()}
-    for version in versions:
-        record = state.rounds[version]
-        for phase in ("aggregate", "publish"):
-            out[_PHASES[phase]].append(_short(record.seconds.get(phase)))
-        trained = [
-            sum(state.updates[u.site, u.base_version].seconds.values())
-            for u in record.updates
-            if (u.site, u.base_version) in state.updates
-        ]
-        out["training"].append(_short(median(trained)) if trained else None)
-    return {name: tuple(column) for name, column in out.items()}
 
 
 def _plan(state: StudyState, charter: Charter) -> dict[str, str]:
@@ -327,8 +275,3 @@ def _audit(state: StudyState, charter: Charter) -> dict[str, str]:
         "Updates used": str(n_used),
         "Versions": f"0 to {state.newest}, each with one record" if state.models else "none yet",
     }
-
-
-def _short(value: float | None) -> float | None:
-    """Round to what a chart shows: thousands of numbers take little room."""
-    return None if value is None else float(f"{value:.5g}")

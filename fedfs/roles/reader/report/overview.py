@@ -13,7 +13,8 @@ from fedfs.nnunet.data.dataset_json import ordered
 from fedfs.nnunet.score.summary import class_names
 from fedfs.protocol.messages import Choice
 from fedfs.protocol.state import StudyState
-from fedfs.roles.reader.report.data import Column, Report
+from fedfs.roles.reader.report.columns import Column
+from fedfs.roles.reader.report.data import Report
 
 _OF_TRACKS = ("Phase", "Version", "Ended", "nnU-Net", "Best of the study")
 
