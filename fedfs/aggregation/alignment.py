@@ -76,7 +76,7 @@ def n_stages(shapes: Shapes) -> int:
     """
     numbers = {int(match[1]) for name in shapes if (match := _ENCODER.match(name))}
     if numbers != set(range(len(numbers))) or not numbers:
-        raise StudyError("the network has no encoder with stages as nnU-Net numbers them")
+        raise StudyError("The network has no encoder with stages as nnU-Net numbers them.")
     return len(numbers)
 
 
@@ -136,7 +136,7 @@ def check_policies(alignment: str, sharing: str) -> None:
     ):
         if name not in known:
             raise UserError(
-                f"unknown {kind} policy {name!r}", hint=f"known are: {', '.join(sorted(known))}"
+                f"Unknown {kind} policy {name!r}.", hint=f"known are: {', '.join(sorted(known))}"
             )
 
 

@@ -102,7 +102,7 @@ def choose(
     }
     dice = {name: _mean(_means(scores, ())) for name, scores in total.items()}
     if all(math.isnan(value) for value in dice.values()):
-        raise StudyError("no site has a case on which the models can be compared")
+        raise StudyError("No site has a case on which the models can be compared.")
     best = max(dice, key=lambda name: -math.inf if math.isnan(dice[name]) else dice[name])
     scores = total[best]
     before = _means(scores, ())
@@ -129,7 +129,7 @@ def _added(sites: Mapping[str, Candidates], candidate: str, steps: str, name: st
         parts = [scores[candidate][steps][name] for _, scores in sorted(sites.items())]
     except KeyError as error:
         raise StudyError(
-            f"a site has not scored {candidate} with the postprocessing {steps or 'none'}",
+            f"A site has not scored {candidate} with the postprocessing {steps or 'none'}.",
             hint="all sites need the same version of fedfs",
         ) from error
     return DiceSum(math.fsum(part.total for part in parts), sum(part.n for part in parts))

@@ -103,7 +103,7 @@ def sketch_case(values: npt.NDArray[Any]) -> CaseSketch:
     exact = ordered.astype(np.float64)
     # Sorting puts NaN last, and comparing with NaN is false.
     if not (exact[0] >= -_MAX_INTENSITY and exact[-1] <= _MAX_INTENSITY):
-        raise DatasetError("the foreground of an image holds NaN or infinite intensities")
+        raise DatasetError("The foreground of an image holds NaN or infinite intensities.")
     mean = float(exact.mean())
     variance = float(np.square(exact - mean).mean())
     if n_voxels > MAX_ORDER_STATISTICS:
@@ -204,7 +204,7 @@ def merge_fingerprints(fingerprints: Mapping[str, SiteFingerprint]) -> SiteFinge
         StudyError: there is no fingerprint.
     """
     if not fingerprints:
-        raise StudyError("no site has published a fingerprint")
+        raise StudyError("No site has published a fingerprint.")
     sites = sorted(fingerprints)
     parts = [fingerprints[site] for site in sites]
     first = parts[0]

@@ -53,7 +53,7 @@ def asym_spec(charter: Charter) -> AsymSpec | None:
     if charter.mode != ASYM:
         return None
     if charter.asym is None:
-        raise StudyError("the charter's mode is asym, but it does not say how tensors are shared")
+        raise StudyError("The charter's mode is asym, but it does not say how tensors are shared.")
     return charter.asym
 
 
@@ -97,8 +97,8 @@ def agree(
     if low:
         said = ", ".join(f"{site} {cover.parameters:.1%}" for site, cover in sorted(low.items()))
         raise StudyError(
-            f"sites share less of their networks' parameters than the {spec.min_coverage:.1%} "
-            f"that the charter asks for: {said}",
+            f"Sites share less of their networks' parameters than the {spec.min_coverage:.1%} "
+            f"that the charter asks for: {said}.",
             hint="a plan that is published stays: begin another study, with another --alignment, "
             "--sharing or a lower --min-coverage, or where these sites plan otherwise; or go on "
             "without them: fedfs remove",
@@ -159,7 +159,7 @@ def join_in(
         spec.sharing == "intersection" and len(names) < len(version)
     ):
         raise StudyError(
-            f"its network shares {cover.parameters:.1%} of its parameters with the global model",
+            f"Its network shares {cover.parameters:.1%} of its parameters with the global model.",
             hint="let it plan with another memory target or spacing",
         )
     return names, cover
@@ -185,11 +185,11 @@ def share_of(state: StudyState, site: str, version: Iterable[str]) -> Share:
     """
     spec, plan = asym_spec(state.charter), state.plan
     if plan is None:
-        raise StudyError("there is no plan yet")
+        raise StudyError("There is no plan yet.")
     if spec is None:
         return Share({name: name for name in sorted(version)})
     if site not in state.site_plans:
-        raise StudyError(f"site {site!r} has not said which tensors its network has")
+        raise StudyError(f"Site {site!r} has not said which tensors its network has.")
     shapes = state.site_plans[site].tensors
     share = Share(alignment.shared_names(site, shapes, shared_by(state), alignment=spec.alignment))
     missing = sorted(set(share.own) - set(version))

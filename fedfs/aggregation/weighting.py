@@ -94,7 +94,8 @@ def check_policy(policy: str) -> str:
     """
     if policy not in POLICIES:
         raise UserError(
-            f"unknown weighting policy {policy!r}", hint=f"known are: {', '.join(sorted(POLICIES))}"
+            f"Unknown weighting policy {policy!r}.",
+            hint=f"known are: {', '.join(sorted(POLICIES))}",
         )
     return policy
 
@@ -119,7 +120,7 @@ def weigh(
     if total <= 0:
         sites = ", ".join(sorted(item.site for item in contributions)) or "none"
         raise StudyError(
-            f"no update has a weight above zero (policy {policy!r}, updates of: {sites})",
+            f"No update has a weight above zero (policy {policy!r}, updates of: {sites}).",
             hint="a site counts if it has training cases and completed at least one iteration",
         )
     return tuple(weight / total for weight in raw)

@@ -94,7 +94,7 @@ def _watch(observers: Mapping[str, Observer], interval_s: float) -> None:
             except StoreUnavailableError as error:
                 shown = {}
                 if not page.is_live:
-                    click.echo(f"{error}; trying again")
+                    click.echo(f"{error} Trying again.")
 
 
 def _is_over(view: StudyStatus) -> bool:

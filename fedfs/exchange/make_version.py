@@ -59,7 +59,7 @@ def strategy_of(charter: Charter) -> Strategy:
     except UserError as error:
         packages = ", ".join(f"{n} {v}" for n, v in sorted(charter.nnunet.versions.items()))
         raise SetupError(
-            f"this host cannot combine updates as the charter says: {error}",
+            f"This host cannot combine updates as the charter says. {error}",
             hint="install the package that has the strategy, in the version of the coordinator's "
             f"host, which had: {packages or 'not known'}",
         ) from error

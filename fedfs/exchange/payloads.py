@@ -54,7 +54,7 @@ def write_update(
         }
     except TensorError as error:
         raise TrainingError(
-            f"the trained weights cannot be sent: {error.reason}", kind="not-finite"
+            f"The trained weights cannot be sent: {error.reason}.", kind="not-finite"
         ) from error
     layout = encodings.payload_layout(encoding, {n: values.shape for n, values in base.items()})
     write_safetensors(

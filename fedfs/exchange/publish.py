@@ -154,7 +154,7 @@ class Publisher:
             self.store.upload(ref.key, path)
         except ObjectExistsError as error:
             raise StoreError(
-                f"{ref.key} holds other bytes than its name says",
+                f"{ref.key} holds other bytes than its name says.",
                 hint="it is damaged, or somebody else can write there: remove the object",
             ) from error
         return ref

@@ -184,7 +184,7 @@ class Observer:
         refused = self.refresh(everything=True).rejected
         if error.key in {self.track.on_store(key) for key in refused}:
             raise StoreError(
-                f"{error.key} holds something that {writer} did not publish",
+                f"{error.key} holds something that {writer} did not publish.",
                 hint="somebody else can write there: remove the object, check who may write",
             ) from error
 
@@ -419,7 +419,7 @@ def _first_charter(store: ReadableStore) -> tuple[Charter, bytes]:
         data = store.get(layout.charter(1), max_bytes=MAX_ENVELOPE_BYTES)
     except ObjectNotFoundError as error:
         raise StudyError(
-            f"{store.url} holds no federation",
+            f"{store.url} holds no federation.",
             hint="check the path; a coordinator makes one with: fedfs init STORE ...",
         ) from error
     return TrustedView(data).state.charter, data

@@ -326,11 +326,11 @@ def _require_member(charter: Charter, site: str) -> None:
     entry = charter.entry(site)
     if entry is None:
         raise StudyError(
-            f"site {site!r} is not approved for study {charter.name!r}",
+            f"Site {site!r} is not approved for study {charter.name!r}.",
             hint=f"ask the coordinator to run: fedfs approve STORE {site}",
         )
     if entry.state not in ADMITTED:
         raise StudyError(
-            f"site {site!r} is {entry.state} in study {charter.name!r}",
+            f"Site {site!r} is {entry.state} in study {charter.name!r}.",
             hint="ask the coordinator",
         )

@@ -257,7 +257,7 @@ def check_site(name: str) -> str:
     """
     if not _SITE.fullmatch(name):
         raise UserError(
-            f"site name {name!r} is not usable",
+            f"Site name {name!r} is not usable.",
             hint="use 1 to 32 of a-z, 0-9 and -, starting and ending with a letter or digit",
         )
     return name

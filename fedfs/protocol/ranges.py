@@ -44,7 +44,7 @@ def check_minutes(minutes: float | None) -> float | None:
         UserError: it makes no sense.
     """
     if minutes is not None and not 0 < minutes < math.inf:
-        raise UserError(f"local minutes {minutes} are not above 0")
+        raise UserError(f"Local minutes {minutes} are not above 0.")
     return minutes
 
 
@@ -70,6 +70,6 @@ def check_options(options: DataclassInstance) -> None:
         allowed, value = item.metadata.get("range"), getattr(options, item.name)
         if allowed is not None and value not in allowed:
             raise UserError(
-                f"option {item.name!r} of {type(options).__name__} is {value!r}",
+                f"Option {item.name!r} of {type(options).__name__} is {value!r}.",
                 hint=f"it must be {allowed}",
             )

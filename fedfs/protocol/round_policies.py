@@ -114,23 +114,23 @@ def check(name: str, options: Options) -> None:
         UserError: the policy is not known, or an option is not, is missing or is out of range.
     """
     if name not in _KNOWN:
-        raise UserError(f"policy {name!r} is unknown", hint=f"one of {', '.join(POLICIES)}")
+        raise UserError(f"Policy {name!r} is unknown.", hint=f"one of {', '.join(POLICIES)}")
     known = {**_KNOWN[name][1], **_SHARED}
     for option, value in options.items():
         if option not in known:
             raise UserError(
-                f"policy {name!r} has no option {option!r}",
+                f"Policy {name!r} has no option {option!r}.",
                 hint=f"it has {', '.join(sorted(known))}",
             )
         if value not in known[option]:
             raise UserError(
-                f"option {option} of policy {name!r} cannot be {value:g}",
+                f"Option {option} of policy {name!r} cannot be {value:g}.",
                 hint=f"it must be {known[option]}",
             )
     if name == "buffer" and "size" not in options:
-        raise UserError("policy 'buffer' needs the option size, the updates that make a version")
+        raise UserError("Policy 'buffer' needs the option size, the updates that make a version.")
     if name == "quorum" and ("sites" in options) == ("cases_percent" in options):
-        raise UserError("policy 'quorum' needs the option sites or cases_percent, one of them")
+        raise UserError("Policy 'quorum' needs the option sites or cases_percent, one of them.")
 
 
 def waits_for(policy: Named, status: RoundStatus) -> str:
@@ -143,7 +143,8 @@ def waits_for(policy: Named, status: RoundStatus) -> str:
         check(policy.name, policy.options)
     except UserError as error:
         raise StudyError(
-            f"the charter's {error}", hint=f"{error.hint}; is this fedfs older than the study?"
+            f"The charter's policy cannot be followed. {error}",
+            hint=f"{error.hint}; is this fedfs older than the study?",
         ) from error
     reason = _KNOWN[policy.name][0](status, policy.options)
     if reason or status.n_usable:

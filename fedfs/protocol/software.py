@@ -76,7 +76,7 @@ def check(study: Mapping[str, str], here: Mapping[str, str], *, allowed: bool = 
     for difference in differences(study, here):
         if difference.matters and not allowed:
             raise SetupError(
-                f"{difference}: sites would not train alike",
+                f"{difference}: sites would not train alike.",
                 hint=f"{difference.advice}, in the environment of fedfs; or, if the coordinator "
                 "agrees, give --allow-versions",
             )

@@ -54,7 +54,7 @@ def run(step: Callable[[], Outcome], *, wait: Callable[[], object], reset: Calla
         except StoreUnavailableError as error:
             if once:
                 raise
-            log.warning("%s; trying again", error)
+            log.warning("%s Trying again.", error)
             wait()
             continue
         if outcome.worked:

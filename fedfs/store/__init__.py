@@ -42,9 +42,9 @@ def open_store(place: StorePlace | str, *, must_exist: bool = True) -> Store:
         place = StorePlace(place)
     url = place.url
     if not url:
-        raise UserError("the store is empty text", hint=_HINT)
+        raise UserError("The store is empty text.", hint=_HINT)
     if "\0" in url:
-        raise UserError("the store's path holds a NUL character", hint=_HINT)
+        raise UserError("The store's path holds a NUL character.", hint=_HINT)
     if url.startswith("s3://"):
         from fedfs.store.s3.store import S3Store  # noqa: PLC0415  users of folders need no S3 client
 
@@ -55,8 +55,8 @@ def open_store(place: StorePlace | str, *, must_exist: bool = True) -> Store:
     if parts.scheme == "file" and parts.netloc in ("", "localhost") and parts.path:
         return FolderStore(Path(unquote(parts.path)), must_exist=must_exist)
     if parts.scheme == "file":
-        raise UserError(f"{url} names another host", hint="mount the share and give its folder")
+        raise UserError(f"{url} names another host.", hint="mount the share and give its folder")
     hint = _HINT
     if parts.scheme in ("http", "https"):
         hint = "give s3://BUCKET/PREFIX, and the server's URL as the S3 endpoint"
-    raise UserError(f"{redact(url)}: files are kept in folders and in S3 buckets only", hint=hint)
+    raise UserError(f"{redact(url)}: files are kept in folders and in S3 buckets only.", hint=hint)

@@ -111,11 +111,11 @@ class ReadableStore(ABC):
         """
 
     def _not_found(self, key: str) -> ObjectNotFoundError:
-        return ObjectNotFoundError(f"{self.url}: there is no object {key}")
+        return ObjectNotFoundError(f"{self.url}: there is no object {key}.")
 
     def _too_large(self, key: str, max_bytes: int) -> ObjectTooLargeError:
         return ObjectTooLargeError(
-            f"{self.url}: {key} is larger than the {max_bytes} bytes allowed for it",
+            f"{self.url}: {key} is larger than the {max_bytes} bytes allowed for it.",
             hint="whoever published it must be asked; it was not read",
         )
 
@@ -183,7 +183,7 @@ class Store(ReadableStore):
 
     def _exists(self, key: str) -> ObjectExistsError:
         return ObjectExistsError(
-            f"{self.url}: {key} exists already and holds different bytes",
+            f"{self.url}: {key} exists already and holds different bytes.",
             key=key,
             hint="objects are never changed; does a second process run in the same role?",
         )
@@ -269,6 +269,6 @@ def write_local(path: Path, chunks: Iterator[bytes]) -> None:
 def _local_error(path: Path, verb: str, error: OSError) -> SetupError:
     reason = error.strerror or str(error)
     return SetupError(
-        f"{path} on this host cannot be {verb}: {reason}",
+        f"{path} on this host cannot be {verb}: {reason}.",
         hint="check the path, its permissions and the free space",
     )

@@ -288,14 +288,14 @@ class FolderStore(Store):
             if not self._must_exist:
                 raise
             raise StoreError(
-                f"{self.url}: the folder is not there", hint="is the share mounted?"
+                f"{self.url}: the folder is not there.", hint="is the share mounted?"
             ) from error
         except (NotADirectoryError, FileExistsError) as error:
-            raise StoreError(f"{self.url} is not a folder", hint="give a folder") from error
+            raise StoreError(f"{self.url} is not a folder.", hint="give a folder") from error
 
     def _foreign(self, what: str) -> StoreError:
         return StoreError(
-            f"{self.url}: {what} is a symbolic link or a device, not a file of the store",
+            f"{self.url}: {what} is a symbolic link or a device, not a file of the store.",
             hint="links could lead out of the store; put a copy there instead",
         )
 

@@ -79,12 +79,12 @@ def split_s3_url(url: str) -> tuple[str, str]:
     bucket, _, prefix = url.removeprefix("s3://").partition("/")
     if "@" in url:
         raise UserError(
-            "the s3:// URL holds a user name or a key",
+            "The s3:// URL holds a user name or a key.",
             hint="leave it out; credentials come from AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY, or from the profile that AWS_PROFILE names",
         )
     if not _BUCKET.fullmatch(bucket):
-        raise UserError(f"{url!r} names no bucket", hint=S3_HINT)
+        raise UserError(f"{url!r} names no bucket.", hint=S3_HINT)
     prefix = prefix.rstrip("/")
     if not prefix:
         return bucket, ""
@@ -92,5 +92,5 @@ def split_s3_url(url: str) -> tuple[str, str]:
         return bucket, check_key(prefix) + "/"
     except MalformedError as error:
         raise UserError(
-            f"{url!r} has a prefix that cannot be used: {error.reason}", hint=S3_HINT
+            f"{url!r} has a prefix that cannot be used: {error.reason}.", hint=S3_HINT
         ) from None

@@ -78,7 +78,7 @@ def test_a_study_is_begun_with_it_where_it_is_installed(tmp_path, package):
         "--strategy-option", "clip_norm=5",
     )  # fmt: skip
     without = fedfs(*words, home=tmp_path / "home")
-    assert (without.returncode, "unknown strategy" in without.stderr) == (2, True), without.stderr
+    assert (without.returncode, "Unknown strategy" in without.stderr) == (2, True), without.stderr
     begun = fedfs(*words, home=tmp_path / "home", package=package)
     assert begun.returncode == 0, begun.stderr
     charter = open_study(open_store(str(tmp_path / "store"))).state.charter
@@ -115,7 +115,7 @@ def test_only_coordinator_and_aggregator_need_it_and_whoever_verifies(tmp_path, 
     for command in (("verify", store), ("aggregate", store, "--once")):
         without = fedfs(*command, home=home)
         assert without.returncode == 3, without.stdout
-        assert "unknown strategy 'GeometricMedian'" in without.stderr
+        assert "Unknown strategy 'GeometricMedian'" in without.stderr
         assert "install the package that has the strategy" in without.stderr
     assert fedfs("verify", store, "--no-recompute", home=home).returncode == 0
 

@@ -231,7 +231,7 @@ def test_sites_that_scored_something_else_are_not_mixed():
 
 def test_a_study_in_which_nothing_occurs_has_no_best_model():
     nothing = {"": {"1": DiceSum(0.0, 0)}, "foreground": {"1": DiceSum(0.0, 0)}}
-    with pytest.raises(StudyError, match="no site has a case"):
+    with pytest.raises(StudyError, match="No site has a case"):
         choose({"a": {"2d": nothing}}, 0, configurations=["2d"], classes=["1"], overlap=False)
 
 

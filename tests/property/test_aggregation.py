@@ -236,7 +236,7 @@ def test_staleness_never_rises_with_the_lag(lag, exponent):
     "items", [[], [Contribution("north", 0, 1, 1)], [Contribution("north", 5, 0, 0)]]
 )
 def test_weights_that_are_all_zero_are_an_error(items):
-    with pytest.raises(StudyError, match="no update has a weight above zero"):
+    with pytest.raises(StudyError, match="No update has a weight above zero"):
         weigh(items, "n_cases")
 
 
@@ -258,7 +258,7 @@ def test_unknown_names_list_the_known_ones():
     with pytest.raises(UserError, match="policy 'fair'") as policy:
         weigh([Contribution("north", 1, 1, 1)], "fair")
     assert policy.value.hint == "known are: n_cases, uniform"
-    with pytest.raises(UserError, match="strategy 'feddyn'") as strategy:
+    with pytest.raises(UserError, match="Strategy 'feddyn'") as strategy:
         strategies.by_name("feddyn")
     assert strategy.value.hint.startswith("known are: FedAdagrad, FedAdam, FedAvg, FedAvgM, ")
     with pytest.raises(UserError, match="no option 'momentum'") as option:

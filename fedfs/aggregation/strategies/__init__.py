@@ -114,7 +114,7 @@ def by_name(name: str, options: Mapping[str, float] | None = None) -> Strategy:
         known = sorted(other.__name__ for other in STRATEGIES.values())
         others = [other for other in installed.names() if other.lower() not in STRATEGIES]
         raise UserError(
-            f"unknown strategy {name!r}",
+            f"Unknown strategy {name!r}.",
             hint=f"known are: {', '.join(known)}; from packages installed here: "
             f"{', '.join(others) or 'none'}; any of them takes {CLIP_NORM}",
         )
@@ -124,13 +124,13 @@ def by_name(name: str, options: Mapping[str, float] | None = None) -> Strategy:
     unknown = sorted(set(own) - set(known_options))
     if unknown:
         raise UserError(
-            f"strategy {name!r} has no option {unknown[0]!r}",
+            f"Strategy {name!r} has no option {unknown[0]!r}.",
             hint=f"its options are: {', '.join([*known_options, CLIP_NORM])}",
         )
     strategy = cls(**own)
     if name.lower() not in STRATEGIES and strategy.proximal_mu != proximal_mu(name, own):
         raise UserError(
-            f"strategy {name!r} has a proximal term of {strategy.proximal_mu:g} that no site knows",
+            f"Strategy {name!r} has a proximal term, {strategy.proximal_mu:g}, that no site knows.",
             hint=f"give it as an option: proximal_mu={strategy.proximal_mu:g}",
         )
     return strategy if clip_norm is None else NormClipping(inner=strategy, clip_norm=clip_norm)

@@ -190,7 +190,7 @@ def _to_float32(name: str, arrays: Mapping[str, Delta]) -> dict[str, Array]:
     for what, array in out.items():
         if not np.isfinite(array).all():
             raise StudyError(
-                f"the new {what} of tensor {name!r} is not finite: the server's steps diverge",
+                f"The new {what} of tensor {name!r} is not finite: the server's steps diverge.",
                 hint="choose a smaller learning rate or momentum, or bound updates with clip_norm",
             )
     return out

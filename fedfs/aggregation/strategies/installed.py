@@ -44,7 +44,7 @@ def find(name: str) -> type[FedAvg] | None:
         return None
     if len(points) > 1:
         raise SetupError(
-            f"several packages have a strategy {name!r}: {', '.join(map(_package, points))}",
+            f"Several packages have a strategy {name!r}: {', '.join(map(_package, points))}.",
             hint="uninstall all of them but one",
         )
     point = points[0]
@@ -52,18 +52,18 @@ def find(name: str) -> type[FedAvg] | None:
         cls = point.load()
     except Exception as error:
         raise SetupError(
-            f"strategy {name!r} cannot be loaded from package {_package(point)}: {error!r}",
+            f"Strategy {name!r} cannot be loaded from package {_package(point)}: {error!r}.",
             hint="repair or reinstall that package",
         ) from error
     if not (isinstance(cls, type) and issubclass(cls, FedAvg)):
         raise SetupError(
-            f"{point.value} of package {_package(point)} is no strategy",
+            f"{point.value} of package {_package(point)} is no strategy.",
             hint="it has to be a class derived from fedfs.aggregation.strategies.FedAvg",
         )
     for item in fields(cls):
         if item.init and item.default is MISSING:
             raise SetupError(
-                f"option {item.name!r} of strategy {name!r} has no default",
+                f"Option {item.name!r} of strategy {name!r} has no default.",
                 hint=f"that is for whoever maintains package {_package(point)}",
             )
     return cls

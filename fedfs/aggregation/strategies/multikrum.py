@@ -57,7 +57,7 @@ class MultiKrum(FedAvg):
         n, f = sum(weight > 0 for weight in weights.values()), int(self.num_malicious_nodes)
         if self.tolerates(n) < f:
             raise StudyError(
-                f"{type(self).__name__} cannot tolerate {f} attackers among {n} updates",
+                f"{type(self).__name__} cannot tolerate {f} attackers among {n} updates.",
                 hint=f"it needs {2 * f + 3} updates: more sites, or a smaller num_malicious_nodes",
             )
         return KrumRound(self, weights, version)

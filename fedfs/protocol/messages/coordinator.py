@@ -315,7 +315,7 @@ def chosen_tracks(charter: Charter, tracks: Sequence[str]) -> list[str]:
     unknown = [name for name in tracks if name not in names]
     if unknown:
         raise UserError(
-            f"study {charter.name!r} has no track {unknown[0]!r}",
+            f"Study {charter.name!r} has no track {unknown[0]!r}.",
             hint=f"its tracks: {', '.join(names)}" if charter.tracks else "leave out --track",
         )
     return [name for name in names if name in tracks or not tracks]

@@ -158,7 +158,7 @@ class S3Client:
 
 def _file_system(options: S3Options, silence_s: float) -> s3fs.S3FileSystem:
     if options.ca_bundle and not Path(options.ca_bundle).is_file():
-        raise UserError(f"{options.ca_bundle} is no file", hint="give the file of the CA bundle")
+        raise UserError(f"{options.ca_bundle} is no file.", hint="give the file of the CA bundle")
     config: dict[str, Any] = {
         "connect_timeout": _CONNECT_S,
         "read_timeout": 2 * silence_s,

@@ -110,7 +110,7 @@ class Download:
             if self.total < 0:
                 self.total, self._tag = total, tag
             elif (total, tag) != (self.total, self._tag):
-                raise StoreError(f"{self._what}: it changed meanwhile", hint=_BAD_SERVER)
+                raise StoreError(f"{self._what}: it changed meanwhile.", hint=_BAD_SERVER)
 
         self._client.read(
             self._what,
@@ -121,15 +121,15 @@ class Download:
             Range=f"bytes={begin}-{start + length - 1}",
         )
         if len(got) < min(length, self.total - start):
-            raise StoreUnavailableError(f"{self._what}: the connection ended too early")
+            raise StoreUnavailableError(f"{self._what}: the connection ended too early.")
 
     def _total(self, answer: Mapping[str, Any], begin: int) -> int:
         """Return the size of the object of which an answer holds a range."""
         if answer["ResponseMetadata"]["HTTPStatusCode"] == _WHOLE:
             if begin:
-                raise StoreError(f"{self._what}: ranges are ignored", hint=_BAD_SERVER)
+                raise StoreError(f"{self._what}: ranges are ignored.", hint=_BAD_SERVER)
             return int(answer["ContentLength"])
         total = str(answer.get("ContentRange", "")).rpartition("/")[2]
         if not total.isdigit():
-            raise StoreError(f"{self._what}: its size is not told", hint=_BAD_SERVER)
+            raise StoreError(f"{self._what}: its size is not told.", hint=_BAD_SERVER)
         return int(total)

@@ -114,9 +114,9 @@ def translate(error: Exception, what: str) -> FedfsError:
         if isinstance(link, boto.ClientError):
             return _answer(link, what)
     text = redact(str(error) or str(error.__cause__ or "")) or type(error).__name__
-    message = f"{what}: {text}"
+    message = f"{what}: {text.removesuffix('.')}."
     if isinstance(error, (boto.NoCredentialsError, boto.NoAuthTokenError)):
-        return StorePermissionError(f"{what}: there are no credentials", hint=_CREDENTIALS)
+        return StorePermissionError(f"{what}: there are no credentials.", hint=_CREDENTIALS)
     if isinstance(
         error,
         (boto.PartialCredentialsError, boto.CredentialRetrievalError, boto.TokenRetrievalError),
@@ -151,16 +151,16 @@ def _answer(error: boto.ClientError, what: str) -> StoreError:
     code = str(answer.get("Error", {}).get("Code") or "")
     text = redact(str(answer.get("Error", {}).get("Message") or ""))
     status = int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0)
-    message = f"{what}: {code or status}{': ' if text else ''}{text}"
+    message = f"{what}: {code or status}{': ' if text else ''}{text.removesuffix('.')}."
     if code in _DENIED or status == _FORBIDDEN:
         if code in _FULL:
             return StoreFullError(message, hint="free some space, or raise the quota")
-        return StorePermissionError(f"{what}: {code or status}", hint=_DENIED.get(code, _POLICY))
+        return StorePermissionError(f"{what}: {code or status}.", hint=_DENIED.get(code, _POLICY))
     if code in _FULL or status == _NO_SPACE:
         return StoreFullError(message, hint="free some space, or raise the quota")
     if code == "NoSuchBucket":
         return StoreError(
-            f"{what}: there is no such bucket",
+            f"{what}: there is no such bucket.",
             hint="whoever runs the store has to make it; check its name and the endpoint's URL",
         )
     if code in _ELSEWHERE:

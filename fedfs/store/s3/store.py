@@ -118,7 +118,7 @@ class S3Store(Store):
                     return True
                 there = self._look(key)
             if there is None:
-                raise StoreUnavailableError(f"{self.url}: {key} was there and is gone")
+                raise StoreUnavailableError(f"{self.url}: {key} was there and is gone.")
             if there["Size"] != source.size:
                 raise self._exists(key)
             if there["ETag"].strip('"') != multipart_etag(source):
@@ -170,7 +170,7 @@ class S3Store(Store):
         except ObjectTooLargeError:
             same = False
         except ObjectNotFoundError:
-            raise StoreUnavailableError(f"{self.url}: {key} was there and is gone") from None
+            raise StoreUnavailableError(f"{self.url}: {key} was there and is gone.") from None
         if not same:
             raise self._exists(key)
         return False

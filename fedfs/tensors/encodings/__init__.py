@@ -52,13 +52,13 @@ def by_name(name: str, options: Mapping[str, float] | None = None) -> Encoding:
     cls = ENCODINGS.get(name)
     if cls is None:
         known = ", ".join(sorted(ENCODINGS))
-        raise UserError(f"unknown encoding {name!r}", hint=f"known are: {known}")
+        raise UserError(f"Unknown encoding {name!r}.", hint=f"known are: {known}")
     own = dict(options or {})
     known_options = [item.name for item in fields(cls) if item.init]
     unknown = sorted(set(own) - set(known_options))
     if unknown:
         raise UserError(
-            f"encoding {name!r} has no option {unknown[0]!r}",
+            f"Encoding {name!r} has no option {unknown[0]!r}.",
             hint=f"its options are: {', '.join(known_options) or 'none'}",
         )
     encoding: Encoding = cls(**own)

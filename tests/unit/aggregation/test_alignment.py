@@ -201,7 +201,7 @@ def test_more_sites_never_take_a_tensor_away_from_others():
     "policies", [{"alignment": "depth"}, {"sharing": "majority"}], ids=["alignment", "sharing"]
 )
 def test_an_unknown_policy_lists_the_known_ones(policies):
-    with pytest.raises(UserError, match="unknown") as error:
+    with pytest.raises(UserError, match="Unknown") as error:
         share(THREE, **policies)
     assert error.value.hint.startswith("known are: ")
 

@@ -429,7 +429,7 @@ def test_squares_beyond_float32_are_no_trouble():
     ("FedAdagrad", {"beta_1": 0.9}, "no option 'beta_1'", "its options are: eta, tau, clip_norm"),
     ("Krum", {"num_nodes_to_select": 2}, "no option 'num_nodes", "num_malicious_nodes, clip_norm"),
     ("FedAvg", {"eta": 1}, "no option 'eta'", "its options are: clip_norm"),
-    ("NormClipping", {}, "unknown strategy 'NormClipping'", "any of them takes clip_norm"),
+    ("NormClipping", {}, "Unknown strategy 'NormClipping'", "any of them takes clip_norm"),
 ])  # fmt: skip
 def test_unusable_options_say_what_is_allowed(name, options, message, hint):
     with pytest.raises(UserError, match=message) as error:

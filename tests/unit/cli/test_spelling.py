@@ -42,10 +42,10 @@ def test_a_variable_and_a_file_reach_the_command(tmp_path, monkeypatch):
     path = tmp_path / "fedfs.toml"
     path.write_text('[site.run]\nsite = "north"\nlocal-minutes = 0.0\n')
     arguments = ["--config", str(path), "site", "run", str(tmp_path)]
-    with pytest.raises(UserError, match="local minutes 0.0 are not above 0"):
+    with pytest.raises(UserError, match="Local minutes 0.0 are not above 0"):
         cli.main(arguments, standalone_mode=False)
     monkeypatch.setenv("FEDFS_SITE_RUN_LOCAL_MINUTES", "-3")
-    with pytest.raises(UserError, match="local minutes -3.0 are not above 0"):
+    with pytest.raises(UserError, match="Local minutes -3.0 are not above 0"):
         cli.main(arguments, standalone_mode=False)
 
 

@@ -105,7 +105,7 @@ def test_without_sites_or_usable_updates_it_says_so():
 @pytest.mark.parametrize(
     ("name", "options", "complaint"),
     [
-        ("most", {}, "policy 'most' is unknown"),
+        ("most", {}, "Policy 'most' is unknown"),
         ("all", {"sites": 2}, "has no option 'sites'"),
         ("quorum", {}, "needs the option sites or cases_percent"),
         ("quorum", {"sites": 2, "cases_percent": 5}, "one of them"),

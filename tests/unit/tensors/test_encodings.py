@@ -38,7 +38,7 @@ def test_every_registered_encoding_knows_its_own_name():
 
 
 def test_an_unknown_encoding_lists_the_known_ones():
-    with pytest.raises(UserError, match="unknown encoding 'int4'") as error:
+    with pytest.raises(UserError, match="Unknown encoding 'int4'") as error:
         encodings.by_name("int4")
     assert error.value.hint == "known are: bf16, fp16, fp32, int8, topk"
 

@@ -70,7 +70,7 @@ def test_a_name_of_fedfs_means_its_own_whatever_is_installed(install):
 
 def test_an_unknown_name_lists_what_is_installed(install):
     install("halves", GOOD, Half="Half", Held="Held")
-    with pytest.raises(UserError, match="unknown strategy 'Quarter'") as caught:
+    with pytest.raises(UserError, match="Unknown strategy 'Quarter'") as caught:
         by_name("Quarter")
     assert "FedAvg" in caught.value.hint
     assert "packages installed here: Half, Held" in caught.value.hint
@@ -83,7 +83,7 @@ def test_an_unknown_name_lists_what_is_installed(install):
 def test_the_name_of_a_module_or_a_path_selects_nothing(install, name, tmp_path):
     install("halves", f"open({str(tmp_path / 'imported')!r}, 'w')\n" + GOOD, Half="Half")
     for text in (name, str(tmp_path / "halves" / "halves_module.py")):
-        with pytest.raises(UserError, match="unknown strategy"):
+        with pytest.raises(UserError, match="Unknown strategy"):
             by_name(text)
     assert not (tmp_path / "imported").exists()
 
@@ -97,7 +97,7 @@ def test_the_name_of_a_module_or_a_path_selects_nothing(install, name, tmp_path)
         (GOOD, "Third", "Third"),
         (GOOD, "option", "is no strategy"),
         ("Half = int", "Half", "is no strategy"),
-        (GOOD, "NoDefault", "option 'factor'"),
+        (GOOD, "NoDefault", "Option 'factor'"),
     ],
 )
 def test_a_broken_package_is_named(install, code, of, said):
