@@ -81,7 +81,7 @@ def main() -> None:
         code = fedfs.main(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except click.Abort:
-        show_error("interrupted; start the same command again to go on")
+        show_error("The command was interrupted.", hint="start the same command again to go on")
         sys.exit(EXIT_INTERRUPTED)
     except click.ClickException as error:
         error.show()
@@ -91,7 +91,7 @@ def main() -> None:
         sys.exit(error.exit_code)
     except OSError as error:  # a local file: stores and learners have errors of their own
         show_error(
-            f"{error.filename or 'a local file'} cannot be used: {error.strerror or error}",
+            f"{error.filename or 'a local file'} cannot be used: {error.strerror or error}.",
             hint="is this host's disk full, or a folder not writable? nothing on the store is lost",
         )
         sys.exit(SetupError.exit_code)

@@ -50,7 +50,7 @@ def as_defaults(table: Mapping[str, Any], command: click.Command, path: str) -> 
         if option is None or option.name is None:
             known = ", ".join(sorted({**commands, **options}))
             raise UserError(
-                f"the configuration names {name!r}, which {path} does not have",
+                f"The configuration names {name!r}, which {path} does not have.",
                 hint=f"it has {known}",
             )
         out[option.name] = value
@@ -75,6 +75,6 @@ def load_toml(path: Path) -> Mapping[str, Any]:
     try:
         return tomllib.loads(path.read_text())
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
+        raise UserError(f"Cannot read {path}: {error.strerror}.") from error
     except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{path} is not TOML: {error}") from error
+        raise UserError(f"{path} is not TOML: {error}.") from error

@@ -61,7 +61,7 @@ def write_whole(path: Path) -> Iterator[TextIO]:
         ):
             yield file
     except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
+        raise UserError(f"{path} cannot be written: {error.strerror or error}.") from error
 
 
 def show_json(value: Any) -> None:

@@ -317,7 +317,7 @@ def _announcement(state: StudyState, charter: Charter) -> tuple[Collection[str],
 def _require_known_mode(charter: Charter) -> None:
     if charter.mode not in MODES:
         raise StudyError(
-            f"the charter's mode {charter.mode!r} is unknown to this version of fedfs",
+            f"The charter's mode {charter.mode!r} is unknown to this version of fedfs.",
             hint=f"it knows {', '.join(MODES)}; upgrade fedfs",
         )
 

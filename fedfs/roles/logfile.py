@@ -35,7 +35,7 @@ def log_to_file(path: Path) -> Iterator[None]:
         )
     except OSError as error:
         raise SetupError(
-            f"the log {path} cannot be written: {error.strerror or error}",
+            f"The log {path} cannot be written: {error.strerror or error}.",
             hint="check the permissions of the folder, and the free space",
         ) from error
     handler.setFormatter(logging.Formatter(LOG_FORMAT, LOG_TIME))

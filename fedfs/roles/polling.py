@@ -198,4 +198,4 @@ def _observe(path: Path, wakes: queue.SimpleQueue[None]) -> BaseObserver | None:
 
 def _require(condition: bool, name: str, value: float, rule: str) -> None:  # noqa: FBT001  a check
     if not condition:
-        raise UserError(f"{name} is {value}, but must be {rule}")
+        raise UserError(f"{name} is {value}, but must be {rule}.")

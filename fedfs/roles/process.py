@@ -103,7 +103,7 @@ def hold_tracks(
                 where = f" on track {name}" if name else ""
                 text = f"{holder} on this host is at work as {who}{where} already"
                 if not once:
-                    raise SetupError(text, hint="stop it first, or let it work")
+                    raise SetupError(f"{text}.", hint="stop it first, or let it work")
                 yield Outcome(worked=True, finished=False, text=text)
                 return
         own = next(iter(folders.values())) if len(folders) == 1 else base

@@ -107,7 +107,7 @@ class Role(ABC, Generic[_Action]):
             return Outcome(worked=False, finished=True, text=action.reason)
         if not any(self._publisher.use(key) for key in self.keys(state, action)):
             raise StudyError(
-                f"the charter names another key for {self._role_name} than this host holds",
+                f"The charter names another key for {self._role_name} than this host holds.",
                 hint="work on the host that has it; fedfs key show STORE lists keys",
             )
         self.on_work()

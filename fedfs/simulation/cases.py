@@ -40,7 +40,7 @@ def pool(sources: Mapping[str, Path], target: Path) -> Path:
             )
         if lines:
             raise UserError(
-                f"the datasets of {first} and {site} do not agree: {'; '.join(lines)}",
+                f"The datasets of {first} and {site} do not agree: {'; '.join(lines)}.",
                 hint="give all of them the same channels, labels and file ending",
             )
     rows = []
@@ -60,7 +60,7 @@ def _cases(folder: Path, ending: str) -> list[str]:
     tail = f"{_FIRST_CHANNEL}{ending}"
     found = sorted(p.name.removesuffix(tail) for p in (folder / "imagesTr").glob(f"*{tail}"))
     if not found:
-        raise UserError(f"there are no images *{tail} in {folder / 'imagesTr'}")
+        raise UserError(f"There are no images *{tail} in {folder / 'imagesTr'}.")
     return found
 
 
@@ -85,11 +85,11 @@ def read_cases(folder: Path) -> Mapping[str, tuple[str, ...]]:
             rows = list(csv.DictReader(file))
     except OSError as error:
         raise UserError(
-            f"cannot read {path}: {error.strerror}",
+            f"Cannot read {path}: {error.strerror}.",
             hint="the folder needs imagesTr, labelsTr, dataset.json, and cases.csv (case,site)",
         ) from error
     if not rows or not {"case", "site"} <= set(rows[0]):
-        raise UserError(f"{path} has no columns 'case' and 'site'")
+        raise UserError(f"{path} has no columns 'case' and 'site'.")
     sites: dict[str, list[str]] = {}
     for row in rows:
         sites.setdefault(row["site"], []).append(row["case"])
@@ -108,7 +108,7 @@ def split_cases(cases: Mapping[str, Sequence[str]], *, test_share: float) -> tup
         test = tuple(names[every - 1 :: every])
         training = tuple(name for name in names if name not in test)
         if not test or len(training) < 5:  # noqa: PLR2004  nnU-Net's five folds
-            raise UserError(f"site {site} has {len(names)} cases, too few to split")
+            raise UserError(f"Site {site} has {len(names)} cases, too few to split.")
         out.append(Split(site, training, test))
     return tuple(out)
 
@@ -135,7 +135,7 @@ def raw_dataset_json(folder: Path) -> dict[str, Any]:
         found: dict[str, Any] = json.loads((folder / "dataset.json").read_text())
         found["file_ending"], found["channel_names"], found["labels"]
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{folder} is not an nnU-Net raw dataset: {error}") from error
+        raise UserError(f"{folder} is not an nnU-Net raw dataset: {error}.") from error
     return found
 
 
@@ -164,7 +164,7 @@ def place_dataset(source: Path, target: Path, cases: Sequence[str], *, prefix: s
         names += [name for name in beside if (source / name).is_file()]
         for name in (*names, f"labelsTr/{case}{ending}"):
             if not (source / name).is_file():
-                raise UserError(f"{source} lacks {name}")
+                raise UserError(f"{source} lacks {name}.")
             folder, _, file = name.partition("/")
             link = target / folder / f"{prefix}{file}"
             if not link.exists():

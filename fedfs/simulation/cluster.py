@@ -66,15 +66,15 @@ def parse_parameters(pairs: Sequence[str]) -> dict[str, Any]:
         name, _, value = pair.partition("=")
         if name not in _PARAMETERS:
             raise UserError(
-                f"--slurm {pair}: there is no parameter {name!r}",
+                f"--slurm {pair}: there is no parameter {name!r}.",
                 hint=f"some of {', '.join(_PARAMETERS)}; sbatch also reads its SBATCH_ variables",
             )
         if not value:
-            raise UserError(f"--slurm {pair} is not NAME=VALUE")
+            raise UserError(f"--slurm {pair} is not NAME=VALUE.")
         try:
             out[name] = _PARAMETERS[name](value)
         except ValueError as error:
-            raise UserError(f"--slurm {pair}: {value!r} is not a number") from error
+            raise UserError(f"--slurm {pair}: {value!r} is not a number.") from error
     return out
 
 
@@ -98,7 +98,7 @@ class Cluster:
         missing = [name for name in _COMMANDS if kind == SLURM and shutil.which(name) is None]
         if missing:
             raise SetupError(
-                f"this host has no SLURM: there is no command {missing[0]}",
+                f"This host has no SLURM: there is no command {missing[0]}.",
                 hint="run it where jobs are submitted, or with --cluster local on this machine",
             )
         self._kind = kind
@@ -124,7 +124,7 @@ class Cluster:
                 running[number] = self._begin(task)
             time.sleep(_LOOK_EVERY_S)
             if self._interrupted.is_set():
-                raise FedfsError("interrupted")
+                raise FedfsError("interrupted.")
             for number in [number for number, job in running.items() if _has_ended(job)]:
                 try:
                     codes[number] = self._end(tasks[number], running.pop(number))
@@ -161,7 +161,7 @@ class Cluster:
             try:
                 job = executor.submit(*call)
             except (errors.FailedJobError, errors.FailedSubmissionError) as error:
-                raise FedfsError(f"SLURM refuses a job of {host.name}: {error}") from error
+                raise FedfsError(f"SLURM refuses a job of {host.name}: {error}.") from error
         self._running.add(job)
         return job
 
@@ -186,7 +186,7 @@ class Cluster:
         if code in SUCCESS_CODES:
             return code
         raise FedfsError(
-            f"job {job.job_id} of {host.name} {how}:\n{host.log_tail()}",
+            f"Job {job.job_id} of {host.name} {how}:\n{host.log_tail()}",
             hint=f"the job's own log is {job.paths.stdout}; what is done is kept, and the same "
             "command goes on from there",
         )
@@ -266,7 +266,7 @@ def _load_submitit() -> tuple[Any, Any]:
         from submitit.core import utils  # noqa: PLC0415  same
     except ModuleNotFoundError as error:
         raise SetupError(
-            f"--cluster needs the package {error.name}, which is not installed",
+            f"--cluster needs the package {error.name}, which is not installed.",
             hint="run: pip install 'fedfs[cluster]'",
         ) from error
     logging.getLogger("submitit").handlers.clear()  # they write to standard output

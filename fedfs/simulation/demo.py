@@ -255,5 +255,5 @@ def _site_scores(split: Split, dice: Mapping[str, Mapping[str, float]]) -> SiteS
 
 def _mean(values: Sequence[float]) -> float:
     if not values:
-        raise TrainingError("there is nothing to score", kind="no-cases")
+        raise TrainingError("There is nothing to score.", kind="no-cases")
     return sum(values) / len(values)

@@ -83,18 +83,18 @@ class ExperimentOptions:
         unknown = sorted(set(self.arms) - set(ARMS))
         if unknown or not self.arms:
             raise UserError(
-                f"arm {unknown[0] if unknown else ''!r} is unknown",
+                f"Arm {unknown[0] if unknown else ''!r} is unknown.",
                 hint=f"some of {', '.join(ARMS)}",
             )
         if any(name.endswith("cascade_fullres") for name in self.configurations):
             raise UserError(
-                "a cascade needs two stages, and an experiment trains one model at a time",
+                "A cascade needs two stages, and an experiment trains one model at a time.",
                 hint="leave it out; a study of a cascade is fedfs init -c 3d_lowres,3d_cascade...",
             )
         if self.slurm and self.cluster != SLURM:
-            raise UserError("--slurm is for --cluster slurm")
+            raise UserError("--slurm is for --cluster slurm.")
         if self.gpus and self.cluster == SLURM:
-            raise UserError("SLURM gives its jobs their GPUs", hint="--slurm gpus_per_node=1")
+            raise UserError("SLURM gives its jobs their GPUs.", hint="--slurm gpus_per_node=1")
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class Experiment:
             self._cluster = Cluster(options.cluster, parameters, at_once=options.at_once)
         with hold_lock(options.folder / "lock") as holder, self._cancelled_with_us():
             if holder:
-                raise UserError(f"{holder} runs the experiment in {options.folder} already")
+                raise UserError(f"{holder} runs the experiment in {options.folder} already.")
             self._settle()
             return tabulate(self._repeats(), self._splits)
 
@@ -162,8 +162,8 @@ class Experiment:
         for name, value in now.items():
             if before[name] != value:
                 raise UserError(
-                    f"the experiment in {self.options.folder} has {name} {before[name]}, "
-                    f"not {value}",
+                    f"The experiment in {self.options.folder} has {name} {before[name]}, "
+                    f"not {value}.",
                     hint="give the same as before, or another folder",
                 )
         _write(path, now)
@@ -194,7 +194,7 @@ class Experiment:
         if options.external is not None:
             if options.external not in cases:
                 raise UserError(
-                    f"there is no site {options.external!r} in {options.data / 'cases.csv'}",
+                    f"There is no site {options.external!r} in {options.data / 'cases.csv'}.",
                     hint=f"sites: {', '.join(cases)}",
                 )
             splits.append(Split(options.external, (), tuple(cases.pop(options.external))))

@@ -201,7 +201,7 @@ class LocalStudy:
                 for name, code in codes.items():
                     if code not in (None, 0):
                         raise FedfsError(
-                            f"the process of {name} exited with {code}:\n{hosts[name].log_tail()}"
+                            f"The process of {name} exited with {code}:\n{hosts[name].log_tail()}"
                         )
                 if all(code == 0 for code in codes.values()):
                     return

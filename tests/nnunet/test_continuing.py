@@ -154,7 +154,7 @@ def test_what_is_encrypted_stays_so_when_it_is_gone_on_from(tmp_path):
         read_finished(old.store, tmp_path / "cache")
     vault = Vault(old.home("coordinator"))
     finished = read_finished(old.store, tmp_path / "cache", vault=vault)
-    with pytest.raises(UserError, match="study 'test' is encrypted; the new one") as caught:
+    with pytest.raises(UserError, match="Study 'test' is encrypted; the new one") as caught:
         finished.options({"name": "x"})
     assert caught.value.hint == "give --encryption age"
 
@@ -201,7 +201,7 @@ def test_what_cannot_be_continued_is_refused_with_a_reason(tmp_path):
         assert caught.value.hint
 
     underway = Federation(tmp_path / "a", **ONE)
-    refusal(underway, "study 'test' is not finished: it has version 0 of 1")
+    refusal(underway, "Study 'test' is not finished: it has version 0 of 1")
     refusal(Federation(tmp_path / "b", **ONE, mode="asym"), "in the mode asym every site has a")
     refusal(Federation(tmp_path / "t", **ONE, configuration="2d,3d_fullres"), "has several tracks")
     finished = read_finished(ended(tmp_path / "d").store, tmp_path / "cache")
@@ -225,7 +225,7 @@ def test_the_command_line(tmp_path, monkeypatch):
         return CliRunner().invoke(cli, [*args, "--continue", str(tmp_path / "store")])
 
     refused = init("--fold", "0")
-    assert "fold '0' is not that of study 'test', which has '1'" in str(refused.exception)
+    assert "Fold '0' is not that of study 'test', which has '1'" in str(refused.exception)
     made = init("--rounds", "7", "--fold", "1")
     assert made.exit_code == 0, made.output
     assert f"version 1 of {old.charter.study}" in made.output

@@ -34,7 +34,7 @@ def write_initial_weights(
     """
     charter, plan = state.charter, state.plan
     if plan is None:
-        raise StudyError("there is no plan to initialise a network from")
+        raise StudyError("There is no plan to initialise a network from.")
     spec = asym_spec(charter)
     if charter.continues is not None:
         _copy(pretrained, charter.continues, path)
@@ -62,7 +62,7 @@ def write_initial_weights(
                 files[site].check_against(state.site_plans[site].tensors)
             except RejectedError as error:
                 raise StudyError(
-                    f"the plan of {site} leads to another network than announced: {error.reason}",
+                    f"The plan of {site} leads to another network than announced: {error.reason}.",
                     hint="do the site and the aggregator have the same version of nnunetv2?",
                 ) from error
         shapes = {name: files[s].shape(own_names[s][name]) for name, s in first.items()}
@@ -74,12 +74,12 @@ def write_initial_weights(
 def _copy(weights: Path | None, continues: Continued, path: Path) -> None:
     """Copy the whole of a version: other than pretrained weights, segmentation layers too."""
     if weights is None:
-        raise StudyError(f"the charter names no weights of study {continues.study}")
+        raise StudyError(f"The charter names no weights of study {continues.study}.")
     with TensorFile(weights) as file:
         if weights_sha256(file) != continues.weights_sha256:
             raise StudyError(
-                f"the weights on the store are not version {continues.version} of study "
-                f"{continues.study}",
+                f"The weights on the store are not version {continues.version} of study "
+                f"{continues.study}.",
                 hint="start anew: fedfs init on another store",
             )
     shutil.copyfile(weights, path)
@@ -104,5 +104,5 @@ def _write_network(
         )
     except RejectedError as error:
         raise StudyError(
-            f"the plan of {site} cannot be used: {error.reason}", hint=SETTLE_HINT
+            f"The plan of {site} cannot be used: {error.reason}.", hint=SETTLE_HINT
         ) from error

@@ -94,7 +94,7 @@ def admit(site: str, state: StudyState, version: Shapes) -> Admission:
         names, cover = join_in(state.site_plans[site].tensors, version, spec)
     except RejectedError as error:
         raise StudyError(
-            f"the plan of {site} cannot be used: {error.reason}", hint=SETTLE_HINT
+            f"The plan of {site} cannot be used: {error.reason}.", hint=SETTLE_HINT
         ) from error
     return Admission(
         key=layout.admission(site),
@@ -133,7 +133,7 @@ def _plan_for_all(
 def _given(state: StudyState, continues: Continued, n_cases: int) -> PlanResult:
     if not state.given_plans:
         raise StudyError(
-            f"the plans of study {continues.study} cannot be decrypted on this host",
+            f"The plans of study {continues.study} cannot be decrypted on this host.",
             hint="is this the aggregator's host? its key is made by: fedfs init",
         )
     content = {**state.charter.dataset_json(), "numTraining": n_cases}
@@ -149,7 +149,7 @@ def _usable_fingerprint(site: str, state: StudyState) -> SiteFingerprint:
             raise MalformedError(f"holds {len(part.channels)} channels", about="the fingerprint")
     except RejectedError as error:
         raise StudyError(
-            f"the fingerprint of {site} cannot be used: {error.reason}", hint=SETTLE_HINT
+            f"The fingerprint of {site} cannot be used: {error.reason}.", hint=SETTLE_HINT
         ) from error
     return part
 
@@ -162,7 +162,7 @@ def _plan_of_each(
             check_site_plan(state.site_plans[site])
         except RejectedError as error:
             raise StudyError(
-                f"the plan of {site} cannot be used: {error.reason}", hint=SETTLE_HINT
+                f"The plan of {site} cannot be used: {error.reason}.", hint=SETTLE_HINT
             ) from error
     shared, coverage = agree({site: state.site_plans[site].tensors for site in sites}, spec)
     n_cases = sum(state.site_plans[site].n_cases for site in sites)

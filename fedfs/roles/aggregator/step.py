@@ -166,7 +166,7 @@ class Aggregator(Role[AggregatorAction]):
                     ),
                 )
                 return f"closed the study with version {version}"
-        raise StudyError(f"an aggregator cannot do {action!r}")
+        raise StudyError(f"An aggregator cannot do {action!r}.")
 
     def _make_plan(self, sites: tuple[str, ...], state: StudyState) -> str:
         self._status.say("plan")

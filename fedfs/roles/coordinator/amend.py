@@ -97,7 +97,7 @@ class Coordinator:
             self._publisher.publish_stamped(amended)
         except ObjectExistsError as error:
             raise StudyError(
-                "the charter was amended by somebody else at the same time", hint="run it again"
+                "The charter was amended by somebody else at the same time.", hint="run it again"
             ) from error
         for observer in {self._observer, *self._tracks.values()}:
             observer.refresh()
@@ -123,7 +123,7 @@ class Coordinator:
             secret = open_read_key(pair, own)
             if secret is None:
                 raise StudyError(
-                    "this host cannot decrypt the study's keys",
+                    "This host cannot decrypt the study's keys.",
                     hint="work where `fedfs init` was run: coordinator.age has to be there",
                 )
             pairs.append(seal_read_key(pair.number, secret, after))

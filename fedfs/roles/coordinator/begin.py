@@ -61,7 +61,7 @@ def init_study(
     """
     if any(layout.parse(entry.key) for entry in store.list(layout.FEDERATION)):
         raise StudyError(
-            f"{store.url} holds a federation already",
+            f"{store.url} holds a federation already.",
             hint="one store, one study: choose another folder or prefix",
         )
     coordinator, nonce = SigningKey.generate(), secrets.token_hex(16)
@@ -94,7 +94,7 @@ def init_study(
         keyring.discard("aggregator")
         keyring.discard("coordinator")
         if isinstance(error, ObjectExistsError):
-            raise StudyError(f"{store.url} holds a federation already") from error
+            raise StudyError(f"{store.url} holds a federation already.") from error
         raise
     return charter
 

@@ -66,7 +66,7 @@ class FinishedStudy:
             if name in given and given[name] != value:
                 raise UserError(
                     f"{name} {given[name]!r} is not that of study {self.charter.name!r}, which "
-                    f"has {value!r}",
+                    f"has {value!r}.",
                     hint="leave it out: a study that continues another one has the same network",
                 )
         labels = {name: dataset.labels[name] for name in dataset.label_order or dataset.labels}
@@ -80,14 +80,14 @@ class FinishedStudy:
         differs = difference(codec.to_json(dataset), given.get("dataset_json", content))
         if differs:
             raise UserError(
-                f"the dataset.json disagrees with study {self.charter.name!r}:\n  "
+                f"The dataset.json disagrees with study {self.charter.name!r}:\n  "
                 + "\n  ".join(differs),
                 hint="leave out --dataset-json: channels and labels are those of that study",
             )
         if self.charter.encryption and not given.get("encryption"):
             raise UserError(
-                f"study {self.charter.name!r} is encrypted; the new one would show its plan and "
-                "weights to all who can read the store",
+                f"Study {self.charter.name!r} is encrypted; the new one would show its plan and "
+                "weights to all who can read the store.",
                 hint=f"give --encryption {self.charter.encryption}",
             )
         return {"dataset_name": dataset.name, "dataset_json": content, **given, **fixed}
@@ -114,21 +114,21 @@ def read_finished(
     state = observer.state
     if state.charter.tracks and not track:
         raise StudyError(
-            f"study {state.charter.name!r} has several tracks",
+            f"Study {state.charter.name!r} has several tracks.",
             hint="name the one to go on from with --continue-track: "
             + ", ".join(one.name for one in state.charter.tracks),
         )
     charter, plan, finished = state.charter, state.plan, state.finished
     if charter.mode == ASYM:
         raise StudyError(
-            f"study {charter.name!r} cannot be continued: in the mode asym every site has a "
-            "network of its own, part of which only the site has",
+            f"Study {charter.name!r} cannot be continued: in the mode asym every site has a "
+            "network of its own, part of which only the site has.",
             hint="start anew; --pretrained takes a site's exported model",
         )
     if plan is None or finished is None or finished.version not in state.models:
         raise StudyError(
-            f"study {charter.name!r} is not finished: it has version {max(state.newest, 0)} of "
-            f"{charter.schedule.rounds}",
+            f"Study {charter.name!r} is not finished: it has version {max(state.newest, 0)} of "
+            f"{charter.schedule.rounds}.",
             hint=f"wait for it, see: fedfs status {store.url}",
         )
     if not plan.plans:
@@ -139,7 +139,7 @@ def read_finished(
         )
     model = state.models[finished.version]
     if model.weights_sha256 != finished.weights_sha256:
-        raise StudyError(f"study {charter.name!r} ended with other weights than its last version")
+        raise StudyError(f"Study {charter.name!r} ended with other weights than its last version.")
     allowlist.check_plans(plan.plans, charter.nnunet.configuration)
     for difference_ in software.differences(plan.versions, classes.versions()):
         log.warning("%s of study %r", difference_, charter.name)

@@ -29,7 +29,7 @@ def replace_aggregator_key(
         public_key = coordinator.keyring.create("aggregator").public
         encryption_key = coordinator.keyring.create_identity("aggregator").recipient
     if public_key == coordinator.charter.aggregator_key:
-        raise StudyError("the aggregator has this key already")
+        raise StudyError("The aggregator has this key already.")
     key_fingerprint(public_key)
     return coordinator.amend(
         aggregator_key=public_key,

@@ -92,12 +92,12 @@ class StudyOptions:
     def __post_init__(self) -> None:
         if not _STUDY_NAME.fullmatch(self.name):
             raise UserError(
-                f"study name {self.name!r} is not usable",
+                f"Study name {self.name!r} is not usable.",
                 hint="use 1 to 40 of a-z, 0-9 and -, starting and ending with a letter or digit",
             )
         if self.dataset_name is not None and not _DATASET_NAME.fullmatch(self.dataset_name):
             raise UserError(
-                f"dataset name {self.dataset_name!r} is not nnU-Net's DatasetXXX_NAME",
+                f"Dataset name {self.dataset_name!r} is not nnU-Net's DatasetXXX_NAME.",
                 hint="for example Dataset004_Hippocampus",
             )
         self._check_models()
@@ -105,19 +105,19 @@ class StudyOptions:
             allowlist.check_planner_options(self.planner_options)
         except MalformedError as error:
             known = ", ".join(sorted(PLANNER_OPTIONS))
-            raise UserError(error.reason, hint=f"a number for one of {known}") from error
+            raise UserError(str(error), hint=f"a number for one of {known}") from error
         for what, name in (("planner", self.planner), ("trainer", self.trainer)):
             if not _IDENTIFIER.fullmatch(name):
-                raise UserError(f"{what} {name!r} is not a class name")
+                raise UserError(f"{what} {name!r} is not a class name.")
         if self.local_epochs is not None and self.local_iterations is not None:
-            raise UserError("give --local-epochs or --local-iterations, not both")
+            raise UserError("Give --local-epochs or --local-iterations, not both.")
         if not (self.max_move_ratio == 0 or 1 <= self.max_move_ratio <= _MAX_RATIO):
             raise UserError(
-                f"--max-move-ratio {self.max_move_ratio:g} cannot be used",
+                f"--max-move-ratio {self.max_move_ratio:g} cannot be used.",
                 hint="give 1 or more, or 0 to refuse no update for that",
             )
         if self.encryption not in ("", "age"):
-            raise UserError(f"encryption {self.encryption!r} is unknown", hint="age, or none")
+            raise UserError(f"Encryption {self.encryption!r} is unknown.", hint="age, or none")
         self._check_rules()
         check_minutes(self.local_minutes)
         bounds = {
@@ -133,31 +133,31 @@ class StudyOptions:
         }
         for what, (value, most) in bounds.items():
             if not 1 <= value <= most:
-                raise UserError(f"{what} {value} is not between 1 and {most}")
+                raise UserError(f"{what} {value} is not between 1 and {most}.")
 
     def _check_models(self) -> None:
         configurations, folds = self.configuration.split(","), self.fold.split(",")
         for configuration in configurations:
             if configuration not in _CONFIGURATIONS:
                 raise UserError(
-                    f"configuration {configuration!r} cannot be federated",
+                    f"Configuration {configuration!r} cannot be federated.",
                     hint=f"one or more of {', '.join(_CONFIGURATIONS)}, separated by commas",
                 )
         for fold in folds:
             if fold not in ("all", *_FOLDS):
-                raise UserError(f"fold {fold!r} is neither 'all' nor 0 to 4")
+                raise UserError(f"Fold {fold!r} is neither 'all' nor 0 to 4.")
         if len(set(configurations)) < len(configurations) or len(set(folds)) < len(folds):
-            raise UserError("a configuration or fold is named twice")
+            raise UserError("A configuration or fold is named twice.")
         if _CASCADE[1] in configurations:
             if _CASCADE[0] not in configurations:
                 raise UserError(
-                    f"{_CASCADE[1]} continues {_CASCADE[0]}, which is not in the study",
+                    f"{_CASCADE[1]} continues {_CASCADE[0]}, which is not in the study.",
                     hint=f"give -c {','.join(_CASCADE)}",
                 )
             if "all" not in folds and not set(_FOLDS) <= set(folds):
                 raise UserError(
                     f"{_CASCADE[1]} needs segmentations of all cases by {_CASCADE[0]}, and each "
-                    "fold makes only those of its validation cases",
+                    "fold makes only those of its validation cases.",
                     hint="give -f 0,1,2,3,4 or -f all",
                 )
 
@@ -180,15 +180,15 @@ class StudyOptions:
 
     def _check_rules(self) -> None:
         if self.mode not in MODES:
-            raise UserError(f"mode {self.mode!r} is unknown", hint=f"one of {', '.join(MODES)}")
+            raise UserError(f"Mode {self.mode!r} is unknown.", hint=f"one of {', '.join(MODES)}")
         if self.cross_evaluation and self.mode != ASYM:
             raise UserError(
-                "--cross-evaluation is for the mode asym",
+                "--cross-evaluation is for the mode asym.",
                 hint="in the mode ffe every site scores the one model anyway",
             )
         round_policies.check(self.policy, self.policy_options)
         if not 0 <= self.min_coverage <= 1:
-            raise UserError(f"the smallest coverage {self.min_coverage} is not between 0 and 1")
+            raise UserError(f"The smallest coverage {self.min_coverage} is not between 0 and 1.")
         alignment.check_policies(self.alignment, self.sharing)
         weighting.check_policy(self.weighting)
         strategies.by_name(self.strategy, self.strategy_options)
@@ -227,14 +227,15 @@ def read_dataset_json(path: Path) -> Mapping[str, Any]:
     try:
         value = json.loads(path.read_text())
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
+        raise UserError(f"Cannot read {path}: {error.strerror}.") from error
     except ValueError as error:
-        raise UserError(f"{path} is not JSON: {error}") from error
+        raise UserError(f"{path} is not JSON: {error}.") from error
     if not isinstance(value, dict):
-        raise UserError(f"{path} is not a dataset.json: not an object")
+        raise UserError(f"{path} is not a dataset.json: not an object.")
     for name in ("channel_names", "labels", "file_ending"):
         if name not in value:
             raise UserError(
-                f"{path} has no {name!r}", hint="it has to be a dataset.json as nnU-Net v2 wants it"
+                f"{path} has no {name!r}.",
+                hint="it has to be a dataset.json as nnU-Net v2 wants it",
             )
     return value

@@ -44,7 +44,7 @@ def approve_sites(
     for site in sorted(asked) if sites is None else dict.fromkeys(sites):
         if site not in asked:
             raise StudyError(
-                f"site {site!r} has not asked to join",
+                f"Site {site!r} has not asked to join.",
                 hint=f"it runs: fedfs site join STORE --site {site}; "
                 f"asked so far: {', '.join(sorted(asked)) or 'nobody'}",
             )
@@ -71,7 +71,7 @@ def set_state(coordinator: Coordinator, sites: Sequence[str], state: str) -> Cha
     strangers = sorted(site for site in sites if coordinator.charter.entry(site) is None)
     if strangers:
         raise StudyError(
-            f"not on the roster: {', '.join(strangers)}",
+            f"Not on the roster: {', '.join(strangers)}.",
             hint=f"on it are: {', '.join(entry.site for entry in roster) or 'nobody'}",
         )
     entries = [
@@ -86,7 +86,7 @@ def _admit(coordinator: Coordinator, request: JoinRequest, *, replace_keys: bool
     site, entry = request.site, coordinator.charter.entry(request.site)
     if coordinator.charter.encryption == AGE and not request.encryption_key:
         raise StudyError(
-            f"site {site!r} has named no encryption key, which this study needs",
+            f"Site {site!r} has named no encryption key, which this study needs.",
             hint="it asks again with this version of fedfs: fedfs site join",
         )
     if entry is None:
@@ -107,8 +107,8 @@ def _admit(coordinator: Coordinator, request: JoinRequest, *, replace_keys: bool
     if not replace_keys and (is_removed or not is_wanted):
         how = "as removed" if is_removed else "with another key"
         raise StudyError(
-            f"site {site!r} is on the roster {how}"
-            f"; it asks with {key_fingerprint(request.public_key)}",
+            f"Site {site!r} is on the roster {how}"
+            f"; it asks with {key_fingerprint(request.public_key)}.",
             hint="compare key fingerprints with the site by telephone, then give --replace-key",
         )
 

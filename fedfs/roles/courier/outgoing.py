@@ -198,7 +198,7 @@ def _recipients(state: StudyState, charter: Charter, site: str, direction: str) 
         return (key,)
     if entry is not None or join is not None:
         raise StudyError(
-            f"site {site!r} has no encryption key",
+            f"Site {site!r} has no encryption key.",
             hint="give one with --recipient, or --plain to write a bundle that anybody can read",
         )
     return ()

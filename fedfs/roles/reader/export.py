@@ -88,8 +88,8 @@ def export_versions(
             state = observer.state
             if state.charter.mode == ASYM:
                 raise StudyError(
-                    "in this study every site has a network of its own, part of which only the "
-                    "site has",
+                    "In this study every site has a network of its own, part of which only the "
+                    "site has.",
                     hint=f"at a site: fedfs export {store.url} --site NAME -o FOLDER",
                 )
             if participation.lacks_configuration(state) and not track:
@@ -149,8 +149,8 @@ def find_version(
     if state.plan is None or chosen not in state.models:
         known = f"versions 0 to {state.newest}" if state.newest >= 0 else "no version yet"
         raise StudyError(
-            f"there is no version {max(chosen, 0)} in study {state.charter.name!r}"
-            + (f", track {track}" if track else ""),
+            f"There is no version {max(chosen, 0)} in study {state.charter.name!r}"
+            + (f", track {track}." if track else "."),
             hint=f"it has {known}; see: fedfs status {store.url}",
         )
     return chosen, state.plan
@@ -173,7 +173,7 @@ def export_network(
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot make {output}: {error.strerror}") from error
+        raise UserError(f"Cannot make {output}: {error.strerror}.") from error
     requests = []
     for model in models:
         charter = model.state.charter

@@ -65,7 +65,7 @@ def disclosures(state: StudyState, site: str, sizes: Mapping[str, int]) -> list[
     own = list(_of_site(state, charter, site, _bytes_by_kind(sizes, site)))
     if not own:
         raise StudyError(
-            f"nothing of site {site!r} is on the store",
+            f"Nothing of site {site!r} is on the store.",
             hint=f"sites: {', '.join(sorted(state.joins)) or 'none'}",
         )
     return [*own, *_through_others(state, charter, site)]

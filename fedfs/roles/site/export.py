@@ -44,12 +44,12 @@ def export_own(
     tracks = track_names(observer.state.charter)
     if not track and tracks != [""]:
         raise UserError(
-            f"this study has {len(tracks)} tracks, and the site a model on each",
+            f"This study has {len(tracks)} tracks, and the site a model on each.",
             hint=f"give --track, one of {', '.join(tracks)}",
         )
     charter = observer.state.charter
     if charter.mode != ASYM:
-        raise UserError("in this study all sites have the same model", hint="leave out --site")
+        raise UserError("In this study all sites have the same model.", hint="leave out --site")
     learner, folder = site_parts(config, store, charter, track=track)
     made = export_site(
         observer, observer.store, config.site, learner, folder, output,
@@ -91,7 +91,7 @@ def export_site(
     chosen, _ = find_version(state, version, store)
     if chosen != state.newest:
         raise StudyError(
-            f"this site's private tensors of version {chosen} are no longer here",
+            f"This site's private tensors of version {chosen} are no longer here.",
             hint=f"a site keeps them for the newest version only, which is {state.newest}",
         )
     with tempfile.TemporaryDirectory() as scratch:

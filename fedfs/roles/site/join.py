@@ -64,7 +64,7 @@ def join_study(
     charter = observer.state.charter
     if difference:
         raise DatasetError(
-            f"the dataset of {site} disagrees with the charter of study {charter.name!r}:\n  "
+            f"The dataset of {site} disagrees with the charter of study {charter.name!r}:\n  "
             + "\n  ".join(difference),
             hint="map your labels and channels to the study's, or talk to the coordinator",
         )
@@ -73,7 +73,7 @@ def join_study(
     for other in (entry, before):
         if other is not None and other.public_key != publisher.public_key:
             raise StudyError(
-                f"the name {site!r} is taken by another key ({key_fingerprint(other.public_key)})",
+                f"The name {site!r} is taken by another key ({key_fingerprint(other.public_key)}).",
                 hint="choose another name, or work on the host that joined with it",
             )
     new = (facts["n_cases"], encryption_key)
@@ -122,7 +122,7 @@ def ask_for_new_key(
     charter, before = observer.state.charter, observer.state.joins.get(site)
     if before is None:
         raise StudyError(
-            f"site {site!r} has not asked to join", hint="run: fedfs site join STORE --site ..."
+            f"Site {site!r} has not asked to join.", hint="run: fedfs site join STORE --site ..."
         )
     role, entry = f"site-{site}", charter.entry(site)
     known = entry.public_key if entry is not None else before.public_key
@@ -209,7 +209,7 @@ def _check_same_dataset(
     before = remembered.get("dataset", dataset)
     if before != dataset and (site in state.fingerprints or site in state.site_plans):
         raise UserError(
-            f"site {site!r} takes part with {before}, which the study knows already",
+            f"Site {site!r} takes part with {before}, which the study knows already.",
             hint="it cannot go on with other data; leave, and join another study with these",
         )
 
@@ -227,14 +227,14 @@ def _check_planning(
         return
     if charter.mode != ASYM:
         raise UserError(
-            "in this study the aggregator plans for all sites: this site cannot plan for itself",
+            "In this study the aggregator plans for all sites: this site cannot plan for itself.",
             hint="leave out the options about planning",
         )
     if config.site in state.site_plans:
         before = keyring.recall(f"site-{config.site}").get("planning")
         if before != codec.to_json(dict(config.planning)):
             raise UserError(
-                f"site {config.site!r} has published its plan already",
+                f"Site {config.site!r} has published its plan already.",
                 hint="it cannot plan otherwise in this study",
             )
     check_planner_options(config.planning.get("planner_options", {}))

@@ -138,7 +138,7 @@ class Scoring:
             version: the last one.
         """
         if self._alone is None:
-            raise StudyError("this process was not told to train alone")
+            raise StudyError("This process was not told to train alone.")
         n_rounds = task.total_epochs // task.n_epochs
         whole = replace(
             task,

@@ -203,7 +203,7 @@ class Site(Role[SiteAction]):
                 return self._evaluate(version, state, "full")
             case PublishModel() | CrossEvaluate() | TrainAlone():
                 return self._compare(action, state)
-        raise StudyError(f"a site cannot do {action!r}")
+        raise StudyError(f"A site cannot do {action!r}.")
 
     def _fingerprint(self, state: StudyState) -> str:
         self._status.say("fingerprint")
@@ -257,13 +257,13 @@ class Site(Role[SiteAction]):
     def _adopted(self, state: StudyState) -> tuple[Mapping[str, Any], Mapping[str, Any], str]:
         """Return plans and fingerprint that this site trains with, and whose they are."""
         if state.plan is None:
-            raise StudyError("there is no plan to adopt")
+            raise StudyError("There is no plan to adopt.")
         plans, fingerprint, whose = state.plan.plans, state.plan.fingerprint, "the federated"
         if state.charter.mode == ASYM:
             own, whose = self._learner.plan(self._status.progress), "its own"
             if own.plans_sha256 != state.site_plans[self.name].plans_sha256:
                 raise SetupError(
-                    "planning gives another plan than this site has published",
+                    "Planning gives another plan than this site has published.",
                     hint="the dataset, nnunetv2 or how this site plans has changed since: "
                     "restore it, or start a new study",
                 )
@@ -373,7 +373,7 @@ def _step_name(action: SiteAction) -> str:
 def _require_cases(n_cases: int, charter: Charter, what: str) -> None:
     if n_cases < charter.minimum_cases:
         raise DatasetError(
-            f"this site has {n_cases} cases; the charter asks for at least "
-            f"{charter.minimum_cases} before {what} may be published",
+            f"This site has {n_cases} cases; the charter asks for at least "
+            f"{charter.minimum_cases} before {what} may be published.",
             hint="talk to the coordinator",
         )

@@ -119,7 +119,7 @@ def site_parts(
     dataset = remembered.get("dataset")
     if not dataset:
         raise StudyError(
-            f"this host does not know the dataset of site {config.site!r}",
+            f"This host does not know the dataset of site {config.site!r}.",
             hint="is this the host of that site? It remembers the dataset from: fedfs site join",
         )
     paths = from_environment(os.environ)

@@ -248,7 +248,7 @@ def test_a_site_that_announces_another_network_than_its_plan_gives_is_named(tmp_
         )
     )
     renamed.step("aggregator")
-    with pytest.raises(StudyError, match="the plan of a leads to another network"):
+    with pytest.raises(StudyError, match="The plan of a leads to another network"):
         renamed.step("aggregator")
 
 

@@ -62,7 +62,7 @@ def test_datasets_that_do_not_agree_are_refused(tmp_path, changes, said):
 def test_what_is_no_dataset_or_has_no_cases_is_named(tmp_path):
     with pytest.raises(UserError, match="is not an nnU-Net raw dataset"):
         pool({"north": tmp_path}, tmp_path / "all")
-    with pytest.raises(UserError, match="there are no images"):
+    with pytest.raises(UserError, match="There are no images"):
         pool({"north": make(tmp_path / "north", cases=())}, tmp_path / "all")
 
 

@@ -14,12 +14,12 @@ def case(dice, hd95):
 
 
 def test_an_arm_that_does_not_exist_is_refused(tmp_path):
-    with pytest.raises(UserError, match="arm 'cloud' is unknown"):
+    with pytest.raises(UserError, match="Arm 'cloud' is unknown"):
         ExperimentOptions(tmp_path, tmp_path, arms=["local", "cloud"])
 
 
 def test_a_cascade_is_refused(tmp_path):
-    with pytest.raises(UserError, match="a cascade needs two stages"):
+    with pytest.raises(UserError, match="A cascade needs two stages"):
         ExperimentOptions(tmp_path, tmp_path, configurations=["2d", "3d_cascade_fullres"])
 
 
@@ -84,5 +84,5 @@ def test_one_process_runs_an_experiment_at_a_time(tmp_path):
 
 def test_an_external_site_that_does_not_exist_is_refused(tmp_path):
     options = ExperimentOptions(tmp_path, with_cases(tmp_path), external="far")
-    with pytest.raises(UserError, match="there is no site 'far'"):
+    with pytest.raises(UserError, match="There is no site 'far'"):
         Experiment(options, log=print)._split()

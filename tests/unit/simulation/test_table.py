@@ -25,7 +25,7 @@ def test_a_cell_is_the_mean_over_cases_and_its_spread_over_repeats():
     assert found.hd95_mm == pytest.approx(4.0)
     assert found.n_cases == 2
     assert cell(repeats[:1]).dice_sd is None
-    with pytest.raises(FedfsError, match="no test case"):
+    with pytest.raises(FedfsError, match="No test case"):
         cell([{"a": case(None, None)}])
 
 

@@ -52,7 +52,7 @@ class BundleWriter:
     ) -> None:
         taken = [p for p in (path, path.with_name(f"{path.name}.001")) if p.exists()]
         if taken:
-            raise UserError(f"{taken[0]} exists already", hint="choose another name, or remove it")
+            raise UserError(f"{taken[0]} exists already.", hint="choose another name, or remove it")
         self._path, self._part_bytes = path, part_bytes
         self._journal = path.with_name(f"{path.name}{_PARTIAL}.json")
         self._identity = [header.study, header.site, header.direction, part_bytes, *recipients]
@@ -174,6 +174,6 @@ class BundleWriter:
 
     def _failed(self, error: OSError) -> SetupError:
         return SetupError(
-            f"{self._path} cannot be written: {error.strerror or error}",
+            f"{self._path} cannot be written: {error.strerror or error}.",
             hint="make room, or choose another place; an export that is begun again goes on",
         )

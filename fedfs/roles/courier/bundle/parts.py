@@ -24,7 +24,7 @@ def parse_size(text: str) -> int:
     """
     match = _SIZE.fullmatch(text.strip())
     if not match or (size := int(float(match[1]) * _UNITS[match[2]])) < _SMALLEST_PART:
-        raise UserError(f"{text!r} is no size of a part", hint="for example 4GB or 650MB")
+        raise UserError(f"{text!r} is no size of a part.", hint="for example 4GB or 650MB")
     return size
 
 
@@ -56,7 +56,7 @@ class Parts(io.RawIOBase):
                 self._files.append(path.open(mode))  # type: ignore[arg-type]
         except OSError as error:
             self.close()
-            raise SetupError(f"{error.filename} cannot be opened: {error.strerror}") from error
+            raise SetupError(f"{error.filename} cannot be opened: {error.strerror}.") from error
         sizes = [os.fstat(file.fileno()).st_size for file in self._files]
         self.size = sum(sizes)
         if part_bytes and any(size != part_bytes for size in sizes[:-1]):
@@ -161,7 +161,7 @@ def find_parts(path: Path) -> list[Path]:
     parts = sorted(whole.parent.glob(f"{_escape(whole.name)}.[0-9][0-9][0-9]"))
     if numbered or not whole.exists():
         if not parts:
-            raise UserError(f"there is no bundle {path}")
+            raise UserError(f"There is no bundle {path}.")
         numbers = [int(part.suffix[1:]) for part in parts]
         missing = sorted(set(range(1, numbers[-1] + 1)) - set(numbers))
         if missing:

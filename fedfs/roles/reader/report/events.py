@@ -47,7 +47,7 @@ def write_events(report: Report, folder: Path, *, now_s: float) -> tuple[str, ..
         from tensorboardX.record_writer import RecordWriter  # noqa: PLC0415  an extra, and it takes seconds
     except ModuleNotFoundError as error:
         raise SetupError(
-            f"event files for TensorBoard need the package {error.name}, which is not installed",
+            f"Event files for TensorBoard need the package {error.name}, which is not installed.",
             hint="run: pip install 'fedfs[tensorboard]'",
         ) from error
     runs = {GLOBAL: _global(report)}
@@ -73,7 +73,7 @@ def write_events(report: Report, folder: Path, *, now_s: float) -> tuple[str, ..
             for path in before - written.keys():
                 path.unlink()
     except OSError as error:
-        raise UserError(f"{folder} cannot be written: {error.strerror or error}") from error
+        raise UserError(f"{folder} cannot be written: {error.strerror or error}.") from error
     return tuple(runs)
 
 

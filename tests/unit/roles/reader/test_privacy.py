@@ -83,5 +83,5 @@ def test_a_failure_and_an_absence_are_listed(federation):
 
 def test_a_site_that_nobody_knows_is_an_error(federation):
     observer = federation.observe()
-    with pytest.raises(StudyError, match="nothing of site 'west'"):
+    with pytest.raises(StudyError, match="Nothing of site 'west'"):
         disclosures(observer.state, "west", observer.sizes)

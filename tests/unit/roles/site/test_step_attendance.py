@@ -128,7 +128,7 @@ def test_the_coordinator_pauses_resumes_and_removes_sites(tmp_path):
         federation.run_process("south")
     everybody(federation, "east", "north")
     assert federation.observe().state.newest == 3
-    with pytest.raises(StudyError, match="not on the roster: nobody"):
+    with pytest.raises(StudyError, match="Not on the roster: nobody"):
         amend("paused", "nobody")
 
 
