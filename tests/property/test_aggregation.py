@@ -258,7 +258,7 @@ def test_unknown_names_list_the_known_ones():
     with pytest.raises(UserError, match="policy 'fair'") as policy:
         weigh([Contribution("north", 1, 1, 1)], "fair")
     assert policy.value.hint == "known are: n_cases, uniform"
-    with pytest.raises(UserError, match="Strategy 'feddyn'") as strategy:
+    with pytest.raises(UserError, match="strategy 'feddyn'") as strategy:
         strategies.by_name("feddyn")
     assert strategy.value.hint.startswith("known are: FedAdagrad, FedAdam, FedAvg, FedAvgM, ")
     with pytest.raises(UserError, match="no option 'momentum'") as option:

@@ -191,7 +191,7 @@ def test_no_secret_is_logged_or_raised(no_variables, capfd):
         root.setLevel(before)
         root.removeHandler(out)
     written = "".join(capfd.readouterr())
-    assert "attempt 2" in written
+    assert "Attempt 2" in written
     assert "Traceback" in written
     assert SECRET not in written
 
