@@ -116,7 +116,7 @@ class Aggregator(Role[AggregatorAction]):
 
     def explain_wait(self, action: Wait, state: StudyState) -> tuple[str, str]:  # noqa: ARG002  see Role
         """Return what is waited for, and which payloads are announced but not there."""
-        reason, absent = action.reason, "; ".join(self._absent.values())
+        reason, absent = action.reason, " ".join(self._absent.values())
         if absent:
             reason += f"; payloads that are announced but not there: {absent}"
         self._absent.clear()  # the next step looks again
