@@ -21,32 +21,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from fedfs.errors import StudyError
-from fedfs.protocol import layout, round_policies
-from fedfs.protocol.actions import (
-    Admit,
-    AggregatorAction,
-    CheckUpdates,
-    ChooseConfiguration,
-    CloseRound,
-    CloseStudy,
-    CompleteVersion,
-    CrossEvaluate,
-    CrossValidate,
-    Done,
-    Evaluate,
-    Finish,
-    MakePlan,
-    Prepare,
-    PublishFingerprint,
-    PublishInitial,
-    PublishModel,
-    PublishPlan,
-    SayAttendance,
-    SiteAction,
-    Train,
-    TrainAlone,
-    Wait,
-)
+from fedfs.protocol import actions, layout, round_policies
+from fedfs.protocol.actions import AggregatorAction, Done, SiteAction, Wait
 from fedfs.protocol.messages import (
     ADMITTED,
     ASYM,
@@ -99,7 +75,7 @@ def decide_site(
     if wanted.status != state.attendance(site):
         before = state.attendances.get(site)
         number = before.number + 1 if before else 1
-        return SayAttendance(
+        return actions.SayAttendance(
             Attendance.numbered(site, number, status=wanted.status, reason=wanted.reason)
         )
     if state.is_away(site) or site in paused_sites(charter):
@@ -116,7 +92,7 @@ def decide_site(
     action = _work_on_newest(state, charter, site, alone=alone)
     has_begun = any(of == site for of, _, _ in state.evaluations)
     if not prepared and (not has_begun or not isinstance(action, Wait | Done)):
-        return Prepare()  # early the first time; later only if there is work to do
+        return actions.Prepare()  # early the first time; later only if there is work to do
     return action
 
 
@@ -133,13 +109,13 @@ def _work_on_newest(state: StudyState, charter: Charter, site: str, *, alone: bo
     if version < 0:
         return Wait("the initial weights from the aggregator")
     if (site, version, "pseudo") not in state.evaluations:
-        return Evaluate(version)
+        return actions.Evaluate(version)
     if version < charter.schedule.rounds:
         if (site, version) not in state.updates:
-            return Train(version)
+            return actions.Train(version)
         return Wait(f"version {version + 1} from the aggregator")
     if not state.is_validated(site, version):
-        return Finish(version)
+        return actions.Finish(version)
     return _compare(state, charter, site, alone=alone)
 
 
@@ -147,12 +123,12 @@ def _compare(state: StudyState, charter: Charter, site: str, *, alone: bool) -> 
     """Return what a site does once it has the final model."""
     version = state.newest
     if charter.cross_evaluates and site not in state.site_models:
-        return PublishModel(version)
+        return actions.PublishModel(version)
     unscored = [of for of in state.site_models if not has_scored(state, site, of)]
     if unscored:
-        return CrossEvaluate(version, min(unscored))
+        return actions.CrossEvaluate(version, min(unscored))
     if alone and (site, version, "local") not in state.evaluations:
-        return TrainAlone(version)
+        return actions.TrainAlone(version)
     missing = [of for of in models_to_score(state, charter, site) if of not in state.site_models]
     if missing:
         return Wait(f"the models of {', '.join(missing)}, to score them")
@@ -167,7 +143,7 @@ def _not_planned(charter: Charter) -> Done:
 
 def decide_site_after_tracks(
     state: StudyState, site: str, tracks: Mapping[str, StudyState]
-) -> CrossValidate | Done:
+) -> actions.CrossValidate | Done:
     """Return what ``site`` does once all tracks are done.
 
     Args:
@@ -177,12 +153,12 @@ def decide_site_after_tracks(
     """
     if site in state.cross_validations:
         return Done("has scored all models")
-    return CrossValidate(last_weights(tracks))
+    return actions.CrossValidate(last_weights(tracks))
 
 
 def decide_aggregator_after_tracks(
     state: StudyState, tracks: Mapping[str, StudyState]
-) -> ChooseConfiguration | Wait | Done:
+) -> actions.ChooseConfiguration | Wait | Done:
     """Return what the aggregator does once all tracks are done: see the site's counterpart."""
     if state.choice is not None:
         return Done(f"chose {state.choice.words}")
@@ -190,7 +166,7 @@ def decide_aggregator_after_tracks(
     missing = sorted(scoring - set(state.cross_validations))
     if missing:
         return Wait(f"the cross-validation of {', '.join(missing)}")
-    return ChooseConfiguration()
+    return actions.ChooseConfiguration()
 
 
 def decide_aggregator(
@@ -218,12 +194,12 @@ def decide_aggregator(
     if lacks_configuration(state):
         return _not_planned(charter)
     if not state.rounds:
-        return PublishInitial()
+        return actions.PublishInitial()
     version = max(state.rounds)
     if version not in state.models:
-        return CompleteVersion(version)
+        return actions.CompleteVersion(version)
     if version >= charter.schedule.rounds:
-        return CloseStudy(version)
+        return actions.CloseStudy(version)
     return _decide_round(state, version, now_s, checked)
 
 
@@ -233,18 +209,18 @@ def _decide_round(
     charter = state.charter
     newcomer = _newcomer(state, checked)
     if newcomer is not None:
-        return Admit(newcomer)
+        return actions.Admit(newcomer)
     candidates = _candidates(state, version, checked.refused)
     known = {*checked.usable, *checked.absent}
     unchecked = tuple(update.key for update in candidates if update.key not in known)
     if unchecked:
-        return CheckUpdates(unchecked)  # while others still train
+        return actions.CheckUpdates(unchecked)  # while others still train
     usable = [update for update in candidates if update.key in checked.usable]
     status = _round_status(state, version, usable, checked.absent, now_s)
     reason = round_policies.waits_for(charter.policy, status)
     if reason:
         return Wait(reason)
-    return CloseRound(version, tuple(update.key for update in usable))
+    return actions.CloseRound(version, tuple(update.key for update in usable))
 
 
 def _candidates(state: StudyState, version: int, refused: Collection[str]) -> list[UpdateManifest]:
@@ -304,14 +280,14 @@ def _decide_plan(state: StudyState, charter: Charter) -> AggregatorAction:
     missing = [site for site in sites if site not in announced]
     if missing:
         return Wait(f"the {what} of {', '.join(missing)}")
-    return MakePlan(sites)
+    return actions.MakePlan(sites)
 
 
 def _announcement(state: StudyState, charter: Charter) -> tuple[Collection[str], SiteAction, str]:
     """Return the announcements that planning needs, by site, how a site makes one, its name."""
     if charter.mode == ASYM:
-        return state.site_plans, PublishPlan(), "plan"
-    return state.fingerprints, PublishFingerprint(), "fingerprint"
+        return state.site_plans, actions.PublishPlan(), "plan"
+    return state.fingerprints, actions.PublishFingerprint(), "fingerprint"
 
 
 def _require_known_mode(charter: Charter) -> None:

@@ -31,18 +31,8 @@ from fedfs.exchange.progress import StatusReporter
 from fedfs.exchange.publish import Clock, Publisher
 from fedfs.exchange.read import Observer
 from fedfs.exchange.retention import prune_versions
-from fedfs.protocol import layout, participation
-from fedfs.protocol.actions import (
-    Admit,
-    AggregatorAction,
-    CheckUpdates,
-    CloseRound,
-    CloseStudy,
-    CompleteVersion,
-    MakePlan,
-    PublishInitial,
-    Wait,
-)
+from fedfs.protocol import actions, layout, participation
+from fedfs.protocol.actions import AggregatorAction, Wait
 from fedfs.protocol.decide import decide_aggregator
 from fedfs.protocol.messages import (
     FinishedMessage,
@@ -124,7 +114,7 @@ class Aggregator(Role[AggregatorAction]):
 
     def keys(self, state: StudyState, action: AggregatorAction) -> tuple[str]:
         """Return the key that counts for the version that an action makes or closes with."""
-        version = state.newest if isinstance(action, CloseStudy) else state.newest + 1
+        version = state.newest if isinstance(action, actions.CloseStudy) else state.newest + 1
         return (key_validity.in_force(key_validity.of_aggregator(state.charters), version),)
 
     def tell_failure(self, error: FedfsError, action: AggregatorAction, state: StudyState) -> str:
@@ -135,7 +125,7 @@ class Aggregator(Role[AggregatorAction]):
 
     def tidy(self, action: AggregatorAction, state: StudyState) -> None:
         """Delete payloads of old versions once a new one is made."""
-        if isinstance(action, CloseRound) and self._keep_versions is not None:
+        if isinstance(action, actions.CloseRound) and self._keep_versions is not None:
             n_deleted = prune_versions(self._publisher.store, state, self._keep_versions)
             if n_deleted:
                 log.info("deleted %d payloads of old versions and updates", n_deleted)
@@ -143,21 +133,21 @@ class Aggregator(Role[AggregatorAction]):
     def act(self, action: AggregatorAction, state: StudyState) -> str:
         """Carry an action out; see :meth:`fedfs.roles.step.Role.act`."""
         match action:
-            case MakePlan(sites):
+            case actions.MakePlan(sites):
                 return self._make_plan(sites, state)
-            case Admit(site):
+            case actions.Admit(site):
                 return self._admit(site, state)
-            case PublishInitial():
+            case actions.PublishInitial():
                 return self._publish_initial(state)
-            case CompleteVersion(version):
+            case actions.CompleteVersion(version):
                 return self._release.complete(state.rounds[version])
-            case CheckUpdates(keys):
+            case actions.CheckUpdates(keys):
                 for key in keys[:-1]:
                     log.info("%s", self._check_update(key, state))
                 return self._check_update(keys[-1], state)
-            case CloseRound():
+            case actions.CloseRound():
                 return self._close_round(action, state)
-            case CloseStudy(version):
+            case actions.CloseStudy(version):
                 self._publisher.publish(
                     FinishedMessage(
                         key=layout.FINISHED,
@@ -199,7 +189,7 @@ class Aggregator(Role[AggregatorAction]):
             written = in_full(outputs.model)
             return self._release.publish(0, written, outputs, charter, seconds={})
 
-    def _close_round(self, action: CloseRound, state: StudyState) -> str:
+    def _close_round(self, action: actions.CloseRound, state: StudyState) -> str:
         charter, base = state.charter, state.models[action.base]
         self._status.say("aggregate")
         began_s = time.perf_counter()

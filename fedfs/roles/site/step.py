@@ -29,21 +29,8 @@ from fedfs.exchange.publish import Publisher
 from fedfs.exchange.read import Observer
 from fedfs.exchange.retention import prune_updates
 from fedfs.learner import Learner, RoundTask
-from fedfs.protocol import layout, participation
-from fedfs.protocol.actions import (
-    CrossEvaluate,
-    Evaluate,
-    Finish,
-    Prepare,
-    PublishFingerprint,
-    PublishModel,
-    PublishPlan,
-    SayAttendance,
-    SiteAction,
-    Train,
-    TrainAlone,
-    Wait,
-)
+from fedfs.protocol import actions, layout, participation
+from fedfs.protocol.actions import SiteAction, Wait
 from fedfs.protocol.decide import decide_site
 from fedfs.protocol.messages import (
     ASYM,
@@ -174,7 +161,7 @@ class Site(Role[SiteAction]):
 
     def tidy(self, action: SiteAction, state: StudyState) -> None:
         """Delete payloads of own updates to older versions, once there is a newer one."""
-        if isinstance(action, Train) and self._keep_versions is not None:
+        if isinstance(action, actions.Train) and self._keep_versions is not None:
             prune_updates(self._publisher.store, state, self.name, self._keep_versions)
 
     def _log_refusals(self, state: StudyState) -> None:
@@ -186,22 +173,22 @@ class Site(Role[SiteAction]):
     def act(self, action: SiteAction, state: StudyState) -> str:
         """Carry an action out; see :meth:`fedfs.roles.step.Role.act`."""
         match action:
-            case SayAttendance(attendance):
+            case actions.SayAttendance(attendance):
                 self._publisher.publish(attendance)
                 return f"told the aggregator: {attendance.status}"
-            case PublishFingerprint():
+            case actions.PublishFingerprint():
                 return self._fingerprint(state)
-            case PublishPlan():
+            case actions.PublishPlan():
                 return self._plan(state)
-            case Prepare():
+            case actions.Prepare():
                 return self._prepare(state)
-            case Evaluate(version):
+            case actions.Evaluate(version):
                 return self._evaluate(version, state, "pseudo")
-            case Train(version):
+            case actions.Train(version):
                 return self._train(version, state)
-            case Finish(version):
+            case actions.Finish(version):
                 return self._evaluate(version, state, "full")
-            case PublishModel() | CrossEvaluate() | TrainAlone():
+            case actions.PublishModel() | actions.CrossEvaluate() | actions.TrainAlone():
                 return self._compare(action, state)
         raise StudyError(f"A site cannot do {action!r}.")
 
@@ -277,16 +264,20 @@ class Site(Role[SiteAction]):
             self._task(version, state, network.private), network.tensors, variant
         )
 
-    def _compare(self, action: PublishModel | CrossEvaluate | TrainAlone, state: StudyState) -> str:
+    def _compare(
+        self,
+        action: actions.PublishModel | actions.CrossEvaluate | actions.TrainAlone,
+        state: StudyState,
+    ) -> str:
         match action:
-            case PublishModel(version):
+            case actions.PublishModel(version):
                 self._status.say("publish model")
                 network = self._network(version, state)
                 return self._scoring.publish_model(network, state.charter)
-            case CrossEvaluate(version, of):
+            case actions.CrossEvaluate(version, of):
                 self._status.say("score others")
                 return self._scoring.score_other(state.site_models[of], version)
-            case TrainAlone(version):
+            case actions.TrainAlone(version):
                 return self._train_alone(version, state)
 
     def _train_alone(self, version: int, state: StudyState) -> str:
