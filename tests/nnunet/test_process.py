@@ -62,8 +62,8 @@ def test_the_result_comes_back_and_the_room_is_cleared(tmp_path, child):
 
 
 def test_an_error_is_the_same_error_here(tmp_path, child):
-    fields = {"type": "TrainingError", "message": "m", "hint": "h", "kind": "not-finite"}
-    child(respond({"error": fields}))
+    error = errors.TrainingError("m", kind="not-finite", hint="h")
+    child(respond({"error": isolated.as_json(error)}))
     with pytest.raises(errors.TrainingError, match="^m$") as caught:
         run_isolated("plan", {}, workdir=tmp_path)
     assert (caught.value.kind, caught.value.hint) == ("not-finite", "h")

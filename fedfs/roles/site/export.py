@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from fedfs.errors import (
 )
 from fedfs.exchange.read import Observer, open_study
 from fedfs.learner import Learner
-from fedfs.nnunet.system.environment import DEFAULT_HOST, HostSettings
+from fedfs.nnunet.system.environment import DEFAULT_HOST, HostSettings, from_environment
 from fedfs.protocol import layout
 from fedfs.protocol.messages import ASYM, track_names
 from fedfs.roles.reader.export import Exported, ModelToExport, export_network, find_version
@@ -50,7 +51,7 @@ def export_own(
     charter = observer.state.charter
     if charter.mode != ASYM:
         raise UserError("In this study all sites have the same model.", hint="leave out --site")
-    learner, folder = site_parts(config, store, charter, track=track)
+    learner, folder = site_parts(config, store, charter, from_environment(os.environ), track=track)
     made = export_site(
         observer, observer.store, config.site, learner, folder, output,
         version=version, dataset_name=dataset_name, host=config.host,

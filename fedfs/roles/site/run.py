@@ -7,7 +7,6 @@ import os
 import random
 import time
 from collections.abc import Mapping
-from pathlib import Path
 
 from fedfs.errors import (
     ObjectExistsError,
@@ -18,7 +17,7 @@ from fedfs.learner import CrossValidated, OnProgress
 from fedfs.nnunet.allowed import classes
 from fedfs.nnunet.data.dataset import RawDataset
 from fedfs.nnunet.score.cross_validation import CrossValidationRequest
-from fedfs.nnunet.system.environment import from_environment
+from fedfs.nnunet.system.environment import NnUNetPaths, from_environment
 from fedfs.nnunet.system.isolated import run_isolated
 from fedfs.nnunet.train import parallel
 from fedfs.protocol import actions, codec, decide, layout, participation, software
@@ -72,7 +71,7 @@ def run_site(config: SiteConfig, listener: OnProgress) -> Outcome:
         if config.host.num_gpus > 1:
             parallel.check_devices(config.host)
         sites = {
-            name: _make_site(config, store, observers[name], keyring, listener, folders[name])
+            name: _make_site(config, store, observers[name], keyring, listener, paths)
             for name in names
         }
 
@@ -82,7 +81,7 @@ def run_site(config: SiteConfig, listener: OnProgress) -> Outcome:
 
         workers: dict[str, Worker] = dict(sites)
         if charter.chooses and names[0] == charter.tracks[0].name:  # one process does
-            workers[AFTER_TRACKS] = _make_choice(config, store, observers, keyring, listener)
+            workers[AFTER_TRACKS] = _make_choice(config, store, observers, keyring, listener, paths)
         step = at_once(charter, workers, is_done)
         try:
             with Waiter(store.watch_path(), config.wait, rng=random.Random()) as waiter:  # noqa: S311  jitter
@@ -98,7 +97,7 @@ def _make_site(
     observer: Observer,
     keyring: Keyring,
     listener: OnProgress,
-    folder: Path,
+    paths: NnUNetPaths,
 ) -> Site:
     """Return a site at work on one track of a study, or on the study that has none."""
     charter, role, track = observer.state.charter, f"site-{config.site}", observer.track
@@ -106,10 +105,10 @@ def _make_site(
     publisher = Publisher(
         store, keyring.load_all(role), charter.study, clock=time.time, track=track
     )
-    learner, _ = site_parts(config, store, charter, track=track.name)
+    learner, folder = site_parts(config, store, charter, paths, track=track.name)
     alone = None
     if config.local_model:
-        alone, _ = site_parts(config, store, charter, alone=True, track=track.name)
+        alone, _ = site_parts(config, store, charter, paths, local_model=True, track=track.name)
     return Site(
         config.site,
         observer=observer,
@@ -130,11 +129,12 @@ def _make_choice(
     observers: Mapping[str, Observer],
     keyring: Keyring,
     listener: OnProgress,
+    paths: NnUNetPaths,
 ) -> SiteChoice:
     """Return what a site does after all tracks of a study."""
     observer = open_study(place, site=config.site, skip=("status",), vault=Vault(config.home))
     charter, role = observer.state.charter, f"site-{config.site}"
-    store, paths = ReportingStore(place, listener), from_environment(os.environ)
+    store = ReportingStore(place, listener)
     publisher = Publisher(store, keyring.load_all(role), charter.study, clock=time.time)
     spec, dataset = charter.nnunet, str(keyring.recall(role)["dataset"])
 

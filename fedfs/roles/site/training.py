@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +19,6 @@ from fedfs.nnunet.system.environment import (
     DEFAULT_HOST,
     HostSettings,
     NnUNetPaths,
-    from_environment,
 )
 from fedfs.protocol import layout
 from fedfs.protocol.messages import ASYM, Charter
@@ -44,7 +42,7 @@ def make_learner(
     host: HostSettings = DEFAULT_HOST,
     own_planning: Mapping[str, Any] | None = None,
     pretrained: Path | None = None,
-    alone: bool = False,
+    local_model: bool = False,
     track: str = "",
 ) -> NnUNetLearner:
     """Return a site's learner, set as the charter says.
@@ -57,12 +55,12 @@ def make_learner(
         host: hardware and software of this host.
         own_planning: where the site's own plan is not as the charter says (mode ``asym``).
         pretrained: tensors that the site's own plan starts from.
-        alone: its models are of this site's data alone: they lie in a folder of their own, to be
-            used as ``nnUNet_results``.
+        local_model: its models are of this site's data alone: they lie in a folder of their own,
+            to be used as ``nnUNet_results``.
         track: that is worked on; "" in a study without tracks.
     """
     common, folder = (site_folder(paths, charter.study, site, name) for name in ("", track))
-    if alone:
+    if local_model:
         paths = replace(paths, results=folder / "local-model")
     spec = asym_spec(charter)
     planning = None
@@ -91,7 +89,7 @@ def make_learner(
             trainer=charter.nnunet.trainer,
             fold=charter.nnunet.fold,
             host=host,
-            state_dir=folder / ("local-training" if alone else "training"),
+            state_dir=folder / ("local-training" if local_model else "training"),
             planning=planning,
             broken_list=common / broken_cases.FILE,
             next_stages=tuple(t.configuration for t in charter.tracks if track in t.after),
@@ -110,8 +108,9 @@ def site_parts(
     config: SiteConfig,
     store: ReadableStore,
     charter: Charter,
+    paths: NnUNetPaths,
     *,
-    alone: bool = False,
+    local_model: bool = False,
     track: str = "",
 ) -> tuple[Learner, Path]:
     """Return a site's learner, as it joined, and fedfs's folder for it."""
@@ -122,7 +121,6 @@ def site_parts(
             f"This host does not know the dataset of site {config.site!r}.",
             hint="is this the host of that site? It remembers the dataset from: fedfs site join",
         )
-    paths = from_environment(os.environ)
     folder = site_folder(paths, charter.study, config.site, track)
     folder.mkdir(parents=True, exist_ok=True)
     learner = make_learner(
@@ -133,7 +131,7 @@ def site_parts(
         host=config.host,
         own_planning=remembered.get("planning"),
         pretrained=_pretrained(store, charter, folder, Vault(config.home)),
-        alone=alone,
+        local_model=local_model,
         track=track,
     )
     return learner, folder
