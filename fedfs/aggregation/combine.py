@@ -111,13 +111,13 @@ def combine(
         reader = DeltaReader(parts, strategy, update_encoding, folder=folder, stack=stack)
         while this_round.scanning:
             for piece in reader.slices():
-                this_round.scan(piece.sites, reader.deltas(piece, reader.base(piece)))
+                this_round.scan(piece.updates, reader.deltas(piece, reader.base(piece)))
             this_round.end_scan()
 
         def combined(piece: Piece) -> Combined:
             base = reader.base(piece)
             deltas, state = reader.deltas(piece, base), reader.state(piece)
-            return this_round.combine(piece.name, base, piece.sites, deltas, state)
+            return this_round.combine(piece.name, base, piece.updates, deltas, state)
 
         output = _Output(parts, strategy, model_encoding, outputs, stack)
         pool = stack.enter_context(ThreadPoolExecutor(reader.n_threads))
@@ -190,11 +190,11 @@ class _Output:
         name, left = piece.name, f"{RESIDUAL}/{piece.name}"
         base = self._base.read(name)
         before = np.zeros_like(base) if self._before is None else self._before.read(left)
-        encoded = self._encoding.encode(name, target, base, before if piece.sites else None)
+        encoded = self._encoding.encode(name, target, base, before if piece.updates else None)
         for part, array in encoded.payload.items():
             self.delta.write(part, array)
         self._write_weights(piece, 0, self._encoding.reconstruct(name, encoded.payload, base))
-        kept = encoded.residual if piece.sites else before
+        kept = encoded.residual if piece.updates else before
         self.state.write(left, np.zeros_like(base) if kept is None else kept)
 
     def _write_weights(self, piece: Piece, start: int, values: Array) -> None:

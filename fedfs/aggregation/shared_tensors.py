@@ -22,7 +22,10 @@ from fedfs.protocol.state import StudyState
 
 MAX_TENSORS = 20_000
 MAX_PARAMETERS = 2_000_000_000
-"""Largest network that a site may announce: 8 GB of weights."""
+"""Largest network that a site may announce or that is built for somebody else: 8 GB of weights.
+
+nnU-Net's largest preset has 200 million parameters.
+"""
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ Rules:
    summed slice by slice. The pass that combines may be cut as is best for this host.
  * Of each tensor only the sites that share it are asked.
  * A delta is taken to the version that its update was trained from, not to the newest.
- * Deltas of a strategy that sees one at a time are lent, see
-   :class:`~fedfs.aggregation.strategies.base.Lent`. One that stacks them gets smaller pieces. Where
-   that needs whole tensors, decoded deltas wait in files.
+ * A strategy that sees one delta at a time borrows it, see
+   :class:`~fedfs.aggregation.strategies.base.Borrowed`. One that stacks deltas gets smaller pieces.
+   Where that needs whole tensors, decoded deltas wait in files.
  * Payloads were decoded when they were received, and are not looked at again as closely. A value
    that is not finite would show in a mean; but it may decide unseen what is selected, so those
    that are stacked are checked.
@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from fedfs.aggregation.strategies import Delta, Strategy
-from fedfs.aggregation.strategies.base import Lent
+from fedfs.aggregation.strategies.base import Borrowed
 from fedfs.learner import Array
 from fedfs.tensors import encodings
 from fedfs.tensors.encodings import Encoding
@@ -83,7 +83,7 @@ class Combination:
         """Name -> shape of every tensor, ascending."""
         return {name: self.base.shape(name) for name in self.base.names}
 
-    def sites(self, name: str) -> list[str]:
+    def updates_of(self, name: str) -> list[str]:
         """Return the updates that hold a tensor, ascending."""
         if self.shared_by is None:
             return sorted(self.updates)
@@ -93,13 +93,13 @@ class Combination:
 
 @dataclass(frozen=True)
 class Piece:
-    """Values ``start`` to ``stop``, in C order, of a tensor of ``shape``; ``sites`` are updates."""
+    """Values ``start`` to ``stop``, in C order, of a tensor that ``updates`` hold."""
 
     name: str
     shape: Shape
     start: int
     stop: int
-    sites: list[str]
+    updates: list[str]
 
     @property
     def is_last(self) -> bool:
@@ -133,13 +133,13 @@ class DeltaReader:
         self._parts, self._encoding, self._folder = parts, encoding, folder
         self._slots, self._stacks = strategy.slots, strategy.stacks
         self._shapes = parts.shapes
-        self._sites = {name: parts.sites(name) for name in self._shapes}
+        self._updates = {name: parts.updates_of(name) for name in self._shapes}
         self._waiting: tuple[str, dict[str, Delta]] = ("", {})
         self._files: dict[str, TensorFile] = {}
-        for site, path in parts.updates.items():
-            file = self._files[site] = stack.enter_context(TensorFile(path))
+        for update, path in parts.updates.items():
+            file = self._files[update] = stack.enter_context(TensorFile(path))
             shapes = {
-                name: shape for name, shape in self._shapes.items() if site in self._sites[name]
+                name: shape for name, shape in self._shapes.items() if update in self._updates[name]
             }
             file.check_layout(encodings.payload_layout(encoding, shapes))
         # Whole tensors are large: one at a time, and one ahead.
@@ -151,7 +151,7 @@ class DeltaReader:
         for name, shape in self._shapes.items():
             dtypes = {dtype for dtype, _ in self._encoding.expected(name, shape).values()}
             whole = BF16 in dtypes or not self._encoding.elementwise
-            if self._sites[name]:
+            if self._updates[name]:
                 yield from self._cut(name, math.prod(shape) if whole else SLICE)
 
     def pieces(self) -> Iterator[Piece]:
@@ -178,25 +178,25 @@ class DeltaReader:
         }
 
     def deltas(self, piece: Piece, base: Array) -> Iterable[Delta]:
-        """Return the delta of each of the piece's sites, made one at a time."""
+        """Return the deltas of the piece's updates, made one at a time."""
         deltas: Iterator[Delta]
         if self._stacks and (not self._encoding.elementwise or base.size > _PIECE):
             deltas = (
-                self._wait(site, piece.name)[piece.start : piece.stop] for site in piece.sites
+                self._wait(update, piece.name)[piece.start : piece.stop] for update in piece.updates
             )
         elif self._encoding.elementwise:
             deltas = self._of_slices(piece, base.astype(np.float64))
         else:
-            deltas = (self._of_tensor(site, piece.name) for site in piece.sites)
-        return deltas if self._stacks else Lent(deltas)
+            deltas = (self._of_tensor(update, piece.name) for update in piece.updates)
+        return deltas if self._stacks else Borrowed(deltas)
 
     def _of_slices(self, piece: Piece, newest: Delta) -> Iterator[Delta]:
         parts, delta = self._encoding.expected(piece.name, newest.shape), None
         payload: dict[str, AnyArray] = {}
-        for site in piece.sites:
-            file, base = self._files[site], newest
-            if site in self._parts.bases:
-                older = self._parts.bases[site]
+        for update in piece.updates:
+            file, base = self._files[update], newest
+            if update in self._parts.bases:
+                older = self._parts.bases[update]
                 base = older.read_slice(piece.name, piece.start, piece.stop).astype(np.float64)
             for part, (_, is_per_value) in parts.items():
                 payload[part] = (
@@ -210,28 +210,28 @@ class DeltaReader:
                 delta = self._encoding.decode_again(piece.name, payload, base, delta)
                 yield delta
 
-    def _of_tensor(self, site: str, name: str) -> Delta:
+    def _of_tensor(self, update: str, name: str) -> Delta:
         decode = self._encoding.decode if self._stacks else self._encoding.decode_again
-        base = self._parts.bases.get(site, self._parts.base)
-        return decode(name, self._files[site], base.read(name)).reshape(-1)
+        base = self._parts.bases.get(update, self._parts.base)
+        return decode(name, self._files[update], base.read(name)).reshape(-1)
 
-    def _wait(self, site: str, name: str) -> Delta:
+    def _wait(self, update: str, name: str) -> Delta:
         """Return a whole tensor's delta, which is in a file until another tensor is asked for."""
         if self._waiting[0] != name:
             self._waiting = (name, {})
         waiting = self._waiting[1]
-        if site not in waiting:
-            delta = self._of_tensor(site, name)
+        if update not in waiting:
+            delta = self._of_tensor(update, name)
             if delta.size:
                 with tempfile.TemporaryFile(dir=self._folder) as file:
                     delta.tofile(file)
                     file.flush()
                     delta = np.asarray(np.memmap(file, np.float64, "r"))
-            waiting[site] = delta
-        return waiting[site]
+            waiting[update] = delta
+        return waiting[update]
 
     def _cut(self, name: str, size: int) -> Iterator[Piece]:
         shape = self._shapes[name]
         n = math.prod(shape)
         for start in range(0, max(n, 1), max(size, 1)):
-            yield Piece(name, shape, start, min(start + max(size, 1), n), self._sites[name])
+            yield Piece(name, shape, start, min(start + max(size, 1), n), self._updates[name])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from fedfs.aggregation import strategies
@@ -22,25 +21,6 @@ from fedfs.exchange.payloads import model_encoding, update_encoding
 from fedfs.protocol.messages import Charter, UpdateManifest
 from fedfs.protocol.state import StudyState
 from fedfs.tensors.canonical import TensorFile
-
-
-@dataclass(frozen=True)
-class Ingredients:
-    """Inputs of a version.
-
-    Attributes:
-        version: the version to be made.
-        updates: their manifests.
-        payloads: key of a manifest -> local file of its payload, checked.
-        weights: name of an update (:func:`fedfs.exchange.versions.name_of`) -> weight.
-        memory: local file of the strategy's memory after the version before; None if it has none.
-    """
-
-    version: int
-    updates: Sequence[UpdateManifest]
-    payloads: Mapping[str, Path]
-    weights: Mapping[str, float]
-    memory: Path | None
 
 
 def outputs_in(folder: Path) -> Outputs:
@@ -66,15 +46,27 @@ def strategy_of(charter: Charter) -> Strategy:
 
 
 def make_version(
-    parts: Ingredients, state: StudyState, weight_files: WeightFiles, outputs: Outputs
+    state: StudyState,
+    weight_files: WeightFiles,
+    outputs: Outputs,
+    *,
+    version: int,
+    updates: Sequence[UpdateManifest],
+    payloads: Mapping[str, Path],
+    weights: Mapping[str, float],
+    memory: Path | None,
 ) -> Written:
     """Write the files of a version.
 
     Args:
-        parts: what it is made from.
         state: accepted messages; the charter says how it is made.
         weight_files: where the weights are that updates were trained from.
         outputs: where to.
+        version: the version to be made.
+        updates: manifests of the updates that it is made from.
+        payloads: key of a manifest -> local file of its payload, checked.
+        weights: name of an update (:func:`fedfs.exchange.versions.name_of`) -> weight.
+        memory: local file of the optimizer state after the version before; None if there is none.
 
     Raises:
         SetupError: this host does not have the strategy.
@@ -83,26 +75,26 @@ def make_version(
         ObjectNotFoundError: a version that an update was trained from is not there.
         StoreError: the store cannot be read.
     """
-    charter, base = state.charter, parts.version - 1
+    charter, base = state.charter, version - 1
     with contextlib.ExitStack() as stack:
 
         def opened(path: Path) -> TensorFile:
             return stack.enter_context(TensorFile(path))
 
         older = {
-            version: opened(weight_files.fetch(state.models, version))
-            for version in {update.base_version for update in parts.updates} - {base}
+            number: opened(weight_files.fetch(state.models, number))
+            for number in {update.base_version for update in updates} - {base}
         }
         combination = Combination(
             base=opened(weight_files.fetch(state.models, base)),
-            state=opened(parts.memory) if parts.memory else None,
-            updates={versions.name_of(u): parts.payloads[u.key] for u in parts.updates},
-            weights=parts.weights,
-            version=parts.version,
+            state=opened(memory) if memory else None,
+            updates={versions.name_of(u): payloads[u.key] for u in updates},
+            weights=weights,
+            version=version,
             shared_by=shared_by(state) or None,
             bases={
                 versions.name_of(u): older[u.base_version]
-                for u in parts.updates
+                for u in updates
                 if u.base_version in older
             },
         )

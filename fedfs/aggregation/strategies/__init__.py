@@ -3,9 +3,8 @@
 Every strategy also takes the option ``clip_norm``, which wraps it in :class:`NormClipping`.
 
 A package may bring another one, see :mod:`fedfs.aggregation.strategies.installed`. What it may
-build
-upon is what is imported from here: strategies to derive from, ``FedAvgRound``, ``checked_deltas``,
-``option`` with its ranges, and the types of ``base.py``, where the rules are.
+build upon is what is imported from here: strategies to derive from, ``FedAvgRound``,
+``checked_deltas``, ``option`` with its ranges, and the types of ``base.py``, where the rules are.
 """
 
 from __future__ import annotations
@@ -19,14 +18,13 @@ from fedfs.aggregation.strategies.base import NO_STATE, Combined, Round, Strateg
 from fedfs.aggregation.strategies.fedadagrad import FedAdagrad
 from fedfs.aggregation.strategies.fedadam import FedAdam
 from fedfs.aggregation.strategies.fedavg import FedAvg, FedAvgRound, checked_deltas
-from fedfs.aggregation.strategies.fedavgm import FedAvgM
+from fedfs.aggregation.strategies.fedavgm import FedAvgM, Nesterov
 from fedfs.aggregation.strategies.fedmedian import FedMedian
 from fedfs.aggregation.strategies.fedprox import FedProx
 from fedfs.aggregation.strategies.fedtrimmedavg import FedTrimmedAvg
 from fedfs.aggregation.strategies.fedyogi import FedYogi
 from fedfs.aggregation.strategies.krum import Krum
 from fedfs.aggregation.strategies.multikrum import MultiKrum
-from fedfs.aggregation.strategies.nesterov import Nesterov
 from fedfs.aggregation.strategies.normclipping import NormClipping
 from fedfs.errors import UserError
 from fedfs.protocol.ranges import (

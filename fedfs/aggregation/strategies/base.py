@@ -34,7 +34,7 @@ NO_STATE: Mapping[str, Array] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
-class Lent:
+class Borrowed:
     """Deltas that nobody else needs: each may be overwritten, and is valid until the next."""
 
     deltas: Iterable[Delta]
@@ -90,7 +90,7 @@ class Round(Protocol):
             updates: names of the updates that have this tensor, ascending. If there is none, value
                 and state stay as they are.
             deltas: theirs, in this order, shaped like ``base``; consumed once, an iterator will do.
-                They are left as they are, unless they are :class:`Lent`.
+                They are left as they are, unless they are :class:`Borrowed`.
             state: slot -> state as the last version published it; a slot that is absent is zero.
 
         Raises:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedfs.aggregation.strategies.base import NO_STATE, Combined, Lent
+from fedfs.aggregation.strategies.base import NO_STATE, Borrowed, Combined
 from fedfs.errors import StudyError, TensorError
 from fedfs.protocol.ranges import check_options
 from fedfs.tensors.encodings.base import Delta
@@ -68,7 +68,7 @@ class FedAvg:
         for share, delta in zip(shares, deltas, strict=True):
             if total is None:
                 total = delta * share
-                part = None if isinstance(deltas, Lent) else np.empty_like(total)
+                part = None if isinstance(deltas, Borrowed) else np.empty_like(total)
             else:
                 total += np.multiply(delta, share, out=delta if part is None else part)
         if total is None:
@@ -141,7 +141,7 @@ class FedAvgRound:
         if not any(shares):
             return Combined(base.copy(), _to_float32(name, old))
         kept: Iterable[Delta] = (d for share, d in zip(shares, checked, strict=True) if share > 0)
-        kept = Lent(kept) if isinstance(deltas, Lent) else kept
+        kept = Borrowed(kept) if isinstance(deltas, Borrowed) else kept
         mean = self._strategy.mean([share for share in shares if share > 0], kept)
         move, new = self._strategy.step(mean, old, self._version)
         value = _to_float32(name, {"value": np.add(base, move, dtype=np.float64)})["value"]

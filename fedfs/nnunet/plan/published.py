@@ -16,11 +16,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fedfs.aggregation.shared_tensors import MAX_PARAMETERS
 from fedfs.errors import MalformedError
 from fedfs.nnunet.allowed import allowlist
-
-MAX_PARAMETERS = 2_000_000_000
-"""Of a network built for somebody else; by the same count nnU-Net's largest preset has 0.2e9."""
 
 _PUBLISHED = ("patch_size", "batch_size", "spacing", "architecture", "previous_stage")
 _RESAMPLING = "resample_data_or_seg_to_shape"

@@ -25,7 +25,7 @@ from fedfs.errors import (
 from fedfs.exchange import versions
 from fedfs.exchange.fetching import MAX_MODEL_BYTES, fetch_payload
 from fedfs.exchange.global_weights import WeightFiles
-from fedfs.exchange.make_version import Ingredients, make_version, outputs_in
+from fedfs.exchange.make_version import make_version, outputs_in
 from fedfs.exchange.payloads import check_values, update_encoding, update_layout
 from fedfs.exchange.progress import StatusReporter
 from fedfs.exchange.publish import Clock, Publisher
@@ -206,14 +206,16 @@ class Aggregator(Role[AggregatorAction]):
         weights = versions.weigh(updates, charter, action.base)
         with self._scratch() as folder:
             memory, outputs = state.rounds[action.base].state, outputs_in(folder)
-            parts = Ingredients(
+            written = make_version(
+                state,
+                self._weights,
+                outputs,
                 version=action.base + 1,
                 updates=updates,
                 payloads=self._usable,
                 weights=weights,
                 memory=self._fetch(memory) if memory else None,
             )
-            written = make_version(parts, state, self._weights, outputs)
             seconds = {"aggregate": time.perf_counter() - began_s}
             text = self._release.publish(
                 action.base + 1,

@@ -26,7 +26,7 @@ from fedfs.exchange import versions
 from fedfs.exchange.choose_configuration import choose_configuration
 from fedfs.exchange.fetching import MAX_MODEL_BYTES, decrypt, fetch_payload
 from fedfs.exchange.global_weights import WeightFiles
-from fedfs.exchange.make_version import Ingredients, make_version, outputs_in, strategy_of
+from fedfs.exchange.make_version import make_version, outputs_in, strategy_of
 from fedfs.exchange.payloads import update_encoding, update_layout
 from fedfs.exchange.read import Observer
 from fedfs.protocol import layout, participation
@@ -230,7 +230,10 @@ class Audit:
         for update in manifests:
             payloads[update.key] = self._fetch(update.payload, folder)
             self._check_layout(update, payloads[update.key])
-        parts = Ingredients(
+        written = make_version(
+            self.state,
+            self._weights,
+            outputs,
             version=record.version,
             updates=manifests,
             payloads=payloads,
@@ -240,7 +243,6 @@ class Audit:
             },
             memory=self._fetch(before.state, folder) if before.state else None,
         )
-        written = make_version(parts, self.state, self._weights, outputs)
         if written.weights_sha256 != record.weights_sha256:
             return "it has other weights"
         travels = outputs.delta if written.has_delta else outputs.model
