@@ -1,6 +1,6 @@
-"""How a study begins: a coordinator writes its charter, a site asks to join.
+"""Begin of a study: the coordinator writes its charter.
 
-Neither needs anybody else to be there at the time; each publishes one message.
+This needs nobody else to be there at the time; it publishes one message.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ _MAX_RATIO = 1e9
 
 @dataclass(frozen=True)
 class StudyOptions:
-    """What the coordinator chooses; names and meanings are nnU-Net's where nnU-Net has them.
+    """Choices of the coordinator; names and meanings are nnU-Net's where nnU-Net has them.
 
     Attributes:
         configuration, fold: several, separated by commas, make a study of tracks: one of each

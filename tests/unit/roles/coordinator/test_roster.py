@@ -177,7 +177,7 @@ def test_a_new_aggregator_goes_on_from_the_next_version(federation):
     assert charter.aggregator_from_version == 2
     for site in federation.targets:
         federation.run_process(site)
-    with pytest.raises(StudyError, match="another aggregator key"):
+    with pytest.raises(StudyError, match="another key for the aggregator"):
         federation.run_process("aggregator")
     federation.home("coordinator").rename(federation.home("retired"))
     federation.home("other").rename(federation.home("coordinator"))
