@@ -15,7 +15,7 @@ from fedfs.aggregation.shared_tensors import Share, share_of
 from fedfs.exchange.global_weights import WeightFiles
 from fedfs.learner import Learner, Tensors
 from fedfs.protocol.state import StudyState
-from fedfs.roles.site.residual import Carried, CarriedFiles
+from fedfs.roles.site.residual import KeptTensorFiles, KeptTensors
 from fedfs.store.base import ReadableStore
 from fedfs.tensors.canonical import TensorFile
 from fedfs.trust.recipients import Vault
@@ -74,7 +74,7 @@ class SiteNetworks:
         self._site = site
         self._learner = learner
         self._weights = WeightFiles(store, cache or folder / "models", vault)
-        self._carried = CarriedFiles(folder)
+        self._kept_files = KeptTensorFiles(folder)
         self._loaded: SiteNetwork | None = None
 
     def load(self, version: int, state: StudyState) -> SiteNetwork:
@@ -92,10 +92,10 @@ class SiteNetworks:
         with TensorFile(path) as file:
             share = share_of(state, self._site, file.names)
             shared = {name: file.read(name) for name in share.own}
-        carried = self._carried.load(version, self._published(state))
-        tensors = share.compose(shared, self._private(share, state, carried.private))
+        kept = self._kept_files.load(version, self._published(state))
+        tensors = share.compose(shared, self._private(share, state, kept.private))
         self._loaded = SiteNetwork(
-            version, model.weights_sha256, share, shared, tensors, carried.residual
+            version, model.weights_sha256, share, shared, tensors, kept.residual
         )
         return self._loaded
 
@@ -104,7 +104,9 @@ class SiteNetworks:
     ) -> None:
         """Keep what an update from ``network`` leaves behind, before it is published."""
         private = {name: trained[name] for name in network.private}
-        self._carried.save(network.version, Carried(residual, private), self._published(state))
+        self._kept_files.save(
+            network.version, KeptTensors(residual, private), self._published(state)
+        )
 
     def _private(self, share: Share, state: StudyState, kept: Tensors) -> Tensors:
         plan = state.site_plans.get(self._site)

@@ -27,7 +27,7 @@ _RESIDUAL, _PRIVATE = "residual/", "private/"
 
 
 @dataclass(frozen=True)
-class Carried:
+class KeptTensors:
     """Residuals and private tensors after an update.
 
     Attributes:
@@ -40,13 +40,13 @@ class Carried:
     private: Tensors = field(default_factory=dict)
 
 
-class CarriedFiles:
+class KeptTensorFiles:
     """The last two of them, in a folder of the site."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def load(self, version: int, published: Collection[int]) -> Carried:
+    def load(self, version: int, published: Collection[int]) -> KeptTensors:
         """Return what training from ``version`` starts with.
 
         Args:
@@ -55,24 +55,24 @@ class CarriedFiles:
         """
         before = self._before(version, published)
         if before is None:
-            return Carried()
+            return KeptTensors()
         path = self._path(before)
         try:
             with TensorFile(path) as file:
-                return Carried(_part(file, _RESIDUAL), _part(file, _PRIVATE))
+                return KeptTensors(_part(file, _RESIDUAL), _part(file, _PRIVATE))
         except RejectedError as error:
             log.warning("%s is damaged and not used: %s", path, error.reason)
-            return Carried()
+            return KeptTensors()
 
-    def save(self, version: int, carried: Carried, published: Collection[int]) -> None:
+    def save(self, version: int, kept: KeptTensors, published: Collection[int]) -> None:
         """Keep what the update trained from ``version`` leaves; forget older ones but the last.
 
         Raises:
             OSError: the disk is full.
         """
         tensors = {
-            **{_RESIDUAL + name: array for name, array in carried.residual.items()},
-            **{_PRIVATE + name: array for name, array in carried.private.items()},
+            **{_RESIDUAL + name: array for name, array in kept.residual.items()},
+            **{_PRIVATE + name: array for name, array in kept.private.items()},
         }
         if tensors:
             write_safetensors(self._path(version), tensors)
@@ -84,10 +84,10 @@ class CarriedFiles:
         return max((n for n in self._numbers() if n < version and n in published), default=None)
 
     def _numbers(self) -> set[int]:
-        return {int(path.stem.partition("-")[2]) for path in self._folder.glob("carried-*.*")}
+        return {int(path.stem.partition("-")[2]) for path in self._folder.glob("kept-*.*")}
 
     def _path(self, version: int) -> Path:
-        return self._folder / f"carried-{version:05d}.safetensors"
+        return self._folder / f"kept-{version:05d}.safetensors"
 
 
 def _part(file: TensorFile, prefix: str) -> Mapping[str, Array]:

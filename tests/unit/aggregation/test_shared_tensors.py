@@ -184,7 +184,7 @@ def test_lost_private_tensors_start_anew_and_say_so(tmp_path, caplog):
     while ("west", 0) not in federation.observe().state.updates:
         for name in ("aggregator", *TARGETS):
             federation.step(name)
-    for path in (federation.home("west") / "work").glob("carried-*"):
+    for path in (federation.home("west") / "work").glob("kept-*"):
         path.unlink()
     federation.kill("west")
     federation.run()
@@ -200,7 +200,7 @@ def test_a_site_whose_plan_has_changed_stops(tmp_path):
         federation.run_process(name)
     federation.kill("west")
     federation.learners["west"].network = network_of(DEEP)
-    for name in federation.home("west").glob("work/carried-*"):
+    for name in federation.home("west").glob("work/kept-*"):
         name.unlink()
     with pytest.raises(SetupError, match="another plan than this site has published"):
         federation.run_process("west")

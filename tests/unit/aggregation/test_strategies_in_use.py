@@ -100,8 +100,8 @@ def test_a_site_killed_around_a_lossy_update_sends_the_same_bytes(tmp_path, afte
 def test_residuals_of_old_versions_are_deleted(tmp_path):
     federation = Federation(tmp_path, encoding="topk", rounds=5).start()
     federation.run()
-    files = sorted(p.name for p in (federation.home("north") / "work").glob("carried-*"))
-    assert files == ["carried-00003.safetensors", "carried-00004.safetensors"]
+    files = sorted(p.name for p in (federation.home("north") / "work").glob("kept-*"))
+    assert files == ["kept-00003.safetensors", "kept-00004.safetensors"]
 
 
 def test_a_lossy_update_is_smaller_and_says_its_encoding(tmp_path):
