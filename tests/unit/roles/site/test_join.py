@@ -14,5 +14,5 @@ def test_a_site_does_not_change_its_data_in_the_middle_of_a_study(federation):
     federation.run_process("north")
     state = federation.observe().state
     _check_same_dataset("north", "Dataset005_A", state, before)
-    with pytest.raises(UserError, match="takes part with Dataset005_A, of which the study knows"):
+    with pytest.raises(UserError, match="takes part with Dataset005_A, which the study knows"):
         _check_same_dataset("north", after, state, before)
