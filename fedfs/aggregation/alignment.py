@@ -90,6 +90,9 @@ def by_resolution(shapes: Shapes) -> dict[str, str]:
 
     Stages, transposed convolutions and segmentation heads are counted each on their own, from the
     last one, which is at the output: a net may have fewer heads than stages.
+
+    >>> by_resolution({"decoder.stages.0.w": (4,), "decoder.stages.1.w": (2,)})
+    {'decoder.stages.0.w': 'decoder.stages.r1.w', 'decoder.stages.1.w': 'decoder.stages.r0.w'}
     """
     matches = {name: match for name in shapes if (match := _DECODER.fullmatch(name))}
     last: dict[str, int] = {}
@@ -179,6 +182,9 @@ def share(
     Raises:
         UserError: a policy is not known.
         TensorError: a site's tensors cannot be named; see :func:`canonical_names`.
+
+    >>> share({"east": {"w": (2, 3)}, "north": {"w": (2, 3), "head": (4,)}})
+    {'w@2x3': ('east', 'north')}
     """
     check_policies(alignment, sharing)
     owners: dict[str, set[str]] = {}

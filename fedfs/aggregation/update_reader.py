@@ -44,7 +44,11 @@ _OF = " "  # sorts before whatever names of sites hold
 
 
 def update_name(site: str, base_version: int) -> str:
-    """Return the name of a site's update; names sort by site, then version."""
+    """Return the name of a site's update; names sort by site, then version.
+
+    >>> site_of(update_name("north", 7))
+    'north'
+    """
     return f"{site}{_OF}{base_version:05d}"
 
 

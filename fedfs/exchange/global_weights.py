@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from fedfs.errors import MisplacedError, ObjectNotFoundError, RejectedError, TensorError
-from fedfs.exchange.fetching import MAX_MODEL_BYTES, fetch_payload, prune_cache
+from fedfs.exchange.payloads import MAX_MODEL_BYTES, fetch_payload, prune_cache
 from fedfs.protocol.messages import ModelManifest, PayloadRef
 from fedfs.store.base import ReadableStore
 from fedfs.tensors import encodings

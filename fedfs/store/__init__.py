@@ -37,6 +37,9 @@ def open_store(place: StorePlace | str, *, must_exist: bool = True) -> Store:
     Raises:
         UserError: not a place that this version knows.
         StoreError: the folder is not there, or is not a folder.
+
+    >>> open_store("/mnt/share/study", must_exist=False).url
+    'file:///mnt/share/study'
     """
     if isinstance(place, str):
         place = StorePlace(place)

@@ -106,6 +106,9 @@ def by_name(name: str, options: Mapping[str, float] | None = None) -> Strategy:
         UserError: no such strategy; or one of its options does not exist, lists the known ones, or
             is out of its range.
         SetupError: the package that has it is broken.
+
+    >>> by_name("fedavgm", {"server_momentum": 0.9}).slots
+    ('momentum',)
     """
     cls = STRATEGIES.get(name.lower()) or installed.find(name)
     if cls is None:

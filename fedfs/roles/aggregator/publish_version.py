@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fedfs.aggregation.combine import Outputs, Written
-from fedfs.exchange.fetching import prune_cache
 from fedfs.exchange.global_weights import WeightFiles
+from fedfs.exchange.payloads import prune_cache
 from fedfs.exchange.publish import Publisher
 from fedfs.protocol import layout
 from fedfs.protocol.messages import (

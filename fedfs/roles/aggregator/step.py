@@ -23,10 +23,15 @@ from fedfs.errors import (
     StudyError,
 )
 from fedfs.exchange import versions
-from fedfs.exchange.fetching import MAX_MODEL_BYTES, fetch_payload
 from fedfs.exchange.global_weights import WeightFiles
 from fedfs.exchange.make_version import make_version, outputs_in
-from fedfs.exchange.payloads import check_values, update_encoding, update_layout
+from fedfs.exchange.payloads import (
+    MAX_MODEL_BYTES,
+    check_values,
+    fetch_payload,
+    update_encoding,
+    update_layout,
+)
 from fedfs.exchange.progress import StatusReporter
 from fedfs.exchange.publish import Clock, Publisher
 from fedfs.exchange.read import Observer

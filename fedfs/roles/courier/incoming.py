@@ -22,7 +22,7 @@ from fedfs.errors import (
     ObjectNotFoundError,
     StudyError,
 )
-from fedfs.exchange.fetching import MAX_MODEL_BYTES
+from fedfs.exchange.payloads import MAX_MODEL_BYTES
 from fedfs.exchange.read import MAX_ENVELOPE_BYTES
 from fedfs.learner import OnProgress, Progress
 from fedfs.protocol import layout

@@ -7,7 +7,7 @@ import random
 from collections.abc import Sequence
 
 from fedfs.errors import ObjectNotFoundError
-from fedfs.exchange.fetching import MAX_MODEL_BYTES
+from fedfs.exchange.payloads import MAX_MODEL_BYTES
 from fedfs.exchange.read import MAX_ENVELOPE_BYTES
 from fedfs.learner import OnProgress, Progress
 from fedfs.protocol import layout

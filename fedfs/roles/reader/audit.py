@@ -24,10 +24,15 @@ from fedfs.aggregation.shared_tensors import share_of
 from fedfs.errors import ObjectNotFoundError, RejectedError, SealedError, StudyError
 from fedfs.exchange import versions
 from fedfs.exchange.choose_configuration import choose_configuration
-from fedfs.exchange.fetching import MAX_MODEL_BYTES, decrypt, fetch_payload
 from fedfs.exchange.global_weights import WeightFiles
 from fedfs.exchange.make_version import make_version, outputs_in, strategy_of
-from fedfs.exchange.payloads import update_encoding, update_layout
+from fedfs.exchange.payloads import (
+    MAX_MODEL_BYTES,
+    decrypt,
+    fetch_payload,
+    update_encoding,
+    update_layout,
+)
 from fedfs.exchange.read import Observer
 from fedfs.protocol import layout, participation
 from fedfs.protocol.messages import ADMITTED, PayloadRef, RoundRecord, UpdateManifest

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fedfs.errors import RejectedError, StudyError
-from fedfs.exchange.fetching import MAX_MODEL_BYTES, fetch_payload
+from fedfs.exchange.payloads import MAX_MODEL_BYTES, fetch_payload
 from fedfs.exchange.progress import StatusReporter
 from fedfs.exchange.publish import Publisher
 from fedfs.learner import EvaluationResult, Learner, RoundTask, Tensors

@@ -9,7 +9,7 @@ from typing import Any
 
 from fedfs.aggregation.shared_tensors import asym_spec
 from fedfs.errors import StudyError
-from fedfs.exchange.fetching import MAX_MODEL_BYTES, fetch_payload
+from fedfs.exchange.payloads import MAX_MODEL_BYTES, fetch_payload
 from fedfs.exchange.read import Observer, open_study
 from fedfs.learner import Learner
 from fedfs.nnunet.data import broken_cases

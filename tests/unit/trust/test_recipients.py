@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fedfs.errors import SealedError, StudyError
-from fedfs.exchange.fetching import MAX_MODEL_BYTES, fetch_payload
+from fedfs.exchange.payloads import MAX_MODEL_BYTES, fetch_payload
 from fedfs.exchange.read import open_study
 from fedfs.protocol import layout
 from fedfs.protocol.messages import PayloadRef
