@@ -67,7 +67,7 @@ def measure(folder: Path, megabytes: float, repeats: int) -> dict[str, float]:
             )  # fmt: skip
             sizes[kind] = path.stat().st_size / made.n_bytes - 1
             target = open_store(str(folder / "target"), must_exist=False)
-            for key in ("federation", "aggregator"):
+            for key in ("federation", "aggregator", f"tracks/{study.tracks[0]}/aggregator"):
                 shutil.copytree(folder / "hub" / key, folder / "target" / key)
             timed(
                 f"import {kind}", import_bundle, path, target, home=homes["for"], on_progress=quiet

@@ -86,7 +86,7 @@ def main() -> None:
             shown.wait()
             thread.join()
             waited.append(at["visible"] - published)
-            bound.append(once(store, study, version, Path(folder)))
+            bound.append(once(study, version, Path(folder)))
         ratio = [w / b for w, b in zip(waited, bound, strict=True)]
         result = {
             "store": store.url.split(":")[0],
@@ -99,13 +99,13 @@ def main() -> None:
         print(json.dumps(result, indent=1))
 
 
-def once(store, study, version: int, folder: Path) -> float:
+def once(study, version: int, folder: Path) -> float:
     """Seconds for reading the last update and writing a version of the same size."""
     state = study.observe().state
     key = state.updates[max(study.targets), version - 1].payload.key
     began = time.perf_counter()
-    store.download(key, folder / "copy", max_bytes=1 << 40)
-    store.upload(layout.model_payload(99999, f"{version:064d}"), folder / "copy")
+    study.place.download(key, folder / "copy", max_bytes=1 << 40)
+    study.place.upload(layout.model_payload(99999, f"{version:064d}"), folder / "copy")
     return time.perf_counter() - began
 
 

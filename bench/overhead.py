@@ -76,6 +76,7 @@ def measure(  # noqa: PLR0915
     from fedfs.roles.site.step import Site
     from fedfs.roles.site.training import make_learner
     from fedfs.store import open_store
+    from fedfs.store.prefix import TrackStore
     from fedfs.trust.keyring import Keyring
 
     store, home = open_store(str(folder / "store"), must_exist=False), folder / "home"
@@ -93,10 +94,13 @@ def measure(  # noqa: PLR0915
     charter = init_study(store, home, options, clock=time.time, versions=versions())
     keyring = Keyring(home, charter.study)
     key = keyring.create("site-north")
-    publisher = Publisher(store, key, charter.study, clock=time.time)
+    seen = open_study(store, site="north", skip=("status", "aggregator-status"))
+    publisher = Publisher(
+        TrackStore(store, seen.track), key, charter.study, clock=time.time, track=seen.track
+    )
     learner = TimedLearner(
         make_learner(
-            charter,
+            seen.state.charter,
             "north",
             DATASET,
             from_environment(os.environ),
@@ -110,15 +114,19 @@ def measure(  # noqa: PLR0915
     work.mkdir()
     site = Site(
         "north",
-        observer=open_study(store, site="north", skip=("status", "aggregator-status")),
+        observer=seen,
         publisher=publisher,
         status=StatusReporter(publisher, "north", interval_s=15, clock=time.time),
         learner=learner,
         folder=work,
     )
-    aggregating = Publisher(store, keyring.load("aggregator"), charter.study, clock=time.time)
+    all_seen = open_study(store, skip=("status", "aggregator-status"))
+    aggregating = Publisher(
+        TrackStore(store, all_seen.track), keyring.load("aggregator"), charter.study,
+        clock=time.time, track=all_seen.track,
+    )  # fmt: skip
     aggregator = Aggregator(
-        observer=open_study(store, skip=("status", "aggregator-status")),
+        observer=all_seen,
         publisher=aggregating,
         status=StatusReporter(aggregating, "", interval_s=15, clock=time.time),
         planner=NnUNetPlanner(folder / "plan"),

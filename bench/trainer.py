@@ -228,11 +228,14 @@ def _status(folder: Path) -> Callable[[Any], None]:
     """Return what a site's learner reports to: it publishes a status every 15 seconds."""
     from fedfs.exchange.progress import StatusReporter
     from fedfs.exchange.publish import Publisher
+    from fedfs.protocol.track_place import TrackPlace
     from fedfs.store import open_store
     from fedfs.trust.signing import SigningKey
 
     store = open_store(str(folder / "store"), must_exist=False)
-    publisher = Publisher(store, SigningKey.generate(), "bench", clock=time.time)
+    publisher = Publisher(
+        store, SigningKey.generate(), "bench", clock=time.time, track=TrackPlace("2d-0")
+    )
     return StatusReporter(publisher, "north", interval_s=15, clock=time.time).progress
 
 

@@ -4,7 +4,6 @@
         --coordinator ARN --aggregator ARN --reader ARN --site NAME=ARN --site NAME=ARN
 
  * ``--lifecycle`` prints the rule that removes unfinished uploads instead.
- * ``--tracks`` is for a study of several tracks: the same again beneath ``tracks/*/``.
  * ``--identity``, with exactly one role, prints what to attach to an IAM user or role instead of
    putting it on the bucket: the same without ``Principal``.
 
@@ -53,8 +52,6 @@ def main(arguments: list[str] | None = None) -> int:
         for template, values in roles
         for statement in _filled(template, common | values)["Statement"]
     )
-    if chosen.tracks:
-        statements = [_with_tracks(statement, prefix) for statement in statements]
     if chosen.tls_only:
         statements += _filled("tls-only", common)["Statement"]
     if chosen.identity:
@@ -79,7 +76,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--site", action="append", default=[], metavar="NAME=ARN")
     for role in ("aggregator", "coordinator", "reader"):
         parser.add_argument(f"--{role}", action="append", default=[], metavar="ARN")
-    parser.add_argument("--tracks", action="store_true", help="for a study of several tracks")
     parser.add_argument("--tls-only", action="store_true", help="refuse what comes without TLS")
     parser.add_argument("--identity", action="store_true", help="for one user: no Principal")
     parser.add_argument("--lifecycle", action="store_true", help="print the lifecycle rule")
@@ -106,16 +102,6 @@ def _roles(
                 "PRINCIPAL": _checked(parser, "site", _ARN, arn),
             },
         )
-
-
-def _with_tracks(value: Any, prefix: str) -> Any:
-    """Return a statement that also holds beneath the tracks of the study."""
-    if isinstance(value, dict):
-        return {name: _with_tracks(part, prefix) for name, part in value.items()}
-    if not isinstance(value, list):
-        return value
-    own = re.compile(rf"^(arn:[^/]*/)?{re.escape(prefix)}(?=aggregator/|sites/)")
-    return [*value, *(own.sub(r"\g<0>tracks/*/", one) for one in value if own.match(one))]
 
 
 def _merged(statements: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

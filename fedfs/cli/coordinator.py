@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @study_options
 @json_option
 def init(store: StorePlace, *, dataset_json: Path | None, pretrained: Path | None,
-         continued: str | None, continue_track: str, as_json: bool, one_aggregator: bool,
+         continued: str | None, continue_track: str | None, as_json: bool, one_aggregator: bool,
          allowed_trainers: tuple[str, ...], gpu_memory_target: float | None,
          target_spacing: tuple[float, ...] | None, **options: Any) -> None:  # fmt: skip
     """Start a study: write its charter to STORE, make the coordinator's and aggregator's keys."""

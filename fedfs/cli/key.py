@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
+from collections.abc import Mapping
 
 import click
 
@@ -182,8 +183,15 @@ def rotate(
     amender = Coordinator(open_store(store), default_home(), clock=time.time)
     if aggregator:
         charter = replace_aggregator_key(amender, public_key, encryption_key)
-        fingerprint, since = charter.aggregator_key, f"version {charter.aggregator_from_version}"
+        fingerprint, since = charter.aggregator_key, _versions(charter.aggregator_from_versions)
     else:
         charter = replace_coordinator_key(amender)
         fingerprint, since = charter.coordinator_key, f"charter {charter.number + 1}"
     show_pairs({"role": role, "new key": key_fingerprint(fingerprint), "counts from": since})
+
+
+def _versions(at: Mapping[str, int]) -> str:
+    """Return the version of each track in words; of a single track without its name."""
+    if len(at) == 1:
+        return f"version {next(iter(at.values()))}"
+    return ", ".join(f"version {version} of {track}" for track, version in at.items())

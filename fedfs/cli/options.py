@@ -43,7 +43,7 @@ device_option = click.option(
 
 def track_option(text: str) -> Callable[[_Command], _Command]:
     """Return the option for one track of a study that has several."""
-    return click.option("--track", default="", metavar="NAME", help=text)
+    return click.option("--track", metavar="NAME", help=text)
 
 
 def verbose_option(text: str = "Log everything.") -> Callable[[_Command], _Command]:

@@ -55,7 +55,7 @@ def report(
     store: StorePlace,
     output: Path,
     *,
-    track: str,
+    track: str | None,
     csv_file: Path | None,
     tensorboard: Path | None,
     as_json: bool,
@@ -66,36 +66,42 @@ def report(
     """
     import time
 
-    from fedfs.exchange.read import open_study, open_tracks
+    from fedfs.exchange.read import open_tracks
     from fedfs.protocol.messages import utc
     from fedfs.roles.reader.report import collect, overview, render_overview
     from fedfs.store import open_store
     from fedfs.trust.keyring import default_home
     from fedfs.trust.recipients import Vault
 
-    place, vault = open_store(store), Vault(default_home())
-    if track:
-        observers = {"": open_study(place, vault=vault, track=track)}
-    else:
-        observers = open_tracks(place, vault=vault)
+    vault = Vault(default_home())
+    observers = open_tracks(open_store(store), only=[track] if track else (), vault=vault)
     reports = {
         name: collect(observer.refresh(everything=True), observer.sizes)
         for name, observer in observers.items()
     }
-    view = None if "" in reports else overview(reports, next(iter(observers.values())).state)
+    is_several = len(reports) > 1
+    view = overview(reports, next(iter(observers.values())).state) if is_several else None
     if as_json:
-        show_json({"overview": view, "tracks": reports} if view else reports[""])
+        show_json({"overview": view, "tracks": reports} if view else next(iter(reports.values())))
     elif view:
         pages = {name: quote(_of_track(output, name).name) for name in reports}
         _write_page(output, render_overview(view, pages, made_at=utc(time.time())))
     for name, one in reports.items():
-        _write(one, name, output=None if as_json else output, csv_file=csv_file, events=tensorboard)
+        _write(
+            one, name if is_several else None, output=None if as_json else output,
+            csv_file=csv_file, events=tensorboard,
+        )  # fmt: skip
 
 
 def _write(
-    content: Report, track: str, *, output: Path | None, csv_file: Path | None, events: Path | None
+    content: Report,
+    track: str | None,
+    *,
+    output: Path | None,
+    csv_file: Path | None,
+    events: Path | None,
 ) -> None:
-    """Write the report of a study, or of a track beside those of the others."""
+    """Write the report of a track; beside those of others, with its name."""
     import time
 
     from fedfs.protocol.messages import utc
@@ -108,12 +114,12 @@ def _write(
     if events is not None:
         from fedfs.roles.reader.report.events import write_events
 
-        write_events(content, events / track, now_s=time.time())
+        write_events(content, events / track if track else events, now_s=time.time())
     if output is not None:
         _write_page(_of_track(output, track), render(content, made_at=utc(time.time())))
 
 
-def _of_track(path: Path, track: str) -> Path:
+def _of_track(path: Path, track: str | None) -> Path:
     return path.with_stem(f"{path.stem}-{track}") if track else path
 
 
@@ -133,7 +139,7 @@ def _write_page(path: Path, page: str) -> None:
 @click.option("--site", help="Mode asym, on the site's host: the model of this site.")
 @allow_trainer_option
 @json_option
-def export(store: StorePlace, output: Path, *, version: int | None, track: str,
+def export(store: StorePlace, output: Path, *, version: int | None, track: str | None,
            dataset_name: str | None, site: str | None, allowed_trainers: tuple[str, ...],
            as_json: bool) -> None:  # fmt: skip
     """Write a model as an nnU-Net results folder that nnUNetv2_predict takes.
@@ -198,15 +204,14 @@ def verify(store: StorePlace, *, expect_key: str | None, no_recompute: bool, as_
     problem.
     """
     from fedfs.errors import MisplacedError
-    from fedfs.exchange.read import open_study, open_tracks
+    from fedfs.exchange.read import open_tracks
     from fedfs.roles.reader.audit import verify_choice, verify_study
     from fedfs.store import open_store
     from fedfs.trust.keyring import default_home
     from fedfs.trust.recipients import Vault
     from fedfs.trust.signing import key_fingerprint
 
-    place = open_store(store)
-    observers = open_tracks(place, vault=Vault(default_home()))
+    observers = open_tracks(open_store(store), vault=Vault(default_home()))
     charters = next(iter(observers.values())).state.charters
     first = key_fingerprint(charters[1].coordinator_key)
     if expect_key is not None and expect_key.replace(" ", "") != first.replace(" ", ""):
@@ -219,9 +224,9 @@ def verify(store: StorePlace, *, expect_key: str | None, no_recompute: bool, as_
     def find() -> Iterator[Finding]:
         for track, observer in observers.items():
             for one in verify_study(observer, recompute=not no_recompute):
-                yield replace(one, subject=f"{track} {one.subject}") if track else one
-        if "" not in observers:
-            yield from verify_choice(open_study(place, vault=Vault(default_home())), observers)
+                is_one = len(observers) == 1
+                yield one if is_one else replace(one, subject=f"{track} {one.subject}")
+        yield from verify_choice(next(iter(observers.values())), observers)
 
     n_problems = show_findings(find(), as_json=as_json)
     if not as_json:
@@ -246,7 +251,7 @@ def log(store: StorePlace, *, as_json: bool) -> None:
         replace(event, what=f"{track}: {event.what}") if track else event
         for track, event in of_tracks
     ]
-    if "" not in observers:
+    if len(observers) > 1:
         trail.sort(key=lambda event: event.at)
     if as_json:
         show_json({"events": trail})

@@ -30,22 +30,20 @@ _TRACK_COLUMNS = ("track", "phase", "version", "Dice", "waiting for")
 @click.option("--watch", is_flag=True, help="Go on looking until the study is finished.")
 @click.option("--interval", default=5.0, show_default=True, help="Seconds between two looks.")
 @json_option
-def status(store: StorePlace, *, track: str, watch: bool, interval: float, as_json: bool) -> None:
+def status(
+    store: StorePlace, *, track: str | None, watch: bool, interval: float, as_json: bool
+) -> None:
     """Show who is where: the round, what every site does, who is waited for and since when."""
-    from fedfs.exchange.read import open_study, open_tracks
+    from fedfs.exchange.read import open_tracks
     from fedfs.store import open_store
 
-    place = open_store(store)
-    if track:
-        observers = {"": open_study(place, scores=watch, track=track)}
-    else:
-        observers = open_tracks(place, scores=watch)
+    observers = open_tracks(open_store(store), only=[track] if track else (), scores=watch)
     if watch and not as_json:
         _watch(observers, interval)
         return
     views = _views(observers)
     if as_json:
-        show_json(views.get("", {"tracks": views}))
+        show_json({"tracks": views} if len(views) > 1 else next(iter(views.values())))
         return
     facts, columns, rows, notes = _page(views)
     show_pairs(facts)
@@ -82,7 +80,7 @@ def _watch(observers: Mapping[str, Observer], interval_s: float) -> None:
             else:
                 for name, line in lines.items():
                     if shown.get(name) != line:
-                        where = f"{name}: " if name else ""
+                        where = f"{name}: " if len(views) > 1 else ""
                         click.echo(f"{time.strftime('%H:%M:%S')}  {where}{line}")
             shown = lines
             if all(_is_over(view) for view in views.values()):
@@ -116,11 +114,11 @@ _Page = tuple[dict[str, str], tuple[str, ...], list[tuple[object, ...]], list[st
 
 
 def _page(views: Mapping[str, StudyStatus]) -> _Page:
-    """Return facts, columns and rows of a table, and notes: of a study, or of all its tracks."""
+    """Return facts, columns and rows of a table, and notes: of one track, or of several."""
     from fedfs.roles.reader.status import ASKS, NOT_PLANNED
 
     first = next(iter(views.values()))
-    if "" in views:
+    if len(views) == 1:
         notes = [f"{one.site}: {one.left_out}" for one in first.sites if one.left_out]
         return _facts(first), _COLUMNS, _rows(first), [*notes, *_asking(first)]
     facts = _facts(first)

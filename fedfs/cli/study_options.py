@@ -120,7 +120,7 @@ _OPTIONS = (
         metavar="STORE",
         help="A finished study: go on from its last version, with its plan, dataset and trainer.",
     ),
-    click.option("--continue-track", default="", metavar="NAME", help="Of that study's tracks."),
+    click.option("--continue-track", metavar="NAME", help="Of that study's tracks."),
     click.option(
         "--policy",
         default="all",

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Callable
 
-from fedfs.errors import RejectedError, StoreError
+from fedfs.errors import ObjectExistsError, RejectedError, StoreError
 from fedfs.exchange.publish import Clock, Publisher
 from fedfs.learner import Progress
 from fedfs.protocol import layout
@@ -87,7 +87,8 @@ class StatusReporter:
         error: str = "",
     ) -> None:
         self._last, self._last_s = what, self._clock()
-        try:
+
+        def publish() -> None:
             number = self._next_number()
             requests, since = self._count()
             self._publisher.publish(
@@ -107,6 +108,13 @@ class StatusReporter:
                     counting_since=since,
                 )
             )
+
+        try:
+            try:
+                publish()
+            except ObjectExistsError:  # this role's other worker on the track took the number
+                self._number = None
+                publish()
         except StoreError as failure:
             self._number = None
             log.warning("could not publish the status: %s", failure)

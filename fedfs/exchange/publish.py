@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import TypeVar
 
 from fedfs.errors import ObjectExistsError, StoreError
-from fedfs.protocol import layout
-from fedfs.protocol.layout import TrackPlace
 from fedfs.protocol.messages import (
     MAX_BYTES,
     Message,
@@ -26,6 +24,7 @@ from fedfs.protocol.messages import (
     payload_type,
     utc,
 )
+from fedfs.protocol.track_place import TrackPlace
 from fedfs.store.base import Store
 from fedfs.store.local_files import file_sha256
 from fedfs.trust import sealing
@@ -45,7 +44,7 @@ class Publisher:
         key: signs; if there are several, the first one does until :meth:`use` says otherwise.
         study: id of the study.
         clock: POSIX seconds.
-        track: that is published on; ``store`` is then the track's.
+        track: that is published on; ``store`` shows it, where its own objects are published.
 
     Attributes:
         on_message: called with the key and the bytes of every message that was published.
@@ -58,7 +57,7 @@ class Publisher:
         study: str,
         *,
         clock: Clock,
-        track: TrackPlace = layout.NO_TRACK,
+        track: TrackPlace,
     ) -> None:
         self.store = store
         self.study = study

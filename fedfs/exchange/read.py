@@ -33,10 +33,11 @@ from fedfs.errors import (
     StudyError,
 )
 from fedfs.protocol import layout, participation
-from fedfs.protocol.layout import Key, TrackPlace
-from fedfs.protocol.messages import ASYM, MAX_BYTES, Charter, chosen_tracks, track_names
+from fedfs.protocol.layout import Key
+from fedfs.protocol.messages import MAX_BYTES, Charter, chosen_tracks
 from fedfs.protocol.order import rank
 from fedfs.protocol.state import StudyState
+from fedfs.protocol.track_place import TrackPlace
 from fedfs.store.base import Entry, ReadableStore, write_local
 from fedfs.store.prefix import TrackReader
 from fedfs.trust.recipients import Vault
@@ -72,15 +73,14 @@ class Observer:
     """Keeps a :class:`TrustedView` up to date with a store.
 
     Args:
-        store: where to look.
-        view: what to feed.
+        store: shows the track that is looked at.
+        view: what to feed, of that track.
         site: the site that looks, which then sees only its own; None sees all.
         skip: kinds of messages that the caller has no use for.
         cache: folder for copies of accepted messages, so that a process that starts often does
             not fetch them all again; they are verified like any other.
         vault: what this host can decrypt.
         scores: also look for new scores of all sites, which no decision needs.
-        track: the track that ``store`` and ``view`` show.
 
     Attributes:
         store: where this looks.
@@ -98,10 +98,8 @@ class Observer:
         cache: Path | None = None,
         vault: Vault | None = None,
         scores: bool = False,
-        track: TrackPlace = layout.NO_TRACK,
     ) -> None:
         self.vault = vault
-        self.track = track
         self._scores = scores
         self.store = store
         self._view = view
@@ -112,6 +110,11 @@ class Observer:
         self._n_looks = 0
         self.keys: set[str] = set()
         self.sizes: dict[str, int] = {}
+
+    @property
+    def track(self) -> TrackPlace:
+        """The track that this observer looks at."""
+        return self._view.track
 
     @property
     def state(self) -> StudyState:
@@ -347,10 +350,12 @@ def open_study(
     cache: Callable[[str], Path] | None = None,
     vault: Vault | None = None,
     scores: bool = False,
-    track: str = "",
+    track: str | None = None,
     first: tuple[Charter, bytes] | None = None,
 ) -> Observer:
-    """Find the study on a store and return an observer that has looked once.
+    """Find the study on a store and return an observer of one track that has looked once.
+
+    Every track shows what the whole study has in common: charters, joins, fingerprints, the choice.
 
     Args:
         store: where to look.
@@ -359,7 +364,7 @@ def open_study(
         cache: the study's id -> folder for copies of messages; see :class:`Observer`.
         vault: what this host can decrypt; None for nothing.
         scores: also follow the scores of all sites; see :class:`Observer`.
-        track: the track to look at, in a study of tracks; "" for what is common to all of them.
+        track: the track to look at; None for the first one.
         first: the study's first charter and its bytes, where they have been read already.
 
     Raises:
@@ -369,19 +374,18 @@ def open_study(
         StoreError: the store cannot be read.
     """
     charter, data = first or _first_charter(store)
-    if track:
+    if track is not None:
         chosen_tracks(charter, [track])
-    place = TrackPlace(track, own_plan=charter.mode == ASYM)
+    place = TrackPlace.of(charter, track)
     copies = None if cache is None else cache(charter.study)
     observer = Observer(
-        TrackReader(store, place) if track else store,
+        TrackReader(store, place),
         TrustedView(data, keys=vault, track=place),
         site=site,
         skip=skip,
-        cache=copies / track if copies is not None else None,
+        cache=copies / place.name if copies is not None else None,
         vault=vault,
         scores=scores,
-        track=place,
     )
     observer.refresh()
     if site is not None and observer.state.charter.cross_evaluates:
@@ -390,13 +394,13 @@ def open_study(
 
 
 def open_tracks(
-    store: ReadableStore, *, only: Sequence[str] | None = None, **options: Any
+    store: ReadableStore, *, only: Sequence[str] = (), **options: Any
 ) -> dict[str, Observer]:
-    """Return an observer of each track of a study by name, or the one of a study without tracks.
+    """Return observers of the tracks of a study, by name.
 
     Args:
         store: where the study is.
-        only: names of the tracks to look at; None for all.
+        only: names of the tracks to look at; none for all.
         options: as of :func:`open_study`.
 
     Raises:
@@ -405,7 +409,7 @@ def open_tracks(
     first = _first_charter(store)
     return {
         name: open_study(store, track=name, first=first, **options)
-        for name in (track_names(first[0]) if only is None else only)
+        for name in chosen_tracks(first[0], only)
     }
 
 

@@ -29,6 +29,7 @@ from fedfs.protocol.messages import (
     MODES,
     Attendance,
     Charter,
+    TrackCharter,
     UpdateManifest,
     from_utc,
 )
@@ -137,8 +138,8 @@ def _compare(state: StudyState, charter: Charter, site: str, *, alone: bool) -> 
     return Done(f"finished: version {version} is the final model")
 
 
-def _not_planned(charter: Charter) -> Done:
-    return Done(f"nothing to do: nnU-Net plans no {charter.nnunet.configuration} for these data")
+def _not_planned(charter: TrackCharter) -> Done:
+    return Done(f"nothing to do: nnU-Net plans no {charter.configuration} for these data")
 
 
 def decide_site_after_tracks(

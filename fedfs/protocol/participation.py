@@ -47,7 +47,7 @@ def is_over(state: StudyState, sites: Iterable[str]) -> bool:
 
 
 def planned_configurations(state: StudyState) -> tuple[str, ...]:
-    """Return the configurations of a study of tracks, once there is a plan those that it has.
+    """Return the configurations of all tracks, once there is a plan those that it has.
 
     Who cannot decrypt the plan learns it when the best of them is chosen.
     """
@@ -62,9 +62,7 @@ def planned_configurations(state: StudyState) -> tuple[str, ...]:
 
 def lacks_configuration(state: StudyState) -> bool:
     """Return whether nnU-Net plans no such configuration for the data, so that no model is made."""
-    configuration = state.charter.nnunet.configuration
-    has_tracks = bool(configuration and state.charter.tracks)
-    return has_tracks and configuration not in planned_configurations(state)
+    return state.charter.configuration not in planned_configurations(state)
 
 
 def active_tracks(tracks: Mapping[str, StudyState]) -> dict[str, StudyState]:

@@ -11,7 +11,6 @@ from fedfs.protocol.messages import (
     ASYM,
     Admission,
     Attendance,
-    Charter,
     Choice,
     CrossValidation,
     EvaluationMessage,
@@ -26,6 +25,7 @@ from fedfs.protocol.messages import (
     SiteModel,
     SitePlan,
     StatusMessage,
+    TrackCharter,
     UpdateManifest,
 )
 
@@ -50,7 +50,7 @@ NOTHING_CHECKED = Checked()
 
 @dataclass
 class StudyState:
-    """Accepted messages of one study, by what they are about.
+    """Accepted messages of one track of a study, by what they are about.
 
     A state begins with the study's first charter, so that it always has one.
 
@@ -75,7 +75,7 @@ class StudyState:
         rejected: key -> why the object under it was not accepted.
     """
 
-    charters: dict[int, Charter]
+    charters: dict[int, TrackCharter]
     given_plans: Mapping[str, Any] = field(default_factory=dict)
     joins: dict[str, JoinRequest] = field(default_factory=dict)
     fingerprints: dict[str, FingerprintMessage] = field(default_factory=dict)
@@ -102,7 +102,7 @@ class StudyState:
     rejected: dict[str, str] = field(default_factory=dict)
 
     @property
-    def charter(self) -> Charter:
+    def charter(self) -> TrackCharter:
         """The charter in force."""
         return self.charters[max(self.charters)]
 

@@ -11,6 +11,7 @@ from fedfs.errors import MisplacedError, SetupError
 from fedfs.exchange.progress import StatusReporter
 from fedfs.exchange.publish import Publisher
 from fedfs.exchange.read import Observer
+from fedfs.protocol.messages import Charter
 from fedfs.roles.lock import hold_lock
 from fedfs.roles.logfile import log_to_file
 from fedfs.roles.loop import Outcome
@@ -76,12 +77,12 @@ def _note_seen(keyring: Keyring, role: str, observer: Observer) -> None:
     charter, newest = state.charter, state.newest
     keyring.note_charter(charter.number, state.digests[charter.key])
     sha256 = state.models[newest].weights_sha256 if newest >= 0 else ""
-    keyring.note_version(f"{role} {track}" if track else role, newest, sha256)
+    keyring.note_version(role, track, newest, sha256)
 
 
 @contextlib.contextmanager
 def hold_tracks(
-    who: str, folders: Mapping[str, Path], base: Path, *, once: bool
+    who: str, charter: Charter, folders: Mapping[str, Path], base: Path, *, once: bool
 ) -> Iterator[Outcome | None]:
     """Hold the tracks of a process on this host, and log to a file.
 
@@ -89,8 +90,9 @@ def hold_tracks(
 
     Args:
         who: the role that works here, for messages.
+        charter: the study.
         folders: of each track of the process, by name.
-        base: folder of the study, for the log of several tracks.
+        base: folder of the study, for the log, unless the process has one track of several.
         once: the process was started by cron.
 
     Raises:
@@ -100,12 +102,13 @@ def hold_tracks(
         for name, folder in folders.items():
             holder = stack.enter_context(hold_lock(folder / "lock"))
             if holder:
-                where = f" on track {name}" if name else ""
+                where = f" on track {name}" if len(charter.tracks) > 1 else ""
                 text = f"{holder} on this host is at work as {who}{where} already"
                 if not once:
                     raise SetupError(f"{text}.", hint="stop it first, or let it work")
                 yield Outcome(worked=True, finished=False, text=text)
                 return
-        own = next(iter(folders.values())) if len(folders) == 1 else base
+        has_one_of_several = len(folders) == 1 < len(charter.tracks)
+        own = next(iter(folders.values())) if has_one_of_several else base
         stack.enter_context(log_to_file(own / LOG))
         yield None

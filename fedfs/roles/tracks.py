@@ -49,7 +49,7 @@ class Tracks:
     Args:
         workers: by the track's name, in the order in which the charter has them.
         after: name -> tracks that have to be done before its worker is asked.
-        is_done: whether a track is, also one that another process works on.
+        is_done: tells whether a track is done, also one that another process works on.
     """
 
     def __init__(
@@ -61,13 +61,13 @@ class Tracks:
         self._workers = workers
         self._after = after
         self._is_done = is_done
-        self._current = ""
+        self._current: str | None = None
         self._failed: dict[str, FedfsError] = {}
         for name, worker in workers.items():
             worker.on_work = partial(self._take_up, name)
 
     def step(self) -> Outcome:
-        """Do the next thing on some track, if there is one.
+        """Do the next thing on a track, if there is one.
 
         Raises:
             FedfsError: a track failed, and the others have nothing to do now.
@@ -96,15 +96,15 @@ class Tracks:
         for name, missing in blocked.items():
             if not all(track in ends for track in missing):  # else they ended without being done
                 waits[name] = f"waiting for track {', '.join(missing)}"
-        return Outcome(worked=False, finished=not waits, text=self._in_words(waits or ends))
+        return Outcome(worked=False, finished=not waits, text=self._summarize(waits or ends))
 
-    def _in_words(self, said: Mapping[str, str]) -> str:
-        """Return what is said of tracks, each saying once."""
-        of_each = {
-            text: [name for name in self._workers if said.get(name) == text]
-            for text in dict.fromkeys(said[name] for name in self._workers if name in said)
-        }
-        return "; ".join(f"{', '.join(names)}: {text}" for text, names in of_each.items())
+    def _summarize(self, texts: Mapping[str, str]) -> str:
+        """Return the texts of tracks in one line; tracks with the same text are named together."""
+        names: dict[str, list[str]] = {}
+        for name in self._workers:
+            if name in texts:
+                names.setdefault(texts[name], []).append(name)
+        return "; ".join(f"{', '.join(tracks)}: {text}" for text, tracks in names.items())
 
     def _order(self) -> list[str]:
         names = [name for name in self._workers if name not in self._failed]
@@ -116,30 +116,34 @@ class Tracks:
         for other, worker in self._workers.items():
             if other != name:
                 worker.rest()
-        log.info("at work on track %s", name)
+        log.info("track %s taken up", name)
         self._current = name
 
 
 def at_once(
     charter: Charter, workers: Mapping[str, Worker], is_done: Callable[[str], bool]
 ) -> Callable[[], Outcome]:
-    """Return a step that works on all tracks of a process, or on the study that has none.
+    """Return a step that works on all tracks of a process.
+
+    Of a study of one track it is that of its worker, and no outcome names the track.
 
     Args:
         charter: the study.
         workers: by track; one of another name comes after all tracks.
         is_done: whether a track is, so that those after it may begin.
     """
-    if "" in workers:
-        return workers[""].step
+    if len(charter.tracks) == 1:
+        (worker,) = workers.values()
+        return worker.step
     after = {track.name: track.after for track in charter.tracks}
     every = tuple(after)
     return Tracks(workers, {name: after.get(name, every) for name in workers}, is_done).step
 
 
-def merged(of: Mapping[str, Sequence[_T]]) -> list[tuple[str, _T]]:
-    """Return what is said of all tracks alike once, with "", and the rest with its track."""
-    in_all = set.intersection(*(set(said) for said in of.values()))
-    common = [("", item) for item in next(iter(of.values())) if item in in_all]
-    own = [(name, item) for name, said in of.items() for item in said if item not in in_all]
+def merged(of: Mapping[str, Sequence[_T]]) -> list[tuple[str | None, _T]]:
+    """Return items that all tracks have once, with None, and the others with their track."""
+    in_all = set.intersection(*(set(items) for items in of.values()))
+    first = next(iter(of.values()))
+    common: list[tuple[str | None, _T]] = [(None, item) for item in first if item in in_all]
+    own = [(name, item) for name, items in of.items() for item in items if item not in in_all]
     return [*common, *own]

@@ -1,4 +1,4 @@
-"""A track of a study as a store of its own, in which its objects lie as if there were no tracks."""
+"""A track of a study as a store of its own, whose keys are without ``tracks/<track>/``."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from fedfs.protocol import layout
-from fedfs.protocol.layout import TrackPlace
+from fedfs.protocol import layout, track_place
+from fedfs.protocol.track_place import TrackPlace
 from fedfs.store.base import Entry, ReadableStore, Store
 from fedfs.store.wrapper import Wrapper
 
@@ -49,7 +49,7 @@ class TrackReader(ReadableStore):
                 yield replace(entry, key=key)
 
     def _shared(self, prefix: str, after: str) -> Iterator[Entry]:
-        if not layout.may_hold_shared(prefix):
+        if not track_place.may_hold_shared(prefix):
             return
         for entry in self._inner.list(prefix, after=after):
             if self.track.is_shared(entry.key):
@@ -96,8 +96,3 @@ class TrackStore(Wrapper):
     def delete(self, key: str) -> None:
         """See :meth:`fedfs.store.base.Store.delete`."""
         super().delete(self.track.on_store(key))
-
-
-def store_of_track(store: Store, track: TrackPlace) -> Store:
-    """Return the store in which a track publishes: the study's own, if it has no tracks."""
-    return TrackStore(store, track) if track.name else store

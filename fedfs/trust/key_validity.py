@@ -16,7 +16,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from fedfs.protocol.messages import ADMITTED, Charter
+from fedfs.protocol.messages import ADMITTED, TrackCharter
 
 
 @dataclass(frozen=True)
@@ -38,18 +38,19 @@ class Tenure:
         return self.first <= version and (self.last is None or version <= self.last)
 
 
-def of_site(charters: Mapping[int, Charter], site: str) -> tuple[Tenure, ...]:
+def of_site(charters: Mapping[int, TrackCharter], site: str) -> tuple[Tenure, ...]:
     """Return the keys that a site has had, the newest last; empty if it was never admitted."""
     steps = []
     for number in sorted(charters):
-        entry = charters[number].entry(site)
+        charter = charters[number]
+        entry = charter.entry(site)
         if entry is not None:
             key = entry.public_key if entry.state in ADMITTED else ""
-            steps.append((key, entry.from_version))
+            steps.append((key, charter.from_version(entry)))
     return _tenures(steps)
 
 
-def of_aggregator(charters: Mapping[int, Charter]) -> tuple[Tenure, ...]:
+def of_aggregator(charters: Mapping[int, TrackCharter]) -> tuple[Tenure, ...]:
     """Return the keys that the aggregator has had, the newest last."""
     ordered = [charters[number] for number in sorted(charters)]
     return _tenures((c.aggregator_key, c.aggregator_from_version) for c in ordered)

@@ -188,21 +188,22 @@ class Keyring:
             newest = {"charter_number": number, "charter_sha256": sha256}
             self._write(path, {**seen, **newest})
 
-    def note_version(self, role: str, number: int, sha256: str) -> None:
+    def note_version(self, role: str, track: str, number: int, sha256: str) -> None:
         """Check the newest version on a role's store against the newest it has seen; remember it.
 
         Args:
             role: whose store it is; that of a site without a network lags behind.
+            track: the track.
             number: the newest version, -1 if there is none.
             sha256: hash of its weights.
 
         Raises:
             MisplacedError: the store shows an older version, or other weights of the same one.
         """
-        path = self.folder / "seen.json"
+        path, name = self.folder / "seen.json", f"{role} {track}"
         seen = self._read(path)
         versions = dict(seen.get("versions", {}))
-        before, known = versions.get(role, (-1, ""))
+        before, known = versions.get(name, (-1, ""))
         if number < before or (number == before >= 0 and known != sha256):
             raise MisplacedError(
                 f"shows version {number}, but this host has seen version {before} of it",
@@ -211,7 +212,7 @@ class Keyring:
                 f"remove {path}",
             )
         if number > before:
-            self._write(path, {**seen, "versions": {**versions, role: (number, sha256)}})
+            self._write(path, {**seen, "versions": {**versions, name: (number, sha256)}})
 
     def _files(self) -> list[Path]:
         return list(self.folder.iterdir()) if self.folder.is_dir() else []

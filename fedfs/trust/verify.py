@@ -11,8 +11,8 @@
    such a key of the aggregator. What is about no version is signed by any of these, and believed of
    a site that is paused but not of one that is removed.
  * What an accepted round record or the plan names by its hash stays believed, whoever is removed.
- * Every message names the study, its track if there are tracks, and the key it lies under, so that
-   it cannot be moved.
+ * Every message names the study, its track unless the whole study shares it, and the key it lies
+   under, so that it cannot be moved.
  * An update names a version that exists, and the weights that version has.
  * A model's manifest agrees with the round record of its version; versions start at 0 without a
    gap.
@@ -28,7 +28,7 @@ from typing import Any, Protocol
 
 from fedfs.errors import MalformedError, MisplacedError, RejectedError, SignatureError
 from fedfs.protocol import layout, messages
-from fedfs.protocol.layout import Key, TrackPlace
+from fedfs.protocol.layout import Key
 from fedfs.protocol.messages import (
     ADMITTED,
     Admission,
@@ -52,6 +52,7 @@ from fedfs.protocol.messages import (
     UpdateManifest,
 )
 from fedfs.protocol.state import StudyState
+from fedfs.protocol.track_place import TrackPlace, check_track
 from fedfs.trust import key_validity
 from fedfs.trust.key_validity import Tenure
 from fedfs.trust.signing import Envelope, study_id
@@ -86,7 +87,8 @@ class TrustedView:
         study: the id that the reader knows the study by; None to take it from the first charter
             (trust on first use: the caller shows the id to a person).
         keys: what this reader can decrypt; None for nothing.
-        track: the track whose messages are read; the charter reads as it does for that one.
+        track: the track whose messages are read, None for the first one; the charter reads as it
+            does for that one.
 
     Raises:
         RejectedError: the first charter cannot be believed.
@@ -98,16 +100,16 @@ class TrustedView:
         *,
         study: str | None = None,
         keys: Decryption | None = None,
-        track: TrackPlace = layout.NO_TRACK,
+        track: TrackPlace | None = None,
     ) -> None:
         self._keys = keys
-        self._track = track
         try:
             envelope = Envelope(first)
             charter = _verify_first(envelope, study)
         except RejectedError as error:
             raise error.under(layout.charter(1)) from None
         self.study = charter.study
+        self.track = track or TrackPlace.of(charter)
         self.state = StudyState({}, digests={charter.key: envelope.sha256})
         self._keep(charter)
 
@@ -173,7 +175,7 @@ class TrustedView:
                     cls,
                     envelope.payload,
                     key=key.text,
-                    study=self._track.study(self.study, key.text),
+                    study=self.track.study(self.study, key.text),
                     unseal=self._keys.unseal if self._keys else None,
                 )
                 if self.state.vouched.get(key.text) != envelope.sha256:
@@ -286,7 +288,7 @@ class TrustedView:
         state = self.state
         match message:
             case Charter():
-                state.charters[message.number] = message.on(self._track.name)
+                state.charters[message.number] = message.on(self.track.name)
                 if self._keys is not None:
                     self._keys.learn(message)
                 state.given_plans = self._given(message.continues)
@@ -345,13 +347,23 @@ def _verify_first(envelope: Envelope, study: str | None) -> Charter:
     envelope.verify(claimed.coordinator_key, messages.payload_type(Charter))
     if claimed.number != 1:
         raise MisplacedError(f"says number {claimed.number!r}, but its key says 1")
-    for track in claimed.tracks:
-        layout.check_track(track.name)
+    _check_tracks(claimed)
+    return claimed
+
+
+def _check_tracks(charter: Charter) -> None:
+    """Check that a charter has tracks, whose names and folds can be used."""
+    if not charter.tracks:
+        raise MalformedError("has no tracks, though a study makes at least one model")
+    names = [track.name for track in charter.tracks]
+    if len(set(names)) < len(names):
+        raise MalformedError("names a track twice")
+    for track in charter.tracks:
+        check_track(track.name)
         if track.fold != "all" and not re.fullmatch("[0-9]{1,3}", track.fold):
             raise MalformedError(
                 f"has a track of the fold {track.fold[:20]!r}, which is not a number or all"
             )
-    return claimed
 
 
 def _check_sums(message: CrossValidation) -> None:

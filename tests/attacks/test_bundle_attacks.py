@@ -71,6 +71,9 @@ def write_bundle(path: Path, header: dict, entries, has=()):
         ("federation/CHARTER-0001.json", "not an object"),
         ("federation/\u202etxt.json", "not an object"),
         ("something/else.json", "not an object of a study"),
+        ("aggregator/rounds/00000.json", "not an object of a study"),
+        ("tracks/2d-0/federation/charter-0001.json", "not an object of a study"),
+        ("tracks/../aggregator/rounds/00000.json", "not an object"),
         ("sites/east/fingerprint-0001.json", "does not belong"),
         ("x" * 300, "not an object"),
     ],
@@ -86,8 +89,8 @@ def test_a_key_that_leads_elsewhere_is_refused(ready, tmp_path, key, reason):
 def test_a_site_cannot_bring_what_the_aggregator_signs(ready, tmp_path):
     study, store = ready.federation.charter.study, ready.federation.store
     record = layout.round_record(0)
-    data = store.objects[record].data
-    entries = [(record, data)]
+    record = ready.federation.place.track.on_store(record)
+    entries = [(record, store.objects[record].data)]
     header = {"study": study, "direction": "from"}
     path = write_bundle(tmp_path / "bad", header, entries)
     with pytest.raises(BundleError, match="does not belong into a bundle from north"):
@@ -98,7 +101,10 @@ def test_a_forged_message_stops_the_whole_bundle(ready, tmp_path):
     study, store = ready.federation.charter.study, ready.federation.store
     good = [
         (key, store.objects[key].data)
-        for key in (layout.plan(), layout.round_record(0), layout.model(0))
+        for key in map(
+            ready.federation.place.track.on_store,
+            (layout.plan(), layout.round_record(0), layout.model(0)),
+        )
     ]
     forged = (layout.charter(3), good[0][1])
     path = write_bundle(tmp_path / "bad", {"study": study}, [*good, forged])
@@ -112,13 +118,14 @@ def test_a_payload_that_no_message_names_is_refused(ready, tmp_path):
 
     data = b"anything"
     key = layout.model_payload(0, hashlib.sha256(data).hexdigest())
+    key = ready.federation.place.track.on_store(key)
     path = write_bundle(tmp_path / "bad", {"study": ready.federation.charter.study}, [(key, data)])
     with pytest.raises(BundleError, match="which no accepted message names"):
         ready.load(path, "for")
 
 
 def test_a_payload_under_another_hash_is_refused(ready, tmp_path):
-    key = layout.model_payload(0, "0" * 64)
+    key = ready.federation.place.track.on_store(layout.model_payload(0, "0" * 64))
     path = write_bundle(tmp_path / "bad", {"study": ready.federation.charter.study}, [(key, b"x")])
     with pytest.raises(BundleError, match="other bytes than its name says"):
         ready.load(path, "for")
@@ -139,7 +146,7 @@ def test_a_payload_under_another_hash_is_refused(ready, tmp_path):
 def test_a_header_that_lies_is_refused(ready, tmp_path, header):
     said = {"study": ready.federation.charter.study, **header}
     key = layout.plan()
-    data = ready.federation.store.objects[key].data
+    data = ready.federation.place.objects[key].data
     path = write_bundle(tmp_path / "bad", said, [(key, data)])
     with pytest.raises((RejectedError, UserError)):
         ready.load(path, "for")
@@ -181,7 +188,7 @@ def _resealed(path: Path, items) -> None:
 def test_an_index_that_lies_about_places_and_sizes_is_refused(ready, tmp_path):
     study = ready.federation.charter.study
     key = layout.plan()
-    data = ready.federation.store.objects[key].data
+    data = ready.federation.place.objects[key].data
     path = write_bundle(tmp_path / "bad", {"study": study}, [(key, data)])
     with BundleReader(path) as reader:
         (item,) = reader.index().items
@@ -213,11 +220,11 @@ def test_something_else_under_a_key_is_an_error_and_stays(ready):
 
 def test_a_damaged_payload_is_not_exported(ready):
     key = ready.federation.observe().state.models[0].payload.key
-    good = ready.federation.store.objects[key]
-    forge(ready.federation.store, key, good.data[:-1] + b"!")
+    good = ready.federation.place.objects[key]
+    forge(ready.federation.place, key, good.data[:-1] + b"!")
     with pytest.raises(TensorError, match="is damaged"):
         ready.export("for", "bundle")
-    ready.federation.store.objects[key] = good
+    ready.federation.place.objects[key] = good
     path, made = ready.export("for", "bundle")
     assert made.n_objects
     assert ready.load(path, "for").n_new

@@ -124,14 +124,17 @@ KINDS = ("charter", "join", "fingerprint", "plan", "round", "model", "update", "
 
 
 def key_of(study: Federation, kind: str) -> str:
-    keys = sorted(k for k in study.store.objects if layout.parse(k).kind == kind)
+    keys = sorted(k for k in study.place.objects if layout.parse(k).kind == kind)
     return keys[-1] if kind != "charter" else layout.charter(2)
 
 
 def seen_with(study: Federation, key: str, data: bytes):
     """Look at the study with something else under one key."""
     store = MemoryStore(clock=study.clock)
-    store.objects = {**study.store.objects, key: StoredObject(data, 0.0)}
+    store.objects = {
+        **study.store.objects,
+        study.place.track.on_store(key): StoredObject(data, 0.0),
+    }
     observer = open_study(store)
     observer.refresh(everything=True)
     return observer
@@ -142,7 +145,7 @@ def seen_with(study: Federation, key: str, data: bytes):
 @given(data=st.data())
 def test_a_damaged_envelope_is_refused_unless_it_says_the_same(study, kind, data):
     key = key_of(study, kind)
-    good = study.store.objects[key].data
+    good = study.place.objects[key].data
     bad = data.draw(mutated(good))
     state = seen_with(study, key, bad).state
     if key in state.digests:
@@ -158,7 +161,7 @@ def test_a_rogue_members_message_is_refused_or_harmless(study, kind, data):
     """Signed by whoever may sign it; then everything is done with it that anybody does."""
     key = key_of(study, kind)
     cls = messages.message_class(kind)
-    value = json.loads(Envelope(study.store.objects[key].data).payload)
+    value = json.loads(Envelope(study.place.objects[key].data).payload)
     payload = codec.dumps(data.draw(altered(value)))
     site = layout.parse(key).site
     host, role = ("coordinator", kind == "charter") if site is None else (site, False)

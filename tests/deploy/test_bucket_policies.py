@@ -24,24 +24,31 @@ SHA = "0" * 64
 # Row of the table: a key of that kind, with a number that makes it new; who wrote it.
 AREAS = {
     "`federation/`": ("federation/charter-{:04d}.json", "coordinator"),
-    "`aggregator/`": ("aggregator/rounds/{:05d}.json", "aggregator"),
-    "`sites/north/`": ("sites/north/status/{:08d}.json", "north"),
-    "`sites/north/updates/*/*.safetensors`": (
-        f"sites/north/updates/{{:05d}}/update-{SHA}.safetensors",
+    "`aggregator/`": ("aggregator/plan-{:04d}.json", "aggregator"),
+    "`sites/north/`": ("sites/north/join-{:04d}.json", "north"),
+    "`sites/east/`": ("sites/east/join-{:04d}.json", "east"),
+    "`tracks/*/aggregator/`": ("tracks/2d-0/aggregator/rounds/{:05d}.json", "aggregator"),
+    "`tracks/*/sites/north/`": ("tracks/2d-0/sites/north/status/{:08d}.json", "north"),
+    "`tracks/*/sites/north/updates/*/*.safetensors`": (
+        f"tracks/2d-0/sites/north/updates/{{:05d}}/update-{SHA}.safetensors",
         "north",
     ),
-    "`sites/north/model/`": (f"sites/north/model/model-{SHA}-{{:05d}}", "north"),
-    "`sites/east/`": ("sites/east/status/{:08d}.json", "east"),
-    "`sites/east/updates/*/*.safetensors`": (
-        f"sites/east/updates/{{:05d}}/update-{SHA}.safetensors",
+    "`tracks/*/sites/north/model/`": (
+        f"tracks/2d-0/sites/north/model/model-{SHA}-{{:05d}}",
+        "north",
+    ),
+    "`tracks/*/sites/east/`": ("tracks/2d-0/sites/east/status/{:08d}.json", "east"),
+    "`tracks/*/sites/east/updates/*/*.safetensors`": (
+        f"tracks/2d-0/sites/east/updates/{{:05d}}/update-{SHA}.safetensors",
         "east",
     ),
 }
-AREAS |= {
-    "`tracks/*/aggregator/`": ("tracks/2d-0/aggregator/rounds/{:05d}.json", "aggregator"),
-    "`tracks/*/sites/north/`": ("tracks/2d-0/sites/north/status/{:08d}.json", "north"),
-}
-OTHER_SITES = ("sites/north-2/status/{:08d}.json", "sites/nort/status/{:08d}.json")
+OTHER_SITES = (
+    "sites/north-2/join-{:04d}.json",
+    "sites/nort/join-{:04d}.json",
+    "tracks/2d-0/sites/north-2/status/{:08d}.json",
+    "tracks/2d-0/sites/nort/status/{:08d}.json",
+)
 ELSEWHERE = (
     "sitesx/north/{:08d}.json",
     "aggregator-2/rounds/{:05d}.json",
@@ -84,7 +91,6 @@ class Bucket:
     def set_policy(self, tmp_path, capsys, monkeypatch, *more):
         """Make bucket, policy and rule as a hospital would: with the two scripts."""
         arguments = ["--bucket", BUCKET, "--prefix", PREFIX]
-        arguments.append("--tracks")
         roles = [f"--{r}=arn:aws:iam:::user/policies-{r}" for r in ROLES[:2] + ROLES[4:]]
         for site in ("north", "east"):
             roles += ["--site", f"{site}=arn:aws:iam:::user/policies-{site}"]
@@ -337,7 +343,9 @@ def test_a_site_does_not_get_at_another_ones_by_detours(bucket):
 
 
 def test_the_aggregator_prunes_tensors_but_no_messages_of_sites(bucket):
-    payload = bucket.seed(f"sites/north/updates/{{:05d}}/update-{SHA}.safetensors", "north")
+    payload = bucket.seed(
+        f"tracks/2d-0/sites/north/updates/{{:05d}}/update-{SHA}.safetensors", "north"
+    )
     manifest = payload.rpartition("/")[0] + "/manifest.json"
     bucket.call("north", "put_object", Key=manifest, Body=b"signed")
     assert bucket.may("aggregator", "delete_object", Key=payload)

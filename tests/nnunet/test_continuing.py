@@ -98,7 +98,7 @@ def test_one_track_of_a_study_is_gone_on_from(tmp_path):
     new = Federation(tmp_path / "new", **ONE, finished=finished).start()
     new.planner = NeverAsked()
     new.run()
-    assert new.charter.nnunet.fold == "1"
+    assert [track.name for track in new.charter.tracks] == ["3d_fullres-1"]
     assert weights_sha256(new.weights(0)) == weights_sha256(old.weights(1, "3d_fullres-1"))
     assert weights_sha256(new.weights(0)) != weights_sha256(old.weights(1, "3d_fullres-0"))
 

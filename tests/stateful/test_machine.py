@@ -177,6 +177,7 @@ class AnyOrder(RuleBasedStateMachine):
             "model": layout.model(version),
             "update": layout.update("north", version),
         }[what]
+        key = self.federation.place.track.on_store(key)
         if key not in self.store.objects:
             self.store.objects[key] = dataclasses.replace(
                 next(iter(self.store.objects.values())), data=b"rubbish"
@@ -207,7 +208,8 @@ class AnyOrder(RuleBasedStateMachine):
         invariants.write_once(self.store.created, objects, set(self.meddled))
         if not self.meddled:
             state = self.federation.observe().state
-            assert not [key for key in state.rejected if key in self.store.created]
+            on_store = self.federation.place.track.on_store
+            assert not [key for key in state.rejected if on_store(key) in self.store.created]
             invariants.check(state)
 
     def teardown(self):

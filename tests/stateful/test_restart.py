@@ -30,7 +30,7 @@ POLICIES = {
 
 
 def models_and_updates(federation: Federation) -> set[str]:
-    return {key for key in federation.store.objects if layout.parse(key).is_payload}
+    return {key for key in federation.place.objects if layout.parse(key).is_payload}
 
 
 def check_invariants(federation: Federation) -> None:
@@ -190,20 +190,20 @@ def test_a_model_that_is_damaged_or_missing_is_waited_for_and_named(federation):
         for name in ("aggregator", *federation.targets):
             federation.step(name)
     key = federation.observe().state.models[1].payload.key
-    good = federation.store.objects[key]
+    good = federation.place.objects[key]
     shutil.rmtree(federation.home("north") / "work" / "models")  # a copy would do otherwise,
     federation.kill("north")  # as would what it has in memory
     for damaged in (None, good.data[:-1]):
         if damaged is None:
-            del federation.store.objects[key]
+            del federation.place.objects[key]
         else:
-            forge(federation.store, key, damaged)
+            forge(federation.place, key, damaged)
         outcome = federation.run_process("north")
         assert not outcome.finished
         assert "version 1 to be restored" in outcome.text
         sites = {site.site: site for site in summarize(federation.observe().state).sites}
         assert sites["north"].activity.startswith("failed: ")
-    federation.store.objects[key] = good
+    federation.place.objects[key] = good
     federation.run()
     check_invariants(federation)
 
@@ -213,13 +213,13 @@ def test_a_base_model_that_is_damaged_stops_the_round_until_it_is_restored(feder
         for name in ("aggregator", "north", "east", "south"):
             federation.step(name)
     key = federation.observe().state.models[0].payload.key
-    good = federation.store.objects[key]
-    forge(federation.store, key, good.data[:-1])
+    good = federation.place.objects[key]
+    forge(federation.place, key, good.data[:-1])
     federation.processes["aggregator"] = federation.make_aggregator(work="another-host")
     outcome = federation.run_process("aggregator")
     assert "damaged" in outcome.text
     assert not outcome.finished
-    federation.store.objects[key] = good
+    federation.place.objects[key] = good
     federation.run()
     check_invariants(federation)
 
@@ -229,18 +229,18 @@ def test_an_update_whose_payload_is_not_there_yet_is_waited_for(federation):
         for name in ("aggregator", "north", "east", "south"):
             federation.step(name)
     key = federation.observe().state.updates["north", 0].payload.key
-    payload = federation.store.objects.pop(key)
+    payload = federation.place.objects.pop(key)
     federation.run_process("east")
     federation.run_process("south")
     assert "announced but not there" in federation.run_process("aggregator").text
-    federation.store.objects[key] = payload
+    federation.place.objects[key] = payload
     federation.run()
     check_invariants(federation)
 
 
 def test_something_foreign_under_a_sites_key_is_reported_not_overwritten(federation):
     key = layout.fingerprint("north")
-    federation.store.create(key, b"not ours")
+    federation.place.create(key, b"not ours")
     with pytest.raises(StoreError, match=f"{key} holds something that this site did not publish"):
         federation.step("north")
-    assert federation.store.objects[key].data == b"not ours"
+    assert federation.place.objects[key].data == b"not ours"

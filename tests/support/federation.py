@@ -36,9 +36,9 @@ from fedfs.learner import (
     TrainResult,
 )
 from fedfs.nnunet.plan.plans import PlanResult
-from fedfs.protocol import codec, layout, participation
-from fedfs.protocol.layout import TrackPlace
-from fedfs.protocol.messages import Attendance
+from fedfs.protocol import codec, participation
+from fedfs.protocol.messages import Attendance, track_names
+from fedfs.protocol.track_place import TrackPlace
 from fedfs.roles.aggregator.best_configuration import AggregatorChoice
 from fedfs.roles.aggregator.step import Aggregator
 from fedfs.roles.coordinator.amend import Coordinator
@@ -54,10 +54,11 @@ from fedfs.roles.step import AFTER_TRACKS
 from fedfs.roles.tracks import at_once
 from fedfs.store.base import Store
 from fedfs.store.memory import MemoryStore
-from fedfs.store.prefix import store_of_track
+from fedfs.store.prefix import TrackStore
 from fedfs.tensors.canonical import TensorFile, write_safetensors
 from fedfs.trust.keyring import Keyring
 from fedfs.trust.recipients import Vault
+from support.track_objects import OneTrack
 
 DATASET_JSON = {
     "channel_names": {"0": "MRI"},
@@ -215,7 +216,8 @@ class Federation:
             pretrained=finished.weights if finished else pretrained,
             continues=finished.continues if finished else None,
         )
-        self.tracks = [track.name for track in self.charter.tracks] or [""]
+        self.tracks = track_names(self.charter)
+        self.place = OneTrack(self.store, TrackPlace.of(self.charter))
         self.processes: dict[str, Any] = {}
         self.attendances: dict[str, Attendance] = {}
 
@@ -234,12 +236,13 @@ class Federation:
         role: str,
         host: str,
         store: Store | None = None,
-        track: TrackPlace = layout.NO_TRACK,
+        track: TrackPlace | None = None,
     ) -> Publisher:
         key = self.keyring(host).load_or_create(role)
         return Publisher(
-            store or self.store, key, self.charter.study, clock=self.clock, track=track
-        )
+            store or self.place, key, self.charter.study, clock=self.clock,
+            track=track or self.place.track,
+        )  # fmt: skip
 
     def join(self, *sites: str) -> None:
         for site in sites or self.targets:
@@ -258,36 +261,42 @@ class Federation:
         coordinator = Coordinator(self.store, self.home("coordinator"), clock=self.clock)
         approve_sites(coordinator, sites or None)
 
-    def make_site(self, site: str, store: Store | None = None, track: str = "") -> Site:
+    def make_site(self, site: str, store: Store | None = None, track: str | None = None) -> Site:
         place = store or self.store
         observer = open_study(
             place, site=site, skip=("status",), vault=Vault(self.home(site)), track=track
         )
-        own = store_of_track(place, observer.track)
+        own = TrackStore(place, observer.track)
         publisher = self.publisher(f"site-{site}", site, own, observer.track)
-        folder = self.home(site) / "work" / track
+        folder = self._work(site, "work", track)
         folder.mkdir(parents=True, exist_ok=True)
         return Site(
             site,
             observer=observer,
             publisher=publisher,
             status=StatusReporter(publisher, site, interval_s=1e9, clock=self.clock),
-            learner=self.learners[site] if not track else self.learner_on(site, track),
+            learner=self.learner_on(site, observer.track.name),
             folder=folder,
             alone=self.alone.get(site),
             attendance=lambda: self.attendances.get(site),
         )
 
+    def _work(self, host: str, work: str, track: str | None) -> Path:
+        folder = self.home(host) / work
+        return folder / track if track and len(self.tracks) > 1 else folder
+
     def learner_on(self, site: str, track: str) -> FakeLearner:
         """A learner for each track, which wants something else on each."""
         base, number = self.learners[site], self.tracks.index(track)
+        if len(self.tracks) == 1:
+            return base
         name = f"{site} {track}"
         if name not in self.learners:
             self.learners[name] = FakeLearner(self.targets[site] * (number + 1), base.n_cases)
         return self.learners[name]
 
     def make_aggregator(
-        self, store: Store | None = None, work: str = "work", track: str = ""
+        self, store: Store | None = None, work: str = "work", track: str | None = None
     ) -> Aggregator:
         place = store or self.store
         observer = open_study(
@@ -296,14 +305,14 @@ class Federation:
             vault=Vault(self.home("coordinator")),
             track=track,
         )
-        own = store_of_track(place, observer.track)
+        own = TrackStore(place, observer.track)
         publisher = self.publisher("aggregator", "coordinator", own, observer.track)
         return Aggregator(
             observer=observer,
             publisher=publisher,
             status=StatusReporter(publisher, "", interval_s=1e9, clock=self.clock),
             planner=self.planner,
-            folder=self.home("coordinator") / work / track,
+            folder=self._work("coordinator", work, track),
             clock=self.clock,
         )
 
@@ -328,14 +337,16 @@ class Federation:
         if self.charter.chooses:
             workers[AFTER_TRACKS] = self.make_choice(name, tracks, store or self.store)
         step = at_once(self.charter, workers, is_done)
-        return SimpleNamespace(step=step, workers=workers) if self.charter.tracks else workers[""]
+        if len(self.tracks) == 1:
+            return workers[self.tracks[0]]
+        return SimpleNamespace(step=step, workers=workers)
 
     def make_choice(self, name: str, tracks: Mapping[str, Observer], place: Store) -> Any:
         host, role = (name, f"site-{name}") if name != "aggregator" else ("coordinator", name)
-        publisher = self.publisher(role, host, place)
         observer = open_study(
             place, site=None if host == "coordinator" else name, vault=Vault(self.home(host))
         )
+        publisher = self.publisher(role, host, TrackStore(place, observer.track), observer.track)
         site = "" if host == "coordinator" else name
         status = StatusReporter(publisher, site, interval_s=1e9, clock=self.clock)
         parts: dict[str, Any] = {
@@ -393,10 +404,10 @@ class Federation:
         self.approve()
         return self
 
-    def observe(self, host: str = "coordinator", track: str = "") -> Observer:
+    def observe(self, host: str = "coordinator", track: str | None = None) -> Observer:
         return open_study(self.store, vault=Vault(self.home(host)), track=track)
 
-    def weights(self, version: int, track: str = "") -> dict[str, np.ndarray]:
+    def weights(self, version: int, track: str | None = None) -> dict[str, np.ndarray]:
         """Weights of a version, as a host that has nothing gets them."""
         with tempfile.TemporaryDirectory() as folder:
             seen = self.observe(track=track)
@@ -406,7 +417,7 @@ class Federation:
                 return dict(file)
 
 
-def forge(store: MemoryStore, key: str, data: bytes) -> None:
+def forge(store: MemoryStore | OneTrack, key: str, data: bytes) -> None:
     """Put bytes under a key behind the store's back."""
     before = store.objects.get(key)
     template = before or next(iter(store.objects.values()))

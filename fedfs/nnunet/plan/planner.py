@@ -14,7 +14,7 @@ from fedfs.nnunet.plan import published
 from fedfs.nnunet.plan.plans import PlanRequest, PlanResult, WeightsRequest
 from fedfs.nnunet.system.environment import DEFAULT_HOST, HostSettings
 from fedfs.nnunet.system.isolated import run_isolated
-from fedfs.protocol.messages import Charter, PlanMessage
+from fedfs.protocol.messages import Charter, PlanMessage, TrackCharter
 
 
 class NnUNetPlanner:
@@ -37,7 +37,7 @@ class NnUNetPlanner:
             dataset_json=charter.dataset_json(),
             fingerprint=fingerprint,
             n_cases=n_cases,
-            configuration=",".join(charter.configurations) or spec.configuration,
+            configuration=",".join(charter.configurations),
             planner=spec.planner,
             plans_name=spec.plans_name,
             gpu_memory_target_gb=spec.gpu_memory_target_gb,
@@ -48,15 +48,15 @@ class NnUNetPlanner:
         return PlanResult(**run_isolated("plan", request, workdir=self._folder))
 
     def initial_weights(
-        self, charter: Charter, plan: PlanMessage, path: Path, *, pretrained: Path | None
+        self, charter: TrackCharter, plan: PlanMessage, path: Path, *, pretrained: Path | None
     ) -> None:
         """See :meth:`fedfs.roles.aggregator.planning.Planner.initial_weights`."""
         request = WeightsRequest(
             plans=plan.plans,
             dataset_json=plan.dataset_json,
-            configuration=charter.nnunet.configuration,
+            configuration=charter.configuration,
             trainer=charter.nnunet.trainer,
-            seed=charter.schedule.seed,
+            seed=charter.seed,
             output=str(path),
             pretrained=None if pretrained is None else str(pretrained),
             host=self._host,
@@ -66,7 +66,7 @@ class NnUNetPlanner:
 
     def network_weights(
         self,
-        charter: Charter,
+        charter: TrackCharter,
         configuration: Mapping[str, Any],
         path: Path,
         *,
@@ -79,7 +79,7 @@ class NnUNetPlanner:
         versions of torch and nnunetv2.
 
         Args:
-            charter: the study.
+            charter: the study, as it reads for the track.
             configuration: as the site published it, see
                 :func:`fedfs.nnunet.plan.published.published`.
             path: safetensors file to write.
@@ -94,16 +94,16 @@ class NnUNetPlanner:
         request = WeightsRequest(
             plans=published.skeleton(
                 configuration,
-                configuration=spec.configuration,
+                configuration=charter.configuration,
                 dataset_name=charter.dataset.name,
                 plans_name=spec.plans_name,
                 planner=spec.planner,
                 dataset_json=content,
             ),
             dataset_json=content,
-            configuration=spec.configuration,
+            configuration=charter.configuration,
             trainer=spec.trainer,
-            seed=charter.schedule.seed,
+            seed=charter.seed,
             output=str(path),
             pretrained=None if pretrained is None else str(pretrained),
             alignment=alignment,

@@ -59,6 +59,7 @@ from fedfs.protocol.messages.coordinator import (
     RosterEntry,
     Schedule,
     Track,
+    TrackCharter,
     chosen_tracks,
     track_names,
 )
@@ -117,6 +118,7 @@ __all__ = [
     "SitePlan",
     "StatusMessage",
     "Track",
+    "TrackCharter",
     "UpdateManifest",
     "UsedUpdate",
     "chosen_tracks",

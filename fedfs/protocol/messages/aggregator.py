@@ -158,7 +158,7 @@ class RoundRecord(Message):
 
 @dataclass(frozen=True, kw_only=True)
 class Choice(Message):
-    """The best configuration or ensemble of a study of tracks, and its postprocessing.
+    """The best configuration or ensemble of a study, and its postprocessing.
 
     Attributes:
         candidate: a configuration, or two joined by ``+`` whose probabilities are averaged.

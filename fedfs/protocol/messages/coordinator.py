@@ -1,15 +1,12 @@
-"""What the coordinator signs: the charter and what it is made of."""
+"""Messages of the coordinator: the charter and its parts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
-from fedfs.errors import (
-    MisplacedError,
-    UserError,
-)
+from fedfs.errors import MisplacedError, UserError
 from fedfs.protocol import codec
 from fedfs.protocol.messages.base import Extra, Message, Named, PayloadRef
 
@@ -17,7 +14,7 @@ FFE, ASYM = MODES = ("ffe", "asym")
 """One plan for all sites; or every site plans for itself and shares the tensors that fit."""
 
 ACTIVE, PAUSED, REMOVED = ROSTER_STATES = ("active", "paused", "removed")
-"""What the coordinator says of a site."""
+"""States of a site on the roster, set by the coordinator."""
 
 ADMITTED = (ACTIVE, PAUSED)
 """States in which a site is believed."""
@@ -25,7 +22,7 @@ ADMITTED = (ACTIVE, PAUSED)
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetSpec:
-    """What every site's ``dataset.json`` has to agree with; names as nnU-Net uses them.
+    """Channels and labels that every site's ``dataset.json`` has to agree with, in nnU-Net's names.
 
     ``label_order`` keeps the order of the labels, which matters to regions and which JSON objects
     do not promise to keep.
@@ -42,18 +39,16 @@ class DatasetSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class NnUNetSpec:
-    """nnU-Net settings of the study; names and meanings are nnU-Net's.
+    """nnU-Net settings that all tracks have in common; names and meanings are nnU-Net's.
 
     Attributes:
         planner_options: attributes set on nnU-Net's planner before it plans.
         versions: software the study was set up with (``nnunetv2``, ``torch``).
     """
 
-    configuration: str
     planner: str
     plans_name: str
     trainer: str
-    fold: str
     gpu_memory_target_gb: float | None = None
     target_spacing: tuple[float, ...] | None = None
     planner_options: Mapping[str, float] = field(default_factory=dict)
@@ -97,7 +92,7 @@ class Schedule:
 
 @dataclass(frozen=True, kw_only=True)
 class AsymSpec:
-    """How sites with networks of their own share tensors; see :mod:`fedfs.aggregation.alignment`.
+    """Sharing of tensors between unlike networks; see :mod:`fedfs.aggregation.alignment`.
 
     Attributes:
         alignment: which tensors of unlike networks are the same.
@@ -141,16 +136,14 @@ class RosterEntry:
     """A site admitted to the study by the coordinator.
 
     Attributes:
-        from_version: the version from which on this key and this state count; what the site said
-            about earlier ones is believed as the charters before say.
-        from_versions: the same of each track that has versions, in a study of tracks.
+        from_versions: of each track, the version from which on this key and this state count, 0
+            if absent; messages about earlier ones are believed as the charters before say.
         encryption_key: public key of age, to which others encrypt; "" if it has none.
     """
 
     site: str
     public_key: str
     state: str = "active"
-    from_version: int = 0
     from_versions: Mapping[str, int] = field(default_factory=dict)
     encryption_key: str = ""
     extra: Extra = field(default_factory=dict)
@@ -188,8 +181,8 @@ class Charter(Message):
         asym: how tensors are shared in the mode ``asym``; None in the other.
         model_encoding: how global versions travel; anything but ``fp32`` makes them deltas.
         keyframe_every: of versions that travel as deltas, each so-many-th is also there in full.
-        aggregator_from_version: the version from which on the aggregator has this key.
-        aggregator_from_versions: the same of each track, in a study of tracks.
+        aggregator_from_versions: of each track, the version from which on the aggregator has this
+            key, 0 if absent.
         aggregator_encryption_key, coordinator_encryption_key: public keys of age; "" if none.
         max_move_ratio: an update that moves the model more than so many times as far as the median
             of its round is refused; 0 for never.
@@ -199,9 +192,8 @@ class Charter(Message):
             roster only; "" for nothing hidden.
         read_keys: key pairs of those who may read models and plans.
         continues: a finished study, with whose plan and last version this one begins.
-        tracks: models that the study makes side by side, in the order in which a site that may
-            choose works on them; empty for the one that ``nnunet`` names. With tracks, ``nnunet``
-            names no configuration and no fold.
+        tracks: models that the study makes, one or several, in the order in which a site that may
+            choose works on them.
     """
 
     TYPE: ClassVar[str] = "charter"
@@ -223,10 +215,10 @@ class Charter(Message):
     minimum_cases: int
     pretrained: PayloadRef | None
     roster: tuple[RosterEntry, ...]
+    tracks: tuple[Track, ...]
     asym: AsymSpec | None = None
     model_encoding: Named = field(default_factory=lambda: Named(name="fp32"))
     keyframe_every: int = 1
-    aggregator_from_version: int = 0
     aggregator_from_versions: Mapping[str, int] = field(default_factory=dict)
     aggregator_encryption_key: str = ""
     coordinator_encryption_key: str = ""
@@ -236,38 +228,26 @@ class Charter(Message):
     encryption: str = ""
     read_keys: tuple[ReadKey, ...] = ()
     continues: Continued | None = None
-    tracks: tuple[Track, ...] = ()
 
-    def on(self, name: str) -> Charter:
-        """Return the charter as it reads for one track: with its configuration, fold, versions.
-
-        Folds begin with different weights, as in nnU-Net: the fold's number is added to the seed.
+    def on(self, name: str) -> TrackCharter:
+        """Return the charter as it reads for one track.
 
         Raises:
             MisplacedError: there is no such track.
         """
-        if not name:
-            return self
         track = next((track for track in self.tracks if track.name == name), None)
         if track is None:
             raise MisplacedError(f"has no track {name!r}", about="the study")
-        seed = self.schedule.seed + (0 if track.fold == "all" else int(track.fold))
-        roster = (replace(e, from_version=e.from_versions.get(name, 0)) for e in self.roster)
-        return replace(
-            self,
-            schedule=replace(self.schedule, seed=seed),
-            nnunet=replace(self.nnunet, configuration=track.configuration, fold=track.fold),
-            roster=tuple(roster),
-            aggregator_from_version=self.aggregator_from_versions.get(name, 0),
-        )
+        return TrackCharter(**_fields_of(self), track=track)
 
     @property
     def chooses(self) -> bool:
-        """Whether a configuration and its postprocessing are chosen in the end.
+        """A configuration and its postprocessing are chosen in the end.
 
-        It takes one plan, and cases that a model has not trained on: no fold ``all``.
+        It takes several tracks, one plan, and cases that a model has not trained on: no fold
+        ``all``.
         """
-        return self.mode == "ffe" and bool(self.tracks) and "all" not in self.folds
+        return self.mode == FFE and len(self.tracks) > 1 and "all" not in self.folds
 
     @property
     def configurations(self) -> tuple[str, ...]:
@@ -291,7 +271,7 @@ class Charter(Message):
 
     @property
     def cross_evaluates(self) -> bool:
-        """Whether sites score each other's models in the end."""
+        """Sites score each other's models in the end."""
         return self.asym is not None and self.asym.cross_evaluation
 
     @property
@@ -300,13 +280,59 @@ class Charter(Message):
         return tuple(sorted(e.site for e in self.roster if e.state == "active"))
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrackCharter(Charter):
+    """A charter as it reads for one track; never written, see :meth:`whole`.
+
+    Attributes:
+        track: the track.
+    """
+
+    track: Track
+
+    @property
+    def configuration(self) -> str:
+        """nnU-Net configuration of the track."""
+        return self.track.configuration
+
+    @property
+    def fold(self) -> str:
+        """Fold of the track: a number, or ``all``."""
+        return self.track.fold
+
+    @property
+    def seed(self) -> int:
+        """Seed of the track's initial weights.
+
+        Folds begin with different weights, as in nnU-Net: the fold's number is added.
+        """
+        return self.schedule.seed + (0 if self.fold == "all" else int(self.fold))
+
+    @property
+    def aggregator_from_version(self) -> int:
+        """The version from which on the aggregator has its key."""
+        return self.aggregator_from_versions.get(self.track.name, 0)
+
+    def from_version(self, entry: RosterEntry) -> int:
+        """Return the version from which on a roster entry counts."""
+        return entry.from_versions.get(self.track.name, 0)
+
+    def whole(self) -> Charter:
+        """Return the charter of all tracks, as it was signed."""
+        return Charter(**_fields_of(self))
+
+
+def _fields_of(charter: Charter) -> dict[str, Any]:
+    return {item.name: getattr(charter, item.name) for item in fields(Charter)}
+
+
 def track_names(charter: Charter) -> list[str]:
-    """Return the names of a study's tracks; in a study without tracks the one is ""."""
-    return [track.name for track in charter.tracks] or [""]
+    """Return the names of a study's tracks, one or several."""
+    return [track.name for track in charter.tracks]
 
 
 def chosen_tracks(charter: Charter, tracks: Sequence[str]) -> list[str]:
-    """Return the tracks that a person means: those named, or all; [""] where there are none.
+    """Return the tracks that a person chose: those named, or all if none is.
 
     Raises:
         UserError: the study has no such track.
@@ -316,6 +342,6 @@ def chosen_tracks(charter: Charter, tracks: Sequence[str]) -> list[str]:
     if unknown:
         raise UserError(
             f"Study {charter.name!r} has no track {unknown[0]!r}.",
-            hint=f"its tracks: {', '.join(names)}" if charter.tracks else "leave out --track",
+            hint=f"its tracks: {', '.join(names)}",
         )
     return [name for name in names if name in tracks or not tracks]

@@ -18,7 +18,7 @@ class AggregatorConfig:
         folder: a cache that may be deleted.
         keep_versions: newest versions whose payloads are kept; None keeps all.
         report: publish a page for people after every version.
-        tracks: that this process works on, in a study of several; empty for all.
+        tracks: names of the tracks that this process works on; empty for all.
         host: software of this host, which makes the plan.
     """
 

@@ -20,7 +20,14 @@ from fedfs.errors import MalformedError, RejectedError, StudyError
 from fedfs.learner import SiteFingerprint
 from fedfs.nnunet.plan.plans import PlanResult
 from fedfs.protocol import layout, participation
-from fedfs.protocol.messages import Admission, AsymSpec, Charter, Continued, PlanMessage
+from fedfs.protocol.messages import (
+    Admission,
+    AsymSpec,
+    Charter,
+    Continued,
+    PlanMessage,
+    TrackCharter,
+)
 from fedfs.protocol.state import StudyState
 
 SETTLE_HINT = "settle it with the site; the coordinator may remove it from the roster"
@@ -33,13 +40,13 @@ class Planner(Protocol):
         """Plan once for all sites from the federated fingerprint in nnU-Net's format."""
 
     def initial_weights(
-        self, charter: Charter, plan: PlanMessage, path: Path, *, pretrained: Path | None
+        self, charter: TrackCharter, plan: PlanMessage, path: Path, *, pretrained: Path | None
     ) -> None:
         """Write version 0 to ``path``: the same tensors for the same charter and plan."""
 
     def network_weights(
         self,
-        charter: Charter,
+        charter: TrackCharter,
         configuration: Mapping[str, Any],
         path: Path,
         *,

@@ -30,7 +30,7 @@ from fedfs.roles.step import AFTER_TRACKS
 from fedfs.roles.tracks import Worker, at_once
 from fedfs.store import open_store
 from fedfs.store.base import Store
-from fedfs.store.prefix import store_of_track
+from fedfs.store.prefix import TrackStore
 from fedfs.store.reporting import ReportingStore
 from fedfs.trust.keyring import Keyring, default_cache
 from fedfs.trust.recipients import Vault
@@ -58,9 +58,11 @@ def run_aggregator(config: AggregatorConfig, listener: OnProgress) -> Outcome:
     strategy_of(charter)  # a package that is missing is missed now, not after the first round
     keyring = Keyring(config.home, charter.study)
     base = folder_of(charter.study)
-    folders = {name: base / "tracks" / name if name else base for name in names}
+    folders = {name: base / "tracks" / name for name in names}
     with contextlib.ExitStack() as stack:
-        busy = stack.enter_context(hold_tracks("the aggregator", folders, base, once=config.once))
+        busy = stack.enter_context(
+            hold_tracks("the aggregator", charter, folders, base, once=config.once)
+        )
         if busy:
             return busy
         stack.enter_context(guard_against_rollback(keyring, "aggregator", observers, names))
@@ -92,9 +94,9 @@ def _make_aggregator(
     listener: OnProgress,
     folder: Path,
 ) -> Aggregator:
-    """Return the aggregator of one track of a study, or of the study that has none."""
+    """Return the aggregator of one track of a study."""
     track = observer.track
-    store = ReportingStore(store_of_track(place, track), listener)
+    store = ReportingStore(TrackStore(place, track), listener)
     study = observer.state.charter.study
     publisher = Publisher(
         store, keyring.load_all("aggregator"), study, clock=time.time, track=track
@@ -119,8 +121,11 @@ def _make_choice(
 ) -> AggregatorChoice:
     """Return what the aggregator does after all tracks of a study."""
     observer = open_study(place, skip=layout.STATUS_KINDS, vault=Vault(config.home))
-    store, study = ReportingStore(place, listener), observer.state.charter.study
-    publisher = Publisher(store, keyring.load_all("aggregator"), study, clock=time.time)
+    store = ReportingStore(TrackStore(place, observer.track), listener)
+    study = observer.state.charter.study
+    publisher = Publisher(
+        store, keyring.load_all("aggregator"), study, clock=time.time, track=observer.track
+    )
     return AggregatorChoice(
         observer=observer,
         tracks=observers,
@@ -141,16 +146,17 @@ def _reporting(
     The process that has the study's first track publishes the overview of all. A service ends when
     the reports are complete, which the sites' last scores belong to.
     """
-    first = next(iter(observers))
-    has_overview = bool(first) and names[0] == first
+    is_single = len(observers) == 1
+    has_overview = not is_single and names[0] == next(iter(observers))
     followed = open_tracks(
-        store, only=None if has_overview else names, vault=Vault(config.home), scores=True
+        store, only=() if has_overview else names, vault=Vault(config.home), scores=True
     )
     reports = {
         name: report_publisher(
-            followed[name], store_of_track(store, followed[name].track), clock=time.time
+            one, store if is_single else TrackStore(store, one.track), clock=time.time
         )
-        for name in names
+        for name, one in followed.items()
+        if name in names
     }
     foreign = [name for name in followed if name not in names]
     overview = overview_publisher(followed, foreign, store, clock=time.time)
@@ -166,7 +172,11 @@ def _reporting(
                 late[name] = sites_without_final_scores(followed[name].state) if published else []
         if late and has_overview:
             overview.publish()
-        missing = [f"{name} {', '.join(sites)}".strip() for name, sites in late.items() if sites]
+        missing = [
+            ", ".join(sites) if is_single else f"{name} {', '.join(sites)}"
+            for name, sites in late.items()
+            if sites
+        ]
         if outcome.finished and missing and not config.once:
             text = f"waiting for the final scores of {'; '.join(missing)}"
             return Outcome(worked=False, finished=False, text=text)

@@ -17,7 +17,7 @@ from typing import Any
 
 from fedfs.errors import ObjectExistsError, StudyError
 from fedfs.exchange.publish import Clock, Publisher
-from fedfs.exchange.read import open_study, open_tracks
+from fedfs.exchange.read import open_tracks
 from fedfs.protocol import layout, messages
 from fedfs.protocol.messages import ADMITTED, Charter, ReadKey
 from fedfs.protocol.state import StudyState
@@ -50,32 +50,31 @@ class Coordinator:
 
     def __init__(self, store: Store, home: Path, *, clock: Clock) -> None:
         self._clock = clock
-        self._observer = open_study(store, vault=Vault(home))
-        self._tracks = {"": self._observer}
-        if self.charter.tracks:
-            self._tracks = open_tracks(store, vault=Vault(home))
+        self._tracks = open_tracks(store, vault=Vault(home))
+        self._observer = next(iter(self._tracks.values()))
         self.keyring = Keyring(home, self.charter.study)
         key = self.keyring.load("coordinator", self.charter.coordinator_key)
-        self._publisher = Publisher(store, key, self.charter.study, clock=clock)
+        self._publisher = Publisher(
+            store, key, self.charter.study, clock=clock, track=self._observer.track
+        )
 
     @property
     def state(self) -> StudyState:
-        """Accepted messages of the study; in a study of tracks, its common ones."""
+        """Accepted messages of the first track, and of what all tracks share."""
         return self._observer.state
 
     @property
     def charter(self) -> Charter:
-        """The charter in force."""
-        return self.state.charter
+        """The charter in force, as it was signed."""
+        return self.state.charter.whole()
 
-    def starts_at(self, version: Callable[[StudyState], int]) -> dict[str, Any]:
-        """Return the fields of a charter that say from which version on, on each track.
+    def starts_at(self, version: Callable[[StudyState], int]) -> dict[str, int]:
+        """Return track -> version from which on a change counts.
 
         Args:
             version: the version, given the state of a track.
         """
-        at = {name: version(observer.state) for name, observer in self._tracks.items()}
-        return {"from_version": at.pop("", 0), "from_versions": at}
+        return {name: version(observer.state) for name, observer in self._tracks.items()}
 
     def amend(self, **changes: Any) -> Charter:
         """Publish the charter with changed fields and the read keys that its roster needs.
@@ -99,7 +98,7 @@ class Coordinator:
             raise StudyError(
                 "The charter was amended by somebody else at the same time.", hint="run it again"
             ) from error
-        for observer in {self._observer, *self._tracks.values()}:
+        for observer in self._tracks.values():
             observer.refresh()
         return amended
 

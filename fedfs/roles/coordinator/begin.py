@@ -1,6 +1,6 @@
-"""Begin of a study: the coordinator writes its charter.
+"""Beginning of a study: its first charter, and the keys of its coordinator and aggregator.
 
-This needs nobody else to be there at the time; it publishes one message.
+Nobody else needs to be there at the time.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from fedfs.protocol.messages import (
     NnUNetSpec,
     closed,
 )
+from fedfs.protocol.track_place import TrackPlace
 from fedfs.roles.coordinator.options import StudyOptions
 from fedfs.store import StorePlace, open_store
 from fedfs.store.base import Store
@@ -75,7 +76,9 @@ def init_study(
         }
         read_keys = (make_read_key(1, holders),) if options.encryption else ()
         readers = [pair.recipient for pair in read_keys]
-        publisher, payload = Publisher(store, coordinator, study, clock=clock), None
+        track = TrackPlace(options.tracks()[0].name)
+        publisher = Publisher(store, coordinator, study, clock=clock, track=track)
+        payload = None
         if pretrained is not None:
             payload = publisher.payload(pretrained, layout.pretrained, sealed_for=readers)
         draft = replace(
@@ -124,7 +127,7 @@ def _plans_name(options: StudyOptions, nonce: str) -> str:
 
 def _charter(options: StudyOptions, nonce: str, versions: Mapping[str, str]) -> Charter:
     """Return the first charter without keys, and what is encrypted by them."""
-    dataset, tracks = options.dataset_json, options.tracks()
+    dataset = options.dataset_json
     regions = dataset.get("regions_class_order")
     return Charter(
         key=layout.charter(1),
@@ -146,11 +149,9 @@ def _charter(options: StudyOptions, nonce: str, versions: Mapping[str, str]) -> 
             file_ending=str(dataset["file_ending"]),
         ),
         nnunet=NnUNetSpec(
-            configuration="" if tracks else options.configuration,
             planner=options.planner,
             plans_name=_plans_name(options, nonce),
             trainer=options.trainer,
-            fold="" if tracks else options.fold,
             gpu_memory_target_gb=options.gpu_memory_target_gb,
             target_spacing=options.target_spacing,
             planner_options=dict(options.planner_options),
@@ -171,7 +172,7 @@ def _charter(options: StudyOptions, nonce: str, versions: Mapping[str, str]) -> 
         fingerprint_digits=options.fingerprint_digits,
         fingerprint_quantiles=options.fingerprint_quantiles,
         roster=(),
-        tracks=tracks,
+        tracks=options.tracks(),
     )
 
 

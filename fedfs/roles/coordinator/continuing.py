@@ -21,7 +21,7 @@ from fedfs.exchange.read import open_study
 from fedfs.nnunet.allowed import allowlist, classes
 from fedfs.nnunet.data.dataset_json import difference
 from fedfs.protocol import codec, software
-from fedfs.protocol.messages import ASYM, Charter, Continued
+from fedfs.protocol.messages import ASYM, Continued, TrackCharter, track_names
 from fedfs.store.base import ReadableStore
 from fedfs.trust.recipients import Vault
 
@@ -38,7 +38,7 @@ class FinishedStudy:
         weights: file of its last version, of all its tensors.
     """
 
-    charter: Charter
+    charter: TrackCharter
     continues: Continued
     weights: Path
 
@@ -54,10 +54,10 @@ class FinishedStudy:
         dataset, spec = self.charter.dataset, self.charter.nnunet
         fixed = {
             "mode": self.charter.mode,
-            "configuration": spec.configuration,
+            "configuration": self.charter.configuration,
             "planner": spec.planner,
             "trainer": spec.trainer,
-            "fold": spec.fold,
+            "fold": self.charter.fold,
             "gpu_memory_target_gb": spec.gpu_memory_target_gb,
             "target_spacing": spec.target_spacing,
             "planner_options": dict(spec.planner_options),
@@ -94,14 +94,14 @@ class FinishedStudy:
 
 
 def read_finished(
-    store: ReadableStore, folder: Path, track: str = "", vault: Vault | None = None
+    store: ReadableStore, folder: Path, track: str | None = None, vault: Vault | None = None
 ) -> FinishedStudy:
     """Return a finished study, verified.
 
     Args:
         store: where it is.
         folder: for its last version, which is downloaded.
-        track: that is gone on from, in a study of tracks.
+        track: that is gone on from; a study of several tracks needs its name.
         vault: decrypts it, where it is encrypted.
 
     Raises:
@@ -112,13 +112,13 @@ def read_finished(
     """
     observer = open_study(store, track=track, vault=vault)
     state = observer.state
-    if state.charter.tracks and not track:
-        raise StudyError(
-            f"Study {state.charter.name!r} has several tracks.",
-            hint="name the one to go on from with --continue-track: "
-            + ", ".join(one.name for one in state.charter.tracks),
-        )
     charter, plan, finished = state.charter, state.plan, state.finished
+    if track is None and len(charter.tracks) > 1:
+        raise StudyError(
+            f"Study {charter.name!r} has several tracks.",
+            hint=f"name the one to go on from with --continue-track: "
+            f"{', '.join(track_names(charter))}",
+        )
     if charter.mode == ASYM:
         raise StudyError(
             f"Study {charter.name!r} cannot be continued: in the mode asym every site has a "
@@ -140,7 +140,7 @@ def read_finished(
     model = state.models[finished.version]
     if model.weights_sha256 != finished.weights_sha256:
         raise StudyError(f"Study {charter.name!r} ended with other weights than its last version.")
-    allowlist.check_plans(plan.plans, charter.nnunet.configuration)
+    allowlist.check_plans(plan.plans, charter.configuration)
     for difference_ in software.differences(plan.versions, classes.versions()):
         log.warning("%s of study %r", difference_, charter.name)
     return FinishedStudy(

@@ -33,7 +33,7 @@ def replace_aggregator_key(
     key_fingerprint(public_key)
     return coordinator.amend(
         aggregator_key=public_key,
-        **{f"aggregator_{name}": at for name, at in coordinator.starts_at(_next).items()},
+        aggregator_from_versions=coordinator.starts_at(_next),
         aggregator_encryption_key=encryption_key or coordinator.charter.aggregator_encryption_key,
     )
 

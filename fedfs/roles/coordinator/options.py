@@ -1,4 +1,4 @@
-"""Configuration of one process: frozen, from options, environment (``FEDFS_...``) and TOML.
+"""Options of a new study, checked: frozen, from options, environment (``FEDFS_...``) and TOML.
 
 A TOML file holds one table per command, with the names of its options::
 
@@ -44,8 +44,8 @@ class StudyOptions:
     """Choices of the coordinator; names and meanings are nnU-Net's where nnU-Net has them.
 
     Attributes:
-        configuration, fold: several, separated by commas, make a study of tracks: one of each
-            configuration and fold.
+        configuration, fold: one or several, separated by commas: each configuration and fold
+            becomes a track.
 
     Raises:
         UserError: a value cannot be used.
@@ -162,10 +162,8 @@ class StudyOptions:
                 )
 
     def tracks(self) -> tuple[Track, ...]:
-        """Return the tracks of the study; none where it makes a single model."""
+        """Return the tracks of the study, one of each configuration and fold."""
         pairs = list(itertools.product(self.configuration.split(","), self.fold.split(",")))
-        if len(pairs) == 1:
-            return ()
         names = {pair: f"{pair[0]}-{pair[1]}" for pair in pairs}
         first_stage = tuple(names[pair] for pair in pairs if pair[0] == _CASCADE[0])
         return tuple(

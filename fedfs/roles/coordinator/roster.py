@@ -75,7 +75,7 @@ def set_state(coordinator: Coordinator, sites: Sequence[str], state: str) -> Cha
             hint=f"on it are: {', '.join(entry.site for entry in roster) or 'nobody'}",
         )
     entries = [
-        dataclasses.replace(entry, state=state, **coordinator.starts_at(now))
+        dataclasses.replace(entry, state=state, from_versions=coordinator.starts_at(now))
         for entry in roster
         if entry.site in sites and entry.state != state
     ]
@@ -94,7 +94,7 @@ def _admit(coordinator: Coordinator, request: JoinRequest, *, replace_keys: bool
             site=site,
             public_key=request.public_key,
             encryption_key=request.encryption_key,
-            **coordinator.starts_at(now),
+            from_versions=coordinator.starts_at(now),
         )
         return Change(added)
     is_new_key = entry.public_key != request.public_key
@@ -121,7 +121,7 @@ def _admit(coordinator: Coordinator, request: JoinRequest, *, replace_keys: bool
         public_key=request.public_key,
         encryption_key=request.encryption_key,
         state=ACTIVE if is_removed else entry.state,
-        **coordinator.starts_at(start),
+        from_versions=coordinator.starts_at(start),
     )
     return Change(replaced, entry.public_key)
 

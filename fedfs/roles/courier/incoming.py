@@ -26,6 +26,7 @@ from fedfs.exchange.payloads import MAX_MODEL_BYTES
 from fedfs.exchange.read import MAX_ENVELOPE_BYTES
 from fedfs.learner import OnProgress, Progress
 from fedfs.protocol import layout
+from fedfs.protocol.track_place import parse_on_store
 from fedfs.roles.courier import needed
 from fedfs.roles.courier.bundle.format import CHUNK_BYTES, Header, Index, Item
 from fedfs.roles.courier.bundle.hashing import Hashing
@@ -79,7 +80,7 @@ def import_bundle(
         unpacked = _Unpacked(bundle, index, keys, scratch, on_progress)
         site, direction = layout.check_site(header.site), _direction(header)
         for key in unpacked.keys:
-            parsed = layout.parse_on_store(key)
+            parsed = parse_on_store(key)
             if parsed is None or not needed.may_carry(parsed, direction, site):
                 raise BundleError(
                     f"holds {key}, which does not belong into a bundle {direction} {site}"
@@ -131,7 +132,7 @@ class _Unpacked:
         self.payloads: dict[str, Path] = {}
         for number, item in enumerate(index.items):
             on_progress(Progress("check", number, len(index.items), "objects"))
-            key = layout.parse_on_store(item.key)
+            key = parse_on_store(item.key)
             if key is None:
                 raise BundleError(f"holds {item.key}, which is not an object of a study")
             limit = MAX_MODEL_BYTES if key.is_payload else MAX_ENVELOPE_BYTES

@@ -20,9 +20,10 @@ from fedfs.errors import (
 from fedfs.exchange.publish import Clock
 from fedfs.exchange.read import MAX_ENVELOPE_BYTES
 from fedfs.learner import OnProgress, Progress
-from fedfs.protocol import layout, messages
+from fedfs.protocol import messages
 from fedfs.protocol.messages import Charter
 from fedfs.protocol.state import StudyState
+from fedfs.protocol.track_place import parse_on_store
 from fedfs.roles.courier.bundle.format import CHUNK_BYTES, Header
 from fedfs.roles.courier.bundle.hashing import Hashing
 from fedfs.roles.courier.bundle.pack import BundleWriter
@@ -102,7 +103,7 @@ def export_bundle(
         sealed_for = _recipients(view.state, charter, site, direction)
     header = Header(charter.study, site, direction, messages.utc(clock()), sealed=bool(sealed_for))
     payloads, small = _split(store, keys)
-    hashes = {key: (layout.parse_on_store(key) or NO_KEY).sha256 or "" for key in payloads}
+    hashes = {key: (parse_on_store(key) or NO_KEY).sha256 or "" for key in payloads}
     hashes |= {key: hashlib.sha256(data).hexdigest() for key, data in small.items()}
     writer = BundleWriter(
         path,
@@ -131,7 +132,7 @@ def _split(store: Store, keys: Sequence[str]) -> tuple[set[str], dict[str, bytes
     """Return which keys are payloads, and the bytes of the others; what is gone is left out."""
     payloads, small = set(), {}
     for text in keys:
-        if (layout.parse_on_store(text) or NO_KEY).is_payload:
+        if (parse_on_store(text) or NO_KEY).is_payload:
             payloads.add(text)
             continue
         with contextlib.suppress(ObjectNotFoundError):  # an old status

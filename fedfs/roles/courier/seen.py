@@ -1,16 +1,17 @@
 """View of a store as a site has it, and names under which this host remembers the other side.
 
-A study of several tracks is carried as a whole. Keys are here as they are on the store.
+A study is carried as a whole, with all its tracks. Keys are here as they are on the store.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 
 from fedfs.exchange.read import Observer, open_tracks
 from fedfs.protocol import layout, participation
 from fedfs.protocol.messages import Charter
 from fedfs.protocol.state import StudyState
+from fedfs.protocol.track_place import TRACKS, split_track
 from fedfs.roles.courier import needed
 from fedfs.roles.courier.needed import FOR
 from fedfs.store.base import ReadableStore
@@ -117,7 +118,7 @@ class SiteView:
         prefixes = [layout.FEDERATION, layout.AGGREGATOR, own]
         for observer in self._observers.values():
             behind = observer.track.prefix
-            prefixes += [behind + layout.AGGREGATOR, behind + own] if behind else []
+            prefixes += [behind + layout.AGGREGATOR, behind + own]
         return {entry.key for prefix in prefixes for entry in store.list(prefix)}
 
     def _chosen(self, choose: _Choose, known: Collection[str]) -> list[str]:
@@ -136,21 +137,19 @@ def in_order(keys: Iterable[str]) -> list[str]:
     """Return keys in the order in which they are published: what tracks share, then each track."""
     of_track: dict[str, list[str]] = {}
     for text in sorted(keys):
-        track, within = layout.track_of(text)
-        of_track.setdefault(track, []).append(within)
-    return list(_placed(of_track))
-
-
-def _placed(of_track: dict[str, list[str]]) -> Iterator[str]:
-    for track, keys in sorted(of_track.items()):
-        behind = layout.TrackPlace(track).prefix
-        yield from (behind + key for key in needed.in_order(keys))
+        track, within = split_track(text)
+        of_track.setdefault(f"{TRACKS}{track}/" if track else "", []).append(within)
+    return [
+        behind + key
+        for behind, inside in sorted(of_track.items())
+        for key in needed.in_order(inside)
+    ]
 
 
 def _within(observer: Observer, keys: Collection[str]) -> set[str]:
     """Return keys as a track has them, of those that are its own or shared."""
-    pairs = map(layout.track_of, keys)
-    return {key for track, key in pairs if track in ("", observer.track.name)}
+    pairs = map(split_track, keys)
+    return {key for track, key in pairs if track in (None, observer.track.name)}
 
 
 def memory_of(site: str, direction: str) -> str:

@@ -10,7 +10,7 @@ from fedfs.errors import ObjectNotFoundError
 from fedfs.exchange.payloads import MAX_MODEL_BYTES
 from fedfs.exchange.read import MAX_ENVELOPE_BYTES
 from fedfs.learner import OnProgress, Progress
-from fedfs.protocol import layout
+from fedfs.protocol.track_place import parse_on_store
 from fedfs.roles.courier.seen import NO_KEY, SiteView
 from fedfs.roles.loop import Outcome, run
 from fedfs.roles.polling import Waiter, WaitSettings
@@ -98,7 +98,7 @@ def _copy(source: Store, target: Store, keys: Sequence[str], on_progress: OnProg
     with target.scratch() as folder:
         for number, key in enumerate(keys):
             on_progress(Progress("copy", number, len(keys), "objects"))
-            parsed = layout.parse_on_store(key) or NO_KEY
+            parsed = parse_on_store(key) or NO_KEY
             try:
                 if parsed.is_payload:
                     path = folder / "payload"

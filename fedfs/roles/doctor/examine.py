@@ -44,9 +44,8 @@ def examine(place: StorePlace, home: Path, *, site: str | None) -> Iterator[Find
     yield host_checks.check_key(Keyring(home, charter.study), role, charter, site)
     own = layout.AGGREGATOR if site is None else layout.site_prefix(site)
     yield from store_checks.check_own_prefix(store, own)
-    for track in charter.tracks[:1]:  # a policy allows all of them or none
-        prefix = layout.TrackPlace(track.name).on_store(own)
-        yield store_checks.check_prefix_of_track(store, prefix)
+    # A policy allows all tracks or none.
+    yield store_checks.check_prefix_of_track(store, observer.track.on_store(own))
     yield store_checks.check_foreign_prefixes(store, state, site)
     yield store_checks.check_speed(store, own, _model_bytes(state))
     yield from host_checks.check_software(charter, site)

@@ -46,10 +46,10 @@ from fedfs.trust.signing import key_fingerprint
 
 
 class Audit:
-    """Checks a study.
+    """Checks a track of a study.
 
     Args:
-        observer: of the whole store.
+        observer: has looked at all that the track shows.
         folder: scratch; takes one model and the updates of one round.
     """
 
@@ -280,10 +280,10 @@ class Audit:
 
 
 def verify_study(observer: Observer, *, recompute: bool = True) -> Iterator[Finding]:
-    """Yield the findings of an audit.
+    """Yield the findings of an audit of a track.
 
     Args:
-        observer: of the whole store.
+        observer: of all that the track shows.
         recompute: also make every version again.
 
     Raises:

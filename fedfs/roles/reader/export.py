@@ -54,7 +54,7 @@ def export_versions(
     output: Path,
     *,
     version: int | None = None,
-    track: str = "",
+    track: str | None = None,
     dataset_name: str | None = None,
     vault: Vault | None = None,
     host: HostSettings = DEFAULT_HOST,
@@ -65,7 +65,7 @@ def export_versions(
         store: the study's store.
         output: results folder; made if absent.
         version: global version; None for the newest of each track.
-        track: only this one; "" for all, or for a study without tracks.
+        track: only this one; None for all.
         dataset_name: ``DatasetXXX_NAME``; None for the charter's.
         vault: what this host can decrypt.
         host: software of this host.
@@ -78,7 +78,7 @@ def export_versions(
         StudyError: there is no such version yet, or every site has a model of its own.
         UserError: another model is there already, or the folder cannot be made.
     """
-    if track:
+    if track is not None:
         observers = {track: open_study(store, vault=vault, track=track)}
     else:
         observers = open_tracks(store, vault=vault)
@@ -92,9 +92,9 @@ def export_versions(
                     "site has.",
                     hint=f"at a site: fedfs export {store.url} --site NAME -o FOLDER",
                 )
-            if participation.lacks_configuration(state) and not track:
+            if participation.lacks_configuration(state) and track is None:
                 continue
-            chosen, plan = find_version(state, version, store, name)
+            chosen, plan = find_version(state, version, store)
             room = Path(folder, name)
             path = WeightFiles(observer.store, room, vault).fetch(state.models, chosen)
             models.append(ModelToExport(state, chosen, path, plan.plans, plan.fingerprint))
@@ -138,19 +138,20 @@ def export_choice(
 
 
 def find_version(
-    state: StudyState, version: int | None, store: ReadableStore, track: str = ""
+    state: StudyState, version: int | None, store: ReadableStore
 ) -> tuple[int, PlanMessage]:
     """Return the version to export, the newest unless one is named, and the plan.
 
     Raises:
         StudyError: there is no such version yet.
     """
+    charter = state.charter
     chosen = state.newest if version is None else version
     if state.plan is None or chosen not in state.models:
         known = f"versions 0 to {state.newest}" if state.newest >= 0 else "no version yet"
         raise StudyError(
-            f"There is no version {max(chosen, 0)} in study {state.charter.name!r}"
-            + (f", track {track}." if track else "."),
+            f"There is no version {max(chosen, 0)} in study {charter.name!r}"
+            + (f", track {charter.track.name}." if len(charter.tracks) > 1 else "."),
             hint=f"it has {known}; see: fedfs status {store.url}",
         )
     return chosen, state.plan
@@ -183,8 +184,8 @@ def export_network(
             dataset_json=model.state.plan.dataset_json if model.state.plan else {},
             fingerprint=model.fingerprint,
             trainer=charter.nnunet.trainer,
-            configuration=charter.nnunet.configuration,
-            fold=charter.nnunet.fold,
+            configuration=charter.configuration,
+            fold=charter.fold,
             tensors=str(model.tensors),
             output=str(output.resolve()),
             dataset_name=dataset_name or charter.dataset.name,

@@ -18,6 +18,8 @@ from fedfs.protocol.messages import (
     Message,
     RosterEntry,
     RoundRecord,
+    TrackCharter,
+    track_names,
 )
 from fedfs.protocol.state import StudyState
 from fedfs.trust.signing import key_fingerprint
@@ -57,7 +59,7 @@ def _event(message: Message, who: str, what: str) -> Event:
 
 
 def _coordinator(state: StudyState) -> Iterator[Event]:
-    before: Charter | None = None
+    before: TrackCharter | None = None
     for number in sorted(state.charters):
         charter = state.charters[number]
         what = _began(charter) if before is None else "; ".join(_changes(before, charter))
@@ -77,11 +79,12 @@ def _began(charter: Charter) -> str:
 
 
 def _models(charter: Charter) -> str:
-    names = ", ".join(track.name for track in charter.tracks)
-    return f"tracks {names}" if names else charter.nnunet.configuration
+    if len(charter.tracks) == 1:
+        return f"{charter.tracks[0].configuration}, fold {charter.tracks[0].fold}"
+    return f"tracks {', '.join(track_names(charter))}"
 
 
-def _changes(before: Charter, after: Charter) -> Iterator[str]:
+def _changes(before: Charter, after: TrackCharter) -> Iterator[str]:
     if after.coordinator_key != before.coordinator_key:
         yield f"the coordinator's key is {key_fingerprint(after.coordinator_key)}"
     if after.aggregator_key != before.aggregator_key:
@@ -90,11 +93,11 @@ def _changes(before: Charter, after: Charter) -> Iterator[str]:
     for entry in after.roster:
         old = before.entry(entry.site)
         if old != entry:
-            yield _entry_change(old, entry)
+            yield _entry_change(old, entry, after.from_version(entry))
 
 
-def _entry_change(old: RosterEntry | None, new: RosterEntry) -> str:
-    since = f"from version {new.from_version} on"
+def _entry_change(old: RosterEntry | None, new: RosterEntry, version: int) -> str:
+    since = f"from version {version} on"
     if old is None:
         return f"approved {new.site} with key {key_fingerprint(new.public_key)}, {since}"
     if old.public_key != new.public_key:

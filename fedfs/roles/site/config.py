@@ -44,7 +44,7 @@ class SiteConfig:
         local_minutes: as of the charter, where this site wants less.
         keep_versions: own payloads to older versions are deleted once used; None keeps all.
         local_model: in the end, also train a model of this site's data alone, to compare with.
-        tracks: that this process works on, in a study of several; empty for all.
+        tracks: names of the tracks that this process works on; empty for all.
         status_interval_s: shortest time between two published statuses of one step.
     """
 

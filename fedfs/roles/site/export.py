@@ -30,7 +30,7 @@ def export_own(
     output: Path,
     *,
     version: int | None,
-    track: str = "",
+    track: str | None = None,
     dataset_name: str | None,
 ) -> tuple[Exported, ...]:
     """Write a site's own model of a study of the mode ``asym``; at the site.
@@ -43,7 +43,7 @@ def export_own(
         store, site=config.site, skip=layout.STATUS_KINDS, vault=Vault(config.home), track=track
     )
     tracks = track_names(observer.state.charter)
-    if not track and tracks != [""]:
+    if track is None and len(tracks) > 1:
         raise UserError(
             f"This study has {len(tracks)} tracks, and the site a model on each.",
             hint=f"give --track, one of {', '.join(tracks)}",
@@ -51,7 +51,7 @@ def export_own(
     charter = observer.state.charter
     if charter.mode != ASYM:
         raise UserError("In this study all sites have the same model.", hint="leave out --site")
-    learner, folder = site_parts(config, store, charter, from_environment(os.environ), track=track)
+    learner, folder = site_parts(config, store, charter, from_environment(os.environ))
     made = export_site(
         observer, observer.store, config.site, learner, folder, output,
         version=version, dataset_name=dataset_name, host=config.host,

@@ -27,7 +27,6 @@ from fedfs.protocol.messages import (
     ASYM,
     Charter,
     JoinRequest,
-    track_names,
 )
 from fedfs.protocol.state import StudyState
 from fedfs.roles.site.config import JoinConfig
@@ -128,7 +127,7 @@ def ask_for_new_key(
     known = entry.public_key if entry is not None else before.public_key
     old = None if is_lost else keyring.load(role, known)
     new: SigningKey = keyring.create(role)
-    return Publisher(store, new, charter.study, clock=clock).publish(
+    return Publisher(store, new, charter.study, clock=clock, track=observer.track).publish(
         JoinRequest(
             key=next_join(observer, site),
             site=site,
@@ -168,7 +167,7 @@ def join(config: JoinConfig, listener: OnProgress) -> tuple[Charter, JoinRequest
     keyring, role = Keyring(config.home, charter.study), f"site-{config.site}"
     _check_planning(config, charter, observer.state, keyring)
     learner = make_learner(
-        charter.on(track_names(charter)[0]), config.site, raw.name, paths,
+        charter, config.site, raw.name, paths,
         host=config.host,
     )  # fmt: skip
     differs = difference(codec.to_json(charter.dataset), raw.dataset_json)
@@ -181,7 +180,7 @@ def join(config: JoinConfig, listener: OnProgress) -> tuple[Charter, JoinRequest
     try:
         request = join_study(
             observer,
-            Publisher(store, key, charter.study, clock=time.time),
+            Publisher(store, key, charter.study, clock=time.time, track=observer.track),
             config.site,
             learner,
             difference=differs,

@@ -28,12 +28,12 @@ from fedfs.roles.process import guard_against_rollback, hold_tracks, start_statu
 from fedfs.roles.site.best_configuration import SiteChoice
 from fedfs.roles.site.config import SiteConfig
 from fedfs.roles.site.step import Site
-from fedfs.roles.site.training import site_folder, site_parts
+from fedfs.roles.site.training import site_folder, site_parts, track_folder
 from fedfs.roles.step import AFTER_TRACKS
 from fedfs.roles.tracks import Worker, at_once
 from fedfs.store import open_store
 from fedfs.store.base import Store
-from fedfs.store.prefix import store_of_track
+from fedfs.store.prefix import TrackStore
 from fedfs.store.reporting import ReportingStore
 from fedfs.trust.keyring import Keyring
 from fedfs.trust.recipients import Vault
@@ -57,11 +57,11 @@ def run_site(config: SiteConfig, listener: OnProgress) -> Outcome:
     charter = next(iter(observers.values())).state.charter
     names = chosen_tracks(charter, config.tracks)
     keyring, role = Keyring(config.home, charter.study), f"site-{config.site}"
-    folders = {name: site_folder(paths, charter.study, config.site, name) for name in names}
+    folders = {name: track_folder(paths, charter.on(name), config.site) for name in names}
     base = site_folder(paths, charter.study, config.site)
     with contextlib.ExitStack() as stack:
         who = f"site {config.site!r}"
-        busy = stack.enter_context(hold_tracks(who, folders, base, once=config.once))
+        busy = stack.enter_context(hold_tracks(who, charter, folders, base, once=config.once))
         if busy:
             return busy
         stack.enter_context(guard_against_rollback(keyring, role, observers, names))
@@ -99,16 +99,16 @@ def _make_site(
     listener: OnProgress,
     paths: NnUNetPaths,
 ) -> Site:
-    """Return a site at work on one track of a study, or on the study that has none."""
+    """Return a site at work on one track of a study."""
     charter, role, track = observer.state.charter, f"site-{config.site}", observer.track
-    store = ReportingStore(store_of_track(place, track), listener)
+    store = ReportingStore(TrackStore(place, track), listener)
     publisher = Publisher(
         store, keyring.load_all(role), charter.study, clock=time.time, track=track
     )
-    learner, folder = site_parts(config, store, charter, paths, track=track.name)
+    learner, folder = site_parts(config, store, charter, paths)
     alone = None
     if config.local_model:
-        alone, _ = site_parts(config, store, charter, paths, local_model=True, track=track.name)
+        alone, _ = site_parts(config, store, charter, paths, local_model=True)
     return Site(
         config.site,
         observer=observer,
@@ -134,8 +134,10 @@ def _make_choice(
     """Return what a site does after all tracks of a study."""
     observer = open_study(place, site=config.site, skip=("status",), vault=Vault(config.home))
     charter, role = observer.state.charter, f"site-{config.site}"
-    store = ReportingStore(place, listener)
-    publisher = Publisher(store, keyring.load_all(role), charter.study, clock=time.time)
+    store = ReportingStore(TrackStore(place, observer.track), listener)
+    publisher = Publisher(
+        store, keyring.load_all(role), charter.study, clock=time.time, track=observer.track
+    )
     spec, dataset = charter.nnunet, str(keyring.recall(role)["dataset"])
 
     def validate(on_progress: OnProgress) -> CrossValidated:
@@ -192,7 +194,7 @@ def attend(config: SiteConfig, status: str, reason: str = "") -> str:
         if isinstance(action, actions.SayAttendance):
             is_new = True
             publisher = Publisher(
-                store_of_track(store, observer.track),
+                TrackStore(store, observer.track),
                 keys,
                 charter.study,
                 clock=time.time,

@@ -21,7 +21,7 @@ from fedfs.nnunet.system.environment import (
     NnUNetPaths,
 )
 from fedfs.protocol import layout
-from fedfs.protocol.messages import ASYM, Charter
+from fedfs.protocol.messages import ASYM, Charter, TrackCharter
 from fedfs.roles.site.config import JoinConfig, SiteConfig
 from fedfs.store.base import ReadableStore
 from fedfs.trust.keyring import Keyring
@@ -34,7 +34,7 @@ def look_as_site(store: ReadableStore, config: SiteConfig | JoinConfig) -> Obser
 
 
 def make_learner(
-    charter: Charter,
+    charter: TrackCharter,
     site: str,
     dataset: str,
     paths: NnUNetPaths,
@@ -43,7 +43,6 @@ def make_learner(
     own_planning: Mapping[str, Any] | None = None,
     pretrained: Path | None = None,
     local_model: bool = False,
-    track: str = "",
 ) -> NnUNetLearner:
     """Return a site's learner, set as the charter says.
 
@@ -57,9 +56,8 @@ def make_learner(
         pretrained: tensors that the site's own plan starts from.
         local_model: its models are of this site's data alone: they lie in a folder of their own,
             to be used as ``nnUNet_results``.
-        track: that is worked on; "" in a study without tracks.
     """
-    common, folder = (site_folder(paths, charter.study, site, name) for name in ("", track))
+    folder = track_folder(paths, charter, site)
     if local_model:
         paths = replace(paths, results=folder / "local-model")
     spec = asym_spec(charter)
@@ -76,7 +74,7 @@ def make_learner(
             dataset_json=charter.dataset_json(),
             dataset_name=charter.dataset.name,
             plans_name=charter.nnunet.plans_name,
-            seed=charter.schedule.seed,
+            seed=charter.seed,
             pretrained=pretrained,
             alignment=spec.alignment,
             **own,
@@ -85,33 +83,38 @@ def make_learner(
         LearnerSettings(
             paths=paths,
             dataset=dataset,
-            configuration=charter.nnunet.configuration,
+            configuration=charter.configuration,
             trainer=charter.nnunet.trainer,
-            fold=charter.nnunet.fold,
+            fold=charter.fold,
             host=host,
             state_dir=folder / ("local-training" if local_model else "training"),
             planning=planning,
-            broken_list=common / broken_cases.FILE,
-            next_stages=tuple(t.configuration for t in charter.tracks if track in t.after),
+            broken_list=site_folder(paths, charter.study, site) / broken_cases.FILE,
+            next_stages=tuple(
+                other.configuration for other in charter.tracks if charter.track.name in other.after
+            ),
             save_probabilities=charter.chooses and len(charter.configurations) > 1,
         )
     )
 
 
-def site_folder(paths: NnUNetPaths, study: str, site: str, track: str = "") -> Path:
-    """Return fedfs's own folder for a site, or one of its tracks, beside nnU-Net's models."""
-    folder = paths.results / "fedfs" / study / site
-    return folder / "tracks" / track if track else folder
+def site_folder(paths: NnUNetPaths, study: str, site: str) -> Path:
+    """Return fedfs's own folder for a site, beside nnU-Net's models."""
+    return paths.results / "fedfs" / study / site
+
+
+def track_folder(paths: NnUNetPaths, charter: TrackCharter, site: str) -> Path:
+    """Return fedfs's own folder for a site on one track of a study."""
+    return site_folder(paths, charter.study, site) / "tracks" / charter.track.name
 
 
 def site_parts(
     config: SiteConfig,
     store: ReadableStore,
-    charter: Charter,
+    charter: TrackCharter,
     paths: NnUNetPaths,
     *,
     local_model: bool = False,
-    track: str = "",
 ) -> tuple[Learner, Path]:
     """Return a site's learner, as it joined, and fedfs's folder for it."""
     remembered = Keyring(config.home, charter.study).recall(f"site-{config.site}")
@@ -121,7 +124,7 @@ def site_parts(
             f"This host does not know the dataset of site {config.site!r}.",
             hint="is this the host of that site? It remembers the dataset from: fedfs site join",
         )
-    folder = site_folder(paths, charter.study, config.site, track)
+    folder = track_folder(paths, charter, config.site)
     folder.mkdir(parents=True, exist_ok=True)
     learner = make_learner(
         charter,
@@ -132,7 +135,6 @@ def site_parts(
         own_planning=remembered.get("planning"),
         pretrained=_pretrained(store, charter, folder, Vault(config.home)),
         local_model=local_model,
-        track=track,
     )
     return learner, folder
 

@@ -10,7 +10,6 @@ import pytest
 from fedfs.aggregation import alignment
 from fedfs.aggregation.shared_tensors import check_site_plan, shared_by, tensor_participation
 from fedfs.errors import MalformedError, SetupError, StudyError
-from fedfs.exchange.publish import Publisher
 from fedfs.protocol import layout
 from fedfs.protocol.messages import SitePlan
 from fedfs.roles.reader.status import summarize
@@ -65,7 +64,7 @@ def test_equal_tensors_start_from_equal_values_and_all_sites_see_the_same_versio
 
 
 def test_private_tensors_never_leave_and_live_on_at_the_site(finished):
-    store = finished.store
+    store = finished.place
     for key, found in store.objects.items():
         assert b"only.here" not in found.data or key == layout.site_plan("west"), key
     own, learner = "only.here", finished.learners["west"]
@@ -76,7 +75,7 @@ def test_private_tensors_never_leave_and_live_on_at_the_site(finished):
 
 
 def test_the_fingerprint_does_not_leave_the_site(finished):
-    kinds = {layout.parse(key).kind for key in finished.store.objects}
+    kinds = {layout.parse(key).kind for key in finished.place.objects}
     assert "fingerprint" not in kinds
     assert finished.observe().state.plan.fingerprint == {}
 
@@ -210,9 +209,8 @@ def test_a_site_that_announces_another_network_than_its_plan_gives_is_named(tmp_
     federation = make(tmp_path)
     for site in ("east", "north", "south"):
         federation.run_process(site)
-    key = federation.keyring("west").load("site-west")
     shapes = {name: tuple(shape) for name, shape in SHALLOW.items()}
-    Publisher(federation.store, key, federation.charter.study, clock=federation.clock).publish(
+    federation.publisher("site-west", "west").publish(
         SitePlan(
             key=layout.site_plan("west"),
             site="west",
@@ -235,8 +233,7 @@ def test_a_site_that_announces_another_network_than_its_plan_gives_is_named(tmp_
         min_coverage=0.0,
     ).start()
     renamed.run_process("b")
-    key = renamed.keyring("a").load("site-a")
-    Publisher(renamed.store, key, renamed.charter.study, clock=renamed.clock).publish(
+    renamed.publisher("site-a", "a").publish(
         SitePlan(
             key=layout.site_plan("a"),
             site="a",
@@ -310,6 +307,6 @@ def test_an_update_holds_only_what_the_site_shares(finished):
     shared = shared_by(state)
     for (site, _), update in state.updates.items():
         path = finished.folder / "payload.safetensors"
-        path.write_bytes(finished.store.objects[update.payload.key].data)
+        path.write_bytes(finished.place.objects[update.payload.key].data)
         with TensorFile(path) as file:
             assert set(file.names) == {name for name, sites in shared.items() if site in sites}

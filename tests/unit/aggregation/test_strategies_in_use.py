@@ -110,7 +110,7 @@ def test_a_lossy_update_is_smaller_and_says_its_encoding(tmp_path):
     state = federation.observe().state
     assert {u.encoding for u in state.updates.values()} == {"int8"}
     assert weights_sha256(INITIAL) == state.models[0].weights_sha256
-    kinds = {layout.parse(key).kind for key in federation.store.objects}
+    kinds = {layout.parse(key).kind for key in federation.place.objects}
     assert "update-payload" in kinds
 
 

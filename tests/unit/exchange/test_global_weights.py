@@ -61,7 +61,7 @@ def test_keyframes_are_there_every_so_many_versions_and_at_the_end(finished):
 
 def test_a_late_joiner_starts_at_the_newest_keyframe(finished, tmp_path):
     models = finished.observe().state.models
-    reads = Recorder(finished.store)
+    reads = Recorder(finished.place)
     WeightFiles(reads, tmp_path / "new").fetch(models, 5)
     assert reads.keys == [models[3].keyframe.key, models[4].payload.key, models[5].payload.key]
 
@@ -73,7 +73,7 @@ def test_what_costs_the_fewest_bytes_is_read(tmp_path):
     )
     federation.run()
     models = federation.observe().state.models
-    reads = Recorder(federation.store)
+    reads = Recorder(federation.place)
     files = WeightFiles(reads, tmp_path / "new")
     files.fetch(models, 5)
     reads.keys.clear()
@@ -82,7 +82,7 @@ def test_what_costs_the_fewest_bytes_is_read(tmp_path):
     reads.keys.clear()
     files.fetch(models, 6)
     assert reads.keys == []
-    path = WeightFiles(federation.store, tmp_path / "old").fetch(models, 0)
+    path = WeightFiles(federation.place, tmp_path / "old").fetch(models, 0)
     assert path.exists()
     WeightFiles(reads, tmp_path / "old").fetch(models, 7)  # one whole beats seven deltas
     assert reads.keys == [models[7].keyframe.key]
@@ -90,9 +90,9 @@ def test_what_costs_the_fewest_bytes_is_read(tmp_path):
 
 def test_a_damaged_copy_is_not_used(finished, tmp_path):
     models = finished.observe().state.models
-    path = WeightFiles(finished.store, tmp_path / "new").fetch(models, 5)
+    path = WeightFiles(finished.place, tmp_path / "new").fetch(models, 5)
     path.write_bytes(path.read_bytes()[:-4] + b"\0\0\0\1")
-    again = WeightFiles(finished.store, tmp_path / "new").fetch(models, 5)
+    again = WeightFiles(finished.place, tmp_path / "new").fetch(models, 5)
     assert weights_sha256(finished.weights(5)) == models[5].weights_sha256
     assert again.read_bytes()[-4:] != b"\0\0\0\1"
 
@@ -100,21 +100,21 @@ def test_a_damaged_copy_is_not_used(finished, tmp_path):
 def test_a_missing_or_damaged_delta_is_named_and_nothing_is_left(finished, tmp_path):
     models = finished.observe().state.models
     key = models[4].payload.key
-    good = finished.store.objects[key]
-    forge(finished.store, key, good.data[:-1])
+    good = finished.place.objects[key]
+    forge(finished.place, key, good.data[:-1])
     with pytest.raises(TensorError, match="not those signed for"):
-        WeightFiles(finished.store, tmp_path / "new").fetch(models, 5)
-    del finished.store.objects[key]
+        WeightFiles(finished.place, tmp_path / "new").fetch(models, 5)
+    del finished.place.objects[key]
     with pytest.raises(ObjectNotFoundError, match=key):
-        WeightFiles(finished.store, tmp_path / "new").fetch(models, 5)
-    WeightFiles(finished.store, tmp_path / "new").fetch(models, 6)  # from a keyframe after it
+        WeightFiles(finished.place, tmp_path / "new").fetch(models, 5)
+    WeightFiles(finished.place, tmp_path / "new").fetch(models, 6)  # from a keyframe after it
 
 
 def test_weights_that_are_not_those_signed_for_are_refused(finished, tmp_path):
     models = dict(finished.observe().state.models)
     models[5] = dataclasses.replace(models[5], weights_sha256="0" * 64)
     with pytest.raises(TensorError, match="models/00005/manifest.json has other weights"):
-        WeightFiles(finished.store, tmp_path / "new").fetch(models, 5)
+        WeightFiles(finished.place, tmp_path / "new").fetch(models, 5)
 
 
 def test_what_a_version_does_not_carry_comes_later(tmp_path):

@@ -16,7 +16,7 @@ def keep(federation: Federation, versions: int) -> None:
 
 
 def payload_versions(federation: Federation, kind: str) -> set[int]:
-    keys = map(layout.parse, federation.store.objects)
+    keys = map(layout.parse, federation.place.objects)
     return {key.version for key in keys if key.kind == kind}
 
 
@@ -82,12 +82,12 @@ def test_an_update_from_a_version_that_is_gone_is_refused_and_holds_nobody_up(tm
         federation.run_process(name)
     federation.run_process("south")  # has answered version 0
     payload = federation.observe().state.updates["south", 0].payload.key
-    kept = federation.store.objects.pop(payload)
+    kept = federation.place.objects.pop(payload)
     for name in ("east", "north", "aggregator"):
         federation.run_process(name)
-    federation.store.objects[payload] = kept
+    federation.place.objects[payload] = kept
     state = federation.observe().state
-    del federation.store.objects[state.models[0].payload.key]
+    del federation.place.objects[state.models[0].payload.key]
     federation.processes["aggregator"] = federation.make_aggregator(work="another-host")
     for name in ("east", "north", "aggregator"):
         federation.run_process(name)

@@ -111,5 +111,5 @@ def test_equal_inputs_give_equal_bytes(tmp_path):
     for name in ("a", "b"):
         federation = Federation(tmp_path / name).start()
         federation.run(seed=len(name))
-        payloads.append({k for k in federation.store.objects if "/model-" in k})
+        payloads.append({k for k in federation.place.objects if "/model-" in k})
     assert payloads[0] == payloads[1]

@@ -6,36 +6,85 @@ from hypothesis import strategies as st
 
 from fedfs.errors import MalformedError, UserError
 from fedfs.protocol import layout
+from fedfs.protocol.track_place import TrackPlace, parse_on_store, split_track
 
-SHA = "ab" * 32
+SITE = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?", fullmatch=True)
+VERSION = st.integers(0, 99_999)
+NUMBER = st.integers(1, 9_999)
+DIGEST = st.from_regex("[0-9a-f]{64}", fullmatch=True)
+VARIANT = st.sampled_from(["pseudo", "full", "local"]) | SITE.map(layout.score_of)
+MAKERS = [
+    (layout.charter, "charter", {"number": NUMBER}),
+    (layout.pretrained, "pretrained", {"sha256": DIGEST}),
+    (layout.join, "join", {"site": SITE, "number": NUMBER}),
+    (layout.fingerprint, "fingerprint", {"site": SITE, "number": NUMBER}),
+    (layout.site_plan, "site-plan", {"site": SITE, "number": NUMBER}),
+    (layout.update, "update", {"site": SITE, "version": VERSION}),
+    (layout.update_payload, "update-payload", {"site": SITE, "version": VERSION, "sha256": DIGEST}),
+    (layout.attendance, "attendance", {"site": SITE, "number": NUMBER}),
+    (layout.evaluation, "evaluation", {"site": SITE, "version": VERSION, "variant": VARIANT}),
+    (layout.cross_validation, "cross-validation", {"site": SITE}),
+    (layout.site_model, "site-model", {"site": SITE}),
+    (layout.site_model_payload, "site-model-payload", {"site": SITE, "sha256": DIGEST}),
+    (layout.failure, "failure", {"site": SITE, "version": VERSION, "number": NUMBER}),
+    (layout.status, "status", {"site": SITE, "number": NUMBER}),
+    (layout.status, "aggregator-status", {"site": st.none(), "number": NUMBER}),
+    (layout.plan, "plan", {"number": NUMBER}),
+    (layout.admission, "admission", {"site": SITE}),
+    (layout.model, "model", {"version": VERSION}),
+    (layout.model_payload, "model-payload", {"version": VERSION, "sha256": DIGEST}),
+    (layout.keyframe_payload, "keyframe-payload", {"version": VERSION, "sha256": DIGEST}),
+    (layout.state_payload, "state-payload", {"version": VERSION, "sha256": DIGEST}),
+    (layout.round_record, "round", {"version": VERSION}),
+    (layout.choice, "choice", {}),
+    (lambda: layout.FINISHED, "finished", {}),
+]
 
 
-@pytest.mark.parametrize(
-    ("key", "kind", "facts"),
-    [
-        (layout.charter(1), "charter", {"number": 1}),
-        (layout.pretrained(SHA), "pretrained", {"sha256": SHA}),
-        (layout.join("north", 2), "join", {"site": "north", "number": 2}),
-        (layout.fingerprint("north"), "fingerprint", {"site": "north", "number": 1}),
-        (layout.update("north", 7), "update", {"site": "north", "version": 7}),
-        (layout.update_payload("n-1", 7, SHA), "update-payload", {"version": 7, "sha256": SHA}),
-        (layout.evaluation("n", 7, "full"), "evaluation", {"version": 7, "variant": "full"}),
-        (layout.failure("n", 7, 3), "failure", {"version": 7, "number": 3}),
-        (layout.status("n", 3), "status", {"site": "n", "number": 3}),
-        (layout.status(None, 3), "aggregator-status", {"number": 3}),
-        (layout.plan(), "plan", {"number": 1}),
-        (layout.model(0), "model", {"version": 0}),
-        (layout.model_payload(99999, SHA), "model-payload", {"version": 99999}),
-        (layout.round_record(12), "round", {"version": 12}),
-        (layout.FINISHED, "finished", {}),
-    ],
-)
-def test_every_key_that_is_built_is_legal_and_parses_back(key, kind, facts):
+def test_every_form_has_a_function():
+    assert {kind for _, kind, _ in MAKERS} == layout.FORMS.keys()
+
+
+@pytest.mark.parametrize(("make", "kind", "fields"), MAKERS, ids=[kind for _, kind, _ in MAKERS])
+@given(data=st.data())
+def test_every_key_that_is_built_is_legal_and_parses_back_to_its_arguments(
+    make, kind, fields, data
+):
+    arguments = {name: data.draw(values) for name, values in fields.items()}
+    key = make(**arguments)
     parsed = layout.parse(layout.check_key(key))
     assert parsed is not None
     assert (parsed.text, parsed.kind) == (key, kind)
-    for name, value in facts.items():
+    if kind == "admission":  # its site is not its writer
+        assert parsed.site is None
+        return
+    for name, value in arguments.items():
         assert getattr(parsed, name) == value
+
+
+@pytest.mark.parametrize(("make", "kind", "fields"), MAKERS, ids=[kind for _, kind, _ in MAKERS])
+@given(data=st.data(), own_plan=st.booleans())
+def test_every_key_of_a_track_has_one_place_on_the_store(make, kind, fields, data, own_plan):
+    place = TrackPlace("2d-0", own_plan=own_plan)
+    key = make(**{name: data.draw(values) for name, values in fields.items()})
+    on_store = layout.check_key(place.on_store(key))
+    assert parse_on_store(on_store) == layout.parse(key)
+    track, within = split_track(on_store)
+    assert within == key
+    assert track == (None if place.is_shared(key) else "2d-0")
+    assert place.study("organ", key) == ("organ" if track is None else "organ/2d-0")
+    if kind != "plan":  # the store alone does not say whose a plan is
+        elsewhere = key if track else f"tracks/2d-0/{key}"
+        assert parse_on_store(elsewhere) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["tracks/A/x", "tracks//aggregator/finished.json", "tracks/", "x", "tracks/2d-0/x.json",
+     "tracks/../aggregator/finished.json"],
+)  # fmt: skip
+def test_what_is_no_key_of_a_track_does_not_parse(text):
+    assert parse_on_store(text) is None
 
 
 @pytest.mark.parametrize(

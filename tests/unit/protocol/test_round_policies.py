@@ -260,12 +260,12 @@ def test_a_payload_that_is_not_there_does_not_hold_up_a_quorum(tmp_path):
     federation = begin(tmp_path, policy="quorum", policy_options={"sites": 2})
     run_all(federation, "east", "north", "south")
     update = federation.observe().state.updates["south", 0]
-    payload = federation.store.objects.pop(update.payload.key)
+    payload = federation.place.objects.pop(update.payload.key)
     run_all(federation, "aggregator")
     record = federation.observe().state.rounds[1]
     assert [u.site for u in record.updates] == ["east", "north"]
     assert record.excluded == ()
-    federation.store.objects[update.payload.key] = payload
+    federation.place.objects[update.payload.key] = payload
     run_all(federation, "east", "north", "aggregator")
     state = federation.observe().state
     used = [(u.site, u.base_version) for u in state.rounds[2].updates]
@@ -276,8 +276,8 @@ def test_a_refused_update_is_heard_of_at_its_site(tmp_path, caplog):
     federation = begin(tmp_path, policy="quorum", policy_options={"sites": 2})
     run_all(federation, "east", "north", "south")
     key = federation.observe().state.updates["south", 0].payload.key
-    stored = federation.store.objects[key]
-    federation.store.objects[key] = dataclasses.replace(stored, data=stored.data[:-1] + b"!")
+    stored = federation.place.objects[key]
+    federation.place.objects[key] = dataclasses.replace(stored, data=stored.data[:-1] + b"!")
     run_all(federation, "aggregator")
     record = federation.observe().state.rounds[1]
     assert [(item.site, item.key) for item in record.excluded] == [

@@ -68,7 +68,8 @@ def test_an_aggregator_that_can_do_all_is_told_so(checks, federation):
     found = checks(clock=time.time)
     assert levels(found) == {
         "store": OK, "key": OK, "write and read": OK, "atomic create": OK, "listing": OK,
-        "clock": OK, "delete": OK, "limits": NOTE, "speed": OK, "strategy": OK, "disk": OK,
+        "clock": OK, "delete": OK, "tracks": OK, "limits": NOTE, "speed": OK, "strategy": OK,
+        "disk": OK,
     }  # fmt: skip
     assert "write federation/" in found["limits"].text
     assert "a policy for each role" in found["limits"].advice

@@ -10,7 +10,12 @@ from support.federation import Federation
 
 
 def seen(federation: Federation, observer):
-    return guard_against_rollback(federation.keyring("north"), "site-north", {"": observer}, [""])
+    return guard_against_rollback(
+        federation.keyring("north"),
+        "site-north",
+        {observer.track.name: observer},
+        [observer.track.name],
+    )
 
 
 def test_a_start_that_saw_more_does_not_make_a_process_end_in_alarm(federation):
@@ -25,7 +30,7 @@ def test_a_start_that_saw_more_does_not_make_a_process_end_in_alarm(federation):
         interrupted()
     kept = federation.keyring("north")
     with pytest.raises(MisplacedError, match="this host has seen version 3 of it"):
-        kept.note_version("site-north", 2, "")
+        kept.note_version("site-north", federation.tracks[0], 2, "")
 
 
 def test_a_look_that_another_process_has_overtaken_is_made_again(federation):

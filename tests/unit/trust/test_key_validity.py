@@ -7,6 +7,8 @@ import dataclasses
 from fedfs.trust import key_validity
 from fedfs.trust.key_validity import Tenure
 
+TRACK = "3d_fullres-0"
+
 
 def test_tenures_of_a_site_follow_the_charters(federation):
     charter = federation.observe().state.charters[2]
@@ -17,10 +19,10 @@ def test_tenures_of_a_site_follow_the_charters(federation):
 
     charters = {
         2: amended(2),
-        3: amended(3, public_key="B", from_version=4),
-        4: amended(4, public_key="B", from_version=7, state="paused"),
-        5: amended(5, public_key="B", from_version=9, state="removed"),
-        6: amended(6, public_key="C", from_version=9),
+        3: amended(3, public_key="B", from_versions={TRACK: 4}),
+        4: amended(4, public_key="B", from_versions={TRACK: 7}, state="paused"),
+        5: amended(5, public_key="B", from_versions={TRACK: 9}, state="removed"),
+        6: amended(6, public_key="C", from_versions={TRACK: 9}),
     }
     first = charter.entry("north").public_key
     found = key_validity.of_site(charters, "north")

@@ -61,7 +61,7 @@ def payload_of(observer, ref: PayloadRef, tmp_path):
 
 
 def test_only_the_aggregator_reads_updates_and_only_the_roster_models(finished, tmp_path):
-    store = finished.store
+    store = finished.place
     payloads = [key for key in store.objects if layout.parse(key).is_payload]
     assert len(payloads) > 10
     assert all(store.objects[key].data.startswith(MAGIC) for key in payloads)
@@ -107,8 +107,8 @@ def test_everything_is_verified_as_ever(finished):
 def test_what_is_encrypted_cannot_be_changed(finished, tmp_path):
     state = finished.observe().state
     ref = state.models[3].full or state.models[3].payload
-    good = finished.store.objects[ref.key].data
-    forge(finished.store, ref.key, good[:-1] + bytes([good[-1] ^ 1]))
+    good = finished.place.objects[ref.key].data
+    forge(finished.place, ref.key, good[:-1] + bytes([good[-1] ^ 1]))
     found = list(verify_study(finished.observe()))
     assert [f for f in found if f.level == PROBLEM and f.subject == ref.key]
 
@@ -197,7 +197,7 @@ def test_weights_to_start_from_are_for_the_roster_only(tmp_path, monkeypatch):
         tmp_path, encryption="age", mode="asym", pretrained=tmp_path / "weights"
     ).start()
     charter = federation.observe().state.charter
-    assert federation.store.objects[charter.pretrained.key].data.startswith(MAGIC)
+    assert federation.place.objects[charter.pretrained.key].data.startswith(MAGIC)
     for host in ("coordinator", "north"):
         path = _pretrained(
             federation.store, charter, tmp_path / host / "cache", Vault(federation.home(host))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from fedfs.errors import StudyError
 from fedfs.protocol import layout
-from fedfs.protocol.messages import ASYM, Charter, EvaluationMessage
+from fedfs.protocol.messages import ASYM, Charter, EvaluationMessage, TrackCharter
 from fedfs.protocol.state import StudyState
 from fedfs.roles.reader import privacy
 from fedfs.roles.reader.report import columns
@@ -145,7 +145,7 @@ def collect(state: StudyState, sizes: Mapping[str, int]) -> Report:
     )
 
 
-def _facts(state: StudyState, charter: Charter) -> dict[str, str]:
+def _facts(state: StudyState, charter: TrackCharter) -> dict[str, str]:
     view = summarize(state)
     schedule, nnunet = charter.schedule, charter.nnunet
     cases = sum(state.n_cases(site) or 0 for site in charter.active_sites)
@@ -159,7 +159,7 @@ def _facts(state: StudyState, charter: Charter) -> dict[str, str]:
         "Ended": state.finished.created_at if state.finished else "not yet",
         "Dataset": f"{charter.dataset.name}: {', '.join(charter.dataset.channel_names.values())}; "
         f"{', '.join(name for name in charter.dataset.labels if name != 'background')}",
-        "nnU-Net": f"{nnunet.trainer}, {nnunet.configuration}, fold {nnunet.fold}, nnunetv2 "
+        "nnU-Net": f"{nnunet.trainer}, {charter.configuration}, fold {charter.fold}, nnunetv2 "
         f"{nnunet.versions.get('nnunetv2', '?')}",
         "Each round": f"{format_count(schedule.local_epochs, 'epoch')} of "
         f"{format_count(schedule.iterations_per_epoch, 'iteration')} at each site",
@@ -221,7 +221,7 @@ def _exclusions(state: StudyState) -> Iterator[Exclusion]:
             yield Exclusion(version, left.site, left.reason)
 
 
-def _plan(state: StudyState, charter: Charter) -> dict[str, str]:
+def _plan(state: StudyState, charter: TrackCharter) -> dict[str, str]:
     plan = state.plan
     if plan is None:
         return {}
@@ -232,7 +232,7 @@ def _plan(state: StudyState, charter: Charter) -> dict[str, str]:
             "Shared": f"{sum(len(p.tensors) for p in plan.shared)} tensors",
             "Each shares of its parameters": shares,
         }
-    found = plan.plans.get("configurations", {}).get(charter.nnunet.configuration, {})
+    found = plan.plans.get("configurations", {}).get(charter.configuration, {})
     if not found:
         return {
             "Plan": "encrypted: this host cannot read it" if charter.encryption else "not known"

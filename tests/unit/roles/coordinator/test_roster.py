@@ -20,6 +20,8 @@ from fedfs.trust.signing import SigningKey
 from support import invariants
 from support.federation import Federation
 
+TRACK = "3d_fullres-0"
+
 
 def office(federation: Federation) -> Coordinator:
     return Coordinator(federation.store, federation.home("coordinator"), clock=federation.clock)
@@ -48,12 +50,14 @@ def with_keys_of_charter(federation: Federation) -> None:
         federation.kill(name)
     one_key = federation.publisher
 
-    def all_keys(role, host, store=None, track=layout.NO_TRACK):
+    def all_keys(role, host, store=None, track=None):
         if not federation.keyring(host).has(role):
             return one_key(role, host, store, track)
         keys = federation.keyring(host).load_all(role)
-        place, study = store or federation.store, federation.charter.study
-        return Publisher(place, keys, study, clock=federation.clock, track=track)
+        place, study = store or federation.place, federation.charter.study
+        return Publisher(
+            place, keys, study, clock=federation.clock, track=track or federation.place.track
+        )
 
     federation.publisher = all_keys
 
@@ -112,7 +116,7 @@ def test_a_site_replaces_its_key_in_the_middle(federation):
     assert request.endorsement
     federation.run_process("east")  # the key before counts until the coordinator has seen it
     (change,) = approve(federation, "north")
-    assert change.entry.from_version == 2
+    assert change.entry.from_versions == {TRACK: 2}
     with_keys_of_charter(federation)
     end(federation)
     state = federation.observe().state
@@ -132,7 +136,10 @@ def test_a_thief_of_the_old_key_cannot_speak_for_later_versions(federation):
     forged = dataclasses.replace(
         state.updates["north", 1], key=layout.update("north", 3), base_version=3
     )
-    thief = Publisher(federation.store, old, federation.charter.study, clock=federation.clock)
+    thief = Publisher(
+        federation.place, old, federation.charter.study, clock=federation.clock,
+        track=federation.place.track,
+    )  # fmt: skip
     thief.publish_stamped(forged)
     rejected = federation.observe().state.rejected[layout.update("north", 3)]
     assert "for which the key that signed it does not count" in rejected
@@ -146,7 +153,7 @@ def test_a_lost_key_is_replaced_after_a_telephone_call(federation):
         approve(federation, "north")
     (change,) = approve(federation, "north", replace_keys=True)
     assert change.entry.public_key == request.public_key
-    assert change.entry.from_version == 1  # it has not answered this one
+    assert change.entry.from_versions == {TRACK: 1}  # it has not answered this one
     with_keys_of_charter(federation)
     end(federation)
 
@@ -156,7 +163,11 @@ def test_somebody_elses_endorsement_is_worth_nothing(federation):
     key, stranger = SigningKey.generate(), SigningKey.generate()
     before = federation.observe().state.joins["north"]
     Publisher(
-        federation.store, key, federation.charter.study, clock=federation.clock
+        federation.place,
+        key,
+        federation.charter.study,
+        clock=federation.clock,
+        track=federation.place.track,
     ).publish_stamped(
         dataclasses.replace(
             before,
@@ -174,7 +185,7 @@ def test_a_new_aggregator_goes_on_from_the_next_version(federation):
     other = Keyring(federation.home("other"), federation.charter.study)
     public = other.create("aggregator").public
     charter = replace_aggregator_key(office(federation), public)
-    assert charter.aggregator_from_version == 2
+    assert charter.aggregator_from_versions == {TRACK: 2}
     for site in federation.targets:
         federation.run_process(site)
     with pytest.raises(StudyError, match="another key for the aggregator"):

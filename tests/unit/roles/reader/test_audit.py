@@ -58,9 +58,9 @@ def plain(federation):
 
 
 def test_the_store_is_only_read(plain):
-    before = dict(plain.store.objects)
+    before = dict(plain.place.objects)
     findings(plain)
-    assert plain.store.objects == before
+    assert plain.place.objects == before
 
 
 def resigned(federation: Federation, key: str, host: str, role: str, state=None, **changes):
@@ -72,7 +72,7 @@ def resigned(federation: Federation, key: str, host: str, role: str, state=None,
         if m.key == key
     )
     signer = federation.keyring(host).load(role)
-    forge(federation.store, key, signer.sign(dataclasses.replace(message, **changes)))
+    forge(federation.place, key, signer.sign(dataclasses.replace(message, **changes)))
 
 
 def test_a_rogue_aggregator_that_publishes_other_weights_is_found(plain):
@@ -80,7 +80,7 @@ def test_a_rogue_aggregator_that_publishes_other_weights_is_found(plain):
     state = plain.observe().state
     other = state.rounds[1].model
     key = layout.model_payload(2, other.sha256)
-    plain.store.objects[key] = plain.store.objects[other.key]
+    plain.place.objects[key] = plain.place.objects[other.key]
     rogue = (plain, layout.round_record(2), "coordinator", "aggregator", state)
     moved, weights = dataclasses.replace(other, key=key), state.rounds[1].weights_sha256
     resigned(*rogue, model=moved, weights_sha256=weights)
@@ -108,8 +108,8 @@ def test_an_update_that_was_exchanged_later_is_found(plain):
 
 def test_a_damaged_payload_is_found(plain):
     update = plain.observe().state.updates["east", 0]
-    good = plain.store.objects[update.payload.key].data
-    forge(plain.store, update.payload.key, good[:-1] + bytes([good[-1] ^ 1]))
+    good = plain.place.objects[update.payload.key].data
+    forge(plain.place, update.payload.key, good[:-1] + bytes([good[-1] ^ 1]))
     found = problems(plain)
     assert "not those its name says" in found[update.payload.key]
     assert "version 1" in found
@@ -121,28 +121,28 @@ def test_a_damaged_payload_is_found(plain):
      layout.update("south", 2), layout.fingerprint("north")],
 )  # fmt: skip
 def test_a_changed_byte_in_any_message_is_found(plain, key):
-    envelope = json.loads(plain.store.objects[key].data)
+    envelope = json.loads(plain.place.objects[key].data)
     payload = bytearray(base64.b64decode(envelope["payload"]))
     payload[len(payload) // 2] ^= 1
     envelope["payload"] = base64.b64encode(payload).decode()
-    forge(plain.store, key, json.dumps(envelope).encode())
+    forge(plain.place, key, json.dumps(envelope).encode())
     assert key in problems(plain)
 
 
 def test_a_missing_payload_of_the_newest_version_is_a_problem_an_old_one_a_note(plain):
     state = plain.observe().state
-    prune_versions(plain.store, state, 1)
+    prune_versions(plain.place, state, 1)
     found = findings(plain)
     assert not [f for f in found if f.level == PROBLEM]
     assert [f for f in found if f.level == NOTE and "have been deleted" in f.text]
     assert [f for f in found if f.level == NOTE and "cannot be made again" in f.text]
-    del plain.store.objects[state.models[state.newest].payload.key]
+    del plain.place.objects[state.models[state.newest].payload.key]
     assert "is named and not there" in str(problems(plain))
 
 
 def test_what_nobody_names_is_noted(plain):
     stray = layout.update_payload("north", 1, "0" * 64)
-    plain.store.create(stray, b"left behind")
+    plain.place.create(stray, b"left behind")
     found = {f.subject: f for f in findings(plain) if f.subject == stray}
     assert found[stray].level in (NOTE, PROBLEM)
 

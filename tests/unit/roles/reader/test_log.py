@@ -35,6 +35,6 @@ def test_the_log_tells_who_did_what_in_order(plain):
 
 
 def test_the_log_names_what_nobody_accepts(plain):
-    plain.store.create(layout.failure("north", 1, 1), b"rubbish")
+    plain.place.create(layout.failure("north", 1, 1), b"rubbish")
     last = events(plain.observe().state)[-1]
     assert (last.who, last.key) == ("nobody", layout.failure("north", 1, 1))

@@ -10,6 +10,7 @@ from fedfs.errors import TensorError, UserError
 from fedfs.learner import EvaluationResult
 from fedfs.protocol import layout, participation
 from fedfs.protocol.messages import SiteModel
+from fedfs.protocol.track_place import split_track
 from fedfs.roles.coordinator.amend import Coordinator
 from fedfs.roles.coordinator.options import StudyOptions
 from fedfs.roles.coordinator.roster import set_state
@@ -80,12 +81,12 @@ def test_training_alone_goes_on_after_a_kill_and_happens_once(tmp_path):
     federation.run()
     federation.kill("north")
     assert federation.step("north").finished
-    del federation.store.objects[layout.evaluation("north", 3, "local")]
+    del federation.place.objects[layout.evaluation("north", 3, "local")]
     federation.kill("north")
     assert "adopted" in federation.step("north").text
     assert "a model of this site's data alone" in federation.step("north").text
     federation.run_process("north")
-    assert layout.evaluation("north", 3, "local") in federation.store.objects
+    assert layout.evaluation("north", 3, "local") in federation.place.objects
 
 
 def test_version_0_stays_for_those_who_train_alone_later(tmp_path):
@@ -94,7 +95,7 @@ def test_version_0_stays_for_those_who_train_alone_later(tmp_path):
     federation.run()
     kept = {
         layout.parse(key).version
-        for key in federation.store.objects
+        for key in federation.place.objects
         if (layout.parse(key) or layout.parse(layout.charter(1))).kind == "model-payload"
     }
     assert {0, 3} <= kept < {0, 1, 2, 3}
@@ -139,7 +140,7 @@ def test_without_the_charter_asking_nobody_publishes_its_model(tmp_path):
     federation.run()
     assert not any(
         layout.parse(k) and "model" in layout.parse(k).kind and layout.parse(k).site
-        for k in federation.store.objects
+        for k in federation.place.objects
     )
     state = federation.observe().state
     assert collect(state, {}).matrix == ()
@@ -215,7 +216,7 @@ def test_a_site_with_a_stick_only_scores_and_is_scored_too(tmp_path):
     assert not state.rejected
     others = {
         key.split("/")[2]
-        for key in courier.outpost.objects
+        for _, key in map(split_track, courier.outpost.objects)
         if key.startswith("sites/") and "/north/" not in key
     }
     assert others == {"model"}

@@ -42,7 +42,7 @@ def test_a_failed_training_is_a_failure_record_and_never_an_update(federation, k
     assert [(f.site, f.version, f.step, f.kind) for f in state.failures] == [
         ("north", 0, "train", kind)
     ] * 2
-    for key, found in federation.store.objects.items():
+    for key, found in federation.place.objects.items():
         assert b"patient" not in found.data, key  # details stay at the site
     north = next(site for site in summarize(state).sites if site.site == "north")
     assert (north.failures, north.activity) == (2, f"failed: train: {kind}")
@@ -74,17 +74,17 @@ def test_a_name_that_another_key_holds_cannot_be_joined_with(federation):
 
 
 def test_joining_and_approving_again_changes_nothing(federation):
-    before = dict(federation.store.objects)
+    before = dict(federation.place.objects)
     federation.join()
     federation.approve()
-    assert federation.store.objects == before
+    assert federation.place.objects == before
 
 
 def test_statuses_are_few_and_the_newest_is_shown(federation):
     federation.run()
     for site in (*federation.targets, None):
         prefix = layout.status(site, 0).rpartition("/")[0] + "/"
-        assert len(list(federation.store.list(prefix))) <= 2
+        assert len(list(federation.place.list(prefix))) <= 2
     view = summarize(federation.observe().state)
     assert view.phase == "finished"
     assert [site.activity for site in view.sites] == ["finished"] * 3
@@ -104,7 +104,7 @@ def test_progress_is_published_seldom_with_an_estimate(federation):
         now_s[0] += 1.0
     federation.observe()
     prefix = layout.status("north", 0).rpartition("/")[0] + "/"
-    numbers = [layout.parse(entry.key).number for entry in federation.store.list(prefix)]
+    numbers = [layout.parse(entry.key).number for entry in federation.place.list(prefix)]
     assert max(numbers) == 5  # at 0, 10, 20, 30 and 40 s
     status = federation.observe().state.statuses["north"]
     assert (status.done, status.total, status.eta_s) == (40, 100, 60.0)
