@@ -118,7 +118,7 @@ def _train(rank: int, request: RoundRequest, device: str, room: Path, writer: An
         hashes: list[Any] = [None] * n_gpus
         distributed.all_gather_object(hashes, weights_sha256(result.tensors))
         if len(set(hashes)) > 1:
-            raise TrainingError("the GPUs ended with different weights", kind="crash")
+            raise TrainingError("The GPUs ended with different weights.", kind="crash")
         if rank == 0:
             write_safetensors(request.output, result.tensors)
             fields = {name: value for name, value in vars(result).items() if name != "tensors"}
@@ -134,9 +134,9 @@ def _failure(room: Path, error: Any) -> FedfsError:
         return isolated.from_json(json.loads(first_error.read_text(encoding="utf-8")))
     if getattr(error, "signal_name", None) == "SIGKILL":
         return TrainingError(
-            "a process of this round was killed, probably for want of memory",
+            "A process of this round was killed, probably for want of memory.",
             kind="out-of-memory",
             hint="free memory on this host, or lower nnUNet_n_proc_DA: each GPU has such workers",
         )
-    last = str(error).strip().splitlines()[-1]
-    return TrainingError(f"a process of this round failed: {last[:300]}", kind="crash")
+    last = str(error).strip().splitlines()[-1][:300]
+    return TrainingError(f"A process of this round failed: {last.rstrip('.')}.", kind="crash")

@@ -140,7 +140,7 @@ class NnUNetLearner:
         planner = OwnPlanner(self._settings, self._broken.measured())
         plan = planner.kept()
         if plan is None:
-            raise SetupError("this site has not planned yet", hint="call plan() first")
+            raise SetupError("This site has not planned yet.", hint="call plan() first")
         with self._nnunet():
             return planner.kept_initial(plan) or planner.make_initial(plan)
 
@@ -323,7 +323,7 @@ class NnUNetLearner:
 
     def _adopted(self) -> dict[str, Any]:
         if self._plans is None:
-            raise SetupError("the plan has not been adopted yet", hint="call prepare() first")
+            raise SetupError("The plan has not been adopted yet.", hint="call prepare() first")
         return self._plans
 
     def _open(self, task: RoundTask) -> Session:

@@ -54,7 +54,7 @@ def test_a_dataset_key_lists_files_anywhere(paths, folder, monkeypatch):
     ("removed", "message"),
     [
         ("imagesTr/case_001_0000.nii.gz", "no image for the label of case_001"),
-        ("labelsTr/case_001.nii.gz", "missing labels: case_001.nii.gz"),
+        ("labelsTr/case_001.nii.gz", "lacks these labels: case_001.nii.gz"),
         ("dataset.json", "dataset.json cannot be read"),
     ],
 )

@@ -95,9 +95,9 @@ def test_a_case_without_foreground_counts_as_a_case_only(paths, folder):
 @pytest.mark.parametrize(
     ("change", "message", "num_processes"),
     [
-        (with_label_seven, "case case_002: .*holds 7, which", 1),
-        (with_label_seven, "case case_002: .*holds 7, which", 2),
-        (lambda a: a[1:], r"case case_002: .*\(5, 14, 10\)", 1),
+        (with_label_seven, "Case case_002: .*holds 7, which", 1),
+        (with_label_seven, "Case case_002: .*holds 7, which", 2),
+        (lambda a: a[1:], r"Case case_002: .*\(5, 14, 10\)", 1),
     ],
 )
 def test_a_broken_case_is_named(paths, folder, change, message, num_processes):
@@ -111,7 +111,7 @@ def test_nan_is_refused(paths):
     # Not as .nii.gz: ITK's reader of NIfTI turns NaN into 0.
     folder = write_dataset(paths.raw, 2, shape=(4, 8, 8), file_ending=".mha")
     rewrite(folder / "imagesTr" / "case_001_0000.mha", with_nan)
-    with pytest.raises(TrainingError, match="case case_001: .*NaN") as caught:
+    with pytest.raises(TrainingError, match="Case case_001: .*NaN") as caught:
         extract(paths)
     assert caught.value.kind == "broken-case"
 

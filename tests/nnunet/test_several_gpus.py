@@ -41,7 +41,7 @@ def start(study, tmp_path):
 
 def test_what_cannot_be_divided_is_refused(study, start):
     batch = study.plans["configurations"]["2d"]["batch_size"]
-    with pytest.raises(SetupError, match=f"a batch of {batch} cannot be divided among 99 GPUs"):
+    with pytest.raises(SetupError, match=f"A batch of {batch} cannot be divided among 99 GPUs"):
         start(num_gpus=99).train(task(), study.tensors, Reports())
 
 

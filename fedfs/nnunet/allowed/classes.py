@@ -65,7 +65,7 @@ def trainer_class(name: str, allowed: Collection[str] = ()) -> type[Any]:
         found = trainers.find(name, allowed, nnUNetTrainer)
     if found.run_training is not nnUNetTrainer.run_training:
         raise SetupError(
-            f"trainer {name} cannot be federated: it has a run_training of its own",
+            f"Trainer {name} cannot be federated: it has a run_training of its own.",
             hint="fedfs runs the epochs in its place; trainers may override every other hook",
         )
     return found
@@ -84,7 +84,7 @@ def planner_class(name: str) -> type[Any]:
     found = _own("planner", name, "experiment_planning", ExperimentPlanner)
     if found is None:
         raise SetupError(
-            f"nnunetv2 {metadata.version('nnunetv2')} has no planner {name}",
+            f"nnunetv2 {metadata.version('nnunetv2')} has no planner {name}.",
             hint="is the name right? All hosts need the same version of nnunetv2",
         )
     return found
@@ -118,7 +118,7 @@ def fold_of(text: str) -> int | str:
     if text == "all":
         return text
     if not text.isdecimal() or len(text) > 3:  # noqa: PLR2004  nobody has a thousand folds
-        raise SetupError(f"fold {text!r} is neither a number nor all")
+        raise SetupError(f"Fold {text!r} is neither a number nor all.")
     return int(text)
 
 
@@ -178,9 +178,9 @@ def device(name: str | None) -> Any:
             name = "mps" if torch.backends.mps.is_available() else "cpu"
         log.info("device: %s", name)
     if name == "cuda" and not torch.cuda.is_available():
-        raise SetupError("no CUDA device is available", hint="choose --device cpu")
+        raise SetupError("No CUDA device is available.", hint="choose --device cpu")
     if name not in ("cpu", "cuda", "mps"):
-        raise SetupError(f"device {name!r} is none of cpu, cuda, mps")
+        raise SetupError(f"Device {name!r} is none of cpu, cuda, mps.")
     return torch.device(name)
 
 

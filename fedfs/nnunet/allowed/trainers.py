@@ -43,7 +43,7 @@ def find(name: str, allowed: Collection[str], base: type[Any]) -> type[Any]:
     if name not in allowed:
         raise SetupError(
             f"nnunetv2 {metadata.version('nnunetv2')} has no trainer {name}, and this host's "
-            "operator has not allowed one from elsewhere",
+            "operator has not allowed one from elsewhere.",
             hint=f"get the trainer's source from the coordinator and read it, put it below the "
             f"folder that {FOLDERS} names, and give --allow-trainer {name}",
         )
@@ -53,11 +53,11 @@ def find(name: str, allowed: Collection[str], base: type[Any]) -> type[Any]:
         if found is None:
             continue
         if not (isinstance(found, type) and issubclass(found, base) and found.__name__ == name):
-            raise SetupError(f"{name} below {folder} is not a class made from {base.__name__}")
+            raise SetupError(f"{name} below {folder} is not a class made from {base.__name__}.")
         return found
     where = os.pathsep.join(folders) or "not set"
     raise SetupError(
-        f"there is no trainer {name} below {FOLDERS}, which is {where}",
+        f"There is no trainer {name} below {FOLDERS}, which is {where}.",
         hint="nnU-Net looks in its own package, and then in the folders of this variable",
     )
 
@@ -76,7 +76,7 @@ def _search(folder: str, name: str) -> Any:
             found = recursive_find_python_class(folder, name, None, base_folder=folder)
         except (ImportError, SyntaxError) as error:
             raise SetupError(
-                f"a module below {FOLDERS} = {folder} cannot be imported: {error}",
+                f"A module below {FOLDERS} = {folder} cannot be imported: {error}.",
                 hint="nnU-Net imports them until one has the trainer: install what it needs, or "
                 "move it away",
             ) from error

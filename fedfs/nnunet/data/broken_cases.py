@@ -99,8 +99,8 @@ class BrokenCases:
     def _write(
         self, before: Mapping[str, Mapping[str, str]], found: Mapping[str, str], step: str
     ) -> None:
-        for case, reason in sorted(found.items()):
-            log.warning("left out: %s", reason if case in reason else f"case {case}: {reason}")
+        for _, reason in sorted(found.items()):
+            log.warning("left out: %s", reason)
         added = {case: {"step": step, "reason": reason} for case, reason in found.items()}
         files.write_json(self._path, dict(sorted({**before, **added}.items())))
 
@@ -119,7 +119,7 @@ def require_some(usable: int, dataset: RawDataset) -> None:
     """
     if not usable:
         raise DatasetError(
-            f"none of the {len(dataset.cases)} cases of {dataset.name} can be used",
+            f"None of the {len(dataset.cases)} cases of {dataset.name} can be used.",
             hint="the log says why of each; is the folder mounted?",
         )
 
@@ -127,6 +127,9 @@ def require_some(usable: int, dataset: RawDataset) -> None:
 def _lacks(case: Case, dataset: RawDataset) -> str:
     if not dataset.holds_channels(case):
         n_channels = len(dataset.dataset_json["channel_names"])
-        return f"{len(case.images)} images, where dataset.json names {n_channels} channels"
+        return (
+            f"Case {case.name} has {len(case.images)} images, and dataset.json names "
+            f"{n_channels} channels."
+        )
     missing = [path.name for path in (*case.images, case.label) if not path.is_file()]
-    return f"missing: {', '.join(missing)}" if missing else ""
+    return f"Case {case.name} lacks {', '.join(missing)}." if missing else ""

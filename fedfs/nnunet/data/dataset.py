@@ -85,7 +85,7 @@ class RawDataset:
         """
         if not self.cases:
             raise DatasetError(
-                f"{self.name} holds no training cases",
+                f"{self.name} holds no training cases.",
                 hint=f"nnU-Net expects images in {self.folder / 'imagesTr'} named "
                 f"CASE_0000{self.dataset_json['file_ending']}",
             )
@@ -125,11 +125,11 @@ def _find(raw: Path, name_or_id: str | int) -> Path:
         if len(found) == 1:
             return found[0]
         what = "no dataset" if not found else f"{len(found)} datasets"
-        raise DatasetError(f"nnUNet_raw = {raw} holds {what} with the id {text}")
+        raise DatasetError(f"nnUNet_raw = {raw} holds {what} with the id {text}.")
     if re.fullmatch(r"Dataset\d{3}_[\w.-]{1,100}", text) is None:
-        raise DatasetError(f"{text!r} is not the name of an nnU-Net dataset (DatasetXXX_NAME)")
+        raise DatasetError(f"{text!r} is not the name of an nnU-Net dataset (DatasetXXX_NAME).")
     if not (raw / text).is_dir():
-        raise DatasetError(f"there is no dataset {text} in nnUNet_raw = {raw}")
+        raise DatasetError(f"There is no dataset {text} in nnUNet_raw = {raw}.")
     return raw / text
 
 
@@ -152,7 +152,7 @@ def _scanned(folder: Path, content: Mapping[str, Any]) -> list[Case]:
         match = pattern.fullmatch(name)
         if match is None:
             raise DatasetError(
-                f"{folder.name}: the image {name} has no channel number",
+                f"In {folder.name}, the image {name} has no channel number.",
                 hint=f"nnU-Net expects CASE_0000{ending}, CASE_0001{ending}, ...",
             )
         by_case.setdefault(match[1], []).append(name)
@@ -170,7 +170,7 @@ def _scanned(folder: Path, content: Mapping[str, Any]) -> list[Case]:
 
 def _files(folder: Path, ending: str) -> list[str]:
     if not folder.is_dir():
-        raise DatasetError(f"{folder} is missing")
+        raise DatasetError(f"{folder} is missing.")
     return sorted(e.name for e in os.scandir(folder) if e.is_file() and e.name.endswith(ending))
 
 
@@ -178,7 +178,7 @@ def _check_files(found: RawDataset) -> None:
     dataset, cases, n_channels = found.name, found.cases, len(found.dataset_json["channel_names"])
     lonely = [case.name for case in cases if not case.images]
     if lonely:
-        raise DatasetError(f"{dataset}: no image for the label of {_some(lonely)}")
+        raise DatasetError(f"{dataset} holds no image for the label of {_some(lonely)}.")
     channels: list[str] = []
     images: list[str] = []
     labels: list[str] = []
@@ -190,13 +190,13 @@ def _check_files(found: RawDataset) -> None:
             labels.append(case.label.name)
     if channels:
         raise DatasetError(
-            f"{dataset}: dataset.json names {n_channels} channels, but other numbers of images "
-            f"belong to {_some(channels)}"
+            f"In {dataset}, dataset.json names {n_channels} channels, but other numbers of images "
+            f"belong to {_some(channels)}."
         )
     if images:
-        raise DatasetError(f"{dataset}: missing images: {_some(images)}")
+        raise DatasetError(f"{dataset} lacks these images: {_some(images)}.")
     if labels:
-        raise DatasetError(f"{dataset}: missing labels: {_some(labels)}")
+        raise DatasetError(f"{dataset} lacks these labels: {_some(labels)}.")
 
 
 def _some(names: Sequence[str]) -> str:

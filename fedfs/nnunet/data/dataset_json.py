@@ -29,9 +29,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
+        raise DatasetError(f"{path} cannot be read: {error.strerror}.") from error
     except ValueError as error:
-        raise DatasetError(f"{path} is not valid JSON: {error}") from error
+        raise DatasetError(f"{path} is not valid JSON: {error}.") from error
 
 
 def read_dataset_json(folder: Path) -> dict[str, Any]:
@@ -43,20 +43,22 @@ def read_dataset_json(folder: Path) -> dict[str, Any]:
     path = folder / "dataset.json"
     content = read_json(path)
     if not isinstance(content, dict):
-        raise DatasetError(f"{path} is not a JSON object")
+        raise DatasetError(f"{path} is not a JSON object.")
     names = channel_names(content)
     if not names or sorted(names, key=int) != [str(i) for i in range(len(names))]:
-        raise DatasetError(f"{path}: channel_names must number the channels 0, 1, ...")
+        raise DatasetError(f"In {path}, channel_names must number the channels 0, 1, 2 and so on.")
     labels = content.get("labels")
     if not isinstance(labels, dict) or labels.get("background") != 0:
         raise DatasetError(
-            f"{path}: labels must map names to numbers, with background 0",
+            f"In {path}, labels must map names to numbers, with background 0.",
             hint="nnU-Net v1 wrote labels the other way round; see nnU-Net's dataset_format.md",
         )
     if not isinstance(content.get("file_ending"), str):
-        raise DatasetError(f"{path}: file_ending is missing")
+        raise DatasetError(f"In {path}, file_ending is missing.")
     if has_regions(content) and not content.get("regions_class_order"):
-        raise DatasetError(f"{path}: regions_class_order is missing although labels are regions")
+        raise DatasetError(
+            f"In {path}, regions_class_order is missing although labels are regions."
+        )
     return {**content, "channel_names": names}
 
 

@@ -116,7 +116,7 @@ def reader_name(dataset: RawDataset, *, any_case: bool = False) -> str:
             )
             return str(found.__name__)
     raise DatasetError(
-        f"{dataset.name}: no reader of nnU-Net reads {dataset.cases[0].images[0]}",
+        f"In {dataset.name}, no reader of nnU-Net reads {dataset.cases[0].images[0]}.",
         hint="see the file endings in nnU-Net's dataset_format.md",
     )
 
@@ -133,23 +133,23 @@ def _measure(job: _Job) -> _Measured:
         if str(error):
             raise
         # nnU-Net prints the reason, and raises without a word.
-        raise DatasetError("its channels have different shapes or spacings") from error
+        raise DatasetError("Its channels have different shapes or spacings.") from error
     if len(images_CZYX) != job.n_channels:
         raise DatasetError(
-            f"its images hold {len(images_CZYX)} channels, dataset.json names {job.n_channels}"
+            f"Its images hold {len(images_CZYX)} channels, dataset.json names {job.n_channels}."
         )
     segmentation_1ZYX, _ = reader.read_seg(str(job.case.label))  # noqa: N806  same
     if images_CZYX.shape[1:] != segmentation_1ZYX.shape[1:]:
         raise DatasetError(
-            f"the image has shape {images_CZYX.shape[1:]}, "
-            f"its segmentation {segmentation_1ZYX.shape[1:]}"
+            f"The image has shape {images_CZYX.shape[1:]}, "
+            f"its segmentation {segmentation_1ZYX.shape[1:]}."
         )
     if not np.isfinite(images_CZYX).all() or not np.isfinite(segmentation_1ZYX).all():
-        raise DatasetError("the image or its segmentation holds NaN or infinite values")
+        raise DatasetError("The image or its segmentation holds NaN or infinite values.")
     found = {float(value) for value in np.unique(segmentation_1ZYX)}
     if not found <= job.labels:
         unknown = ", ".join(f"{value:g}" for value in sorted(found - job.labels)[:5])
-        raise DatasetError(f"the segmentation holds {unknown}, which dataset.json does not name")
+        raise DatasetError(f"The segmentation holds {unknown}, which dataset.json does not name.")
     cropped, segmentation, _ = crop_to_nonzero(images_CZYX, segmentation_1ZYX)
     foreground = segmentation[0] > 0
     return _Measured(

@@ -106,7 +106,7 @@ def _check(path: Path, fold: int | str, dataset: RawDataset, left_out: Collectio
         parts = [[str(case) for case in part if case not in left_out] for part in parts]
         named = {case for part in parts for case in part}
     except (TypeError, KeyError, ValueError) as error:
-        raise SetupError(f"{path} is not a list of train and val cases") from error
+        raise SetupError(f"{path} is not a list of train and val cases.") from error
     unknown = sorted(named - {case.name for case in dataset.cases})
     nothing = not all(parts) or (
         chosen is None and int(len(dataset.cases) * _RANDOM_TRAINING_SHARE) == 0
@@ -114,6 +114,6 @@ def _check(path: Path, fold: int | str, dataset: RawDataset, left_out: Collectio
     if unknown or nothing:
         what = f"names {unknown[0]}, which is not in" if unknown else "leaves nothing to use of"
         raise SetupError(
-            f"{path} {what} {dataset.name} for fold {fold}",
+            f"{path} {what} {dataset.name} for fold {fold}.",
             hint="it may be left from an earlier state of the dataset: correct or remove it",
         )

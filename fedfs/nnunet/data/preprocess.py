@@ -66,7 +66,7 @@ def write_plans(plans: Mapping[str, Any], dataset: RawDataset, paths: NnUNetPath
         files.write_json(target, plans)
     elif read_json(target) != json.loads(json.dumps(plans)):
         raise SetupError(
-            f"{target} is a different plan of the same name",
+            f"{target} is a different plan of the same name.",
             hint="it may belong to an earlier study: move it away, with the folders of its data",
         )
     own = folder / "dataset.json"
@@ -74,7 +74,7 @@ def write_plans(plans: Mapping[str, Any], dataset: RawDataset, paths: NnUNetPath
         files.copy(dataset.folder / "dataset.json", own)
     elif differences := difference(dataset.dataset_json, read_json(own)):
         raise DatasetError(
-            f"{own} disagrees with that of the raw dataset: {'; '.join(differences)}",
+            f"{own} disagrees with that of the raw dataset: {'; '.join(differences)}.",
             hint="it is left from an earlier state of the dataset: remove it",
         )
 
@@ -148,7 +148,7 @@ def check_previous_stage(
     folder = paths.results / dataset.name / model / "predicted_next_stage" / configuration
     if any(not (folder / f"{case.name}.b2nd").exists() for case in dataset.cases):
         raise SetupError(
-            f"{configuration} continues {previous}, whose segmentations are not all in {folder}",
+            f"{configuration} continues {previous}, whose segmentations are not all in {folder}.",
             hint=f"finish a study of {previous} with the same plans and trainer first",
         )
 

@@ -192,7 +192,7 @@ def _check_ages(folder: Path, plan: Path, dataset: RawDataset) -> None:
 def _refuse(folder: Path, why: str) -> None:
     raise SetupError(
         f"{folder} was not preprocessed by fedfs, and not surely with this study's plan from these "
-        f"images: {why}",
+        f"images: {why}.",
         hint="move it away, or preprocess again with nnUNetv2_preprocess and this plan",
     )
 

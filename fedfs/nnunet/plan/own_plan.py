@@ -58,7 +58,7 @@ class OwnPlanner:
     def __init__(self, settings: LearnerSettings, dataset: RawDataset) -> None:
         if settings.planning is None:
             raise SetupError(
-                "this learner was not told how to plan for itself",
+                "This learner was not told how to plan for itself.",
                 hint="sites plan for themselves in a study of the mode asym only",
             )
         self._planning: Planning = settings.planning
@@ -90,8 +90,8 @@ class OwnPlanner:
         for index, channel in enumerate(measured.channels):
             if not channel.n_cases:
                 raise DatasetError(
-                    f"{self._dataset.name}: no case has a foreground voxel in channel {index} "
-                    f"({names[str(index)]})",
+                    f"In {self._dataset.name}, no case has a foreground voxel in channel {index} "
+                    f"({names[str(index)]}).",
                     hint="check that the segmentations hold the labels of dataset.json",
                 )
         value = to_nnunet(merge_fingerprints({self._dataset.name: measured}))
@@ -107,7 +107,7 @@ class OwnPlanner:
         """
         fingerprint = self.fingerprint()
         if fingerprint is None:
-            raise SetupError("the dataset has not been measured yet")
+            raise SetupError("The dataset has not been measured yet.")
         planning, dataset = self._planning, self._dataset
         result = plans.plan(
             plans.PlanRequest(

@@ -115,5 +115,7 @@ class NnUNetPlanner:
         except TrainingError as error:
             if error.kind != "crash":
                 raise
-            text = f"describes an architecture of which no network can be built: {error}"
+            text = f"describes an architecture of which no network can be built: {error}".rstrip(
+                "."
+            )
             raise MalformedError(text, about="the plan") from error

@@ -137,7 +137,7 @@ def plan(request: PlanRequest) -> PlanResult:
     planned = [name for name in wanted if name in configurations]
     if not planned:
         raise StudyError(
-            f"nnU-Net plans no configuration {' or '.join(wanted)} for these data",
+            f"nnU-Net plans no configuration {' or '.join(wanted)} for these data.",
             hint=f"begin a study of what it plans: fedfs init ... -c "
             f"{','.join(sorted(configurations))}",
         )
@@ -218,7 +218,7 @@ def _make_planner(request: PlanRequest, dataset_json: Mapping[str, Any]) -> Any:
         reader = determine_reader_writer_from_dataset_json(dict(dataset_json), verbose=False)
     except RuntimeError as error:
         raise StudyError(
-            f"nnU-Net has no reader for the file ending {dataset_json['file_ending']}"
+            f"nnU-Net has no reader for the file ending {dataset_json['file_ending']}."
         ) from error
     planner.determine_reader_writer = lambda: reader
     return planner
@@ -232,11 +232,11 @@ def _replaced(tensors: dict[str, Array], pretrained: Path) -> dict[str, Array]:
             if is_segmentation_layer(name):
                 continue
             if name not in given:
-                raise UserError(f"the pretrained weights have no tensor {name}")
+                raise UserError(f"The pretrained weights have no tensor {name}.")
             if given.shape(name) != own.shape:
                 raise UserError(
-                    f"the pretrained tensor {name} has shape {list(given.shape(name))}, "
-                    f"the network's has {list(own.shape)}",
+                    f"The pretrained tensor {name} has shape {list(given.shape(name))}, "
+                    f"the network's has {list(own.shape)}.",
                     hint="plan with the architecture of the pretrained network",
                 )
             out[name] = np.asarray(given[name], dtype=np.float32)

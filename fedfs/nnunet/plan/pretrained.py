@@ -38,15 +38,15 @@ def read_checkpoint(path: Path) -> dict[str, Array]:
         with torch.serialization.safe_globals(harmless_types()):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise UserError(
-            f"{path} is not a checkpoint of nnU-Net, or is damaged",
+            f"{path} is not a checkpoint of nnU-Net, or is damaged.",
             hint="give checkpoint_final.pth of a trained model",
         ) from error
     weights = content.get("network_weights") if isinstance(content, dict) else None
     if not isinstance(weights, dict):
-        raise UserError(f"{path} holds no network_weights", hint="give a checkpoint of nnU-Net")
+        raise UserError(f"{path} holds no network_weights.", hint="give a checkpoint of nnU-Net")
     return {
         name: weights[names[0]].to(torch.float32).contiguous().numpy()
         for name, names in canonical_names(weights).items()

@@ -87,7 +87,7 @@ def cross_validate(request: CrossValidationRequest, on_progress: OnProgress) -> 
         missing = [path for path in found.values() if not path.exists()]
         if missing:
             raise SetupError(
-                f"{missing[0]} is not there any more, so that models cannot be compared",
+                f"{missing[0]} is not there any more, so that models cannot be compared.",
                 hint="restore nnUNet_results, or leave the study's choice to the others: "
                 "fedfs site leave",
             )

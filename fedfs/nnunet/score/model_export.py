@@ -111,7 +111,7 @@ def _add_fold(made: Path, target: Path, fold: str) -> None:
         found = target / name
         if not found.exists() or read_json(found) != read_json(made / name):
             raise UserError(
-                f"{target} exists and holds another model: its {name} is not this one's",
+                f"{target} exists and holds another model: its {name} is not this one's.",
                 hint="choose another output folder, or move that one away",
             )
     (made / fold).rename(target / fold)
@@ -156,6 +156,6 @@ def _same(target: Path, fold: str, record: Mapping[str, Any]) -> Path:
         log.info("%s has been exported before", target / fold)
         return target
     raise UserError(
-        f"{target} exists and holds another model",
+        f"{target} exists and holds another model.",
         hint="choose another output folder, or move that one away",
     )

@@ -48,7 +48,7 @@ def pseudo_dice(session: Session, on_progress: OnProgress) -> EvaluationResult:
             on_progress(Progress("evaluate", iteration + 1, n_iterations, "iteration"))
     loss = float(np.mean(losses))
     if not math.isfinite(loss):
-        raise TrainingError("the validation loss is not finite", kind="not-finite")
+        raise TrainingError("The validation loss is not finite.", kind="not-finite")
     return EvaluationResult(
         n_cases=session.n_validation_cases,
         classes={

@@ -108,17 +108,17 @@ def limit_pools(num_processes: int) -> None:
 def _existing(environ: Mapping[str, str], name: str, *, create: bool) -> Path:
     value = environ.get(name, "")
     if not value:
-        raise SetupError(f"the environment variable {name} is not set", hint=_HINT)
+        raise SetupError(f"The environment variable {name} is not set.", hint=_HINT)
     path = Path(value).expanduser().absolute()
     if create and path.parent.is_dir() and not path.exists():
         try:
             path.mkdir(exist_ok=True)
         except OSError as error:
             raise SetupError(
-                f"{name} = {value} cannot be created: {error.strerror}", hint=_HINT
+                f"{name} = {value} cannot be created: {error.strerror}.", hint=_HINT
             ) from error
     if not path.is_dir():
-        raise SetupError(f"{name} = {value} is not a folder", hint=_HINT)
+        raise SetupError(f"{name} = {value} is not a folder.", hint=_HINT)
     return path
 
 
@@ -129,7 +129,7 @@ def _writable(environ: Mapping[str, str], name: str) -> Path:
             pass
     except OSError as error:
         raise SetupError(
-            f"{name} = {path} cannot be written to: {error.strerror}",
+            f"{name} = {path} cannot be written to: {error.strerror}.",
             hint="nnU-Net and fedfs write preprocessed data and models there",
         ) from error
     return path

@@ -76,7 +76,7 @@ def run_isolated(
         TrainingError: the child crashed (``crash``) or was killed (``out-of-memory``).
     """
     if function not in FUNCTION_NAMES:
-        raise errors.UserError(f"{function!r} is not a function of {_CHILD}")
+        raise errors.UserError(f"{function!r} is not a function of {_CHILD}.")
     with tempfile.TemporaryDirectory(prefix=f"{function}-", dir=workdir) as folder:
         room = Path(folder)
         (room / "request.json").write_text(json.dumps(requests.to_json(request)), encoding="utf-8")
@@ -121,13 +121,13 @@ def _result(function: str, returncode: int, room: Path) -> dict[str, Any]:
     words = _log_last_words(function, room)
     if returncode == -signal.SIGKILL:
         raise errors.TrainingError(
-            f"nnU-Net was killed while it ran {function}, probably for want of memory",
+            f"nnU-Net was killed while it ran {function}, probably for want of memory.",
             kind="out-of-memory",
             hint="free memory on this host, or ask for a smaller gpu_memory_target_gb",
         )
-    last = (words.strip().splitlines() or [f"exit code {returncode}"])[-1]
+    last = (words.strip().splitlines() or [f"exit code {returncode}"])[-1][:_LAST_LINE]
     raise errors.TrainingError(
-        f"nnU-Net failed while it ran {function}: {last[:_LAST_LINE]}", kind="crash"
+        f"nnU-Net failed while it ran {function}: {last.rstrip('.')}.", kind="crash"
     )
 
 

@@ -101,7 +101,7 @@ def _results(
             yield job, future.result()
     except BrokenProcessPool as error:
         raise TrainingError(
-            "a worker process was killed, probably for want of memory",
+            "A worker process was killed, probably for want of memory.",
             kind="out-of-memory",
             hint=OUT_OF_MEMORY_HINT,
         ) from error
@@ -128,18 +128,18 @@ def _guarded(function: Callable[[J], R], job: J) -> R | _Failure:
     try:
         return function(job)
     except TrainingError as error:
-        return _Failure(error.kind, f"case {job.name}: {error}", error.hint)
+        return _Failure(error.kind, f"Case {job.name}: {error}", error.hint)
     except FedfsError as error:
-        return _Failure(BROKEN_CASE, f"case {job.name}: {error}", error.hint)
+        return _Failure(BROKEN_CASE, f"Case {job.name}: {error}", error.hint)
     except MemoryError:
-        return _Failure("out-of-memory", f"case {job.name}: out of memory", OUT_OF_MEMORY_HINT)
+        return _Failure("out-of-memory", f"Case {job.name}: Out of memory.", OUT_OF_MEMORY_HINT)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
         kind = "disk" if full else BROKEN_CASE
-        return _Failure(kind, f"case {job.name}: {error}", "")
+        return _Failure(kind, f"Case {job.name}: {error}.", "")
     except Exception as error:  # noqa: BLE001  readers of images raise anything; the case is named
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:_REASON_LENGTH]
-        return _Failure(BROKEN_CASE, f"case {job.name} cannot be processed: {reason}", "")
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:_REASON_LENGTH].rstrip(".")
+        return _Failure(BROKEN_CASE, f"Case {job.name} cannot be processed: {reason}.", "")
 
 
 def _start_worker() -> None:

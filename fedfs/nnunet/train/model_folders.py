@@ -41,7 +41,7 @@ def claim(model: Path, plans: Mapping[str, Any], settings: LearnerSettings) -> N
     path = model / "plans.json"
     if path.exists() and read_json(path) != json.loads(json.dumps(plans)):
         raise SetupError(
-            f"{model} holds a model of another plan of the same name", hint="move it away"
+            f"{model} holds a model of another plan of the same name.", hint="move it away"
         )
     fold = model / f"fold_{fold_of(settings.fold)}"
     mark = {"made_by": os.path.relpath(settings.state_dir.absolute(), fold.absolute())}
@@ -50,7 +50,7 @@ def claim(model: Path, plans: Mapping[str, Any], settings: LearnerSettings) -> N
     found = sorted(path.name for path in fold.glob("*.pth"))
     if found:
         raise SetupError(
-            f"{fold} holds a model that this study did not make ({found[0]})",
+            f"{fold} holds a model that this study did not make ({found[0]}).",
             hint="move the folder away: the study would overwrite it",
         )
     files.write_json(fold / MARK, mark)

@@ -104,8 +104,8 @@ def _check_batch(configuration: Mapping[str, Any], n_gpus: int) -> None:
     ]
     if n_gpus not in usable:
         raise SetupError(
-            f"a batch of {batch} cannot be divided among {n_gpus} GPUs"
-            + (": its Dice needs as much of it on each" if n_gpus <= batch else ""),
+            f"A batch of {batch} cannot be divided among {n_gpus} GPUs"
+            + (": its Dice needs as much of it on each." if n_gpus <= batch else "."),
             hint=f"give --num-gpus {usable[-1]}; the batch size is the plan's",
         )
 
@@ -121,12 +121,12 @@ def check_devices(host: HostSettings) -> str:
     device = str(classes.device(host.device).type)
     if device == "cuda" and torch.cuda.device_count() < host.num_gpus:
         raise SetupError(
-            f"this host has {torch.cuda.device_count()} GPUs, not {host.num_gpus}",
+            f"This host has {torch.cuda.device_count()} GPUs, not {host.num_gpus}.",
             hint="give fewer with --num-gpus; CUDA_VISIBLE_DEVICES says which are seen",
         )
     if device != "cuda" and host.device != "cpu":
         raise SetupError(
-            f"nnU-Net trains on several CUDA devices only, and this host has {device}",
+            f"nnU-Net trains on several CUDA devices only, and this host has {device}.",
             hint="leave out --num-gpus",
         )
     return device

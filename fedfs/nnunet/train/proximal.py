@@ -86,7 +86,7 @@ def check_attached(trainer: Any) -> None:
     """
     if not isinstance(trainer.loss, ProximalLoss):
         raise TrainingError(
-            f"{type(trainer).__name__} replaced its loss while it trained: FedProx's term is lost",
+            f"{type(trainer).__name__} replaced its loss while it trained: FedProx's term is lost.",
             kind="crash",
             hint="choose another trainer, or a study without FedProx",
         )

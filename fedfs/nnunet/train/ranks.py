@@ -58,7 +58,7 @@ def require_one(trainer: Any) -> None:
     """
     if trainer.is_ddp:
         raise SetupError(
-            f"trainer {type(trainer).__name__} cannot enter at another epoch on several GPUs",
+            f"Trainer {type(trainer).__name__} cannot enter at another epoch on several GPUs.",
             hint="leave out --num-gpus for this round",
         )
 

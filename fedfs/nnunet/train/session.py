@@ -122,7 +122,7 @@ class Session:
         tensors = extract(classes.plain_module(self.trainer))
         for name, value in tensors.items():
             if not np.isfinite(value).all():
-                raise _not_finite(f"the tensor {name} holds values that are not finite")
+                raise _not_finite(f"The tensor {name} holds values that are not finite.")
         return tensors
 
     def save(self, path: Path) -> None:
@@ -139,7 +139,7 @@ class Session:
             self.trainer.current_epoch += 1
         if not path.exists():
             raise SetupError(
-                f"trainer {type(self.trainer).__name__} writes no checkpoints",
+                f"Trainer {type(self.trainer).__name__} writes no checkpoints.",
                 hint="fedfs needs them; look for disable_checkpointing in the trainer",
             )
 
@@ -202,7 +202,7 @@ class Session:
             outputs.append(trainer.train_step(next(trainer.dataloader_train)))
             loss = float(outputs[-1]["loss"])
             if not math.isfinite(loss):
-                raise _not_finite(f"the loss became {loss} in epoch {epoch}")
+                raise _not_finite(f"The loss became {loss} in epoch {epoch}.")
             if self.clock() - reported >= _REPORT_EVERY_S or iteration + 1 == total:
                 reported = self.clock()
                 done = (epoch - task.first_epoch) * total + iteration + 1
