@@ -135,12 +135,7 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
 )
 @json_option
 def approve(
-    store: StorePlace,
-    sites: tuple[str, ...],
-    *,
-    everybody: bool,
-    replace_key: bool,
-    as_json: bool,
+    store: StorePlace, sites: tuple[str, ...], *, everybody: bool, replace_key: bool, as_json: bool
 ) -> None:
     """Admit SITES to the study. Compare the key fingerprints with each site by telephone.
 

@@ -10,11 +10,7 @@ import click
 from fedfs.cli.exit_codes import end_with
 from fedfs.cli.options import json_option, store_argument
 from fedfs.cli.progress import ProgressDisplay
-from fedfs.cli.terminal import (
-    show_json,
-    show_table,
-    start_logging,
-)
+from fedfs.cli.terminal import show_json, show_table, start_logging
 from fedfs.roles.reader.units import format_count, format_size
 from fedfs.store import StorePlace
 

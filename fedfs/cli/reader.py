@@ -11,13 +11,7 @@ import click
 
 from fedfs.cli.exit_codes import EXIT_PROBLEM
 from fedfs.cli.options import allow_trainer_option, json_option, store_argument, track_option
-from fedfs.cli.terminal import (
-    show_findings,
-    show_json,
-    show_pairs,
-    show_table,
-    write_whole,
-)
+from fedfs.cli.terminal import show_findings, show_json, show_pairs, show_table, write_whole
 from fedfs.roles.reader.units import format_size
 from fedfs.store import StorePlace
 

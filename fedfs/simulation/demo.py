@@ -104,11 +104,7 @@ class Demo:
     """
 
     def __init__(
-        self,
-        options: DemoOptions,
-        *,
-        log: Log,
-        watch: Callable[[StudyStatus], None],
+        self, options: DemoOptions, *, log: Log, watch: Callable[[StudyStatus], None]
     ) -> None:
         self._options = options
         self._log = log
