@@ -2,21 +2,51 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from fedfs.protocol import layout
 from fedfs.store import S3Options, StorePlace
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+_Option = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+FILE = click.Path(path_type=Path, dir_okay=False)
+FOLDER = click.Path(path_type=Path, file_okay=False)
+
+default_option = functools.partial(click.option, show_default=True)
+"""An option whose help shows its default."""
+
+
+def with_options(command: Callable[..., Any], options: Sequence[_Option]) -> Callable[..., Any]:
+    """Give a command options, in their order in its help."""
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def check_site_name(
+    _context: click.Context, _option: click.Parameter, name: str | None
+) -> str | None:
+    """Return a site's name that can be used in keys; a callback of click's.
+
+    Raises:
+        UserError: it breaks a rule.
+    """
+    return None if name is None else layout.check_site(name)
+
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 once_option = click.option(
     "--once", is_flag=True, help="Do what can be done now, then return (for cron)."
 )
-site_option = click.option("--site", "name", required=True, help="This site's name in the study.")
+site_option = functools.partial(click.option, "--site", "name", callback=check_site_name)
+this_site_option = site_option(required=True, help="This site's name in the study.")
 allow_versions_option = click.option(
     "--allow-versions",
     is_flag=True,
@@ -39,31 +69,15 @@ tracks_option = click.option(
 device_option = click.option(
     "--device", type=click.Choice(["cuda", "cpu", "mps"]), help="Default: the best."
 )
-
-
-def track_option(text: str) -> Callable[[_Command], _Command]:
-    """Return the option for one track of a study that has several."""
-    return click.option("--track", metavar="NAME", help=text)
-
-
-def verbose_option(text: str = "Log everything.") -> Callable[[_Command], _Command]:
-    """Return the option that logs more than a line for each thing done."""
-    return click.option("-v", "--verbose", is_flag=True, help=text)
-
-
-def num_processes_option(text: str) -> Callable[[_Command], _Command]:
-    """Return the option for the number of worker processes."""
-    return click.option("-np", "--num-processes", default=8, show_default=True, help=text)
-
-
-def skip_broken_option(text: str) -> Callable[[_Command], _Command]:
-    """Return the option to go on without cases that cannot be used."""
-    return click.option("--skip-broken-cases", "skip_broken", is_flag=True, help=text)
-
-
-def keep_versions_option(text: str) -> Callable[[_Command], _Command]:
-    """Return the option for the number of versions whose payloads stay on the store."""
-    return click.option("--keep-versions", type=click.IntRange(min=1), help=text)
+track_option = functools.partial(click.option, "--track", metavar="NAME")
+verbose_option = functools.partial(click.option, "-v", "--verbose", is_flag=True)
+num_processes_option = functools.partial(default_option, "-np", "--num-processes", default=8)
+skip_broken_option = functools.partial(
+    click.option, "--skip-broken-cases", "skip_broken", is_flag=True
+)
+keep_versions_option = functools.partial(
+    click.option, "--keep-versions", type=click.IntRange(min=1)
+)
 
 
 def number_pairs(
@@ -99,15 +113,9 @@ def numbers_option(name: str, variable: str, text: str) -> Callable[[_Command], 
 
 
 _WAIT_OPTIONS = (
-    click.option(
-        "--poll-interval", default=0.25, show_default=True, help="Shortest wait, seconds."
-    ),
-    click.option(
-        "--max-poll-interval", default=5.0, show_default=True, help="Longest wait, seconds."
-    ),
-    click.option(
-        "--poll-jitter", default=0.2, show_default=True, help="Random share of each wait."
-    ),
+    default_option("--poll-interval", default=0.25, help="Shortest wait, seconds."),
+    default_option("--max-poll-interval", default=5.0, help="Longest wait, seconds."),
+    default_option("--poll-jitter", default=0.2, help="Random share of each wait."),
 )
 
 
@@ -123,9 +131,20 @@ def wait_options(command: Callable[..., Any]) -> Callable[..., Any]:
         wait = WaitSettings(poll_interval, max_poll_interval, poll_jitter)
         return command(wait=wait, **others)
 
-    for option in reversed(_WAIT_OPTIONS):
-        with_wait = option(with_wait)
-    return with_wait
+    return with_options(with_wait, _WAIT_OPTIONS)
+
+
+def takes_host(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command those of its options that are about this host as one ``HostSettings``."""
+
+    @functools.wraps(command)
+    def with_host(**options: Any) -> Any:
+        from fedfs.nnunet.system.environment import HostSettings
+
+        names = {field.name for field in dataclasses.fields(HostSettings)} & set(options)
+        return command(host=HostSettings(**{name: options.pop(name) for name in names}), **options)
+
+    return with_host
 
 
 _S3_OPTIONS = (
@@ -147,28 +166,8 @@ def store_argument(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the argument STORE, as a :class:`fedfs.store.StorePlace`."""
 
     @functools.wraps(command)
-    def with_place(
-        *,
-        store: str,
-        endpoint_url: str | None,
-        region: str | None,
-        profile: str | None,
-        path_style: bool | None,
-        ca_bundle: str | None,
-        proxy: str | None,
-        **others: Any,
-    ) -> Any:
-        given = {
-            "endpoint_url": endpoint_url,
-            "region": region,
-            "profile": profile,
-            "path_style": path_style,
-            "ca_bundle": ca_bundle,
-            "proxy": proxy,
-        }
-        s3: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        return command(store=StorePlace(store, S3Options(**s3)), **others)
+    def with_place(*, store: str, **options: Any) -> Any:
+        s3 = S3Options(**{f.name: options.pop(f.name) for f in dataclasses.fields(S3Options)})
+        return command(store=StorePlace(store, s3), **options)
 
-    for option in reversed(_S3_OPTIONS):
-        with_place = option(with_place)
-    return click.argument("store")(with_place)
+    return click.argument("store")(with_options(with_place, _S3_OPTIONS))

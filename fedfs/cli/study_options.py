@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
-from fedfs.cli.options import allow_trainer_option, numbers_option
-
-_Command = TypeVar("_Command", bound=Callable[..., Any])
+from fedfs.cli.options import allow_trainer_option, default_option, numbers_option, with_options
 
 _OPTIONS = (
     click.option("--name", required=True, help="Name of the study: a-z, 0-9 and -."),
@@ -20,29 +18,25 @@ _OPTIONS = (
         help="nnU-Net dataset.json that every site's has to agree with (channels, labels).",
     ),
     click.option("--dataset-name", help="DatasetXXX_NAME of the exported model."),
-    click.option(
+    default_option(
         "--mode",
         type=click.Choice(["ffe", "asym"]),
         default="ffe",
-        show_default=True,
         help="One plan for all sites, or every site plans for itself and shares what fits.",
     ),
-    click.option(
+    default_option(
         "--alignment",
         default="resolution",
-        show_default=True,
         help="Mode asym: which tensors of unlike networks are the same: by resolution or name.",
     ),
-    click.option(
+    default_option(
         "--sharing",
         default="per-tensor",
-        show_default=True,
         help="Mode asym: per-tensor shares what two sites have, intersection what all have.",
     ),
-    click.option(
+    default_option(
         "--min-coverage",
         default=0.5,
-        show_default=True,
         help="Mode asym: smallest share of its parameters that every site has to share.",
     ),
     click.option(
@@ -50,36 +44,33 @@ _OPTIONS = (
         is_flag=True,
         help="Mode asym: in the end each site publishes its whole model, and scores the others'.",
     ),
-    click.option(
+    default_option(
         "-c",
         "--configuration",
         callback=lambda _context, _option, value: value.replace(" ", ""),
         default="3d_fullres",
-        show_default=True,
         help="2d, 3d_fullres, 3d_lowres, 3d_cascade_fullres; several, with commas, become tracks.",
     ),
-    click.option("--planner", default="ExperimentPlanner", show_default=True),
-    click.option("--trainer", default="nnUNetTrainer", show_default=True),
+    default_option("--planner", default="ExperimentPlanner"),
+    default_option("--trainer", default="nnUNetTrainer"),
     allow_trainer_option,
-    click.option(
+    default_option(
         "-f",
         "--fold",
         callback=lambda _context, _option, value: value.replace(" ", ""),
         default="0",
-        show_default=True,
         help="0 to 4, or all; several, with commas, become tracks.",
     ),
-    click.option("--rounds", default=20, show_default=True, help="Global versions to make."),
+    default_option("--rounds", default=20, help="Global versions to make."),
     click.option(
         "--encryption",
         type=click.Choice(["", "age"]),
         default="",
         help="age: updates for the aggregator only, models and plans for the roster only.",
     ),
-    click.option(
+    default_option(
         "--max-move-ratio",
         default=100.0,
-        show_default=True,
         help="Refuse updates that move the model so many times as far as their median; 0: none.",
     ),
     click.option(
@@ -97,9 +88,7 @@ _OPTIONS = (
     ),
     click.option("--local-iterations", type=int, help="Iterations per round, as one epoch."),
     click.option("--local-minutes", type=float, help="End a round's training after so long."),
-    click.option(
-        "--val-iterations", default=50, show_default=True, help="Per epoch and evaluation."
-    ),
+    default_option("--val-iterations", default=50, help="Per epoch and evaluation."),
     click.option(
         "--gpu-memory-target", type=float, metavar="GB", help="As nnU-Net's planner takes it."
     ),
@@ -121,60 +110,42 @@ _OPTIONS = (
         help="A finished study: go on from its last version, with its plan, dataset and trainer.",
     ),
     click.option("--continue-track", metavar="NAME", help="Of that study's tracks."),
-    click.option(
-        "--policy",
-        default="all",
-        show_default=True,
-        help="When a round closes: all, quorum or buffer.",
-    ),
+    default_option("--policy", default="all", help="When a round closes: all, quorum or buffer."),
     numbers_option(
         "--policy-option",
         "policy_options",
         "E.g. sites=3, cases_percent=60, grace_minutes=30, deadline_minutes=1440 of quorum; "
         "size=4 of buffer; staleness_exponent=0.5.",
     ),
-    click.option("--weighting", default="n_cases", show_default=True, help="n_cases or uniform."),
-    click.option(
-        "--strategy", default="FedAvg", show_default=True, help="How updates are combined."
-    ),
+    default_option("--weighting", default="n_cases", help="n_cases or uniform."),
+    default_option("--strategy", default="FedAvg", help="How updates are combined."),
     numbers_option("--strategy-option", "strategy_options", "E.g. server_momentum=0.9."),
-    click.option(
-        "--encoding",
-        default="fp32",
-        show_default=True,
-        help="How updates travel: fp32, fp16, bf16, int8 or topk.",
+    default_option(
+        "--encoding", default="fp32", help="How updates travel: fp32, fp16, bf16, int8 or topk."
     ),
     numbers_option("--encoding-option", "encoding_options", "E.g. fraction=0.05 of topk."),
-    click.option(
+    default_option(
         "--model-encoding",
         default="fp32",
-        show_default=True,
         help="How global versions travel: in full (fp32), or as deltas (fp16, bf16, int8, topk).",
     ),
     numbers_option("--model-encoding-option", "model_encoding_options", "As --encoding-option."),
-    click.option(
+    default_option(
         "--keyframe-every",
         default=10,
-        show_default=True,
         help="Of versions that travel as deltas, each so-many-th is also there in full.",
     ),
-    click.option(
-        "--min-sites", default=2, show_default=True, help="Sites to wait for before planning."
-    ),
-    click.option(
-        "--minimum-cases", default=1, show_default=True, help="Fewest cases a site may have."
-    ),
+    default_option("--min-sites", default=2, help="Sites to wait for before planning."),
+    default_option("--minimum-cases", default=1, help="Fewest cases a site may have."),
     click.option(
         "--one-aggregator",
         is_flag=True,
         help="Also on a server where two aggregators could both win; you run only one.",
     ),
-    click.option("--seed", default=12345, show_default=True, help="Of the initial weights."),
+    default_option("--seed", default=12345, help="Of the initial weights."),
 )
 
 
-def study_options(command: _Command) -> _Command:
+def study_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options of a new study."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+    return with_options(command, _OPTIONS)
