@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +12,10 @@ import click
 from fedfs.cli.options import json_option, store_argument
 from fedfs.cli.study_options import study_options
 from fedfs.cli.terminal import show_json, show_pairs, show_table
-from fedfs.store import StorePlace
+from fedfs.store import StorePlace, open_store
 
 if TYPE_CHECKING:
+    from fedfs.roles.coordinator.amend import Coordinator
     from fedfs.roles.coordinator.options import StudyOptions
 
 
@@ -23,11 +25,8 @@ if TYPE_CHECKING:
 @json_option
 def init(store: StorePlace, *, dataset_json: Path | None, pretrained: Path | None,
          continued: str | None, continue_track: str | None, as_json: bool, one_aggregator: bool,
-         allowed_trainers: tuple[str, ...], gpu_memory_target: float | None,
-         target_spacing: tuple[float, ...] | None, **options: Any) -> None:  # fmt: skip
+         allowed_trainers: tuple[str, ...], **options: Any) -> None:  # fmt: skip
     """Start a study: write its charter to STORE, make the coordinator's and aggregator's keys."""
-    import tempfile
-
     from fedfs.aggregation.strategies import package_of
     from fedfs.nnunet.allowed.classes import versions
     from fedfs.nnunet.system.isolated import run_isolated
@@ -35,13 +34,15 @@ def init(store: StorePlace, *, dataset_json: Path | None, pretrained: Path | Non
     from fedfs.roles.coordinator.continuing import read_finished
     from fedfs.roles.coordinator.options import StudyOptions, read_dataset_json
     from fedfs.roles.doctor.store_checks import require_atomic_create
-    from fedfs.store import open_store
     from fedfs.trust.keyring import default_home
     from fedfs.trust.recipients import Vault
     from fedfs.trust.signing import key_fingerprint
 
-    _check_sources(dataset_json, pretrained, continued)
-    options |= {"gpu_memory_target_gb": gpu_memory_target, "target_spacing": target_spacing or None}
+    if dataset_json is None and continued is None:
+        raise click.UsageError("Missing option '--dataset-json'.")
+    if pretrained is not None and continued is not None:
+        raise click.UsageError("give --pretrained or --continue, not both")
+    options["target_spacing"] = options["target_spacing"] or None
     if dataset_json is not None:
         options["dataset_json"] = read_dataset_json(dataset_json)
     with tempfile.TemporaryDirectory() as folder:
@@ -95,24 +96,13 @@ def init(store: StorePlace, *, dataset_json: Path | None, pretrained: Path | Non
 def _check_classes(chosen: StudyOptions, allowed_trainers: tuple[str, ...], folder: Path) -> None:
     """Check that nnU-Net has the trainer and the planner of a study."""
     from fedfs.nnunet.system.isolated import run_isolated
-    from fedfs.roles.coordinator import options as config
 
-    usual = config.StudyOptions
+    usual = type(chosen)
     if chosen.trainer != usual.trainer:
         check = {"trainer": chosen.trainer, "allowed_trainers": allowed_trainers}
         run_isolated("check_trainer", check, workdir=folder)
     if chosen.planner != usual.planner:
         run_isolated("check_planner", {"planner": chosen.planner}, workdir=folder)
-
-
-def _check_sources(
-    dataset_json: Path | None, pretrained: Path | None, continued: str | None
-) -> None:
-    """Check that the dataset of a study is given, and one way to begin."""
-    if dataset_json is None and continued is None:
-        raise click.UsageError("Missing option '--dataset-json'.")
-    if pretrained is not None and continued is not None:
-        raise click.UsageError("give --pretrained or --continue, not both")
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:
@@ -124,6 +114,14 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
         for name, value in options.items()
         if value is not None and source(name) is not default
     }
+
+
+def coordinator_of(store: StorePlace) -> Coordinator:
+    """Return the coordinator of the study at a store, with the keys of this host."""
+    from fedfs.roles.coordinator.amend import Coordinator
+    from fedfs.trust.keyring import default_home
+
+    return Coordinator(open_store(store), default_home(), clock=time.time)
 
 
 @click.command()
@@ -141,15 +139,12 @@ def approve(
 
     A site that has asked for another key (fedfs key rotate) goes on with that one.
     """
-    from fedfs.roles.coordinator.amend import Coordinator
     from fedfs.roles.coordinator.roster import approve_sites
-    from fedfs.store import open_store
-    from fedfs.trust.keyring import default_home
     from fedfs.trust.signing import key_fingerprint
 
     if everybody == bool(sites):
         raise click.UsageError("name the sites to approve, or give --all")
-    coordinator = Coordinator(open_store(store), default_home(), clock=time.time)
+    coordinator = coordinator_of(store)
     changes = approve_sites(coordinator, None if everybody else sites, replace_keys=replace_key)
     rows = [(change.entry.site, key_fingerprint(change.entry.public_key)) for change in changes]
     if as_json:
@@ -167,13 +162,9 @@ def _roster_command(name: str, state: str, text: str) -> click.Command:
     @store_argument
     @click.argument("sites", nargs=-1, required=True)
     def command(store: StorePlace, sites: tuple[str, ...]) -> None:
-        from fedfs.roles.coordinator.amend import Coordinator
         from fedfs.roles.coordinator.roster import set_state
-        from fedfs.store import open_store
-        from fedfs.trust.keyring import default_home
 
-        coordinator = Coordinator(open_store(store), default_home(), clock=time.time)
-        charter = set_state(coordinator, sites, state)
+        charter = set_state(coordinator_of(store), sites, state)
         roster = ", ".join(f"{entry.site}: {entry.state}" for entry in charter.roster)
         click.echo(f"charter {charter.number}  {roster}")
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from pathlib import Path
 
 import click
 
 from fedfs.cli.exit_codes import end_with
-from fedfs.cli.options import json_option, store_argument
+from fedfs.cli.options import FILE, default_option, json_option, store_argument
 from fedfs.cli.progress import ProgressDisplay
 from fedfs.cli.terminal import show_json, show_table, start_logging
+from fedfs.errors import EXIT_WAITING, SealedError
+from fedfs.protocol import layout
 from fedfs.roles.reader.units import format_count, format_size
-from fedfs.store import StorePlace
+from fedfs.store import StorePlace, open_store
 
 
 @click.group()
@@ -24,7 +27,7 @@ _identity = click.option(
     "--identity",
     "identity_files",
     multiple=True,
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     help="Further age identity that may open the bundle. Repeatable.",
 )
 
@@ -33,13 +36,7 @@ _identity = click.option(
 @store_argument
 @click.option("--for", "for_site", metavar="SITE", help="What this site still needs.")
 @click.option("--from", "from_site", metavar="SITE", help="What this site has published.")
-@click.option(
-    "-o",
-    "--output",
-    required=True,
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="File to write.",
-)
+@click.option("-o", "--output", required=True, type=FILE, help="File to write.")
 @click.option("--split", metavar="SIZE", help="In parts of this size, e.g. 4GB for FAT32.")
 @click.option(
     "--recipient", "recipients", multiple=True, metavar="AGE", help="Who can read it. Repeatable."
@@ -63,11 +60,8 @@ def export_(
 
     It is encrypted for whoever has to read it: for the site, or for coordinator and aggregator.
     """
-    from fedfs.errors import EXIT_WAITING
-    from fedfs.protocol import layout
     from fedfs.roles.courier import export_bundle, parse_size
     from fedfs.roles.courier.needed import FOR, FROM
-    from fedfs.store import open_store
     from fedfs.trust.keyring import default_home
     from fedfs.trust.sealing import check_recipient
 
@@ -113,7 +107,7 @@ def export_(
 
 
 @bundle.command("import")
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("file", type=FILE)
 @store_argument
 @_identity
 @json_option
@@ -125,7 +119,6 @@ def import_(
     Nothing is published of a bundle with a fault. Importing again is harmless.
     """
     from fedfs.roles.courier import import_bundle
-    from fedfs.store import open_store
     from fedfs.trust.keyring import default_home
     from fedfs.trust.sealing import load_identity
 
@@ -151,12 +144,11 @@ def import_(
 
 
 @bundle.command()
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("file", type=FILE)
 @_identity
 @json_option
 def show(file: Path, *, identity_files: tuple[Path, ...], as_json: bool) -> None:
     """Say what a bundle is, and what is in it if this host can open it."""
-    from fedfs.errors import SealedError
     from fedfs.roles.courier import BundleReader, unsealer
     from fedfs.trust.keyring import default_home
     from fedfs.trust.sealing import load_identity
@@ -190,8 +182,8 @@ def show(file: Path, *, identity_files: tuple[Path, ...], as_json: bool) -> None
     "--site", "sites", multiple=True, required=True, help="A site at OUTPOST. Repeatable."
 )
 @click.option("--watch", is_flag=True, help="Go on until the study is finished.")
-@click.option("--poll-interval", default=1.0, show_default=True, help="Shortest wait, seconds.")
-@click.option("--max-poll-interval", default=30.0, show_default=True, help="Longest, seconds.")
+@default_option("--poll-interval", default=1.0, help="Shortest wait, seconds.")
+@default_option("--max-poll-interval", default=30.0, help="Longest, seconds.")
 def sync(
     store: StorePlace,
     outpost: str,
@@ -206,12 +198,8 @@ def sync(
     For a host in a DMZ that sees a bucket and an internal share: what the sites need goes to the
     outpost, what they have published comes back.
     """
-    import dataclasses
-
-    from fedfs.protocol import layout
     from fedfs.roles.courier import run_sync
     from fedfs.roles.polling import WaitSettings
-    from fedfs.store import open_store
 
     start_logging(verbose=False)
     with ProgressDisplay() as display:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TextIO
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from fedfs.cli.options import device_option
+from fedfs.cli.options import FOLDER, default_option, device_option
 from fedfs.cli.terminal import show_json, show_table
 
 if TYPE_CHECKING:
@@ -18,19 +20,19 @@ if TYPE_CHECKING:
 @click.command()
 @click.option(
     "--data",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     help="nnU-Net raw dataset with cases.csv (case,site); default: made-up images.",
 )
 @click.option(
     "--folder",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     help="Where everything goes and stays; default: a new temporary folder.",
 )
 @click.option("--rounds", type=int, help="Default: 12, 20 with --data.")
 @click.option(
     "--local-iterations", type=int, help="Per round and site; default: 40, 50 with --data."
 )
-@click.option("-c", "--configuration", default="2d", show_default=True)
+@default_option("-c", "--configuration", default="2d")
 @device_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, and progress to stderr.")
 def demo(
@@ -39,17 +41,14 @@ def demo(
     folder: Path | None,
     rounds: int | None,
     local_iterations: int | None,
-    configuration: str,
-    device: str | None,
     as_json: bool,
+    **others: Any,
 ) -> None:
     """Run a study of three hospitals on this machine, and see what federation is worth.
 
     Made-up images by default, or real ones with --data. Everything is real but the distance:
     separate processes share nothing but a folder.
     """
-    import tempfile
-
     from fedfs.simulation.demo import Demo, DemoOptions
 
     place = folder or Path(tempfile.mkdtemp(prefix="fedfs-demo-"))
@@ -59,18 +58,16 @@ def demo(
     options = DemoOptions(
         folder=place.resolve(),
         data=data,
-        configuration=configuration,
         rounds=rounds or (20 if data else 12),
         local_iterations=local_iterations or (50 if data else 40),
-        device=device,
+        **others,
     )
-    display = _Display(to_stderr=as_json)
-    with display:
+    with contextlib.closing(_Display(to_stderr=as_json)) as display:
         result = Demo(options, log=display.log, watch=display.watch).run()
     if as_json:
         show_json(result)
-        return
-    _show(result)
+    else:
+        _show(result)
 
 
 def _show(result: Any) -> None:
@@ -105,20 +102,14 @@ class _Display:
         self._live: Any = None
         self._lines: set[str] = set()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop()
-
     def log(self, text: str) -> None:
         """Print a line about the phase that begins."""
-        self._stop()
+        self.close()
         click.echo(f"- {text}", err=self._to_stderr)
 
     def watch(self, status: StudyStatus) -> None:
         """Show where the study is."""
-        if self._stream().isatty():
+        if (sys.stderr if self._to_stderr else sys.stdout).isatty():
             rows = [("aggregator", status.aggregator, "")]
             for site in status.sites:
                 dice = "" if site.mean_dice is None else f"{site.mean_dice:.3f}"
@@ -139,9 +130,6 @@ class _Display:
             self._lines.add(line)
             click.echo(line, err=self._to_stderr)
 
-    def _stream(self) -> TextIO:
-        return sys.stderr if self._to_stderr else sys.stdout
-
     def _show_live(self, title: str, rows: list[tuple[str, str, str]]) -> None:
         from rich.console import Console
         from rich.live import Live
@@ -155,7 +143,8 @@ class _Display:
             table.add_row(*row)
         self._live.update(table)
 
-    def _stop(self) -> None:
+    def close(self) -> None:
+        """Leave the table as it is."""
         if self._live is not None:
             self._live.stop()
             self._live = None

@@ -5,14 +5,14 @@ from __future__ import annotations
 import click
 
 from fedfs.cli.exit_codes import EXIT_PROBLEM
-from fedfs.cli.options import json_option, store_argument
+from fedfs.cli.options import json_option, site_option, store_argument
 from fedfs.cli.terminal import show_findings
 from fedfs.store import StorePlace
 
 
 @click.command()
 @store_argument
-@click.option("--site", "name", help="The site that runs here.")
+@site_option(help="The site that runs here.")
 @click.option("--aggregator", is_flag=True, help="The aggregator runs here.")
 @json_option
 def doctor(store: StorePlace, *, name: str | None, aggregator: bool, as_json: bool) -> None:
@@ -20,12 +20,10 @@ def doctor(store: StorePlace, *, name: str | None, aggregator: bool, as_json: bo
 
     Exits with 1 if there is a problem. What is written to try the store is removed again.
     """
-    from fedfs.protocol import layout
     from fedfs.roles.doctor.examine import examine
     from fedfs.trust.keyring import default_home
 
     if aggregator == (name is not None):
         raise click.UsageError("give --site NAME or --aggregator")
-    site = None if name is None else layout.check_site(name)
-    if show_findings(examine(store, default_home(), site=site), as_json=as_json):
+    if show_findings(examine(store, default_home(), site=name), as_json=as_json):
         raise click.exceptions.Exit(EXIT_PROBLEM)

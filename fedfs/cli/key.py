@@ -5,12 +5,18 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import click
 
-from fedfs.cli.options import json_option, store_argument
+from fedfs.cli.coordinator import coordinator_of
+from fedfs.cli.options import json_option, site_option, store_argument
 from fedfs.cli.terminal import show_json, show_pairs, show_table
-from fedfs.store import StorePlace
+from fedfs.protocol import layout
+from fedfs.store import StorePlace, open_store
+
+if TYPE_CHECKING:
+    from fedfs.trust.keyring import Keyring
 
 
 @click.group()
@@ -18,19 +24,25 @@ def key() -> None:
     """This host's keys of a study."""
 
 
-_site = click.option("--site", "name", help="The key of this site.")
+_site = site_option(help="The key of this site.")
 _aggregator = click.option("--aggregator", is_flag=True, help="The aggregator's key.")
 _coordinator = click.option("--coordinator", is_flag=True, help="The coordinator's key.")
 
 
 def _role(name: str | None, *, aggregator: bool, coordinator: bool) -> str:
-    from fedfs.protocol import layout
-
     if (name is not None) + aggregator + coordinator != 1:
         raise click.UsageError("give one of --site NAME, --aggregator, --coordinator")
     if name is not None:
-        return f"site-{layout.check_site(name)}"
+        return f"site-{name}"
     return "aggregator" if aggregator else "coordinator"
+
+
+def _keyring(store: StorePlace) -> Keyring:
+    """Return this host's keys of the study at a store."""
+    from fedfs.roles.coordinator.begin import study_at
+    from fedfs.trust.keyring import Keyring, default_home
+
+    return Keyring(default_home(), study_at(store))
 
 
 @key.command()
@@ -39,12 +51,11 @@ def _role(name: str | None, *, aggregator: bool, coordinator: bool) -> str:
 def show(store: StorePlace, *, as_json: bool) -> None:
     """List the keys on this host of the study at STORE, and whether the study names them."""
     from fedfs.exchange.read import open_study
-    from fedfs.store import open_store
     from fedfs.trust import key_validity
     from fedfs.trust.keyring import Keyring, default_home
     from fedfs.trust.signing import key_fingerprint
 
-    observer = open_study(open_store(store), skip=("status", "aggregator-status"))
+    observer = open_study(open_store(store), skip=layout.STATUS_KINDS)
     charters, charter = observer.state.charters, observer.state.charter
     keyring = Keyring(default_home(), charter.study)
     rows = []
@@ -85,11 +96,8 @@ def export_public(
     store: StorePlace, *, name: str | None, aggregator: bool, coordinator: bool
 ) -> None:
     """Print the public parts of a role's keys: Ed25519 in base64, and age's to encrypt to."""
-    from fedfs.roles.coordinator.begin import study_at
-    from fedfs.trust.keyring import Keyring, default_home
-
     role = _role(name, aggregator=aggregator, coordinator=coordinator)
-    keyring = Keyring(default_home(), study_at(store))
+    keyring = _keyring(store)
     click.echo(keyring.load(role).public)
     for identity in keyring.identities(role)[:1]:
         click.echo(identity.recipient)
@@ -114,14 +122,12 @@ def create(
     public_key: str | None,
 ) -> None:
     """Make a key before it is needed: on a new aggregator's host, or one that a token holds."""
-    from fedfs.roles.coordinator.begin import study_at
-    from fedfs.trust.keyring import Keyring, default_home
     from fedfs.trust.signing import key_fingerprint
 
     role = _role(name, aggregator=aggregator, coordinator=False)
     if (external is None) != (public_key is None):
         raise click.UsageError("--external and --public-key go together")
-    keyring = Keyring(default_home(), study_at(store))
+    keyring = _keyring(store)
     if external and public_key:
         new = keyring.use_external(role, public_key, shlex.split(external))
     else:
@@ -159,19 +165,15 @@ def rotate(
     At a site: makes the next key and asks the coordinator, who runs fedfs approve. With
     --aggregator and --coordinator, on the coordinator's host: amends the charter at once.
     """
-    from fedfs.roles.coordinator.amend import Coordinator
-    from fedfs.roles.coordinator.begin import study_at
     from fedfs.roles.coordinator.keys import replace_aggregator_key, replace_coordinator_key
     from fedfs.roles.site.join import ask_for_new_key
-    from fedfs.store import open_store
-    from fedfs.trust.keyring import Keyring, default_home
     from fedfs.trust.signing import key_fingerprint
 
     role = _role(name, aggregator=aggregator, coordinator=coordinator)
     if (lost and name is None) or (public_key is not None and not aggregator):
         raise click.UsageError("--lost goes with --site, --to with --aggregator")
     if name is not None:
-        keyring = Keyring(default_home(), study_at(store))
+        keyring = _keyring(store)
         request = ask_for_new_key(open_store(store), keyring, name, is_lost=lost, clock=time.time)
         show_pairs({"site": name, "new key": key_fingerprint(request.public_key)})
         click.echo(
@@ -180,7 +182,7 @@ def rotate(
             + "\nUntil then the key before counts, if this host has it."
         )
         return
-    amender = Coordinator(open_store(store), default_home(), clock=time.time)
+    amender = coordinator_of(store)
     if aggregator:
         charter = replace_aggregator_key(amender, public_key, encryption_key)
         fingerprint, since = charter.aggregator_key, _versions(charter.aggregator_from_versions)

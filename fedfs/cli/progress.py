@@ -6,7 +6,6 @@ import logging
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from fedfs.cli.terminal import make_table
@@ -89,12 +88,7 @@ class ProgressDisplay:
             self._bar.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.stop()
 
@@ -110,10 +104,8 @@ class ProgressDisplay:
             self._show_bar(progress, metrics, is_new=is_new)
         elif progress.total and now_s - self._line_s > _LINE_EVERY_S:
             self._line_s = now_s
-            left = self._left(progress, now_s)
-            log.info(
-                "%s %s", progress.step, "  ".join(filter(None, [_counted(progress), left, metrics]))
-            )
+            parts = (_counted(progress), self._left(progress, now_s), metrics)
+            log.info("%s %s", progress.step, "  ".join(filter(None, parts)))
         self._step = progress.step
 
     def _left(self, progress: Progress, now_s: float) -> str:

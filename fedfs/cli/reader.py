@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, dir_okay=False),
     help="The HTML file.",
 )
-@track_option("Of one track; by default a file for each, with its name.")
+@track_option(help="Of one track; by default a file for each, with its name.")
 @click.option(
     "--csv",
     "csv_file",
@@ -128,7 +128,7 @@ def _write_page(path: Path, page: str) -> None:
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path, file_okay=False),
               help="Folder to use as nnUNet_results.")  # fmt: skip
 @click.option("--version", type=int, help="Global version; default: the newest.")
-@track_option("Only this track; by default all become folds and configurations.")
+@track_option(help="Only this track; by default all become folds and configurations.")
 @click.option("--dataset-name", help="DatasetXXX_NAME; default: the charter's.")
 @click.option("--site", help="Mode asym, on the site's host: the model of this site.")
 @allow_trainer_option

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from fedfs.cli.options import device_option
+from fedfs.cli.options import FOLDER, default_option, device_option
 from fedfs.cli.terminal import show_json, show_table
+from fedfs.protocol import layout
 
 if TYPE_CHECKING:
     from fedfs.simulation.table import Cell, ExperimentResult
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("folder", type=FOLDER)
 @click.option(
     "--data",
     multiple=True,
@@ -23,20 +24,20 @@ if TYPE_CHECKING:
     metavar="DIR | SITE=DIR",
     help="nnU-Net raw dataset with cases.csv (case,site); or one of each site, repeated.",
 )
-@click.option("--arms", default="local,ffe,asym,central", show_default=True)
+@default_option("--arms", default="local,ffe,asym,central")
 @click.option("--external", metavar="SITE", help="A site that trains nothing and tests all.")
-@click.option("--folds", default="0", show_default=True, help="E.g. 0,1,2,3,4; or all.")
-@click.option("--seeds", default="1", show_default=True, help="E.g. 1,2,3.")
-@click.option("-c", "--configuration", "configurations", default="2d", show_default=True,
+@default_option("--folds", default="0", help="E.g. 0,1,2,3,4; or all.")
+@default_option("--seeds", default="1", help="E.g. 1,2,3.")
+@default_option("-c", "--configuration", "configurations", default="2d",
               help="E.g. 2d,3d_fullres.")  # fmt: skip
-@click.option("--rounds", default=20, show_default=True)
-@click.option("--local-iterations", default=50, show_default=True, help="Per round and site.")
-@click.option("--val-iterations", default=5, show_default=True)
-@click.option("--test-share", default=0.25, show_default=True, help="Kept away at every site.")
+@default_option("--rounds", default=20)
+@default_option("--local-iterations", default=50, help="Per round and site.")
+@default_option("--val-iterations", default=5)
+@default_option("--test-share", default=0.25, help="Kept away at every site.")
 @click.option("--init", "init", multiple=True, metavar="OPTION", help="Of fedfs init. Repeatable.")
 @device_option
 @click.option("--gpus", default="", help="E.g. 0,1: given to the sites in turn.")
-@click.option("--at-once", default=0, show_default=True, help="Sites at the same time; 0: all.")
+@default_option("--at-once", default=0, help="Sites at the same time; 0: all.")
 @click.option(
     "--cluster",
     type=click.Choice(["slurm", "local"]),
@@ -50,22 +51,10 @@ def simulate(
     folder: Path,
     *,
     data: tuple[str, ...],
-    arms: str,
-    external: str | None,
-    folds: str,
     seeds: str,
-    configurations: str,
-    rounds: int,
-    local_iterations: int,
-    val_iterations: int,
-    test_share: float,
     init: tuple[str, ...],
-    device: str | None,
-    gpus: str,
-    at_once: int,
-    cluster: str | None,
-    slurm: tuple[str, ...],
     as_json: bool,
+    **others: Any,
 ) -> None:
     """Compare sites alone, federated in both modes, and all data in one place, in FOLDER.
 
@@ -76,24 +65,14 @@ def simulate(
     if not all(text.strip().isdecimal() for text in seeds.split(",")):
         raise click.UsageError(f"--seeds {seeds}: give numbers, separated by commas")
     folder.mkdir(parents=True, exist_ok=True)
+    for name in ("arms", "folds", "configurations", "gpus"):
+        others[name] = [part.strip() for part in others[name].split(",") if part.strip()]
     options = ExperimentOptions(
         folder=folder.resolve(),
         data=_pooled(data, folder.resolve()),
-        arms=_listed(arms),
-        external=external,
-        folds=_listed(folds),
         seeds=[int(seed) for seed in seeds.split(",")],
-        configurations=_listed(configurations),
-        rounds=rounds,
-        local_iterations=local_iterations,
-        val_iterations=val_iterations,
-        test_share=test_share,
         init=[word for option in init for word in option.split("=", 1)],
-        device=device,
-        gpus=_listed(gpus),
-        at_once=at_once,
-        cluster=cluster,
-        slurm=slurm,
+        **others,
     )
     result = Experiment(options, log=lambda text: click.echo(f"- {text}", err=as_json)).run()
     if as_json:
@@ -104,13 +83,8 @@ def simulate(
     click.echo(f"\nEach study has its report: {folder}/*/**/store/aggregator/reports/")
 
 
-def _listed(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
 def _pooled(data: tuple[str, ...], folder: Path) -> Path:
     """Return the dataset that ``--data`` names, or makes of several."""
-    from fedfs.protocol import layout
     from fedfs.simulation.cases import pool
 
     if len(data) == 1 and (Path(data[0]).exists() or "=" not in data[0]):

@@ -26,7 +26,7 @@ _TRACK_COLUMNS = ("track", "phase", "version", "Dice", "waiting for")
 
 @click.command()
 @store_argument
-@track_option("One track of several; by default an overview of all.")
+@track_option(help="One track of several; by default an overview of all.")
 @click.option("--watch", is_flag=True, help="Go on looking until the study is finished.")
 @click.option("--interval", default=5.0, show_default=True, help="Seconds between two looks.")
 @json_option

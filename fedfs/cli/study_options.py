@@ -90,7 +90,11 @@ _OPTIONS = (
     click.option("--local-minutes", type=float, help="End a round's training after so long."),
     default_option("--val-iterations", default=50, help="Per epoch and evaluation."),
     click.option(
-        "--gpu-memory-target", type=float, metavar="GB", help="As nnU-Net's planner takes it."
+        "--gpu-memory-target",
+        "gpu_memory_target_gb",
+        type=float,
+        metavar="GB",
+        help="As nnU-Net's planner takes it.",
     ),
     click.option(
         "--target-spacing", type=float, nargs=3, metavar="MM MM MM", help="Of 3d_fullres."

@@ -99,7 +99,7 @@ def start_logging(*, verbose: bool) -> None:
     """Send the log to stderr: one line per thing done; all of it if ``verbose``."""
     handler = logging.StreamHandler()
     if not verbose:
-        handler.addFilter(_is_for_people)
+        handler.addFilter(lambda record: record.levelno >= logging.INFO)
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.WARNING,
         format=LOG_FORMAT,
@@ -112,10 +112,6 @@ def start_logging(*, verbose: bool) -> None:
     # It reports every event that arrives while a watch is being ended.
     logging.getLogger("watchdog").setLevel(logging.CRITICAL)
     logging.getLogger("fedfs").setLevel(logging.DEBUG)  # for the log file
-
-
-def _is_for_people(record: logging.LogRecord) -> bool:
-    return record.levelno >= logging.INFO
 
 
 def _plain(value: Any) -> Any:
