@@ -21,18 +21,9 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
-from watchdog.events import (
-    DirCreatedEvent,
-    DirMovedEvent,
-    FileClosedEvent,
-    FileCreatedEvent,
-    FileMovedEvent,
-    FileSystemEvent,
-    FileSystemEventHandler,
-)
+from watchdog import events
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 
@@ -45,12 +36,12 @@ _log = logging.getLogger(__name__)
 warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"watchdog\.")
 
 _SETTLE_S = 0.05  # a process that writes whenever it wakes must not keep itself busy
-_EVENTS: list[type[FileSystemEvent]] = [
-    DirCreatedEvent,  # objects may have been in it before it was watched
-    DirMovedEvent,
-    FileClosedEvent,
-    FileCreatedEvent,
-    FileMovedEvent,
+_EVENTS: list[type[events.FileSystemEvent]] = [
+    events.DirCreatedEvent,  # objects may have been in it before it was watched
+    events.DirMovedEvent,
+    events.FileClosedEvent,
+    events.FileCreatedEvent,
+    events.FileMovedEvent,
 ]
 
 
@@ -76,15 +67,15 @@ class WaitSettings:
         Raises:
             UserError: naming the one that makes no sense.
         """
-        _require(0 < self.interval_s < math.inf, "interval_s", self.interval_s, "above 0")
-        _require(
-            self.interval_s <= self.max_interval_s < math.inf,
-            "max_interval_s",
-            self.max_interval_s,
-            f"at least interval_s, which is {self.interval_s}",
-        )
-        _require(0 <= self.jitter < 1, "jitter", self.jitter, "at least 0 and below 1")
-        _require(1 <= self.factor < math.inf, "factor", self.factor, "at least 1")
+        least = f"at least interval_s, which is {self.interval_s}"
+        for holds, name, rule in (
+            (0 < self.interval_s < math.inf, "interval_s", "above 0"),
+            (self.interval_s <= self.max_interval_s < math.inf, "max_interval_s", least),
+            (0 <= self.jitter < 1, "jitter", "at least 0 and below 1"),
+            (1 <= self.factor < math.inf, "factor", "at least 1"),
+        ):
+            if not holds:
+                raise UserError(f"{name} is {getattr(self, name)}, but must be {rule}.")
 
 
 class Waiter:
@@ -152,12 +143,7 @@ class Waiter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _wait_for_wake(self, seconds: float) -> bool:
@@ -173,11 +159,11 @@ class Waiter:
         return True
 
 
-class _Handler(FileSystemEventHandler):
+class _Handler(events.FileSystemEventHandler):
     def __init__(self, wakes: queue.SimpleQueue[None]) -> None:
         self._wakes = wakes
 
-    def on_any_event(self, event: FileSystemEvent) -> None:
+    def on_any_event(self, event: events.FileSystemEvent) -> None:
         name = str(event.dest_path or event.src_path).rpartition("/")[2]
         if not name.startswith("."):
             self._wakes.put(None)
@@ -194,8 +180,3 @@ def _observe(path: Path, wakes: queue.SimpleQueue[None]) -> BaseObserver | None:
         observer.stop()
         return None
     return observer
-
-
-def _require(condition: bool, name: str, value: float, rule: str) -> None:  # noqa: FBT001  a check
-    if not condition:
-        raise UserError(f"{name} is {value}, but must be {rule}.")
