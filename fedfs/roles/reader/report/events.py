@@ -14,14 +14,10 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fedfs.errors import SetupError, UserError
 from fedfs.protocol.messages import from_utc
 from fedfs.roles.reader.report.data import Report, SiteRow
-
-if TYPE_CHECKING:
-    from tensorboardX.proto.event_pb2 import Event
 
 GLOBAL = "global"
 _ENDING = ".fedfs"
@@ -50,7 +46,9 @@ def write_events(report: Report, folder: Path, *, now_s: float) -> tuple[str, ..
             f"Event files for TensorBoard need the package {error.name}, which is not installed.",
             hint="run: pip install 'fedfs[tensorboard]'",
         ) from error
-    runs = {GLOBAL: _global(report)}
+    seconds = {f"seconds/{phase}": column for phase, column in report.seconds.items()}
+    of_all = {"dice": report.mean_dice, "n_bytes": report.n_bytes, **seconds}
+    runs = {GLOBAL: _by_version(report, of_all)}
     runs |= {f"sites/{row.site}": _site(report, row) for row in report.sites}
     times_s = [from_utc(text) for text in report.published]
     name = f"events.out.tfevents.{int(now_s):010d}{_ENDING}"
@@ -63,7 +61,7 @@ def write_events(report: Report, folder: Path, *, now_s: float) -> tuple[str, ..
                 path = Path(room, str(number)).resolve()
                 writer = RecordWriter(str(path))
                 for event in _events(steps, times_s, now_s):
-                    writer.write(event.SerializeToString())
+                    writer.write(event)
                 writer.flush()
                 writer.close()
                 written[folder / run / name] = path
@@ -77,27 +75,15 @@ def write_events(report: Report, folder: Path, *, now_s: float) -> tuple[str, ..
     return tuple(runs)
 
 
-def _global(report: Report) -> list[Values]:
-    columns: dict[str, Sequence[float | None]] = {
-        "dice": report.mean_dice,
-        "n_bytes": report.n_bytes,
-        **{f"seconds/{phase}": column for phase, column in report.seconds.items()},
-    }
-    return _by_version(report, columns)
-
-
 def _site(report: Report, row: SiteRow) -> list[Values]:
     """Return a site's curves; the last version also has its full validation, if there is one."""
-    site = row.site
-    steps = _by_version(
-        report,
-        {
-            "dice": report.dice[site],
-            "train_loss": report.train_loss[site],
-            "weight": report.weights[site],
-            "lag": report.lags[site],
-        },
-    )
+    columns = {
+        "dice": report.dice[row.site],
+        "train_loss": report.train_loss[row.site],
+        "weight": report.weights[row.site],
+        "lag": report.lags[row.site],
+    }
+    steps = _by_version(report, columns)
     final = {
         "final_dice/mean": row.final_mean,
         **{f"final_dice/{name}": value for name, value in row.final.items()},
@@ -117,13 +103,15 @@ def _known(values: Mapping[str, float | None]) -> Values:
     return {tag: value for tag, value in values.items() if value is not None}
 
 
-def _events(steps: Sequence[Values], times_s: Sequence[float], now_s: float) -> Iterator[Event]:
+def _events(steps: Sequence[Values], times_s: Sequence[float], now_s: float) -> Iterator[bytes]:
     from tensorboardX.proto.event_pb2 import Event, SessionLog  # noqa: PLC0415  as above
     from tensorboardX.proto.summary_pb2 import Summary  # noqa: PLC0415  as above
 
-    yield Event(wall_time=now_s, file_version="brain.Event:2")
+    yield Event(wall_time=now_s, file_version="brain.Event:2").SerializeToString()
     # A TensorBoard that is open forgets what it has read from the file before.
-    yield Event(wall_time=now_s, step=0, session_log=SessionLog(status=SessionLog.START))
+    start = SessionLog(status=SessionLog.START)
+    yield Event(wall_time=now_s, step=0, session_log=start).SerializeToString()
     for step, values in enumerate(steps):
         points = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
-        yield Event(wall_time=times_s[step], step=step, summary=Summary(value=points))
+        event = Event(wall_time=times_s[step], step=step, summary=Summary(value=points))
+        yield event.SerializeToString()
