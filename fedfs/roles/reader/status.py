@@ -5,7 +5,8 @@ Pure: no I/O, no clock. ``summarize`` makes the view model that the terminal and
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -189,13 +190,18 @@ def _rejected(state: StudyState) -> dict[str, str]:
 
 def mean_dice(state: StudyState, version: int) -> float | None:
     """Return the mean over sites of a version's mean pseudo Dice, weighted by validation cases."""
-    scores = [
+    return weighted_mean(
         (message.n_cases, message.mean_dice)
         for (_, of, variant), message in sorted(state.evaluations.items())
-        if of == version and variant == "pseudo" and message.mean_dice is not None
-    ]
-    n_cases = sum(n for n, _ in scores)
-    return sum(n * dice for n, dice in scores) / n_cases if n_cases else None
+        if of == version and variant == "pseudo"
+    )
+
+
+def weighted_mean(pairs: Iterable[tuple[int, float | None]]) -> float | None:
+    """Return the mean of the values that are known by their weights; None without any weight."""
+    known = [(weight, value) for weight, value in pairs if value is not None]
+    total = sum(weight for weight, _ in known)
+    return math.fsum(weight * value for weight, value in known) / total if total else None
 
 
 def _waiting(state: StudyState, charter: Charter) -> tuple[str, tuple[str, ...], str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from fedfs.protocol.messages import EvaluationMessage, from_utc
 from fedfs.protocol.state import StudyState
-from fedfs.roles.reader.status import mean_dice
+from fedfs.roles.reader.status import mean_dice, weighted_mean
 
 
 def training_log(state: StudyState, version: int) -> list[dict[str, Any]]:
@@ -23,14 +23,15 @@ def training_log(state: StudyState, version: int) -> list[dict[str, Any]]:
     for number in range(1, version + 1):
         scores = _scores(state, number, "pseudo")
         updates = [u for (_, base), u in sorted(state.updates.items()) if base == number - 1]
-        dice = mean_dice(state, number)
         log.append(
             {
-                "train_losses": _mean(
-                    (u.n_training_cases, u.metrics.get("train_loss")) for u in updates
+                "train_losses": _or_nan(
+                    weighted_mean(
+                        (u.n_training_cases, u.metrics.get("train_loss")) for u in updates
+                    )
                 ),
-                "val_losses": _mean((s.n_cases, s.loss) for s in scores),
-                "mean_fg_dice": math.nan if dice is None else dice,
+                "val_losses": _or_nan(weighted_mean((s.n_cases, s.loss) for s in scores)),
+                "mean_fg_dice": _or_nan(mean_dice(state, number)),
                 "dice_per_class_or_region": list(_of_classes(scores).values()),
                 "lrs": math.nan,
                 "epoch_start_timestamps": from_utc(state.rounds[number - 1].created_at),
@@ -66,16 +67,12 @@ def _scores(state: StudyState, version: int, variant: str) -> list[EvaluationMes
 
 
 def _of_classes(scores: Iterable[EvaluationMessage]) -> dict[str, float]:
-    messages = list(scores)
-    names = dict.fromkeys(name for score in messages for name in score.classes)
-    return {
-        name: _mean((s.n_cases, s.classes[name].dice) for s in messages if name in s.classes)
-        for name in names
-    }
+    pairs: dict[str, list[tuple[int, float | None]]] = {}
+    for score in scores:
+        for name, of_class in score.classes.items():
+            pairs.setdefault(name, []).append((score.n_cases, of_class.dice))
+    return {name: _or_nan(weighted_mean(of_name)) for name, of_name in pairs.items()}
 
 
-def _mean(pairs: Iterable[tuple[int, float | None]]) -> float:
-    """Return the mean of values by their weights; NaN if there is none."""
-    known = [(weight, value) for weight, value in pairs if value is not None]
-    total = sum(weight for weight, _ in known)
-    return math.fsum(weight * value for weight, value in known) / total if total else math.nan
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value

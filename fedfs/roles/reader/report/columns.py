@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from statistics import median
+from collections.abc import Iterable
+from statistics import fmean, median
 
+from fedfs.protocol.messages import UsedUpdate
 from fedfs.protocol.state import StudyState
 
 Column = tuple[float | None, ...]
-
-_PHASES = {"aggregate": "averaging", "publish": "publishing", "train": "training"}
 
 
 def dice(state: StudyState, site: str, versions: tuple[int, ...]) -> Column:
@@ -25,22 +25,21 @@ def losses(state: StudyState, site: str, versions: tuple[int, ...]) -> Column:
 
 def weights(state: StudyState, site: str, versions: tuple[int, ...]) -> Column:
     """Return the weight of a site's updates by the version that they went into."""
-    out = []
-    for version in versions:
-        used = [u.weight for u in state.rounds[version].updates if u.site == site]
-        out.append(shorten(sum(used)) if used else None)
-    return tuple(out)
+    used_by_version = _used(state, site, versions)
+    return tuple(shorten(sum(u.weight for u in used)) if used else None for used in used_by_version)
 
 
 def lags(state: StudyState, site: str, versions: tuple[int, ...]) -> tuple[int | None, ...]:
     """Return the number of versions that a site's updates were behind, by version."""
-    out = []
-    for version in versions:
-        lags = [
-            version - 1 - u.base_version for u in state.rounds[version].updates if u.site == site
-        ]
-        out.append(max(lags) if lags else None)
-    return tuple(out)
+    return tuple(
+        max((version - 1 - u.base_version for u in used), default=None)
+        for version, used in zip(versions, _used(state, site, versions), strict=True)
+    )
+
+
+def _used(state: StudyState, site: str, versions: tuple[int, ...]) -> list[list[UsedUpdate]]:
+    """Return a site's updates by the version that they went into."""
+    return [[u for u in state.rounds[v].updates if u.site == site] for v in versions]
 
 
 def n_bytes(state: StudyState, version: int) -> int:
@@ -52,18 +51,23 @@ def n_bytes(state: StudyState, version: int) -> int:
 
 def seconds(state: StudyState, versions: tuple[int, ...]) -> dict[str, Column]:
     """Return phase -> seconds by version; training is the median over sites."""
-    out: dict[str, list[float | None]] = {name: [] for name in _PHASES.values()}
-    for version in versions:
-        record = state.rounds[version]
-        for phase in ("aggregate", "publish"):
-            out[_PHASES[phase]].append(shorten(record.seconds.get(phase)))
-        trained = [
-            sum(state.updates[u.site, u.base_version].seconds.values())
-            for u in record.updates
-            if (u.site, u.base_version) in state.updates
-        ]
-        out["training"].append(shorten(median(trained)) if trained else None)
-    return {name: tuple(column) for name, column in out.items()}
+    records = [state.rounds[version] for version in versions]
+    keys_by_version = [[(u.site, u.base_version) for u in record.updates] for record in records]
+    trained_by_version = (
+        [sum(state.updates[key].seconds.values()) for key in keys if key in state.updates]
+        for keys in keys_by_version
+    )
+    return {
+        "averaging": tuple(shorten(record.seconds.get("aggregate")) for record in records),
+        "publishing": tuple(shorten(record.seconds.get("publish")) for record in records),
+        "training": tuple(shorten(median(s)) if s else None for s in trained_by_version),
+    }
+
+
+def mean_of_known(values: Iterable[float | None]) -> float | None:
+    """Return the mean of the values that are known; None if none is."""
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
 
 
 def shorten(value: float | None) -> float | None:

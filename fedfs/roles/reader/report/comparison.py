@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from statistics import fmean
 
 from fedfs.protocol import layout
 from fedfs.protocol.messages import ASYM, EvaluationMessage
 from fedfs.protocol.state import StudyState
+from fedfs.roles.reader.report.columns import mean_of_known
 
 GLOBAL = "final model"
 
@@ -52,8 +52,7 @@ class MatrixRow:
     @property
     def mean(self) -> float | None:
         """Over the sites where it is known."""
-        known = [value for value in self.dice.values() if value is not None]
-        return fmean(known) if known else None
+        return mean_of_known(self.dice.values())
 
 
 def local_rows(state: StudyState) -> tuple[LocalRow, ...]:
@@ -111,5 +110,4 @@ def _dice(state: StudyState, site: str, version: int, model: str) -> float | Non
 
 
 def _distance(score: EvaluationMessage) -> float | None:
-    known = [c.hd95_mm for c in score.classes.values() if c.hd95_mm is not None]
-    return fmean(known) if known else None
+    return mean_of_known(c.hd95_mm for c in score.classes.values())

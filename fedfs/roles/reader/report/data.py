@@ -18,7 +18,7 @@ from fedfs.roles.reader import privacy
 from fedfs.roles.reader.report import columns
 from fedfs.roles.reader.report.columns import Column, shorten
 from fedfs.roles.reader.report.comparison import LocalRow, MatrixRow, local_rows, matrix
-from fedfs.roles.reader.status import mean_dice, summarize
+from fedfs.roles.reader.status import SiteStatus, mean_dice, summarize
 from fedfs.roles.reader.units import format_count
 from fedfs.trust.signing import key_fingerprint
 
@@ -121,11 +121,12 @@ def collect(state: StudyState, sizes: Mapping[str, int]) -> Report:
     versions = tuple(range(state.newest + 1))
     names = tuple(sorted({e.site for e in charter.roster} | {site for site, _ in state.updates}))
     final = _final(state)
+    views = {row.site: row for row in summarize(state).sites}
     return Report(
         facts=_facts(state, charter),
         versions=versions,
         published=tuple(state.rounds[v].created_at for v in versions if v in state.rounds),
-        sites=tuple(_site(state, charter, name, final, sizes) for name in names),
+        sites=tuple(_site(state, views[name], final.get(name), sizes) for name in names),
         dice={name: columns.dice(state, name, versions) for name in names},
         mean_dice=tuple(shorten(mean_dice(state, version)) for version in versions),
         train_loss={name: columns.losses(state, name, versions) for name in names},
@@ -180,20 +181,14 @@ def _final(state: StudyState) -> dict[str, EvaluationMessage]:
 
 
 def _site(
-    state: StudyState,
-    charter: Charter,
-    name: str,
-    final: Mapping[str, EvaluationMessage],
-    sizes: Mapping[str, int],
+    state: StudyState, view: SiteStatus, score: EvaluationMessage | None, sizes: Mapping[str, int]
 ) -> SiteRow:
-    view = next(row for row in summarize(state).sites if row.site == name)
-    entry = charter.entry(name)
+    name, entry = view.site, state.charter.entry(view.site)
     scores = [
         (version, score.mean_dice)
         for (site, version, variant), score in state.evaluations.items()
         if site == name and variant == "pseudo"
     ]
-    score = final.get(name)
     return SiteRow(
         site=name,
         state=view.state,

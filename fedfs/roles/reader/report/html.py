@@ -6,7 +6,6 @@ page carries.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping
 from functools import cache
@@ -21,6 +20,12 @@ from fedfs.aggregation.best_configuration import JOINT
 from fedfs.roles.reader.report.data import Report
 from fedfs.roles.reader.report.overview import Overview
 
+_DRAWN = (
+    "versions", "published", "dice", "mean_dice", "train_loss", "weights", "lags", "n_bytes",
+    "seconds",
+)  # fmt: skip
+"""Fields of a report that ``report.js`` draws."""
+
 
 def render(report: Report, *, made_at: str) -> str:
     """Return the page.
@@ -29,18 +34,8 @@ def render(report: Report, *, made_at: str) -> str:
         report: what it shows.
         made_at: UTC text.
     """
-    columns = {
-        "versions": report.versions,
-        "published": report.published,
-        "sites": [row.site for row in report.sites],
-        "dice": report.dice,
-        "mean_dice": report.mean_dice,
-        "train_loss": report.train_loss,
-        "weights": report.weights,
-        "lags": report.lags,
-        "n_bytes": report.n_bytes,
-        "seconds": report.seconds,
-    }
+    columns = {name: getattr(report, name) for name in _DRAWN}
+    columns["sites"] = [row.site for row in report.sites]
     return _page(
         "report", columns, facts=report.facts, answer=_answer(report), made_at=made_at,
         report=report,
@@ -68,14 +63,7 @@ def render_overview(overview: Overview, pages: Mapping[str, str], *, made_at: st
 
 
 def _page(template: str, columns: Mapping[str, Any], *, made_at: str, **shown: Any) -> str:
-    """Return a page.
-
-    Args:
-        template: its name.
-        columns: what ``report.js`` draws.
-        made_at: UTC text.
-        shown: what the template shows.
-    """
+    """Return a page made from a template; ``report.js`` draws the columns."""
     text = json.dumps(columns, separators=(",", ":"), allow_nan=False)
     return (
         _templates()
@@ -89,11 +77,6 @@ def _page(template: str, columns: Mapping[str, Any], *, made_at: str, **shown: A
             version=__version__,
         )
     )
-
-
-def to_json(report: Report) -> dict[str, Any]:
-    """Return a report as plain values."""
-    return dataclasses.asdict(report)
 
 
 def _answer(report: Report) -> str:

@@ -13,8 +13,9 @@ from fedfs.nnunet.data.dataset_json import ordered
 from fedfs.nnunet.score.summary import class_names
 from fedfs.protocol.messages import Choice
 from fedfs.protocol.state import StudyState
-from fedfs.roles.reader.report.columns import Column
+from fedfs.roles.reader.report.columns import Column, mean_of_known
 from fedfs.roles.reader.report.data import Report
+from fedfs.roles.reader.status import weighted_mean
 
 _OF_TRACKS = ("Phase", "Version", "Ended", "nnU-Net", "Best of the study")
 
@@ -107,12 +108,6 @@ def _finished(reports: Mapping[str, Report]) -> int:
 
 
 def _track(name: str, report: Report) -> TrackRow:
-    weighted = [
-        (row.n_validation_cases or 0, row.final_mean)
-        for row in report.sites
-        if row.final_mean is not None
-    ]
-    n_cases = sum(n for n, _ in weighted)
     known = [value for value in report.mean_dice if value is not None]
     return TrackRow(
         track=name,
@@ -120,17 +115,13 @@ def _track(name: str, report: Report) -> TrackRow:
         version=report.facts["Version"],
         last_dice=known[-1] if known else None,
         final={row.site: row.final_mean for row in report.sites},
-        final_mean=sum(n * mean for n, mean in weighted) / n_cases if n_cases else None,
+        final_mean=weighted_mean((r.n_validation_cases or 0, r.final_mean) for r in report.sites),
     )
 
 
 def _loss(report: Report) -> Column:
     """Return the mean loss over sites, by version."""
-    out: list[float | None] = []
-    for of_sites in zip(*report.train_loss.values(), strict=True):
-        known = [loss for loss in of_sites if loss is not None]
-        out.append(sum(known) / len(known) if known else None)
-    return tuple(out)
+    return tuple(mean_of_known(losses) for losses in zip(*report.train_loss.values(), strict=True))
 
 
 def _padded(column: Column, versions: tuple[int, ...]) -> Column:
