@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from fedfs.exchange.read import open_study
-from fedfs.protocol import layout
+from fedfs.protocol.track_place import parse_on_store
 from fedfs.simulation.cases import read_cases
 from fedfs.simulation.hosts import Host, stop
 from fedfs.store import open_store
@@ -61,7 +61,7 @@ def check_study(store: str, *, rounds: int, sites: list[str]) -> None:
     used = Counter((u.site, u.base_version) for r in state.rounds.values() for u in r.updates)
     assert used == Counter({(site, v): 1 for site in sites for v in range(rounds)})
     assert state.finished is not None
-    names = [layout.parse(e.key) for e in open_store(store).list("")]
+    names = [parse_on_store(e.key) for e in open_store(store).list("")]
     manifests = Counter(k.text for k in names if k is not None and k.kind in ("model", "update"))
     assert set(manifests.values()) == {1}
     for site in sites:
