@@ -1,13 +1,11 @@
 """Read new objects from a store and pass them to the ``TrustedView``.
 
 Rules:
- * A site looks at what is its own and at what the federation and the aggregator publish; it cannot
-   and need not read other sites, but for the models that they let it score in the end.
  * Objects are written once, so what was accepted is never read again. What was refused is read
    again when it changed or when something else was accepted since, because the one may explain the
    other.
- * A look lists only where something can be new that matters now, behind what is known: it costs
-   the same however many versions there are. The first look, and every 256th, lists everything.
+ * A look lists only where something can be new that matters now (:mod:`fedfs.protocol.areas`). The
+   first look, and every 256th, lists everything.
  * What this process has published itself it knows without looking.
 """
 
@@ -19,7 +17,6 @@ import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,7 +29,8 @@ from fedfs.errors import (
     StoreError,
     StudyError,
 )
-from fedfs.protocol import layout, participation
+from fedfs.protocol import areas, layout
+from fedfs.protocol.areas import Area
 from fedfs.protocol.layout import Key
 from fedfs.protocol.messages import MAX_BYTES, Charter, chosen_tracks
 from fedfs.protocol.order import rank
@@ -50,23 +48,11 @@ MAX_ENVELOPE_BYTES = MAX_BYTES * 4 // 3 + 4096
 
 
 _EVERYTHING_EVERY = 256
-_LATE_VERSIONS = 2
-"""A listing of a share may show objects in another order than they were written in."""
-
 _MANY, _AT_ONCE, _BATCH = 8, 8, 16
 _SMALL_BYTES = 1 << 20
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
-
-
-@dataclass(frozen=True)
-class _Area:
-    """An area to list: beneath a prefix, behind a key, and not beyond another one."""
-
-    prefix: str
-    after: str = ""
-    until: str = "~"
 
 
 class Observer:
@@ -133,9 +119,8 @@ class Observer:
         """
         everything = everything or self._n_looks % _EVERYTHING_EVERY == 0
         self._n_looks += 1
-        areas = self._everywhere() if everything else self._where_it_matters()
         entries: dict[str, tuple[Key, Entry]] = {}
-        for listed in _each(self._list, areas):
+        for listed in _each(self._list, self._areas(everything=everything)):
             for entry in listed:
                 key = layout.parse(entry.key)
                 if key is None:
@@ -163,7 +148,7 @@ class Observer:
         Raises:
             StoreError: the store cannot be read.
         """
-        for area in self._everywhere():
+        for area in self._areas(everything=True):
             for entry in self.store.list(area.prefix):
                 key = layout.parse(entry.key)
                 if key is not None and key.is_payload:
@@ -191,71 +176,20 @@ class Observer:
                 hint="somebody else can write there: remove the object, check who may write",
             ) from error
 
-    def _everywhere(self) -> list[_Area]:
-        own = layout.SITES if self._site is None else layout.site_prefix(self._site)
-        return [_Area(layout.FEDERATION), _Area(layout.AGGREGATOR), _Area(own), *self._models()]
+    def _areas(self, *, everything: bool) -> list[Area]:
+        if everything:
+            return areas.everywhere(self.state, self._site)
+        worth = areas.worth_a_look(self.state, self._site, skip=self._skip, scores=self._scores)
+        return [self._from_refused(area) for area in worth]
 
-    def _models(self) -> Iterator[_Area]:
-        """Yield where other sites publish models for this one to score."""
-        charter = self.state.charter
-        if self._site is None or not charter.cross_evaluates:
-            return
-        for entry in charter.roster:
-            if entry.site != self._site:
-                yield _Area(layout.models_of(entry.site))
-
-    def _where_it_matters(self) -> list[_Area]:
-        state = self.state
-        charter = state.charter
-        if state.plan is None:
-            return self._everywhere()
-        areas = [_Area(layout.FEDERATION, charter.key)]
-        if state.newest >= charter.schedule.rounds:
-            areas.append(_Area(layout.AGGREGATOR, until=layout.FINISHED))
-            areas += [a for a in self._models() if f"{a.prefix}manifest.json" not in state.digests]
-        if not set(layout.STATUS_KINDS) <= self._skip:
-            areas.append(_Area(layout.STATUSES))
-        newest_record = max(state.rounds, default=-1)
-        if self._site is not None or newest_record != state.newest:
-            areas.append(_Area(*layout.models(state.newest)))
-        if self._site is None:
-            after = layout.round_record(newest_record) if state.rounds else ""
-            areas.append(_Area(layout.ROUNDS, after))
-            areas += self._sites_that_matter(charter)
-            areas += self._new_scores(charter) if self._scores else ()
-        elif not state.is_admitted(self._site):
-            areas.append(_Area(layout.ADMISSIONS))
-        return [self._from_refused(area) for area in areas]
-
-    def _sites_that_matter(self, charter: Charter) -> Iterator[_Area]:
-        state = self.state
-        strangers = [site for site in charter.active_sites if not state.is_admitted(site)]
-        if strangers:
-            yield _Area(layout.ADMISSIONS)
-        for site in participation.answerable(state):
-            if site in strangers:
-                yield _Area(layout.site_prefix(site))
-            else:
-                known = state.answered.get(site, -1) - _LATE_VERSIONS
-                yield _Area(*layout.updates(site, known))
-
-    def _new_scores(self, charter: Charter) -> Iterator[_Area]:
-        newest: dict[str, int] = {}
-        for site, version, _ in self.state.evaluations:
-            newest[site] = max(version, newest.get(site, 0))
-        for entry in charter.roster:
-            known = max(0, newest.get(entry.site, 0) - _LATE_VERSIONS)
-            after = layout.evaluation(entry.site, known, "")
-            yield _Area(layout.evaluations(entry.site), after)
-
-    def _from_refused(self, area: _Area) -> _Area:
+    def _from_refused(self, area: Area) -> Area:
         """Begin early enough to see what was refused there, as it may have been replaced."""
         refused = [
             key for key in self._refused if key.startswith(area.prefix) and key <= area.after
         ]
-        return _Area(area.prefix, min(refused)[:-1], area.until) if refused else area
+        return Area(area.prefix, min(refused)[:-1], area.until) if refused else area
 
-    def _list(self, area: _Area) -> list[Entry]:
+    def _list(self, area: Area) -> list[Entry]:
         entries = self.store.list(area.prefix, after=area.after)
         return list(itertools.takewhile(lambda entry: entry.key <= area.until, entries))
 
