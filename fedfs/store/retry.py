@@ -14,7 +14,6 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TypeVar
 
 from fedfs.errors import StoreUnavailableError
@@ -91,25 +90,8 @@ class RetryingStore(Wrapper):
         super().__init__(inner)
         self._patience = Patience(attempts, pause=pause, rng=rng or random.Random())  # noqa: S311  jitter
 
-    def get(self, key: str, *, max_bytes: int) -> bytes:
-        """See :meth:`fedfs.store.base.Store.get`."""
-        return self._patience.repeat(lambda: self._inner.get(key, max_bytes=max_bytes))
-
-    def create(self, key: str, data: bytes) -> bool:
-        """See :meth:`fedfs.store.base.Store.create`."""
-        return self._patience.repeat(lambda: self._inner.create(key, data))
-
-    def upload(self, key: str, path: Path) -> bool:
-        """See :meth:`fedfs.store.base.Store.upload`."""
-        return self._patience.repeat(lambda: self._inner.upload(key, path))
-
-    def adopt(self, key: str, path: Path) -> bool:
-        """See :meth:`fedfs.store.base.Store.adopt`."""
-        return self._patience.repeat(lambda: self._inner.adopt(key, path))
-
-    def download(self, key: str, path: Path, *, max_bytes: int) -> None:
-        """See :meth:`fedfs.store.base.Store.download`."""
-        self._patience.repeat(lambda: self._inner.download(key, path, max_bytes=max_bytes))
+    def _perform(self, verb: Callable[[], _T]) -> _T:
+        return self._patience.repeat(verb)
 
     def list(self, prefix: str, *, after: str = "") -> Iterator[Entry]:
         """See :meth:`fedfs.store.base.Store.list`."""
@@ -124,7 +106,3 @@ class RetryingStore(Wrapper):
                 self._patience.wait(failures, error)
             else:
                 return
-
-    def delete(self, key: str) -> None:
-        """See :meth:`fedfs.store.base.Store.delete`."""
-        self._patience.repeat(lambda: self._inner.delete(key))

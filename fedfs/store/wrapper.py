@@ -1,41 +1,66 @@
-"""A store in front of another one, which does what it is asked to."""
+"""Stores in front of another one, which does what they are asked to."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
-from fedfs.store.base import Entry, Store
+from fedfs.store.base import Entry, ReadableStore, Store
+
+_T = TypeVar("_T")
 
 
-class Wrapper(Store):
-    """Passes every verb on; a wrapper overrides those to which it adds something."""
+class ReadableWrapper(ReadableStore):
+    """Passes the reading verbs on; a wrapper overrides those to which it adds something."""
 
-    def __init__(self, inner: Store) -> None:
+    def __init__(self, inner: ReadableStore) -> None:
         self._inner = inner
         self.url = inner.url
+        self.request_counts = inner.request_counts
 
-    @property
-    def request_counts(self) -> Mapping[str, int]:  # type: ignore[override]  # read, never set
-        """Requests that the store behind this one made."""
-        return self._inner.request_counts
+    def _inner_key(self, key: str) -> str:
+        """Return the key under which the inner store keeps what is ``key`` here."""
+        return key
+
+    def _perform(self, verb: Callable[[], _T]) -> _T:
+        """Return what a verb of the inner store returns; a listing does not pass here."""
+        return verb()
 
     def get(self, key: str, *, max_bytes: int) -> bytes:
-        """See :meth:`fedfs.store.base.Store.get`."""
-        return self._inner.get(key, max_bytes=max_bytes)
+        """See :meth:`fedfs.store.base.ReadableStore.get`."""
+        return self._perform(lambda: self._inner.get(self._inner_key(key), max_bytes=max_bytes))
+
+    def download(self, key: str, path: Path, *, max_bytes: int) -> None:
+        """See :meth:`fedfs.store.base.ReadableStore.download`."""
+        inner_key = self._inner_key(key)
+        self._perform(lambda: self._inner.download(inner_key, path, max_bytes=max_bytes))
+
+    def list(self, prefix: str, *, after: str = "") -> Iterator[Entry]:
+        """See :meth:`fedfs.store.base.ReadableStore.list`."""
+        return self._inner.list(prefix, after=after)
+
+
+class Wrapper(ReadableWrapper, Store):
+    """Passes every verb on; a wrapper overrides those to which it adds something."""
+
+    _inner: Store
+
+    def __init__(self, inner: Store) -> None:
+        super().__init__(inner)
 
     def create(self, key: str, data: bytes) -> bool:
         """See :meth:`fedfs.store.base.Store.create`."""
-        return self._inner.create(key, data)
+        return self._perform(lambda: self._inner.create(self._inner_key(key), data))
 
     def upload(self, key: str, path: Path) -> bool:
         """See :meth:`fedfs.store.base.Store.upload`."""
-        return self._inner.upload(key, path)
+        return self._perform(lambda: self._inner.upload(self._inner_key(key), path))
 
     def adopt(self, key: str, path: Path) -> bool:
         """See :meth:`fedfs.store.base.Store.adopt`."""
-        return self._inner.adopt(key, path)
+        return self._perform(lambda: self._inner.adopt(self._inner_key(key), path))
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
@@ -43,17 +68,9 @@ class Wrapper(Store):
         with self._inner.scratch() as folder:
             yield folder
 
-    def download(self, key: str, path: Path, *, max_bytes: int) -> None:
-        """See :meth:`fedfs.store.base.Store.download`."""
-        self._inner.download(key, path, max_bytes=max_bytes)
-
-    def list(self, prefix: str, *, after: str = "") -> Iterator[Entry]:
-        """See :meth:`fedfs.store.base.Store.list`."""
-        return self._inner.list(prefix, after=after)
-
     def delete(self, key: str) -> None:
         """See :meth:`fedfs.store.base.Store.delete`."""
-        self._inner.delete(key)
+        self._perform(lambda: self._inner.delete(self._inner_key(key)))
 
     def watch_path(self) -> Path | None:
         """See :meth:`fedfs.store.base.Store.watch_path`."""
