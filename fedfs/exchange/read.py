@@ -36,7 +36,8 @@ from fedfs.protocol.messages import MAX_BYTES, Charter, chosen_tracks
 from fedfs.protocol.order import rank
 from fedfs.protocol.state import StudyState
 from fedfs.protocol.track_place import TrackPlace
-from fedfs.store.base import Entry, ReadableStore, write_local
+from fedfs.store.base import Entry, ReadableStore
+from fedfs.store.local_files import write_local
 from fedfs.store.prefix import TrackReader
 from fedfs.trust.recipients import Vault
 from fedfs.trust.verify import TrustedView

@@ -18,28 +18,18 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from contextvars import ContextVar
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import BinaryIO
 
 from fedfs.errors import (
     MalformedError,
     ObjectExistsError,
     ObjectNotFoundError,
     ObjectTooLargeError,
-    SetupError,
 )
 from fedfs.protocol.layout import check_key
-from fedfs.store.local_files import replacing
-
-CHUNK_BYTES = 1 << 20
-"""Memory that copying takes, whatever the size of the object."""
-
-
-_hears: ContextVar[Callable[[int], None]] = ContextVar("_hears", default=lambda _: None)
 
 
 @dataclass(frozen=True)
@@ -209,66 +199,3 @@ def check_prefix(text: str) -> str:
     if text:
         check_key(text[:-1])
     return text
-
-
-@contextlib.contextmanager
-def open_local(path: Path) -> Iterator[BinaryIO]:
-    """Open the local file of an upload.
-
-    Raises:
-        SetupError: it is missing or unreadable.
-    """
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise _local_error(path, "read", error) from error
-    with file:
-        yield file
-
-
-@contextlib.contextmanager
-def heard(hear: Callable[[int], None]) -> Iterator[None]:
-    """Call ``hear`` with the bytes of local files that this thread reads and writes meanwhile."""
-    token = _hears.set(hear)
-    try:
-        yield
-    finally:
-        _hears.reset(token)
-
-
-def local_chunks(file: BinaryIO, path: Path) -> Iterator[bytes]:
-    """Yield a local file from its beginning, :data:`CHUNK_BYTES` at a time.
-
-    Raises:
-        SetupError: reading fails.
-    """
-    try:
-        file.seek(0)
-        while chunk := file.read(CHUNK_BYTES):
-            yield chunk
-            _hears.get()(len(chunk))
-    except OSError as error:
-        raise _local_error(path, "read", error) from error
-
-
-def write_local(path: Path, chunks: Iterator[bytes]) -> None:
-    """Write a download to ``path``, where it appears whole or not at all.
-
-    Raises:
-        SetupError: it cannot be written. Whatever ``chunks`` raises passes through.
-    """
-    try:
-        with replacing(path, durable=False) as temporary, temporary.open("xb") as file:
-            for chunk in chunks:
-                file.write(chunk)
-                _hears.get()(len(chunk))
-    except OSError as error:  # a local one: the store's are none of the operating system's
-        raise _local_error(path, "written", error) from error
-
-
-def _local_error(path: Path, verb: str, error: OSError) -> SetupError:
-    reason = error.strerror or str(error)
-    return SetupError(
-        f"{path} on this host cannot be {verb}: {reason}.",
-        hint="check the path, its permissions and the free space",
-    )

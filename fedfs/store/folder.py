@@ -30,17 +30,8 @@ from pathlib import Path
 
 from fedfs.errors import StoreError, StoreFullError, StorePermissionError
 from fedfs.protocol.layout import check_key
-from fedfs.store import posix
-from fedfs.store.base import (
-    CHUNK_BYTES,
-    Entry,
-    Store,
-    check_prefix,
-    is_key,
-    local_chunks,
-    open_local,
-    write_local,
-)
+from fedfs.store import local_files, posix
+from fedfs.store.base import Entry, Store, check_prefix, is_key
 
 _log = logging.getLogger(__name__)
 
@@ -102,8 +93,8 @@ class FolderStore(Store):
     def upload(self, key: str, path: Path) -> bool:
         """See :meth:`fedfs.store.base.Store.upload`."""
         check_key(key)
-        with open_local(path) as file:
-            return self._publish(key, partial(local_chunks, file, path))
+        with local_files.open_local(path) as file:
+            return self._publish(key, partial(local_files.local_chunks, file, path))
 
     def adopt(self, key: str, path: Path) -> bool:
         """See :meth:`fedfs.store.base.Store.adopt`."""
@@ -139,7 +130,7 @@ class FolderStore(Store):
     def download(self, key: str, path: Path, *, max_bytes: int) -> None:
         """See :meth:`fedfs.store.base.Store.download`."""
         with self._open_object(check_key(key)) as fd:
-            write_local(path, self._read(fd, key, max_bytes))
+            local_files.write_local(path, self._read(fd, key, max_bytes))
 
     def list(self, prefix: str, *, after: str = "") -> Iterator[Entry]:
         """See :meth:`fedfs.store.base.Store.list`."""
@@ -198,7 +189,7 @@ class FolderStore(Store):
         left = max_bytes + 1
         while True:
             with self._errors(key, "read"):
-                chunk = os.read(fd, min(left, CHUNK_BYTES))
+                chunk = os.read(fd, min(left, local_files.CHUNK_BYTES))
             if not chunk:
                 return
             left -= len(chunk)

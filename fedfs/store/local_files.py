@@ -10,8 +10,17 @@ import errno
 import hashlib
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
+from typing import BinaryIO
+
+from fedfs.errors import SetupError
+
+CHUNK_BYTES = 1 << 20
+"""Memory that copying takes, whatever the size of the object."""
+
+_on_bytes: ContextVar[Callable[[int], None]] = ContextVar("_on_bytes", default=lambda _: None)
 
 NO_SYNC = frozenset(
     {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EACCES}
@@ -82,3 +91,66 @@ def file_sha256(path: Path) -> str:
     """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def open_local(path: Path) -> Iterator[BinaryIO]:
+    """Open the local file of an upload.
+
+    Raises:
+        SetupError: it is missing or unreadable.
+    """
+    with _local_errors(path, "read"):
+        file = path.open("rb")
+    with file:
+        yield file
+
+
+@contextlib.contextmanager
+def counting_bytes(on_bytes: Callable[[int], None]) -> Iterator[None]:
+    """Call ``on_bytes`` with how much of local files this thread reads and writes meanwhile."""
+    token = _on_bytes.set(on_bytes)
+    try:
+        yield
+    finally:
+        _on_bytes.reset(token)
+
+
+def local_chunks(file: BinaryIO, path: Path) -> Iterator[bytes]:
+    """Yield a local file from its beginning, :data:`CHUNK_BYTES` at a time.
+
+    Raises:
+        SetupError: reading fails.
+    """
+    with _local_errors(path, "read"):
+        file.seek(0)
+        while chunk := file.read(CHUNK_BYTES):
+            yield chunk
+            _on_bytes.get()(len(chunk))
+
+
+def write_local(path: Path, chunks: Iterator[bytes]) -> None:
+    """Write a download to ``path``, where it appears whole or not at all.
+
+    Raises:
+        SetupError: it cannot be written. Whatever ``chunks`` raises passes through.
+    """
+    with (
+        _local_errors(path, "written"),  # the store's errors are none of the operating system's
+        replacing(path, durable=False) as temporary,
+        temporary.open("xb") as file,
+    ):
+        for chunk in chunks:
+            file.write(chunk)
+            _on_bytes.get()(len(chunk))
+
+
+@contextlib.contextmanager
+def _local_errors(path: Path, verb: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise SetupError(
+            f"{path} on this host cannot be {verb}: {error.strerror or error}.",
+            hint="check the path, its permissions and the free space",
+        ) from error

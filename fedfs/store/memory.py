@@ -12,16 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedfs.protocol.layout import check_key
-from fedfs.store.base import (
-    CHUNK_BYTES,
-    Entry,
-    Store,
-    check_prefix,
-    is_key,
-    local_chunks,
-    open_local,
-    write_local,
-)
+from fedfs.store import local_files
+from fedfs.store.base import Entry, Store, check_prefix, is_key
 
 
 @dataclass(frozen=True)
@@ -67,15 +59,17 @@ class MemoryStore(Store):
     def upload(self, key: str, path: Path) -> bool:
         """See :meth:`fedfs.store.base.Store.upload`; here memory is the store."""
         check_key(key)
-        with open_local(path) as file:
-            data = b"".join(local_chunks(file, path))
+        with local_files.open_local(path) as file:
+            data = b"".join(local_files.local_chunks(file, path))
         return self.create(key, data)
 
     def download(self, key: str, path: Path, *, max_bytes: int) -> None:
         """See :meth:`fedfs.store.base.Store.download`."""
         data = self.get(key, max_bytes=max_bytes)
-        steps = range(0, len(data), CHUNK_BYTES)
-        write_local(path, (data[start : start + CHUNK_BYTES] for start in steps))
+        steps = range(0, len(data), local_files.CHUNK_BYTES)
+        local_files.write_local(
+            path, (data[start : start + local_files.CHUNK_BYTES] for start in steps)
+        )
 
     def list(self, prefix: str, *, after: str = "") -> Iterator[Entry]:
         """See :meth:`fedfs.store.base.Store.list`."""

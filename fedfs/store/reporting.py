@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fedfs.learner import OnProgress, Progress
-from fedfs.store.base import Store, heard
+from fedfs.store.base import Store
+from fedfs.store.local_files import counting_bytes
 from fedfs.store.wrapper import Wrapper
 
 
@@ -39,11 +40,11 @@ class ReportingStore(Wrapper):
     def _reported(self, step: str, total: int) -> Iterator[None]:
         done = 0
 
-        def hear(n_bytes: int) -> None:
+        def count(n_bytes: int) -> None:
             nonlocal done
             done = min(total, done + n_bytes)  # what is tried again counts once
             self.on_progress(Progress(step, done, total, "bytes"))
 
         self.on_progress(Progress(step, 0, total, "bytes"))
-        with heard(hear):
+        with counting_bytes(count):
             yield

@@ -24,15 +24,8 @@ from typing import Any
 
 from fedfs.errors import ObjectNotFoundError, ObjectTooLargeError, StoreUnavailableError
 from fedfs.protocol.layout import check_key
-from fedfs.store.base import (
-    Entry,
-    Store,
-    check_prefix,
-    is_key,
-    local_chunks,
-    open_local,
-    write_local,
-)
+from fedfs.store import local_files
+from fedfs.store.base import Entry, Store, check_prefix, is_key
 from fedfs.store.place import S3Options, split_s3_url
 from fedfs.store.retry import Patience
 from fedfs.store.s3.client import SILENCE_S, S3Client
@@ -106,10 +99,10 @@ class S3Store(Store):
     def upload(self, key: str, path: Path) -> bool:
         """See :meth:`fedfs.store.base.Store.upload`."""
         check_key(key)
-        with open_local(path) as file:
+        with local_files.open_local(path) as file:
             source = Source(file, path, PART_BYTES, _MAX_PARTS)
             if source.size <= PART_BYTES:
-                return self.create(key, b"".join(local_chunks(file, path)))
+                return self.create(key, b"".join(local_files.local_chunks(file, path)))
             there = self._look(key)
             if there is None:
                 what = f"{self.url}: {key} cannot be written"
@@ -127,7 +120,7 @@ class S3Store(Store):
 
     def download(self, key: str, path: Path, *, max_bytes: int) -> None:
         """See :meth:`fedfs.store.base.Store.download`."""
-        write_local(path, self._read(check_key(key), max_bytes))
+        local_files.write_local(path, self._read(check_key(key), max_bytes))
 
     def list(self, prefix: str, *, after: str = "") -> Iterator[Entry]:
         """See :meth:`fedfs.store.base.Store.list`."""
@@ -179,7 +172,7 @@ class S3Store(Store):
         theirs, ours = hashlib.sha256(), hashlib.sha256()
         for chunk in self._read(key, source.size):
             theirs.update(chunk)
-        for chunk in local_chunks(source.file, source.path):
+        for chunk in local_files.local_chunks(source.file, source.path):
             ours.update(chunk)
         if theirs.digest() != ours.digest():
             raise self._exists(key)

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from fedfs.errors import FedfsError, StoreError, StorePermissionError, StoreUnavailableError
-from fedfs.store.base import local_chunks
+from fedfs.store.local_files import local_chunks
 from fedfs.store.retry import Patience
 from fedfs.store.s3.client import S3Client
 from fedfs.store.s3.errors import RefusedError
