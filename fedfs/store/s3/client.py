@@ -28,6 +28,7 @@ from fsspec.asyn import sync
 
 from fedfs.errors import UserError
 from fedfs.store.place import S3Options
+from fedfs.store.retry import Patience
 from fedfs.store.s3.errors import VENDOR_ERRORS, translate
 
 SILENCE_S = 15.0
@@ -154,6 +155,27 @@ class S3Client:
             self._fs.s3.meta.events.unregister("before-call.s3", add_expect_header)
         except VENDOR_ERRORS as error:
             raise translate(error, "S3 cannot be used") from None
+
+
+class Transfer:
+    """One object on its way, in several requests."""
+
+    def __init__(self, client: S3Client, key: str, what: str, patience: Patience) -> None:
+        """Prepare it.
+
+        Args:
+            client: makes the requests.
+            key: in the bucket.
+            what: the beginning of the message if it fails.
+            patience: with which a part of the object is tried again.
+        """
+        self._client = client
+        self._key = key
+        self._what = what
+        self._patience = patience
+
+    def _call(self, method: str, **arguments: Any) -> dict[str, Any]:
+        return self._client.call(method, self._what, Key=self._key, **arguments)
 
 
 def _file_system(options: S3Options, silence_s: float) -> s3fs.S3FileSystem:

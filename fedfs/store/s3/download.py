@@ -17,36 +17,22 @@ from functools import partial
 from typing import Any
 
 from fedfs.errors import StoreError, StoreUnavailableError
-from fedfs.store.retry import Patience
-from fedfs.store.s3.client import S3Client
+from fedfs.store.s3.client import Transfer
 from fedfs.store.s3.errors import RefusedError
 
 _WHOLE, _NO_SUCH_RANGE = 200, 416
 _BAD_SERVER = "this server cannot be used; show this to whoever runs it"
 
 
-class Download:
+class Download(Transfer):
     """The reading of one object.
 
     Attributes:
         total: its size in bytes, once it has begun.
     """
 
-    def __init__(self, client: S3Client, key: str, what: str, patience: Patience) -> None:
-        """Prepare it.
-
-        Args:
-            client: makes the requests.
-            key: in the bucket.
-            what: the beginning of the message if it fails.
-            patience: with which a window is tried again.
-        """
-        self.total = -1
-        self._tag = ""
-        self._client = client
-        self._key = key
-        self._what = what
-        self._patience = patience
+    total = -1
+    _tag = ""
 
     def begin(self, n_bytes: int) -> bytes:
         """Return the first ``n_bytes``, or all there are if they are fewer.

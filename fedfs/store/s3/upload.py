@@ -24,7 +24,7 @@ from typing import Any, BinaryIO
 from fedfs.errors import FedfsError, StoreError, StorePermissionError, StoreUnavailableError
 from fedfs.store.local_files import local_chunks
 from fedfs.store.retry import Patience
-from fedfs.store.s3.client import S3Client
+from fedfs.store.s3.client import S3Client, Transfer
 from fedfs.store.s3.errors import RefusedError
 
 _log = logging.getLogger(__name__)
@@ -70,22 +70,11 @@ def multipart_etag(source: Source) -> str:
     return f"{_md5(b''.join(digests)).hexdigest()}-{len(digests)}"
 
 
-class Upload:
+class Upload(Transfer):
     """The upload of one file to one key."""
 
     def __init__(self, client: S3Client, key: str, what: str, patience: Patience) -> None:
-        """Prepare it.
-
-        Args:
-            client: makes the requests.
-            key: in the bucket.
-            what: the beginning of the message if it fails.
-            patience: with which a part is tried again.
-        """
-        self._client = client
-        self._key = key
-        self._what = what
-        self._patience = patience
+        super().__init__(client, key, what, patience)
         self._one_by_one = threading.Lock()
 
     def send(self, source: Source, *, at_once: int) -> bool:
@@ -101,8 +90,7 @@ class Upload:
         """
         upload_id, held = self._unfinished()
         if upload_id is None:
-            answer = self._client.call("create_multipart_upload", self._what, Key=self._key)
-            upload_id = answer["UploadId"]
+            upload_id = self._call("create_multipart_upload")["UploadId"]
         try:
             parts = self._send_parts(source, upload_id, held, at_once)
             return self._complete(upload_id, parts)
@@ -131,9 +119,7 @@ class Upload:
         held: dict[int, tuple[int, str]] = {}
         where: dict[str, Any] = {}
         while True:
-            page = self._client.call(
-                "list_parts", self._what, Key=self._key, UploadId=upload_id, **where
-            )
+            page = self._call("list_parts", UploadId=upload_id, **where)
             for part in page.get("Parts", []):
                 held[part["PartNumber"]] = (part["Size"], part["ETag"])
             if not page.get("IsTruncated"):
@@ -161,16 +147,10 @@ class Upload:
         return [{"PartNumber": number, "ETag": tags[number]} for number in sorted(tags)]
 
     def _send_part(self, upload_id: str, number: int, data: bytes) -> str:
+        where = {"UploadId": upload_id, "PartNumber": number}
+
         def attempt() -> str:
-            answer = self._client.call(
-                "upload_part",
-                self._what,
-                Key=self._key,
-                UploadId=upload_id,
-                PartNumber=number,
-                body=data,
-            )
-            return str(answer["ETag"])
+            return str(self._call("upload_part", **where, body=data)["ETag"])
 
         try:
             return attempt()
@@ -181,25 +161,16 @@ class Upload:
 
     def _complete(self, upload_id: str, parts: list[dict[str, Any]]) -> bool:
         """Create the object, exclusively where the server can."""
-        conditions: list[dict[str, Any]] = [{"IfNoneMatch": "*"}, {}]
-        for condition in conditions:
-            try:
-                self._client.call(
-                    "complete_multipart_upload",
-                    self._what,
-                    Key=self._key,
-                    UploadId=upload_id,
-                    MultipartUpload={"Parts": parts},
-                    **condition,
-                )
-            except RefusedError as error:
-                if error.key_is_taken:
-                    self._abort(upload_id)
-                    return False
-                if not error.not_implemented or not condition:
-                    raise
-            else:
-                break
+        arguments = {"UploadId": upload_id, "MultipartUpload": {"Parts": parts}}
+        try:
+            self._call("complete_multipart_upload", **arguments, IfNoneMatch="*")
+        except RefusedError as error:
+            if error.key_is_taken:
+                self._abort(upload_id)
+                return False
+            if not error.not_implemented:
+                raise
+            self._call("complete_multipart_upload", **arguments)
         return True
 
     def _abort(self, upload_id: str) -> None:
