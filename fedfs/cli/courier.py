@@ -63,7 +63,7 @@ def export_(
     from fedfs.roles.courier import export_bundle, parse_size
     from fedfs.roles.courier.needed import FOR, FROM
     from fedfs.trust.keyring import default_home
-    from fedfs.trust.sealing import check_recipient
+    from fedfs.trust.sealing import parse_recipient
 
     if (for_site is None) == (from_site is None):
         raise click.UsageError("give --for SITE or --from SITE")
@@ -71,7 +71,7 @@ def export_(
         raise click.UsageError("--plain and --recipient exclude each other")
     site = layout.check_site(for_site or from_site or "")
     for recipient in recipients:
-        check_recipient(recipient)
+        parse_recipient(recipient)
     start_logging(verbose=False)
     with ProgressDisplay() as display:
         exported = export_bundle(

@@ -33,6 +33,7 @@ from fedfs.trust.sealing import Identity
 from fedfs.trust.signing import ExternalKey, SigningKey
 
 _NAME = re.compile(r"([a-z0-9-]+?)(?:\.([0-9]{1,4}))?\.(?:key|signer|age)")
+_KEYS = (".key", ".signer")
 
 
 def default_home() -> Path:
@@ -120,11 +121,12 @@ class Keyring:
         Raises:
             KeyFileError: one is unreadable or readable by others.
         """
-        found = []
-        for path in reversed(self._paths(role, ".age")):
-            data = self._read_secret(path)
-            found.append(Identity.from_text(data, self._passphrase(), name=f"The identity {path}"))
-        return found
+        return [
+            Identity.from_text(
+                self._read_secret(path), self._passphrase(), name=f"The identity {path}"
+            )
+            for path in reversed(self._paths(role, ".age"))
+        ]
 
     def create_identity(self, role: str) -> Identity:
         """Store and return a new age identity; one beside others is their successor.
@@ -142,13 +144,16 @@ class Keyring:
 
     def roles(self) -> list[str]:
         """Return the roles of which this host holds keys, sorted."""
-        names = (_NAME.fullmatch(path.name) for path in self._files() if path.suffix != ".age")
-        return sorted({found[1] for found in names if found})
+        return self._roles(*_KEYS)
 
-    def identity_roles(self) -> list[str]:
-        """Return the roles of which this host holds age identities, sorted."""
-        names = (_NAME.fullmatch(path.name) for path in self._files() if path.suffix == ".age")
-        return sorted({found[1] for found in names if found})
+    def all_identities(self) -> list[Identity]:
+        """Return the age identities of all roles on this host.
+
+        Raises:
+            KeyFileError: one is unreadable or readable by others.
+        """
+        roles = self._roles(".age")
+        return [identity for role in roles for identity in self.identities(role)]
 
     def discard(self, role: str) -> None:
         """Delete a key that was made for something that then failed; keep nothing behind."""
@@ -214,25 +219,23 @@ class Keyring:
         if number > before:
             self._write(path, {**seen, "versions": {**versions, name: (number, sha256)}})
 
-    def _files(self) -> list[Path]:
-        return list(self.folder.iterdir()) if self.folder.is_dir() else []
+    def _files(self, endings: Sequence[str]) -> list[tuple[str, int, Path]]:
+        """Return role, number and path of all files with one of the endings, sorted."""
+        paths = self.folder.iterdir() if self.folder.is_dir() else ()
+        names = ((_NAME.fullmatch(path.name), path) for path in paths if path.suffix in endings)
+        return sorted((name[1], int(name[2] or 1), path) for name, path in names if name)
+
+    def _roles(self, *endings: str) -> list[str]:
+        return sorted({role for role, _, _ in self._files(endings)})
 
     def _paths(self, role: str, *endings: str) -> list[Path]:
         """Return the files of a role's keys, the oldest first."""
-        found = []
-        for path in self._files():
-            name = _NAME.fullmatch(path.name)
-            if name and name[1] == role and path.suffix in (endings or (".key", ".signer")):
-                found.append((int(name[2] or 1), path))
-        return [path for _, path in sorted(found)]
+        return [path for name, _, path in self._files(endings or _KEYS) if name == role]
 
-    def _next(self, role: str, ending: str, among: Sequence[str] = ()) -> Path:
-        paths = self._paths(role, *among)
-        if not paths:
-            return self.folder / f"{role}.{ending}"
-        last = _NAME.fullmatch(paths[-1].name)
-        number = int((last and last[2]) or 1) + 1
-        return self.folder / f"{role}.{number}.{ending}"
+    def _next(self, role: str, ending: str, among: Sequence[str] = _KEYS) -> Path:
+        numbers = [number for name, number, _ in self._files(among) if name == role]
+        name = f"{role}.{numbers[-1] + 1}" if numbers else role
+        return self.folder / f"{name}.{ending}"
 
     def _read_secret(self, path: Path) -> bytes:
         try:

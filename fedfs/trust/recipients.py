@@ -49,9 +49,7 @@ class Vault:
         if self._home is None:
             return
         if self._own is None:
-            keyring = Keyring(self._home, charter.study)
-            roles = keyring.identity_roles()
-            self._own = [one for role in roles for one in keyring.identities(role)]
+            self._own = Keyring(self._home, charter.study).all_identities()
         for pair in charter.read_keys:
             if pair.recipient not in self._readers:
                 found = open_read_key(pair, self._own)
@@ -78,9 +76,8 @@ def open_read_key(pair: ReadKey, identities: Sequence[Identity]) -> Identity | N
     """Return the private half of a pair, if one of these keys opens it."""
     for sealed in pair.sealed_for.values():
         with contextlib.suppress(SealedError, KeyFileError, binascii.Error, ValueError):
-            found = Identity.from_text(
-                sealing.unseal(base64.b64decode(sealed, validate=True), identities)
-            )
+            secret = sealing.unseal(base64.b64decode(sealed, validate=True), identities)
+            found = Identity.from_text(secret)
             if found.recipient == pair.recipient:
                 return found
     return None
@@ -94,15 +91,12 @@ def make_read_key(number: int, holders: Mapping[str, str]) -> ReadKey:
 def seal_read_key(number: int, pair: Identity, holders: Mapping[str, str]) -> ReadKey:
     """Return a pair, sealed for each holder anew."""
     secret = pair.to_text()
-    return ReadKey(
-        number=number,
-        recipient=pair.recipient,
-        sealed_for={
-            name: base64.b64encode(sealing.seal(secret, [key])).decode()
-            for name, key in sorted(holders.items())
-            if key
-        },
-    )
+    sealed_for = {
+        name: base64.b64encode(sealing.seal(secret, [key])).decode()
+        for name, key in sorted(holders.items())
+        if key
+    }
+    return ReadKey(number=number, recipient=pair.recipient, sealed_for=sealed_for)
 
 
 def holders(charter: Charter, sites: Iterable[str]) -> dict[str, str]:
@@ -117,9 +111,7 @@ def holders(charter: Charter, sites: Iterable[str]) -> dict[str, str]:
 
 def for_readers(charter: Charter) -> tuple[str, ...]:
     """Return the recipients of models and plans; empty where nothing is encrypted."""
-    if charter.encryption != AGE:
-        return ()
-    return (charter.read_keys[-1].recipient,)
+    return (charter.read_keys[-1].recipient,) if charter.encryption == AGE else ()
 
 
 def for_aggregator(charter: Charter, *others: str) -> tuple[str, ...]:

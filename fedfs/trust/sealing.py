@@ -28,7 +28,7 @@ class Identity:
     """A private key to which others encrypt."""
 
     def __init__(self, key: x25519.Identity) -> None:
-        self._key = key
+        self.key = key
 
     @classmethod
     def generate(cls) -> Identity:
@@ -66,33 +66,30 @@ class Identity:
 
     def to_text(self, passphrase: bytes | None = None) -> bytes:
         """Return the identity as a file, encrypted if there is a passphrase."""
-        text = f"# public key: {self.recipient}\n{self._key}\n".encode()
+        text = f"# public key: {self.recipient}\n{self.key}\n".encode()
         return bytes(age_passphrase.encrypt(text, passphrase.decode())) if passphrase else text
 
     @property
     def recipient(self) -> str:
         """The public key, ``age1...``."""
-        return str(self._key.to_public())
-
-    @property
-    def key(self) -> x25519.Identity:
-        """For age."""
-        return self._key
+        return str(self.key.to_public())
 
 
-def check_recipient(text: str) -> str:
-    """Return a public key of age's.
+def parse_recipient(text: str) -> x25519.Recipient:
+    """Return a public key, ``age1...``.
 
     Raises:
         KeyFileError: it is not one.
     """
-    _recipient(text)
-    return text
+    try:
+        return x25519.Recipient.from_str(text)
+    except (pyrage.RecipientError, ValueError) as error:
+        raise KeyFileError(f"{text!r} is not a public key of age (age1...).") from error
 
 
 def seal(data: bytes, recipients: Sequence[str]) -> bytes:
     """Encrypt to everybody named; each can read it alone."""
-    return bytes(pyrage.encrypt(data, [_recipient(text) for text in recipients]))
+    return bytes(pyrage.encrypt(data, [parse_recipient(text) for text in recipients]))
 
 
 def unseal(data: bytes, identities: Sequence[Identity]) -> bytes:
@@ -109,7 +106,7 @@ def unseal(data: bytes, identities: Sequence[Identity]) -> bytes:
 
 def seal_file(source: BinaryIO, target: BinaryIO, recipients: Sequence[str]) -> None:
     """Encrypt a file in bounded memory."""
-    pyrage.encrypt_io(source, target, [_recipient(text) for text in recipients])
+    pyrage.encrypt_io(source, target, [parse_recipient(text) for text in recipients])
 
 
 def unseal_file(source: BinaryIO, target: BinaryIO, identities: Sequence[Identity]) -> None:
@@ -120,10 +117,8 @@ def unseal_file(source: BinaryIO, target: BinaryIO, identities: Sequence[Identit
     """
     try:
         pyrage.decrypt_io(source, target, [identity.key for identity in identities])
-    except (pyrage.DecryptError, ValueError) as error:
-        raise _sealed(error) from error
-    except OSError as error:
-        if error.errno is not None:  # the disk's, not age's
+    except (pyrage.DecryptError, ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the disk's, not age's
             raise
         raise _sealed(error) from error
 
@@ -138,13 +133,6 @@ def load_identity(path: Path) -> Identity:
         return Identity.from_text(path.read_bytes(), name=str(path))
     except OSError as error:
         raise KeyFileError(f"{path} cannot be read: {error.strerror}.") from error
-
-
-def _recipient(text: str) -> x25519.Recipient:
-    try:
-        return x25519.Recipient.from_str(text)
-    except (pyrage.RecipientError, ValueError) as error:
-        raise KeyFileError(f"{text!r} is not a public key of age (age1...).") from error
 
 
 def _sealed(error: Exception) -> SealedError:

@@ -70,14 +70,11 @@ class SigningKey:
 
     def to_pem(self, passphrase: bytes | None = None) -> bytes:
         """Return the key in PKCS #8 PEM form, encrypted if there is a passphrase."""
-        encryption = (
-            serialization.BestAvailableEncryption(passphrase)
-            if passphrase
-            else serialization.NoEncryption()
-        )
-        return self._key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption
-        )
+        encryption: serialization.KeySerializationEncryption = serialization.NoEncryption()
+        if passphrase:
+            encryption = serialization.BestAvailableEncryption(passphrase)
+        form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+        return self._key.private_bytes(*form, encryption)
 
     @property
     def public(self) -> str:
@@ -183,11 +180,7 @@ class Envelope:
             raise SignatureError(error.fault, about=error.about) from error
         if not isinstance(value, dict):
             raise SignatureError("is not a signed envelope")
-        payload, kind, signatures = (
-            value.get("payload"),
-            value.get("payloadType"),
-            value.get("signatures"),
-        )
+        payload, kind, signatures = map(value.get, ("payload", "payloadType", "signatures"))
         if not isinstance(payload, str) or not isinstance(kind, str):
             raise SignatureError("is not a signed envelope: the payload or its type is missing")
         if not isinstance(signatures, list) or not 0 < len(signatures) <= _MAX_SIGNATURES:

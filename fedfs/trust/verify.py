@@ -29,28 +29,7 @@ from typing import Any, Protocol
 from fedfs.errors import MalformedError, MisplacedError, RejectedError, SignatureError
 from fedfs.protocol import layout, messages
 from fedfs.protocol.layout import Key
-from fedfs.protocol.messages import (
-    ADMITTED,
-    Admission,
-    Attendance,
-    Charter,
-    Choice,
-    Continued,
-    CrossValidation,
-    EvaluationMessage,
-    FailureMessage,
-    FingerprintMessage,
-    FinishedMessage,
-    JoinRequest,
-    Message,
-    ModelManifest,
-    PlanMessage,
-    RoundRecord,
-    SiteModel,
-    SitePlan,
-    StatusMessage,
-    UpdateManifest,
-)
+from fedfs.protocol.messages import Charter, JoinRequest, Message
 from fedfs.protocol.state import StudyState
 from fedfs.protocol.track_place import TrackPlace, check_track
 from fedfs.trust import key_validity
@@ -169,20 +148,18 @@ class TrustedView:
     def _verify_signed(self, key: Key, envelope: Envelope, cls: type[Message]) -> Message:
         """Verify what a site or the aggregator signed, with the key that counts for it."""
         tenures, kind = self._tenures(key), messages.payload_type(cls)
-        for one in reversed(tenures):
-            if envelope.is_signed_by(one.public_key, kind):
-                message = messages.decode(
-                    cls,
-                    envelope.payload,
-                    key=key.text,
-                    study=self.track.study(self.study, key.text),
-                    unseal=self._keys.unseal if self._keys else None,
-                )
-                if self.state.vouched.get(key.text) != envelope.sha256:
-                    self._check_tenure(key, one, message)
-                return message
-        envelope.verify(tenures[-1].public_key, kind)
-        raise SignatureError("is not signed")  # not reached: verify has raised
+        signers = (one for one in reversed(tenures) if envelope.is_signed_by(one.public_key, kind))
+        signer = next(signers, tenures[-1])
+        message = messages.decode(
+            cls,
+            envelope.verify(signer.public_key, kind),
+            key=key.text,
+            study=self.track.study(self.study, key.text),
+            unseal=self._keys.unseal if self._keys else None,
+        )
+        if self.state.vouched.get(key.text) != envelope.sha256:
+            self._check_tenure(key, signer, message)
+        return message
 
     def _tenures(self, key: Key) -> tuple[Tenure, ...]:
         charters = self.state.charters
@@ -195,9 +172,9 @@ class TrustedView:
 
     def _check_tenure(self, key: Key, signer: Tenure, message: Message) -> None:
         """Check that a key counts for what it signed."""
-        version = message.version if isinstance(message, FinishedMessage) else key.version
+        version = message.version if isinstance(message, messages.FinishedMessage) else key.version
         entry = self.state.charter.entry(key.site) if key.site is not None else None
-        is_removed = entry is not None and entry.state not in ADMITTED
+        is_removed = entry is not None and entry.state not in messages.ADMITTED
         if is_removed and (version is None or not signer.covers(version)):
             raise SignatureError(
                 f"comes from {key.site!r}, which is {entry.state if entry else ''}"
@@ -215,28 +192,28 @@ class TrustedView:
             "number": getattr(message, "number", None),
             "variant": getattr(message, "variant", None),
         }
-        for name in ("site", "version", "number", "variant"):
+        for name, value in inside.items():
             expected = getattr(key, name)
-            if expected is not None and inside[name] not in (None, expected):
-                raise MisplacedError(f"says {name} {inside[name]!r}, but its key says {expected!r}")
+            if expected is not None and value not in (None, expected):
+                raise MisplacedError(f"says {name} {value!r}, but its key says {expected!r}")
         if key.kind in _ONLY_ONE and key.number != 1:
             raise MisplacedError(f"has the number {key.number}, but there is only one {key.kind}")
         if key.kind == "aggregator-status" and inside["site"] != "":
             raise MisplacedError(f"is the aggregator's, but says site {inside['site']!r}")
-        if isinstance(message, Admission) and key.text != layout.admission(message.site):
+        if isinstance(message, messages.Admission) and key.text != layout.admission(message.site):
             raise MisplacedError(f"admits {message.site!r}, but its key says another site")
-        if isinstance(message, ModelManifest):
+        if isinstance(message, messages.ModelManifest):
             self._check_model(message)
-        if isinstance(message, PlanMessage):
+        if isinstance(message, messages.PlanMessage):
             self._check_plan(message)
-        if isinstance(message, UpdateManifest):
+        if isinstance(message, messages.UpdateManifest):
             self._check_update(message)
-        if isinstance(message, SiteModel):
+        if isinstance(message, messages.SiteModel):
             self._check_site_model(message)
-        if isinstance(message, CrossValidation):
+        if isinstance(message, messages.CrossValidation):
             _check_sums(message)
 
-    def _check_model(self, model: ModelManifest) -> None:
+    def _check_model(self, model: messages.ModelManifest) -> None:
         record = self.state.rounds.get(model.version)
         if record is None:
             raise MisplacedError(f"is version {model.version}, which has no round record")
@@ -248,7 +225,7 @@ class TrustedView:
         if model.version == 0 and continues and model.weights_sha256 != continues.weights_sha256:
             raise MisplacedError("is not the version that the study continues from")
 
-    def _given(self, continues: Continued | None) -> Mapping[str, Any]:
+    def _given(self, continues: messages.Continued | None) -> Mapping[str, Any]:
         if continues is None or not continues.sealed:
             return continues.plans if continues is not None else {}
         unseal = self._keys.unseal if self._keys else None
@@ -259,12 +236,12 @@ class TrustedView:
         plans = found.get("plans")
         return plans if isinstance(plans, dict) else {}
 
-    def _check_plan(self, plan: PlanMessage) -> None:
+    def _check_plan(self, plan: messages.PlanMessage) -> None:
         given = self.state.given_plans
         if given and plan.plans != given:
             raise MisplacedError("is not the plan of the study that this one continues")
 
-    def _check_update(self, update: UpdateManifest) -> None:
+    def _check_update(self, update: messages.UpdateManifest) -> None:
         base = self.state.models.get(update.base_version)
         if base is None:
             raise MisplacedError(
@@ -278,7 +255,7 @@ class TrustedView:
         if update.payload.key != own:
             raise MisplacedError("names a payload outside its own place")
 
-    def _check_site_model(self, model: SiteModel) -> None:
+    def _check_site_model(self, model: messages.SiteModel) -> None:
         if not self.state.charter.cross_evaluates:
             raise MisplacedError("is a site's model, for which the charter does not ask")
         if model.payload.key != layout.site_model_payload(model.site, model.payload.sha256):
@@ -297,41 +274,41 @@ class TrustedView:
                 before = state.joins.get(message.site)
                 if before is None or before.key < message.key:
                     state.joins[message.site] = message
-            case FingerprintMessage():
+            case messages.FingerprintMessage():
                 state.fingerprints[message.site] = message
-            case SitePlan():
+            case messages.SitePlan():
                 state.site_plans[message.site] = message
-            case PlanMessage():
+            case messages.PlanMessage():
                 state.keep_plan(message)
-            case Admission():
+            case messages.Admission():
                 state.admissions[message.site] = message
-            case RoundRecord():
+            case messages.RoundRecord():
                 state.keep_round(message)
-            case ModelManifest():
+            case messages.ModelManifest():
                 state.models[message.version] = message
-            case UpdateManifest():
+            case messages.UpdateManifest():
                 state.keep_update(message)
-            case Attendance():
+            case messages.Attendance():
                 newest = state.attendances.get(message.site)
                 if newest is None or newest.number < message.number:
                     state.attendances[message.site] = message
-            case EvaluationMessage():
+            case messages.EvaluationMessage():
                 state.evaluations[message.site, message.version, message.variant] = message
-            case CrossValidation():
+            case messages.CrossValidation():
                 state.cross_validations[message.site] = message
-            case Choice():
+            case messages.Choice():
                 state.choice = message
                 for site, sha256 in message.sites.items():
                     state.vouched[layout.cross_validation(site)] = sha256
-            case SiteModel():
+            case messages.SiteModel():
                 state.site_models[message.site] = message
-            case FailureMessage():
+            case messages.FailureMessage():
                 state.failures.append(message)
-            case StatusMessage():
+            case messages.StatusMessage():
                 before_status = state.statuses.get(message.site)
                 if before_status is None or before_status.key < message.key:
                     state.statuses[message.site] = message
-            case FinishedMessage():
+            case messages.FinishedMessage():
                 state.finished = message
             case _:
                 raise MisplacedError("is of a kind that nobody reads", key=message.key)
@@ -366,7 +343,7 @@ def _check_tracks(charter: Charter) -> None:
             )
 
 
-def _check_sums(message: CrossValidation) -> None:
+def _check_sums(message: messages.CrossValidation) -> None:
     """Check that sums of Dice are of no more cases than there are, and no better than perfect."""
     for by_steps in message.scores.values():
         for classes in by_steps.values():

@@ -105,10 +105,7 @@ def unsealer(
 
 
 def _identities(header: Header, keyring: Keyring, further: Sequence[Identity]) -> list[Identity]:
-    if not header.sealed:
-        return []
-    own = [one for role in keyring.identity_roles() for one in keyring.identities(role)]
-    return [*own, *further]
+    return [*keyring.all_identities(), *further] if header.sealed else []
 
 
 def _direction(header: Header) -> str:
