@@ -2,48 +2,45 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import click
 
 from fedfs.cli.exit_codes import EXIT_PROBLEM
-from fedfs.cli.options import allow_trainer_option, json_option, store_argument, track_option
+from fedfs.cli.options import (
+    FILE,
+    FOLDER,
+    allow_trainer_option,
+    default_option,
+    json_option,
+    site_option,
+    store_argument,
+    takes_host,
+    track_option,
+)
 from fedfs.cli.terminal import show_findings, show_json, show_pairs, show_table, write_whole
+from fedfs.errors import MisplacedError
 from fedfs.roles.reader.units import format_size
-from fedfs.store import StorePlace
+from fedfs.store import StorePlace, open_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from fedfs.nnunet.system.environment import HostSettings
     from fedfs.roles.reader.finding import Finding
     from fedfs.roles.reader.report.data import Report
 
 
 @click.command()
 @store_argument
-@click.option(
-    "-o",
-    "--output",
-    default="report.html",
-    show_default=True,
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="The HTML file.",
-)
+@default_option("-o", "--output", default="report.html", type=FILE, help="The HTML file.")
 @track_option(help="Of one track; by default a file for each, with its name.")
-@click.option(
-    "--csv",
-    "csv_file",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Also write the numbers by version and site.",
-)
-@click.option(
-    "--tensorboard",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Also write the curves for tensorboard --logdir.",
-)
+@click.option("--csv", "csv_file", type=FILE, help="Also write the numbers by version and site.")
+@click.option("--tensorboard", type=FOLDER, help="Also write the curves for tensorboard --logdir.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead.")
 def report(
     store: StorePlace,
@@ -58,12 +55,9 @@ def report(
 
     Of several tracks, an overview, and a file for each, which it links.
     """
-    import time
-
     from fedfs.exchange.read import open_tracks
     from fedfs.protocol.messages import utc
     from fedfs.roles.reader.report import collect, overview, render_overview
-    from fedfs.store import open_store
     from fedfs.trust.keyring import default_home
     from fedfs.trust.recipients import Vault
 
@@ -80,11 +74,10 @@ def report(
     elif view:
         pages = {name: quote(_of_track(output, name).name) for name in reports}
         _write_page(output, render_overview(view, pages, made_at=utc(time.time())))
+    page = None if as_json else output
     for name, one in reports.items():
-        _write(
-            one, name if is_several else None, output=None if as_json else output,
-            csv_file=csv_file, events=tensorboard,
-        )  # fmt: skip
+        track = name if is_several else None
+        _write(one, track, output=page, csv_file=csv_file, events=tensorboard)
 
 
 def _write(
@@ -96,15 +89,14 @@ def _write(
     events: Path | None,
 ) -> None:
     """Write the report of a track; beside those of others, with its name."""
-    import time
-
     from fedfs.protocol.messages import utc
     from fedfs.roles.reader.report import render, write_csv
 
     if csv_file is not None:
-        with write_whole(_of_track(csv_file, track)) as file:
+        path = _of_track(csv_file, track)
+        with write_whole(path) as file:
             write_csv(content, file)
-        click.echo(f"wrote {_of_track(csv_file, track)}", err=output is None)
+        click.echo(f"wrote {path}", err=output is None)
     if events is not None:
         from fedfs.roles.reader.report.events import write_events
 
@@ -125,48 +117,43 @@ def _write_page(path: Path, page: str) -> None:
 
 @click.command()
 @store_argument
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path, file_okay=False),
-              help="Folder to use as nnUNet_results.")  # fmt: skip
+@click.option("-o", "--output", required=True, type=FOLDER, help="Folder to use as nnUNet_results.")
 @click.option("--version", type=int, help="Global version; default: the newest.")
 @track_option(help="Only this track; by default all become folds and configurations.")
 @click.option("--dataset-name", help="DatasetXXX_NAME; default: the charter's.")
-@click.option("--site", help="Mode asym, on the site's host: the model of this site.")
+@site_option(help="Mode asym, on the site's host: the model of this site.")
 @allow_trainer_option
 @json_option
-def export(store: StorePlace, output: Path, *, version: int | None, track: str | None,
-           dataset_name: str | None, site: str | None, allowed_trainers: tuple[str, ...],
-           as_json: bool) -> None:  # fmt: skip
+@takes_host
+def export(
+    store: StorePlace,
+    output: Path,
+    *,
+    track: str | None,
+    name: str | None,
+    host: HostSettings,
+    as_json: bool,
+    **chosen: Any,
+) -> None:
     """Write a model as an nnU-Net results folder that nnUNetv2_predict takes.
 
     The global model, or in a study of the mode asym, at a site, that site's own.
     """
-    from fedfs.nnunet.system.environment import HostSettings
     from fedfs.roles.reader.export import export_choice, export_versions, predict_commands
-    from fedfs.store import open_store
+    from fedfs.roles.site.config import SiteConfig
+    from fedfs.roles.site.export import export_own
     from fedfs.trust.keyring import default_home
+    from fedfs.trust.recipients import Vault
 
-    instructions, host = None, HostSettings(allowed_trainers=allowed_trainers)
-    if site is None:
-        from fedfs.trust.recipients import Vault
-
-        done = export_versions(
-            open_store(store),
-            output,
-            version=version,
-            track=track,
-            dataset_name=dataset_name,
-            vault=Vault(default_home()),
-            host=host,
-        )
+    home, instructions = default_home(), None
+    if name is None:
+        place, vault = open_store(store), Vault(home)
+        done = export_versions(place, output, track=track, vault=vault, host=host, **chosen)
         if not track:
-            instructions = export_choice(open_store(store), done, vault=Vault(default_home()))
+            instructions = export_choice(place, done, vault=vault)
     else:
-        from fedfs.protocol import layout
-        from fedfs.roles.site.config import SiteConfig
-        from fedfs.roles.site.export import export_own
-
-        config = SiteConfig(store, layout.check_site(site), default_home(), host=host)
-        done = export_own(config, output, version=version, track=track, dataset_name=dataset_name)
+        config = SiteConfig(store, name, home, host=host)
+        done = export_own(config, output, track=track, **chosen)
     commands = predict_commands(done)
     if as_json:
         show_json({"models": done, "predict_commands": commands, "instructions": instructions})
@@ -174,13 +161,11 @@ def export(store: StorePlace, output: Path, *, version: int | None, track: str |
     if len(done) == 1:
         show_pairs({"model": done[0].folder, "version": done[0].version})
     else:
-        show_table(
-            ("model", "fold", "version"), [(one.folder, one.fold, one.version) for one in done]
-        )
+        rows = [(one.folder, one.fold, one.version) for one in done]
+        show_table(("model", "fold", "version"), rows)
     click.echo(f"\nPredict with:\n  export nnUNet_results={output}")
     if instructions is not None:
-        click.echo("  " + instructions.read_text().strip().replace("\n", "\n  "))
-        return
+        commands = instructions.read_text().strip().split("\n")
     for command in commands:
         click.echo(f"  {command}")
 
@@ -197,10 +182,8 @@ def verify(store: StorePlace, *, expect_key: str | None, no_recompute: bool, as_
     that its record names, and has to come out bit by bit the same. Exits with 1 if there is a
     problem.
     """
-    from fedfs.errors import MisplacedError
     from fedfs.exchange.read import open_tracks
     from fedfs.roles.reader.audit import verify_choice, verify_study
-    from fedfs.store import open_store
     from fedfs.trust.keyring import default_home
     from fedfs.trust.recipients import Vault
     from fedfs.trust.signing import key_fingerprint
@@ -237,7 +220,6 @@ def log(store: StorePlace, *, as_json: bool) -> None:
     from fedfs.exchange.read import open_tracks
     from fedfs.roles.reader.log import events
     from fedfs.roles.tracks import merged
-    from fedfs.store import open_store
 
     observers = open_tracks(open_store(store))
     of_tracks = merged({t: events(o.refresh(everything=True)) for t, o in observers.items()})
@@ -256,36 +238,29 @@ def log(store: StorePlace, *, as_json: bool) -> None:
 
 @click.command()
 @store_argument
-@click.option("--site", "name", required=True, help="The site.")
+@site_option(required=True, help="The site.")
 @json_option
 def privacy(store: StorePlace, *, name: str, as_json: bool) -> None:
     """List all that has left a site so far, what it tells, and who can read it."""
     from fedfs.exchange.read import open_tracks
-    from fedfs.protocol import layout
     from fedfs.roles.reader.privacy import NEVER, disclosures, readers
     from fedfs.roles.tracks import merged
-    from fedfs.store import open_store
     from fedfs.trust.keyring import default_home
     from fedfs.trust.recipients import Vault
 
-    site = layout.check_site(name)
-    observers = open_tracks(open_store(store), site=site, vault=Vault(default_home()))
+    observers = open_tracks(open_store(store), site=name, vault=Vault(default_home()))
     items = merged(
-        {t: disclosures(o.refresh(everything=True), site, o.sizes) for t, o in observers.items()}
+        {t: disclosures(o.refresh(everything=True), name, o.sizes) for t, o in observers.items()}
     )
     charter = next(iter(observers.values())).state.charter
     if as_json:
+        entries = [{**vars(item), "track": track} for track, item in items]
         show_json(
-            {
-                "site": site,
-                "disclosures": [{**vars(item), "track": track} for track, item in items],
-                "never": NEVER,
-                "readers": readers(charter),
-            }
+            {"site": name, "disclosures": entries, "never": NEVER, "readers": readers(charter)}
         )
         return
     total = format_size(sum(item.n_bytes for _, item in items))
-    click.echo(f"What has left {site} in study {charter.study}: {total} on the store.\n")
+    click.echo(f"What has left {name} in study {charter.study}: {total} on the store.\n")
     for track, item in items:
         size = f", {format_size(item.n_bytes)}" if item.n_bytes else ""
         where = f" of track {track}" if track else ""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import click
 
-from fedfs.cli.options import json_option, store_argument, track_option
+from fedfs.cli.options import default_option, json_option, store_argument, track_option
 from fedfs.cli.progress import LivePage
 from fedfs.cli.terminal import show_json, show_pairs, show_table
-from fedfs.store import StorePlace
+from fedfs.errors import StoreUnavailableError
+from fedfs.store import StorePlace, open_store
 
 if TYPE_CHECKING:
     from fedfs.exchange.read import Observer
@@ -19,8 +21,6 @@ if TYPE_CHECKING:
 _COLUMNS = (
     "site", "state", "cases", "shares", "doing", "last seen", "update", "Dice", "failures",
 )  # fmt: skip
-
-
 _TRACK_COLUMNS = ("track", "phase", "version", "Dice", "waiting for")
 
 
@@ -28,14 +28,13 @@ _TRACK_COLUMNS = ("track", "phase", "version", "Dice", "waiting for")
 @store_argument
 @track_option(help="One track of several; by default an overview of all.")
 @click.option("--watch", is_flag=True, help="Go on looking until the study is finished.")
-@click.option("--interval", default=5.0, show_default=True, help="Seconds between two looks.")
+@default_option("--interval", default=5.0, help="Seconds between two looks.")
 @json_option
 def status(
     store: StorePlace, *, track: str | None, watch: bool, interval: float, as_json: bool
 ) -> None:
     """Show who is where: the round, what every site does, who is waited for and since when."""
     from fedfs.exchange.read import open_tracks
-    from fedfs.store import open_store
 
     observers = open_tracks(open_store(store), only=[track] if track else (), scores=watch)
     if watch and not as_json:
@@ -66,10 +65,6 @@ def _views(observers: Mapping[str, Observer]) -> dict[str, StudyStatus]:
 
 def _watch(observers: Mapping[str, Observer], interval_s: float) -> None:
     """Show the study as it goes on: a live page in a terminal, a line for each change elsewhere."""
-    import time
-
-    from fedfs.errors import StoreUnavailableError
-
     shown: dict[str, str] = {}
     with LivePage() as page:
         while True:
