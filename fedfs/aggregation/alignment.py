@@ -43,7 +43,7 @@ _DECODER = re.compile(r"decoder\.(stages|transpconvs|seg_layers)\.([0-9]{1,4})\.
 
 @dataclass(frozen=True)
 class Coverage:
-    """How much of a site's network is shared.
+    """Coverage: the share of a site's network that is shared.
 
     Attributes:
         n_tensors: canonical tensors that the site shares.

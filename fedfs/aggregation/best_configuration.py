@@ -26,12 +26,12 @@ JOINT = "+"
 """Between two configurations of an ensemble, and between two steps."""
 
 MAX_REGIONS = 6
-"""Of more regions, not all combinations are scored."""
+"""Most regions whose combinations are all scored."""
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """What is best.
+    """The best candidate, with its scores.
 
     Attributes:
         candidate: a configuration, or two of an ensemble joined by ``+``.

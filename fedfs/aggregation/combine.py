@@ -47,7 +47,7 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where the next version is written; files that it does not have are not made.
+    """Files of the next version; those that it does not have are not made.
 
     Attributes:
         model: its weights, float32.
@@ -62,7 +62,7 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Written:
-    """What was written.
+    """Facts about the files of a version.
 
     Attributes:
         weights_sha256: hash of the weights, see :func:`fedfs.tensors.canonical.weights_sha256`.

@@ -1,4 +1,4 @@
-"""Who shares which tensors in a study: from accepted messages to names and shapes. Pure.
+"""Tensors that sites share in a study: from accepted messages to names and shapes. Pure.
 
 Rules:
  * In the mode ``ffe`` all sites have one network, and share all of it under its own names.
@@ -30,7 +30,7 @@ nnU-Net's largest preset has 200 million parameters.
 
 @dataclass(frozen=True)
 class Share:
-    """What one site shares: canonical name -> its own name, ascending; the rest is private."""
+    """Shared tensors of a site: canonical name -> its own name; the others are private."""
 
     own: Mapping[str, str]
 

@@ -59,7 +59,7 @@ def site_of(update: str) -> str:
 
 @dataclass(frozen=True)
 class Combination:
-    """What the next version is made from.
+    """Inputs of the next version.
 
     Updates are known by names, see :func:`update_name`.
 
@@ -107,7 +107,7 @@ class Piece:
 
     @property
     def is_last(self) -> bool:
-        """Whether the tensor ends with it."""
+        """True where the tensor ends with it."""
         return self.stop == math.prod(self.shape)
 
 

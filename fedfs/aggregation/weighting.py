@@ -1,4 +1,4 @@
-"""How much each site's update counts: named policies that argue for themselves.
+"""Weights of updates: named policies that argue for themselves.
 
 Rules:
  * A weight is the policy's value times the share of the round's budget that the site completed,
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Contribution:
-    """What the weight of one update depends on.
+    """Numbers that the weight of one update depends on.
 
     Attributes:
         site: name of the site.

@@ -34,7 +34,7 @@ MAX_MODEL_BYTES = 32 * 2**30
 """Largest model anybody downloads; nnU-Net's largest presets are well below 2 GB."""
 
 _SEAL_BYTES = 65_536
-"""What encryption may add to a payload, beside one part in a thousand."""
+"""Bytes that encryption may add to a payload, beside one part in a thousand."""
 
 _BLOCK = 1 << 16
 

@@ -1,4 +1,4 @@
-"""What a strategy is: deltas of one tensor in, the tensor's next global value and state out.
+"""The seam of a strategy: deltas of one tensor in, its next global value and state out.
 
 Rules:
  * A strategy is a frozen set of options. What one aggregation learns lives in a :class:`Round`,
@@ -45,7 +45,7 @@ class Borrowed:
 
 @dataclass(frozen=True)
 class Combined:
-    """What a round makes of one tensor.
+    """Result of a round for one tensor.
 
     Attributes:
         value: its next global value, float32.
@@ -61,7 +61,7 @@ class Round(Protocol):
 
     @property
     def scanning(self) -> bool:
-        """Whether a pass over all tensors is due before ``combine``."""
+        """True while a pass over all tensors is due before ``combine``."""
 
     def scan(self, updates: Sequence[str], deltas: Iterable[Delta]) -> None:
         """Take note of one tensor (or slice); every one is passed once in each pass.
@@ -108,11 +108,11 @@ class Strategy(Protocol):
 
     @property
     def stacks(self) -> bool:
-        """Whether ``scan`` and ``combine`` hold the deltas of all updates at once: cut finer."""
+        """True where ``scan`` and ``combine`` hold the deltas of all updates at once: cut finer."""
 
     @property
     def proximal_mu(self) -> float:
-        """How strongly sites are held to their base while they train; 0 for not at all."""
+        """Factor of FedProx's proximal term in the sites' training loss; 0 for none."""
 
     def tolerates(self, n_updates: int) -> int:
         """Return how many updates of so many may hold anything without ruling the result."""

@@ -28,7 +28,7 @@ class FedAvgM(FedAvg):
     """
 
     looks_ahead: ClassVar[bool] = False
-    """Whether a step goes along ``mean + server_momentum * momentum`` instead of the momentum."""
+    """True where a step goes along ``mean + server_momentum * momentum`` (Nesterov)."""
 
     server_learning_rate: float = option(1.0, POSITIVE)
     server_momentum: float = option(0.0, SHARE)

@@ -1,4 +1,4 @@
-"""What FedAdagrad, FedAdam and FedYogi have in common (Reddi et al. 2021, arXiv:2003.00295).
+"""Base of FedAdagrad, FedAdam and FedYogi (Reddi et al. 2021, arXiv:2003.00295).
 
 A step is about ``eta`` long in every element whose updates agree, however small they are, as long
 as they are larger than ``tau``: both must suit the size of a network's weights and updates.

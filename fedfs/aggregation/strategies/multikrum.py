@@ -91,7 +91,7 @@ class KrumRound(FedAvgRound):
 
     @property
     def scanning(self) -> bool:
-        """Whether distances are still to be summed."""
+        """True while distances are still to be summed."""
         return self._ranking is None
 
     def scan(self, updates: Sequence[str], deltas: Iterable[Delta]) -> None:

@@ -73,7 +73,7 @@ class ClippingRound:
 
     @property
     def scanning(self) -> bool:
-        """Whether norms are still to be summed, or the inner round scans."""
+        """True while norms are still to be summed, or the inner round scans."""
         return self._scales is None or self._inner.scanning
 
     def scan(self, updates: Sequence[str], deltas: Iterable[Delta]) -> None:

@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 HIDDEN = ".fedfs"
 """fedfs's own folder among the preprocessed cases."""
 ENDINGS = (".b2nd", "_seg.b2nd", ".pkl")
-"""What nnU-Net makes of a case; the last is written last."""
+"""File endings of a preprocessed case; the last is written last."""
 
 _MARKER = "made_with.json"
 _BY, _NNUNET, _FEDFS = "made_by", "nnU-Net", "fedfs"

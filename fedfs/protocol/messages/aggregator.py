@@ -184,7 +184,7 @@ class Choice(Message):
 
     @property
     def words(self) -> str:
-        """What was chosen, for people."""
+        """A sentence about the choice, for people."""
         steps = f", then the largest component of {', '.join(self.steps)}" if self.steps else ""
         return f"{self.candidate}: Dice {self.dice_after:.4f} on {self.n_cases} cases{steps}"
 

@@ -46,7 +46,7 @@ class PayloadRef:
 
     @property
     def is_sealed(self) -> bool:
-        """Whether it is encrypted."""
+        """True where it is encrypted."""
         return bool(self.content_sha256)
 
     @property
@@ -103,7 +103,7 @@ FAILED = "failed"
 
 @dataclass(frozen=True, kw_only=True)
 class StatusMessage(Message):
-    """What a process is doing now. Small; old ones are pruned by their writer.
+    """Present activity of a process. Small; old ones are pruned by their writer.
 
     Attributes:
         site: the site, or "" for the aggregator.

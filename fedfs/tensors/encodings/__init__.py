@@ -1,4 +1,4 @@
-"""How updates, and global versions, are written into payloads. One encoding per file.
+"""Encodings of updates and global versions as payloads. One encoding per file.
 
 The encoding is part of the charter; all sites of a study use the same. See
 :mod:`fedfs.tensors.encodings.base` for the seam and its rules.

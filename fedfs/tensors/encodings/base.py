@@ -1,4 +1,4 @@
-"""What an encoding is: trained values in, payload tensors out; and back to a delta, or to values.
+"""The seam of an encoding: trained values in, payload tensors out, and back to a delta or values.
 
 Rules:
  * A lossless encoding carries the trained values themselves: a float32 delta would round. A lossy
@@ -79,11 +79,11 @@ class Encoding(Protocol):
 
     @property
     def lossless(self) -> bool:
-        """Whether payloads carry the values themselves and there never is a residual."""
+        """True where payloads hold the values themselves, so that there never is a residual."""
 
     @property
     def elementwise(self) -> bool:
-        """Whether ``decode`` also takes matching slices of a payload's values and of the base."""
+        """True where ``decode`` also takes matching slices of a payload's values and of the base."""
 
     def expected(self, name: str, shape: Shape) -> dict[str, Entry]:
         """Return the payload tensors that a canonical tensor becomes, with type and shape.
@@ -142,7 +142,7 @@ class Encoding(Protocol):
 
 
 class Lossy(ABC):
-    """What encodings of deltas share; they only quantise and dequantise."""
+    """Base of encodings of deltas, which only quantise and dequantise."""
 
     name: ClassVar[str]
     lossless: ClassVar[bool] = False
