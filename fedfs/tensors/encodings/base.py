@@ -83,7 +83,7 @@ class Encoding(Protocol):
 
     @property
     def elementwise(self) -> bool:
-        """True where ``decode`` also takes matching slices of a payload's values and of the base."""
+        """True where ``decode`` also takes matching slices of payload and base."""
 
     def expected(self, name: str, shape: Shape) -> dict[str, Entry]:
         """Return the payload tensors that a canonical tensor becomes, with type and shape.
