@@ -14,12 +14,10 @@ Rules:
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 import json
 import logging
 import os
-import signal
 import sys
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
@@ -30,12 +28,11 @@ from fedfs.errors import FedfsError, TrainingError
 from fedfs.learner import OnProgress, Progress
 from fedfs.nnunet.nnunet_learner import NnUNetLearner
 from fedfs.nnunet.system import isolated
+from fedfs.nnunet.system.workers import end_with_parent
 from fedfs.nnunet.train.parallel import RoundRequest, check_devices
 from fedfs.tensors.canonical import TensorFile, weights_sha256, write_safetensors
 
 log = logging.getLogger(__name__)
-
-_PR_SET_PDEATHSIG = 1
 
 
 def train_round(request: RoundRequest, on_progress: OnProgress) -> dict[str, Any]:
@@ -68,8 +65,7 @@ def train_round(request: RoundRequest, on_progress: OnProgress) -> dict[str, Any
 
 def _work(rank: int, request: RoundRequest, device: str, room: Path, writer: Any) -> None:
     """Train in one of the processes."""
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
+    end_with_parent()
     starter = parent_process()
     if starter is not None and os.getppid() != starter.pid:  # it was killed before that
         os._exit(1)
@@ -81,10 +77,10 @@ def _work(rank: int, request: RoundRequest, device: str, room: Path, writer: Any
     except FedfsError as error:
         # The first error is the cause; the others lose their connection then.
         fields = isolated.as_json(error)
-        with (room / f"error-{rank}").open("w", encoding="utf-8") as file:
-            json.dump(fields, file)
+        own = room / f"error-{rank}"
+        own.write_text(json.dumps(fields), encoding="utf-8")
         try:
-            os.link(file.name, room / "error.json")
+            os.link(own, room / "error.json")
         except FileExistsError:
             log.debug("another process was faster")
         raise

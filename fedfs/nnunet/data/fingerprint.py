@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
-from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -28,28 +28,6 @@ from fedfs.nnunet.system.output import captured
 from fedfs.nnunet.system.workers import map_cases
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class _Measured:
-    """Contribution of one case."""
-
-    channels: tuple[CaseSketch, ...]
-    geometry: CaseGeometry
-
-
-@dataclass(frozen=True)
-class _Job:
-    """Measurement of one case by a worker."""
-
-    case: Case
-    reader: str
-    labels: frozenset[int]
-    n_channels: int
-
-    @property
-    def name(self) -> str:
-        return self.case.name
 
 
 def extract(
@@ -76,19 +54,22 @@ def extract(
     require_some(len(dataset.cases), dataset)
     reader = reader_name(dataset, any_case=on_broken is not None)
     n_channels = len(dataset.dataset_json["channel_names"])
-    jobs = [_Job(case, reader, dataset.label_values, n_channels) for case in dataset.cases]
-    measured: list[_Measured] = []
-    for result in map_cases(_measure, jobs, num_processes=num_processes, on_broken=on_broken):
-        measured.append(result)
-        on_progress(Progress("fingerprint", len(measured), len(jobs), "case"))
-    require_some(len(measured), dataset)
-    geometry = [result.geometry for result in measured]
+    measure = partial(
+        _measure, reader_name=reader, labels=dataset.label_values, n_channels=n_channels
+    )
+    sketches: list[list[CaseSketch]] = []
+    geometry: list[CaseGeometry] = []
+    for channels, one in map_cases(
+        measure, dataset.cases, num_processes=num_processes, on_broken=on_broken
+    ):
+        sketches.append(channels)
+        geometry.append(one)
+        on_progress(Progress("fingerprint", len(geometry), len(dataset.cases), "case"))
+    require_some(len(geometry), dataset)
     (rng or random.SystemRandom()).shuffle(geometry)
     return SiteFingerprint(
-        n_cases=len(measured),
-        channels=tuple(
-            mix_cases([result.channels[c] for result in measured]) for c in range(n_channels)
-        ),
+        n_cases=len(geometry),
+        channels=tuple(mix_cases([one[c] for one in sketches]) for c in range(n_channels)),
         geometry=tuple(geometry),
     )
 
@@ -121,24 +102,27 @@ def reader_name(dataset: RawDataset, *, any_case: bool = False) -> str:
     )
 
 
-def _measure(job: _Job) -> _Measured:
+def _measure(
+    case: Case, *, reader_name: str, labels: frozenset[int], n_channels: int
+) -> tuple[list[CaseSketch], CaseGeometry]:
+    """Return the sketch of each channel, and the geometry."""
     from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer_by_name
     from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
 
-    check_whole((*job.case.images, job.case.label))
-    reader = recursive_find_reader_writer_by_name(job.reader)()
+    check_whole((*case.images, case.label))
+    reader = recursive_find_reader_writer_by_name(reader_name)()
     try:
-        images_CZYX, properties = reader.read_images([str(path) for path in job.case.images])  # noqa: N806  axes are in the name
+        images_CZYX, properties = reader.read_images([str(path) for path in case.images])  # noqa: N806  axes are in the name
     except RuntimeError as error:
         if str(error):
             raise
         # nnU-Net prints the reason, and raises without a word.
         raise DatasetError("Its channels have different shapes or spacings.") from error
-    if len(images_CZYX) != job.n_channels:
+    if len(images_CZYX) != n_channels:
         raise DatasetError(
-            f"Its images hold {len(images_CZYX)} channels, dataset.json names {job.n_channels}."
+            f"Its images hold {len(images_CZYX)} channels, dataset.json names {n_channels}."
         )
-    segmentation_1ZYX, _ = reader.read_seg(str(job.case.label))  # noqa: N806  same
+    segmentation_1ZYX, _ = reader.read_seg(str(case.label))  # noqa: N806  same
     if images_CZYX.shape[1:] != segmentation_1ZYX.shape[1:]:
         raise DatasetError(
             f"The image has shape {images_CZYX.shape[1:]}, "
@@ -147,18 +131,14 @@ def _measure(job: _Job) -> _Measured:
     if not np.isfinite(images_CZYX).all() or not np.isfinite(segmentation_1ZYX).all():
         raise DatasetError("The image or its segmentation holds NaN or infinite values.")
     found = {float(value) for value in np.unique(segmentation_1ZYX)}
-    if not found <= job.labels:
-        unknown = ", ".join(f"{value:g}" for value in sorted(found - job.labels)[:5])
+    if not found <= labels:
+        unknown = ", ".join(f"{value:g}" for value in sorted(found - labels)[:5])
         raise DatasetError(f"The segmentation holds {unknown}, which dataset.json does not name.")
     cropped, segmentation, _ = crop_to_nonzero(images_CZYX, segmentation_1ZYX)
     foreground = segmentation[0] > 0
-    return _Measured(
-        channels=tuple(sketch_case(channel[foreground]) for channel in cropped),
-        geometry=CaseGeometry(
-            spacing_mm=tuple(float(mm) for mm in properties["spacing"]),
-            shape_after_crop=tuple(int(n) for n in cropped.shape[1:]),
-            relative_size_after_cropping=float(
-                np.prod(cropped.shape[1:]) / np.prod(images_CZYX.shape[1:])
-            ),
-        ),
+    shape, shape_before = cropped.shape[1:], images_CZYX.shape[1:]
+    return [sketch_case(channel[foreground]) for channel in cropped], CaseGeometry(
+        spacing_mm=tuple(float(mm) for mm in properties["spacing"]),
+        shape_after_crop=tuple(int(n) for n in shape),
+        relative_size_after_cropping=float(np.prod(shape) / np.prod(shape_before)),
     )

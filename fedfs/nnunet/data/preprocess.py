@@ -12,11 +12,11 @@ Rules:
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,21 +31,6 @@ from fedfs.nnunet.data.integrity import check_whole
 from fedfs.nnunet.system import files
 from fedfs.nnunet.system.environment import NnUNetPaths
 from fedfs.nnunet.system.workers import map_cases
-
-
-@dataclass(frozen=True)
-class _Job:
-    """Preprocessing of one case by a worker."""
-
-    case: Case
-    folder: str
-    plans: Mapping[str, Any]
-    configuration: str
-    dataset_json: Mapping[str, Any]
-
-    @property
-    def name(self) -> str:
-        return self.case.name
 
 
 def adopt(plans: Mapping[str, Any], dataset: RawDataset, reader: str) -> dict[str, Any]:
@@ -115,10 +100,14 @@ def preprocess(
     missing = [c for c in dataset.cases if not (folder / f"{c.name}.pkl").exists()]
     done, total = len(dataset.cases) - len(missing), len(dataset.cases)
     on_progress(Progress("preprocess", done, total, "case"))
-    jobs = [
-        _Job(case, str(partial), plans, configuration, dataset.dataset_json) for case in missing
-    ]
-    for case in map_cases(_preprocess, jobs, num_processes=num_processes, on_broken=on_broken):
+    run = functools.partial(
+        _preprocess,
+        folder=partial,
+        plans=plans,
+        configuration=configuration,
+        dataset_json=dataset.dataset_json,
+    )
+    for case in map_cases(run, missing, num_processes=num_processes, on_broken=on_broken):
         _publish(partial, folder, case)
         done += 1
         on_progress(Progress("preprocess", done, total, "case"))
@@ -153,22 +142,28 @@ def check_previous_stage(
         )
 
 
-def _preprocess(job: _Job) -> str:
+def _preprocess(
+    case: Case,
+    *,
+    folder: Path,
+    plans: Mapping[str, Any],
+    configuration: str,
+    dataset_json: Mapping[str, Any],
+) -> str:
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-    check_whole((*job.case.images, job.case.label))
-    manager = PlansManager(dict(job.plans))
-    configuration = manager.get_configuration(job.configuration)
-    preprocessor = configuration.preprocessor_class(verbose=False)
-    preprocessor.run_case_save(
-        str(Path(job.folder, job.case.name)),
-        [str(path) for path in job.case.images],
-        str(job.case.label),
+    check_whole((*case.images, case.label))
+    manager = PlansManager(dict(plans))
+    settings = manager.get_configuration(configuration)
+    settings.preprocessor_class(verbose=False).run_case_save(
+        str(folder / case.name),
+        [str(path) for path in case.images],
+        str(case.label),
         manager,
-        configuration,
-        dict(job.dataset_json),
+        settings,
+        dict(dataset_json),
     )
-    return job.case.name
+    return case.name
 
 
 def _publish(partial: Path, folder: Path, case: str) -> None:

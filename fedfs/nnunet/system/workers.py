@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
 from typing import Protocol, TypeVar
 
@@ -34,7 +33,7 @@ _REASON_LENGTH = 300
 
 
 class Job(Protocol):
-    """Work on one case; picklable."""
+    """A case, or the work on it; picklable."""
 
     @property
     def name(self) -> str:
@@ -43,15 +42,6 @@ class Job(Protocol):
 
 J = TypeVar("J", bound=Job)
 R = TypeVar("R")
-
-
-@dataclass(frozen=True)
-class _Failure:
-    """An error in a form that survives the way between processes."""
-
-    kind: str
-    message: str
-    hint: str
 
 
 def map_cases(
@@ -64,7 +54,7 @@ def map_cases(
     """Yield ``function(job)`` for every job, in order.
 
     Args:
-        function: defined at the top of a module.
+        function: defined at the top of a module, or a partial one of such.
         jobs: picklable arguments.
         num_processes: 1 works in this process.
         on_broken: called with the name of a case that failed, and why, which then is passed over;
@@ -74,18 +64,17 @@ def map_cases(
         TrainingError: ``broken-case`` naming the first case that failed, or ``out-of-memory``.
     """
     for job, result in _results(function, jobs, num_processes):
-        if not isinstance(result, _Failure):
+        if not isinstance(result, TrainingError):
             yield result
         elif result.kind == BROKEN_CASE and on_broken is not None:
-            on_broken(job.name, result.message)
+            on_broken(job.name, str(result))
         else:
-            hint = result.hint or (BROKEN_CASE_HINT if result.kind == BROKEN_CASE else "")
-            raise TrainingError(result.message, kind=result.kind, hint=hint)
+            raise result
 
 
 def _results(
     function: Callable[[J], R], jobs: Sequence[J], num_processes: int
-) -> Iterator[tuple[J, R | _Failure]]:
+) -> Iterator[tuple[J, R | TrainingError]]:
     if num_processes <= 1 or len(jobs) <= 1:
         for job in jobs:
             yield job, _guarded(function, job)
@@ -113,9 +102,6 @@ def _results(
 def forked_children_end_with_us() -> Iterator[None]:
     """Have the kernel kill processes that are forked here when this thread ends (Linux only)."""
     global _tie_forked  # noqa: PLW0603  the hook has no arguments
-    if not sys.platform.startswith("linux"):
-        yield
-        return
     _install_hook()
     _tie_forked = True
     try:
@@ -124,22 +110,25 @@ def forked_children_end_with_us() -> Iterator[None]:
         _tie_forked = False
 
 
-def _guarded(function: Callable[[J], R], job: J) -> R | _Failure:
+def _guarded(function: Callable[[J], R], job: J) -> R | TrainingError:
+    """Return what the function does, or what went wrong: errors are values between processes."""
+    kind, hint = BROKEN_CASE, BROKEN_CASE_HINT
     try:
         return function(job)
-    except TrainingError as error:
-        return _Failure(error.kind, f"Case {job.name}: {error}", error.hint)
     except FedfsError as error:
-        return _Failure(BROKEN_CASE, f"Case {job.name}: {error}", error.hint)
+        kind = getattr(error, "kind", kind)
+        hint = error.hint or (hint if kind == BROKEN_CASE else "")
+        text = f": {error}"
     except MemoryError:
-        return _Failure("out-of-memory", f"Case {job.name}: Out of memory.", OUT_OF_MEMORY_HINT)
+        kind, hint, text = "out-of-memory", OUT_OF_MEMORY_HINT, ": Out of memory."
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-        kind = "disk" if full else BROKEN_CASE
-        return _Failure(kind, f"Case {job.name}: {error}.", "")
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            kind, hint = "disk", ""
+        text = f": {error}."
     except Exception as error:  # noqa: BLE001  readers of images raise anything; the case is named
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:_REASON_LENGTH].rstrip(".")
-        return _Failure(BROKEN_CASE, f"Case {job.name} cannot be processed: {reason}.", "")
+        text = f" cannot be processed: {reason}."
+    return TrainingError(f"Case {job.name}{text}", kind=kind, hint=hint)
 
 
 def _start_worker() -> None:
@@ -157,15 +146,20 @@ def _end_with_parent() -> None:
 
 
 _PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
 _tie_forked = False
+
+
+def end_with_parent() -> None:
+    """Have the kernel kill this process when the thread that started it ends (Linux only)."""
+    if _libc is not None:
+        _libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
 
 
 @cache
 def _install_hook() -> None:
-    libc = ctypes.CDLL(None)
-
     def tie() -> None:
         if _tie_forked:
-            libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
+            end_with_parent()
 
     os.register_at_fork(after_in_child=tie)
