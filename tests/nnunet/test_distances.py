@@ -9,7 +9,7 @@ import pytest
 from scipy import ndimage
 from scipy.spatial.distance import cdist
 
-from fedfs.nnunet.score.distances import hd95_mm, mean_hd95_mm
+from fedfs.nnunet.score.distances import hd95_by_case, hd95_mm, mean_by_class
 
 
 def ball(shape, centre, radius):
@@ -73,13 +73,15 @@ def test_classes_are_averaged_over_cases_in_which_they_are_defined(tmp_path):
     reference[1, 2:6, 2:6] = 1
     prediction = np.roll(reference, 2, axis=1)
     empty = np.zeros_like(reference)
-    files = {"r": reference, "p": prediction, "e": empty}
-    cases = [{"reference_file": "r", "prediction_file": p} for p in ("p", "r", "e")]
+    files = {"a": reference, "b": reference, "c": reference, "p": prediction, "e": empty}
+    pairs = (("a", "p"), ("b", "b"), ("c", "e"))
+    cases = [{"reference_file": r, "prediction_file": p} for r, p in pairs]
     (tmp_path / "summary.json").write_text(json.dumps({"metric_per_case": cases}))
     labels = {"organ": (1,), "lesion": (2,), "both": (1, 2)}
     seen = []
-    found = mean_hd95_mm(tmp_path / "summary.json", labels, Reader(files), seen.append)
-    assert found == {"organ": pytest.approx(1.0), "both": pytest.approx(1.0)}
+    found = hd95_by_case(tmp_path / "summary.json", labels, Reader(files), seen.append)
+    assert list(found) == ["a", "b", "c"]
+    assert mean_by_class(found) == {"organ": pytest.approx(1.0), "both": pytest.approx(1.0)}
     assert len(seen) == 3
     natural = NaturalImage2DIO(files)
-    assert mean_hd95_mm(tmp_path / "summary.json", labels, natural, seen.append) == {}
+    assert hd95_by_case(tmp_path / "summary.json", labels, natural, seen.append) == {}

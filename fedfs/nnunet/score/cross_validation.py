@@ -23,11 +23,13 @@ from fedfs.aggregation.best_configuration import FOREGROUND, JOINT, candidates_o
 from fedfs.errors import SetupError
 from fedfs.learner import Candidates, CrossValidated, DiceSum, OnProgress, Progress
 from fedfs.nnunet.data.dataset_json import has_regions, read_json
-from fedfs.nnunet.score.summary import class_names
+from fedfs.nnunet.score.summary import class_names, classes_of
 from fedfs.nnunet.system.environment import DEFAULT_HOST, HostSettings, NnUNetPaths, applied
 from fedfs.nnunet.system.workers import map_cases
 
 _Seg = npt.NDArray[np.generic]
+_Scores = dict[str, dict[str, dict[str, float]]]
+"""Candidate -> steps -> class -> Dice of a case."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,10 +75,7 @@ def cross_validate(request: CrossValidationRequest, on_progress: OnProgress) -> 
     paths = request.paths
     folder = paths.results / request.dataset
     first = folder / next(iter(request.models.values()))
-    plans, dataset_json = (
-        read_json(first / "plans.json"),
-        read_json(first / "dataset.json"),
-    )
+    plans, dataset_json = read_json(first / "plans.json"), read_json(first / "dataset.json")
     ending = str(dataset_json["file_ending"])
     jobs = []
     for case, fold in _cases(paths.preprocessed / request.dataset, request.folds).items():
@@ -95,14 +94,13 @@ def cross_validate(request: CrossValidationRequest, on_progress: OnProgress) -> 
         jobs.append(
             _Job(case, str(reference), {n: str(p) for n, p in found.items()}, plans, dataset_json)
         )
-    total = _nothing(list(request.models), dataset_json)
+    scores: list[_Scores] = []
     with applied(paths.variables()):
         on_progress(Progress("cross-validate", 0, len(jobs), "case"))
-        scored = map_cases(_score, jobs, num_processes=request.host.num_processes)
-        for done, scores in enumerate(scored, start=1):
-            _add(total, scores)
-            on_progress(Progress("cross-validate", done, len(jobs), "case"))
-    return CrossValidated(_summed(total), len(jobs))
+        for one in map_cases(_score, jobs, num_processes=request.host.num_processes):
+            scores.append(one)
+            on_progress(Progress("cross-validate", len(scores), len(jobs), "case"))
+    return CrossValidated(_summed(scores, list(request.models), dataset_json), len(jobs))
 
 
 def _cases(folder: Path, folds: Sequence[str]) -> dict[str, str]:
@@ -117,16 +115,19 @@ def _cases(folder: Path, folds: Sequence[str]) -> dict[str, str]:
     return out
 
 
-_Totals = dict[str, dict[str, dict[str, list[float]]]]
+def _summed(
+    scores: Sequence[_Scores], configurations: Sequence[str], dataset_json: Mapping[str, Any]
+) -> Candidates:
+    def total(candidate: str, steps: str, key: str) -> DiceSum:
+        dice = [one[candidate][steps][key] for one in scores]
+        defined = [value for value in dice if not np.isnan(value)]
+        return DiceSum(float(np.sum(defined)), len(defined))
 
-
-def _nothing(configurations: Sequence[str], dataset_json: Mapping[str, Any]) -> _Totals:
-    keys = list(class_names(dataset_json).values())
+    keys = class_names(dataset_json).values()
+    chains = [JOINT.join(steps) for steps in _steps(dataset_json)]
     return {
-        JOINT.join(candidate): {
-            JOINT.join(steps): {key: [] for key in keys} for steps in _steps(dataset_json)
-        }
-        for candidate in candidates_of(configurations)
+        one: {steps: {key: total(one, steps, key) for key in keys} for steps in chains}
+        for one in map(JOINT.join, candidates_of(configurations))
     }
 
 
@@ -135,26 +136,8 @@ def _steps(dataset_json: Mapping[str, Any]) -> list[tuple[str, ...]]:
     return steps_of(list(names.values()), overlap=has_regions(dataset_json))
 
 
-def _add(total: _Totals, scores: Mapping[str, Mapping[str, Mapping[str, float]]]) -> None:
-    for candidate, by_steps in scores.items():
-        for steps, classes in by_steps.items():
-            for key, dice in classes.items():
-                if not np.isnan(dice):
-                    total[candidate][steps][key].append(dice)
-
-
-def _summed(total: _Totals) -> Candidates:
-    return {
-        candidate: {
-            steps: {key: DiceSum(float(np.sum(values)), len(values)) for key, values in one.items()}
-            for steps, one in by_steps.items()
-        }
-        for candidate, by_steps in total.items()
-    }
-
-
-def _score(job: _Job) -> dict[str, dict[str, dict[str, float]]]:
-    """Return candidate -> steps -> class -> Dice of a case, NaN where it does not occur."""
+def _score(job: _Job) -> _Scores:
+    """Return the scores of a case; its Dice is NaN where a class does not occur."""
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
     manager = PlansManager(dict(job.plans))
@@ -162,9 +145,8 @@ def _score(job: _Job) -> dict[str, dict[str, dict[str, float]]]:
     reader = manager.image_reader_writer_class()
     reference = reader.read_seg(job.reference)[0][0]
     ignored = reference == labels.ignore_label if labels.has_ignore_label else None
-    classes = labels.foreground_regions if labels.has_regions else labels.foreground_labels
-    keys = dict(zip(class_names(job.dataset_json).values(), classes, strict=True))
-    out: dict[str, dict[str, dict[str, float]]] = {}
+    keys = classes_of(labels, job.dataset_json)
+    out: _Scores = {}
     for candidate in candidates_of(list(job.predictions)):
         files = [job.predictions[name] for name in candidate]
         prediction = _prediction(files, job.dataset_json["file_ending"], reader, labels)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +53,22 @@ def hd95_mm(reference_ZYX: Mask, prediction_ZYX: Mask, spacing_mm: Sequence[floa
     return max(directed)
 
 
-def mean_hd95_mm(
-    summary: Path, labels: Mapping[str, Sequence[int]], reader: Any, on_progress: OnProgress
-) -> dict[str, float]:
-    """Return class -> mean HD95 over the validation cases in which it is defined.
+def mean_by_class(by_case: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Return class -> mean over the cases in which it is defined."""
+    found: dict[str, list[float]] = {}
+    for distances in by_case.values():
+        for name, distance in distances.items():
+            found.setdefault(name, []).append(distance)
+    return {name: float(np.mean(values)) for name, values in found.items()}
+
+
+def hd95_by_case(
+    summary: Path,
+    labels: Mapping[str, Sequence[int]],
+    reader: Any,
+    on_progress: OnProgress = lambda _: None,
+) -> dict[str, dict[str, float]]:
+    """Return name of a case's reference file -> class -> HD95 in mm, where it is defined.
 
     Args:
         summary: nnU-Net's ``summary.json``, which names predictions and references.
@@ -64,28 +76,9 @@ def mean_hd95_mm(
         reader: nnU-Net's reader of these files.
         on_progress: called with the progress.
     """
-    cases = hd95_by_case(summary, labels, reader, on_progress)
-    return mean_by_class(distances for _, distances in cases)
-
-
-def mean_by_class(cases: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """Return class -> mean over the cases in which it is defined."""
-    found: dict[str, list[float]] = {}
-    for distances in cases:
-        for name, distance in distances.items():
-            found.setdefault(name, []).append(distance)
-    return {name: float(np.mean(values)) for name, values in found.items()}
-
-
-def hd95_by_case(
-    summary: Path, labels: Mapping[str, Sequence[int]], reader: Any, on_progress: OnProgress
-) -> Iterator[tuple[str, dict[str, float]]]:
-    """Yield the name of each case's reference file, and class -> HD95 where it is defined.
-
-    Arguments as of :func:`mean_hd95_mm`.
-    """
     if type(reader).__name__ in _WITHOUT_SPACING:
-        return
+        return {}
+    out = {}
     cases = json.loads(summary.read_text())["metric_per_case"]
     for number, case in enumerate(cases):
         on_progress(Progress("distances", number + 1, len(cases), "case"))
@@ -98,7 +91,7 @@ def hd95_by_case(
             name: hd95_mm(np.isin(reference[0], values), np.isin(prediction[0], values), spacing)
             for name, values in labels.items()
         }
-        yield (
-            Path(case["reference_file"]).name,
-            {n: mm for n, mm in found.items() if mm is not None and math.isfinite(mm)},
-        )
+        out[Path(case["reference_file"]).name] = {
+            name: mm for name, mm in found.items() if mm is not None and math.isfinite(mm)
+        }
+    return out

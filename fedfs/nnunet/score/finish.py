@@ -20,7 +20,7 @@ from typing import Any
 from fedfs.learner import ClassScore, EvaluationResult, OnProgress, Progress
 from fedfs.nnunet.data.dataset_json import read_json
 from fedfs.nnunet.score import pseudo_dice
-from fedfs.nnunet.score.distances import mean_hd95_mm
+from fedfs.nnunet.score.distances import hd95_by_case, mean_by_class
 from fedfs.nnunet.score.summary import class_values, read_summary
 from fedfs.nnunet.system import files
 from fedfs.nnunet.train.session import Session
@@ -142,7 +142,7 @@ def _validate(
     summary = folder / "summary.json"
     values = class_values(trainer.dataset_json)
     reader = trainer.plans_manager.image_reader_writer_class()
-    distances = mean_hd95_mm(summary, values, reader, on_progress)
+    distances = mean_by_class(hd95_by_case(summary, values, reader, on_progress))
     return read_summary(
         summary, trainer.dataset_json, seconds=session.clock() - began, distances_mm=distances
     )

@@ -20,7 +20,7 @@ import numpy as np
 from fedfs.aggregation.best_configuration import FOREGROUND, JOINT
 from fedfs.nnunet.allowed import allowlist
 from fedfs.nnunet.data.dataset_json import read_json
-from fedfs.nnunet.score.summary import class_names
+from fedfs.nnunet.score.summary import classes_of
 from fedfs.nnunet.system import files
 from fedfs.nnunet.system.environment import NnUNetPaths, applied
 from fedfs.nnunet.system.output import captured
@@ -92,12 +92,8 @@ def write_choice(request: ChoiceRequest) -> Path:
             "postprocessing_file": str(made / "postprocessing.pkl"),
             "some_plans_file": str(made / "plans.json"),
             "selected_model_or_models": [
-                {
-                    "configuration": one["configuration"],
-                    "trainer": one["trainer"],
-                    "plans_identifier": one["plans"],
-                }
-                for one in map(_identifiers, chosen)
+                {"configuration": configuration, "trainer": trainer, "plans_identifier": plans}
+                for trainer, plans, configuration in (name.split("__") for name in chosen)
             ],
         },
     }
@@ -128,9 +124,7 @@ def _postprocessing(
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
     manager = PlansManager(str(made / "plans.json")).get_label_manager(dict(dataset_json))
-    classes = manager.foreground_regions if manager.has_regions else manager.foreground_labels
-    keys = dict(zip(class_names(dataset_json).values(), classes, strict=True))
-    what = {FOREGROUND: manager.foreground_labels, **keys}
+    what = {FOREGROUND: manager.foreground_labels, **classes_of(manager, dataset_json)}
     kwargs = [{"labels_or_regions": what[step]} for step in steps]
     return [keep_largest] * len(kwargs), kwargs
 

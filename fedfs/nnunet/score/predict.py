@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -50,25 +50,23 @@ def predict_and_score(request: ScoreRequest) -> EvaluationResult:
     """
     limit_pools(request.host.num_processes)
     dataset_json = read_json(Path(request.model, "dataset.json"))
+    summary = Path(request.output, "summary.json")
     began = time.monotonic()
     with captured(log):
-        summary, distances = _predict(request, dataset_json)
+        distances = _predict(request, dataset_json, summary)
+    files.write_json(summary.with_name("hd95.json"), distances)
     return read_summary(
         summary,
         dataset_json,
         seconds=time.monotonic() - began,
-        distances_mm=mean_by_class(distances.values()),
+        distances_mm=mean_by_class(distances),
     )
 
 
-def as_json(result: EvaluationResult) -> dict[str, Any]:
-    """Return a result as JSON values, its mean Dice included."""
-    return {**asdict(result), "mean_dice": result.mean_dice}
-
-
 def _predict(
-    request: ScoreRequest, dataset_json: dict[str, Any]
-) -> tuple[Path, dict[str, dict[str, float]]]:
+    request: ScoreRequest, dataset_json: dict[str, Any], summary: Path
+) -> dict[str, dict[str, float]]:
+    """Predict and score; return case -> class -> HD95 in mm."""
     from nnunetv2.evaluation.evaluate_predictions import compute_metrics_on_folder
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
@@ -80,33 +78,23 @@ def _predict(
     predictor.initialize_from_trained_model_folder(
         request.model, use_folds=(classes.fold_of(request.fold),)
     )
-    output = Path(request.output)
-    output.mkdir(parents=True, exist_ok=True)
+    summary.parent.mkdir(parents=True, exist_ok=True)
     predictor.predict_from_files(
         request.images,
-        str(output),
+        request.output,
         num_processes_preprocessing=request.host.num_processes,
         num_processes_segmentation_export=request.host.num_processes,
     )
     manager = predictor.label_manager
-    summary = output / "summary.json"
+    reader = predictor.plans_manager.image_reader_writer_class()
     compute_metrics_on_folder(
         request.labels,
-        str(output),
+        request.output,
         str(summary),
-        predictor.plans_manager.image_reader_writer_class(),
+        reader,
         dataset_json["file_ending"],
         manager.foreground_regions if manager.has_regions else manager.foreground_labels,
         manager.ignore_label,
         num_processes=request.host.num_processes,
     )
-    distances = dict(
-        hd95_by_case(
-            summary,
-            class_values(dataset_json),
-            predictor.plans_manager.image_reader_writer_class(),
-            lambda _: None,
-        )
-    )
-    files.write_json(output / "hd95.json", distances)
-    return summary, distances
+    return hd95_by_case(summary, class_values(dataset_json), reader)

@@ -56,6 +56,12 @@ def class_names(dataset_json: Mapping[str, Any]) -> dict[str, str]:
     return {name: str(number) for number, name in sorted(by_number.items()) if number != 0}
 
 
+def classes_of(manager: Any, dataset_json: Mapping[str, Any]) -> dict[str, Any]:
+    """Return key in nnU-Net's summaries -> label or region, by nnU-Net's label manager."""
+    classes = manager.foreground_regions if manager.has_regions else manager.foreground_labels
+    return dict(zip(class_names(dataset_json).values(), classes, strict=True))
+
+
 def class_values(dataset_json: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """Return name of a class or region -> the values in a segmentation that belong to it."""
     labels = dataset_json["labels"]
