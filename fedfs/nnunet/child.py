@@ -1,8 +1,8 @@
 """Functions that a child process of :mod:`fedfs.nnunet.system.isolated` may run.
 
 Rules:
- * ``FUNCTIONS`` is all that can be called. Their names are listed in
-   :mod:`fedfs.nnunet.system.isolated` too, so that the parent does not import this.
+ * ``FUNCTIONS`` is all that can be called: those whose names :mod:`fedfs.nnunet.system.isolated`
+   lists, so that the parent does not import this.
  * A function is imported when it is called: what one needs, another does not.
  * Progress is written to the standard output as JSON lines. What nnU-Net prints goes to the
    standard error.
@@ -79,9 +79,10 @@ def _initial_weights(request: dict[str, Any], _: OnProgress) -> dict[str, Any]:
 
 
 def _convert_checkpoint(request: dict[str, Any], _: OnProgress) -> dict[str, Any]:
-    from fedfs.nnunet.plan.pretrained import convert_checkpoint
+    from fedfs.nnunet.plan.pretrained import read_checkpoint
+    from fedfs.tensors.canonical import write_safetensors
 
-    convert_checkpoint(Path(request["checkpoint"]), Path(request["output"]))
+    write_safetensors(Path(request["output"]), read_checkpoint(Path(request["checkpoint"])))
     return {"tensors": request["output"]}
 
 
@@ -106,30 +107,22 @@ def _train_round(request: dict[str, Any], on_progress: OnProgress) -> dict[str, 
 
 
 def _score(request: dict[str, Any], _: OnProgress) -> dict[str, Any]:
-    from fedfs.nnunet.score.predict import ScoreRequest, as_json, predict_and_score
+    from fedfs.nnunet.score.predict import ScoreRequest, predict_and_score
 
-    return as_json(predict_and_score(from_json(ScoreRequest, request)))
+    result = predict_and_score(from_json(ScoreRequest, request))
+    return {**dataclasses.asdict(result), "mean_dice": result.mean_dice}
 
 
 def _cross_validate(request: dict[str, Any], on_progress: OnProgress) -> dict[str, Any]:
     from fedfs.nnunet.score.cross_validation import CrossValidationRequest, cross_validate
     from fedfs.protocol import codec
 
-    made = codec.to_json(cross_validate(from_json(CrossValidationRequest, request), on_progress))
-    return dict(made) if isinstance(made, dict) else {}
+    made = cross_validate(from_json(CrossValidationRequest, request), on_progress)
+    return dict(codec.to_json(made))
 
 
 FUNCTIONS: Mapping[str, Callable[[dict[str, Any], OnProgress], dict[str, Any]]] = {
-    "plan": _plan,
-    "check_trainer": _check_trainer,
-    "check_planner": _check_planner,
-    "initial_weights": _initial_weights,
-    "convert_checkpoint": _convert_checkpoint,
-    "export": _export,
-    "train_round": _train_round,
-    "score": _score,
-    "cross_validate": _cross_validate,
-    "write_choice": _write_choice,
+    name: globals()[f"_{name}"] for name in isolated.FUNCTION_NAMES
 }
 """Name -> function of a request's fields and a callback for progress; returns JSON values."""
 

@@ -11,27 +11,37 @@ from fedfs.nnunet.system.environment import HostSettings, NnUNetPaths
 
 
 @dataclass(frozen=True, kw_only=True)
-class Planning:
-    """Settings of a site's own planning; names and meanings are nnU-Net's.
+class PlannerSettings:
+    """Settings of nnU-Net's planner; names and meanings are nnU-Net's.
 
     Attributes:
-        dataset_json: of the study, with ``label_order`` where there are regions.
+        dataset_json: ``channel_names``, ``labels``, ``file_ending``, ``regions_class_order`` of the
+            study, and ``label_order`` where there are regions.
         dataset_name: the study's ``DatasetXXX_NAME``.
         planner_options: attributes set on the planner, see
             :data:`~fedfs.nnunet.allowed.names.PLANNER_OPTIONS`.
-        seed: of torch's random numbers while the network is made.
-        pretrained: safetensors of canonical tensors, under the names of any network, to start from.
-        alignment: which of them are this network's, see :mod:`fedfs.aggregation.alignment`.
     """
 
     dataset_json: Mapping[str, Any]
     dataset_name: str
-    seed: int
     planner: str = "ExperimentPlanner"
     plans_name: str = "nnUNetPlans"
     gpu_memory_target_gb: float | None = None
     target_spacing: tuple[float, ...] | None = None
     planner_options: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planning(PlannerSettings):
+    """Settings of a site's own planning.
+
+    Attributes:
+        seed: of torch's random numbers while the network is made.
+        pretrained: safetensors of canonical tensors, under the names of any network, to start from.
+        alignment: which of them are this network's, see :mod:`fedfs.aggregation.alignment`.
+    """
+
+    seed: int
     pretrained: Path | None = None
     alignment: str = "resolution"
 

@@ -22,19 +22,7 @@ from itertools import chain, permutations
 from typing import Any
 
 from fedfs.errors import MalformedError
-from fedfs.nnunet.allowed.names import (
-    ARCHITECTURE_OPTIONS,
-    BUILDING_BLOCKS,
-    LABEL_MANAGERS,
-    NETWORKS,
-    NORMALIZATION,
-    OTHER_ARGUMENTS,
-    PER_STAGE,
-    PLANNER_OPTIONS,
-    PREPROCESSORS,
-    READERS,
-    RESAMPLING,
-)
+from fedfs.nnunet.allowed import names
 
 _PERMUTATIONS = (*permutations(range(2)), *permutations(range(3)))
 MAX_CONFIGURATIONS = 32
@@ -58,9 +46,7 @@ def check_name(kind: str, name: Any) -> str:
     Raises:
         MalformedError: naming ``kind``.
     """
-    if not isinstance(name, str) or _IDENTIFIER.fullmatch(name) is None:
-        raise MalformedError("is not a Python identifier", about=f"the {kind} {_shown(name)}")
-    return name
+    return _matching(_IDENTIFIER, kind, name, "is not a Python identifier")
 
 
 def check_file_name(kind: str, name: Any) -> str:
@@ -69,9 +55,7 @@ def check_file_name(kind: str, name: Any) -> str:
     Raises:
         MalformedError: naming ``kind``.
     """
-    if not isinstance(name, str) or _FILE_NAME.fullmatch(name) is None:
-        raise MalformedError("is not a plain file name", about=f"the {kind} {_shown(name)}")
-    return name
+    return _matching(_FILE_NAME, kind, name, "is not a plain file name")
 
 
 def check_dataset_name(name: Any) -> str:
@@ -80,21 +64,17 @@ def check_dataset_name(name: Any) -> str:
     Raises:
         MalformedError: it does not.
     """
-    if not isinstance(name, str) or _DATASET_NAME.fullmatch(name) is None:
-        raise MalformedError(
-            "does not follow DatasetXXX_NAME", about=f"the dataset_name {_shown(name)}"
-        )
-    return name
+    return _matching(_DATASET_NAME, "dataset_name", name, "does not follow DatasetXXX_NAME")
 
 
 def check_planner_options(options: Mapping[str, Any]) -> None:
     """Check attributes that are set on nnU-Net's planner.
 
     Raises:
-        MalformedError: an attribute is not among :data:`PLANNER_OPTIONS`, or not a sane number.
+        MalformedError: an attribute is not among ``names.PLANNER_OPTIONS``, or not a sane number.
     """
     for name, value in options.items():
-        _one_of("planner option", name, PLANNER_OPTIONS)
+        _one_of("planner option", name, names.PLANNER_OPTIONS)
         _number(f"planner option {name}", value, low=0, high=MAX_FEATURES, open_low=True)
 
 
@@ -106,8 +86,8 @@ def check_plans(plans: Mapping[str, Any], configuration: str) -> None:
     """
     check_dataset_name(plans.get("dataset_name"))
     check_file_name("plans_name", plans.get("plans_name"))
-    _one_of("image_reader_writer", plans.get("image_reader_writer"), READERS)
-    _one_of("label_manager", plans.get("label_manager"), LABEL_MANAGERS)
+    _one_of("image_reader_writer", plans.get("image_reader_writer"), names.READERS)
+    _one_of("label_manager", plans.get("label_manager"), names.LABEL_MANAGERS)
     check_name("experiment_planner_used", plans.get("experiment_planner_used"))
     for key in ("transpose_forward", "transpose_backward"):
         if tuple(_list(key, plans.get(key))) not in _PERMUTATIONS:
@@ -147,9 +127,9 @@ def resolved(configurations: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 def _configuration(path: str, value: Mapping[str, Any], others: Collection[str]) -> None:
     check_file_name(f"{path}.data_identifier", value.get("data_identifier"))
-    _one_of(f"{path}.preprocessor_name", value.get("preprocessor_name"), PREPROCESSORS)
+    _one_of(f"{path}.preprocessor_name", value.get("preprocessor_name"), names.PREPROCESSORS)
     for scheme in _list(f"{path}.normalization_schemes", value.get("normalization_schemes")):
-        _one_of(f"{path}.normalization_schemes", scheme, NORMALIZATION)
+        _one_of(f"{path}.normalization_schemes", scheme, names.NORMALIZATION)
     for use in _list(f"{path}.use_mask_for_norm", value.get("use_mask_for_norm")):
         if not isinstance(use, bool):
             raise MalformedError(
@@ -157,7 +137,7 @@ def _configuration(path: str, value: Mapping[str, Any], others: Collection[str])
             )
     for what in ("data", "seg", "probabilities"):
         key = f"resampling_fn_{what}"
-        _one_of(f"{path}.{key}", value.get(key), RESAMPLING)
+        _one_of(f"{path}.{key}", value.get(key), names.RESAMPLING)
         _options(f"{path}.{key}_kwargs", value.get(f"{key}_kwargs"))
     _number(f"{path}.batch_size", value.get("batch_size"), low=1, high=MAX_BATCH_SIZE, whole=True)
     patch = _list(f"{path}.patch_size", value.get("patch_size"))
@@ -182,9 +162,9 @@ def _configuration(path: str, value: Mapping[str, Any], others: Collection[str])
 
 def _architecture(path: str, value: Any) -> None:
     architecture = _object(path, value)
-    _one_of(f"{path}.network_class_name", architecture.get("network_class_name"), NETWORKS)
+    _one_of(f"{path}.network_class_name", architecture.get("network_class_name"), names.NETWORKS)
     for key in _list(f"{path}._kw_requires_import", architecture.get("_kw_requires_import")):
-        _one_of(f"{path}._kw_requires_import", key, BUILDING_BLOCKS)
+        _one_of(f"{path}._kw_requires_import", key, names.BUILDING_BLOCKS)
     arguments = _object(f"{path}.arch_kwargs", architecture.get("arch_kwargs"))
     for key, argument in arguments.items():
         _argument(f"{path}.arch_kwargs.{key}", key, argument)
@@ -193,23 +173,23 @@ def _architecture(path: str, value: Any) -> None:
 
 
 def _argument(path: str, key: str, value: Any) -> None:
-    if key in PER_STAGE:
+    if key in names.PER_STAGE:
         high = MAX_FEATURES if key == "features_per_stage" else MAX_BLOCKS
         for number in _flat(path, value):
             _number(path, number, low=1, high=high, whole=True)
     elif key == "n_stages":
         _number(path, value, low=1, high=MAX_STAGES, whole=True)
     elif (
-        key not in BUILDING_BLOCKS
-        and key not in ARCHITECTURE_OPTIONS
-        and key not in OTHER_ARGUMENTS
+        key not in names.BUILDING_BLOCKS
+        and key not in names.ARCHITECTURE_OPTIONS
+        and key not in names.OTHER_ARGUMENTS
     ):
         raise MalformedError("is not an argument of the network", about=f"the {path}")
     elif value is None:
         return
-    elif key in BUILDING_BLOCKS:
-        _one_of(path, value, BUILDING_BLOCKS[key])
-    elif key in ARCHITECTURE_OPTIONS:
+    elif key in names.BUILDING_BLOCKS:
+        _one_of(path, value, names.BUILDING_BLOCKS[key])
+    elif key in names.ARCHITECTURE_OPTIONS:
         _options(path, value, high=MAX_FEATURES)  # PReLU takes a number of parameters here
     elif not isinstance(value, bool):
         _number(path, value, low=1, high=MAX_FEATURES, whole=True)
@@ -240,6 +220,12 @@ def _flat(path: str, value: Any) -> Iterator[Any]:
             yield from item if isinstance(item, list | tuple) else (item,)
     else:
         yield value
+
+
+def _matching(pattern: re.Pattern[str], kind: str, name: Any, fault: str) -> str:
+    if not isinstance(name, str) or pattern.fullmatch(name) is None:
+        raise MalformedError(fault, about=f"the {kind} {_shown(name)}")
+    return name
 
 
 def _one_of(path: str, name: Any, allowed: Collection[str]) -> None:

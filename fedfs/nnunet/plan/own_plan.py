@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from fedfs.nnunet.data.dataset import RawDataset
 from fedfs.nnunet.data.fingerprint import reader_name
 from fedfs.nnunet.plan import plans, published
 from fedfs.nnunet.plan.overlay import overlaid
-from fedfs.nnunet.settings import LearnerSettings, Planning
+from fedfs.nnunet.settings import LearnerSettings, PlannerSettings, Planning
 from fedfs.nnunet.system import files
 from fedfs.tensors.canonical import TensorFile, weights_sha256, write_safetensors
 
@@ -108,22 +108,16 @@ class OwnPlanner:
         fingerprint = self.fingerprint()
         if fingerprint is None:
             raise SetupError("The dataset has not been measured yet.")
-        planning, dataset = self._planning, self._dataset
+        planner = {one.name: getattr(self._planning, one.name) for one in fields(PlannerSettings)}
         result = plans.plan(
             plans.PlanRequest(
-                dataset_name=planning.dataset_name,
-                dataset_json=planning.dataset_json,
                 fingerprint=fingerprint,
-                n_cases=len(dataset.cases),
+                n_cases=len(self._dataset.cases),
                 configuration=self._settings.configuration,
-                planner=planning.planner,
-                plans_name=planning.plans_name,
-                gpu_memory_target_gb=planning.gpu_memory_target_gb,
-                target_spacing=planning.target_spacing,
-                planner_options=planning.planner_options,
+                **planner,
             )
         )
-        adopted = preprocess.adopt(result.plans, dataset, reader_name(dataset))
+        adopted = preprocess.adopt(result.plans, self._dataset, reader_name(self._dataset))
         tensors = self._make_initial(adopted)
         value = {
             "plans": adopted,

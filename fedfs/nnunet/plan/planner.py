@@ -44,8 +44,7 @@ class NnUNetPlanner:
             target_spacing=spec.target_spacing,
             planner_options=spec.planner_options,
         )
-        self._folder.mkdir(parents=True, exist_ok=True)
-        return PlanResult(**run_isolated("plan", request, workdir=self._folder))
+        return PlanResult(**self._run("plan", request))
 
     def initial_weights(
         self, charter: TrackCharter, plan: PlanMessage, path: Path, *, pretrained: Path | None
@@ -61,8 +60,7 @@ class NnUNetPlanner:
             pretrained=None if pretrained is None else str(pretrained),
             host=self._host,
         )
-        self._folder.mkdir(parents=True, exist_ok=True)
-        run_isolated("initial_weights", request, workdir=self._folder)
+        self._run("initial_weights", request)
 
     def network_weights(
         self,
@@ -73,18 +71,10 @@ class NnUNetPlanner:
         pretrained: Path | None = None,
         alignment: str = "resolution",
     ) -> None:
-        """Write the initial weights of a network that a site planned for itself.
+        """See :meth:`fedfs.roles.aggregator.planning.Planner.network_weights`.
 
-        They are bit by bit those that the site has, by the site's own names, given the same
-        versions of torch and nnunetv2.
-
-        Args:
-            charter: the study, as it reads for the track.
-            configuration: as the site published it, see
-                :func:`fedfs.nnunet.plan.published.published`.
-            path: safetensors file to write.
-            pretrained: safetensors of canonical tensors of any network, to start from what fits.
-            alignment: what fits, see :mod:`fedfs.nnunet.plan.overlay`.
+        The weights are bit by bit those that the site has, given the same versions of torch and
+        nnunetv2.
 
         Raises:
             MalformedError: the configuration is refused, or no network can be built of it.
@@ -109,13 +99,14 @@ class NnUNetPlanner:
             alignment=alignment,
             host=self._host,
         )
-        self._folder.mkdir(parents=True, exist_ok=True)
         try:
-            run_isolated("initial_weights", request, workdir=self._folder)
+            self._run("initial_weights", request)
         except TrainingError as error:
             if error.kind != "crash":
                 raise
-            text = f"describes an architecture of which no network can be built: {error}".rstrip(
-                "."
-            )
-            raise MalformedError(text, about="the plan") from error
+            text = f"describes an architecture of which no network can be built: {error}"
+            raise MalformedError(text.rstrip("."), about="the plan") from error
+
+    def _run(self, function: str, request: PlanRequest | WeightsRequest) -> dict[str, Any]:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return run_isolated(function, request, workdir=self._folder)

@@ -16,13 +16,12 @@ Both functions import nnunetv2. The aggregator runs them in a process of their o
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +30,10 @@ import numpy as np
 from fedfs.errors import StudyError, UserError
 from fedfs.learner import Array
 from fedfs.nnunet.allowed import allowlist, classes
-from fedfs.nnunet.data.dataset_json import ordered
+from fedfs.nnunet.data.dataset_json import ordered, read_json
 from fedfs.nnunet.plan.overlay import is_segmentation_layer, overlaid
+from fedfs.nnunet.settings import PlannerSettings
+from fedfs.nnunet.system import files
 from fedfs.nnunet.system.environment import (
     AUGMENTATION_WORKERS,
     DEFAULT_HOST,
@@ -47,31 +48,19 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlanRequest:
+class PlanRequest(PlannerSettings):
     """Input of a plan.
 
     Attributes:
-        dataset_name: the study's ``DatasetXXX_NAME``.
-        dataset_json: ``channel_names``, ``labels``, ``file_ending``, ``regions_class_order`` and
-            ``label_order`` where there are regions.
         fingerprint: federated fingerprint in nnU-Net's format.
         n_cases: cases of all sites together.
         configuration: must be among the configurations that nnU-Net plans; or several, separated
             by commas, of which one must be.
-        planner_options: attributes set on the planner, see
-            :data:`~fedfs.nnunet.allowed.names.PLANNER_OPTIONS`.
     """
 
-    dataset_name: str
-    dataset_json: Mapping[str, Any]
     fingerprint: Mapping[str, Any]
     n_cases: int
     configuration: str
-    planner: str = "ExperimentPlanner"
-    plans_name: str = "nnUNetPlans"
-    gpu_memory_target_gb: float | None = None
-    target_spacing: tuple[float, ...] | None = None
-    planner_options: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,16 +111,16 @@ def plan(request: PlanRequest) -> PlanResult:
     allowlist.check_planner_options(request.planner_options)
     dataset_json = {**ordered(request.dataset_json), "numTraining": request.n_cases}
     with _empty_room() as paths, captured(log):
-        _write(paths.raw / request.dataset_name / "dataset.json", {**dataset_json, "dataset": {}})
-        _write(
-            paths.preprocessed / request.dataset_name / "dataset_fingerprint.json",
-            request.fingerprint,
+        raw, preprocessed = (
+            paths.raw / request.dataset_name,
+            paths.preprocessed / request.dataset_name,
         )
+        files.write_json(raw / "dataset.json", {**dataset_json, "dataset": {}})
+        files.write_json(preprocessed / "dataset_fingerprint.json", request.fingerprint)
         planner = _make_planner(request, dataset_json)
         planner.plan_experiment()
         # Read what nnU-Net wrote: by then everything in it is JSON.
-        made = paths.preprocessed / request.dataset_name / f"{request.plans_name}.json"
-        plans: dict[str, Any] = json.loads(made.read_text(encoding="utf-8"))
+        plans: dict[str, Any] = read_json(preprocessed / f"{request.plans_name}.json")
     configurations = plans["configurations"]
     wanted = request.configuration.split(",")
     planned = [name for name in wanted if name in configurations]
@@ -249,15 +238,10 @@ def _empty_room() -> Iterator[NnUNetPaths]:
     with tempfile.TemporaryDirectory(prefix="fedfs-plan-") as folder:
         paths = NnUNetPaths(*(Path(folder, name) for name in ("raw", "preprocessed", "results")))
         variables = paths.variables()
+        for path in variables.values():
+            Path(path).mkdir()
         # With 0 workers, which suits small machines for training, planning fails.
         if os.environ.get(AUGMENTATION_WORKERS, "") == "0":
             variables[AUGMENTATION_WORKERS] = "1"
-        for path in (paths.raw, paths.preprocessed, paths.results):
-            path.mkdir()
         with applied(variables):
             yield paths
-
-
-def _write(path: Path, value: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value), encoding="utf-8")

@@ -14,16 +14,7 @@ import numpy as np
 
 from fedfs.errors import UserError
 from fedfs.learner import Array
-from fedfs.tensors.canonical import canonical_names, write_safetensors
-
-
-def convert_checkpoint(checkpoint: Path, output: Path) -> None:
-    """Write the weights of an nnU-Net checkpoint as a safetensors file of canonical tensors.
-
-    Raises:
-        UserError: see :func:`read_checkpoint`.
-    """
-    write_safetensors(output, read_checkpoint(checkpoint))
+from fedfs.tensors.canonical import canonical_names
 
 
 def read_checkpoint(path: Path) -> dict[str, Array]:
