@@ -280,12 +280,9 @@ class NnUNetLearner:
         )
 
     def _final_model(self) -> FinalModel:
+        ending = str(self._raw().dataset_json["file_ending"])
         return FinalModel(
-            state_dir=self._settings.state_dir,
-            fingerprint=self._federated_fingerprint,
-            full_validation=self._settings.full_validation,
-            save_probabilities=self._settings.save_probabilities,
-            file_ending=str(self._raw().dataset_json["file_ending"]),
+            self._settings, fingerprint=self._federated_fingerprint, file_ending=ending
         )
 
     def model_folder(self) -> Path:
@@ -331,17 +328,8 @@ class NnUNetLearner:
         if self._session is not None and not self._session.serves(task):
             self.close()
         if self._session is None:
-            settings = self._settings
             self._session = Session(
-                classes.TrainerSettings(
-                    settings.trainer, settings.configuration, settings.fold, settings.host
-                ),
-                plans,
-                self._raw().dataset_json,
-                cases={case.name for case in self._raw().cases},
-                task=task,
-                plot_interval_s=settings.plot_interval_s,
-                clock=self._clock,
+                self._settings, plans, self._raw(), task=task, clock=self._clock
             )
         return self._session
 

@@ -7,7 +7,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fedfs.nnunet.system.environment import HostSettings, NnUNetPaths
+from fedfs.nnunet.system.environment import DEFAULT_HOST, HostSettings, NnUNetPaths
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerSettings:
+    """Settings of a trainer: names as ``nnUNetv2_train`` takes them.
+
+    Attributes:
+        fold: ``all`` or a number.
+        host: where the trainer is to run: its hardware and software.
+    """
+
+    trainer: str
+    configuration: str
+    fold: str
+    host: HostSettings = DEFAULT_HOST
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,32 +62,28 @@ class Planning(PlannerSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LearnerSettings:
+class LearnerSettings(TrainerSettings):
     """Settings of a site's learner.
 
     Attributes:
         paths: nnU-Net's folders.
         dataset: ``DatasetXXX_NAME`` or its number.
-        fold: ``all`` or a number.
         state_dir: fedfs's own folder for this study and site.
-        host: hardware and software that it has.
         checkpoint_interval_s: shortest time between two checkpoints within a round.
         plot_interval_s: shortest time between two drawings of nnU-Net's ``progress.png``.
-        full_validation: run nnU-Net's validation of whole cases at the end.
+        full_validation: run nnU-Net's validation of whole cases at the end; else score random
+            patches.
         planning: how to plan for this site alone; None where the aggregator plans for all.
         next_stages: configurations that will need this one's segmentations (cascade): their data
             have to be there when the model is validated.
-        save_probabilities: also keep those of the final validation, for ensembles.
+        save_probabilities: also keep those of the final validation, for ensembles, as
+            ``nnUNetv2_train --npz`` does.
         broken_list: file in which cases are kept that this site goes on without; None for none.
     """
 
     paths: NnUNetPaths
     dataset: str
-    configuration: str
-    trainer: str
-    fold: str
     state_dir: Path
-    host: HostSettings = field(default_factory=HostSettings)
     checkpoint_interval_s: float = 60.0
     plot_interval_s: float = 60.0
     full_validation: bool = True

@@ -13,33 +13,17 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from fedfs.errors import SetupError
 from fedfs.nnunet.allowed import allowlist, trainers
-from fedfs.nnunet.system.environment import HostSettings
+from fedfs.nnunet.settings import TrainerSettings
 
 log = logging.getLogger(__name__)
 
 _DECIDE_RESULTS = ("nnunetv2", "torch", "batchgeneratorsv2", "dynamic-network-architectures")
-
-
-@dataclass(frozen=True)
-class TrainerSettings:
-    """Settings of a trainer: names as ``nnUNetv2_train`` takes them.
-
-    Attributes:
-        fold: ``all`` or a number.
-        host: where the trainer is to run.
-    """
-
-    trainer: str
-    configuration: str
-    fold: str
-    host: HostSettings
 
 
 def versions() -> dict[str, str]:

@@ -179,15 +179,9 @@ def _check_files(found: RawDataset) -> None:
     lonely = [case.name for case in cases if not case.images]
     if lonely:
         raise DatasetError(f"{dataset} holds no image for the label of {_some(lonely)}.")
-    channels: list[str] = []
-    images: list[str] = []
-    labels: list[str] = []
-    for case in cases:
-        if not found.holds_channels(case):
-            channels.append(f"{case.name} ({len(case.images)})")
-        images.extend(str(path.name) for path in case.images if not path.is_file())
-        if not case.label.is_file():
-            labels.append(case.label.name)
+    channels = [f"{c.name} ({len(c.images)})" for c in cases if not found.holds_channels(c)]
+    images = [path.name for case in cases for path in case.images if not path.is_file()]
+    labels = [case.label.name for case in cases if not case.label.is_file()]
     if channels:
         raise DatasetError(
             f"In {dataset}, dataset.json names {n_channels} channels, but other numbers of images "

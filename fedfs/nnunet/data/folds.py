@@ -57,11 +57,7 @@ def settle(
         log.warning("%s was made of other cases than there are now and is made again", path)
         path.unlink()
     if not path.exists() and len(names) < N_FOLDS:
-        log.info(
-            "nnU-Net cannot divide %d cases; fedfs has, in %s",
-            len(names),
-            path,
-        )
+        log.info("nnU-Net cannot divide %d cases; fedfs has, in %s", len(names), path)
         files.write_json(path, of_few(names))
     if path.exists():
         _check(path, fold, dataset, left_out)

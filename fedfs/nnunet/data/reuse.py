@@ -51,10 +51,7 @@ _DECIDES = (
 
 
 def trust_or_clear(
-    folder: Path,
-    plans: Mapping[str, Any],
-    configuration: Mapping[str, Any],
-    dataset: RawDataset,
+    folder: Path, plans: Mapping[str, Any], configuration: Mapping[str, Any], dataset: RawDataset
 ) -> None:
     """Leave in ``folder`` only what can be trained on.
 

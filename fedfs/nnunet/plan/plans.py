@@ -32,15 +32,9 @@ from fedfs.learner import Array
 from fedfs.nnunet.allowed import allowlist, classes
 from fedfs.nnunet.data.dataset_json import ordered, read_json
 from fedfs.nnunet.plan.overlay import is_segmentation_layer, overlaid
-from fedfs.nnunet.settings import PlannerSettings
+from fedfs.nnunet.settings import PlannerSettings, TrainerSettings
 from fedfs.nnunet.system import files
-from fedfs.nnunet.system.environment import (
-    AUGMENTATION_WORKERS,
-    DEFAULT_HOST,
-    HostSettings,
-    NnUNetPaths,
-    applied,
-)
+from fedfs.nnunet.system.environment import AUGMENTATION_WORKERS, NnUNetPaths, applied
 from fedfs.nnunet.system.output import captured
 from fedfs.tensors.canonical import TensorFile, extract, write_safetensors
 
@@ -73,7 +67,7 @@ class PlanResult:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WeightsRequest:
+class WeightsRequest(TrainerSettings):
     """Input of version 0.
 
     Attributes:
@@ -84,18 +78,16 @@ class WeightsRequest:
         alignment: take of the pretrained tensors what fits, see :mod:`fedfs.nnunet.plan.overlay`;
             None to require that they are those of this very network.
         output: safetensors file to write.
-        host: where the network is made, on a CPU.
+        host: where the network is made, on its CPU.
     """
 
     plans: Mapping[str, Any]
     dataset_json: Mapping[str, Any]
-    configuration: str
-    trainer: str
+    fold: str = "all"
     seed: int
     output: str
     pretrained: str | None = None
     alignment: str | None = None
-    host: HostSettings = DEFAULT_HOST
 
 
 def plan(request: PlanRequest) -> PlanResult:
@@ -174,9 +166,7 @@ def initial_tensors(request: WeightsRequest) -> dict[str, Array]:
     import torch
 
     allowlist.check_plans(request.plans, request.configuration)
-    settings = classes.TrainerSettings(
-        request.trainer, request.configuration, "all", replace(request.host, device="cpu")
-    )
+    settings = replace(request, host=replace(request.host, device="cpu"))
     with _empty_room(), captured(log):
         trainer = classes.make_trainer(settings, request.plans, ordered(request.dataset_json))
         with torch.random.fork_rng(devices=[]):

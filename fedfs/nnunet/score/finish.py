@@ -22,6 +22,7 @@ from fedfs.nnunet.data.dataset_json import read_json
 from fedfs.nnunet.score import pseudo_dice
 from fedfs.nnunet.score.distances import hd95_by_case, mean_by_class
 from fedfs.nnunet.score.summary import class_values, read_summary
+from fedfs.nnunet.settings import LearnerSettings
 from fedfs.nnunet.system import files
 from fedfs.nnunet.train.session import Session
 
@@ -36,27 +37,18 @@ class FinalModel:
     """Writes the model and remembers that it did.
 
     Args:
-        state_dir: fedfs's own folder for this study and site.
+        settings: of the site's learner.
         fingerprint: the federated fingerprint, to lie beside the model.
-        full_validation: run nnU-Net's validation of whole cases; else score random patches.
         file_ending: of segmentations.
-        save_probabilities: keep those of the validation, as ``nnUNetv2_train --npz`` does.
     """
 
     def __init__(
-        self,
-        *,
-        state_dir: Path,
-        fingerprint: Mapping[str, Any],
-        full_validation: bool,
-        file_ending: str,
-        save_probabilities: bool = False,
+        self, settings: LearnerSettings, *, fingerprint: Mapping[str, Any], file_ending: str
     ) -> None:
-        self._save_probabilities = save_probabilities
-        self._record = state_dir / _FINISHED
+        self._settings = settings
+        self._record = settings.state_dir / _FINISHED
         self._file_ending = file_ending
         self._fingerprint = fingerprint
-        self._full_validation = full_validation
 
     def already(self, weights_sha256: str) -> EvaluationResult | None:
         """Return the result if these weights have been finished and the model is still there."""
@@ -95,7 +87,8 @@ class FinalModel:
         """Write the model of the network's present weights and validate it."""
         trainer = session.trainer
         folder = Path(trainer.output_folder)
-        result = None if self._full_validation else pseudo_dice.pseudo_dice(session, on_progress)
+        whole = self._settings.full_validation
+        result = None if whole else pseudo_dice.pseudo_dice(session, on_progress)
         trainer.on_train_end()
         checkpoint = folder / "checkpoint_final.pth"
         files.write_json(
@@ -106,7 +99,7 @@ class FinalModel:
                 session,
                 folder / VALIDATION,
                 on_progress,
-                save_probabilities=self._save_probabilities,
+                save_probabilities=self._settings.save_probabilities,
             )
         files.sync(checkpoint)
         files.write_json(

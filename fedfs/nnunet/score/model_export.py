@@ -22,8 +22,9 @@ from typing import Any
 from fedfs.errors import UserError
 from fedfs.nnunet.allowed import allowlist, classes
 from fedfs.nnunet.data.dataset_json import ordered, read_json
+from fedfs.nnunet.settings import TrainerSettings
 from fedfs.nnunet.system import files
-from fedfs.nnunet.system.environment import DEFAULT_HOST, HostSettings, NnUNetPaths, applied
+from fedfs.nnunet.system.environment import NnUNetPaths, applied
 from fedfs.nnunet.system.output import captured
 from fedfs.tensors.canonical import TensorFile, load_into, weights_sha256
 
@@ -33,7 +34,7 @@ _RECORD = "fedfs.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportRequest:
+class ExportRequest(TrainerSettings):
     """A model to export, and its place.
 
     Attributes:
@@ -44,15 +45,12 @@ class ExportRequest:
         epochs: nnU-Net epochs that went into it.
         log: what nnU-Net logs of an epoch, for each version; drawn as ``progress.png``.
         summary: for ``validation/summary.json``, which nnU-Net's zip files take along.
-        host: where the checkpoint is written, on a CPU.
+        host: where the checkpoint is written, on its CPU.
     """
 
     plans: Mapping[str, Any]
     dataset_json: Mapping[str, Any]
     fingerprint: Mapping[str, Any]
-    trainer: str
-    configuration: str
-    fold: str
     tensors: str
     output: str
     dataset_name: str
@@ -60,7 +58,6 @@ class ExportRequest:
     epochs: int
     log: Sequence[Mapping[str, Any]] = ()
     summary: Mapping[str, Any] = field(default_factory=dict)
-    host: HostSettings = DEFAULT_HOST
 
 
 @dataclass(frozen=True)
@@ -122,9 +119,7 @@ def _make(
     request: ExportRequest, plans: Mapping[str, Any], tensors: TensorFile, room: Path
 ) -> Path:
     dataset_json = ordered(request.dataset_json)
-    settings = classes.TrainerSettings(
-        request.trainer, request.configuration, request.fold, replace(request.host, device="cpu")
-    )
+    settings = replace(request, host=replace(request.host, device="cpu"))
     paths = NnUNetPaths(raw=room, preprocessed=room / "preprocessed", results=room / "results")
     with applied(paths.variables()), captured(log):
         trainer = classes.make_trainer(settings, plans, dataset_json)

@@ -90,7 +90,9 @@ def run_isolated(
                 text=True,
             )
             try:
-                _relay(child, on_progress)
+                for line in child.stdout or ():
+                    if on_progress is not None:
+                        on_progress(Progress(**json.loads(line)))
                 child.wait()  # before its standard input closes
             except BaseException:
                 child.kill()
@@ -98,14 +100,6 @@ def run_isolated(
             finally:
                 child.communicate()
         return _result(function, child.returncode, room)
-
-
-def _relay(child: subprocess.Popen[str], on_progress: OnProgress | None) -> None:
-    if child.stdout is None:
-        return
-    for line in child.stdout:
-        if on_progress is not None:
-            on_progress(Progress(**json.loads(line)))
 
 
 def _result(function: str, returncode: int, room: Path) -> dict[str, Any]:

@@ -22,7 +22,7 @@ import logging
 import math
 import tempfile
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,9 @@ from fedfs.errors import SetupError, TrainingError
 from fedfs.learner import Array, OnProgress, Progress, RoundTask, Tensors
 from fedfs.nnunet.allowed import classes
 from fedfs.nnunet.data import folds
+from fedfs.nnunet.data.dataset import RawDataset
 from fedfs.nnunet.plan.pretrained import harmless_types
+from fedfs.nnunet.settings import LearnerSettings
 from fedfs.nnunet.system.workers import forked_children_end_with_us
 from fedfs.nnunet.train import ranks
 from fedfs.tensors.canonical import extract, load_into
@@ -47,44 +49,37 @@ class Session:
     """A trainer with its data loaders.
 
     Args:
-        settings: trainer, configuration, fold, device.
+        settings: of the site's learner.
         plans: the adopted plan.
-        dataset_json: the site's.
-        cases: the site's, without those that it goes on without.
+        dataset: the site's, without the cases that it goes on without.
         task: the first round; total epochs and iterations hold for all.
-        plot_interval_s: shortest time between two drawings of ``progress.png``. It takes a second,
-            which an epoch of nnU-Net's 250 iterations does not feel, but a shorter one does.
         clock: seconds, for progress only.
     """
 
     def __init__(
         self,
-        settings: classes.TrainerSettings,
+        settings: LearnerSettings,
         plans: Mapping[str, Any],
-        dataset_json: Mapping[str, Any],
+        dataset: RawDataset,
         *,
-        cases: Collection[str],
         task: RoundTask,
-        plot_interval_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.clock = clock
         self._budget = _budget(task)
         self._on_line: Callable[[str], None] = lambda _: None
-        self.trainer = classes.make_trainer(settings, plans, dataset_json)
-        folds.only(self.trainer, cases)
+        self.trainer = classes.make_trainer(settings, plans, dataset.dataset_json)
+        folds.only(self.trainer, {case.name for case in dataset.cases})
         if self.trainer.num_epochs not in (_NNUNET_EPOCHS, task.total_epochs):
+            own, total = self.trainer.num_epochs, task.total_epochs
             log.info(
-                "%s is made for %d epochs; it gets the study's %d",
-                settings.trainer,
-                self.trainer.num_epochs,
-                task.total_epochs,
+                "%s is made for %d epochs; it gets the study's %d", settings.trainer, own, total
             )
         self.trainer.num_epochs = task.total_epochs
         self.trainer.num_iterations_per_epoch = task.iterations_per_epoch
         self.trainer.num_val_iterations_per_epoch = task.val_iterations_per_epoch
         self._quieten()
-        self._plot_rarely(plot_interval_s)
+        self._plot_rarely(settings.plot_interval_s)
         if self.trainer.is_ddp and settings.host.device == "cpu":
             ranks.settle_on_cpu(self.trainer)
         self.trainer.initialize()
@@ -230,17 +225,11 @@ class Session:
 
     def metrics(self) -> dict[str, float]:
         """Return the last epoch's numbers from nnU-Net's log, as far as they are finite."""
-        keys = {
-            "train_loss": "train_losses",
-            "val_loss": "val_losses",
-            "pseudo_dice": "mean_fg_dice",
-            "learning_rate": "lrs",
-        }
-        values = {
-            name: float(self.trainer.logger.get_value(key, step=-1)) for name, key in keys.items()
-        }
-        if not self.can_score:
-            values = {name: values[name] for name in ("train_loss", "learning_rate")}
+        keys = {"train_loss": "train_losses", "learning_rate": "lrs"}
+        if self.can_score:
+            keys |= {"val_loss": "val_losses", "pseudo_dice": "mean_fg_dice"}
+        get_value = self.trainer.logger.get_value
+        values = {name: float(get_value(key, step=-1)) for name, key in keys.items()}
         return {name: value for name, value in values.items() if math.isfinite(value)}
 
     def watch_lines(self, on_line: Callable[[str], None]) -> None:
@@ -268,6 +257,7 @@ class Session:
         self.trainer.print_to_log_file = to_file
 
     def _plot_rarely(self, interval_s: float) -> None:
+        # It takes a second: an epoch of nnU-Net's 250 iterations does not feel it, a shorter does.
         logger, plotted = self.trainer.logger, -math.inf
         original = logger.plot_progress_png
 
