@@ -94,7 +94,7 @@ class FolderStore(Store):
         """See :meth:`fedfs.store.base.Store.upload`."""
         check_key(key)
         with local_files.open_local(path) as file:
-            return self._publish(key, partial(local_files.local_chunks, file, path))
+            return self._publish(key, partial(local_files.local_chunks, file))
 
     def adopt(self, key: str, path: Path) -> bool:
         """See :meth:`fedfs.store.base.Store.adopt`."""
@@ -106,7 +106,7 @@ class FolderStore(Store):
                 except FileExistsError:
                     pass  # upload compares
                 except OSError as error:
-                    if error.errno != errno.EXDEV and not posix.has_no_links(error):
+                    if error.errno not in {errno.EXDEV, *posix.NO_LINKS}:
                         raise
                 else:
                     posix.sync_folder(folder)
@@ -232,7 +232,7 @@ class FolderStore(Store):
             try:
                 return posix.link_exclusively(temporary, name, folder)
             except OSError as error:
-                if not posix.has_no_links(error):
+                if error.errno not in posix.NO_LINKS:
                     raise
                 self._links = False
                 _log.info("%s has no links (%s): locks are used", self.url, error.strerror)

@@ -116,13 +116,13 @@ def counting_bytes(on_bytes: Callable[[int], None]) -> Iterator[None]:
         _on_bytes.reset(token)
 
 
-def local_chunks(file: BinaryIO, path: Path) -> Iterator[bytes]:
-    """Yield a local file from its beginning, :data:`CHUNK_BYTES` at a time.
+def local_chunks(file: BinaryIO) -> Iterator[bytes]:
+    """Yield a file of :func:`open_local` from its beginning, :data:`CHUNK_BYTES` at a time.
 
     Raises:
         SetupError: reading fails.
     """
-    with _local_errors(path, "read"):
+    with _local_errors(file.name, "read"):
         file.seek(0)
         while chunk := file.read(CHUNK_BYTES):
             yield chunk
@@ -146,7 +146,7 @@ def write_local(path: Path, chunks: Iterator[bytes]) -> None:
 
 
 @contextlib.contextmanager
-def _local_errors(path: Path, verb: str) -> Iterator[None]:
+def _local_errors(path: Path | str, verb: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -60,7 +60,7 @@ class MemoryStore(Store):
         """See :meth:`fedfs.store.base.Store.upload`; here memory is the store."""
         check_key(key)
         with local_files.open_local(path) as file:
-            data = b"".join(local_files.local_chunks(file, path))
+            data = b"".join(local_files.local_chunks(file))
         return self.create(key, data)
 
     def download(self, key: str, path: Path, *, max_bytes: int) -> None:

@@ -45,10 +45,8 @@ class S3Options:
     proxy: str | None = None
 
     def __repr__(self) -> str:
-        given = {name: value for name, value in vars(self).items() if value is not None}
-        return redact(
-            f"S3Options({', '.join(f'{name}={value!r}' for name, value in given.items())})"
-        )
+        given = (f"{name}={value!r}" for name, value in vars(self).items() if value is not None)
+        return redact(f"S3Options({', '.join(given)})")
 
 
 @dataclass(frozen=True, repr=False)

@@ -39,7 +39,8 @@ READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 """To read an object; a pipe that somebody put in its place must not block us."""
 _WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
-_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}
+NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}
+"""Failures of ``link`` which mean that the file system knows no links."""
 
 
 def is_free(name: str, folder: int) -> bool:
@@ -111,11 +112,6 @@ def sweep_temporary_files(folder: int, now_s: float) -> None:
                 if now_s - item.stat(follow_symlinks=False).st_mtime > SWEEP_AGE_S:
                     os.unlink(item.name, dir_fd=folder)
                     _log.info("removed %s, which a killed writer had left", item.name)
-
-
-def has_no_links(error: OSError) -> bool:
-    """Return whether this failure of ``link`` means that the file system knows no links."""
-    return error.errno in _NO_LINKS
 
 
 def link_exclusively(temporary: str, name: str, folder: int) -> bool:

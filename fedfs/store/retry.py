@@ -79,16 +79,9 @@ class Patience:
 class RetryingStore(Wrapper):
     """Repeats what the store behind it could not do because it was not reachable."""
 
-    def __init__(
-        self,
-        inner: Store,
-        *,
-        attempts: int = 5,
-        pause: Callable[[float], None] = time.sleep,
-        rng: random.Random | None = None,
-    ) -> None:
+    def __init__(self, inner: Store, patience: Patience | None = None) -> None:
         super().__init__(inner)
-        self._patience = Patience(attempts, pause=pause, rng=rng or random.Random())  # noqa: S311  jitter
+        self._patience = patience or Patience()
 
     def _perform(self, verb: Callable[[], _T]) -> _T:
         return self._patience.repeat(verb)

@@ -98,16 +98,10 @@ class SigningKey:
         """
         payload = messages.encode(message, seal)
         kind = messages.payload_type(type(message))
-        signature = self.sign_bytes(_pre_authentication_encoding(kind, payload))
-        return codec.dumps(
-            {
-                "payloadType": kind,
-                "payload": base64.b64encode(payload).decode(),
-                "signatures": [
-                    {"keyid": key_id(self.public), "sig": base64.b64encode(signature).decode()}
-                ],
-            }
-        )
+        signature = base64.b64encode(self.sign_bytes(_pre_authentication_encoding(kind, payload)))
+        signed = {"keyid": key_id(self.public), "sig": signature.decode()}
+        body = base64.b64encode(payload).decode()
+        return codec.dumps({"payloadType": kind, "payload": body, "signatures": [signed]})
 
 
 class ExternalKey(SigningKey):

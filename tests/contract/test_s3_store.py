@@ -10,6 +10,7 @@ import sys
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -308,7 +309,7 @@ def on(line, url, **more):
 def test_the_contract_holds_over_a_bad_line(place, url, seed):
     faults = Faults(seed=seed, refused=0.15, life_bytes=6000, delay_s=0.002)
     with FaultyProxy(place.port, faults) as line:
-        store = RetryingStore(on(line, url, patience=NO_PAUSE), attempts=30, pause=lambda _: None)
+        store = RetryingStore(on(line, url, patience=NO_PAUSE), replace(NO_PAUSE, attempts=30))
         keys = [f"a/{number:02d}" for number in range(8)]
         for key in keys:
             assert outcome(store, key, key.encode() * 20) in ("won", "same")
@@ -326,7 +327,7 @@ def test_the_contract_holds_over_a_bad_line(place, url, seed):
 def test_large_files_over_a_bad_line(place, url, tmp_path):
     (tmp_path / "up").write_bytes(noise(64 * MIB))
     with FaultyProxy(place.port, Faults(seed=3, refused=0.1, life_bytes=24 * MIB)) as line:
-        store = RetryingStore(on(line, url, patience=NO_PAUSE), attempts=9, pause=lambda _: None)
+        store = RetryingStore(on(line, url, patience=NO_PAUSE), replace(NO_PAUSE, attempts=9))
         assert store.upload(KEY, tmp_path / "up") is True
         store.download(KEY, tmp_path / "down", max_bytes=64 * MIB)
         assert line.dropped > 2
@@ -337,7 +338,7 @@ def test_a_line_that_drops_all_connections_again_and_again(place, url, large, tm
     """Between two drops there is time for one part, not for two."""
     faults = Faults(drop_every_s=0.4, rate_bytes_s=20 * MIB)
     with FaultyProxy(place.port, faults) as line:
-        store = RetryingStore(on(line, url, patience=NO_PAUSE), attempts=9, pause=lambda _: None)
+        store = RetryingStore(on(line, url, patience=NO_PAUSE), replace(NO_PAUSE, attempts=9))
         assert store.upload(KEY, large) is True
         store.download(KEY, tmp_path / "down", max_bytes=10 * PART)
         assert line.dropped > 3

@@ -54,7 +54,7 @@ def test_a_federation_over_a_line_that_drops_delays_and_truncates(ceph, url, tmp
     with FaultyProxy(ceph.port, faults) as line:
         options = S3Options(endpoint_url=line.endpoint)
         inner = S3Store(url, options, silence_s=2.0, patience=Patience(8, pause=lambda _: None))
-        store = RetryingStore(inner, attempts=30, pause=lambda _: None)
+        store = RetryingStore(inner, Patience(30, pause=lambda _: None))
         federation = Federation(tmp_path / "s3", targets=TWO, rounds=2, store=store).start()
         check_against_memory(federation, tmp_path / "memory")
         assert line.dropped > 3

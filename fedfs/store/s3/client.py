@@ -35,17 +35,12 @@ SILENCE_S = 15.0
 """How long no byte may move, looked at as seldom: twice that passes at most."""
 
 _T = TypeVar("_T")
+_LOGGERS = ("aiobotocore", "aiohttp", "asyncio", "botocore", "fsspec", "s3fs", "urllib3")
 _CONNECT_S = 10.0
 _CANCEL_S = 1.0
 _CONNECTIONS = 16
 _READ_BYTES = 256 << 10
 _KINDS = {"list": "LIST", "get": "GET", "delete": "DELETE", "abort": "DELETE"}
-
-
-def quiet_vendor_logs() -> None:
-    """Keep the loggers of the libraries beneath from printing headers and URLs."""
-    for name in ("aiobotocore", "aiohttp", "asyncio", "botocore", "fsspec", "s3fs", "urllib3"):
-        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 class S3Client:
@@ -67,7 +62,8 @@ class S3Client:
         self._silence_s = silence_s
         self._lock = threading.Lock()
         self._forsaken: list[s3fs.S3FileSystem] = []
-        quiet_vendor_logs()
+        for name in _LOGGERS:
+            logging.getLogger(name).setLevel(logging.WARNING)
         self._connect()
 
     def call(

@@ -152,12 +152,10 @@ def _answer(error: boto.ClientError, what: str) -> StoreError:
     text = redact(str(answer.get("Error", {}).get("Message") or ""))
     status = int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0)
     message = f"{what}: {code or status}{': ' if text else ''}{text.removesuffix('.')}."
-    if code in _DENIED or status == _FORBIDDEN:
-        if code in _FULL:
-            return StoreFullError(message, hint="free some space, or raise the quota")
-        return StorePermissionError(f"{what}: {code or status}.", hint=_DENIED.get(code, _POLICY))
-    if code in _FULL or status == _NO_SPACE:
+    if code in _FULL or (status == _NO_SPACE and code not in _DENIED):
         return StoreFullError(message, hint="free some space, or raise the quota")
+    if code in _DENIED or status == _FORBIDDEN:
+        return StorePermissionError(f"{what}: {code or status}.", hint=_DENIED.get(code, _POLICY))
     if code == "NoSuchBucket":
         return StoreError(
             f"{what}: there is no such bucket.",

@@ -100,9 +100,9 @@ class S3Store(Store):
         """See :meth:`fedfs.store.base.Store.upload`."""
         check_key(key)
         with local_files.open_local(path) as file:
-            source = Source(file, path, PART_BYTES, _MAX_PARTS)
+            source = Source(file, PART_BYTES, _MAX_PARTS)
             if source.size <= PART_BYTES:
-                return self.create(key, b"".join(local_files.local_chunks(file, path)))
+                return self.create(key, b"".join(local_files.local_chunks(file)))
             there = self._look(key)
             if there is None:
                 what = f"{self.url}: {key} cannot be written"
@@ -172,7 +172,7 @@ class S3Store(Store):
         theirs, ours = hashlib.sha256(), hashlib.sha256()
         for chunk in self._read(key, source.size):
             theirs.update(chunk)
-        for chunk in local_files.local_chunks(source.file, source.path):
+        for chunk in local_files.local_chunks(source.file):
             ours.update(chunk)
         if theirs.digest() != ours.digest():
             raise self._exists(key)

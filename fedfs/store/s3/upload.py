@@ -18,7 +18,6 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from fedfs.errors import FedfsError, StoreError, StorePermissionError, StoreUnavailableError
@@ -36,14 +35,13 @@ class Source:
     """A local file, cut into parts that depend on nothing but its size.
 
     Attributes:
-        file, path: the open file and its name.
+        file: the open file.
         size: its length in bytes.
         part_bytes: length of all parts but the last.
     """
 
-    def __init__(self, file: BinaryIO, path: Path, part_bytes: int, max_parts: int) -> None:
+    def __init__(self, file: BinaryIO, part_bytes: int, max_parts: int) -> None:
         self.file = file
-        self.path = path
         self.size = os.fstat(file.fileno()).st_size
         least = -(-self.size // max_parts)
         self.part_bytes = max(part_bytes, -(-least // _MIB) * _MIB)
@@ -55,7 +53,7 @@ class Source:
             SetupError: reading fails.
         """
         held = bytearray()
-        for chunk in local_chunks(self.file, self.path):
+        for chunk in local_chunks(self.file):
             held += chunk
             if len(held) >= self.part_bytes:
                 yield bytes(held[: self.part_bytes])

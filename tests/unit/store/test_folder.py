@@ -210,7 +210,7 @@ def test_a_file_system_that_is_really_read_only(small_disk):
 # Links and locks
 
 
-@pytest.mark.parametrize("code", sorted(posix._NO_LINKS))
+@pytest.mark.parametrize("code", sorted(posix.NO_LINKS))
 def test_a_share_without_links_is_found_out_once(root, monkeypatch, code):
     tried = []
 

@@ -54,7 +54,7 @@ def pauses():
 
 @pytest.fixture
 def store(inner, pauses):
-    return RetryingStore(inner, attempts=4, pause=pauses.append, rng=random.Random(1))
+    return RetryingStore(inner, Patience(4, pause=pauses.append, rng=random.Random(1)))
 
 
 def test_every_verb_is_repeated(store, inner, pauses, tmp_path):
@@ -98,7 +98,7 @@ def test_what_will_not_pass_is_not_repeated(inner, pauses, monkeypatch):
 
     monkeypatch.setattr(inner, "create", denied)
     with pytest.raises(StorePermissionError):
-        RetryingStore(inner, pause=pauses.append).create("a", b"")
+        RetryingStore(inner, Patience(pause=pauses.append)).create("a", b"")
     assert pauses == []
 
 

@@ -21,6 +21,7 @@ from fedfs.errors import (
     UserError,
 )
 from fedfs.store import FolderStore, RetryingStore, S3Options, StorePlace, open_store
+from fedfs.store.retry import Patience
 from fedfs.store.s3.client import S3Client
 from fedfs.store.s3.errors import RefusedError, translate
 from fedfs.store.s3.store import S3Store
@@ -181,7 +182,7 @@ def test_no_secret_is_logged_or_raised(no_variables, capfd):
             S3Options(f"http://me:{SECRET}@127.0.0.1:9"),
             S3Options("http://127.0.0.1:9", proxy=f"http://me:{SECRET}@127.0.0.1:6"),
         ):
-            store = RetryingStore(S3Store("s3://bucket/a", options), attempts=2, pause=print)
+            store = RetryingStore(S3Store("s3://bucket/a", options), Patience(2, pause=print))
             for verb in (lambda s: s.create("a", b"1"), lambda s: list(s.list(""))):
                 try:
                     verb(store)
