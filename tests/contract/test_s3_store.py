@@ -212,7 +212,8 @@ def test_an_upload_that_fails_for_good_leaves_nothing(place, url, large, monkeyp
 UPLOADER = """
 import sys
 from pathlib import Path
-from fedfs.store import S3Options, s3
+from fedfs.store import S3Options
+from fedfs.store.s3 import store as s3
 s3.PART_BYTES = int(sys.argv[4])
 s3.S3Store(sys.argv[1], S3Options(endpoint_url=sys.argv[2])).upload(sys.argv[5], Path(sys.argv[3]))
 """
