@@ -49,21 +49,22 @@ def demo(
     Made-up images by default, or real ones with --data. Everything is real but the distance:
     separate processes share nothing but a folder.
     """
-    from fedfs.simulation.demo import Demo, DemoOptions
+    from fedfs.simulation.demo import Demo
 
     place = folder or Path(tempfile.mkdtemp(prefix="fedfs-demo-"))
     if folder is not None and folder.exists() and any(folder.iterdir()):
         raise click.UsageError(f"{folder} is not empty")
     place.mkdir(parents=True, exist_ok=True)
-    options = DemoOptions(
-        folder=place.resolve(),
-        data=data,
-        rounds=rounds or (20 if data else 12),
-        local_iterations=local_iterations or (50 if data else 40),
-        **others,
-    )
     with contextlib.closing(_Display(to_stderr=as_json)) as display:
-        result = Demo(options, log=display.log, watch=display.watch).run()
+        result = Demo(
+            place.resolve(),
+            display.log,
+            display.watch,
+            data=data,
+            rounds=rounds or (20 if data else 12),
+            local_iterations=local_iterations or (50 if data else 40),
+            **others,
+        ).run()
     if as_json:
         show_json(result)
     else:

@@ -12,53 +12,29 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedfs.errors import TrainingError
-from fedfs.exchange.read import Observer, open_study
-from fedfs.nnunet.score.predict import ScoreRequest
-from fedfs.nnunet.system.environment import HostSettings
-from fedfs.nnunet.system.isolated import run_isolated
+from fedfs.exchange.read import open_study
 from fedfs.roles.reader.export import export_versions, predict_commands
 from fedfs.roles.reader.status import StudyStatus, summarize
 from fedfs.simulation import phantoms
 from fedfs.simulation.cases import Split, dice_by_case, place_dataset, read_cases, split_cases
 from fedfs.simulation.gpu_slots import slot_of
 from fedfs.simulation.hosts import Host, LocalStudy
+from fedfs.simulation.jobs import Prediction, run_here
 from fedfs.store import open_store
 
 _DATASET = "Dataset900_Demo"
 
 
-@dataclass(frozen=True)
-class DemoOptions:
-    """Options of the demo.
-
-    Attributes:
-        folder: everything goes in here.
-        data: nnU-Net raw dataset folder with ``cases.csv``; None for made-up images.
-        test_share: share of every site's cases that no site may train on.
-        planner_options: as in ``fedfs init``; a small network, for a CPU.
-    """
-
-    folder: Path
-    data: Path | None = None
-    configuration: str = "2d"
-    rounds: int = 12
-    local_iterations: int = 40
-    val_iterations: int = 5
-    test_share: float = 0.25
-    gpu_memory_target_gb: float = 0.02
-    device: str | None = None
-    seed: int = 12345
-
-
 PLANNER_OPTIONS = ("UNet_base_num_features=16", "UNet_max_features_2d=128")
 """A network that two CPU cores can train; everything else is nnU-Net's own plan."""
 
-N_CASES: Mapping[str, int] = {"east": 12, "north": 16, "south": 12}
+_N_CASES: Mapping[str, int] = {"east": 12, "north": 16, "south": 12}
+_TEST_SHARE = 0.25  # of every site's cases: no site may train on them
+_SEED = 12345
 
 
 @dataclass(frozen=True)
@@ -90,29 +66,26 @@ class DemoResult:
     seconds: Mapping[str, float]
 
 
-Log = Callable[[str], None]
-"""Takes a line about the phase that begins."""
-
-
+@dataclass
 class Demo:
     """Runs the demo.
 
     Args:
-        options: what to do.
+        folder: everything goes in here.
         log: called with a line about each phase.
         watch: called with the study's status about every second while it runs.
+        data: nnU-Net raw dataset folder with ``cases.csv``; None for made-up images.
     """
 
-    def __init__(
-        self, options: DemoOptions, *, log: Log, watch: Callable[[StudyStatus], None]
-    ) -> None:
-        self._options = options
-        self._log = log
-        self._watch = watch
-        self._store = options.folder / "store"
-        self._scores = options.folder / "scores"
-        self._coordinator = Host("coordinator", options.folder / "coordinator").make()
-        self._seconds: dict[str, float] = {}
+    folder: Path
+    log: Callable[[str], None]
+    watch: Callable[[StudyStatus], None]
+    data: Path | None = None
+    configuration: str = "2d"
+    rounds: int = 12
+    local_iterations: int = 40
+    device: str | None = None
+    _seconds: dict[str, float] = field(init=False, default_factory=dict)
 
     def run(self) -> DemoResult:
         """Do all of it.
@@ -124,9 +97,9 @@ class Demo:
         source, splits = self._data()
         hosts = self._hosts(source, splits)
         self._train(source, hosts)
-        exported = export_versions(open_store(str(self._store)), self._options.folder / "model")
+        exported = export_versions(open_store(str(self.folder / "store")), self.folder / "model")
         federated = exported[0].folder
-        self._log(f"all models predict the {sum(len(s.test) for s in splits)} cases kept away")
+        self.log(f"all models predict the {sum(len(s.test) for s in splits)} cases kept away")
         models = {"federated": federated, **{name: _local_model(h) for name, h in hosts.items()}}
         began_s = time.monotonic()
         dice = self._score(source, splits, models)
@@ -134,7 +107,7 @@ class Demo:
         sites = tuple(_site_scores(split, dice) for split in splits)
         return DemoResult(
             sites=sites,
-            rounds=self._options.rounds,
+            rounds=self.rounds,
             n_test_cases=len(dice["federated"]),
             dice_local=_mean([score.local_all for score in sites]),
             dice_federated=_mean(list(dice["federated"].values())),
@@ -144,18 +117,16 @@ class Demo:
         )
 
     def _data(self) -> tuple[Path, tuple[Split, ...]]:
-        source = self._options.data
-        if source is None:
-            source = self._options.folder / "images"
-            self._log("making images of three hospitals whose scanners differ")
-            phantoms.write_dataset(source, n_cases=N_CASES, seed=self._options.seed)
-        splits = split_cases(read_cases(source), test_share=self._options.test_share)
-        return source, splits
+        source = self.data or self.folder / "images"
+        if self.data is None:
+            self.log("making images of three hospitals whose scanners differ")
+            phantoms.write_dataset(source, n_cases=_N_CASES, seed=_SEED)
+        return source, split_cases(read_cases(source), test_share=_TEST_SHARE)
 
     def _hosts(self, source: Path, splits: Sequence[Split]) -> dict[str, Host]:
         hosts = {}
         for number, split in enumerate(splits):
-            folder = self._options.folder / "sites" / split.site
+            folder = self.folder / "sites" / split.site
             slot = slot_of(number, gpus=(), n_at_once=len(splits))
             host = Host(split.site, folder, slot).make()
             place_dataset(source, host.raw / _DATASET, split.training)
@@ -164,36 +135,34 @@ class Demo:
 
     def _train(self, source: Path, hosts: Mapping[str, Host]) -> None:
         """Train the federated model, and then a model at each site alone."""
-        options, began_s = self._options, time.monotonic()
+        began_s = time.monotonic()
         study = LocalStudy(
-            store=self._store,
+            store=self.folder / "store",
             dataset=_DATASET,
             dataset_json=source / "dataset.json",
-            coordinator=self._coordinator,
+            coordinator=Host("coordinator", self.folder / "coordinator").make(),
             sites=hosts,
             init=(
-                "--name", "demo", "--configuration", options.configuration, "--fold", "0",
-                "--rounds", str(options.rounds),
-                "--local-iterations", str(options.local_iterations),
-                "--val-iterations", str(options.val_iterations),
-                "--gpu-memory-target", str(options.gpu_memory_target_gb),
-                "--seed", str(options.seed),
+                "--name", "demo", "--configuration", self.configuration, "--fold", "0",
+                "--rounds", str(self.rounds),
+                "--local-iterations", str(self.local_iterations), "--val-iterations", "5",
+                "--gpu-memory-target", "0.02", "--seed", str(_SEED),
                 *(word for o in PLANNER_OPTIONS for word in ("--planner-option", o)),
             ),
-            run=("--local-model", *(("--device", options.device) if options.device else ())),
+            run=("--local-model", *(("--device", self.device) if self.device else ())),
         )  # fmt: skip
-        self._log("the coordinator writes the charter, the sites join, the coordinator approves")
+        self.log("the coordinator writes the charter, the sites join, the coordinator approves")
         study.begin()
-        self._log(f"one process per site and one aggregator share nothing but {self._store}")
-        observer: Observer = open_study(open_store(str(self._store)))
+        self.log(f"one process per site and one aggregator share nothing but {study.store}")
+        observer = open_study(open_store(str(study.store)))
 
         def look() -> None:
             nonlocal began_s
             status = summarize(observer.refresh())
-            if status.version == options.rounds and "federation" not in self._seconds:
+            if status.version == self.rounds and "federation" not in self._seconds:
                 began_s = self._note("federation", began_s)
-                self._log("each site trains alone, for the same number of iterations")
-            self._watch(status)
+                self.log("each site trains alone, for the same number of iterations")
+            self.watch(status)
 
         study.federate(look)
         self._note("local training", began_s)
@@ -202,27 +171,21 @@ class Demo:
         self, source: Path, splits: Sequence[Split], models: Mapping[str, Path]
     ) -> dict[str, dict[str, float]]:
         """Return model -> test case -> mean foreground Dice."""
-        test = [case for split in splits for case in split.test]
-        place_dataset(source, self._scores / "test", test)
-        host = Host("scores", self._scores)
-
-        def score(name: str) -> dict[str, float]:
-            output = self._scores / name
-            request = ScoreRequest(
-                model=str(models[name]),
-                fold="0",
-                images=str(self._scores / "test" / "imagesTr"),
-                labels=str(self._scores / "test" / "labelsTr"),
-                output=str(output),
-                host=HostSettings(device=self._options.device, num_processes=1),
-                use_mirroring=False,
-            )
-            run_isolated("score", request, environ=host.environment(), workdir=self._scores)
-            cases = dice_by_case(output / "summary.json")
-            return {name.split(".")[0]: _mean(dice) for name, dice in cases}
-
-        with ThreadPoolExecutor(max(1, (os.cpu_count() or 1))) as pool:
-            return dict(zip(models, pool.map(score, models), strict=True))
+        host = Host("scores", self.folder / "scores")
+        images = host.folder / "test"
+        place_dataset(source, images, [case for split in splits for case in split.test])
+        predictions = {
+            name: Prediction(host, model, images, host.folder / name, device=self.device)
+            for name, model in models.items()
+        }
+        run_here(list(predictions.values()), os.cpu_count() or 1)
+        return {
+            name: {
+                case.split(".")[0]: _mean(dice)
+                for case, dice in dice_by_case(one.output / "summary.json")
+            }
+            for name, one in predictions.items()
+        }
 
     def _note(self, phase: str, began_s: float) -> float:
         """Note how long a phase lasted that ends now; return the time."""

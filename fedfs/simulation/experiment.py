@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,8 +22,6 @@ from typing import Any
 
 from fedfs.errors import UserError
 from fedfs.exchange.read import open_study
-from fedfs.nnunet.score.predict import ScoreRequest
-from fedfs.nnunet.system.environment import HostSettings
 from fedfs.protocol import codec, participation
 from fedfs.roles.lock import hold_lock
 from fedfs.simulation.cases import Split, place_dataset, read_cases, split_cases
@@ -169,7 +167,7 @@ class Experiment:
         _write(path, now)
 
     def _repeats(self) -> dict[str, list[dict[str, Any]]]:
-        """Return row of the table -> what :meth:`_score` says, for each fold and seed."""
+        """Return row of the table -> what :meth:`_score` returns, for each fold and seed."""
         options = self.options
         scores: dict[str, list[dict[str, Any]]] = {}
         for configuration, fold, seed, arm in itertools.product(
@@ -182,8 +180,7 @@ class Experiment:
                 self.log(f"{run.name}: training")
                 models = self._train(run)
                 self.log(f"{run.name}: predicting")
-                found = self._score(run, models)
-                _write(done, found)
+                _write(done, self._score(run, models))
             scores.setdefault(row, []).append(json.loads(done.read_text()))
         return scores
 
@@ -201,12 +198,12 @@ class Experiment:
         return (*split_cases(cases, test_share=options.test_share), *splits)
 
     @property
-    def _training(self) -> tuple[Split, ...]:
-        return tuple(split for split in self._splits if split.training)
+    def _training(self) -> dict[str, tuple[str, ...]]:
+        return {split.site: split.training for split in self._splits if split.training}
 
     def _train(self, run: _Run) -> dict[str, Path]:
         """Run an arm's studies; return site (or ``""`` for all) -> model folder."""
-        training = {split.site: split.training for split in self._training}
+        training = self._training
         if run.arm == LOCAL:
 
             def alone(site: str) -> Path:
@@ -223,8 +220,8 @@ class Experiment:
     def _study(
         self, run: _Run, folder: Path, sites: Mapping[str, Sequence[str]]
     ) -> dict[str, Path]:
-        options, store = self.options, folder / "store"
-        n_at_once = min(options.at_once or len(self._training), len(self._training))
+        options, n_sites = self.options, len(self._training)
+        n_at_once = min(options.at_once or n_sites, n_sites)
         hosts = {}
         for number, (site, cases) in enumerate(sites.items()):
             slot = self._slot(number, n_at_once=n_at_once, gpus=options.gpus)
@@ -232,7 +229,7 @@ class Experiment:
             place_dataset(options.data, hosts[site].raw / _DATASET, cases)
         mode = ASYM if run.arm == ASYM else FFE
         study = LocalStudy(
-            store=store,
+            store=folder / "store",
             dataset=_DATASET,
             dataset_json=options.data / "dataset.json",
             coordinator=Host("coordinator", folder / "coordinator").make(),
@@ -249,13 +246,13 @@ class Experiment:
         study.begin()
 
         def is_over() -> bool:
-            return participation.is_over(open_study(open_store(str(store))).state, hosts)
+            return participation.is_over(open_study(open_store(str(study.store))).state, hosts)
 
         if self._cluster is not None or 0 < options.at_once < len(sites):
             take_turns(study, lambda turns: self._run_tasks(turns, n_at_once), is_over=is_over)
         elif not is_over():
             study.federate()
-        return dict(self._export(study, run.arm, folder))
+        return self._export(study, run.arm, folder)
 
     def _slot(self, number: int = 0, *, n_at_once: int = 1, gpus: Sequence[str] = ()) -> Slot:
         n_job_cpus = None if self._cluster is None else self._cluster.n_cpus
@@ -269,16 +266,16 @@ class Experiment:
         cluster = self._cluster
         return contextlib.nullcontext() if cluster is None else cluster.cancelled_with_us()
 
-    def _export(self, study: LocalStudy, arm: str, folder: Path) -> Iterator[tuple[str, Path]]:
-        owners = study.sites if arm == ASYM else {"": study.coordinator}
-        for site, host in owners.items():
+    def _export(self, study: LocalStudy, arm: str, folder: Path) -> dict[str, Path]:
+        models = {}
+        for site, host in (study.sites if arm == ASYM else {"": study.coordinator}).items():
             output = folder / "models" / (site or "global")
-            found = list(output.glob(f"{_DATASET}/*/plans.json"))
-            if not found:
-                words = ("--site", site) if site else ()
-                host.run("export", str(study.store), "-o", str(output), *words)
-                found = list(output.glob(f"{_DATASET}/*/plans.json"))
-            yield site, found[0].parent
+            pattern = f"{_DATASET}/*/plans.json"
+            if not any(output.glob(pattern)):
+                option = ("--site", site) if site else ()
+                host.run("export", str(study.store), "-o", str(output), *option)
+            models[site] = next(output.glob(pattern)).parent
+        return models
 
     def _score(self, run: _Run, models: Mapping[str, Path]) -> dict[str, Any]:
         """Return site -> test case -> Dice and HD95, by the model that this arm has for the site.
@@ -296,23 +293,15 @@ class Experiment:
             ]
         self._run_tasks([one for parts in made.values() for one in parts if not one.is_done], 1)
         return {
-            site: mean_scores([read_scores(Path(one.request.output)) for one in parts])
+            site: mean_scores([read_scores(one.output) for one in parts])
             for site, parts in made.items()
         }
 
     def _prediction(self, run: _Run, model: Path, images: Path, place: str) -> Prediction:
         host = Host("scores", run.folder / "scores" / place, self._slot())
         host.folder.mkdir(parents=True, exist_ok=True)
-        request = ScoreRequest(
-            model=str(model),
-            fold=run.fold,
-            images=str(images / "imagesTr"),
-            labels=str(images / "labelsTr"),
-            output=str(run.folder / "predicted" / place),
-            host=HostSettings(device=self.options.device, num_processes=1),
-            use_mirroring=False,
-        )
-        return Prediction(host, request)
+        output = run.folder / "predicted" / place
+        return Prediction(host, model, images, output, run.fold, self.options.device)
 
 
 def _write(path: Path, value: Any) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedfs.errors import FedfsError
+from fedfs.nnunet.system.environment import NnUNetPaths
 from fedfs.simulation.gpu_slots import Slot
 
 _TERMINATE_S = 20.0
@@ -58,24 +59,16 @@ class Host:
 
     def environment(self) -> dict[str, str]:
         """Return the environment of this host's processes."""
-        inherited = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("nnUNet_", "FEDFS_"))
-        }
-        threads = str(self.slot.threads)
+        ours = ("nnUNet_", "FEDFS_")
+        threads = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
         return {
-            **inherited,
+            **{name: value for name, value in os.environ.items() if not name.startswith(ours)},
             **self.slot.variables(),
             "FEDFS_HOME": str(self.folder / "fedfs"),
-            "nnUNet_raw": str(self.raw),
-            "nnUNet_preprocessed": str(self.preprocessed),
-            "nnUNet_results": str(self.results),
+            **NnUNetPaths(self.raw, self.preprocessed, self.results).variables(),
             "nnUNet_n_proc_DA": str(self.slot.workers),  # 0: augmentation in the training process
             "nnUNet_def_n_proc": str(max(1, self.slot.workers)),
-            "OMP_NUM_THREADS": threads,
-            "MKL_NUM_THREADS": threads,
-            "OPENBLAS_NUM_THREADS": threads,
+            **dict.fromkeys(threads, str(self.slot.threads)),
             "PYTHONUNBUFFERED": "1",
         }
 
@@ -178,6 +171,11 @@ class LocalStudy:
             host.run("site", "join", store, "--site", site, "--dataset", self.dataset, *options)
         self.coordinator.run("approve", store, "--all")
 
+    def run_command(self, site: str, n_workers: int = 1) -> tuple[str, ...]:
+        """Return the fedfs command by which a site takes part."""
+        place = ("--site", site, "-np", str(n_workers))
+        return ("site", "run", str(self.store), *place, *self.run)
+
     def federate(self, look: Callable[[], None] = lambda: None) -> None:
         """Run a process per site and one aggregator until all of them have finished.
 
@@ -187,13 +185,9 @@ class LocalStudy:
         Raises:
             FedfsError: a process failed; with the end of its log.
         """
-        store = str(self.store)
-        processes = {
-            site: host.start("site", "run", store, "--site", site, "-np", "1", *self.run)
-            for site, host in self.sites.items()
-        }
-        processes["aggregator"] = self.coordinator.start("aggregate", store)
         hosts = {**self.sites, "aggregator": self.coordinator}
+        processes = {site: host.start(*self.run_command(site)) for site, host in self.sites.items()}
+        processes["aggregator"] = self.coordinator.start("aggregate", str(self.store))
         try:
             while True:
                 codes = {name: process.poll() for name, process in processes.items()}

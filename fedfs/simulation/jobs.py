@@ -16,6 +16,7 @@ from typing import Protocol
 
 from fedfs.errors import EXIT_NOTHING, EXIT_OK, EXIT_WAITING, FedfsError
 from fedfs.nnunet.score.predict import ScoreRequest
+from fedfs.nnunet.system.environment import HostSettings
 from fedfs.nnunet.system.isolated import run_isolated
 from fedfs.simulation.hosts import Host, LocalStudy, stop
 
@@ -59,20 +60,40 @@ class Turn:
 
 @dataclass(frozen=True)
 class Prediction:
-    """A model's predictions of test cases, and their scores."""
+    """A model's predictions of a raw dataset's cases, and their scores.
+
+    Attributes:
+        model: model folder, ``.../nnUNetTrainer__nnUNetPlans__2d``.
+        images: raw dataset, with ``imagesTr`` and ``labelsTr``.
+        output: folder for predictions and scores.
+        device: as in :class:`~fedfs.nnunet.system.environment.HostSettings`.
+    """
 
     host: Host
-    request: ScoreRequest
+    model: Path
+    images: Path
+    output: Path
+    fold: str = "0"
+    device: str | None = None
 
     @property
     def is_done(self) -> bool:
         """True if it was made before."""
-        return Path(self.request.output, "hd95.json").exists()  # what is written last
+        return (self.output / "hd95.json").exists()  # what is written last
 
     def __call__(self) -> int:
         """Predict and score, in a process."""
         host = self.host
-        run_isolated("score", self.request, environ=host.environment(), workdir=host.folder)
+        request = ScoreRequest(
+            model=str(self.model),
+            fold=self.fold,
+            images=str(self.images / "imagesTr"),
+            labels=str(self.images / "labelsTr"),
+            output=str(self.output),
+            host=HostSettings(device=self.device, num_processes=1),
+            use_mirroring=False,
+        )
+        run_isolated("score", request, environ=host.environment(), workdir=host.folder)
         return EXIT_OK
 
 
@@ -106,13 +127,11 @@ def take_turns(study: LocalStudy, run: RunTasks, *, is_over: Callable[[], bool])
     Raises:
         FedfsError: a process failed; with the end of its log.
     """
-    store = str(study.store)
-    turns = []
-    for site, host in study.sites.items():
-        workers = str(max(1, host.slot.workers))
-        arguments = ("site", "run", store, "--site", site, "-np", workers, *study.run)
-        turns.append(Turn(host, arguments))
-    aggregator = Turn(study.coordinator, ("aggregate", store))
+    turns = [
+        Turn(host, study.run_command(site, max(1, host.slot.workers)))
+        for site, host in study.sites.items()
+    ]
+    aggregator = Turn(study.coordinator, ("aggregate", str(study.store)))
     while not is_over():
         codes = run(turns)
         if set(codes) == {EXIT_NOTHING}:
