@@ -113,10 +113,10 @@ def test_a_job_that_fails_is_an_error_when_those_beside_it_have_ended(slurm, hos
     east, north, south = hosts
     tasks = [Turn(east, ("status", "nowhere")), Waits(north), Waits(south)]
     with running(Cluster("slurm", {}, at_once=2), tasks) as future:
-        wait_for(lambda: has_begun(north) and "job 1 of east exited with 2" in caplog.text)
+        wait_for(lambda: has_begun(north) and "Job 1 of east exited with 2" in caplog.text)
         assert not future.done()
         (north.folder / "go").write_text("10")
-        with pytest.raises(FedfsError, match="job 1 of east exited with 2:\n(.*\n)*.*--once") as e:
+        with pytest.raises(FedfsError, match="Job 1 of east exited with 2:\n(.*\n)*.*--once") as e:
             future.result(60)
     assert f"{east.folder}/jobs/1_0_log.out" in e.value.hint
     assert north.log_tail().endswith("ends")
@@ -134,9 +134,9 @@ def test_killed_preempted_or_out_of_time_it_says_so(slurm, hosts, caplog):
         with pytest.raises(FedfsError) as caught:
             future.result(60)
     text = "\n".join([str(caught.value), *caplog.messages])
-    assert "job 1 of east was preempted:\nbegins" in text
-    assert "job 2 of north ended as CANCELLED by 0:\nbegins" in text
-    assert "job 3 of south ran out of time: give it more, --slurm timeout_min=MINUTES:" in text
+    assert "Job 1 of east was preempted:\nbegins" in text
+    assert "Job 2 of north ended as CANCELLED by 0:\nbegins" in text
+    assert "Job 3 of south ran out of time: give it more, --slurm timeout_min=MINUTES:" in text
     assert "the same command goes on from there" in caught.value.hint
 
 
