@@ -1,4 +1,4 @@
-"""Where a federation's files are kept: the seam, and the stores behind it."""
+"""Stores for a federation's files: the seam, and folders, memory and S3 behind it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a store is, as people name it.
+"""Places of stores, as people name them.
 
 Rules:
  * Credentials are no part of a place: they come from the usual AWS variables and files.
@@ -25,7 +25,7 @@ def redact(text: str) -> str:
 
 @dataclass(frozen=True, repr=False)
 class S3Options:
-    """How to reach an S3 server; what is None comes from the usual AWS variables and files.
+    """Options for reaching an S3 server; what is None comes from the usual AWS variables and files.
 
     Attributes:
         endpoint_url: URL of the server, AWS itself by default.

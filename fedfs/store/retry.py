@@ -27,7 +27,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Patience:
-    """How often to try, and how long to wait in between.
+    """Number of attempts, and the pauses between them.
 
     Attributes:
         attempts: tries in all, without progress.

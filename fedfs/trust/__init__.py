@@ -1,1 +1,1 @@
-"""Who said what: keys, signatures, and what may be believed of what is on the store."""
+"""Keys, signatures, and the rules by which messages on a store are believed."""

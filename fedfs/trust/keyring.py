@@ -60,7 +60,7 @@ class Keyring:
         self.folder = home / "studies" / study
 
     def has(self, role: str) -> bool:
-        """Whether this host holds a key of ``role`` (``site-<name>`` for a site)."""
+        """Return whether this host holds a key of ``role`` (``site-<name>`` for a site)."""
         return bool(self._paths(role))
 
     def create(self, role: str, key: SigningKey | None = None) -> SigningKey:
@@ -182,16 +182,9 @@ class Keyring:
         """
         path = self.folder / "seen.json"
         seen = self._read(path)
-        before = seen.get("charter_number", 0)
-        if number < before or (number == before and seen.get("charter_sha256") != sha256):
-            raise MisplacedError(
-                f"shows charter {number}, but this host has seen charter {before} of it",
-                about="the store",
-                hint="the store was rolled back or tampered with: restore it, ask the coordinator",
-            )
-        if number > before:
-            newest = {"charter_number": number, "charter_sha256": sha256}
-            self._write(path, {**seen, **newest})
+        known = seen.get("charter_number", 0), seen.get("charter_sha256")
+        if _is_newer("charter", (number, sha256), known, hint=", ask the coordinator"):
+            self._write(path, {**seen, "charter_number": number, "charter_sha256": sha256})
 
     def note_version(self, role: str, track: str, number: int, sha256: str) -> None:
         """Check the newest version on a role's store against the newest it has seen; remember it.
@@ -208,15 +201,8 @@ class Keyring:
         path, name = self.folder / "seen.json", f"{role} {track}"
         seen = self._read(path)
         versions = dict(seen.get("versions", {}))
-        before, known = versions.get(name, (-1, ""))
-        if number < before or (number == before >= 0 and known != sha256):
-            raise MisplacedError(
-                f"shows version {number}, but this host has seen version {before} of it",
-                about="the store",
-                hint="the store was rolled back or tampered with: restore it. If that was meant, "
-                f"remove {path}",
-            )
-        if number > before:
+        known, hint = versions.get(name, (-1, "")), f". If that was meant, remove {path}"
+        if _is_newer("version", (number, sha256), known, hint=hint):
             self._write(path, {**seen, "versions": {**versions, name: (number, sha256)}})
 
     def _files(self, endings: Sequence[str]) -> list[tuple[str, int, Path]]:
@@ -308,6 +294,22 @@ class Keyring:
                 temporary.write_text(json.dumps(dict(values), indent=1, sort_keys=True))
         except OSError as error:
             raise _not_writable(path, error) from error
+
+
+def _is_newer(what: str, found: tuple[int, str], known: tuple[int, Any], *, hint: str) -> bool:
+    """Return whether number and hash on the store are of something newer than this host knows.
+
+    Raises:
+        MisplacedError: they are of something older, or the hash of the same number has changed.
+    """
+    number, before = found[0], known[0]
+    if number < before or (number == before >= 0 and found[1] != known[1]):
+        raise MisplacedError(
+            f"shows {what} {number}, but this host has seen {what} {before} of it",
+            about="the store",
+            hint=f"the store was rolled back or tampered with: restore it{hint}",
+        )
+    return bool(number > before)
 
 
 def _not_writable(path: Path, error: OSError) -> SetupError:

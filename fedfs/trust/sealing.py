@@ -19,7 +19,7 @@ from fedfs.errors import KeyFileError, SealedError
 from fedfs.trust.signing import UNLOCK_HINT
 
 MAGIC = b"age-encryption.org/v1\n"
-"""How everything that age encrypted begins."""
+"""First line of everything that age encrypted."""
 
 _MAX_IDENTITY_BYTES = 16_384
 
@@ -101,7 +101,7 @@ def unseal(data: bytes, identities: Sequence[Identity]) -> bytes:
     try:
         return bytes(pyrage.decrypt(data, [identity.key for identity in identities]))
     except (pyrage.DecryptError, ValueError) as error:
-        raise _sealed(error) from error
+        raise SealedError(f"cannot be decrypted on this host: {error}") from error
 
 
 def seal_file(source: BinaryIO, target: BinaryIO, recipients: Sequence[str]) -> None:
@@ -120,7 +120,7 @@ def unseal_file(source: BinaryIO, target: BinaryIO, identities: Sequence[Identit
     except (pyrage.DecryptError, ValueError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # the disk's, not age's
             raise
-        raise _sealed(error) from error
+        raise SealedError(f"cannot be decrypted on this host: {error}") from error
 
 
 def load_identity(path: Path) -> Identity:
@@ -133,7 +133,3 @@ def load_identity(path: Path) -> Identity:
         return Identity.from_text(path.read_bytes(), name=str(path))
     except OSError as error:
         raise KeyFileError(f"{path} cannot be read: {error.strerror}.") from error
-
-
-def _sealed(error: Exception) -> SealedError:
-    return SealedError(f"cannot be decrypted on this host: {error}")

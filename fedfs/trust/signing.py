@@ -189,7 +189,7 @@ class Envelope:
         ]
 
     def is_signed_by(self, public_key: str, payload_type: str) -> bool:
-        """Whether ``public_key`` signed the payload as ``payload_type``.
+        """Return whether ``public_key`` signed the payload as ``payload_type``.
 
         Raises:
             SignatureError: the public key is not one.
@@ -215,7 +215,7 @@ class Envelope:
 
 
 def is_endorsed(endorsement: str, by: str, study: str, site: str, public_key: str) -> bool:
-    """Whether the key ``by`` has named ``public_key`` as the one that follows it."""
+    """Return whether the key ``by`` has named ``public_key`` as the one that follows it."""
     try:
         signature = _from_base64(endorsement, "endorsement")
         _public_key(by).verify(signature, _endorsement(study, site, public_key))

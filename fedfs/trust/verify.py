@@ -174,12 +174,10 @@ class TrustedView:
         """Check that a key counts for what it signed."""
         version = message.version if isinstance(message, messages.FinishedMessage) else key.version
         entry = self.state.charter.entry(key.site) if key.site is not None else None
-        is_removed = entry is not None and entry.state not in messages.ADMITTED
-        if is_removed and (version is None or not signer.covers(version)):
-            raise SignatureError(
-                f"comes from {key.site!r}, which is {entry.state if entry else ''}"
-            )
-        if version is not None and not signer.covers(version):
+        counts = version is not None and signer.covers(version)
+        if entry is not None and entry.state not in messages.ADMITTED and not counts:
+            raise SignatureError(f"comes from {key.site!r}, which is {entry.state}")
+        if version is not None and not counts:
             raise SignatureError(
                 f"is about version {version}, for which the key that signed it does not count"
             )
@@ -204,8 +202,9 @@ class TrustedView:
             raise MisplacedError(f"admits {message.site!r}, but its key says another site")
         if isinstance(message, messages.ModelManifest):
             self._check_model(message)
-        if isinstance(message, messages.PlanMessage):
-            self._check_plan(message)
+        given = self.state.given_plans
+        if isinstance(message, messages.PlanMessage) and given and message.plans != given:
+            raise MisplacedError("is not the plan of the study that this one continues")
         if isinstance(message, messages.UpdateManifest):
             self._check_update(message)
         if isinstance(message, messages.SiteModel):
@@ -235,11 +234,6 @@ class TrustedView:
             return {}
         plans = found.get("plans")
         return plans if isinstance(plans, dict) else {}
-
-    def _check_plan(self, plan: messages.PlanMessage) -> None:
-        given = self.state.given_plans
-        if given and plan.plans != given:
-            raise MisplacedError("is not the plan of the study that this one continues")
 
     def _check_update(self, update: messages.UpdateManifest) -> None:
         base = self.state.models.get(update.base_version)

@@ -32,7 +32,7 @@ from fedfs.store.retry import Patience
 from fedfs.store.s3.errors import VENDOR_ERRORS, translate
 
 SILENCE_S = 15.0
-"""How long no byte may move, looked at as seldom: twice that passes at most."""
+"""Seconds without a byte that end a request, checked as seldom: at most twice that passes."""
 
 _T = TypeVar("_T")
 _LOGGERS = ("aiobotocore", "aiohttp", "asyncio", "botocore", "fsspec", "s3fs", "urllib3")

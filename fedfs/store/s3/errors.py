@@ -1,4 +1,4 @@
-"""What an S3 client raises, as this project's errors.
+"""Errors of an S3 client, translated into this project's.
 
 Rules:
  * Whatever may pass by itself is a :class:`~fedfs.errors.StoreUnavailableError`.
@@ -34,6 +34,16 @@ VENDOR_ERRORS = (
 )
 """All that an S3 client was seen to raise."""
 
+_PASSING_ERRORS = (
+    boto.HTTPClientError,
+    boto.ConnectionError,
+    boto.IncompleteReadError,
+    boto.ChecksumError,
+    aiohttp.ClientError,
+    ResponseParserError,
+    OSError,
+)
+_BAD_URLS = (aiohttp.InvalidURL, boto.InvalidProxiesConfigError)
 _CREDENTIALS = (
     "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE to a profile that has them"
 )
@@ -89,17 +99,17 @@ class RefusedError(StoreError):
 
     @property
     def no_such_key(self) -> bool:
-        """Whether nothing is there."""
+        """Nothing is there."""
         return self.code in _NO_KEY
 
     @property
     def key_is_taken(self) -> bool:
-        """Whether a condition on creating it did not hold."""
+        """A condition on creating it did not hold."""
         return self.status == HTTPStatus.PRECONDITION_FAILED
 
     @property
     def not_implemented(self) -> bool:
-        """Whether the server does not know what it was asked for."""
+        """The server does not know what it was asked for."""
         return self.status == HTTPStatus.NOT_IMPLEMENTED
 
 
@@ -124,26 +134,11 @@ def translate(error: Exception, what: str) -> FedfsError:
         return StorePermissionError(message, hint=_CREDENTIALS)
     if isinstance(error, boto.SSLError) and "CERTIFICATE" in text.upper():
         return StoreError(message, hint="name the file of the certificates to trust as CA bundle")
-    if _is_of_the_line(error):
+    if isinstance(error, _PASSING_ERRORS) and not isinstance(error, _BAD_URLS):
         return StoreUnavailableError(message, hint=_UNREACHABLE)
     if isinstance(error, boto.ProfileNotFound):
         return UserError(message, hint="check AWS_PROFILE, or the profile given, in ~/.aws/config")
     return UserError(message, hint="check the endpoint's URL, the region and ~/.aws/config")
-
-
-def _is_of_the_line(error: Exception) -> bool:
-    return isinstance(
-        error,
-        (
-            boto.HTTPClientError,
-            boto.ConnectionError,
-            boto.IncompleteReadError,
-            boto.ChecksumError,
-            aiohttp.ClientError,
-            ResponseParserError,
-            OSError,
-        ),
-    ) and not isinstance(error, (aiohttp.InvalidURL, boto.InvalidProxiesConfigError))
 
 
 def _answer(error: boto.ClientError, what: str) -> StoreError:

@@ -34,7 +34,7 @@ from fedfs.store.s3.errors import RefusedError
 from fedfs.store.s3.upload import Source, Upload, multipart_etag
 
 WINDOW_BYTES = 8 << 20
-"""What one GET asks for."""
+"""Length of what one GET asks for."""
 PART_BYTES = 8 << 20
 """Files above this go up in parts of this; much larger files in larger ones."""
 
