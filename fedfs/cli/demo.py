@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fedfs.cli.options import FOLDER, default_option, device_option
-from fedfs.cli.terminal import show_json, show_table
+from fedfs.cli.progress import LivePage
+from fedfs.cli.terminal import make_table, show_json, show_table
 
 if TYPE_CHECKING:
     from fedfs.roles.reader.status import StudyStatus
@@ -100,8 +100,12 @@ class _Display:
 
     def __init__(self, *, to_stderr: bool) -> None:
         self._to_stderr = to_stderr
-        self._live: Any = None
+        self._page = LivePage(to_stderr=to_stderr)
         self._lines: set[str] = set()
+
+    def close(self) -> None:
+        """Leave the table as it is."""
+        self._page.close()
 
     def log(self, text: str) -> None:
         """Print a line about the phase that begins."""
@@ -110,13 +114,15 @@ class _Display:
 
     def watch(self, status: StudyStatus) -> None:
         """Show where the study is."""
-        if (sys.stderr if self._to_stderr else sys.stdout).isatty():
+        if self._page.is_live:
             rows = [("aggregator", status.aggregator, "")]
             for site in status.sites:
                 dice = "" if site.mean_dice is None else f"{site.mean_dice:.3f}"
                 rows.append((site.site, site.activity, dice))
-            title = f"{status.name}: version {max(status.version, 0)} of {status.rounds}"
-            self._show_live(title, rows)
+            table = make_table(("who", "doing", "pseudo Dice"), rows)
+            table.title = f"{status.name}: version {max(status.version, 0)} of {status.rounds}"
+            table.title_justify, table.pad_edge = "left", True
+            self._page.show(table)
             return
         mean = status.mean_dice.get(str(status.version))
         if mean is not None:
@@ -130,22 +136,3 @@ class _Display:
         if line not in self._lines:
             self._lines.add(line)
             click.echo(line, err=self._to_stderr)
-
-    def _show_live(self, title: str, rows: list[tuple[str, str, str]]) -> None:
-        from rich.console import Console
-        from rich.live import Live
-        from rich.table import Table
-
-        if self._live is None:
-            self._live = Live(console=Console(stderr=self._to_stderr), refresh_per_second=4)
-            self._live.start()
-        table = Table("who", "doing", "pseudo Dice", title=title, box=None, title_justify="left")
-        for row in rows:
-            table.add_row(*row)
-        self._live.update(table)
-
-    def close(self) -> None:
-        """Leave the table as it is."""
-        if self._live is not None:
-            self._live.stop()
-            self._live = None

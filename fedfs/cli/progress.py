@@ -5,10 +5,8 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
-from fedfs.cli.terminal import make_table
 from fedfs.roles.reader.units import format_duration, format_size
 
 if TYPE_CHECKING:
@@ -23,42 +21,29 @@ class LivePage:
     """A page in the terminal that is drawn again in place.
 
     Attributes:
-        is_live: whether there is a terminal; without one nothing is shown.
+        is_live: whether there is a terminal; without one nothing can be shown.
     """
 
-    def __init__(self) -> None:
-        self.is_live = sys.stdout.isatty()
+    def __init__(self, *, to_stderr: bool = False) -> None:
+        self.is_live = (sys.stderr if to_stderr else sys.stdout).isatty()
+        self._to_stderr = to_stderr
         self._live: Any = None
 
-    def __enter__(self) -> Self:
-        if self.is_live:
-            from rich.live import Live
+    def show(self, *parts: Any) -> None:
+        """Draw tables and texts, one below the other."""
+        from rich.console import Console, Group
+        from rich.live import Live
 
-            self._live = Live(auto_refresh=False)
+        if self._live is None:
+            self._live = Live(console=Console(stderr=self._to_stderr), auto_refresh=False)
             self._live.start()
-        return self
+        self._live.update(Group(*parts), refresh=True)
 
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Leave the page as it was drawn last."""
         if self._live is not None:
             self._live.stop()
-
-    def show(
-        self,
-        facts: Mapping[str, object],
-        columns: Sequence[str],
-        rows: Sequence[Sequence[object]],
-        notes: Sequence[str],
-    ) -> None:
-        """Draw facts, a table and notes."""
-        from rich.console import Group
-        from rich.table import Table
-        from rich.text import Text
-
-        pairs = Table.grid(padding=(0, 2))
-        for name, value in facts.items():
-            pairs.add_row(Text(name, style="bold"), Text(str(value)))
-        table = make_table(columns, rows)
-        self._live.update(Group(pairs, Text(), table, *map(Text, notes)), refresh=True)
+            self._live = None
 
 
 class ProgressDisplay:

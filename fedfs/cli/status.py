@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from fedfs.cli.options import default_option, json_option, store_argument, track_option
 from fedfs.cli.progress import LivePage
-from fedfs.cli.terminal import show_json, show_pairs, show_table
+from fedfs.cli.terminal import make_table, show_json, show_pairs, show_table
 from fedfs.errors import StoreUnavailableError
 from fedfs.store import StorePlace, open_store
 
@@ -66,12 +67,12 @@ def _views(observers: Mapping[str, Observer]) -> dict[str, StudyStatus]:
 def _watch(observers: Mapping[str, Observer], interval_s: float) -> None:
     """Show the study as it goes on: a live page in a terminal, a line for each change elsewhere."""
     shown: dict[str, str] = {}
-    with LivePage() as page:
+    with contextlib.closing(LivePage()) as page:
         while True:
             views = _views(observers)
             lines = {name: _line(view) for name, view in views.items()}
             if page.is_live:
-                page.show(*_page(views))
+                page.show(*_drawn(*_page(views)))
             else:
                 for name, line in lines.items():
                     if shown.get(name) != line:
@@ -136,6 +137,22 @@ def _page(views: Mapping[str, StudyStatus]) -> _Page:
         notes.append(f"all tracks are finished; the choice of the best waits for {late}")
     notes += _asking(first)
     return {name: facts[name] for name in shown}, _TRACK_COLUMNS, rows, notes
+
+
+def _drawn(
+    facts: Mapping[str, str],
+    columns: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    notes: Sequence[str],
+) -> list[Any]:
+    """Return facts, a table and notes as rich draws them."""
+    from rich.table import Table
+    from rich.text import Text
+
+    pairs = Table.grid(padding=(0, 2))
+    for name, value in facts.items():
+        pairs.add_row(Text(name, style="bold"), Text(value))
+    return [pairs, Text(), make_table(columns, rows), *map(Text, notes)]
 
 
 def _facts(view: StudyStatus) -> dict[str, str]:
