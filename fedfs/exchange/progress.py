@@ -10,10 +10,7 @@ from fedfs.errors import ObjectExistsError, RejectedError, StoreError
 from fedfs.exchange.publish import Clock, Publisher
 from fedfs.learner import Progress
 from fedfs.protocol import layout
-from fedfs.protocol.messages import (
-    StatusMessage,
-    utc,
-)
+from fedfs.protocol.messages import StatusMessage, utc
 
 log = logging.getLogger(__name__)
 

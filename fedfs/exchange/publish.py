@@ -16,14 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from fedfs.errors import ObjectExistsError, StoreError
-from fedfs.protocol.messages import (
-    MAX_BYTES,
-    Message,
-    PayloadRef,
-    decode,
-    payload_type,
-    utc,
-)
+from fedfs.protocol.messages import MAX_BYTES, Message, PayloadRef, decode, payload_type, utc
 from fedfs.protocol.track_place import TrackPlace
 from fedfs.store.base import Store
 from fedfs.store.local_files import file_sha256

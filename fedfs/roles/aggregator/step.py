@@ -16,12 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from fedfs.aggregation.shared_tensors import share_of, tensor_participation
-from fedfs.errors import (
-    FedfsError,
-    ObjectNotFoundError,
-    RejectedError,
-    StudyError,
-)
+from fedfs.errors import FedfsError, ObjectNotFoundError, RejectedError, StudyError
 from fedfs.exchange import versions
 from fedfs.exchange.global_weights import WeightFiles
 from fedfs.exchange.make_version import make_version, outputs_in
@@ -39,11 +34,7 @@ from fedfs.exchange.retention import prune_versions
 from fedfs.protocol import actions, layout, participation
 from fedfs.protocol.actions import AggregatorAction, Wait
 from fedfs.protocol.decide import decide_aggregator
-from fedfs.protocol.messages import (
-    FinishedMessage,
-    PayloadRef,
-    UpdateManifest,
-)
+from fedfs.protocol.messages import FinishedMessage, PayloadRef, UpdateManifest
 from fedfs.protocol.state import Checked, StudyState
 from fedfs.roles.aggregator import initial_version, planning
 from fedfs.roles.aggregator.planning import Planner

@@ -23,14 +23,7 @@ from fedfs.protocol.messages import ADMITTED, Charter, ReadKey
 from fedfs.protocol.state import StudyState
 from fedfs.store.base import Store
 from fedfs.trust.keyring import Keyring
-from fedfs.trust.recipients import (
-    AGE,
-    Vault,
-    holders,
-    make_read_key,
-    open_read_key,
-    seal_read_key,
-)
+from fedfs.trust.recipients import AGE, Vault, holders, make_read_key, open_read_key, seal_read_key
 
 log = logging.getLogger(__name__)
 

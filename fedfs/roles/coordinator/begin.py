@@ -16,14 +16,7 @@ from fedfs.exchange.publish import Clock, Publisher
 from fedfs.exchange.read import open_study
 from fedfs.nnunet.plan import plans
 from fedfs.protocol import layout
-from fedfs.protocol.messages import (
-    Charter,
-    Continued,
-    DatasetSpec,
-    Named,
-    NnUNetSpec,
-    closed,
-)
+from fedfs.protocol.messages import Charter, Continued, DatasetSpec, Named, NnUNetSpec, closed
 from fedfs.protocol.track_place import TrackPlace
 from fedfs.roles.coordinator.options import StudyOptions
 from fedfs.store import StorePlace, open_store

@@ -6,10 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from fedfs.errors import (
-    StudyError,
-    UserError,
-)
+from fedfs.errors import StudyError, UserError
 from fedfs.exchange.read import Observer, open_study
 from fedfs.learner import Learner
 from fedfs.nnunet.system.environment import DEFAULT_HOST, HostSettings, from_environment

@@ -7,13 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fedfs.errors import (
-    DatasetError,
-    FedfsError,
-    MisplacedError,
-    StudyError,
-    UserError,
-)
+from fedfs.errors import DatasetError, FedfsError, MisplacedError, StudyError, UserError
 from fedfs.exchange.publish import Clock, Publisher
 from fedfs.exchange.read import Observer, open_study
 from fedfs.learner import Learner, OnProgress
@@ -23,11 +17,7 @@ from fedfs.nnunet.data.dataset import RawDataset
 from fedfs.nnunet.data.dataset_json import difference
 from fedfs.nnunet.system.environment import from_environment
 from fedfs.protocol import codec, layout, software
-from fedfs.protocol.messages import (
-    ASYM,
-    Charter,
-    JoinRequest,
-)
+from fedfs.protocol.messages import ASYM, Charter, JoinRequest
 from fedfs.protocol.state import StudyState
 from fedfs.roles.site.config import JoinConfig
 from fedfs.roles.site.training import look_as_site, make_learner

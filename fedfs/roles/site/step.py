@@ -15,14 +15,7 @@ from typing import Any
 
 from fedfs.aggregation import strategies
 from fedfs.aggregation.disclosure import coarsen
-from fedfs.errors import (
-    DatasetError,
-    FedfsError,
-    SetupError,
-    StoreError,
-    StudyError,
-    TrainingError,
-)
+from fedfs.errors import DatasetError, FedfsError, SetupError, StoreError, StudyError, TrainingError
 from fedfs.exchange.payloads import update_encoding, write_update
 from fedfs.exchange.progress import StatusReporter
 from fedfs.exchange.publish import Publisher

@@ -15,11 +15,7 @@ from fedfs.learner import Learner
 from fedfs.nnunet.data import broken_cases
 from fedfs.nnunet.nnunet_learner import NnUNetLearner
 from fedfs.nnunet.settings import LearnerSettings, Planning
-from fedfs.nnunet.system.environment import (
-    DEFAULT_HOST,
-    HostSettings,
-    NnUNetPaths,
-)
+from fedfs.nnunet.system.environment import DEFAULT_HOST, HostSettings, NnUNetPaths
 from fedfs.protocol import layout
 from fedfs.protocol.messages import ASYM, Charter, TrackCharter
 from fedfs.roles.site.config import JoinConfig, SiteConfig

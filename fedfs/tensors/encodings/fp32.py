@@ -9,15 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from fedfs.errors import TensorError
-from fedfs.tensors.encodings.base import (
-    AnyArray,
-    Base,
-    Encoded,
-    Entry,
-    Shape,
-    check_shape,
-    checked,
-)
+from fedfs.tensors.encodings.base import AnyArray, Base, Encoded, Entry, Shape, check_shape, checked
 
 if TYPE_CHECKING:
     from fedfs.learner import Array
