@@ -12,35 +12,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import Any, TypeVar
 
 from fedfs.errors import FedfsError, StoreUnavailableError
 from fedfs.protocol.messages import Charter
 from fedfs.roles.loop import Outcome
+from fedfs.roles.step import Role
 
 log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
-
-
-class Worker(Protocol):
-    """A site or an aggregator on one track.
-
-    Attributes:
-        on_work: called before every step that is more than a look.
-    """
-
-    on_work: Callable[[], None]
-
-    @property
-    def version(self) -> int:
-        """The newest version of its track, -1 before there is one."""
-
-    def step(self) -> Outcome:
-        """Do the next thing, if there is one."""
-
-    def rest(self) -> None:
-        """Free the memory that only work needs."""
 
 
 class Tracks:
@@ -54,7 +35,7 @@ class Tracks:
 
     def __init__(
         self,
-        workers: Mapping[str, Worker],
+        workers: Mapping[str, Role[Any]],
         after: Mapping[str, Sequence[str]],
         is_done: Callable[[str], bool],
     ) -> None:
@@ -121,7 +102,7 @@ class Tracks:
 
 
 def at_once(
-    charter: Charter, workers: Mapping[str, Worker], is_done: Callable[[str], bool]
+    charter: Charter, workers: Mapping[str, Role[Any]], is_done: Callable[[str], bool]
 ) -> Callable[[], Outcome]:
     """Return a step that works on all tracks of a process.
 

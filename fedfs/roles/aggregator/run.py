@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from fedfs.exchange.make_version import strategy_of
 from fedfs.exchange.publish import Publisher
@@ -26,8 +27,8 @@ from fedfs.roles.reader.report.publish import (
     report_publisher,
     sites_without_final_scores,
 )
-from fedfs.roles.step import AFTER_TRACKS
-from fedfs.roles.tracks import Worker, at_once
+from fedfs.roles.step import AFTER_TRACKS, Role
+from fedfs.roles.tracks import at_once
 from fedfs.store import open_store
 from fedfs.store.base import Store
 from fedfs.store.prefix import TrackStore
@@ -76,7 +77,7 @@ def run_aggregator(config: AggregatorConfig, listener: OnProgress) -> Outcome:
             state = observers[name].state if is_ours else observers[name].refresh()
             return state.finished is not None or participation.lacks_configuration(state)
 
-        workers: dict[str, Worker] = dict(aggregators)
+        workers: dict[str, Role[Any]] = dict(aggregators)
         if charter.chooses and names[0] == charter.tracks[0].name:  # one process does
             workers[AFTER_TRACKS] = _make_choice(config, store, observers, keyring, listener)
         step = at_once(charter, workers, is_done)

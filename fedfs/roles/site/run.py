@@ -7,10 +7,9 @@ import os
 import random
 import time
 from collections.abc import Mapping
+from typing import Any
 
-from fedfs.errors import (
-    ObjectExistsError,
-)
+from fedfs.errors import ObjectExistsError
 from fedfs.exchange.publish import Publisher
 from fedfs.exchange.read import Observer, open_study, open_tracks
 from fedfs.learner import CrossValidated, OnProgress
@@ -29,8 +28,8 @@ from fedfs.roles.site.best_configuration import SiteChoice
 from fedfs.roles.site.config import SiteConfig
 from fedfs.roles.site.step import Site
 from fedfs.roles.site.training import site_folder, site_parts, track_folder
-from fedfs.roles.step import AFTER_TRACKS
-from fedfs.roles.tracks import Worker, at_once
+from fedfs.roles.step import AFTER_TRACKS, Role
+from fedfs.roles.tracks import at_once
 from fedfs.store import open_store
 from fedfs.store.base import Store
 from fedfs.store.prefix import TrackStore
@@ -79,7 +78,7 @@ def run_site(config: SiteConfig, listener: OnProgress) -> Outcome:
             state = observers[name].state if name in sites else observers[name].refresh()
             return participation.is_over(state, [config.site])
 
-        workers: dict[str, Worker] = dict(sites)
+        workers: dict[str, Role[Any]] = dict(sites)
         if charter.chooses and names[0] == charter.tracks[0].name:  # one process does
             workers[AFTER_TRACKS] = _make_choice(config, store, observers, keyring, listener, paths)
         step = at_once(charter, workers, is_done)
