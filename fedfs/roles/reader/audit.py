@@ -45,13 +45,8 @@ from fedfs.tensors.safetensors_reader import TensorFile
 from fedfs.trust.signing import key_fingerprint
 
 
-class Audit:
-    """Checks a track of a study.
-
-    Args:
-        observer: has looked at all that the track shows.
-        folder: scratch; takes one model and the updates of one round.
-    """
+class _Audit:
+    """Checks of a track; the folder takes one model and the updates of one round."""
 
     def __init__(self, observer: Observer, folder: Path) -> None:
         self._observer = observer
@@ -64,16 +59,8 @@ class Audit:
         """Accepted messages."""
         return self._observer.state
 
-    def run(self, *, recompute: bool = True) -> Iterator[Finding]:
-        """Yield findings as they are made.
-
-        Args:
-            recompute: also make every version again.
-
-        Raises:
-            SetupError: this host does not have the strategy that makes versions.
-            StoreError: the store cannot be read.
-        """
+    def run(self, *, recompute: bool) -> Iterator[Finding]:
+        """Yield findings as they are made."""
         if recompute:
             strategy_of(self.state.charter)  # one that is missing is missed now
         yield from self._messages()
@@ -121,10 +108,9 @@ class Audit:
             update = state.updates.get((used.site, used.base_version))
             if update is None:
                 yield Finding(key, PROBLEM, f"names an update of {used.site} that is not there")
-            elif (state.digests[update.key], update.payload.sha256) != (
-                used.manifest_sha256,
-                used.payload_sha256,
-            ):
+                continue
+            hashes = (state.digests[update.key], update.payload.sha256)
+            if hashes != (used.manifest_sha256, used.payload_sha256):
                 yield Finding(key, PROBLEM, f"names another update of {used.site} than there is")
         if not record.updates or record.version == 0:
             return
@@ -135,11 +121,8 @@ class Audit:
         for update, used in zip(manifests, record.updates, strict=True):
             expected = weights[versions.name_of(update)]
             if not math.isclose(expected, used.weight, rel_tol=1e-12):
-                yield Finding(
-                    key,
-                    PROBLEM,
-                    f"gives {used.site} the weight {used.weight:.6g}, the charter {expected:.6g}",
-                )
+                text = f"gives {used.site} the weight {used.weight:.6g}, the charter {expected:.6g}"
+                yield Finding(key, PROBLEM, text)
 
     def _payloads(self) -> Iterator[Finding]:
         """Read and hash every payload that is there, and report those that are missing."""
@@ -168,9 +151,8 @@ class Audit:
                 pruned += 1
             else:
                 yield Finding(text, PROBLEM, "is named and not there")
-        yield Finding(
-            "payloads", OK, f"{n_read} of {n_bytes / 1e6:.1f} MB have the bytes signed for"
-        )
+        text = f"{n_read} of {n_bytes / 1e6:.1f} MB have the bytes signed for"
+        yield Finding("payloads", OK, text)
         if n_sealed:
             yield Finding("payloads", NOTE, f"{n_sealed} are encrypted for others, and only hashed")
         if pruned:
@@ -195,9 +177,8 @@ class Audit:
                 return ""
             try:
                 if named[0].is_sealed:
-                    plain = Path(folder) / "plain"
-                    decrypt(path, plain, named[0], self._observer.vault)
-                    path = plain
+                    sealed, path = path, Path(folder) / "plain"
+                    decrypt(sealed, path, named[0], self._observer.vault)
                 check_both_readers(path)
             except SealedError:
                 raise
@@ -216,9 +197,8 @@ class Audit:
             with tempfile.TemporaryDirectory(dir=self._folder) as folder:
                 differs = self._differs(record, manifests, Path(folder))
         except ObjectNotFoundError as error:
-            return Finding(
-                subject, NOTE, f"cannot be made again, as old payloads are gone: {error}"
-            )
+            text = f"cannot be made again, as old payloads are gone: {error}"
+            return Finding(subject, NOTE, text)
         except SealedError:
             return Finding(subject, NOTE, "cannot be made again here: this host cannot decrypt it")
         except (RejectedError, StudyError) as error:
@@ -230,8 +210,8 @@ class Audit:
     def _differs(self, record: RoundRecord, manifests: list[UpdateManifest], folder: Path) -> str:
         """Return how a version made again differs from the published one; "" if it does not."""
         before = self.state.rounds[record.version - 1]
-        outputs = outputs_in(folder)
-        payloads = {}
+        outputs, payloads = outputs_in(folder), {}
+        weights = [used.weight for used in record.updates]
         for update in manifests:
             payloads[update.key] = self._fetch(update.payload, folder)
             self._check_layout(update, payloads[update.key])
@@ -242,10 +222,7 @@ class Audit:
             version=record.version,
             updates=manifests,
             payloads=payloads,
-            weights={
-                versions.name_of(u): used.weight
-                for u, used in zip(manifests, record.updates, strict=True)
-            },
+            weights=dict(zip(map(versions.name_of, manifests), weights, strict=True)),
             memory=self._fetch(before.state, folder) if before.state else None,
         )
         if written.weights_sha256 != record.weights_sha256:
@@ -280,10 +257,10 @@ class Audit:
 
 
 def verify_study(observer: Observer, *, recompute: bool = True) -> Iterator[Finding]:
-    """Yield the findings of an audit of a track.
+    """Yield the findings of an audit of a track as they are made.
 
     Args:
-        observer: of all that the track shows.
+        observer: has looked at all that the track shows.
         recompute: also make every version again.
 
     Raises:
@@ -291,7 +268,7 @@ def verify_study(observer: Observer, *, recompute: bool = True) -> Iterator[Find
         SetupError: there is no room for scratch files; this host does not have the strategy.
     """
     with tempfile.TemporaryDirectory(prefix="fedfs-verify-") as folder:
-        yield from Audit(observer, Path(folder)).run(recompute=recompute)
+        yield from _Audit(observer, Path(folder)).run(recompute=recompute)
 
 
 def verify_choice(observer: Observer, tracks: Mapping[str, Observer]) -> Iterator[Finding]:
