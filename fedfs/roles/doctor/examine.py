@@ -14,7 +14,6 @@ from pathlib import Path
 from fedfs.errors import FedfsError
 from fedfs.exchange.read import open_study
 from fedfs.protocol import layout
-from fedfs.protocol.state import StudyState
 from fedfs.roles.doctor import host_checks, store_checks
 from fedfs.roles.reader.finding import OK, PROBLEM, Finding
 from fedfs.store import StorePlace, open_store
@@ -39,6 +38,8 @@ def examine(place: StorePlace, home: Path, *, site: str | None) -> Iterator[Find
         yield Finding("store", PROBLEM, str(error), error.hint)
         return
     state, charter = observer.state, observer.state.charter
+    sizes = (model.payload.size for model in state.models.values())
+    model_bytes = max(sizes, default=_GUESSED_MODEL_BYTES)
     yield Finding("store", OK, f"{store.url} holds study {charter.name!r}")
     role = "aggregator" if site is None else f"site-{site}"
     yield host_checks.check_key(Keyring(home, charter.study), role, charter, site)
@@ -47,17 +48,11 @@ def examine(place: StorePlace, home: Path, *, site: str | None) -> Iterator[Find
     # A policy allows all tracks or none.
     yield store_checks.check_prefix_of_track(store, observer.track.on_store(own))
     yield store_checks.check_foreign_prefixes(store, state, site)
-    yield store_checks.check_speed(store, own, _model_bytes(state))
+    yield store_checks.check_speed(store, own, model_bytes)
     yield from host_checks.check_software(charter, site)
     if site is None:
         yield host_checks.check_strategy(charter)
     else:
         yield host_checks.check_trainer(charter.nnunet.trainer)
         yield host_checks.check_dataset(Keyring(home, charter.study).recall(role), charter)
-    yield from host_checks.check_disk(_model_bytes(state), is_site=site is not None)
-
-
-def _model_bytes(state: StudyState) -> int:
-    if state.newest < 0:
-        return _GUESSED_MODEL_BYTES
-    return max(model.payload.size for model in state.models.values())
+    yield from host_checks.check_disk(model_bytes, is_site=site is not None)

@@ -32,12 +32,8 @@ def check_key(keyring: Keyring, role: str, charter: Charter, site: str | None) -
     if site is not None:
         entry = charter.entry(site)
         if entry is None:
-            return Finding(
-                "key",
-                PROBLEM,
-                f"site {site!r} is not approved yet",
-                "ask the coordinator to run: fedfs approve STORE " + site,
-            )
+            advice = f"ask the coordinator to run: fedfs approve STORE {site}"
+            return Finding("key", PROBLEM, f"site {site!r} is not approved yet", advice)
         if entry.state != "active":
             return Finding("key", NOTE, f"site {site!r} is {entry.state}", "ask the coordinator")
         expected = entry.public_key

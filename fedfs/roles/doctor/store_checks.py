@@ -76,12 +76,8 @@ def check_own_prefix(store: Store, own: str) -> Iterator[Finding]:
     except StoreError as error:
         yield Finding("write and read", PROBLEM, str(error), error.hint)
         return
-    yield Finding(
-        "atomic create",
-        OK if is_atomic else PROBLEM,
-        text,
-        "" if is_atomic else "run one aggregator and one process per site, or another server",
-    )
+    advice = "" if is_atomic else "run one aggregator and one process per site, or another server"
+    yield Finding("atomic create", OK if is_atomic else PROBLEM, text, advice)
     if not listed:
         yield Finding("listing", NOTE, "what is written is listed late", "rounds take longer")
     else:
@@ -91,9 +87,8 @@ def check_own_prefix(store: Store, own: str) -> Iterator[Finding]:
         level = OK if abs(skew_s) <= allowed_s else NOTE
         level = PROBLEM if abs(skew_s) > _SKEW_PROBLEM_S else level
         advice = "" if level == OK else "set this host's clock by NTP"
-        yield Finding(
-            "clock", level, f"{round(skew_s, 1) + 0.0:+.1f} s against the store's", advice
-        )
+        text = f"{round(skew_s, 1) + 0.0:+.1f} s against the store's"
+        yield Finding("clock", level, text, advice)
     try:
         store.delete(key)
         yield Finding("delete", OK, f"{own} can be cleaned up")
@@ -118,22 +113,14 @@ def check_prefix_of_track(store: Store, own: str) -> Finding:
 def check_foreign_prefixes(store: Store, state: StudyState, site: str | None) -> Finding:
     """Try what a role need not be able to do; signatures protect the study nevertheless."""
     others = [entry.site for entry in state.charter.roster if entry.site != site]
-    prefixes = [layout.FEDERATION, *map(layout.site_prefix, others[:1])]
-    prefixes += [] if site is None else [layout.AGGREGATOR]
-    able = [f"write {prefix}" for prefix in prefixes if _can(partial(_touch, store, prefix))]
-    if site is not None:
-        able += [
-            f"read {prefix}"
-            for prefix in map(layout.site_prefix, others[:1])
-            if _can(partial(_list, store, prefix))
-        ]
+    of_other = [layout.site_prefix(name) for name in others[:1]]
+    written = [layout.FEDERATION, *of_other, *([] if site is None else [layout.AGGREGATOR])]
+    read = [] if site is None else of_other
+    able = [f"write {prefix}" for prefix in written if _can(partial(_touch, store, prefix))]
+    able += [f"read {prefix}" for prefix in read if _can(partial(_list, store, prefix))]
     if able:
-        return Finding(
-            "limits",
-            NOTE,
-            f"this role can also {', '.join(able)}",
-            "not needed; in a bucket, deploy/s3 has a policy for each role",
-        )
+        advice = "not needed; in a bucket, deploy/s3 has a policy for each role"
+        return Finding("limits", NOTE, f"this role can also {', '.join(able)}", advice)
     return Finding("limits", OK, "this role can do no more than it has to")
 
 
@@ -155,12 +142,11 @@ def check_speed(store: Store, own: str, model_bytes: int) -> Finding:
         finally:
             _remove(store, key)
     round_s = (up_s + down_s) * model_bytes / _PROBE_BYTES
-    return Finding(
-        "speed",
-        OK,
+    text = (
         f"{_PROBE_BYTES / 1e6 / up_s:.1f} MB/s up, {_PROBE_BYTES / 1e6 / down_s:.1f} MB/s down: "
-        f"about {round_s:.0f} s for the {model_bytes / 1e6:.0f} MB up and down of a round",
+        f"about {round_s:.0f} s for the {model_bytes / 1e6:.0f} MB up and down of a round"
     )
+    return Finding("speed", OK, text)
 
 
 def _touch(store: Store, prefix: str) -> None:
