@@ -9,18 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from fedfs.protocol import layout
-from fedfs.protocol.messages import (
-    ACTIVE,
-    PAUSED,
-    Charter,
-    EvaluationMessage,
-    Message,
-    RosterEntry,
-    RoundRecord,
-    TrackCharter,
-    track_names,
-)
+from fedfs.protocol import layout, messages
+from fedfs.protocol.messages import Charter, Message, RosterEntry, TrackCharter, track_names
 from fedfs.protocol.state import StudyState
 from fedfs.trust.signing import key_fingerprint
 
@@ -102,7 +92,7 @@ def _entry_change(old: RosterEntry | None, new: RosterEntry, version: int) -> st
         return f"approved {new.site} with key {key_fingerprint(new.public_key)}, {since}"
     if old.public_key != new.public_key:
         return f"{new.site} has the key {key_fingerprint(new.public_key)}, {since}"
-    events = {ACTIVE: "takes part again", PAUSED: "is paused"}
+    events = {messages.ACTIVE: "takes part again", messages.PAUSED: "is paused"}
     return f"{new.site} {events.get(new.state, 'is ' + new.state)}, {since}"
 
 
@@ -142,7 +132,7 @@ def _sites(state: StudyState) -> Iterator[Event]:
         yield _event(failure, failure.site, f"failed at version {failure.version}: {failure.kind}")
 
 
-def _scored(score: EvaluationMessage) -> str:
+def _scored(score: messages.EvaluationMessage) -> str:
     """Return the model that was scored, as text."""
     if score.variant == "pseudo":
         return f"evaluated version {score.version}"
@@ -169,7 +159,7 @@ def _aggregator(state: StudyState) -> Iterator[Event]:
         yield _event(state.choice, "aggregator", f"chose {state.choice.words}")
 
 
-def _round(record: RoundRecord) -> str:
+def _round(record: messages.RoundRecord) -> str:
     size = f"{_size(record.model.size)}, weights {record.weights_sha256[:16]}"
     if record.version == 0:
         return f"published the initial weights, version 0: {size}"

@@ -61,19 +61,17 @@ def disclosures(state: StudyState, site: str, sizes: Mapping[str, int]) -> list[
     Raises:
         StudyError: nothing of that site is on the store, or no study.
     """
-    charter = state.charter
-    own = list(_of_site(state, charter, site, _bytes_by_kind(sizes, site)))
+    own = list(_of_site(state, site, _bytes_by_kind(sizes, site)))
     if not own:
         raise StudyError(
             f"Nothing of site {site!r} is on the store.",
             hint=f"sites: {', '.join(sorted(state.joins)) or 'none'}",
         )
-    return [*own, *_through_others(state, charter, site)]
+    return [*own, *_through_others(state, site)]
 
 
-def _of_site(
-    state: StudyState, charter: Charter, site: str, n_bytes: Counter[str]
-) -> Iterator[Disclosure]:
+def _of_site(state: StudyState, site: str, n_bytes: Counter[str]) -> Iterator[Disclosure]:
+    charter = state.charter
     aggregator = _only("the aggregator") if charter.encryption == AGE else EVERYBODY
     join = state.joins.get(site)
     if join is not None:
@@ -200,30 +198,26 @@ def _fingerprint_tells(charter: Charter) -> str:
     return f"what its scanners and patients are typically like{extremes}{unusual}"
 
 
-def _through_others(state: StudyState, charter: Charter, site: str) -> Iterator[Disclosure]:
+def _through_others(state: StudyState, site: str) -> Iterator[Disclosure]:
     """Yield what others have published of the data of this site."""
-    roster = _only("the roster") if charter.encryption == AGE else EVERYBODY
-    if state.plan is not None and site in state.plan.sites and charter.mode == FFE:
+    roster = _only("the roster") if state.charter.encryption == AGE else EVERYBODY
+    if state.plan is not None and site in state.plan.sites and state.charter.mode == FFE:
         yield Disclosure(
             "in the plan", "its geometries among those of all sites, sorted",
             "sizes and spacings, not whose", roster, state.plan.created_at, 0,
         )  # fmt: skip
-    used = [
-        (record, update)
-        for record in state.rounds.values()
-        for update in record.updates
-        if update.site == site
-    ]
+    records = state.rounds.values()
+    used = [record for record in records for update in record.updates if update.site == site]
     if used:
         yield Disclosure(
             "in global models", f"{len(used)} updates went into versions "
-            f"{used[0][0].version} to {used[-1][0].version}",
+            f"{used[0].version} to {used[-1].version}",
             "a model tells less of a site than its update, the less the more sites there are",
-            roster, used[0][0].created_at, 0,
+            roster, used[0].created_at, 0,
         )  # fmt: skip
         yield Disclosure(
             "in round records", f"{len(used)} times: its weight, cases and iterations",
-            "how much it contributed", EVERYBODY, used[0][0].created_at, 0,
+            "how much it contributed", EVERYBODY, used[0].created_at, 0,
         )  # fmt: skip
 
 

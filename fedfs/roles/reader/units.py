@@ -21,8 +21,7 @@ def format_size(n_bytes: int) -> str:
     """Return a size in the largest unit that fits: ``812 bytes``, ``4.2 kB``, ``125.3 MB``."""
     if n_bytes < 1000:  # noqa: PLR2004  decimal units
         return f"{n_bytes} bytes"
-    for unit in ("kB", "MB"):
-        n_bytes_in_unit = n_bytes / {"kB": 1e3, "MB": 1e6}[unit]
-        if n_bytes_in_unit < 1000:  # noqa: PLR2004  same
-            return f"{n_bytes_in_unit:.1f} {unit}"
+    for unit, bytes_per_unit in (("kB", 1e3), ("MB", 1e6)):
+        if n_bytes / bytes_per_unit < 1000:  # noqa: PLR2004  same
+            return f"{n_bytes / bytes_per_unit:.1f} {unit}"
     return f"{n_bytes / 1e9:.2f} GB"
