@@ -19,7 +19,7 @@ from fedfs.errors import SealedError, StudyError, UserError
 from fedfs.exchange.global_weights import WeightFiles
 from fedfs.exchange.read import open_study
 from fedfs.nnunet.allowed import allowlist, classes
-from fedfs.nnunet.data.dataset_json import difference
+from fedfs.nnunet.data.dataset_json import difference, ordered
 from fedfs.protocol import codec, software
 from fedfs.protocol.messages import ASYM, Continued, TrackCharter, track_names
 from fedfs.store.base import ReadableStore
@@ -69,14 +69,7 @@ class FinishedStudy:
                     f"has {value!r}.",
                     hint="leave it out: a study that continues another one has the same network",
                 )
-        labels = {name: dataset.labels[name] for name in dataset.label_order or dataset.labels}
-        content: dict[str, Any] = {
-            "channel_names": dict(dataset.channel_names),
-            "labels": labels,
-            "file_ending": dataset.file_ending,
-        }
-        if dataset.regions_class_order is not None:
-            content["regions_class_order"] = list(dataset.regions_class_order)
+        content = ordered(self.charter.dataset_json())
         differs = difference(codec.to_json(dataset), given.get("dataset_json", content))
         if differs:
             raise UserError(
