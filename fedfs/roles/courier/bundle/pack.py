@@ -10,14 +10,7 @@ from typing import BinaryIO
 
 from fedfs.errors import MalformedError, SetupError, UserError
 from fedfs.protocol import codec
-from fedfs.roles.courier.bundle.format import (
-    MAGIC,
-    MARK,
-    TRAILER,
-    Header,
-    Index,
-    Item,
-)
+from fedfs.roles.courier.bundle.format import MAGIC, MARK, TRAILER, Header, Index, Item
 from fedfs.roles.courier.bundle.parts import Parts
 
 _PARTIAL = ".partial"
@@ -60,13 +53,11 @@ class BundleWriter:
             kept = self._recall(wanted)
             present = [self._partial(n) for n in range(self._count_partials())]
             self._file = Parts(present, part_bytes, mode="r+b", name=self._partial)
-            if kept and kept[-1].offset + kept[-1].stored > self._file.size:
-                kept = []
-            if kept:
-                self._end = kept[-1].offset + kept[-1].stored
-                self._file.truncate(self._end)
-            else:
-                self._file.truncate(0)
+            self._end = kept[-1].offset + kept[-1].stored if kept else 0
+            if self._end > self._file.size:
+                kept, self._end = [], 0
+            self._file.truncate(self._end)
+            if not kept:
                 self._file.seek(0)
                 self._file.write(MAGIC + codec.dumps(codec.to_json(header)) + b"\n")
                 self._end = self._file.tell()
@@ -123,16 +114,10 @@ class BundleWriter:
             self._file.write(stored + trailer)
             self._file.sync()
             self._file.close()
-            if not self._part_bytes:
-                self._partial(0).replace(self._path)
-                paths = [self._path]
-            else:
-                paths = [
-                    self._path.with_name(f"{self._path.name}.{n + 1:03d}")
-                    for n in range(self._count_partials())
-                ]
-                for number, path in enumerate(paths):
-                    self._partial(number).replace(path)
+            partials = [self._partial(n) for n in range(self._count_partials())]
+            paths = [path.with_name(path.name.removesuffix(_PARTIAL)) for path in partials]
+            for partial, path in zip(partials, paths, strict=True):
+                partial.replace(path)
             self._journal.unlink(missing_ok=True)
         except OSError as error:
             raise self._failed(error) from error

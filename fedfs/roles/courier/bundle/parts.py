@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import io
 import os
 import re
@@ -158,7 +159,7 @@ def find_parts(path: Path) -> list[Path]:
     """
     numbered = re.fullmatch(r"(.+)\.[0-9]{3}", path.name)
     whole = path.with_name(numbered[1]) if numbered else path
-    parts = sorted(whole.parent.glob(f"{_escape(whole.name)}.[0-9][0-9][0-9]"))
+    parts = sorted(whole.parent.glob(f"{glob.escape(whole.name)}.[0-9][0-9][0-9]"))
     if numbered or not whole.exists():
         if not parts:
             raise UserError(f"There is no bundle {path}.")
@@ -172,7 +173,3 @@ def find_parts(path: Path) -> list[Path]:
             )
         return parts
     return [whole]
-
-
-def _escape(name: str) -> str:
-    return re.sub(r"([\[\]*?])", r"[\1]", name)

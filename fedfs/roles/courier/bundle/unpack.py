@@ -41,14 +41,15 @@ class BundleReader:
     def __init__(self, path: Path) -> None:
         paths = find_parts(path)
         size = paths[0].stat().st_size if len(paths) > 1 else 0
-        self._file = Parts(paths, size)
+        self._parts = Parts(paths, size)
+        self._file = io.BufferedReader(self._parts)
         try:
             self.header, self._first = self._read_header()
             self._trailer = self._read_trailer()
         except BaseException:
             self._file.close()
             raise
-        self.n_bytes = self._file.size
+        self.n_bytes = self._parts.size
         self.n_parts = len(paths)
 
     def __enter__(self) -> Self:
@@ -91,19 +92,12 @@ class BundleReader:
 
     def open(self, item: Item) -> BinaryIO:
         """Return an object's stored bytes as a file; valid until the next call."""
-        self._file.seek(item.offset)
-        return io.BufferedReader(_Window(self._file, item.offset, item.stored), CHUNK_BYTES)
+        return io.BufferedReader(_Window(self._parts, item.offset, item.stored), CHUNK_BYTES)
 
     def _read_header(self) -> tuple[Header, int]:
-        start = self._read(len(MAGIC), lenient=True)
-        if start != MAGIC:
+        if self._file.read(len(MAGIC)) != MAGIC:
             raise BundleError("is not a bundle of fedfs, or of a later version")
-        line = b""
-        while not line.endswith(b"\n") and len(line) < _MAX_HEADER_BYTES:
-            piece = self._read(1, lenient=True)
-            if not piece:
-                break
-            line += piece
+        line = self._file.readline(_MAX_HEADER_BYTES)
         try:
             header = codec.from_json(Header, codec.loads(line.strip()))
         except MalformedError as error:
@@ -111,7 +105,7 @@ class BundleReader:
         return header, len(MAGIC) + len(line)
 
     def _read_trailer(self) -> tuple[int, int, bytes]:
-        end = self._file.size - TRAILER.size
+        end = self._parts.size - TRAILER.size
         if end < self._first:
             raise BundleError("is cut off")
         self._file.seek(end)
@@ -140,16 +134,11 @@ class BundleReader:
         if at != end:
             raise BundleError("holds bytes that its index does not name")
 
-    def _read(self, n_bytes: int, *, lenient: bool = False) -> bytes:
-        out = b""
-        while len(out) < n_bytes:
-            piece = self._file.read(n_bytes - len(out))
-            if not piece:
-                break
-            out += piece
-        if len(out) < n_bytes and not lenient:
+    def _read(self, n_bytes: int) -> bytes:
+        data = self._file.read(n_bytes)
+        if len(data) < n_bytes:
             raise BundleError("is cut off")
-        return out
+        return data
 
 
 class _Window(io.RawIOBase):
