@@ -17,22 +17,17 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from fedfs.errors import (
-    BundleError,
-    ObjectNotFoundError,
-    StudyError,
-)
+from fedfs.errors import BundleError, ObjectNotFoundError, StudyError
 from fedfs.exchange.payloads import MAX_MODEL_BYTES
 from fedfs.exchange.read import MAX_ENVELOPE_BYTES
 from fedfs.learner import OnProgress, Progress
 from fedfs.protocol import layout
 from fedfs.protocol.track_place import parse_on_store
-from fedfs.roles.courier import needed
 from fedfs.roles.courier.bundle.format import CHUNK_BYTES, Header, Index, Item
 from fedfs.roles.courier.bundle.hashing import Hashing
 from fedfs.roles.courier.bundle.unpack import BundleReader
-from fedfs.roles.courier.needed import FOR
-from fedfs.roles.courier.seen import SiteView, in_order, memory_of, other
+from fedfs.roles.courier.needed import DIRECTIONS, FOR, FROM, TrackContent, may_carry
+from fedfs.roles.courier.seen import SiteView, in_order, memory_of
 from fedfs.store.base import Entry, ReadableStore, Store
 from fedfs.trust import sealing
 from fedfs.trust.keyring import Keyring
@@ -78,20 +73,24 @@ def import_bundle(
         keys = _identities(header, keyring, identities)
         index = bundle.index(partial(sealing.unseal, identities=keys))
         unpacked = _Unpacked(bundle, index, keys, scratch, on_progress)
-        site, direction = layout.check_site(header.site), _direction(header)
+        site, direction = layout.check_site(header.site), header.direction
+        if direction not in DIRECTIONS:
+            raise BundleError(f"has the unknown direction {direction!r}")
         for key in unpacked.keys:
             parsed = parse_on_store(key)
-            if parsed is None or not needed.may_carry(parsed, direction, site):
+            if parsed is None or not may_carry(parsed, direction, site):
                 raise BundleError(
                     f"holds {key}, which does not belong into a bundle {direction} {site}"
                 )
         view, here = _check(unpacked, store, header)
         n_new = 0
-        ordered = in_order(set(unpacked.keys) - view.superseded({*here, *unpacked.keys}))
+        old = view.select(TrackContent.superseded, keys={*here, *unpacked.keys})
+        ordered = in_order(set(unpacked.keys) - set(old))
         for number, key in enumerate(ordered):
             on_progress(Progress("publish", number, len(ordered), "objects"))
             n_new += unpacked.publish(key, store)
-        keyring.remember(memory_of(site, other(direction)), {"has": list(index.has)})
+        back = FROM if direction == FOR else FOR
+        keyring.remember(memory_of(site, back), {"has": list(index.has)})
     n_bytes = sum(item.size for item in index.items)
     return Imported(header, n_new, len(index.items) - n_new, n_bytes)
 
@@ -106,12 +105,6 @@ def unsealer(
 
 def _identities(header: Header, keyring: Keyring, further: Sequence[Identity]) -> list[Identity]:
     return [*keyring.all_identities(), *further] if header.sealed else []
-
-
-def _direction(header: Header) -> str:
-    if header.direction not in needed.DIRECTIONS:
-        raise BundleError(f"has the unknown direction {header.direction!r}")
-    return header.direction
 
 
 class _Unpacked:
@@ -220,14 +213,10 @@ def _check(unpacked: _Unpacked, store: ReadableStore, header: Header) -> tuple[S
     Raises:
         BundleError: it would not.
     """
+    source = "STORE" if header.direction == FOR else "FOLDER"
     again = (
-        "export everything again: fedfs bundle export "
-        + (
-            f"STORE --for {header.site}"
-            if header.direction == FOR
-            else f"FOLDER --from {header.site}"
-        )
-        + " --everything -o FILE"
+        f"export everything again: fedfs bundle export {source} --{header.direction} {header.site} "
+        "--everything -o FILE"
     )
     try:
         view = SiteView(_Overlay(store, unpacked), header.site)
@@ -235,7 +224,7 @@ def _check(unpacked: _Unpacked, store: ReadableStore, header: Header) -> tuple[S
         text = "lacks the study's first charter, which this store does not hold either"
         raise BundleError(text, hint=again) from error
     view.refresh()
-    if view.charter.study != header.study:
+    if view.state.charter.study != header.study:
         raise BundleError(f"is of study {header.study}; this store holds another one")
     rejected, named = view.rejected, view.named
     for key in unpacked.messages:
@@ -245,7 +234,11 @@ def _check(unpacked: _Unpacked, store: ReadableStore, header: Header) -> tuple[S
         if key not in named:
             raise BundleError(f"holds {key}, which no accepted message names")
     before = view.keys_of(store)
-    missing = view.missing(before | set(unpacked.keys), header.direction)
+    missing = view.select(
+        lambda track: track.missing(header.direction), keys=before | set(unpacked.keys)
+    )
     if missing:
-        raise BundleError(f"lacks {missing[0]}, which this store does not hold either", hint=again)
+        raise BundleError(
+            f"lacks {min(missing)}, which this store does not hold either", hint=again
+        )
     return view, before

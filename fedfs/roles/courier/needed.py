@@ -14,6 +14,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
 
 from fedfs.exchange.retention import payloads_in_use
 from fedfs.protocol import layout, participation
@@ -30,8 +31,7 @@ FOR, FROM = DIRECTIONS = ("for", "from")
 
 def in_order(keys: Iterable[str]) -> list[str]:
     """Return keys in the order in which they are published."""
-    parsed = (key for key in map(layout.parse, keys) if key is not None)
-    return [key.text for key in sorted(parsed, key=publication_rank)]
+    return [key.text for key in sorted(_parsed(keys), key=publication_rank)]
 
 
 def may_carry(key: Key, direction: str, site: str) -> bool:
@@ -42,148 +42,122 @@ def may_carry(key: Key, direction: str, site: str) -> bool:
     return direction == FOR and is_for_all
 
 
-def for_site(
-    state: StudyState, keys: Collection[str], site: str, known: Collection[str]
-) -> list[str]:
-    """Return the keys that a site needs and is not known to have, in order.
+@dataclass(frozen=True)
+class TrackContent:
+    """Objects of one track, as a site or its courier sees them; the track's own keys.
 
-    Args:
-        state: what the store shows a site.
-        keys: of all objects there.
-        site: the site.
-        known: keys that the site has.
-    """
-    wanted = set(_newest_statuses(keys))
-    for text in keys:
-        key = layout.parse(text)
-        if key is None or key.is_payload or key.is_status:
-            continue
-        if key.site is not None and (key.kind != "site-model" or key.site == site):
-            continue
-        if key.kind != "admission" or text == layout.admission(site):
-            wanted.add(text)
-    wanted |= _payloads_of_newest(state, site, known)
-    wanted |= {
-        model.payload.key
-        for of, model in state.site_models.items()
-        if not participation.has_scored(state, site, of)
-    }
-    return in_order((wanted & set(keys)) - set(known))
-
-
-def from_site(
-    state: StudyState, keys: Collection[str], site: str, known: Collection[str]
-) -> list[str]:
-    """Return the keys of what a site has published and the others need, in order.
-
-    Args:
-        state: what the site's store shows it.
-        keys: of all objects there.
-        site: the site.
+    Attributes:
+        state: accepted messages; those that a bundle brings are among them once it is imported.
+        keys: of all objects.
+        site: the site that is carried for.
         known: keys that the other side has.
     """
-    own = [text for text in keys if text.startswith(layout.site_prefix(site))]
-    wanted = set(_newest_statuses(own))
-    needed = {update.payload.key for update in state.waiting.values()}
-    needed |= {model.payload.key for model in state.site_models.values()}
-    for text in own:
-        key = layout.parse(text)
-        if key is not None and not key.is_status and (not key.is_payload or text in needed):
-            wanted.add(text)
-    return in_order(wanted - set(known))
 
+    state: StudyState
+    keys: Collection[str]
+    site: str
+    known: Collection[str] = ()
 
-def holds(state: StudyState, keys: Collection[str], site: str, direction: str) -> list[str]:
-    """Return the keys of a sender's own store, which the other side need not send.
+    def for_site(self) -> list[str]:
+        """Return the keys that the site needs and is not known to have, in order."""
+        wanted = set(_newest_statuses(self.keys))
+        for key in _parsed(self.keys):
+            if key.is_payload or key.is_status:
+                continue
+            if key.site is not None and (key.kind != "site-model" or key.site == self.site):
+                continue
+            if key.kind != "admission" or key.text == layout.admission(self.site):
+                wanted.add(key.text)
+        wanted |= self._payloads_of_newest()
+        wanted |= {
+            model.payload.key
+            for of, model in self.state.site_models.items()
+            if not participation.has_scored(self.state, self.site, of)
+        }
+        return in_order((wanted & set(self.keys)) - set(self.known))
 
-    Args:
-        state: what the sender's store shows.
-        keys: of all objects there.
-        site: the site that the bundle is for or from.
-        direction: of the bundle.
-    """
-    parsed = [key for key in map(layout.parse, keys) if key is not None]
-    if direction == FOR:  # the others have of the site what is here, and what they have settled
-        return sorted(k.text for k in parsed if k.site == site and not k.is_status)
-    here = {
-        k.text
-        for k in parsed
-        if (k.site is None and not k.is_payload) or (k.kind == "site-model" and k.site != site)
-    }
-    here -= {k.text for k in parsed if k.is_status}
-    newest = max((v for v in state.models if _is_whole(state, v, keys)), default=None)
-    if newest is not None:
-        here |= payloads_in_use(state.models, [newest])
-    pretrained = state.charter.pretrained
-    return sorted(here | ({pretrained.key} if pretrained and pretrained.key in keys else set()))
+    def from_site(self) -> list[str]:
+        """Return the keys of what the site has published and the others need, in order."""
+        own = [text for text in self.keys if text.startswith(layout.site_prefix(self.site))]
+        needed = {update.payload.key for update in self.state.waiting.values()}
+        needed |= {model.payload.key for model in self.state.site_models.values()}
+        wanted = set(_newest_statuses(own))
+        for key in _parsed(own):
+            if not key.is_status and (not key.is_payload or key.text in needed):
+                wanted.add(key.text)
+        return in_order(wanted - set(self.known))
 
+    def holds(self, direction: str) -> set[str]:
+        """Return the keys of the sender's store that the other side need not send."""
+        site, parsed = self.site, [key for key in _parsed(self.keys) if not key.is_status]
+        if direction == FOR:  # the others have of the site what is here, and what they have settled
+            return {key.text for key in parsed if key.site == site}
+        here = {
+            key.text
+            for key in parsed
+            if (key.site is None and not key.is_payload)
+            or (key.kind == "site-model" and key.site != site)
+        }
+        models, keys = self.state.models, set(self.keys)
+        whole = [version for version in models if payloads_in_use(models, [version]) <= keys]
+        if whole:
+            here |= payloads_in_use(models, [max(whole)])
+        pretrained = self.state.charter.pretrained
+        return here | ({pretrained.key} & keys if pretrained else set())
 
-def implied(state: StudyState, site: str) -> set[str]:
-    """Return the keys that a site must have had, as follows from what it has published."""
-    answered = [version for of, version in state.updates if of == site]
-    answered += [version for of, version, _ in state.evaluations if of == site]
-    newest = max(answered, default=-1)
-    if newest < 0:
-        return set()
-    out = {message.key for message in (state.plan, state.admissions.get(site)) if message}
-    for version in range(newest + 1):
-        out |= {layout.model(version), layout.round_record(version)}
-    if all(version in state.models for version in range(newest + 1)):
-        out |= payloads_in_use(state.models, [newest])
-    return out
+    def implied(self) -> set[str]:
+        """Return the keys that the site must have had, as follows from what it has published."""
+        state, site = self.state, self.site
+        answered = [version for of, version in state.updates if of == site]
+        answered += [version for of, version, _ in state.evaluations if of == site]
+        newest = max(answered, default=-1)
+        if newest < 0:
+            return set()
+        out = {message.key for message in (state.plan, state.admissions.get(site)) if message}
+        for version in range(newest + 1):
+            out |= {layout.model(version), layout.round_record(version)}
+        if all(version in state.models for version in range(newest + 1)):
+            out |= payloads_in_use(state.models, [newest])
+        return out
 
+    def missing(self, direction: str) -> set[str]:
+        """Return the payloads that are named and needed, and not there."""
+        state, keys = self.state, set(self.keys)
+        if direction == FROM:
+            waiting = state.waiting.values()
+            return {update.payload.key for update in waiting if update.site == self.site} - keys
+        if state.newest < 0 or state.finished is not None:
+            return set()
+        full = payloads_in_use(state.models, [state.newest])
+        deltas = _deltas_from_known(state.models, state.newest, keys - full)
+        return min((way - keys for way in (full, deltas) if way is not None), key=len)
 
-def missing(state: StudyState, keys: Collection[str], site: str, direction: str) -> list[str]:
-    """Return the payloads that are named and needed, and not there.
+    def superseded(self) -> set[str]:
+        """Return keys in old bundles that nobody needs any more and that may have been deleted."""
+        state, parsed = self.state, _parsed(self.keys)
+        out = {key.text for key in parsed if key.is_status} - set(_newest_statuses(self.keys))
+        for key in parsed:
+            if key.kind == "update-payload" and key.version is not None:
+                if layout.update(self.site, key.version) in state.settled:
+                    out.add(key.text)
+            elif key.is_payload and key.version is not None and key.version < state.newest:
+                out.add(key.text)
+        return out - payloads_in_use(state.models, [max(state.newest, 0)] if state.models else [])
 
-    Args:
-        state: what the store shows once a bundle has been imported.
-        keys: of all objects there then.
-        site: the site that the bundle is for or from.
-        direction: of the bundle.
-    """
-    if direction == FROM:
-        waiting = (update.payload.key for update in state.waiting.values() if update.site == site)
-        return sorted(set(waiting) - set(keys))
-    if state.newest < 0 or state.finished is not None:
-        return []
-    full = payloads_in_use(state.models, [state.newest])
-    deltas = _deltas_from_known(state.models, state.newest, set(keys) - full)
-    ways = [full, *([deltas] if deltas is not None else [])]
-    return min((sorted(way - set(keys)) for way in ways), key=len)
-
-
-def superseded(state: StudyState, keys: Collection[str], site: str) -> set[str]:
-    """Return keys that nobody needs any more and may have been deleted; old bundles hold them.
-
-    Args:
-        state: what the store shows once a bundle has been imported.
-        keys: of all objects there then.
-        site: the site that the bundle is for or from.
-    """
-    parsed = [key for key in map(layout.parse, keys) if key is not None]
-    out = {key.text for key in parsed if key.is_status} - set(_newest_statuses(keys))
-    for key in parsed:
-        if key.kind == "update-payload" and key.version is not None:
-            out |= {key.text} if layout.update(site, key.version) in state.settled else set()
-        elif key.is_payload and key.version is not None and key.version < state.newest:
-            out.add(key.text)
-    return out - payloads_in_use(state.models, [max(state.newest, 0)] if state.models else [])
-
-
-def _payloads_of_newest(state: StudyState, site: str, known: Collection[str]) -> set[str]:
-    charter, wanted = state.charter, set()
-    if charter.pretrained is not None and charter.mode == ASYM:
-        wanted.add(charter.pretrained.key)
-    is_done = state.newest >= 0 and state.is_validated(site, state.newest)
-    if state.newest < 0 or is_done:
-        return wanted
-    full = payloads_in_use(state.models, [state.newest]) - set(known)
-    deltas = _deltas_from_known(state.models, state.newest, set(known))
-    sizes = {m.payload.key: m.payload.size for m in state.models.values()}
-    sizes |= {m.full.key: m.full.size for m in state.models.values() if m.full}
-    ways = [way for way in (full, deltas) if way is not None]
-    return wanted | min(ways, key=lambda way: sum(sizes[key] for key in way))
+    def _payloads_of_newest(self) -> set[str]:
+        """Return the payloads that make the newest version, in as few bytes as possible."""
+        state, charter, known = self.state, self.state.charter, set(self.known)
+        wanted: set[str] = set()
+        if charter.pretrained is not None and charter.mode == ASYM:
+            wanted.add(charter.pretrained.key)
+        if state.newest < 0 or state.is_validated(self.site, state.newest):
+            return wanted
+        full = payloads_in_use(state.models, [state.newest]) - known
+        deltas = _deltas_from_known(state.models, state.newest, known)
+        sizes = {m.payload.key: m.payload.size for m in state.models.values()}
+        sizes |= {m.full.key: m.full.size for m in state.models.values() if m.full}
+        ways = [way for way in (full, deltas) if way is not None]
+        return wanted | min(ways, key=lambda way: sum(sizes[key] for key in way))
 
 
 def _deltas_from_known(
@@ -200,14 +174,14 @@ def _deltas_from_known(
     return None
 
 
-def _is_whole(state: StudyState, version: int, keys: Collection[str]) -> bool:
-    return payloads_in_use(state.models, [version]) <= set(keys)
+def _parsed(keys: Iterable[str]) -> list[Key]:
+    """Return the keys that the protocol has."""
+    return [key for key in map(layout.parse, keys) if key is not None]
 
 
 def _newest_statuses(keys: Collection[str]) -> Iterator[str]:
     newest: dict[tuple[str, str | None], str] = {}
-    for text in sorted(keys):
-        key = layout.parse(text)
-        if key is not None and key.is_status:
-            newest[key.kind, key.site] = text
+    for key in _parsed(sorted(keys)):
+        if key.is_status:
+            newest[key.kind, key.site] = key.text
     yield from newest.values()

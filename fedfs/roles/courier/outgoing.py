@@ -12,11 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from fedfs.errors import (
-    ObjectNotFoundError,
-    StudyError,
-    TensorError,
-)
+from fedfs.errors import ObjectNotFoundError, StudyError, TensorError
 from fedfs.exchange.publish import Clock
 from fedfs.exchange.read import MAX_ENVELOPE_BYTES
 from fedfs.learner import OnProgress, Progress
@@ -27,8 +23,8 @@ from fedfs.protocol.track_place import parse_on_store
 from fedfs.roles.courier.bundle.format import CHUNK_BYTES, Header
 from fedfs.roles.courier.bundle.hashing import Hashing
 from fedfs.roles.courier.bundle.pack import BundleWriter
-from fedfs.roles.courier.needed import FOR
-from fedfs.roles.courier.seen import NO_KEY, SiteView, in_order, memory_of
+from fedfs.roles.courier.needed import FOR, TrackContent
+from fedfs.roles.courier.seen import SiteView, in_order, memory_of
 from fedfs.store.base import Store
 from fedfs.trust import sealing
 from fedfs.trust.keyring import Keyring
@@ -87,57 +83,52 @@ def export_bundle(
         StoreError, SetupError: the store cannot be read, the file not be written.
     """
     view = SiteView(store, site)
-    charter, sizes = view.charter, view.sizes
+    charter, sizes = view.state.charter, view.sizes
     memory = Keyring(home, charter.study)
     known: set[str] = set()
     if not everything:
         known |= set(memory.recall(memory_of(site, direction)).get("has", ()))
-        known |= view.implied() if direction == FOR else set()
-    keys = view.for_site(known) if direction == FOR else view.from_site(known)
+        known |= set(view.select(TrackContent.implied)) if direction == FOR else set()
+    choose = TrackContent.for_site if direction == FOR else TrackContent.from_site
+    keys = view.select(choose, known=known)
     if everything and direction == FOR:
-        keys = in_order({*keys, *view.from_site(())})
+        keys = in_order({*keys, *view.select(TrackContent.from_site)})
     if not [key for key in keys if "/status/" not in key]:
         return None
     sealed_for = recipients
     if sealed_for is None:
         sealed_for = _recipients(view.state, charter, site, direction)
     header = Header(charter.study, site, direction, messages.utc(clock()), sealed=bool(sealed_for))
-    payloads, small = _split(store, keys)
-    hashes = {key: (parse_on_store(key) or NO_KEY).sha256 or "" for key in payloads}
-    hashes |= {key: hashlib.sha256(data).hexdigest() for key, data in small.items()}
-    writer = BundleWriter(
-        path,
-        header,
-        {key: hashes[key] for key in keys if key in hashes},
-        part_bytes=part_bytes,
-        recipients=sealed_for,
-    )
+    small, hashes = _read(store, keys)
+    writer = BundleWriter(path, header, hashes, part_bytes=part_bytes, recipients=sealed_for)
     with contextlib.closing(writer):
         n_bytes = 0
-        for number, key in enumerate(key for key in keys if key in hashes):
+        for number, (key, sha256) in enumerate(hashes.items()):
             on_progress(Progress("export", number, len(hashes), "objects"))
-            size = sizes[key] if key in payloads else len(small[key])
+            size = len(small[key]) if key in small else sizes[key]
             n_bytes += size
             if key in writer:
                 continue
             with _opened(store, key, size, small.get(key)) as source:
-                _add(writer, key, size, hashes[key], source, sealed_for)
-        has = view.holds(direction)
+                _add(writer, key, size, sha256, source, sealed_for)
+        has = sorted(view.select(lambda track: track.holds(direction)))
         seal = (lambda data: sealing.seal(data, sealed_for)) if sealed_for else None
         paths = writer.finish(has, seal)
     return Exported(tuple(paths), len(hashes), n_bytes, writer.n_kept, tuple(sealed_for))
 
 
-def _split(store: Store, keys: Sequence[str]) -> tuple[set[str], dict[str, bytes]]:
-    """Return which keys are payloads, and the bytes of the others; what is gone is left out."""
-    payloads, small = set(), {}
+def _read(store: Store, keys: Sequence[str]) -> tuple[dict[str, bytes], dict[str, str]]:
+    """Return the bytes of the messages, and the hash of every object; what is gone is left out."""
+    small, hashes = {}, {}
     for text in keys:
-        if (parse_on_store(text) or NO_KEY).is_payload:
-            payloads.add(text)
+        key = parse_on_store(text)
+        if key is not None and key.sha256 is not None:
+            hashes[text] = key.sha256
             continue
         with contextlib.suppress(ObjectNotFoundError):  # an old status
             small[text] = store.get(text, max_bytes=MAX_ENVELOPE_BYTES)
-    return payloads, small
+            hashes[text] = hashlib.sha256(small[text]).hexdigest()
+    return small, hashes
 
 
 @contextlib.contextmanager

@@ -9,17 +9,11 @@ from collections.abc import Callable, Collection, Iterable
 
 from fedfs.exchange.read import Observer, open_tracks
 from fedfs.protocol import layout, participation
-from fedfs.protocol.messages import Charter
 from fedfs.protocol.state import StudyState
 from fedfs.protocol.track_place import TRACKS, split_track
 from fedfs.roles.courier import needed
-from fedfs.roles.courier.needed import FOR
+from fedfs.roles.courier.needed import TrackContent
 from fedfs.store.base import ReadableStore
-
-NO_KEY = layout.Key("", "")
-"""Stands for what is no key of the protocol."""
-
-_Choose = Callable[[StudyState, Collection[str], str, Collection[str]], list[str]]
 
 
 class SiteView:
@@ -35,7 +29,6 @@ class SiteView:
     """
 
     def __init__(self, store: ReadableStore, site: str) -> None:
-        self._store = store
         self._site = site
         self._observers = open_tracks(store, site=site)
 
@@ -43,11 +36,6 @@ class SiteView:
         """Look at everything again."""
         for observer in self._observers.values():
             observer.refresh(everything=True)
-
-    @property
-    def charter(self) -> Charter:
-        """The charter in force; what it says of versions is that of the first track."""
-        return self.state.charter
 
     @property
     def state(self) -> StudyState:
@@ -75,42 +63,37 @@ class SiteView:
     @property
     def named(self) -> set[str]:
         """Keys of all payloads that messages name."""
-        return self._of_all(lambda one: one.state.payloads())
+        return set(self.select(lambda track: track.state.payloads()))
 
     @property
     def is_over(self) -> bool:
         """True once the study is closed and the site has scored all that it should."""
         return all(participation.is_over(o.state, [self._site]) for o in self._observers.values())
 
-    def for_site(self, known: Collection[str]) -> list[str]:
-        """See :func:`fedfs.roles.courier.needed.for_site`."""
-        return self._chosen(needed.for_site, known)
+    def select(
+        self,
+        choose: Callable[[TrackContent], Iterable[str]],
+        *,
+        keys: Collection[str] | None = None,
+        known: Collection[str] = (),
+    ) -> list[str]:
+        """Return the keys chosen on each track; those that tracks share come with the first.
 
-    def from_site(self, known: Collection[str]) -> list[str]:
-        """See :func:`fedfs.roles.courier.needed.from_site`."""
-        return self._chosen(needed.from_site, known)
-
-    def holds(self, direction: str) -> list[str]:
-        """See :func:`fedfs.roles.courier.needed.holds`."""
-        return sorted(
-            self._of_all(lambda o: needed.holds(o.state, o.sizes.keys(), self._site, direction))
-        )
-
-    def implied(self) -> set[str]:
-        """See :func:`fedfs.roles.courier.needed.implied`."""
-        return self._of_all(lambda one: needed.implied(one.state, self._site))
-
-    def missing(self, keys: Collection[str], direction: str) -> list[str]:
-        """See :func:`fedfs.roles.courier.needed.missing`."""
-        return sorted(
-            self._of_all(lambda o: needed.missing(o.state, _within(o, keys), self._site, direction))
-        )
-
-    def superseded(self, keys: Collection[str]) -> set[str]:
-        """See :func:`fedfs.roles.courier.needed.superseded`."""
-        return self._of_all(
-            lambda one: needed.superseded(one.state, _within(one, keys), self._site)
-        )
+        Args:
+            choose: a method of :class:`fedfs.roles.courier.needed.TrackContent`.
+            keys: of the objects to choose from; None for all on the store.
+            known: keys that the other side has.
+        """
+        chosen: dict[str, None] = {}
+        for one in self._observers.values():
+            content = TrackContent(
+                state=one.state,
+                keys=one.sizes.keys() if keys is None else _within(one, keys),
+                site=self._site,
+                known=_within(one, known),
+            )
+            chosen.update(dict.fromkeys(map(one.track.on_store, choose(content))))
+        return list(chosen)
 
     def keys_of(self, store: ReadableStore) -> set[str]:
         """Return the keys of this study's objects on another store, also if it has none yet."""
@@ -120,17 +103,6 @@ class SiteView:
             behind = observer.track.prefix
             prefixes += [behind + layout.AGGREGATOR, behind + own]
         return {entry.key for prefix in prefixes for entry in store.list(prefix)}
-
-    def _chosen(self, choose: _Choose, known: Collection[str]) -> list[str]:
-        """Return the keys chosen on each track; those that tracks share come with the first."""
-        chosen: dict[str, None] = {}
-        for one in self._observers.values():
-            keys = choose(one.state, one.sizes.keys(), self._site, _within(one, known))
-            chosen.update(dict.fromkeys(map(one.track.on_store, keys)))
-        return list(chosen)
-
-    def _of_all(self, keys_on: Callable[[Observer], Iterable[str]]) -> set[str]:
-        return {one.track.on_store(key) for one in self._observers.values() for key in keys_on(one)}
 
 
 def in_order(keys: Iterable[str]) -> list[str]:
@@ -155,8 +127,3 @@ def _within(observer: Observer, keys: Collection[str]) -> set[str]:
 def memory_of(site: str, direction: str) -> str:
     """Return the name under which this host remembers what the other side has."""
     return f"courier-{direction}-{site}"
-
-
-def other(direction: str) -> str:
-    """Return the direction back."""
-    return needed.FROM if direction == FOR else FOR

@@ -11,7 +11,8 @@ from fedfs.exchange.payloads import MAX_MODEL_BYTES
 from fedfs.exchange.read import MAX_ENVELOPE_BYTES
 from fedfs.learner import OnProgress, Progress
 from fedfs.protocol.track_place import parse_on_store
-from fedfs.roles.courier.seen import NO_KEY, SiteView
+from fedfs.roles.courier.needed import TrackContent
+from fedfs.roles.courier.seen import SiteView
 from fedfs.roles.loop import Outcome, run
 from fedfs.roles.polling import Waiter, WaitSettings
 from fedfs.roles.reader.units import format_count
@@ -50,10 +51,11 @@ class Sync:
         there = back = 0
         for site in self._sites:
             in_hub = self._look(self._hub, site)
-            wanted = in_hub.for_site(in_hub.keys_of(self._outpost))
+            known = in_hub.keys_of(self._outpost)
+            wanted = in_hub.select(TrackContent.for_site, known=known)
             there += _copy(self._hub, self._outpost, wanted, self._on_progress)
             here = self._look(self._outpost, site)
-            wanted = here.from_site(in_hub.sizes.keys())
+            wanted = here.select(TrackContent.from_site, known=in_hub.sizes.keys())
             back += _copy(self._outpost, self._hub, wanted, self._on_progress)
         return there, back
 
@@ -98,9 +100,9 @@ def _copy(source: Store, target: Store, keys: Sequence[str], on_progress: OnProg
     with target.scratch() as folder:
         for number, key in enumerate(keys):
             on_progress(Progress("copy", number, len(keys), "objects"))
-            parsed = parse_on_store(key) or NO_KEY
+            parsed = parse_on_store(key)
             try:
-                if parsed.is_payload:
+                if parsed is not None and parsed.is_payload:
                     path = folder / "payload"
                     source.download(key, path, max_bytes=MAX_MODEL_BYTES)
                     n_copied += target.adopt(key, path)
