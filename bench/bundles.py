@@ -22,7 +22,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import numpy as np
 
-from fedfs.roles.courier import export_bundle, import_bundle
+from fedfs.roles.courier.incoming import import_bundle
+from fedfs.roles.courier.outgoing import export_bundle
 from fedfs.store import open_store
 from support import federation as fake
 

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fedfs.roles.reader.report import render
 from fedfs.roles.reader.report.comparison import LocalRow, MatrixRow
 from fedfs.roles.reader.report.data import Exclusion, Report, SiteRow
+from fedfs.roles.reader.report.html import render
 
 
 def made_up(n_sites: int, n_versions: int) -> Report:

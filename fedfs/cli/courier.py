@@ -60,8 +60,9 @@ def export_(
 
     It is encrypted for whoever has to read it: for the site, or for coordinator and aggregator.
     """
-    from fedfs.roles.courier import export_bundle, parse_size
+    from fedfs.roles.courier.bundle.parts import parse_size
     from fedfs.roles.courier.needed import FOR, FROM
+    from fedfs.roles.courier.outgoing import export_bundle
     from fedfs.trust.keyring import default_home
     from fedfs.trust.sealing import parse_recipient
 
@@ -118,7 +119,7 @@ def import_(
 
     Nothing is published of a bundle with a fault. Importing again is harmless.
     """
-    from fedfs.roles.courier import import_bundle
+    from fedfs.roles.courier.incoming import import_bundle
     from fedfs.trust.keyring import default_home
     from fedfs.trust.sealing import load_identity
 
@@ -149,7 +150,8 @@ def import_(
 @json_option
 def show(file: Path, *, identity_files: tuple[Path, ...], as_json: bool) -> None:
     """Say what a bundle is, and what is in it if this host can open it."""
-    from fedfs.roles.courier import BundleReader, unsealer
+    from fedfs.roles.courier.bundle.unpack import BundleReader
+    from fedfs.roles.courier.incoming import unsealer
     from fedfs.trust.keyring import default_home
     from fedfs.trust.sealing import load_identity
 
@@ -198,7 +200,7 @@ def sync(
     For a host in a DMZ that sees a bucket and an internal share: what the sites need goes to the
     outpost, what they have published comes back.
     """
-    from fedfs.roles.courier import run_sync
+    from fedfs.roles.courier.sync import run_sync
     from fedfs.roles.polling import WaitSettings
 
     start_logging(verbose=False)

@@ -57,7 +57,9 @@ def report(
     """
     from fedfs.exchange.read import open_tracks
     from fedfs.protocol.messages import utc
-    from fedfs.roles.reader.report import collect, overview, render_overview
+    from fedfs.roles.reader.report.data import collect
+    from fedfs.roles.reader.report.html import render_overview
+    from fedfs.roles.reader.report.overview import overview
     from fedfs.trust.keyring import default_home
     from fedfs.trust.recipients import Vault
 
@@ -90,7 +92,8 @@ def _write(
 ) -> None:
     """Write the report of a track; beside those of others, with its name."""
     from fedfs.protocol.messages import utc
-    from fedfs.roles.reader.report import render, write_csv
+    from fedfs.roles.reader.report.html import render
+    from fedfs.roles.reader.report.tables import write_csv
 
     if csv_file is not None:
         path = _of_track(csv_file, track)

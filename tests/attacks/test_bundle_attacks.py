@@ -13,7 +13,9 @@ import pytest
 
 from fedfs.errors import BundleError, ObjectExistsError, RejectedError, TensorError, UserError
 from fedfs.protocol import layout
-from fedfs.roles.courier import BundleReader, BundleWriter, Header
+from fedfs.roles.courier.bundle.format import Header
+from fedfs.roles.courier.bundle.pack import BundleWriter
+from fedfs.roles.courier.bundle.unpack import BundleReader
 from support.courier import Courier
 from support.federation import forge
 

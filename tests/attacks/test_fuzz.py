@@ -26,7 +26,8 @@ from fedfs.exchange.payloads import check_values, update_layout
 from fedfs.exchange.read import open_study
 from fedfs.protocol import codec, decide, layout, messages, participation
 from fedfs.roles.aggregator import planning
-from fedfs.roles.courier import BundleReader, import_bundle
+from fedfs.roles.courier.bundle.unpack import BundleReader
+from fedfs.roles.courier.incoming import import_bundle
 from fedfs.roles.reader import log, privacy
 from fedfs.roles.reader.status import summarize
 from fedfs.store.memory import MemoryStore, StoredObject

@@ -7,14 +7,10 @@ from typing import Any
 
 from fedfs.exchange.read import open_study
 from fedfs.learner import Progress
-from fedfs.roles.courier import (
-    BundleReader,
-    Exported,
-    Imported,
-    Index,
-    export_bundle,
-    import_bundle,
-)
+from fedfs.roles.courier.bundle.format import Index
+from fedfs.roles.courier.bundle.unpack import BundleReader
+from fedfs.roles.courier.incoming import Imported, import_bundle
+from fedfs.roles.courier.outgoing import Exported, export_bundle
 from fedfs.roles.site.join import join_study
 from fedfs.store.memory import MemoryStore
 from fedfs.trust import sealing

@@ -15,7 +15,8 @@ from fedfs.roles.coordinator.options import StudyOptions
 from fedfs.roles.coordinator.roster import set_state
 from fedfs.roles.reader.audit import verify_choice, verify_study
 from fedfs.roles.reader.finding import OK, PROBLEM
-from fedfs.roles.reader.report import collect, overview
+from fedfs.roles.reader.report.data import collect
+from fedfs.roles.reader.report.overview import overview
 from fedfs.roles.reader.status import summarize
 from fedfs.store.memory import MemoryStore
 from fedfs.store.prefix import TrackStore

@@ -10,7 +10,7 @@ from fedfs.learner import DiceSum
 from fedfs.protocol import layout
 from fedfs.roles.coordinator.amend import Coordinator
 from fedfs.roles.coordinator.roster import set_state
-from fedfs.roles.courier import Sync
+from fedfs.roles.courier.sync import Sync
 from fedfs.roles.reader.audit import verify_choice
 from fedfs.roles.reader.finding import OK, PROBLEM
 from fedfs.roles.reader.privacy import disclosures

@@ -15,16 +15,12 @@ from fedfs.errors import (
 )
 from fedfs.exchange.read import open_study
 from fedfs.protocol import layout
-from fedfs.roles.courier import (
-    BundleReader,
-    BundleWriter,
-    Parts,
-    Sync,
-    export_bundle,
-    find_parts,
-    import_bundle,
-    parse_size,
-)
+from fedfs.roles.courier.bundle.pack import BundleWriter
+from fedfs.roles.courier.bundle.parts import Parts, find_parts, parse_size
+from fedfs.roles.courier.bundle.unpack import BundleReader
+from fedfs.roles.courier.incoming import import_bundle
+from fedfs.roles.courier.outgoing import export_bundle
+from fedfs.roles.courier.sync import Sync
 from fedfs.roles.site.join import join_study
 from fedfs.store.memory import MemoryStore
 from fedfs.trust.sealing import Identity

@@ -14,8 +14,10 @@ import pytest
 from fedfs.errors import StoreError
 from fedfs.exchange.read import open_study
 from fedfs.protocol import layout
-from fedfs.roles.reader.report import collect, render, write_csv
+from fedfs.roles.reader.report.data import collect
+from fedfs.roles.reader.report.html import render
 from fedfs.roles.reader.report.publish import report_publisher, sites_without_final_scores
+from fedfs.roles.reader.report.tables import write_csv
 from fedfs.store.memory import MemoryStore
 from support.browser import accessibility, browse, in_a_browser
 from support.federation import Federation

@@ -15,7 +15,8 @@ from fedfs.roles.coordinator.amend import Coordinator
 from fedfs.roles.coordinator.options import StudyOptions
 from fedfs.roles.coordinator.roster import set_state
 from fedfs.roles.reader.log import events
-from fedfs.roles.reader.report import collect, render
+from fedfs.roles.reader.report.data import collect
+from fedfs.roles.reader.report.html import render
 from fedfs.roles.reader.status import summarize
 from support.courier import Courier
 from support.federation import Federation

@@ -11,7 +11,7 @@ from tensorboardX.record_writer import masked_crc32c
 
 from fedfs.errors import SetupError, UserError
 from fedfs.protocol.messages import from_utc
-from fedfs.roles.reader.report import collect
+from fedfs.roles.reader.report.data import collect
 from fedfs.roles.reader.report.events import write_events
 
 

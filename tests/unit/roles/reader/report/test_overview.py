@@ -12,7 +12,9 @@ from click.testing import CliRunner
 from fedfs.cli import fedfs as cli
 from fedfs.exchange.read import open_tracks
 from fedfs.protocol import layout
-from fedfs.roles.reader.report import collect, overview, render_overview
+from fedfs.roles.reader.report.data import collect
+from fedfs.roles.reader.report.html import render_overview
+from fedfs.roles.reader.report.overview import overview
 from fedfs.roles.reader.report.publish import overview_publisher
 from fedfs.store import open_store
 from support.browser import accessibility, browse, in_a_browser
