@@ -142,7 +142,7 @@ class NnUNetLearner:
         if plan is None:
             raise SetupError("This site has not planned yet.", hint="call plan() first")
         with self._nnunet():
-            return planner.kept_initial(plan) or planner.make_initial(plan)
+            return planner.initial(plan)
 
     def prepare(
         self, plans: Mapping[str, Any], fingerprint: Mapping[str, Any], on_progress: OnProgress
@@ -228,10 +228,8 @@ class NnUNetLearner:
                     metrics=session.metrics(),
                     seconds=dict(seconds),
                 )
-                if (
-                    _is_over(progress, task)
-                    or self._clock() - saved >= self._settings.checkpoint_interval_s
-                ):
+                is_due = self._clock() - saved >= self._settings.checkpoint_interval_s
+                if is_due or _is_over(progress, task):
                     session.tensors()  # never keep what is not finite
                     began = self._clock()
                     if session.is_first:

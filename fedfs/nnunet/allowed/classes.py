@@ -88,8 +88,12 @@ def make_trainer(
         dataset_json=copy.deepcopy(dict(dataset_json)),
         device=device(settings.host.device),
     )
-    if trainer.device.type == "cuda":
-        _prepare_cuda()
+    if trainer.device.type == "cuda":  # as nnU-Net's own command does
+        import torch
+
+        torch.set_num_threads(1)
+        torch.backends.cudnn.deterministic = False
+        torch.backends.cudnn.benchmark = True
     return trainer
 
 
@@ -166,12 +170,3 @@ def device(name: str | None) -> Any:
     if name not in ("cpu", "cuda", "mps"):
         raise SetupError(f"Device {name!r} is none of cpu, cuda, mps.")
     return torch.device(name)
-
-
-def _prepare_cuda() -> None:
-    # As nnU-Net's own command does.
-    import torch
-
-    torch.set_num_threads(1)
-    torch.backends.cudnn.deterministic = False
-    torch.backends.cudnn.benchmark = True

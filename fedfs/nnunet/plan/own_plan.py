@@ -45,7 +45,7 @@ _ONLY_WEIGHTS = ("seed", "pretrained", "alignment")
 
 
 class OwnPlanner:
-    """Makes and keeps a site's plan; methods that start with ``make`` import nnunetv2.
+    """Makes and keeps a site's plan; :meth:`make` and :meth:`initial` import nnunetv2.
 
     Args:
         settings: with :attr:`~fedfs.nnunet.settings.LearnerSettings.planning`.
@@ -127,8 +127,19 @@ class OwnPlanner:
         _write(self._path(_PLAN), self._planned, value)
         return self._own_plan(value)
 
-    def kept_initial(self, plan: OwnPlan) -> dict[str, Array] | None:
-        """Return the initial weights of the network if they have been made."""
+    def initial(self, plan: OwnPlan) -> dict[str, Array]:
+        """Return the initial weights of the network; make them again if they are not kept.
+
+        Raises:
+            SetupError: nnunetv2 has no such trainer.
+        """
+        tensors = self._kept_initial(plan) or self._make_initial(plan.plans)
+        planning = self._planning
+        if planning.pretrained is None:
+            return tensors
+        return overlaid(tensors, planning.pretrained, alignment=planning.alignment)
+
+    def _kept_initial(self, plan: OwnPlan) -> dict[str, Array] | None:
         path = self._path(_INITIAL)
         try:
             with TensorFile(path) as file:
@@ -145,15 +156,7 @@ class OwnPlanner:
         if weights_sha256(tensors) != digest:
             log.warning("%s is damaged and is made again", path)
             return None
-        return self._with_pretrained(tensors)
-
-    def make_initial(self, plan: OwnPlan) -> dict[str, Array]:
-        """Make the initial weights of the network again, and keep them.
-
-        Raises:
-            SetupError: nnunetv2 has no such trainer.
-        """
-        return self._with_pretrained(self._make_initial(plan.plans))
+        return tensors
 
     def _make_initial(self, adopted: Mapping[str, Any]) -> dict[str, Array]:
         path = self._path(_INITIAL)
@@ -172,12 +175,6 @@ class OwnPlanner:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_safetensors(path, tensors, metadata={_MADE_FOR: made_for})
         return tensors
-
-    def _with_pretrained(self, tensors: dict[str, Array]) -> dict[str, Array]:
-        planning = self._planning
-        if planning.pretrained is None:
-            return tensors
-        return overlaid(tensors, planning.pretrained, alignment=planning.alignment)
 
     def _own_plan(self, value: Mapping[str, Any]) -> OwnPlan:
         return OwnPlan(

@@ -95,12 +95,7 @@ class FinalModel:
             Path(trainer.output_folder_base, "dataset_fingerprint.json"), self._fingerprint
         )
         if result is None:
-            result = _validate(
-                session,
-                folder / VALIDATION,
-                on_progress,
-                save_probabilities=self._settings.save_probabilities,
-            )
+            result = self._validate(session, folder / VALIDATION, on_progress)
         files.sync(checkpoint)
         files.write_json(
             self._record,
@@ -113,29 +108,28 @@ class FinalModel:
         )
         return result
 
+    def _validate(
+        self, session: Session, folder: Path, on_progress: OnProgress
+    ) -> EvaluationResult:
+        shutil.rmtree(folder, ignore_errors=True)  # nnU-Net scores whatever lies there
+        total, done = session.n_validation_cases, 0
 
-def _validate(
-    session: Session, folder: Path, on_progress: OnProgress, *, save_probabilities: bool
-) -> EvaluationResult:
-    shutil.rmtree(folder, ignore_errors=True)  # nnU-Net scores whatever lies there
-    total, done = session.n_validation_cases, 0
+        def on_line(line: str) -> None:
+            nonlocal done
+            if "predicting " in line:
+                done += 1
+                on_progress(Progress("validate", min(done, total), total, "case"))
 
-    def on_line(line: str) -> None:
-        nonlocal done
-        if "predicting " in line:
-            done += 1
-            on_progress(Progress("validate", min(done, total), total, "case"))
-
-    began = session.clock()
-    session.watch_lines(on_line)
-    trainer = session.trainer
-    trainer.perform_actual_validation(save_probabilities)
-    if not session.can_score:
-        return EvaluationResult.unscored(session.clock() - began)
-    summary = folder / "summary.json"
-    values = class_values(trainer.dataset_json)
-    reader = trainer.plans_manager.image_reader_writer_class()
-    distances = mean_by_class(hd95_by_case(summary, values, reader, on_progress))
-    return read_summary(
-        summary, trainer.dataset_json, seconds=session.clock() - began, distances_mm=distances
-    )
+        began = session.clock()
+        session.watch_lines(on_line)
+        trainer = session.trainer
+        trainer.perform_actual_validation(self._settings.save_probabilities)
+        if not session.can_score:
+            return EvaluationResult.unscored(session.clock() - began)
+        summary = folder / "summary.json"
+        values = class_values(trainer.dataset_json)
+        reader = trainer.plans_manager.image_reader_writer_class()
+        distances = mean_by_class(hd95_by_case(summary, values, reader, on_progress))
+        return read_summary(
+            summary, trainer.dataset_json, seconds=session.clock() - began, distances_mm=distances
+        )

@@ -6,7 +6,6 @@ import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fedfs.learner import EvaluationResult
 from fedfs.nnunet.allowed import classes
@@ -51,9 +50,39 @@ def predict_and_score(request: ScoreRequest) -> EvaluationResult:
     limit_pools(request.host.num_processes)
     dataset_json = read_json(Path(request.model, "dataset.json"))
     summary = Path(request.output, "summary.json")
+    summary.parent.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     with captured(log):
-        distances = _predict(request, dataset_json, summary)
+        from nnunetv2.evaluation.evaluate_predictions import compute_metrics_on_folder
+        from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+        predictor = nnUNetPredictor(
+            use_mirroring=request.use_mirroring,
+            device=classes.device(request.host.device),
+            allow_tqdm=False,
+        )
+        predictor.initialize_from_trained_model_folder(
+            request.model, use_folds=(classes.fold_of(request.fold),)
+        )
+        predictor.predict_from_files(
+            request.images,
+            request.output,
+            num_processes_preprocessing=request.host.num_processes,
+            num_processes_segmentation_export=request.host.num_processes,
+        )
+        manager = predictor.label_manager
+        reader = predictor.plans_manager.image_reader_writer_class()
+        compute_metrics_on_folder(
+            request.labels,
+            request.output,
+            str(summary),
+            reader,
+            dataset_json["file_ending"],
+            manager.foreground_regions if manager.has_regions else manager.foreground_labels,
+            manager.ignore_label,
+            num_processes=request.host.num_processes,
+        )
+        distances = hd95_by_case(summary, class_values(dataset_json), reader)
     files.write_json(summary.with_name("hd95.json"), distances)
     return read_summary(
         summary,
@@ -61,40 +90,3 @@ def predict_and_score(request: ScoreRequest) -> EvaluationResult:
         seconds=time.monotonic() - began,
         distances_mm=mean_by_class(distances),
     )
-
-
-def _predict(
-    request: ScoreRequest, dataset_json: dict[str, Any], summary: Path
-) -> dict[str, dict[str, float]]:
-    """Predict and score; return case -> class -> HD95 in mm."""
-    from nnunetv2.evaluation.evaluate_predictions import compute_metrics_on_folder
-    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-
-    predictor = nnUNetPredictor(
-        use_mirroring=request.use_mirroring,
-        device=classes.device(request.host.device),
-        allow_tqdm=False,
-    )
-    predictor.initialize_from_trained_model_folder(
-        request.model, use_folds=(classes.fold_of(request.fold),)
-    )
-    summary.parent.mkdir(parents=True, exist_ok=True)
-    predictor.predict_from_files(
-        request.images,
-        request.output,
-        num_processes_preprocessing=request.host.num_processes,
-        num_processes_segmentation_export=request.host.num_processes,
-    )
-    manager = predictor.label_manager
-    reader = predictor.plans_manager.image_reader_writer_class()
-    compute_metrics_on_folder(
-        request.labels,
-        request.output,
-        str(summary),
-        reader,
-        dataset_json["file_ending"],
-        manager.foreground_regions if manager.has_regions else manager.foreground_labels,
-        manager.ignore_label,
-        num_processes=request.host.num_processes,
-    )
-    return hd95_by_case(summary, class_values(dataset_json), reader)
