@@ -164,9 +164,7 @@ class NnUNetLearner:
         with self._nnunet() as output:
             classes.trainer_class(settings.trainer, settings.host.allowed_trainers)
             adopted = preprocess.adopt(plans, dataset, fingerprints.reader_name(dataset))
-            preprocess.check_previous_stage(
-                adopted, settings.configuration, settings.trainer, dataset, settings.paths
-            )
+            preprocess.check_previous_stage(adopted, dataset, settings)
             preprocess.write_plans(adopted, dataset, settings.paths)
             model_folders.claim(self._model_folder(adopted), adopted, settings)
             for configuration in (settings.configuration, *settings.next_stages):

@@ -204,7 +204,7 @@ def test_the_second_stage_of_a_cascade_needs_the_first(study, tmp_path):
     dataset = RawDataset.open(study.paths, DATASET)
     with pytest.raises(SetupError, match="cascade continues 3d_lowres"):
         preprocess.check_previous_stage(
-            cascade, "cascade", "nnUNetTrainer", dataset, study.site(tmp_path).paths
+            cascade, dataset, study.site(tmp_path, configuration="cascade")
         )
 
 

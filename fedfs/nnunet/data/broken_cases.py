@@ -54,9 +54,7 @@ class BrokenCases:
     def measured(self) -> RawDataset:
         """Return the dataset as it was measured: also with cases that broke later."""
         listed = RawDataset.listed(self._settings.paths, self._settings.dataset)
-        return listed.without(
-            {c for c, entry in self._read().items() if entry["step"] == _MEASURED}
-        )
+        return listed.without([c for c, one in self._read().items() if one["step"] == _MEASURED])
 
     def usable(self) -> RawDataset:
         """Return the dataset without any case that is left out.

@@ -28,6 +28,7 @@ from fedfs.nnunet.data.broken_cases import OnBroken
 from fedfs.nnunet.data.dataset import Case, RawDataset
 from fedfs.nnunet.data.dataset_json import difference, read_json
 from fedfs.nnunet.data.integrity import check_whole
+from fedfs.nnunet.settings import LearnerSettings
 from fedfs.nnunet.system import files
 from fedfs.nnunet.system.environment import NnUNetPaths
 from fedfs.nnunet.system.workers import map_cases
@@ -73,8 +74,8 @@ def preprocess(
     num_processes: int,
     on_progress: OnProgress,
     on_broken: OnBroken | None = None,
-) -> Path:
-    """Preprocess every case that is not preprocessed yet; return the folder.
+) -> None:
+    """Preprocess every case that is not preprocessed yet.
 
     Args:
         plans: as adopted.
@@ -114,30 +115,25 @@ def preprocess(
     shutil.rmtree(partial)  # holds what is left of cases that failed
     whole = {case.name for case in dataset.cases if (folder / f"{case.name}.pkl").exists()}
     _copy_references([case for case in dataset.cases if case.name in whole], dataset, paths)
-    return folder
 
 
 def check_previous_stage(
-    plans: Mapping[str, Any],
-    configuration: str,
-    trainer: str,
-    dataset: RawDataset,
-    paths: NnUNetPaths,
+    plans: Mapping[str, Any], dataset: RawDataset, settings: LearnerSettings
 ) -> None:
     """Check that a cascade's second stage finds the segmentations of its first.
 
     Raises:
         SetupError: they are missing.
     """
-    settings = allowlist.resolved(plans["configurations"], configuration)
-    previous = settings.get("previous_stage")
+    name = settings.configuration
+    previous = allowlist.resolved(plans["configurations"], name).get("previous_stage")
     if previous is None:
         return
-    model = f"{trainer}__{plans['plans_name']}__{previous}"
-    folder = paths.results / dataset.name / model / "predicted_next_stage" / configuration
+    model = f"{settings.trainer}__{plans['plans_name']}__{previous}"
+    folder = settings.paths.results / dataset.name / model / "predicted_next_stage" / name
     if any(not (folder / f"{case.name}.b2nd").exists() for case in dataset.cases):
         raise SetupError(
-            f"{configuration} continues {previous}, whose segmentations are not all in {folder}.",
+            f"{name} continues {previous}, whose segmentations are not all in {folder}.",
             hint=f"finish a study of {previous} with the same plans and trainer first",
         )
 
