@@ -172,10 +172,10 @@ class Bench:
         import torch
         from nnunetv2.run.run_training import get_trainer_from_args
 
-        from fedfs.nnunet.system.environment import applied
+        from fedfs.nnunet.system.environment import set_variables
 
         own = {**self.paths.variables(), "nnUNet_results": str(self.folder / "nnunet")}
-        with applied(own), _silent():
+        with set_variables(own), _silent():
             trainer = get_trainer_from_args(
                 DATASET,
                 self.options.configuration,
@@ -194,7 +194,7 @@ class Bench:
 
         def epoch() -> None:
             trainer.num_epochs = trainer.current_epoch + 1
-            with applied(own), _silent():
+            with set_variables(own), _silent():
                 trainer.run_training()
 
         return epoch
@@ -241,9 +241,9 @@ def _status(folder: Path) -> Callable[[Any], None]:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    from fedfs.nnunet.system.output import captured
+    from fedfs.nnunet.system.output import capture_output
 
-    with captured(logging.getLogger("nnunet")):  # as the learner does
+    with capture_output(logging.getLogger("nnunet")):  # as the learner does
         yield
 
 

@@ -44,9 +44,9 @@ from fedfs.nnunet.score.cross_evaluation import score_other
 from fedfs.nnunet.score.finish import FinalModel
 from fedfs.nnunet.settings import LearnerSettings
 from fedfs.nnunet.system import files
-from fedfs.nnunet.system.environment import applied, limit_pools
+from fedfs.nnunet.system.environment import limit_pools, set_variables
 from fedfs.nnunet.system.failures import translate
-from fedfs.nnunet.system.output import Captured, captured
+from fedfs.nnunet.system.output import Captured, capture_output
 from fedfs.nnunet.train import model_folders, parallel
 from fedfs.nnunet.train.checkpoints import CheckpointStore, RoundProgress
 from fedfs.nnunet.train.session import Session
@@ -299,7 +299,7 @@ class NnUNetLearner:
     @contextmanager
     def _nnunet(self) -> Iterator[Captured]:
         """Set nnU-Net's variables, capture its output and translate its errors."""
-        with applied(self._settings.paths.variables()), captured(log) as output:
+        with set_variables(self._settings.paths.variables()), capture_output(log) as output:
             try:
                 yield output
             except FedfsError:

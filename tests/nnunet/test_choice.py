@@ -18,7 +18,7 @@ from fedfs.learner import DiceSum
 from fedfs.nnunet.score.cross_validation import CrossValidationRequest, cross_validate
 from fedfs.nnunet.score.inference_information import ChoiceRequest, write_choice
 from fedfs.nnunet.score.summary import class_names
-from fedfs.nnunet.system.environment import applied
+from fedfs.nnunet.system.environment import set_variables
 
 DATASET = "Dataset901_Ellipsoids"
 CONFIGURATIONS = ("2d", "3d_fullres")
@@ -152,7 +152,7 @@ def found_by_nnunet(paths):
         {"plans": "nnUNetPlans", "configuration": name, "trainer": "nnUNetTrainer"}
         for name in CONFIGURATIONS
     )
-    with applied(paths.variables()):
+    with set_variables(paths.variables()):
         best = find_best_configuration(DATASET, models, num_processes=1, folds=(0, 1))
     written = Path(best["best_model_or_ensemble"]["postprocessing_file"])
     return best, pickle.loads(written.read_bytes())

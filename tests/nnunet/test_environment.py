@@ -4,7 +4,13 @@ import stat
 import pytest
 
 from fedfs.errors import SetupError
-from fedfs.nnunet.system.environment import RAW, RESULTS, NnUNetPaths, applied, from_environment
+from fedfs.nnunet.system.environment import (
+    RAW,
+    RESULTS,
+    NnUNetPaths,
+    from_environment,
+    set_variables,
+)
 
 
 @pytest.fixture
@@ -52,7 +58,7 @@ def test_a_read_only_folder_is_named(paths, environ):
 def test_variables_are_put_back(monkeypatch, tmp_path):
     monkeypatch.setenv(RAW, "before")
     monkeypatch.delenv(RESULTS, raising=False)
-    with applied(NnUNetPaths(tmp_path, tmp_path, tmp_path).variables()):
+    with set_variables(NnUNetPaths(tmp_path, tmp_path, tmp_path).variables()):
         assert os.environ.get(RAW) == os.environ.get(RESULTS) == str(tmp_path)
     assert os.environ.get(RAW) == "before"
     assert RESULTS not in os.environ

@@ -17,8 +17,8 @@ from fedfs.nnunet.data import reuse
 from fedfs.nnunet.data.dataset import RawDataset
 from fedfs.nnunet.data.preprocess import adopt
 from fedfs.nnunet.nnunet_learner import NnUNetLearner
-from fedfs.nnunet.plan.plans import named
-from fedfs.nnunet.system.environment import NnUNetPaths, applied
+from fedfs.nnunet.plan.plans import rename_plans
+from fedfs.nnunet.system.environment import NnUNetPaths, set_variables
 from fedfs.nnunet.train import model_folders
 
 pytestmark = [pytest.mark.nnunet, pytest.mark.usefixtures("no_workers", "forked_pools")]
@@ -53,7 +53,7 @@ def by_hand(study, paths, *, fold=0, train=True):
     from nnunetv2.run.run_training import get_trainer_from_args  # noqa: PLC0415  same
 
     room = paths.preprocessed / DATASET
-    with applied(paths.variables()):
+    with set_variables(paths.variables()):
         DefaultPreprocessor(verbose=False).run(DATASET, "2d", "fedfsPlans", num_processes=1)
         if not train:
             return
@@ -174,7 +174,7 @@ def test_cases_that_are_missing_are_added(study, site):
 
 def under_another_name(study, **changes):
     """The study's plan as that of a study which goes on from it."""
-    plans = named(study.plans, dataset_name="Dataset801_Next", plans_name="nextPlans")
+    plans = rename_plans(study.plans, dataset_name="Dataset801_Next", plans_name="nextPlans")
     plans["configurations"]["2d"] |= changes
     return plans
 

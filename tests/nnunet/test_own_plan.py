@@ -424,7 +424,7 @@ def test_networks_of_unlike_depth_take_each_others_tensors(planned, build, tmp_p
     assert equal(build(small.configuration, pretrained=path), expected)
     # By name, a tensor of another resolution is taken for the same; what has no namesake stays.
     write_safetensors(path, {name: value + 1 for name, value in own.items()})
-    deep = overlay.overlaid(weights, path, alignment="name")
+    deep = overlay.overlay_tensors(weights, path, alignment="name")
     kept = [name for name in weights if name not in own]
     assert kept
     assert all(np.array_equal(deep[name], weights[name]) for name in kept)

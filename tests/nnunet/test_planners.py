@@ -7,7 +7,7 @@ from life import in_this_process, live
 from synthetic import DATASET, dataset_json, write_dataset
 
 from fedfs.nnunet.plan.planner import NnUNetPlanner
-from fedfs.nnunet.system.environment import applied
+from fedfs.nnunet.system.environment import set_variables
 from support.federation import Federation
 
 pytestmark = [pytest.mark.nnunet, pytest.mark.usefixtures("no_workers", "forked_pools")]
@@ -42,7 +42,7 @@ def of_nnunet(paths, plans_name, *, planner="ExperimentPlanner", **options):
     room = paths.preprocessed / DATASET
     room.mkdir(exist_ok=True)
     (room / "dataset_fingerprint.json").write_text(json.dumps(fingerprint()))
-    with applied({**paths.variables(), "nnUNet_n_proc_DA": "1"}):
+    with set_variables({**paths.variables(), "nnUNet_n_proc_DA": "1"}):
         plan_and_preprocess_api.plan_experiments(
             [int(DATASET[7:10])],
             planner,

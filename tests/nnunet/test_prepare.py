@@ -49,12 +49,12 @@ def test_it_is_what_nnunet_would_have_preprocessed(study, tmp_path, room):
     )
     from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2  # noqa: PLC0415
 
-    from fedfs.nnunet.system.environment import applied  # noqa: PLC0415  same
+    from fedfs.nnunet.system.environment import set_variables  # noqa: PLC0415  same
 
     prepare(study, tmp_path)
     ours = room / "fedfsPlans_2d"
     kept = ours.rename(room / "ours")
-    with applied(study.site(tmp_path).paths.variables()):
+    with set_variables(study.site(tmp_path).paths.variables()):
         DefaultPreprocessor(verbose=False).run(DATASET, "2d", "fedfsPlans", num_processes=1)
     for case in nnUNetDatasetBlosc2.get_identifiers(str(ours)):
         mine, its = (nnUNetDatasetBlosc2(str(f), [case]).load_case(case) for f in (kept, ours))

@@ -20,7 +20,7 @@ from fedfs.nnunet import child
 from fedfs.nnunet.allowed import classes
 from fedfs.nnunet.plan import planner
 from fedfs.nnunet.system import requests
-from fedfs.nnunet.system.environment import HostSettings, applied
+from fedfs.nnunet.system.environment import HostSettings, set_variables
 from fedfs.protocol import participation
 from fedfs.roles.aggregator.config import AggregatorConfig
 from fedfs.roles.aggregator.run import run_aggregator
@@ -170,11 +170,11 @@ def install_elsewhere(tmp_path, made, dataset):
 
     plans = made.models[0].folder.name.split("__")[1]
     zipped, elsewhere = str(tmp_path / "model.zip"), make_paths(tmp_path / "elsewhere")
-    with applied({**elsewhere.variables(), "nnUNet_results": str(made.root)}):
+    with set_variables({**elsewhere.variables(), "nnUNet_results": str(made.root)}):
         export_pretrained_model(
             dataset.name, zipped, ("2d", "3d_fullres"), plans_identifier=plans, folds=(0, 1)
         )
-    with applied(elsewhere.variables()):
+    with set_variables(elsewhere.variables()):
         install_model_from_zip_file(zipped)
     return elsewhere.results / dataset.name
 

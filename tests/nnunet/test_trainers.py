@@ -13,7 +13,7 @@ from fedfs.nnunet.allowed.classes import trainer_class
 from fedfs.nnunet.nnunet_learner import NnUNetLearner
 from fedfs.nnunet.plan.plans import WeightsRequest, initial_tensors
 from fedfs.nnunet.score.model_export import ExportRequest, export_model
-from fedfs.nnunet.system.environment import HostSettings, applied
+from fedfs.nnunet.system.environment import HostSettings, set_variables
 from fedfs.nnunet.system.isolated import run_isolated
 from fedfs.tensors.canonical import weights_sha256
 
@@ -115,7 +115,7 @@ def test_a_site_that_comes_late_enters_a_schedule_of_stages_where_the_others_are
     learner.close()
 
     again = learner_of(study, site_folder, name)
-    with applied(study.site(site_folder).paths.variables()):
+    with set_variables(study.site(site_folder).paths.variables()):
         session, _ = again._continue(round_from(first, epoch=61, total=total), first)
     assert all(map(torch.equal, momentum(session.trainer), before))
     assert session.trainer.training_stage == "train"
@@ -280,7 +280,7 @@ def test_a_variable_that_is_not_set_is_named(monkeypatch):
 
 def test_a_study_with_such_a_trainer_begins_only_where_it_is_allowed(study, tmp_path, elsewhere):
     """What a child process may import stands in its request. Where it is allowed: tests/e2e."""
-    with applied({"FEDFS_HOME": str(tmp_path / "home")}):
+    with set_variables({"FEDFS_HOME": str(tmp_path / "home")}):
         refused = CliRunner().invoke(
             fedfs, ["init", str(tmp_path / "store"), "--name", "x", "--trainer", NAME,
                     "--dataset-json", str(study.paths.raw / DATASET / "dataset.json")],

@@ -103,10 +103,10 @@ def check_plans(plans: Mapping[str, Any], configuration: str) -> None:
         )
     for name in configurations:
         check_file_name("configuration", name)
-        _configuration(f"configurations.{name}", resolved(configurations, name), configurations)
+        _configuration(f"configurations.{name}", resolve(configurations, name), configurations)
 
 
-def resolved(configurations: Mapping[str, Any], name: str) -> dict[str, Any]:
+def resolve(configurations: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Return a configuration together with what it inherits.
 
     Raises:

@@ -24,7 +24,7 @@ from fedfs.learner import CaseGeometry, OnProgress, Progress, SiteFingerprint
 from fedfs.nnunet.data.broken_cases import OnBroken, require_some
 from fedfs.nnunet.data.dataset import Case, RawDataset
 from fedfs.nnunet.data.integrity import check_whole
-from fedfs.nnunet.system.output import captured
+from fedfs.nnunet.system.output import capture_output
 from fedfs.nnunet.system.workers import map_cases
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ def reader_name(dataset: RawDataset, *, any_case: bool = False) -> str:
 
     for case in dataset.cases if any_case else dataset.cases[:1]:
         with (
-            captured(log) as output,
+            capture_output(log) as output,
             contextlib.redirect_stderr(output),  # of readers that nnU-Net tries and drops
             contextlib.suppress(RuntimeError),
         ):

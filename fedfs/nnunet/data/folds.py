@@ -42,7 +42,7 @@ def settle(
         fold: a number, or ``all``.
         dataset: without the cases that the site goes on without.
         paths: nnU-Net's folders.
-        left_out: those cases; the file may name them, :func:`only` passes them over.
+        left_out: those cases; the file may name them, :func:`restrict_split` passes them over.
 
     Raises:
         SetupError: ``splits_final.json`` does not fit the dataset, or leaves nothing for the fold.
@@ -63,7 +63,7 @@ def settle(
         _check(path, fold, dataset, left_out)
 
 
-def only(trainer: Any, cases: Collection[str]) -> None:
+def restrict_split(trainer: Any, cases: Collection[str]) -> None:
     """Have a trainer divide no other cases than these, whatever ``splits_final.json`` names."""
     divide = trainer.do_split
 

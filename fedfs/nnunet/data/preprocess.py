@@ -90,7 +90,7 @@ def preprocess(
         SetupError: somebody else preprocessed something else there.
         TrainingError: a case cannot be processed, or memory ran out.
     """
-    settings = allowlist.resolved(plans["configurations"], configuration)
+    settings = allowlist.resolve(plans["configurations"], configuration)
     folder = paths.preprocessed / dataset.name / str(settings["data_identifier"])
     reuse.trust_or_clear(folder, plans, settings, dataset)
     partial = folder / reuse.HIDDEN / "partial"
@@ -126,7 +126,7 @@ def check_previous_stage(
         SetupError: they are missing.
     """
     name = settings.configuration
-    previous = allowlist.resolved(plans["configurations"], name).get("previous_stage")
+    previous = allowlist.resolve(plans["configurations"], name).get("previous_stage")
     if previous is None:
         return
     model = f"{settings.trainer}__{plans['plans_name']}__{previous}"

@@ -130,7 +130,7 @@ def _folders_like(folder: Path, sha256: str, dataset: RawDataset) -> Iterator[tu
         try:
             plans = read_json(plan)
             for name in plans["configurations"]:
-                settings = allowlist.resolved(plans["configurations"], name)
+                settings = allowlist.resolve(plans["configurations"], name)
                 other = folder.parent / str(settings["data_identifier"])
                 if other != folder and _made_with(plans, settings, dataset) == sha256:
                     yield other, plan

@@ -28,7 +28,7 @@ def is_segmentation_layer(name: str) -> bool:
     return _SEGMENTATION_LAYERS in f".{name}"
 
 
-def overlaid(tensors: Tensors, pretrained: Path, *, alignment: str) -> dict[str, Array]:
+def overlay_tensors(tensors: Tensors, pretrained: Path, *, alignment: str) -> dict[str, Array]:
     """Return a network's tensors, with those values of another network that fit.
 
     Args:

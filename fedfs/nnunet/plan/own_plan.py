@@ -29,7 +29,7 @@ from fedfs.nnunet.data import preprocess
 from fedfs.nnunet.data.dataset import RawDataset
 from fedfs.nnunet.data.fingerprint import reader_name
 from fedfs.nnunet.plan import plans, published
-from fedfs.nnunet.plan.overlay import overlaid
+from fedfs.nnunet.plan.overlay import overlay_tensors
 from fedfs.nnunet.settings import LearnerSettings, PlannerSettings, Planning
 from fedfs.nnunet.system import files
 from fedfs.tensors.canonical import TensorFile, weights_sha256, write_safetensors
@@ -137,7 +137,7 @@ class OwnPlanner:
         planning = self._planning
         if planning.pretrained is None:
             return tensors
-        return overlaid(tensors, planning.pretrained, alignment=planning.alignment)
+        return overlay_tensors(tensors, planning.pretrained, alignment=planning.alignment)
 
     def _kept_initial(self, plan: OwnPlan) -> dict[str, Array] | None:
         path = self._path(_INITIAL)
@@ -180,7 +180,7 @@ class OwnPlanner:
         return OwnPlan(
             plans=value["plans"],
             fingerprint=value["fingerprint"],
-            configuration=published.published(value["plans"], self._settings.configuration),
+            configuration=published.select_published(value["plans"], self._settings.configuration),
             tensors={name: tuple(shape) for name, shape in value["tensors"].items()},
             n_cases=len(self._dataset.cases),
             plans_sha256=files.json_sha256(value["plans"]),

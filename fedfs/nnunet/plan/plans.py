@@ -31,11 +31,11 @@ from fedfs.errors import StudyError, UserError
 from fedfs.learner import Array
 from fedfs.nnunet.allowed import allowlist, classes
 from fedfs.nnunet.data.dataset_json import ordered, read_json
-from fedfs.nnunet.plan.overlay import is_segmentation_layer, overlaid
+from fedfs.nnunet.plan.overlay import is_segmentation_layer, overlay_tensors
 from fedfs.nnunet.settings import PlannerSettings, TrainerSettings
 from fedfs.nnunet.system import files
-from fedfs.nnunet.system.environment import AUGMENTATION_WORKERS, NnUNetPaths, applied
-from fedfs.nnunet.system.output import captured
+from fedfs.nnunet.system.environment import AUGMENTATION_WORKERS, NnUNetPaths, set_variables
+from fedfs.nnunet.system.output import capture_output
 from fedfs.tensors.canonical import TensorFile, extract, write_safetensors
 
 log = logging.getLogger(__name__)
@@ -102,7 +102,7 @@ def plan(request: PlanRequest) -> PlanResult:
     allowlist.check_file_name("plans_name", request.plans_name)
     allowlist.check_planner_options(request.planner_options)
     dataset_json = {**ordered(request.dataset_json), "numTraining": request.n_cases}
-    with _empty_room() as paths, captured(log):
+    with _empty_room() as paths, capture_output(log):
         raw, preprocessed = (
             paths.raw / request.dataset_name,
             paths.preprocessed / request.dataset_name,
@@ -122,7 +122,7 @@ def plan(request: PlanRequest) -> PlanResult:
             hint=f"begin a study of what it plans: fedfs init ... -c "
             f"{','.join(sorted(configurations))}",
         )
-    plans = named(plans, dataset_name=request.dataset_name, plans_name=request.plans_name)
+    plans = rename_plans(plans, dataset_name=request.dataset_name, plans_name=request.plans_name)
     for name in planned:
         allowlist.check_plans(plans, name)
     return PlanResult(
@@ -132,7 +132,7 @@ def plan(request: PlanRequest) -> PlanResult:
     )
 
 
-def named(plans: Mapping[str, Any], *, dataset_name: str, plans_name: str) -> dict[str, Any]:
+def rename_plans(plans: Mapping[str, Any], *, dataset_name: str, plans_name: str) -> dict[str, Any]:
     """Return plans under another name, and for another dataset, as nnU-Net moves them."""
     configurations = {}
     for name, configuration in plans["configurations"].items():
@@ -167,7 +167,7 @@ def initial_tensors(request: WeightsRequest) -> dict[str, Array]:
 
     allowlist.check_plans(request.plans, request.configuration)
     settings = replace(request, host=replace(request.host, device="cpu"))
-    with _empty_room(), captured(log):
+    with _empty_room(), capture_output(log):
         trainer = classes.make_trainer(settings, request.plans, ordered(request.dataset_json))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(request.seed)
@@ -177,7 +177,7 @@ def initial_tensors(request: WeightsRequest) -> dict[str, Array]:
         return tensors
     if request.alignment is None:
         return _replaced(tensors, Path(request.pretrained))
-    return overlaid(tensors, Path(request.pretrained), alignment=request.alignment)
+    return overlay_tensors(tensors, Path(request.pretrained), alignment=request.alignment)
 
 
 def _make_planner(request: PlanRequest, dataset_json: Mapping[str, Any]) -> Any:
@@ -233,5 +233,5 @@ def _empty_room() -> Iterator[NnUNetPaths]:
         # With 0 workers, which suits small machines for training, planning fails.
         if os.environ.get(AUGMENTATION_WORKERS, "") == "0":
             variables[AUGMENTATION_WORKERS] = "1"
-        with applied(variables):
+        with set_variables(variables):
             yield paths

@@ -27,12 +27,12 @@ _INTENSITIES = (
 )  # fmt: skip
 
 
-def published(plans: Mapping[str, Any], configuration: str) -> dict[str, Any]:
+def select_published(plans: Mapping[str, Any], configuration: str) -> dict[str, Any]:
     """Return what may leave the site of a configuration of its plans.
 
     ``previous_stage`` is there in a cascade only: its second stage has more input channels.
     """
-    settings = allowlist.resolved(plans["configurations"], configuration)
+    settings = allowlist.resolve(plans["configurations"], configuration)
     return {key: settings[key] for key in _PUBLISHED if settings.get(key) is not None}
 
 
@@ -48,7 +48,7 @@ def skeleton(
     """Return plans around a published configuration, good for building its network only.
 
     Args:
-        settings: what :func:`published` returned at the site; other keys are ignored.
+        settings: what :func:`select_published` returned at the site; other keys are ignored.
         configuration: the study's.
         dataset_name: the study's.
         plans_name: the study's.
@@ -104,7 +104,7 @@ def check_size(
     n_labels = len(dataset_json["labels"])
     # A cascade sees the labels of its first stage as channels.
     n_inputs, n_outputs = len(dataset_json["channel_names"]) + n_labels, n_labels
-    settings = allowlist.resolved(plans["configurations"], configuration)
+    settings = allowlist.resolve(plans["configurations"], configuration)
     arguments = settings["architecture"]["arch_kwargs"]
     n_stages = arguments["n_stages"]
     n_axes = _n_axes(arguments)

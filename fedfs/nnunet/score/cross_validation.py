@@ -24,7 +24,7 @@ from fedfs.errors import SetupError
 from fedfs.learner import Candidates, CrossValidated, DiceSum, OnProgress, Progress
 from fedfs.nnunet.data.dataset_json import has_regions, read_json
 from fedfs.nnunet.score.summary import class_names, classes_of
-from fedfs.nnunet.system.environment import DEFAULT_HOST, HostSettings, NnUNetPaths, applied
+from fedfs.nnunet.system.environment import DEFAULT_HOST, HostSettings, NnUNetPaths, set_variables
 from fedfs.nnunet.system.workers import map_cases
 
 _Seg = npt.NDArray[np.generic]
@@ -95,7 +95,7 @@ def cross_validate(request: CrossValidationRequest, on_progress: OnProgress) -> 
             _Job(case, str(reference), {n: str(p) for n, p in found.items()}, plans, dataset_json)
         )
     scores: list[_Scores] = []
-    with applied(paths.variables()):
+    with set_variables(paths.variables()):
         on_progress(Progress("cross-validate", 0, len(jobs), "case"))
         for one in map_cases(_score, jobs, num_processes=request.host.num_processes):
             scores.append(one)

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedfs.learner import OnProgress, Progress
-from fedfs.nnunet.system.output import captured
+from fedfs.nnunet.system.output import capture_output
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ def hd95_by_case(
     cases = json.loads(summary.read_text())["metric_per_case"]
     for number, case in enumerate(cases):
         on_progress(Progress("distances", number + 1, len(cases), "case"))
-        with captured(log):
+        with capture_output(log):
             reference, _ = reader.read_seg(str(case["reference_file"]))
             # Its spacing is the image's; nnU-Net copies references of TIFF files without theirs.
             prediction, properties = reader.read_seg(str(case["prediction_file"]))

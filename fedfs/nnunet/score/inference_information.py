@@ -22,8 +22,8 @@ from fedfs.nnunet.allowed import allowlist
 from fedfs.nnunet.data.dataset_json import read_json
 from fedfs.nnunet.score.summary import classes_of
 from fedfs.nnunet.system import files
-from fedfs.nnunet.system.environment import NnUNetPaths, applied
-from fedfs.nnunet.system.output import captured
+from fedfs.nnunet.system.environment import NnUNetPaths, set_variables
+from fedfs.nnunet.system.output import capture_output
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ def write_choice(request: ChoiceRequest) -> Path:
     files.write_json(folder / "inference_information.json", information)
     # nnU-Net wants all three; only the results are looked at
     paths = NnUNetPaths(Path(request.results), Path(request.results), Path(request.results))
-    with applied(paths.variables()), captured(log):
+    with set_variables(paths.variables()), capture_output(log):
         print_inference_instructions(information, str(folder / "inference_instructions.txt"))
     return made
 

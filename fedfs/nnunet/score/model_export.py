@@ -24,8 +24,8 @@ from fedfs.nnunet.allowed import allowlist, classes
 from fedfs.nnunet.data.dataset_json import ordered, read_json
 from fedfs.nnunet.settings import TrainerSettings
 from fedfs.nnunet.system import files
-from fedfs.nnunet.system.environment import NnUNetPaths, applied
-from fedfs.nnunet.system.output import captured
+from fedfs.nnunet.system.environment import NnUNetPaths, set_variables
+from fedfs.nnunet.system.output import capture_output
 from fedfs.tensors.canonical import TensorFile, load_into, weights_sha256
 
 log = logging.getLogger(__name__)
@@ -121,7 +121,7 @@ def _make(
     dataset_json = ordered(request.dataset_json)
     settings = replace(request, host=replace(request.host, device="cpu"))
     paths = NnUNetPaths(raw=room, preprocessed=room / "preprocessed", results=room / "results")
-    with applied(paths.variables()), captured(log):
+    with set_variables(paths.variables()), capture_output(log):
         trainer = classes.make_trainer(settings, plans, dataset_json)
         classes.initialize_without_data(trainer)
         trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()  # nnU-Net's spelling

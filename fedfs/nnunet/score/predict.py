@@ -14,7 +14,7 @@ from fedfs.nnunet.score.distances import hd95_by_case, mean_by_class
 from fedfs.nnunet.score.summary import class_values, read_summary
 from fedfs.nnunet.system import files
 from fedfs.nnunet.system.environment import HostSettings, limit_pools
-from fedfs.nnunet.system.output import captured
+from fedfs.nnunet.system.output import capture_output
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def predict_and_score(request: ScoreRequest) -> EvaluationResult:
     summary = Path(request.output, "summary.json")
     summary.parent.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
-    with captured(log):
+    with capture_output(log):
         from nnunetv2.evaluation.evaluate_predictions import compute_metrics_on_folder
         from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 

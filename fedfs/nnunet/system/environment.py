@@ -83,7 +83,7 @@ def from_environment(environ: Mapping[str, str]) -> NnUNetPaths:
 
 
 @contextmanager
-def applied(variables: Mapping[str, str]) -> Iterator[None]:
+def set_variables(variables: Mapping[str, str]) -> Iterator[None]:
     """Set environment variables for the time of a call of nnU-Net."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)

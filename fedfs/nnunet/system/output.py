@@ -58,7 +58,7 @@ class Captured(io.TextIOBase):
 
 
 @contextmanager
-def captured(logger: logging.Logger) -> Iterator[Captured]:
+def capture_output(logger: logging.Logger) -> Iterator[Captured]:
     """Send this thread's standard output to ``logger`` for the time of a call of nnU-Net."""
     stream = Captured(logger, sys.stdout)
     with redirect_stdout(stream):

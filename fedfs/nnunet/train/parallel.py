@@ -67,7 +67,7 @@ def train(
         TrainingError: as :meth:`fedfs.nnunet.nnunet_learner.NnUNetLearner.train`.
     """
     _check_batch(
-        allowlist.resolved(plans["configurations"], settings.configuration), settings.host.num_gpus
+        allowlist.resolve(plans["configurations"], settings.configuration), settings.host.num_gpus
     )
     _free_memory()
     settings.state_dir.mkdir(parents=True, exist_ok=True)

@@ -63,7 +63,7 @@ def require_one(trainer: Any) -> None:
         )
 
 
-def agreed(trainer: Any, value: Any) -> Any:
+def broadcast_first(trainer: Any, value: Any) -> Any:
     """Return what the first process says; alone, the value itself. All have to call it."""
     if not trainer.is_ddp:
         return value

@@ -69,7 +69,7 @@ class Session:
         self._budget = _budget(task)
         self._on_line: Callable[[str], None] = lambda _: None
         self.trainer = classes.make_trainer(settings, plans, dataset.dataset_json)
-        folds.only(self.trainer, {case.name for case in dataset.cases})
+        folds.restrict_split(self.trainer, {case.name for case in dataset.cases})
         if self.trainer.num_epochs not in (_NNUNET_EPOCHS, task.total_epochs):
             own, total = self.trainer.num_epochs, task.total_epochs
             log.info(
@@ -206,7 +206,7 @@ class Session:
                         "train", done, task.n_epochs * total, "iteration", epoch, {"loss": loss}
                     )
                 )
-            if math.isfinite(until_s) and ranks.agreed(trainer, self.clock() >= until_s):
+            if math.isfinite(until_s) and ranks.broadcast_first(trainer, self.clock() >= until_s):
                 break
         if task.proximal_mu:
             proximal.check_attached(trainer)
@@ -221,7 +221,7 @@ class Session:
             trainer.on_validation_epoch_end(results)
         trainer.on_epoch_end()
         spent = {"training": trained - began, "validation": self.clock() - trained}
-        return len(outputs), ranks.agreed(trainer, spent)
+        return len(outputs), ranks.broadcast_first(trainer, spent)
 
     def metrics(self) -> dict[str, float]:
         """Return the last epoch's numbers from nnU-Net's log, as far as they are finite."""

@@ -99,7 +99,7 @@ def _continued(
     continues: Continued, options: StudyOptions, nonce: str, readers: Sequence[str]
 ) -> Continued:
     """Return what the charter says of the study before, with the plan's new names."""
-    moved = plans.named(
+    moved = plans.rename_plans(
         continues.plans, dataset_name=_dataset_name(options), plans_name=_plans_name(options, nonce)
     )
     if not readers:
