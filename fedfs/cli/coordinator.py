@@ -145,8 +145,8 @@ def approve(
     if everybody == bool(sites):
         raise click.UsageError("name the sites to approve, or give --all")
     coordinator = coordinator_of(store)
-    changes = approve_sites(coordinator, None if everybody else sites, replace_keys=replace_key)
-    rows = [(change.entry.site, key_fingerprint(change.entry.public_key)) for change in changes]
+    entries = approve_sites(coordinator, None if everybody else sites, replace_keys=replace_key)
+    rows = [(entry.site, key_fingerprint(entry.public_key)) for entry in entries]
     if as_json:
         show_json({"charter": coordinator.charter.number, "approved": dict(rows)})
     elif rows:

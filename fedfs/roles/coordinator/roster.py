@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from fedfs.errors import StudyError
 from fedfs.protocol.messages import ACTIVE, REMOVED, Charter, JoinRequest, RosterEntry
@@ -14,17 +13,9 @@ from fedfs.trust.recipients import AGE
 from fedfs.trust.signing import is_endorsed, key_fingerprint
 
 
-@dataclass(frozen=True)
-class Change:
-    """Amended entry of one site, and its key before ("" if none)."""
-
-    entry: RosterEntry
-    key_before: str = ""
-
-
 def approve_sites(
     coordinator: Coordinator, sites: Sequence[str] | None, *, replace_keys: bool = False
-) -> tuple[Change, ...]:
+) -> tuple[RosterEntry, ...]:
     """Admit sites to the roster, or let those go on with a new key that have asked for it.
 
     Args:
@@ -34,13 +25,13 @@ def approve_sites(
             removed; people have compared key fingerprints.
 
     Returns:
-        What changed; empty if nothing did.
+        The amended entries; empty if nothing changed.
 
     Raises:
         StudyError: a site has not asked, or has another key on the roster.
     """
     asked = coordinator.state.joins
-    changes = []
+    entries = []
     for site in sorted(asked) if sites is None else dict.fromkeys(sites):
         if site not in asked:
             raise StudyError(
@@ -48,12 +39,12 @@ def approve_sites(
                 hint=f"it runs: fedfs site join STORE --site {site}; "
                 f"asked so far: {', '.join(sorted(asked)) or 'nobody'}",
             )
-        change = _admit(coordinator, asked[site], replace_keys=replace_keys)
-        if change is not None:
-            changes.append(change)
-    if changes:
-        _set_entries(coordinator, [change.entry for change in changes])
-    return tuple(changes)
+        entry = _admit(coordinator, asked[site], replace_keys=replace_keys)
+        if entry is not None:
+            entries.append(entry)
+    if entries:
+        _set_entries(coordinator, entries)
+    return tuple(entries)
 
 
 def set_state(coordinator: Coordinator, sites: Sequence[str], state: str) -> Charter:
@@ -82,7 +73,9 @@ def set_state(coordinator: Coordinator, sites: Sequence[str], state: str) -> Cha
     return _set_entries(coordinator, entries) if entries else coordinator.charter
 
 
-def _admit(coordinator: Coordinator, request: JoinRequest, *, replace_keys: bool) -> Change | None:
+def _admit(
+    coordinator: Coordinator, request: JoinRequest, *, replace_keys: bool
+) -> RosterEntry | None:
     site, entry = request.site, coordinator.charter.entry(request.site)
     if coordinator.charter.encryption == AGE and not request.encryption_key:
         raise StudyError(
@@ -90,13 +83,12 @@ def _admit(coordinator: Coordinator, request: JoinRequest, *, replace_keys: bool
             hint="it asks again with this version of fedfs: fedfs site join",
         )
     if entry is None:
-        added = RosterEntry(
+        return RosterEntry(
             site=site,
             public_key=request.public_key,
             encryption_key=request.encryption_key,
             from_versions=coordinator.starts_at(now),
         )
-        return Change(added)
     is_new_key = entry.public_key != request.public_key
     is_removed = entry.state == REMOVED
     if not is_new_key and not (is_removed and replace_keys):
@@ -116,14 +108,13 @@ def _admit(coordinator: Coordinator, request: JoinRequest, *, replace_keys: bool
         has_answered = (site, state.newest) in state.updates
         return now(state) + (has_answered and not is_removed)
 
-    replaced = dataclasses.replace(
+    return dataclasses.replace(
         entry,
         public_key=request.public_key,
         encryption_key=request.encryption_key,
         state=ACTIVE if is_removed else entry.state,
         from_versions=coordinator.starts_at(start),
     )
-    return Change(replaced, entry.public_key)
 
 
 def _set_entries(coordinator: Coordinator, entries: Sequence[RosterEntry]) -> Charter:

@@ -23,8 +23,6 @@ from fedfs.protocol.messages import ASYM, ModelManifest
 from fedfs.protocol.order import publication_rank
 from fedfs.protocol.state import StudyState
 
-_MODELS_OF_SITES = ("site-model", "site-model-payload")
-
 FOR, FROM = DIRECTIONS = ("for", "from")
 """To a site, or from it."""
 
@@ -38,8 +36,8 @@ def may_carry(key: Key, direction: str, site: str) -> bool:
     """Return True if an object may come in a bundle of this direction."""
     if key.text.startswith(layout.site_prefix(site)):
         return True
-    is_for_all = key.kind in _MODELS_OF_SITES or not key.text.startswith(layout.SITES)
-    return direction == FOR and is_for_all
+    is_model = key.kind in ("site-model", "site-model-payload")
+    return direction == FOR and (is_model or not key.text.startswith(layout.SITES))
 
 
 @dataclass(frozen=True)

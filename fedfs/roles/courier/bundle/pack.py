@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -51,8 +52,7 @@ class BundleWriter:
         self._identity = [header.study, header.site, header.direction, part_bytes, *recipients]
         try:
             kept = self._recall(wanted)
-            present = [self._partial(n) for n in range(self._count_partials())]
-            self._file = Parts(present, part_bytes, mode="r+b", name=self._partial)
+            self._file = Parts(self._partials(), part_bytes, mode="r+b", name=self._partial)
             self._end = kept[-1].offset + kept[-1].stored if kept else 0
             if self._end > self._file.size:
                 kept, self._end = [], 0
@@ -61,7 +61,8 @@ class BundleWriter:
                 self._file.seek(0)
                 self._file.write(MAGIC + codec.dumps(codec.to_json(header)) + b"\n")
                 self._end = self._file.tell()
-            self._write_journal(kept)
+            lines = [self._identity, *map(codec.to_json, kept)]
+            self._journal.write_bytes(b"".join(codec.dumps(line) + b"\n" for line in lines))
         except OSError as error:
             raise self._failed(error) from error
         self._items = {item.key: item for item in kept}
@@ -114,7 +115,7 @@ class BundleWriter:
             self._file.write(stored + trailer)
             self._file.sync()
             self._file.close()
-            partials = [self._partial(n) for n in range(self._count_partials())]
+            partials = self._partials()
             paths = [path.with_name(path.name.removesuffix(_PARTIAL)) for path in partials]
             for partial, path in zip(partials, paths, strict=True):
                 partial.replace(path)
@@ -131,11 +132,10 @@ class BundleWriter:
         suffix = f".{number + 1:03d}" if self._part_bytes else ""
         return self._path.with_name(f"{self._path.name}{suffix}{_PARTIAL}")
 
-    def _count_partials(self) -> int:
-        number = 0
-        while self._partial(number).exists() and (self._part_bytes or number == 0):
-            number += 1
-        return number
+    def _partials(self) -> list[Path]:
+        """Return the partial files that are there."""
+        numbers = itertools.count() if self._part_bytes else range(1)
+        return list(itertools.takewhile(Path.exists, map(self._partial, numbers)))
 
     def _recall(self, wanted: Mapping[str, str]) -> list[Item]:
         """Return what the partial file holds of what is wanted, up to the first that is not."""
@@ -152,10 +152,6 @@ class BundleWriter:
         except (FileNotFoundError, IndexError, MalformedError):
             return items  # the last line may be half a line
         return items
-
-    def _write_journal(self, items: Sequence[Item]) -> None:
-        lines = [self._identity, *map(codec.to_json, items)]
-        self._journal.write_bytes(b"".join(codec.dumps(line) + b"\n" for line in lines))
 
     def _failed(self, error: OSError) -> SetupError:
         return SetupError(
