@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -67,7 +66,7 @@ def test_a_process_whose_starter_was_killed_before_it_looked_ends(monkeypatch):
         raise Ended(code)
 
     monkeypatch.setattr(child_round, "parent_process", lambda: SimpleNamespace(pid=1234))
-    monkeypatch.setattr(child_round.ctypes, "CDLL", MagicMock())
+    monkeypatch.setattr(child_round, "end_with_parent", lambda: None)
     monkeypatch.setattr(child_round.os, "_exit", end)
     with pytest.raises(Ended):
         child_round._work(0, None, "cpu", None, None)

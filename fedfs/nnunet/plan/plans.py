@@ -16,6 +16,7 @@ Both functions import nnunetv2. The aggregator runs them in a process of their o
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import tempfile
@@ -33,7 +34,6 @@ from fedfs.nnunet.allowed import allowlist, classes
 from fedfs.nnunet.data.dataset_json import ordered, read_json
 from fedfs.nnunet.plan.overlay import is_segmentation_layer, overlay_tensors
 from fedfs.nnunet.settings import PlannerSettings, TrainerSettings
-from fedfs.nnunet.system import files
 from fedfs.nnunet.system.environment import AUGMENTATION_WORKERS, NnUNetPaths, set_variables
 from fedfs.nnunet.system.output import capture_output
 from fedfs.tensors.canonical import TensorFile, extract, write_safetensors
@@ -107,8 +107,8 @@ def plan(request: PlanRequest) -> PlanResult:
             paths.raw / request.dataset_name,
             paths.preprocessed / request.dataset_name,
         )
-        files.write_json(raw / "dataset.json", {**dataset_json, "dataset": {}})
-        files.write_json(preprocessed / "dataset_fingerprint.json", request.fingerprint)
+        _write(raw / "dataset.json", {**dataset_json, "dataset": {}})
+        _write(preprocessed / "dataset_fingerprint.json", request.fingerprint)
         planner = _make_planner(request, dataset_json)
         planner.plan_experiment()
         # Read what nnU-Net wrote: by then everything in it is JSON.
@@ -235,3 +235,8 @@ def _empty_room() -> Iterator[NnUNetPaths]:
             variables[AUGMENTATION_WORKERS] = "1"
         with set_variables(variables):
             yield paths
+
+
+def _write(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(value), encoding="utf-8")
