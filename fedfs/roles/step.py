@@ -158,11 +158,9 @@ class AfterTracks(Role[_Action]):
     """A role behind all tracks of its process, whose messages belong to the whole study.
 
     Args:
-        name: of the role, in sentences.
         observer: of what is common to all tracks.
         tracks: observers of the tracks.
         publisher: signs with the role's key, on no track.
-        status: tells others what this process does.
     """
 
     LOOKS_EVERYWHERE = True

@@ -115,10 +115,8 @@ def export_choice(
         nnU-Net's instructions; None if nothing has been chosen, or not of these versions.
     """
     observer = open_study(store, vault=vault)
-    choice = observer.state.choice
-    if choice is None or {one.version for one in exported} != {
-        observer.state.charter.schedule.rounds
-    }:
+    choice, rounds = observer.state.choice, observer.state.charter.schedule.rounds
+    if choice is None or {one.version for one in exported} != {rounds}:
         return None
     folder = exported[0].folder.parent
     request = ChoiceRequest(

@@ -207,11 +207,8 @@ def weighted_mean(pairs: Iterable[tuple[int, float | None]]) -> float | None:
 def _waiting(state: StudyState, charter: Charter) -> tuple[str, tuple[str, ...], str]:
     """Return the phase, who is waited for, and since when."""
     if state.finished is not None:
-        missing = tuple(
-            site
-            for site in charter.active_sites
-            if not state.is_validated(site, state.finished.version)
-        )
+        last = state.finished.version
+        missing = tuple(s for s in charter.active_sites if not state.is_validated(s, last))
         return "finished", missing, state.finished.created_at if missing else ""
     if state.plan is None:
         if len(charter.active_sites) < charter.min_sites:
@@ -226,11 +223,8 @@ def _waiting(state: StudyState, charter: Charter) -> tuple[str, tuple[str, ...],
     if state.newest < 0:
         return "planning", ("aggregator",), state.plan.created_at
     newest = state.models[state.newest]
-    late = (
-        participation.waited_for(state, state.newest)
-        if state.newest < charter.schedule.rounds
-        else ()
-    )
+    is_last = state.newest >= charter.schedule.rounds
+    late = () if is_last else participation.waited_for(state, state.newest)
     return "training", late or ("aggregator",), newest.created_at
 
 

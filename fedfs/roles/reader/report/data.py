@@ -7,6 +7,7 @@ Rules:
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -137,7 +138,7 @@ def collect(state: StudyState, sizes: Mapping[str, int]) -> Report:
         seconds=columns.seconds(state, versions),
         classes=tuple(sorted({name for score in final.values() for name in score.classes})),
         plan=_plan(state, charter),
-        disclosures=tuple(_disclosures(state, names, sizes)),
+        disclosures=_disclosures(state, names, sizes),
         readers=tuple(privacy.readers(charter)),
         audit=_audit(state, charter),
         rejected=dict(sorted(state.rejected.items())),
@@ -247,18 +248,14 @@ def _plan(state: StudyState, charter: TrackCharter) -> dict[str, str]:
 
 def _disclosures(
     state: StudyState, sites: tuple[str, ...], sizes: Mapping[str, int]
-) -> Iterator[tuple[str, str, str]]:
-    """Yield kinds of disclosures, each once: name, meaning, readers."""
-    kinds: set[str] = set()
+) -> tuple[tuple[str, str, str], ...]:
+    """Return kinds of disclosures, each once: name, meaning, readers."""
+    kinds: dict[str, tuple[str, str, str]] = {}
     for site in sites:
-        try:
-            found = privacy.disclosures(state, site, sizes)
-        except StudyError:
-            continue
-        for item in found:
-            if item.what not in kinds:
-                kinds.add(item.what)
-                yield item.what, item.tells, item.readers
+        with contextlib.suppress(StudyError):  # nothing has left it
+            for item in privacy.disclosures(state, site, sizes):
+                kinds.setdefault(item.what, (item.what, item.tells, item.readers))
+    return tuple(kinds.values())
 
 
 def _audit(state: StudyState, charter: Charter) -> dict[str, str]:
