@@ -19,17 +19,15 @@ Rules:
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fedfs.errors import DatasetError, MalformedError, StudyError
 from fedfs.learner import ChannelSketch, SiteFingerprint
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 FloatArray = npt.NDArray[np.floating[Any]]
 Vector = npt.NDArray[np.float64]

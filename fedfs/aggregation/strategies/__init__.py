@@ -9,9 +9,9 @@ build upon is what is imported from here: strategies to derive from, ``FedAvgRou
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 from fedfs.aggregation.strategies import installed
 from fedfs.aggregation.strategies.base import NO_STATE, Combined, Round, Strategy
@@ -37,9 +37,6 @@ from fedfs.protocol.ranges import (
     option,
 )
 from fedfs.tensors.encodings.base import Delta
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 __all__ = [
     "AT_LEAST_ONE",

@@ -17,17 +17,13 @@ Rules:
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+from fedfs.learner import Array
 from fedfs.tensors.encodings.base import Delta
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-    from fedfs.learner import Array
-
 
 NO_STATE: Mapping[str, Array] = MappingProxyType({})
 """The server state of a tensor before the first round."""

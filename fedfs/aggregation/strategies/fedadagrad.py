@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from fedfs.aggregation.strategies.fedopt import FedOpt
-
-if TYPE_CHECKING:
-    from fedfs.tensors.encodings.base import Delta
+from fedfs.tensors.encodings.base import Delta
 
 
 @dataclass(frozen=True, kw_only=True)

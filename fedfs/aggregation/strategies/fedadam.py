@@ -5,13 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import repeat
-from typing import TYPE_CHECKING
 
 from fedfs.aggregation.strategies.fedopt import FedOpt
 from fedfs.protocol.ranges import SHARE, option
-
-if TYPE_CHECKING:
-    from fedfs.tensors.encodings.base import Delta
+from fedfs.tensors.encodings.base import Delta
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,22 +7,17 @@ weighted one, or make another step along it.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedfs.aggregation.strategies.base import NO_STATE, Borrowed, Combined
+from fedfs.aggregation.strategies.base import NO_STATE, Borrowed, Combined, Round
 from fedfs.errors import StudyError, TensorError
+from fedfs.learner import Array
 from fedfs.protocol.ranges import check_options
 from fedfs.tensors.encodings.base import Delta
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-    from fedfs.aggregation.strategies.base import Round
-    from fedfs.learner import Array
 
 
 @dataclass(frozen=True, kw_only=True)

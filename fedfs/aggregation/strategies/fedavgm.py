@@ -6,16 +6,13 @@ FedAvgM is that of Hsu et al. 2019 (arXiv:1909.06335), Nesterov the outer optimi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from fedfs.aggregation.strategies.fedavg import FedAvg
 from fedfs.protocol.ranges import POSITIVE, SHARE, option
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from fedfs.tensors.encodings.base import Delta
+from fedfs.tensors.encodings.base import Delta
 
 
 @dataclass(frozen=True, kw_only=True)

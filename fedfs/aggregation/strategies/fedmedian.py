@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from fedfs.aggregation.strategies.fedavg import FedAvg
 from fedfs.aggregation.strategies.fedtrimmedavg import trimmed_mean
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from fedfs.tensors.encodings.base import Delta
+from fedfs.tensors.encodings.base import Delta
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,18 +15,14 @@ float32: an update of 1e20 is a nuisance, and must not end the study. State star
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fedfs.aggregation.strategies.fedavg import FedAvg
 from fedfs.protocol.ranges import POSITIVE, SHARE, option
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from fedfs.tensors.encodings.base import Delta
+from fedfs.tensors.encodings.base import Delta
 
 FIRST, ROOT = "first_moment", "second_moment_root"
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fedfs.aggregation.strategies.fedavg import FedAvg
 from fedfs.protocol.ranges import LESS_THAN_HALF, option
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from fedfs.tensors.encodings.base import Delta
+from fedfs.tensors.encodings.base import Delta
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fedfs.aggregation.strategies.fedopt import FedOpt
 from fedfs.protocol.ranges import POSITIVE, SHARE, option
-
-if TYPE_CHECKING:
-    from fedfs.tensors.encodings.base import Delta
+from fedfs.tensors.encodings.base import Delta
 
 
 @dataclass(frozen=True, kw_only=True)

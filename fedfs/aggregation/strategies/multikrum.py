@@ -10,20 +10,16 @@ Also https://arxiv.org/abs/1703.02757. Asymmetric nets are an extension of the p
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fedfs.aggregation.strategies.base import Round
 from fedfs.aggregation.strategies.fedavg import FedAvg, FedAvgRound, checked_deltas
 from fedfs.errors import StudyError
 from fedfs.protocol.ranges import AT_LEAST_ONE, COUNT, option
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from fedfs.aggregation.strategies.base import Round
-    from fedfs.tensors.encodings.base import Delta
+from fedfs.tensors.encodings.base import Delta
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,20 +7,16 @@ many attacks that boost an update (Sun et al. 2019, arXiv:1911.07963).
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fedfs.aggregation.strategies.base import NO_STATE, Combined, Round, Strategy
 from fedfs.aggregation.strategies.fedavg import checked_deltas
+from fedfs.learner import Array
 from fedfs.protocol.ranges import POSITIVE, check_options, option
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-    from fedfs.learner import Array
-    from fedfs.tensors.encodings.base import Delta
+from fedfs.tensors.encodings.base import Delta
 
 
 @dataclass(frozen=True, kw_only=True)

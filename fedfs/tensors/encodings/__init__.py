@@ -6,9 +6,10 @@ The encoding is part of the charter; all sites of a study use the same. See
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fedfs.errors import UserError
 from fedfs.tensors.encodings.base import Encoded, Encoding, Entry, Lossy, payload_layout
@@ -17,9 +18,6 @@ from fedfs.tensors.encodings.fp16 import Fp16
 from fedfs.tensors.encodings.fp32 import Fp32
 from fedfs.tensors.encodings.int8 import Int8
 from fedfs.tensors.encodings.topk import TopK
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 __all__ = [
     "ENCODINGS",

@@ -22,15 +22,13 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from fedfs.errors import TensorError
-
-if TYPE_CHECKING:
-    from fedfs.learner import Array
+from fedfs.learner import Array
 
 AnyArray = npt.NDArray[Any]
 

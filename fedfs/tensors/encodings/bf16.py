@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from fedfs.errors import TensorError
-from fedfs.tensors.encodings.base import VALUES, AnyArray, Entry, Lossy, Shape
-
-if TYPE_CHECKING:
-    from fedfs.tensors.encodings.base import Delta
+from fedfs.tensors.encodings.base import VALUES, AnyArray, Delta, Entry, Lossy, Shape
 
 LARGEST = (2 - 2**-7) * 2.0**127
 

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from fedfs.errors import TensorError
-from fedfs.tensors.encodings.base import AnyArray, Base, Encoded, Entry, Shape, check_shape, checked
-
-if TYPE_CHECKING:
-    from fedfs.learner import Array
-    from fedfs.tensors.encodings.base import Delta
+from fedfs.learner import Array
+from fedfs.tensors.encodings.base import (
+    AnyArray,
+    Base,
+    Delta,
+    Encoded,
+    Entry,
+    Shape,
+    check_shape,
+    checked,
+)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from fedfs.tensors.encodings.base import (
     SCALE,
     VALUES,
     AnyArray,
+    Delta,
     Entry,
     Lossy,
     Shape,
@@ -20,9 +21,6 @@ from fedfs.tensors.encodings.base import (
     scale_of,
     to_levels,
 )
-
-if TYPE_CHECKING:
-    from fedfs.tensors.encodings.base import Delta
 
 N_LEVELS = 127
 

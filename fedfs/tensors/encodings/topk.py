@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from fedfs.errors import TensorError
 from fedfs.protocol.ranges import Range, check_options, option
@@ -21,6 +22,7 @@ from fedfs.tensors.encodings.base import (
     SCALE,
     VALUES,
     AnyArray,
+    Delta,
     Entry,
     Lossy,
     Shape,
@@ -28,11 +30,6 @@ from fedfs.tensors.encodings.base import (
     scale_of,
     to_levels,
 )
-
-if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    from fedfs.tensors.encodings.base import Delta
 
 
 @dataclass(frozen=True, kw_only=True)
