@@ -106,14 +106,14 @@ def test_one_track_of_a_study_is_gone_on_from(tmp_path):
 def step_with_another_plan(federation):
     """A step of an aggregator that plans something else than it was given."""
     publisher = federation.process("aggregator")._publisher
-    message = publisher.message
+    publish = publisher.publish
 
-    def other_plan(cls, key, **fields):
-        return message(
-            cls, key, **({**fields, "plans": genuine()} if "plans" in fields else fields)
-        )
+    def other_plan(message, **others):
+        if hasattr(message, "plans"):
+            message = dataclasses.replace(message, plans=genuine())
+        return publish(message, **others)
 
-    publisher.message = other_plan
+    publisher.publish = other_plan
     federation.step("aggregator")
 
 
@@ -134,18 +134,22 @@ def test_an_aggregator_cannot_go_on_from_anything_else(tmp_path, monkeypatch):
 
     # An aggregator that does not look at the weights, or plans for itself, is not believed.
     monkeypatch.setattr(
-        "fedfs.roles.aggregator.planning.weights_sha256",
+        "fedfs.roles.aggregator.initial_version.weights_sha256",
         lambda _: finished.continues.weights_sha256,
     )
     new.step("aggregator")
     refused = open_study(new.store).state.rejected
-    assert refused == {layout.model(0): "is not the version that the study continues from"}
+    assert refused == {
+        layout.model(0): "the message is not the version that the study continues from"
+    }
 
     forged = Federation(tmp_path / "forged", **ONE, finished=finished).start()
     forged.run_process("north")
     step_with_another_plan(forged)
     refused = open_study(forged.store).state.rejected
-    assert refused == {layout.plan(): "is not the plan of the study that this one continues"}
+    assert refused == {
+        layout.plan(): "the message is not the plan of the study that this one continues"
+    }
 
 
 def test_what_is_encrypted_stays_so_when_it_is_gone_on_from(tmp_path):
@@ -191,7 +195,9 @@ def test_a_study_in_the_open_is_gone_on_from_by_an_encrypted_one(tmp_path):
     forged.run_process("north")
     step_with_another_plan(forged)
     refused = forged.observe("north").state.rejected
-    assert refused == {layout.plan(): "is not the plan of the study that this one continues"}
+    assert refused == {
+        layout.plan(): "the message is not the plan of the study that this one continues"
+    }
 
 
 def test_what_cannot_be_continued_is_refused_with_a_reason(tmp_path):
@@ -225,13 +231,16 @@ def test_the_command_line(tmp_path, monkeypatch):
         return CliRunner().invoke(cli, [*args, "--continue", str(tmp_path / "store")])
 
     refused = init("--fold", "0")
-    assert "Fold '0' is not that of study 'test', which has '1'" in str(refused.exception)
+    assert "fold '0' is not that of study 'test', which has '1'" in str(refused.exception)
     made = init("--rounds", "7", "--fold", "1")
     assert made.exit_code == 0, made.output
     assert f"version 1 of {old.charter.study}" in made.output
     charter = open_study(open_store(str(tmp_path / "new"))).state.charter
     spec = charter.nnunet
-    assert (spec.fold, spec.planner) == ("1", "nnUNetPlannerResEncM")
+    assert ([track.fold for track in charter.tracks], spec.planner) == (
+        ["1"],
+        "nnUNetPlannerResEncM",
+    )
     assert (charter.dataset, charter.schedule.rounds) == (old.charter.dataset, 7)
 
 
