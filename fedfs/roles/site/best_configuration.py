@@ -6,8 +6,7 @@ process. What they publish is the study's and not a track's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping
 
 from fedfs.exchange.progress import StatusReporter
 from fedfs.exchange.publish import Publisher
@@ -22,17 +21,6 @@ from fedfs.roles.step import AfterTracks
 from fedfs.trust import key_validity
 
 
-class CrossValidator(Protocol):
-    """Scores the final models at a site, as :mod:`fedfs.nnunet.score.cross_validation` does."""
-
-    def __call__(self, on_progress: OnProgress) -> CrossValidated:
-        """Return the sums of Dice over own validation cases.
-
-        Raises:
-            TrainingError: it failed.
-        """
-
-
 class SiteChoice(AfterTracks[CrossValidate]):
     """Publishes how the models score at a site.
 
@@ -42,7 +30,8 @@ class SiteChoice(AfterTracks[CrossValidate]):
         tracks: observers of the tracks.
         publisher: signs with the site's key, on no track.
         status: takes the progress.
-        validate: scores.
+        validate: returns the sums of Dice over own validation cases, as
+            :mod:`fedfs.nnunet.score.cross_validation` does.
     """
 
     def __init__(
@@ -53,7 +42,7 @@ class SiteChoice(AfterTracks[CrossValidate]):
         tracks: Mapping[str, Observer],
         publisher: Publisher,
         status: StatusReporter,
-        validate: CrossValidator,
+        validate: Callable[[OnProgress], CrossValidated],
     ) -> None:
         super().__init__(f"site {site!r}", observer, tracks, publisher, status)
         self._site = site

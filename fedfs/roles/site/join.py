@@ -20,10 +20,11 @@ from fedfs.protocol import codec, layout, software
 from fedfs.protocol.messages import ASYM, Charter, JoinRequest
 from fedfs.protocol.state import StudyState
 from fedfs.roles.site.config import JoinConfig
-from fedfs.roles.site.training import look_as_site, make_learner
+from fedfs.roles.site.training import make_learner
 from fedfs.store import open_store
 from fedfs.store.base import Store
 from fedfs.trust.keyring import Keyring
+from fedfs.trust.recipients import Vault
 from fedfs.trust.signing import SigningKey, key_fingerprint
 
 
@@ -143,7 +144,9 @@ def join(config: JoinConfig, listener: OnProgress) -> tuple[Charter, JoinRequest
     store = open_store(config.store)
     paths = from_environment(os.environ)
     raw = RawDataset.listed(paths, config.dataset)
-    observer = look_as_site(store, config)
+    observer = open_study(
+        store, site=config.site, skip=layout.STATUS_KINDS, vault=Vault(config.home)
+    )
     charter = observer.state.charter
     coordinator = key_fingerprint(charter.coordinator_key)
     expected = config.expected_key
@@ -156,10 +159,7 @@ def join(config: JoinConfig, listener: OnProgress) -> tuple[Charter, JoinRequest
     software.check(charter.nnunet.versions, classes.versions(), allowed=config.host.allow_versions)
     keyring, role = Keyring(config.home, charter.study), f"site-{config.site}"
     _check_planning(config, charter, observer.state, keyring)
-    learner = make_learner(
-        charter, config.site, raw.name, paths,
-        host=config.host,
-    )  # fmt: skip
+    learner = make_learner(charter, config.site, raw.name, paths, host=config.host)
     differs = difference(codec.to_json(charter.dataset), raw.dataset_json)
     has_announced = observer.state.n_cases(config.site) is not None
     if config.host.skip_broken and not differs and not has_announced:

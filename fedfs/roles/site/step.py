@@ -22,21 +22,12 @@ from fedfs.exchange.publish import Publisher
 from fedfs.exchange.read import Observer
 from fedfs.exchange.retention import prune_updates
 from fedfs.learner import Learner, RoundTask
-from fedfs.protocol import actions, layout, participation
+from fedfs.protocol import actions, layout, messages, participation
 from fedfs.protocol.actions import SiteAction, Wait
 from fedfs.protocol.decide import decide_site
-from fedfs.protocol.messages import (
-    ASYM,
-    Attendance,
-    Charter,
-    FailureMessage,
-    FingerprintMessage,
-    Schedule,
-    SitePlan,
-    UpdateManifest,
-)
+from fedfs.protocol.messages import ASYM, Attendance, Charter
 from fedfs.protocol.state import StudyState
-from fedfs.roles.site.network import SiteNetwork, SiteNetworks
+from fedfs.roles.site.network import SiteNetworks
 from fedfs.roles.site.scoring import Scoring
 from fedfs.roles.step import Role
 from fedfs.trust import key_validity
@@ -108,7 +99,10 @@ class Site(Role[SiteAction]):
         Raises:
             StudyError: this site is not on the roster.
         """
-        self._log_refusals(state)
+        for key, reason in participation.refusals(state, self.name).items():
+            if key not in self._logged_refusals:
+                self._logged_refusals.add(key)
+                log.warning("the aggregator refused %s: %s", key, reason)
         return decide_site(
             state,
             self.name,
@@ -138,7 +132,7 @@ class Site(Role[SiteAction]):
         version = max(state.newest, 0)
         prefix = layout.failure(self.name, version, 0).rpartition("-")[0]
         number = 1 + sum(key.startswith(prefix) for key in self._observer.keys)
-        record = FailureMessage(
+        record = messages.FailureMessage(
             key=layout.failure(self.name, version, number),
             site=self.name,
             version=version,
@@ -156,12 +150,6 @@ class Site(Role[SiteAction]):
         """Delete payloads of own updates to older versions, once there is a newer one."""
         if isinstance(action, actions.Train) and self._keep_versions is not None:
             prune_updates(self._publisher.store, state, self.name, self._keep_versions)
-
-    def _log_refusals(self, state: StudyState) -> None:
-        for key, reason in participation.refusals(state, self.name).items():
-            if key not in self._logged_refusals:
-                self._logged_refusals.add(key)
-                log.warning("the aggregator refused %s: %s", key, reason)
 
     def act(self, action: SiteAction, state: StudyState) -> str:
         """Carry an action out; see :meth:`fedfs.roles.step.Role.act`."""
@@ -191,12 +179,10 @@ class Site(Role[SiteAction]):
         measured = self._learner.fingerprint(self._status.progress)
         _require_cases(measured.n_cases, charter, "a fingerprint")
         fingerprint = coarsen(
-            measured,
-            digits=charter.fingerprint_digits,
-            quantiles=charter.fingerprint_quantiles,
+            measured, digits=charter.fingerprint_digits, quantiles=charter.fingerprint_quantiles
         )
         self._publisher.publish(
-            FingerprintMessage(
+            messages.FingerprintMessage(
                 key=layout.fingerprint(self.name),
                 site=self.name,
                 n_cases=fingerprint.n_cases,
@@ -211,10 +197,9 @@ class Site(Role[SiteAction]):
         self._status.say("plan")
         plan = self._learner.plan(self._status.progress)
         _require_cases(plan.n_cases, state.charter, "a plan")
-        charter = state.charter
-        entry = charter.entry(self.name)
+        entry = state.charter.entry(self.name)
         self._publisher.publish(
-            SitePlan(
+            messages.SitePlan(
                 key=layout.site_plan(self.name),
                 site=self.name,
                 n_cases=plan.n_cases,
@@ -223,7 +208,7 @@ class Site(Role[SiteAction]):
                 plans_sha256=plan.plans_sha256,
                 versions=dict(self._learner.versions()),
             ),
-            sealed_for=for_aggregator(charter, entry.encryption_key if entry else ""),
+            sealed_for=for_aggregator(state.charter, entry.encryption_key if entry else ""),
         )
         return f"planned for itself from {plan.n_cases} cases: {len(plan.tensors)} tensors"
 
@@ -252,7 +237,7 @@ class Site(Role[SiteAction]):
 
     def _evaluate(self, version: int, state: StudyState, variant: str) -> str:
         self._status.say("evaluate" if variant == "pseudo" else "final validation")
-        network = self._network(version, state)
+        network = self._networks.load(version, state)
         return self._scoring.evaluate(
             self._task(version, state, network.private), network.tensors, variant
         )
@@ -265,7 +250,7 @@ class Site(Role[SiteAction]):
         match action:
             case actions.PublishModel(version):
                 self._status.say("publish model")
-                network = self._network(version, state)
+                network = self._networks.load(version, state)
                 return self._scoring.publish_model(network, state.charter)
             case actions.CrossEvaluate(version, of):
                 self._status.say("score others")
@@ -279,14 +264,14 @@ class Site(Role[SiteAction]):
         is_own = state.charter.mode == ASYM
         return self._scoring.train_alone(
             self._task(0, state),
-            self._learner.initial_weights() if is_own else self._network(0, state).tensors,
+            self._learner.initial_weights() if is_own else self._networks.load(0, state).tensors,
             plans,
             fingerprint,
             version=version,
         )
 
     def _train(self, version: int, state: StudyState) -> str:
-        charter, network = state.charter, self._network(version, state)
+        charter, network = state.charter, self._networks.load(version, state)
         task = self._task(version, state, network.private)
         self._status.say("train")
         result = self._learner.train(task, network.tensors, self._status.progress)
@@ -306,7 +291,7 @@ class Site(Role[SiteAction]):
                 sealed_for=for_aggregator(charter),
             )
         self._publisher.publish(
-            UpdateManifest(
+            messages.UpdateManifest(
                 key=layout.update(self.name, version),
                 site=self.name,
                 base_version=version,
@@ -326,8 +311,8 @@ class Site(Role[SiteAction]):
     def _task(
         self, version: int, state: StudyState, private: frozenset[str] = frozenset()
     ) -> RoundTask:
-        charter = state.charter
-        schedule = charter.schedule
+        charter, schedule = state.charter, state.charter.schedule
+        minutes = [m for m in (schedule.local_minutes, self._local_minutes) if m is not None]
         return RoundTask(
             version=version,
             weights_sha256=state.models[version].weights_sha256,
@@ -336,17 +321,10 @@ class Site(Role[SiteAction]):
             total_epochs=schedule.rounds * schedule.local_epochs,
             iterations_per_epoch=schedule.iterations_per_epoch,
             val_iterations_per_epoch=schedule.val_iterations_per_epoch,
-            max_seconds=self._max_seconds(schedule),
+            max_seconds=60 * min(minutes) if minutes else None,
             proximal_mu=strategies.proximal_mu(charter.strategy.name, charter.strategy.options),
             private=private,
         )
-
-    def _max_seconds(self, schedule: Schedule) -> float | None:
-        minutes = [m for m in (schedule.local_minutes, self._local_minutes) if m is not None]
-        return 60 * min(minutes) if minutes else None
-
-    def _network(self, version: int, state: StudyState) -> SiteNetwork:
-        return self._networks.load(version, state)
 
 
 def _step_name(action: SiteAction) -> str:

@@ -10,23 +10,16 @@ from typing import Any
 from fedfs.aggregation.shared_tensors import asym_spec
 from fedfs.errors import StudyError
 from fedfs.exchange.payloads import MAX_MODEL_BYTES, fetch_payload
-from fedfs.exchange.read import Observer, open_study
 from fedfs.learner import Learner
 from fedfs.nnunet.data import broken_cases
 from fedfs.nnunet.nnunet_learner import NnUNetLearner
 from fedfs.nnunet.settings import LearnerSettings, Planning
 from fedfs.nnunet.system.environment import DEFAULT_HOST, HostSettings, NnUNetPaths
-from fedfs.protocol import layout
 from fedfs.protocol.messages import ASYM, Charter, TrackCharter
-from fedfs.roles.site.config import JoinConfig, SiteConfig
+from fedfs.roles.site.config import SiteConfig
 from fedfs.store.base import ReadableStore
 from fedfs.trust.keyring import Keyring
 from fedfs.trust.recipients import Vault
-
-
-def look_as_site(store: ReadableStore, config: SiteConfig | JoinConfig) -> Observer:
-    """Open a study as the site sees it, without what it decides nothing by."""
-    return open_study(store, site=config.site, skip=layout.STATUS_KINDS, vault=Vault(config.home))
 
 
 def make_learner(
