@@ -254,11 +254,7 @@ class Learner(Protocol):
         """
 
     def initial_weights(self) -> Tensors:
-        """Return the weights that the network of :meth:`plan` starts from.
-
-        They follow from the network and the study's seed, and from pretrained weights if the study
-        has any.
-        """
+        """Return the weights that the network of :meth:`plan` starts from, pretrained or by seed."""
 
     def prepare(
         self, plans: Mapping[str, Any], fingerprint: Mapping[str, Any], on_progress: OnProgress

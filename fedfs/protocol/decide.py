@@ -23,16 +23,7 @@ from collections.abc import Collection, Mapping
 from fedfs.errors import StudyError
 from fedfs.protocol import actions, layout, round_policies
 from fedfs.protocol.actions import AggregatorAction, Done, SiteAction, Wait
-from fedfs.protocol.messages import (
-    ADMITTED,
-    ASYM,
-    MODES,
-    Attendance,
-    Charter,
-    TrackCharter,
-    UpdateManifest,
-    from_utc,
-)
+from fedfs.protocol.messages import ADMITTED, ASYM, MODES, Attendance, UpdateManifest, from_utc
 from fedfs.protocol.participation import (
     announcement,
     believed_sites,
@@ -69,9 +60,7 @@ def decide_site(
     Raises:
         StudyError: the site is not (or no longer) on the roster.
     """
-    charter = state.charter
-    _require_known_mode(charter)
-    _require_member(charter, site)
+    _require_member(state, site)
     wanted = attendance or Attendance.wanted(site)
     if wanted.status != state.attendance(site):
         before = state.attendances.get(site)
@@ -79,18 +68,18 @@ def decide_site(
         return actions.SayAttendance(
             Attendance.numbered(site, number, status=wanted.status, reason=wanted.reason)
         )
-    if state.is_away(site) or site in paused_sites(charter):
+    if state.is_away(site) or site in paused_sites(state.charter):
         return _stay_away(state, site)
-    announced, publish, what = _announcement(state, charter)
+    announced, publish, what = _announcement(state)
     if site not in announced:
         return publish
     if state.plan is None:
         return Wait(f"the aggregator's plan, which needs the {what}s of all sites")
     if lacks_configuration(state):
-        return _not_planned(charter)
+        return _not_planned(state)
     if not state.is_admitted(site):
         return Wait("the aggregator to admit this site, as the plan was made before it came")
-    action = _work_on_newest(state, charter, site, alone=alone)
+    action = _work_on_newest(state, site, alone=alone)
     has_begun = any(of == site for of, _, _ in state.evaluations)
     if not prepared and (not has_begun or not isinstance(action, Wait | Done)):
         return actions.Prepare()  # early the first time; later only if there is work to do
@@ -105,32 +94,32 @@ def _stay_away(state: StudyState, site: str) -> Wait | Done:
     return Wait("the coordinator to let this site go on: it is paused")
 
 
-def _work_on_newest(state: StudyState, charter: Charter, site: str, *, alone: bool) -> SiteAction:
+def _work_on_newest(state: StudyState, site: str, *, alone: bool) -> SiteAction:
     version = state.newest
     if version < 0:
         return Wait("the initial weights from the aggregator")
     if (site, version, "pseudo") not in state.evaluations:
         return actions.Evaluate(version)
-    if version < charter.schedule.rounds:
+    if version < state.charter.schedule.rounds:
         if (site, version) not in state.updates:
             return actions.Train(version)
         return Wait(f"version {version + 1} from the aggregator")
     if not state.is_validated(site, version):
         return actions.Finish(version)
-    return _compare(state, charter, site, alone=alone)
+    return _compare(state, site, alone=alone)
 
 
-def _compare(state: StudyState, charter: Charter, site: str, *, alone: bool) -> SiteAction:
+def _compare(state: StudyState, site: str, *, alone: bool) -> SiteAction:
     """Return what a site does once it has the final model."""
     version = state.newest
-    if charter.cross_evaluates and site not in state.site_models:
+    if state.charter.cross_evaluates and site not in state.site_models:
         return actions.PublishModel(version)
     unscored = [of for of in state.site_models if not has_scored(state, site, of)]
     if unscored:
         return actions.CrossEvaluate(version, min(unscored))
     if alone and (site, version, "local") not in state.evaluations:
         return actions.TrainAlone(version)
-    missing = [of for of in models_to_score(state, charter, site) if of not in state.site_models]
+    missing = [of for of in models_to_score(state, site) if of not in state.site_models]
     if missing:
         return Wait(f"the models of {', '.join(missing)}, to score them")
     if not state.finished:
@@ -138,20 +127,14 @@ def _compare(state: StudyState, charter: Charter, site: str, *, alone: bool) -> 
     return Done(f"finished: version {version} is the final model")
 
 
-def _not_planned(charter: TrackCharter) -> Done:
-    return Done(f"nothing to do: nnU-Net plans no {charter.configuration} for these data")
+def _not_planned(state: StudyState) -> Done:
+    return Done(f"nothing to do: nnU-Net plans no {state.charter.configuration} for these data")
 
 
 def decide_site_after_tracks(
     state: StudyState, site: str, tracks: Mapping[str, StudyState]
 ) -> actions.CrossValidate | Done:
-    """Return what ``site`` does once all tracks are done.
-
-    Args:
-        state: what the site accepted, of what is common to all tracks.
-        site: its name.
-        tracks: state of each track that has a model.
-    """
+    """Return what ``site`` does once all tracks are done, from what is common to all of them."""
     if site in state.cross_validations:
         return Done("has scored all models")
     return actions.CrossValidate(last_weights(tracks))
@@ -187,13 +170,13 @@ def decide_aggregator(
         StudyError: the charter names a policy or a mode that this software does not know.
     """
     charter = state.charter
-    _require_known_mode(charter)
+    _require_known_mode(state)
     if state.finished is not None:
         return Done(f"finished: version {state.finished.version} is the last")
     if state.plan is None:
-        return _decide_plan(state, charter)
+        return _decide_plan(state)
     if lacks_configuration(state):
-        return _not_planned(charter)
+        return _not_planned(state)
     if not state.rounds:
         return actions.PublishInitial()
     version = max(state.rounds)
@@ -273,34 +256,36 @@ def _newcomer(state: StudyState, checked: Checked) -> str | None:
     return None
 
 
-def _decide_plan(state: StudyState, charter: Charter) -> AggregatorAction:
+def _decide_plan(state: StudyState) -> AggregatorAction:
+    charter = state.charter
     sites = tuple(site for site in charter.active_sites if not state.is_away(site))
     if len(sites) < charter.min_sites:
         return Wait(f"the coordinator to approve sites: {len(sites)} of {charter.min_sites} so far")
-    announced, _, what = _announcement(state, charter)
+    announced, _, what = _announcement(state)
     missing = [site for site in sites if site not in announced]
     if missing:
         return Wait(f"the {what} of {', '.join(missing)}")
     return actions.MakePlan(sites)
 
 
-def _announcement(state: StudyState, charter: Charter) -> tuple[Collection[str], SiteAction, str]:
+def _announcement(state: StudyState) -> tuple[Collection[str], SiteAction, str]:
     """Return the announcements that planning needs, by site, how a site makes one, its name."""
-    if charter.mode == ASYM:
+    if state.charter.mode == ASYM:
         return state.site_plans, actions.PublishPlan(), "plan"
     return state.fingerprints, actions.PublishFingerprint(), "fingerprint"
 
 
-def _require_known_mode(charter: Charter) -> None:
-    if charter.mode not in MODES:
+def _require_known_mode(state: StudyState) -> None:
+    if state.charter.mode not in MODES:
         raise StudyError(
-            f"The charter's mode {charter.mode!r} is unknown to this version of fedfs.",
+            f"The charter's mode {state.charter.mode!r} is unknown to this version of fedfs.",
             hint=f"it knows {', '.join(MODES)}; upgrade fedfs",
         )
 
 
-def _require_member(charter: Charter, site: str) -> None:
-    entry = charter.entry(site)
+def _require_member(state: StudyState, site: str) -> None:
+    _require_known_mode(state)
+    charter, entry = state.charter, state.charter.entry(site)
     if entry is None:
         raise StudyError(
             f"Site {site!r} is not approved for study {charter.name!r}.",
@@ -308,6 +293,5 @@ def _require_member(charter: Charter, site: str) -> None:
         )
     if entry.state not in ADMITTED:
         raise StudyError(
-            f"Site {site!r} is {entry.state} in study {charter.name!r}.",
-            hint="ask the coordinator",
+            f"Site {site!r} is {entry.state} in study {charter.name!r}.", hint="ask the coordinator"
         )

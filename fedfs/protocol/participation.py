@@ -14,12 +14,12 @@ def has_scored(state: StudyState, site: str, of: str) -> bool:
     return of == site or (site, state.newest, layout.score_of(of)) in state.evaluations
 
 
-def models_to_score(state: StudyState, charter: Charter, site: str) -> list[str]:
+def models_to_score(state: StudyState, site: str) -> list[str]:
     """Return the other sites whose models ``site`` scores: those that made the last version."""
     record = state.rounds.get(state.newest)
-    if not charter.cross_evaluates or record is None:
+    if not state.charter.cross_evaluates or record is None:
         return []
-    active = set(charter.active_sites)
+    active = set(state.charter.active_sites)
     return sorted({u.site for u in record.updates if u.site in active and u.site != site})
 
 
@@ -38,9 +38,7 @@ def is_over(state: StudyState, sites: Iterable[str]) -> bool:
         state.finished is not None
         and all(
             state.is_validated(site, state.newest)
-            and all(
-                has_scored(state, site, of) for of in models_to_score(state, state.charter, site)
-            )
+            and all(has_scored(state, site, of) for of in models_to_score(state, site))
             for site in sites
         )
     )
