@@ -254,7 +254,7 @@ class Learner(Protocol):
         """
 
     def initial_weights(self) -> Tensors:
-        """Return the weights that the network of :meth:`plan` starts from, pretrained or by seed."""
+        """Return the initial weights of the network of :meth:`plan`: pretrained, or by seed."""
 
     def prepare(
         self, plans: Mapping[str, Any], fingerprint: Mapping[str, Any], on_progress: OnProgress
