@@ -65,7 +65,7 @@ class FinishedStudy:
         for name, value in fixed.items():
             if name in given and given[name] != value:
                 raise UserError(
-                    f"{name} {given[name]!r} is not that of study {self.charter.name!r}, which "
+                    f"The {name} {given[name]!r} is not that of study {self.charter.name!r}, which "
                     f"has {value!r}.",
                     hint="leave it out: a study that continues another one has the same network",
                 )
