@@ -17,9 +17,10 @@ from fedfs.aggregation.strategies import Strategy
 from fedfs.errors import SetupError, UserError
 from fedfs.exchange import versions
 from fedfs.exchange.global_weights import WeightFiles
-from fedfs.exchange.payloads import model_encoding, update_encoding
+from fedfs.exchange.payloads import update_encoding
 from fedfs.protocol.messages import Charter, UpdateManifest
 from fedfs.protocol.state import StudyState
+from fedfs.tensors import encodings
 from fedfs.tensors.canonical import TensorFile
 
 
@@ -75,7 +76,7 @@ def make_version(
         ObjectNotFoundError: a version that an update was trained from is not there.
         StoreError: the store cannot be read.
     """
-    charter, base = state.charter, version - 1
+    charter, base, travels = state.charter, version - 1, state.charter.model_encoding
     with contextlib.ExitStack() as stack:
 
         def opened(path: Path) -> TensorFile:
@@ -102,6 +103,6 @@ def make_version(
             combination,
             strategy=strategy_of(charter),
             update_encoding=update_encoding(charter),
-            model_encoding=model_encoding(charter),
+            model_encoding=encodings.by_name(travels.name, travels.options),
             outputs=outputs,
         )

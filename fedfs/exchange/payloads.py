@@ -26,7 +26,6 @@ from fedfs.store.local_files import file_sha256, replacing
 from fedfs.tensors import encodings
 from fedfs.tensors.canonical import TensorFile, write_safetensors
 from fedfs.tensors.encodings import Encoding, Entry
-from fedfs.tensors.safetensors_reader import Shape
 from fedfs.trust import sealing
 from fedfs.trust.recipients import Vault
 
@@ -42,11 +41,6 @@ _BLOCK = 1 << 16
 def update_encoding(charter: Charter) -> Encoding:
     """Return how updates are written."""
     return encodings.by_name(charter.encoding.name, charter.encoding.options)
-
-
-def model_encoding(charter: Charter) -> Encoding:
-    """Return how global versions are written."""
-    return encodings.by_name(charter.model_encoding.name, charter.model_encoding.options)
 
 
 def write_update(
@@ -96,8 +90,7 @@ def update_layout(
         names: canonical names of what the site shares, see
             :class:`fedfs.aggregation.shared_tensors.Share`.
     """
-    shapes: dict[str, Shape] = {name: base.shape(name) for name in names}
-    return encodings.payload_layout(encoding, shapes)
+    return encodings.payload_layout(encoding, {name: base.shape(name) for name in names})
 
 
 def check_values(

@@ -236,7 +236,8 @@ class Observer:
             self._refused[key.text] = (entry, len(self._view.state.digests))
             if first:
                 log.warning("%s The message is ignored.", error)
-            self._forget_copy(key)
+            if (copy := self._copy(key)) is not None:
+                copy.unlink(missing_ok=True)
         else:
             self._refused.pop(key.text, None)
             self._keep_copy(key, data)
@@ -251,11 +252,6 @@ class Observer:
         if copy is not None and not copy.exists():
             copy.parent.mkdir(parents=True, exist_ok=True)
             write_local(copy, iter([data]))
-
-    def _forget_copy(self, key: Key) -> None:
-        copy = self._copy(key)
-        if copy is not None:
-            copy.unlink(missing_ok=True)
 
 
 def _each(function: Callable[[_T], _R], items: Sequence[_T]) -> Iterator[_R]:

@@ -51,8 +51,8 @@ def prune_versions(store: Store, state: StudyState, keep: int) -> int:
         ):
             store.delete(entry.key)
             n_deleted += 1
-    charter_sites = state.charter.roster
-    return n_deleted + sum(prune_updates(store, state, entry.site, keep) for entry in charter_sites)
+    roster = state.charter.roster
+    return n_deleted + sum(prune_updates(store, state, entry.site, keep) for entry in roster)
 
 
 def prune_updates(store: Store, state: StudyState, site: str, keep: int) -> int:

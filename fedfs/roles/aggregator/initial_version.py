@@ -12,7 +12,7 @@ from fedfs.errors import RejectedError, StudyError
 from fedfs.protocol import codec
 from fedfs.protocol.messages import Continued
 from fedfs.protocol.state import StudyState
-from fedfs.roles.aggregator.planning import SETTLE_HINT, Planner
+from fedfs.roles.aggregator.planning import Planner, using
 from fedfs.tensors.canonical import TensorFile, stream_safetensors, weights_sha256
 
 
@@ -52,10 +52,14 @@ def write_initial_weights(
             network = codec.dumps(state.site_plans[site].configuration)
             if network not in made:
                 made[network] = scratch / f"network-{len(made)}.safetensors"
-                _write_network(
-                    site, state, planner, made[network],
-                    pretrained=pretrained, alignment=spec.alignment,
-                )  # fmt: skip
+                with using("plan", site):
+                    planner.network_weights(
+                        charter,
+                        state.site_plans[site].configuration,
+                        made[network],
+                        pretrained=pretrained,
+                        alignment=spec.alignment,
+                    )
             files[site] = stack.enter_context(TensorFile(made[network]))
             own_names[site] = alignment.own_names(state.site_plans[site].tensors, spec.alignment)
             try:
@@ -83,26 +87,3 @@ def _copy(weights: Path | None, continues: Continued, path: Path) -> None:
                 hint="start anew: fedfs init on another store",
             )
     shutil.copyfile(weights, path)
-
-
-def _write_network(
-    site: str,
-    state: StudyState,
-    planner: Planner,
-    path: Path,
-    *,
-    pretrained: Path | None,
-    alignment: str,
-) -> None:
-    try:
-        planner.network_weights(
-            state.charter,
-            state.site_plans[site].configuration,
-            path,
-            pretrained=pretrained,
-            alignment=alignment,
-        )
-    except RejectedError as error:
-        raise StudyError(
-            f"The plan of {site} cannot be used: {error.reason}.", hint=SETTLE_HINT
-        ) from error

@@ -9,7 +9,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,17 +21,8 @@ from fedfs.errors import MalformedError, RejectedError, StudyError
 from fedfs.learner import SiteFingerprint
 from fedfs.nnunet.plan.plans import PlanResult
 from fedfs.protocol import layout, participation
-from fedfs.protocol.messages import (
-    Admission,
-    AsymSpec,
-    Charter,
-    Continued,
-    PlanMessage,
-    TrackCharter,
-)
+from fedfs.protocol.messages import Admission, AsymSpec, Charter, PlanMessage, TrackCharter
 from fedfs.protocol.state import StudyState
-
-SETTLE_HINT = "settle it with the site; the coordinator may remove it from the roster"
 
 
 class Planner(Protocol):
@@ -73,11 +65,26 @@ def make_plan(sites: Sequence[str], state: StudyState, planner: Planner) -> tupl
     Raises:
         StudyError: what a site published cannot be used, or sites share too little.
     """
-    charter = state.charter
-    spec = asym_spec(charter)
+    spec = asym_spec(state.charter)
     if spec is None:
         return _plan_for_all(sites, state, planner)
     return _plan_of_each(sites, state, spec)
+
+
+@contextlib.contextmanager
+def using(what: str, site: str) -> Iterator[None]:
+    """Turn the rejection of what a site published into an error about the study.
+
+    Raises:
+        StudyError: it was rejected.
+    """
+    try:
+        yield
+    except RejectedError as error:
+        raise StudyError(
+            f"The {what} of {site} cannot be used: {error.reason}.",
+            hint="settle it with the site; the coordinator may remove it from the roster",
+        ) from error
 
 
 def admit(site: str, state: StudyState, version: Shapes) -> Admission:
@@ -96,13 +103,9 @@ def admit(site: str, state: StudyState, version: Shapes) -> Admission:
     if spec is None:
         _usable_fingerprint(site, state)
         return Admission(key=layout.admission(site), site=site, announcement_sha256=digest)
-    try:
+    with using("plan", site):
         check_site_plan(state.site_plans[site])
         names, cover = join_in(state.site_plans[site].tensors, version, spec)
-    except RejectedError as error:
-        raise StudyError(
-            f"The plan of {site} cannot be used: {error.reason}.", hint=SETTLE_HINT
-        ) from error
     return Admission(
         key=layout.admission(site),
         site=site,
@@ -123,7 +126,16 @@ def _plan_for_all(
     if charter.continues is None:
         planned = planner.plan(charter, pooled, merged.n_cases)
     else:
-        planned = _given(state, charter.continues, merged.n_cases)
+        if not state.given_plans:
+            raise StudyError(
+                f"The plans of study {charter.continues.study} cannot be decrypted on this host.",
+                hint="is this the aggregator's host? its key is made by: fedfs init",
+            )
+        planned = PlanResult(
+            plans=state.given_plans,
+            dataset_json={**charter.dataset_json(), "numTraining": merged.n_cases},
+            versions=charter.continues.versions,
+        )
         text += f", as study {charter.continues.study} did"
     message = PlanMessage(
         key=layout.plan(),
@@ -137,27 +149,13 @@ def _plan_for_all(
     return message, text
 
 
-def _given(state: StudyState, continues: Continued, n_cases: int) -> PlanResult:
-    if not state.given_plans:
-        raise StudyError(
-            f"The plans of study {continues.study} cannot be decrypted on this host.",
-            hint="is this the aggregator's host? its key is made by: fedfs init",
-        )
-    content = {**state.charter.dataset_json(), "numTraining": n_cases}
-    return PlanResult(plans=state.given_plans, dataset_json=content, versions=continues.versions)
-
-
 def _usable_fingerprint(site: str, state: StudyState) -> SiteFingerprint:
     message = state.fingerprints[site]
     part = SiteFingerprint(message.n_cases, message.channels, message.geometry)
-    try:
+    with using("fingerprint", site):
         fingerprints.validate_fingerprint(part)
         if len(part.channels) != len(state.charter.dataset.channel_names):
             raise MalformedError(f"holds {len(part.channels)} channels", about="the fingerprint")
-    except RejectedError as error:
-        raise StudyError(
-            f"The fingerprint of {site} cannot be used: {error.reason}.", hint=SETTLE_HINT
-        ) from error
     return part
 
 
@@ -165,12 +163,8 @@ def _plan_of_each(
     sites: Sequence[str], state: StudyState, spec: AsymSpec
 ) -> tuple[PlanMessage, str]:
     for site in sites:
-        try:
+        with using("plan", site):
             check_site_plan(state.site_plans[site])
-        except RejectedError as error:
-            raise StudyError(
-                f"The plan of {site} cannot be used: {error.reason}.", hint=SETTLE_HINT
-            ) from error
     shared, coverage = agree({site: state.site_plans[site].tensors for site in sites}, spec)
     n_cases = sum(state.site_plans[site].n_cases for site in sites)
     message = PlanMessage(

@@ -15,18 +15,8 @@ from fedfs.aggregation.combine import Outputs, Written
 from fedfs.exchange.global_weights import WeightFiles
 from fedfs.exchange.payloads import prune_cache
 from fedfs.exchange.publish import Publisher
-from fedfs.protocol import layout
-from fedfs.protocol.messages import (
-    Charter,
-    Excluded,
-    LeftOut,
-    ModelManifest,
-    Named,
-    Participation,
-    PayloadRef,
-    RoundRecord,
-    UsedUpdate,
-)
+from fedfs.protocol import layout, messages
+from fedfs.protocol.messages import Charter, Named, PayloadRef, RoundRecord
 from fedfs.tensors.canonical import TensorFile, weights_sha256
 from fedfs.trust.recipients import for_aggregator, for_readers
 
@@ -53,11 +43,11 @@ class Release:
         charter: Charter,
         *,
         seconds: dict[str, float],
-        updates: tuple[UsedUpdate, ...] = (),
-        excluded: tuple[Excluded, ...] = (),
+        updates: tuple[messages.UsedUpdate, ...] = (),
+        excluded: tuple[messages.Excluded, ...] = (),
         opened_at: str = "",
-        participation: tuple[Participation, ...] = (),
-        left_out: tuple[LeftOut, ...] = (),
+        participation: tuple[messages.Participation, ...] = (),
+        left_out: tuple[messages.LeftOut, ...] = (),
     ) -> str:
         """Publish a version whole; return a sentence for the log.
 
@@ -122,7 +112,7 @@ class Release:
     def complete(self, record: RoundRecord) -> str:
         """Publish the manifest that a round record calls for; its bytes follow from the record."""
         self._publisher.publish_stamped(
-            ModelManifest(
+            messages.ModelManifest(
                 study=record.study,
                 key=layout.model(record.version),
                 created_at=record.created_at,

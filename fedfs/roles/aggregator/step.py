@@ -17,16 +17,9 @@ from pathlib import Path
 
 from fedfs.aggregation.shared_tensors import share_of, tensor_participation
 from fedfs.errors import FedfsError, ObjectNotFoundError, RejectedError, StudyError
-from fedfs.exchange import versions
+from fedfs.exchange import payloads, versions
 from fedfs.exchange.global_weights import WeightFiles
 from fedfs.exchange.make_version import make_version, outputs_in
-from fedfs.exchange.payloads import (
-    MAX_MODEL_BYTES,
-    check_values,
-    fetch_payload,
-    update_encoding,
-    update_layout,
-)
 from fedfs.exchange.progress import StatusReporter
 from fedfs.exchange.publish import Clock, Publisher
 from fedfs.exchange.read import Observer
@@ -174,9 +167,7 @@ class Aggregator(Role[AggregatorAction]):
     def _publish_initial(self, state: StudyState) -> str:
         charter = state.charter
         self._status.say("initial weights")
-        pretrained = None
-        if charter.pretrained is not None:
-            pretrained = self._fetch(charter.pretrained)
+        pretrained = self._fetch(charter.pretrained) if charter.pretrained else None
         with self._scratch() as folder:
             outputs = outputs_in(folder)
             initial_version.write_initial_weights(
@@ -231,7 +222,7 @@ class Aggregator(Role[AggregatorAction]):
     def _check_update(self, key: str, state: StudyState) -> str:
         """Fetch an update's payload and read it once; note whether it can be used."""
         update = state.waiting[key]
-        encoding = update_encoding(state.charter)
+        encoding = payloads.update_encoding(state.charter)
         try:
             base_path = self._weights.fetch(state.models, update.base_version)
         except ObjectNotFoundError:
@@ -245,11 +236,11 @@ class Aggregator(Role[AggregatorAction]):
             versions.check_claims(update, state)
             with TensorFile(base_path) as base:
                 names = share_of(state, update.site, base.names).own
-                expected = update_layout(encoding, base, names)
+                expected = payloads.update_layout(encoding, base, names)
                 path = self._fetch(update.payload, file_bytes(expected) + _SLACK_BYTES)
                 with TensorFile(path) as file:
                     file.check_layout(expected)
-                    self._moves[key] = check_values(encoding, file, base, names)
+                    self._moves[key] = payloads.check_values(encoding, file, base, names)
         except ObjectNotFoundError as error:
             self._absent[key] = str(error)
             return f"the update of {update.site} is announced, its payload is not there"
@@ -269,7 +260,7 @@ class Aggregator(Role[AggregatorAction]):
         with tempfile.TemporaryDirectory(dir=self._cache) as folder:
             yield Path(folder)
 
-    def _fetch(self, ref: PayloadRef, max_bytes: int = MAX_MODEL_BYTES) -> Path:
-        return fetch_payload(
+    def _fetch(self, ref: PayloadRef, max_bytes: int = payloads.MAX_MODEL_BYTES) -> Path:
+        return payloads.fetch_payload(
             self._publisher.store, ref, self._cache, max_bytes=max_bytes, vault=self._observer.vault
         )
