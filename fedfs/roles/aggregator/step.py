@@ -48,9 +48,7 @@ class Aggregator(Role[AggregatorAction]):
     """The aggregator at work on one track.
 
     Args:
-        observer: looks at the whole store.
-        publisher: signs with the aggregator's key.
-        status: tells others what this process does.
+        observer, publisher, status: as of a role; the observer looks at the whole store.
         planner: makes the plan and the initial weights.
         folder: cache of downloaded tensors; may be deleted at any time.
         clock: POSIX seconds; says how long a round has been open.

@@ -26,10 +26,7 @@ class SiteChoice(AfterTracks[CrossValidate]):
 
     Args:
         site: the site.
-        observer: of what is common to all tracks.
-        tracks: observers of the tracks.
-        publisher: signs with the site's key, on no track.
-        status: takes the progress.
+        observer, tracks, publisher, status: as of a role behind all tracks.
         validate: returns the sums of Dice over own validation cases, as
             :mod:`fedfs.nnunet.score.cross_validation` does.
     """

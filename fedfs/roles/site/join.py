@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -84,10 +85,8 @@ def join_study(
 
 def next_join(observer: Observer, site: str) -> str:
     """Return the key of a site's next join request."""
-    number = 1
-    while layout.join(site, number) in observer.keys:
-        number += 1
-    return layout.join(site, number)
+    keys = (layout.join(site, number) for number in itertools.count(1))
+    return next(key for key in keys if key not in observer.keys)
 
 
 def ask_for_new_key(

@@ -63,11 +63,6 @@ class Scoring:
         self._folder = folder
         self._vault = vault
 
-    @property
-    def trains_alone(self) -> bool:
-        """True where a model of this site's data alone is wanted."""
-        return self._alone is not None
-
     def evaluate(self, task: RoundTask, tensors: Tensors, variant: str) -> str:
         """Score a version (``pseudo``), or keep it as the final model (``full``); say so."""
         if variant == "pseudo":

@@ -41,9 +41,7 @@ class Site(Role[SiteAction]):
 
     Args:
         name: the site's name.
-        observer: looks at the store as this site may.
-        publisher: signs with the site's key.
-        status: tells others what this process does.
+        observer, publisher, status: as of a role.
         learner: does the work on the site's own data.
         folder: fedfs's own folder for this site: downloaded models, outgoing updates.
         local_minutes: as of the charter, where this site wants less.
@@ -108,7 +106,7 @@ class Site(Role[SiteAction]):
             self.name,
             prepared=self._prepared,
             attendance=self._attendance(),
-            alone=self._scoring.trains_alone,
+            alone=self._alone is not None,
         )
 
     def explain_wait(self, action: Wait, state: StudyState) -> tuple[str, str]:
