@@ -27,7 +27,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from fedfs.errors import StudyError, TensorError, UserError
+from fedfs.errors import TensorError, UserError
 
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
@@ -37,7 +37,6 @@ Shared = Mapping[str, tuple[str, ...]]
 
 SHAPE_SEPARATOR = "@"
 _FEWEST = 2
-_ENCODER = re.compile(r"encoder\.stages\.([0-9]{1,4})\.")
 _DECODER = re.compile(r"decoder\.(stages|transpconvs|seg_layers)\.([0-9]{1,4})\.(.+)", re.DOTALL)
 
 
@@ -66,18 +65,6 @@ class Coverage:
     def parameters(self) -> float:
         """Share of parameters, from 0 to 1."""
         return self.n_parameters / self.of_parameters if self.of_parameters else 0.0
-
-
-def n_stages(shapes: Shapes) -> int:
-    """Return the number of resolutions of an nnU-Net network, from its tensors' names.
-
-    Raises:
-        StudyError: there is no encoder as nnU-Net builds them.
-    """
-    numbers = {int(match[1]) for name in shapes if (match := _ENCODER.match(name))}
-    if numbers != set(range(len(numbers))) or not numbers:
-        raise StudyError("The network has no encoder with stages as nnU-Net numbers them.")
-    return len(numbers)
 
 
 def by_name(shapes: Shapes) -> dict[str, str]:
@@ -113,16 +100,11 @@ ALIGNMENTS: Mapping[str, Callable[[Shapes], dict[str, str]]] = MappingProxyType(
 """Alignment policy -> a site's own name -> aligned name."""
 
 
-def _per_tensor(sites: set[str], everyone: set[str]) -> bool:  # noqa: ARG001  a policy may ignore it
-    return len(sites) >= _FEWEST
-
-
-def _intersection(sites: set[str], everyone: set[str]) -> bool:
-    return len(sites) >= _FEWEST and sites == everyone
-
-
 SHARINGS: Mapping[str, Callable[[set[str], set[str]], bool]] = MappingProxyType(
-    {"per-tensor": _per_tensor, "intersection": _intersection}
+    {
+        "per-tensor": lambda sites, _: len(sites) >= _FEWEST,
+        "intersection": lambda sites, everyone: len(sites) >= _FEWEST and sites == everyone,
+    }
 )
 """Sharing policy -> whether the sites that have a tensor share it, given all sites."""
 
@@ -133,10 +115,7 @@ def check_policies(alignment: str, sharing: str) -> None:
     Raises:
         UserError: listing the known ones.
     """
-    for kind, name, known in (
-        ("alignment", alignment, ALIGNMENTS),
-        ("sharing", sharing, SHARINGS),
-    ):
+    for kind, name, known in (("alignment", alignment, ALIGNMENTS), ("sharing", sharing, SHARINGS)):
         if name not in known:
             raise UserError(
                 f"Unknown {kind} policy {name!r}.", hint=f"known are: {', '.join(sorted(known))}"

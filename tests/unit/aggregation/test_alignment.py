@@ -6,8 +6,8 @@ import pytest
 from torch import nn
 
 from fedfs.aggregation import alignment
-from fedfs.aggregation.alignment import canonical_names, coverage, n_stages, own_names, share
-from fedfs.errors import StudyError, TensorError, UserError
+from fedfs.aggregation.alignment import canonical_names, coverage, own_names, share
+from fedfs.errors import TensorError, UserError
 from fedfs.tensors.canonical import canonical_names as tensor_names
 
 unet = pytest.importorskip("dynamic_network_architectures.architectures.unet")
@@ -64,10 +64,9 @@ def covered(sites, **policies):
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
-def test_stages_are_counted_and_names_go_both_ways(kind):
+def test_names_go_both_ways(kind):
     for stages in (3, 5, 6):
         shapes = net(stages, **kind)
-        assert n_stages(shapes) == stages
         for policy in alignment.ALIGNMENTS:
             names = canonical_names(shapes, policy)
             assert list(names) == list(shapes)
@@ -217,12 +216,6 @@ def test_an_unknown_policy_lists_the_known_ones(policies):
 def test_names_that_could_be_mistaken_for_each_other_are_refused(names):
     with pytest.raises(TensorError):
         share({"site": dict.fromkeys(names, (2,)), "other": net(3)})
-
-
-def test_a_network_without_nnunets_encoder_has_no_stages():
-    for shapes in ({}, {"vit.0.weight": (2,)}, {"encoder.stages.1.0.w": (2,)}):
-        with pytest.raises(StudyError):
-            n_stages(shapes)
 
 
 def test_a_site_cannot_be_told_to_share_what_it_has_not():
