@@ -101,11 +101,7 @@ class FedAvgRound:
         """No pass is due."""
         return False
 
-    def scan(
-        self,
-        updates: Sequence[str],  # noqa: ARG002  others take note
-        deltas: Iterable[Delta],  # noqa: ARG002  same
-    ) -> None:
+    def scan(self, updates: Sequence[str], deltas: Iterable[Delta]) -> None:  # noqa: ARG002  others take note
         """Refuse: no pass is due."""
         raise RuntimeError("this round needs no scan")
 

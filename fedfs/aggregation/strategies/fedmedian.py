@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from fedfs.aggregation.strategies.fedavg import FedAvg
-from fedfs.aggregation.strategies.fedtrimmedavg import trimmed_mean
-from fedfs.tensors.encodings.base import Delta
+from fedfs.aggregation.strategies.fedtrimmedavg import FedTrimmedAvg
 
 
 @dataclass(frozen=True, kw_only=True)
-class FedMedian(FedAvg):
+class FedMedian(FedTrimmedAvg):
     """In every element, the middle value, or the mean of the two in the middle.
 
     Weights are ignored: an attacker chooses its own number of cases.
     """
 
-    @property
-    def stacks(self) -> bool:
-        """All values of an element are sorted."""
-        return True
+    beta: float = field(default=0.5, init=False, repr=False)
 
     def tolerates(self, n_updates: int) -> int:
         """Fewer than half; of a tensor, count the updates that have it."""
         return max(0, n_updates - 1) // 2
-
-    def mean(self, shares: Sequence[float], deltas: Iterable[Delta]) -> Delta:
-        """Return the median."""
-        return trimmed_mean(deltas, self.tolerates(len(shares)))

@@ -33,14 +33,7 @@ class FedTrimmedAvg(FedAvg):
 
     def mean(self, shares: Sequence[float], deltas: Iterable[Delta]) -> Delta:
         """Return the trimmed mean, which lies between the values that were not cut."""
-        return trimmed_mean(deltas, self.tolerates(len(shares)))
-
-
-def trimmed_mean(deltas: Iterable[Delta], n_cut: int) -> Delta:
-    """Return the elementwise mean without the ``n_cut`` lowest and highest values.
-
-    The order of the deltas changes no bit of it.
-    """
-    values = np.stack(list(deltas), axis=-1)  # the values of an element lie together: sorts faster
-    values.sort(axis=-1)
-    return np.asarray(values[..., n_cut : values.shape[-1] - n_cut].mean(axis=-1))
+        n_cut = self.tolerates(len(shares))
+        values = np.stack(list(deltas), axis=-1)  # values of an element lie together: sorts faster
+        values.sort(axis=-1)  # so that the order of the deltas changes no bit
+        return np.asarray(values[..., n_cut : values.shape[-1] - n_cut].mean(axis=-1))
