@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
@@ -40,9 +39,6 @@ RESIDUAL = "residual"
 
 _KEPT_BYTES = 8 << 20
 """Larger than any array that is made for a piece."""
-
-_Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -206,18 +202,15 @@ class _Output:
 
 def _in_order(
     pool: ThreadPoolExecutor,
-    function: Callable[[_Item], _Result],
-    items: Iterable[_Item],
+    function: Callable[[Piece], Combined],
+    pieces: Iterable[Piece],
     *,
     ahead: int,
-) -> Iterator[tuple[_Item, _Result]]:
-    """Yield each item and what the function makes of it, in their order; works some items ahead.
-
-    An exception is raised when it is its item's turn.
-    """
-    waiting: deque[tuple[_Item, Future[_Result]]] = deque()
-    for item in items:
-        waiting.append((item, pool.submit(function, item)))
+) -> Iterator[tuple[Piece, Combined]]:
+    """Yield pieces and their results in order, some ahead; an error comes in its piece's turn."""
+    waiting: deque[tuple[Piece, Future[Combined]]] = deque()
+    for piece in pieces:
+        waiting.append((piece, pool.submit(function, piece)))
         if len(waiting) > ahead:
             first, future = waiting.popleft()
             yield first, future.result()

@@ -128,8 +128,6 @@ def mix_cases(cases: Sequence[CaseSketch]) -> ChannelSketch:
     cases = [case for case in cases if case.n_voxels]
     if not cases:
         return NO_FOREGROUND
-    n_cases = len(cases)
-    mean, m2 = _pool([(1, case.mean, case.variance) for case in cases])
     values = np.concatenate([case.values for case in cases]).astype(np.float64)
     order = np.argsort(values, kind="stable")
     values = values[order]
@@ -139,14 +137,8 @@ def mix_cases(cases: Sequence[CaseSketch]) -> ChannelSketch:
     last = values.size - 1
     below = values[np.minimum(np.searchsorted(cumulative, knots - _GAP), last)]
     above = values[np.minimum(np.searchsorted(cumulative, knots + _GAP), last)]
-    return _channel(
-        n_cases,
-        mean,
-        m2,
-        minimum=min(case.minimum for case in cases),
-        maximum=max(case.maximum for case in cases),
-        quantiles=(below + above) / 2,
-    )
+    moments = _pool([(1, case.mean, case.variance) for case in cases])
+    return _channel(cases, len(cases), moments, quantiles=(below + above) / 2)
 
 
 def sketch_channel(cases: Sequence[npt.NDArray[Any]]) -> ChannelSketch:
@@ -170,7 +162,6 @@ def merge_channels(sketches: Sequence[ChannelSketch]) -> ChannelSketch:
     if len(sketches) == 1:
         return sketches[0]
     n_cases = sum(sketch.n_cases for sketch in sketches)
-    mean, m2 = _pool([(s.n_cases, s.mean, s.m2) for s in sketches])
     grid = np.unique(np.concatenate([sketch.quantiles for sketch in sketches]))
     limits = np.zeros((2, grid.size))
     for sketch in sketches:
@@ -181,14 +172,8 @@ def merge_channels(sketches: Sequence[ChannelSketch]) -> ChannelSketch:
     knots = np.asarray(KNOTS)
     below = np.interp(knots - _GAP, probability, value)
     above = np.interp(knots + _GAP, probability, value)
-    return _channel(
-        n_cases,
-        mean,
-        m2,
-        minimum=min(sketch.minimum for sketch in sketches),
-        maximum=max(sketch.maximum for sketch in sketches),
-        quantiles=(below + above) / 2,
-    )
+    moments = _pool([(s.n_cases, s.mean, s.m2) for s in sketches])
+    return _channel(sketches, n_cases, moments, quantiles=(below + above) / 2)
 
 
 def merge_fingerprints(fingerprints: Mapping[str, SiteFingerprint]) -> SiteFingerprint:
@@ -328,8 +313,14 @@ def _distribution(sketch: ChannelSketch, grid: Vector) -> npt.NDArray[np.float64
 
 
 def _channel(
-    n_cases: int, mean: float, m2: float, *, minimum: float, maximum: float, quantiles: Vector
+    parts: Sequence[CaseSketch] | Sequence[ChannelSketch],
+    n_cases: int,
+    moments: tuple[float, float],
+    *,
+    quantiles: Vector,
 ) -> ChannelSketch:
+    mean, m2 = moments
+    minimum, maximum = min(part.minimum for part in parts), max(part.maximum for part in parts)
     quantiles[0], quantiles[-1] = minimum, maximum
     quantiles = np.maximum.accumulate(np.clip(quantiles, minimum, maximum))
     return ChannelSketch(

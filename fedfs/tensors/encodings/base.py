@@ -29,6 +29,7 @@ import numpy.typing as npt
 
 from fedfs.errors import TensorError
 from fedfs.learner import Array
+from fedfs.tensors.safetensors_reader import DTYPES
 
 AnyArray = npt.NDArray[Any]
 
@@ -46,12 +47,6 @@ Entry = tuple[str, Shape]
 # full stop, so that the parts of a tensor follow each other in a sorted file.
 SEPARATOR = "#"
 VALUES, INDICES, SCALE = "values", "indices", "scale"
-
-# bfloat16 travels as float32 with 16 zero bits, see fedfs.tensors.safetensors_reader.
-_NUMPY = {
-    name: np.dtype(numpy)
-    for name, numpy in {"F32": "f4", "F16": "f2", "BF16": "f4", "I8": "i1", "U8": "u1"}.items()
-}
 
 
 @dataclass(frozen=True)
@@ -119,11 +114,7 @@ class Encoding(Protocol):
         """
 
     def decode_again(
-        self,
-        name: str,
-        payload: Mapping[str, AnyArray],
-        base: Base,
-        out: Delta | None = None,
+        self, name: str, payload: Mapping[str, AnyArray], base: Base, out: Delta | None = None
     ) -> Delta:
         """Return the same, faster, of a payload that :meth:`decode` has accepted before.
 
@@ -250,7 +241,7 @@ def checked(
     array = payload[name]
     if array.shape != shape:
         raise TensorError(f"has the shape {array.shape}, not {shape}", about=f"the tensor {name!r}")
-    if array.dtype != _NUMPY[dtype]:
+    if array.dtype != np.dtype(DTYPES[dtype][1]):
         raise TensorError(f"is of type {array.dtype}, not {dtype}", about=f"the tensor {name!r}")
     if finite and array.dtype.kind == "f" and not np.isfinite(array).all():
         raise TensorError("holds NaN or infinite values", about=f"the tensor {name!r}")

@@ -58,11 +58,7 @@ class Fp32:
         return _minus(checked(payload, name, ("F32", base.shape)), base)
 
     def decode_again(
-        self,
-        name: str,
-        payload: Mapping[str, AnyArray],
-        base: Base,
-        out: Delta | None = None,
+        self, name: str, payload: Mapping[str, AnyArray], base: Base, out: Delta | None = None
     ) -> Delta:
         """Return payload minus base; see :class:`~fedfs.tensors.encodings.base.Encoding`."""
         return _minus(checked(payload, name, ("F32", base.shape), finite=False), base, out)
