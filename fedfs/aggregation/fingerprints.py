@@ -141,15 +141,6 @@ def mix_cases(cases: Sequence[CaseSketch]) -> ChannelSketch:
     return _channel(cases, len(cases), moments, quantiles=(below + above) / 2)
 
 
-def sketch_channel(cases: Sequence[npt.NDArray[Any]]) -> ChannelSketch:
-    """Sketch one channel from every case's foreground intensities, held in memory together.
-
-    Raises:
-        DatasetError: an intensity is NaN or infinite.
-    """
-    return mix_cases([sketch_case(values) for values in cases])
-
-
 def merge_channels(sketches: Sequence[ChannelSketch]) -> ChannelSketch:
     """Merge sketches of the same channel, weighted by their number of cases with foreground.
 

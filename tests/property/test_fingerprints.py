@@ -45,6 +45,10 @@ case = st.one_of(
 sites_of_cases = st.lists(st.lists(case, max_size=5), min_size=1, max_size=5)
 
 
+def sketch_channel(cases):
+    return fp.mix_cases([fp.sketch_case(values) for values in cases])
+
+
 def exact_distribution(cases, value):
     """Left and right limit of the equal-weight mixture's distribution function."""
     cases = [values for values in cases if values.size]
@@ -73,7 +77,7 @@ def fingerprint_of(cases):
     geometry = tuple(
         CaseGeometry((1.0, 1.0, 2.0), (30 + i, 40, 20), 0.5) for i in range(len(cases))
     )
-    return SiteFingerprint(len(cases), (fp.sketch_channel(cases),), geometry)
+    return SiteFingerprint(len(cases), (sketch_channel(cases),), geometry)
 
 
 def test_knots_are_dense_at_both_ends_and_hold_the_percentiles_of_nnunet():
@@ -91,8 +95,8 @@ def test_knots_are_dense_at_both_ends_and_hold_the_percentiles_of_nnunet():
 @given(sites_of_cases)
 def test_merging_the_sites_equals_pooling_the_cases(sites):
     pooled = [values for site in sites for values in site]
-    whole = fp.sketch_channel(pooled)
-    merged = fp.merge_channels([fp.sketch_channel(site) for site in sites])
+    whole = sketch_channel(pooled)
+    merged = fp.merge_channels([sketch_channel(site) for site in sites])
     assert_exact_parts_equal(merged, whole)
     if merged.n_cases:
         for probability in PERCENTILES:  # these are knots: nothing is lost in one sketch
@@ -111,7 +115,7 @@ def test_every_sketch_that_is_made_is_also_accepted(sites):
 
 @given(sites_of_cases, st.randoms(use_true_random=False))
 def test_the_order_of_sites_does_not_matter(sites, random):
-    sketches = [fp.sketch_channel(site) for site in sites]
+    sketches = [sketch_channel(site) for site in sites]
     merged = fp.merge_channels(sketches)
     random.shuffle(sketches)
     again = fp.merge_channels(sketches)
@@ -125,8 +129,8 @@ def test_merging_is_associative_up_to_the_distance_between_knots(sites):
     pooled = [values for site in sites for values in site]
     merged = fp.NO_FOREGROUND
     for site in sites:
-        merged = fp.merge_channels([merged, fp.sketch_channel(site)])
-    assert_exact_parts_equal(merged, fp.sketch_channel(pooled))
+        merged = fp.merge_channels([merged, sketch_channel(site)])
+    assert_exact_parts_equal(merged, sketch_channel(pooled))
     if merged.n_cases:
         for probability in PERCENTILES:
             assert_is_quantile(merged, probability, pooled, tolerance=len(sites) * RESOLUTION)
@@ -134,8 +138,8 @@ def test_merging_is_associative_up_to_the_distance_between_knots(sites):
 
 @given(sites_of_cases)
 def test_sites_without_foreground_are_neutral_and_one_site_is_the_identity(sites):
-    sketch = fp.sketch_channel(sites[0])
-    nothing = fp.sketch_channel([np.empty(0, np.float32)])
+    sketch = sketch_channel(sites[0])
+    nothing = sketch_channel([np.empty(0, np.float32)])
     assert nothing == fp.NO_FOREGROUND
     assert fp.merge_channels([sketch]) == sketch
     assert fp.merge_channels([nothing, sketch, nothing]) == sketch
@@ -144,7 +148,7 @@ def test_sites_without_foreground_are_neutral_and_one_site_is_the_identity(sites
 
 @given(st.lists(case, min_size=1, max_size=4))
 def test_a_site_merged_with_itself_keeps_its_distribution(cases):
-    sketch = fp.sketch_channel(cases)
+    sketch = sketch_channel(cases)
     twice = fp.merge_channels([sketch, sketch])
     if sketch.n_cases:
         assert twice.n_cases == 2 * sketch.n_cases
@@ -164,15 +168,15 @@ def test_percentiles_of_unlike_sites_are_within_half_a_percent(shape, seed):
         "integers": lambda: rng.integers(0, rng.integers(200, 2000), 5000),
     }[shape]
     sites = [[draw().astype(np.float32) for _ in range(n)] for n in (1, 4, 15)]
-    whole = fp.sketch_channel([values for site in sites for values in site])
-    merged = fp.merge_channels([fp.sketch_channel(site) for site in sites])
+    whole = sketch_channel([values for site in sites for values in site])
+    merged = fp.merge_channels([sketch_channel(site) for site in sites])
     truth = np.interp(PERCENTILES, whole.probabilities, whole.quantiles)
     found = np.interp(PERCENTILES, merged.probabilities, merged.quantiles)
     assert np.abs(found - truth).max() < 0.005 * (truth[2] - truth[0])
 
 
 def test_every_case_counts_the_same_however_many_voxels_it_has():
-    sketch = fp.sketch_channel([np.zeros(90_000, np.int16), np.full(10, 100, np.int16)])
+    sketch = sketch_channel([np.zeros(90_000, np.int16), np.full(10, 100, np.int16)])
     assert sketch.mean == 50
     assert math.sqrt(sketch.m2 / sketch.n_cases) == 50
     assert np.interp(PERCENTILES, sketch.probabilities, sketch.quantiles).tolist() == [0, 50, 100]

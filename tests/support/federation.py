@@ -94,7 +94,7 @@ class FakeLearner:
     def fingerprint(self, on_progress: Any) -> SiteFingerprint:
         self.calls.append(("fingerprint", -1))
         values = np.linspace(float(self.target), float(self.target) + 10, 50)
-        channel = fingerprints.sketch_channel([values] * self.n_cases)
+        channel = fingerprints.mix_cases([fingerprints.sketch_case(values)] * self.n_cases)
         case = CaseGeometry((1.0, 1.0, 1.0), (20, 20, 20), 1.0)
         return SiteFingerprint(self.n_cases, (channel,), (case,) * self.n_cases)
 
