@@ -102,7 +102,7 @@ class Release:
                 encoding=encoding.name,
                 encoding_options=encoding.options,
                 seconds={name: round(value, 4) for name, value in spent.items()},
-            ),
+            )
         )
         text = self.complete(record)
         self._weights.prune([record.weights_sha256])

@@ -22,11 +22,7 @@ from fedfs.roles.aggregator.step import Aggregator
 from fedfs.roles.loop import Outcome, run
 from fedfs.roles.polling import Waiter
 from fedfs.roles.process import guard_against_rollback, hold_tracks, start_status
-from fedfs.roles.reader.report.publish import (
-    overview_publisher,
-    report_publisher,
-    sites_without_final_scores,
-)
+from fedfs.roles.reader.report import publish
 from fedfs.roles.step import AFTER_TRACKS, Role
 from fedfs.roles.tracks import at_once
 from fedfs.store import open_store
@@ -73,8 +69,7 @@ def run_aggregator(config: AggregatorConfig, listener: OnProgress) -> Outcome:
         }
 
         def is_done(name: str) -> bool:
-            is_ours = name in aggregators
-            state = observers[name].state if is_ours else observers[name].refresh()
+            state = observers[name].state if name in aggregators else observers[name].refresh()
             return state.finished is not None or participation.lacks_configuration(state)
 
         workers: dict[str, Role[Any]] = dict(aggregators)
@@ -96,12 +91,8 @@ def _make_aggregator(
     folder: Path,
 ) -> Aggregator:
     """Return the aggregator of one track of a study."""
-    track = observer.track
-    store = ReportingStore(TrackStore(place, track), listener)
-    study = observer.state.charter.study
-    publisher = Publisher(
-        store, keyring.load_all("aggregator"), study, clock=time.time, track=track
-    )
+    store = ReportingStore(TrackStore(place, observer.track), listener)
+    publisher = _publisher(store, observer, keyring)
     return Aggregator(
         observer=observer,
         publisher=publisher,
@@ -123,16 +114,18 @@ def _make_choice(
     """Return what the aggregator does after all tracks of a study."""
     observer = open_study(place, skip=layout.STATUS_KINDS, vault=Vault(config.home))
     store = ReportingStore(TrackStore(place, observer.track), listener)
-    study = observer.state.charter.study
-    publisher = Publisher(
-        store, keyring.load_all("aggregator"), study, clock=time.time, track=observer.track
-    )
+    publisher = _publisher(store, observer, keyring)
     return AggregatorChoice(
         observer=observer,
         tracks=observers,
         publisher=publisher,
         status=start_status(publisher, config.status_interval_s, store, ""),
     )
+
+
+def _publisher(store: Store, observer: Observer, keyring: Keyring) -> Publisher:
+    keys, study = keyring.load_all("aggregator"), observer.state.charter.study
+    return Publisher(store, keys, study, clock=time.time, track=observer.track)
 
 
 def _reporting(
@@ -153,14 +146,14 @@ def _reporting(
         store, only=() if has_overview else names, vault=Vault(config.home), scores=True
     )
     reports = {
-        name: report_publisher(
+        name: publish.report_publisher(
             one, store if is_single else TrackStore(store, one.track), clock=time.time
         )
         for name, one in followed.items()
         if name in names
     }
     foreign = [name for name in followed if name not in names]
-    overview = overview_publisher(followed, foreign, store, clock=time.time)
+    overview = publish.overview_publisher(followed, foreign, store, clock=time.time)
     reported = dict.fromkeys(names, -1)
 
     def step_and_report() -> Outcome:
@@ -170,7 +163,8 @@ def _reporting(
             if newest != reported[name] or outcome.finished:
                 reported[name] = newest
                 published = reports[name].publish()
-                late[name] = sites_without_final_scores(followed[name].state) if published else []
+                state = followed[name].state
+                late[name] = publish.sites_without_final_scores(state) if published else []
         if late and has_overview:
             overview.publish()
         missing = [

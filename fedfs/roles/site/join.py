@@ -79,7 +79,7 @@ def join_study(
             file_ending=facts["file_ending"],
             versions=dict(learner.versions()),
             encryption_key=encryption_key,
-        ),
+        )
     )
 
 
@@ -127,7 +127,7 @@ def ask_for_new_key(
             versions=before.versions,
             endorsement=old.endorse(charter.study, site, new.public) if old else "",
             encryption_key=keyring.create_identity(role).recipient,
-        ),
+        )
     )
 
 

@@ -6,7 +6,7 @@ import contextlib
 import os
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedfs.errors import ObjectExistsError
@@ -36,6 +36,7 @@ from fedfs.store.prefix import TrackStore
 from fedfs.store.reporting import ReportingStore
 from fedfs.trust.keyring import Keyring
 from fedfs.trust.recipients import Vault
+from fedfs.trust.signing import SigningKey
 
 
 def run_site(config: SiteConfig, listener: OnProgress) -> Outcome:
@@ -99,11 +100,9 @@ def _make_site(
     paths: NnUNetPaths,
 ) -> Site:
     """Return a site at work on one track of a study."""
-    charter, role, track = observer.state.charter, f"site-{config.site}", observer.track
-    store = ReportingStore(TrackStore(place, track), listener)
-    publisher = Publisher(
-        store, keyring.load_all(role), charter.study, clock=time.time, track=track
-    )
+    charter, role = observer.state.charter, f"site-{config.site}"
+    store = ReportingStore(TrackStore(place, observer.track), listener)
+    publisher = _publisher(store, observer, keyring.load_all(role))
     learner, folder = site_parts(config, store, charter, paths)
     alone = None
     if config.local_model:
@@ -134,9 +133,7 @@ def _make_choice(
     observer = open_study(place, site=config.site, skip=("status",), vault=Vault(config.home))
     charter, role = observer.state.charter, f"site-{config.site}"
     store = ReportingStore(TrackStore(place, observer.track), listener)
-    publisher = Publisher(
-        store, keyring.load_all(role), charter.study, clock=time.time, track=observer.track
-    )
+    publisher = _publisher(store, observer, keyring.load_all(role))
     spec, dataset = charter.nnunet, str(keyring.recall(role)["dataset"])
 
     def validate(on_progress: OnProgress) -> CrossValidated:
@@ -160,6 +157,11 @@ def _make_choice(
         status=start_status(publisher, config.status_interval_s, store, config.site),
         validate=validate,
     )
+
+
+def _publisher(store: Store, observer: Observer, keys: Sequence[SigningKey]) -> Publisher:
+    study = observer.state.charter.study
+    return Publisher(store, keys, study, clock=time.time, track=observer.track)
 
 
 def _remembered_attendance(keyring: Keyring, site: str) -> Attendance | None:
@@ -192,13 +194,7 @@ def attend(config: SiteConfig, status: str, reason: str = "") -> str:
         action = decide.decide_site(observer.state, config.site, prepared=True, attendance=wanted)
         if isinstance(action, actions.SayAttendance):
             is_new = True
-            publisher = Publisher(
-                TrackStore(store, observer.track),
-                keys,
-                charter.study,
-                clock=time.time,
-                track=observer.track,
-            )
+            publisher = _publisher(TrackStore(store, observer.track), observer, keys)
             with contextlib.suppress(ObjectExistsError):  # a process at work was faster
                 publisher.publish(action.attendance)
     return f"site {config.site!r} is {status}{'' if is_new else ' already'}"

@@ -157,7 +157,7 @@ class Scoring:
                 classes=result.classes,
                 loss=result.loss,
                 seconds=result.seconds,
-            ),
+            )
         )
 
 

@@ -302,7 +302,7 @@ class Site(Role[SiteAction]):
                 n_planned_iterations=task.n_epochs * task.iterations_per_epoch,
                 metrics=dict(result.metrics),
                 seconds=dict(result.seconds),
-            ),
+            )
         )
         return f"published the update from version {version} ({result.n_iterations} iterations)"
 
