@@ -19,8 +19,6 @@ Rules:
    of a site that would get one canonical name are refused.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Mapping

@@ -11,8 +11,6 @@ do not touch each other's Dice, so that each is only scored with the foreground'
 regions overlap, and are scored in all combinations (:func:`steps_of`).
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Mapping, Sequence

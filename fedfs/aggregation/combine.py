@@ -10,8 +10,6 @@ Rules:
    does not carry is kept beside the strategy's memory and is added to the next delta.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import math

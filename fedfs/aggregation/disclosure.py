@@ -8,8 +8,6 @@ Rules:
  * A site with few cases gives fewer quantiles, one for every two cases and at least the median.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 

@@ -16,8 +16,6 @@ Rules:
  * No case name and no voxel leaves a site, except the extremes that nnU-Net itself reports.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass

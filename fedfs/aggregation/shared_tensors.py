@@ -7,8 +7,6 @@ Rules:
  * What a site does not share is private: it is in no update and in no global version.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass

@@ -13,8 +13,6 @@ Rules:
    that are stacked are checked.
 """
 
-from __future__ import annotations
-
 import contextlib
 import math
 import os

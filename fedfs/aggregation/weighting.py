@@ -8,8 +8,6 @@ Rules:
    has, it says itself: whoever reads contributions compares them with the site's fingerprint.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

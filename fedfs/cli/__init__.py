@@ -3,8 +3,6 @@
 Exit codes are in :mod:`fedfs.cli.exit_codes`. Nothing heavy is imported before a command needs it.
 """
 
-from __future__ import annotations
-
 import sys
 
 import click

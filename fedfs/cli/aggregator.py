@@ -1,7 +1,5 @@
 """Command of the aggregator."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

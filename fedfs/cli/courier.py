@@ -1,7 +1,5 @@
 """Commands of a courier: bundles in files, and copying between two stores."""
 
-from __future__ import annotations
-
 import dataclasses
 import time
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The command that looks whether a host is ready."""
 
-from __future__ import annotations
-
 import click
 
 from fedfs.cli.exit_codes import EXIT_PROBLEM

@@ -1,7 +1,5 @@
 """Options and arguments that several commands share; each is spelled here once."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence

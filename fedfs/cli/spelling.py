@@ -4,8 +4,6 @@
 the table ``[init]``; click alone would take the name of the function's argument.
 """
 
-from __future__ import annotations
-
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path

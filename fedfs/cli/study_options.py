@@ -1,7 +1,5 @@
 """Options of ``fedfs init``: all that a coordinator chooses for a study."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Choose the best configuration from the scores that sites have published."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 

@@ -10,8 +10,6 @@ Rules:
  * The folder is a cache. It may be deleted at any time, and is checked anew by every process.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path

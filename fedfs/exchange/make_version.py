@@ -4,8 +4,6 @@ The same inputs give the same bits, on any host: what is averaged, in which orde
 pieces is part of the protocol.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path

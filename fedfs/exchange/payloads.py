@@ -3,8 +3,6 @@
 What is fetched has the bytes that were signed for, is decrypted, and is kept under its hash.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path

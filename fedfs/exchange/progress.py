@@ -1,7 +1,5 @@
 """Statuses: a process tells others what it is doing."""
 
-from __future__ import annotations
-
 import logging
 import math
 from collections.abc import Callable

@@ -5,8 +5,6 @@ bytes is success. Different bytes under a key that is ours mean that another pro
 role was faster, or that somebody put something there; the caller looks again and decides.
 """
 
-from __future__ import annotations
-
 import logging
 import tempfile
 from collections.abc import Callable, Sequence

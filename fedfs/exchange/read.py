@@ -9,8 +9,6 @@ Rules:
  * What this process has published itself it knows without looking.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import itertools

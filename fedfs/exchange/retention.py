@@ -8,8 +8,6 @@ Rules:
  * A reader that is overtaken finds nothing and takes the newest version instead.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterable, Mapping
 

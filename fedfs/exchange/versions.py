@@ -1,7 +1,5 @@
 """Updates that count in a version, their weights, and their lines in the round record."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Mapping, Sequence
 

@@ -9,8 +9,6 @@ Rules:
  * The child ends when its parent does: it watches its standard input.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import logging

@@ -12,8 +12,6 @@ Rules:
  * On a CPU, where tests run, they find each other by gloo instead of nccl.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import logging

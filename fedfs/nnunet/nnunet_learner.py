@@ -9,8 +9,6 @@ Rules:
  * The result is an ordinary nnU-Net model folder under ``nnUNet_results``.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 import pickle

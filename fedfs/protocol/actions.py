@@ -1,7 +1,5 @@
 """Everything that a site or the aggregator may have to do next."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

@@ -7,8 +7,6 @@ Rules:
    are.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 

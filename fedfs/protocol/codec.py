@@ -13,8 +13,6 @@ Supported annotations: ``str``, ``int``, ``float``, ``bool``, ``X | None``, ``tu
 ``Mapping[str, X]``, dataclasses of these, and ``JSON`` for an opaque value.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re

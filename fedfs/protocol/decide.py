@@ -16,8 +16,6 @@ Rules:
  * Waiting is an action and says for whom.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 
 from fedfs.errors import StudyError

@@ -10,8 +10,6 @@ Rules for every key, checked on the way in and on the way out:
  * at most 255 characters, parts at most 128: fits every store beneath a prefix.
 """
 
-from __future__ import annotations
-
 import re
 import string
 from collections.abc import Iterator

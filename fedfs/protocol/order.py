@@ -1,7 +1,5 @@
 """The order in which messages are read and published: what one may refer to comes before it."""
 
-from __future__ import annotations
-
 from fedfs.protocol.layout import Key
 
 # What a message may refer to is read before it, and what vouches for it.

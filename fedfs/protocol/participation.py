@@ -1,7 +1,5 @@
 """Sites that take part, that are away, and that were left out of a version."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable, Mapping
 
 from fedfs.protocol import layout

@@ -8,8 +8,6 @@ Rules:
    restart changes nothing, and clocks of two hosts are never compared.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence

@@ -11,8 +11,6 @@ Rules:
    (``2.6.0+cu124``) is no difference.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Everything accepted from the store so far: what all decisions are made from."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any

@@ -4,8 +4,6 @@ The lock is the operating system's. It ends with the process, however that ends,
 left behind. Processes on other hosts are not locked out: the store settles between them.
 """
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import os

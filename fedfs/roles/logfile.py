@@ -3,8 +3,6 @@
 It holds more than the terminal: what nnU-Net prints too. It never leaves the host.
 """
 
-from __future__ import annotations
-
 import contextlib
 import logging
 from collections.abc import Iterator

@@ -4,8 +4,6 @@ A step observes, decides, acts and publishes; the loop only waits between steps.
 A store that cannot be reached now is waited for like anything else: a step may be repeated.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass

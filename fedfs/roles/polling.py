@@ -10,8 +10,6 @@ Rules:
    scattered, so that the sites do not ask all at once.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 import queue

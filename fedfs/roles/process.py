@@ -1,7 +1,5 @@
 """Parts of a process that sites and the aggregator share: status, locks, log, rollback guard."""
 
-from __future__ import annotations
-
 import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence

@@ -10,8 +10,6 @@ Rules:
    as a status before it ends the process.
 """
 
-from __future__ import annotations
-
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence

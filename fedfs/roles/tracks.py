@@ -7,8 +7,6 @@ Rules:
  * A track that comes after others is not touched before they are done.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial

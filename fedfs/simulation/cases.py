@@ -1,7 +1,5 @@
 """Raw datasets of several sites as one, with a ``cases.csv``, by links."""
 
-from __future__ import annotations
-
 import csv
 import json
 import math

@@ -7,8 +7,6 @@ one that ``fedfs site run --local-model`` trains on the site's data alone, with 
 same initial weights and the same number of iterations.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence

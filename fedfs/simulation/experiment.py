@@ -9,8 +9,6 @@ from every arm and predicted by every model.
 Stopped at any moment, it goes on where it was: what is finished is on disk.
 """
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import json

@@ -4,8 +4,6 @@ Sites take the GPUs in turn, so several may share one. Cores of this machine are
 sites that run at the same time; a job of a cluster has those that it asked for.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass

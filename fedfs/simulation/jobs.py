@@ -5,8 +5,6 @@ for machines that cannot bear that, and for clusters, where each is a job
 (:mod:`fedfs.simulation.cluster`).
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -6,8 +6,6 @@ The anatomy is the same everywhere, an ellipsoidal organ (label 1) with a round 
 does not know the others.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass

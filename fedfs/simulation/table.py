@@ -1,7 +1,5 @@
 """The table of an experiment: methods by sites, each a mean over cases, folds and seeds."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Stores for a federation's files: the seam, and folders, memory and S3 behind it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 

@@ -13,8 +13,6 @@ Rules:
 Retries, latency, faults and limits are wrappers: a :class:`Store` that holds a :class:`Store`.
 """
 
-from __future__ import annotations
-
 import contextlib
 import tempfile
 from abc import ABC, abstractmethod

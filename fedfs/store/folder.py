@@ -14,8 +14,6 @@ Rules:
    them, and removing them would race with other writers.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import logging

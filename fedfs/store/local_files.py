@@ -3,8 +3,6 @@
 All rooms that write files stand on this one; it knows nothing of stores.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import hashlib

@@ -3,8 +3,6 @@
 The dictionary ``objects`` is public so that a test can look, or meddle, behind the store's back.
 """
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable, Iterator

@@ -5,8 +5,6 @@ Rules:
  * Nothing here imports an S3 client.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 

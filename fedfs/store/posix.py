@@ -9,8 +9,6 @@ Rules:
  * Errors are those of the operating system; the store turns them into its own.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import logging

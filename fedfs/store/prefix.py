@@ -1,7 +1,5 @@
 """A track of a study as a store of its own, whose keys are without ``tracks/<track>/``."""
 
-from __future__ import annotations
-
 import heapq
 from collections.abc import Iterator
 from dataclasses import replace

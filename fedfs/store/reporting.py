@@ -1,7 +1,5 @@
 """Progress of transfers: a store that tells how far its uploads and downloads are."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path

@@ -7,8 +7,6 @@ Rules:
  * What made progress starts to count from the beginning.
 """
 
-from __future__ import annotations
-
 import logging
 import random
 import time

@@ -1,7 +1,5 @@
 """Stores in front of another one, which does what they are asked to."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -9,8 +9,6 @@ Rules:
  * numpy has no bfloat16, so torch is imported where a file holds such values, and only there.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

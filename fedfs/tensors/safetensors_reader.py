@@ -19,8 +19,6 @@ Rules:
 Format: https://github.com/huggingface/safetensors#format
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 import os

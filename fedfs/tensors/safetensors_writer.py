@@ -14,8 +14,6 @@ Rules:
    auditors make the same version again, and compare bytes.
 """
 
-from __future__ import annotations
-
 import contextlib
 import math
 import os

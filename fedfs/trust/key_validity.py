@@ -10,8 +10,6 @@ Rules:
 Pure: without I/O and without a clock.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

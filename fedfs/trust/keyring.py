@@ -14,8 +14,6 @@ One folder per study, not per store: a study keeps its keys when its files move 
 and several sites can live on one host.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -10,8 +10,6 @@ Rules:
  * Sealing hides, and proves nothing: what is unsealed is verified as if it had come in the open.
 """
 
-from __future__ import annotations
-
 import base64
 import binascii
 import contextlib

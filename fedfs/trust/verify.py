@@ -20,8 +20,6 @@
  * What is refused is remembered with the reason, and tried again when the charter changes.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Any, Protocol

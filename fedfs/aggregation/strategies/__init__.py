@@ -7,8 +7,6 @@ build upon is what is imported from here: strategies to derive from, ``FedAvgRou
 ``checked_deltas``, ``option`` with its ranges, and the types of ``base.py``, where the rules are.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import fields
 from types import MappingProxyType

@@ -15,8 +15,6 @@ Rules:
    and a second copy of the model in float64 would cost bytes that no momentum needs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType

@@ -1,7 +1,5 @@
 """FedAdagrad: Adagrad at the server (Reddi et al. 2021, arXiv:2003.00295, algorithm 2)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 from fedfs.aggregation.strategies.fedopt import FedOpt

@@ -1,7 +1,5 @@
 """FedAdam: Adam at the server (Reddi et al. 2021, arXiv:2003.00295, algorithm 2)."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from itertools import repeat

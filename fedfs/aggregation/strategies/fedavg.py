@@ -4,8 +4,6 @@ The other strategies are made of it: they select or scale updates, put another m
 weighted one, or make another step along it.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

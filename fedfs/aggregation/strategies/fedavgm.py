@@ -4,8 +4,6 @@ FedAvgM is that of Hsu et al. 2019 (arXiv:1909.06335), Nesterov the outer optimi
 (Douillard et al. 2023, arXiv:2311.08105).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar

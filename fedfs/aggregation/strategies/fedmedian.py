@@ -1,7 +1,5 @@
 """FedMedian: coordinate-wise median (Yin et al. 2018, arXiv:1803.01498)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 from fedfs.aggregation.strategies.fedtrimmedavg import FedTrimmedAvg

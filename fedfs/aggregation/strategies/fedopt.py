@@ -12,8 +12,6 @@ The second moment is kept as its square root, because float32 cannot hold the sq
 float32: an update of 1e20 is a nuisance, and must not end the study. State starts at zero.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass

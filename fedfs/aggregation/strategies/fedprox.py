@@ -9,8 +9,6 @@ at a mean pseudo Dice of 0.58, 0.59, 0.58 and 0.52. The updates of the second ro
 1.5 and 0.44 away from their mean: 0.1 is felt, and 1 costs learning where rounds are so short.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from fedfs.aggregation.strategies.fedavg import FedAvg

@@ -1,7 +1,5 @@
 """FedTrimmedAvg: coordinate-wise trimmed mean (Yin et al. 2018, arXiv:1803.01498)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """FedYogi: Yogi at the server (Reddi et al. 2021, arXiv:2003.00295, algorithm 2)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -9,8 +9,6 @@ Rules:
    :class:`~fedfs.aggregation.strategies.fedavg.FedAvg`, whose fields are numbers with defaults.
 """
 
-from __future__ import annotations
-
 from dataclasses import MISSING, fields
 from importlib.metadata import EntryPoint, entry_points
 

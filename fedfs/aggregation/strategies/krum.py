@@ -1,7 +1,5 @@
 """Krum: the update that lies closest to others (Blanchard et al., NeurIPS 2017)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 from fedfs.aggregation.strategies.multikrum import MultiKrum

@@ -7,8 +7,6 @@ Also https://arxiv.org/abs/1703.02757. Asymmetric nets are an extension of the p
  * Of a tensor that no selected update has, the update that scores best of those with it is taken.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Flat clipping of whole updates (McMahan et al. 2018, arXiv:1710.06963, section 3
 many attacks that boost an update (Sun et al. 2019, arXiv:1911.07963).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

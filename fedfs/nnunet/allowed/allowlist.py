@@ -13,8 +13,6 @@ Rules:
  * The module is pure: it imports nothing of nnU-Net.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Collection, Iterator, Mapping

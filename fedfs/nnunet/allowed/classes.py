@@ -8,8 +8,6 @@ Rules:
  * A trainer that overrides what fedfs does not call is refused.
 """
 
-from __future__ import annotations
-
 import copy
 import logging
 from collections.abc import Collection, Mapping

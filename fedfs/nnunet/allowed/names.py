@@ -3,8 +3,6 @@
 A name that is added here becomes something that a plan from the store may have nnU-Net import.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 _UNET = "dynamic_network_architectures.architectures.unet."

@@ -10,8 +10,6 @@ Rules:
    compare between sites.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import sys

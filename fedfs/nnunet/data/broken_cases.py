@@ -9,8 +9,6 @@ Rules:
    or without: a case that is repaired later stays out of this study.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Mapping
 

@@ -8,8 +8,6 @@ Rules:
    ``label_order``; :func:`ordered` puts labels and channels in the order that nnU-Net relies on.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

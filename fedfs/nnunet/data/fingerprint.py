@@ -9,8 +9,6 @@ Rules:
  * The geometries come in random order, so that their order says nothing about the cases.
 """
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import random

@@ -12,8 +12,6 @@ Rules:
    more. Nobody else's file is changed.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Collection, Sequence
 from pathlib import Path

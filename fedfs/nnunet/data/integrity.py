@@ -4,8 +4,6 @@ ITK, and with it nnU-Net, reads a NIfTI file that ends early or is damaged witho
 missing is 0. Half an image from an interrupted copy would be trained on.
 """
 
-from __future__ import annotations
-
 import gzip
 import math
 import zlib

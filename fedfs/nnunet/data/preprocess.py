@@ -10,8 +10,6 @@ Rules:
    :mod:`fedfs.nnunet.data.reuse`.
 """
 
-from __future__ import annotations
-
 import functools
 import json
 import os

@@ -14,8 +14,6 @@ Rules:
    nnU-Net trains on whatever lies there.
 """
 
-from __future__ import annotations
-
 import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence

@@ -7,8 +7,6 @@ Rules:
  * What fits nowhere keeps its own value: that is the point of it, not a mistake.
 """
 
-from __future__ import annotations
-
 import logging
 from pathlib import Path
 

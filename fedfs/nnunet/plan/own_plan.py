@@ -11,8 +11,6 @@ Rules:
    on them.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Mapping

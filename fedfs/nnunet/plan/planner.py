@@ -3,8 +3,6 @@
 Implements :class:`fedfs.roles.aggregator.planning.Planner`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

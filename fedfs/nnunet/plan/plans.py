@@ -14,8 +14,6 @@ Both functions import nnunetv2. The aggregator runs them in a process of their o
 :mod:`fedfs.nnunet.system.isolated`.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -4,8 +4,6 @@ A ``.pth`` file is a pickle. torch can refuse everything in it but tensors and a
 types; nnU-Net's checkpoints need numpy's numbers beside those.
 """
 
-from __future__ import annotations
-
 import pickle
 from pathlib import Path
 from typing import Any

@@ -10,8 +10,6 @@ Rules:
  * The module is pure: it imports nothing of nnU-Net.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -8,8 +8,6 @@ Rules:
  * Model and predictions are gone when the scores are there.
 """
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path

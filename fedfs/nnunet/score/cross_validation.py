@@ -9,8 +9,6 @@ is added up are the Dice of single cases (:mod:`fedfs.aggregation.best_configura
 Runs in a process of its own, see :mod:`fedfs.nnunet.system.isolated`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -5,8 +5,6 @@ HD95 is the larger of the two directed 95th percentiles of surface distances (Hu
 a face towards the background; edges of the image count as background.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import math

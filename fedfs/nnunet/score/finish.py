@@ -7,8 +7,6 @@ Rules:
  * Finishing twice with the same weights gives the result of the first time.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import shutil

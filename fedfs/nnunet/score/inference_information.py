@@ -7,8 +7,6 @@ beside ``plans.json``, ``inference_information.json`` and ``inference_instructio
 Runs in a process of its own, see :mod:`fedfs.nnunet.system.isolated`.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

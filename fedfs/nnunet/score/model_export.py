@@ -9,8 +9,6 @@ Rules:
  * Runs in a process of its own, see :mod:`fedfs.nnunet.system.isolated`.
 """
 
-from __future__ import annotations
-
 import logging
 import shutil
 import tempfile

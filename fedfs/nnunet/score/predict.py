@@ -1,7 +1,5 @@
 """Prediction and scores of a model folder on images that it was not trained on."""
 
-from __future__ import annotations
-
 import logging
 import time
 from dataclasses import dataclass

@@ -6,8 +6,6 @@ Rules:
    this process are as before. Only the weights change, and a round replaces them anyway.
 """
 
-from __future__ import annotations
-
 import math
 import random
 from collections.abc import Iterator

@@ -3,8 +3,6 @@
 Classes are reported under the names that ``dataset.json`` gives them.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from pathlib import Path

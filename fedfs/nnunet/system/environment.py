@@ -7,8 +7,6 @@ Rules:
    How many processes its pools have is read once, when it is imported.
 """
 
-from __future__ import annotations
-
 import os
 import tempfile
 from collections.abc import Iterator, Mapping

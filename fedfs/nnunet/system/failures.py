@@ -1,7 +1,5 @@
 """Errors of nnU-Net, translated into the kinds of a failure record."""
 
-from __future__ import annotations
-
 from fedfs.errors import TrainingError
 
 _LOST_WORKER = "background worker"

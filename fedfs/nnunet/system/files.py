@@ -1,7 +1,5 @@
 """Small local files that are complete or absent, whatever happens while they are written."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import hashlib

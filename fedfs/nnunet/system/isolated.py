@@ -14,8 +14,6 @@ Rules:
 The child's side is :mod:`fedfs.nnunet.child`, which is started by its name and not imported here.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -5,8 +5,6 @@ Rules:
    are wrapped with :meth:`Captured.outside`, print where they always did.
 """
 
-from __future__ import annotations
-
 import io
 import logging
 import sys

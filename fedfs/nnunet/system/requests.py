@@ -5,8 +5,6 @@ of these; the annotations say which. Both ends are this version of fedfs on this
 checked as a message from the store is (:mod:`fedfs.protocol.codec`).
 """
 
-from __future__ import annotations
-
 import types
 import typing
 from collections.abc import Mapping

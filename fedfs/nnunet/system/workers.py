@@ -8,8 +8,6 @@ Rules:
    worker that vanishes was killed, usually for want of memory.
 """
 
-from __future__ import annotations
-
 import ctypes
 import errno
 import multiprocessing

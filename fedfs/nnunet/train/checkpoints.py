@@ -9,8 +9,6 @@ Rules:
  * The folder is this host's own. nnU-Net's checkpoints are pickles and never come from elsewhere.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import secrets

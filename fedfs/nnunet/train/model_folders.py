@@ -9,8 +9,6 @@ Rules:
    ``nnUNet_results`` is mounted elsewhere.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Mapping

@@ -11,8 +11,6 @@ the others (:mod:`fedfs.nnunet.child_round`). :mod:`fedfs.nnunet.train.ranks` ha
 trainers need.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import gc
 import shutil

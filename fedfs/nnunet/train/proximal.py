@@ -12,8 +12,6 @@ Rules:
    device of the weights and is as large as they are.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from typing import Any
 

@@ -10,8 +10,6 @@ Rules:
 The processes are started by :mod:`fedfs.nnunet.train.parallel`.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from fedfs.errors import SetupError

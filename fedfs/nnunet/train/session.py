@@ -16,8 +16,6 @@ Rules:
  * A trainer in which anything failed is not used again.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 import tempfile

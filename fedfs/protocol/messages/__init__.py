@@ -10,8 +10,6 @@ Rules:
  * Numbers about a site are aggregates. No case name, no path, no voxel.
 """
 
-from __future__ import annotations
-
 from fedfs.protocol.messages.aggregator import (
     Admission,
     Choice,

@@ -1,7 +1,5 @@
 """Messages that the aggregator signs: plan, admissions, versions, round records, the end."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar

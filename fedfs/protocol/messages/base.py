@@ -1,7 +1,5 @@
 """The base class of messages, parts that several of them hold, and their encoding as bytes."""
 
-from __future__ import annotations
-
 import base64
 import datetime
 from collections.abc import Callable, Collection, Mapping

@@ -1,7 +1,5 @@
 """The aggregator chooses the best configuration once all tracks are done."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from fedfs.exchange.choose_configuration import choose_configuration

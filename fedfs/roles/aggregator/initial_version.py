@@ -1,7 +1,5 @@
 """Version 0: the weights that all sites start from."""
 
-from __future__ import annotations
-
 import shutil
 from contextlib import ExitStack
 from pathlib import Path

@@ -7,8 +7,6 @@
   so that equal tensors start from equal values everywhere.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path

@@ -4,8 +4,6 @@ A crash between any two of them is completed by whoever comes next. The manifest
 record, so that of two aggregators that decide differently both publish the same one.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """The aggregator's process."""
 
-from __future__ import annotations
-
 import contextlib
 import random
 import time

@@ -6,8 +6,6 @@ sites look for. See :mod:`fedfs.roles.aggregator.publish_version`. Of two aggreg
 differently the store lets one record win.
 """
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import tempfile

@@ -7,8 +7,6 @@ Rules:
  * An amendment needs nobody else to be there at the time.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import logging
 from collections.abc import Callable

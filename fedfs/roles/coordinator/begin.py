@@ -3,8 +3,6 @@
 Nobody else needs to be there at the time.
 """
 
-from __future__ import annotations
-
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

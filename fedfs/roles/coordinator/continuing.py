@@ -7,8 +7,6 @@ Rules:
  * What was encrypted stays so: an encrypted study is gone on from by an encrypted one only.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass

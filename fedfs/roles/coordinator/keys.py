@@ -3,8 +3,6 @@
 A site's new key is approved like a new site: :mod:`fedfs.roles.coordinator.roster`.
 """
 
-from __future__ import annotations
-
 from fedfs.errors import StudyError
 from fedfs.protocol.messages import Charter
 from fedfs.protocol.state import StudyState

@@ -10,8 +10,6 @@ A TOML file holds one table per command, with the names of its options::
     poll_interval = 5.0
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 import re

@@ -1,7 +1,5 @@
 """Approval, pause and removal of sites, by an amendment of the charter's roster."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 

@@ -7,8 +7,6 @@ Rules:
  * Keys that the other side named as its own are remembered beside this host's keys.
 """
 
-from __future__ import annotations
-
 import io
 import os
 import shutil

@@ -11,8 +11,6 @@ Rules:
    refer to another.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Export of a bundle: choose its objects, encrypt them for its readers, write the file."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import io

@@ -3,8 +3,6 @@
 A study is carried as a whole, with all its tracks. Keys are here as they are on the store.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Iterable
 
 from fedfs.exchange.read import Observer, open_tracks

@@ -1,7 +1,5 @@
 """Copy between two stores that one host sees."""
 
-from __future__ import annotations
-
 import logging
 import random
 from collections.abc import Sequence

@@ -6,8 +6,6 @@ Rules:
  * A problem keeps the role from working. A note is something to know.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

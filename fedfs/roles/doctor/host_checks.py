@@ -1,7 +1,5 @@
 """Checks of a host: nnU-Net and its device, key, software, dataset and disk."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import warnings

@@ -4,8 +4,6 @@ What is written lies under names that the protocol does not know, holds nothing,
 again where the role may remove.
 """
 
-from __future__ import annotations
-
 import secrets
 import tempfile
 import time

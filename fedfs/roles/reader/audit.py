@@ -12,8 +12,6 @@ Rules:
  * The store is only read.
 """
 
-from __future__ import annotations
-
 import math
 import tempfile
 from collections.abc import Iterator, Mapping

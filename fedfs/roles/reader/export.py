@@ -1,7 +1,5 @@
 """A global version, fetched from the store and written as an nnU-Net results folder."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """One line of an audit, or of the examination of a host."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 OK, NOTE, PROBLEM = "ok", "note", "problem"

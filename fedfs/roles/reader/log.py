@@ -4,8 +4,6 @@ Pure: from accepted messages to lines. Times are the writers' own; where two hos
 lines of different parties may be out of order, those of one party never.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 

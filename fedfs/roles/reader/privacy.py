@@ -4,8 +4,6 @@ Pure: from accepted messages. It lists what is on the store; what somebody has c
 carries on a stick, nobody can take back.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Pure: no I/O, no clock. ``summarize`` makes the view model that the terminal and ``--json`` show.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

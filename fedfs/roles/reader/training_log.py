@@ -3,8 +3,6 @@
 Pure. Each version is an epoch: of its losses and scores the means over sites, weighted by cases.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Counts, durations and sizes as people read them."""
 
-from __future__ import annotations
-
 
 def format_count(n: int, noun: str) -> str:
     """Return a number of things: ``1 object``, ``1,200 objects``."""

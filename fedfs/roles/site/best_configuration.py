@@ -4,8 +4,6 @@ Both are workers of :class:`~fedfs.roles.tracks.Tracks` which come after all tra
 process. What they publish is the study's and not a track's.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 
 from fedfs.exchange.progress import StatusReporter

@@ -1,7 +1,5 @@
 """A site's own model as an nnU-Net model folder."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 from pathlib import Path

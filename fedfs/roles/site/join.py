@@ -1,7 +1,5 @@
 """A site asks to take part: its first request, and one for a new key."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import time

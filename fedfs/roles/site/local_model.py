@@ -4,8 +4,6 @@ It is the learner's own code with one round of all epochs, so that the exchange 
 only difference to a federated site.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any

@@ -5,8 +5,6 @@ tensors are those that its last update left at the site; before its first, those
 initialises them with.
 """
 
-from __future__ import annotations
-
 import logging
 from dataclasses import dataclass
 from pathlib import Path

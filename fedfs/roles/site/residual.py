@@ -8,8 +8,6 @@ of the last update that was published: encoding again after a crash gives the sa
 nothing is lost with an update that was not.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field

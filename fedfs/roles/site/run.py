@@ -1,7 +1,5 @@
 """A site's process, and what its operator does: join, say that it is away, take its model."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import random

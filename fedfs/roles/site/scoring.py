@@ -7,8 +7,6 @@ Rules:
  * A model of another site that cannot be used counts as one without scores, and stops nobody.
 """
 
-from __future__ import annotations
-
 import logging
 import tempfile
 from collections.abc import Mapping

@@ -4,8 +4,6 @@ State is what is on the store (and, for speed, what nnU-Net left on this host): 
 nothing else, so it may be killed at any instruction and started again.
 """
 
-from __future__ import annotations
-
 import logging
 import re
 import tempfile

@@ -1,7 +1,5 @@
 """A site's learner, made as the charter and the host's settings say."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path

@@ -8,8 +8,6 @@ Rules:
  * Vendors' loggers are kept above DEBUG, where they print headers.
 """
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import hashlib

@@ -8,8 +8,6 @@ Rules:
  * An object that is not there, or a server that is not, is the caller's to deal with.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor

@@ -6,8 +6,6 @@ Rules:
    as the cause of ours: it may spell out headers or URLs.
 """
 
-from __future__ import annotations
-
 from http import HTTPStatus
 
 import aiohttp

@@ -12,8 +12,6 @@ Rules:
  * Every body that is sent carries its MD5.
 """
 
-from __future__ import annotations
-
 import hashlib
 import logging
 from collections.abc import Iterator, Mapping

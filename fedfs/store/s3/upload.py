@@ -8,8 +8,6 @@ Rules:
  * Readers see nothing before the last request. An upload that failed for good is aborted.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import logging

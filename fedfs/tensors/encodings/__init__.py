@@ -4,8 +4,6 @@ The encoding is part of the charter; all sites of a study use the same. See
 :mod:`fedfs.tensors.encodings.base` for the seam and its rules.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import fields
 from types import MappingProxyType

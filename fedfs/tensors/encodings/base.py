@@ -16,8 +16,6 @@ Rules:
  * Equal inputs encode to equal payloads on every host: two aggregators publish the same bytes.
 """
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping

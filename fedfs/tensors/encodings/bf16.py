@@ -1,7 +1,5 @@
 """bf16: deltas in bfloat16, the upper half of a float32."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar

@@ -5,8 +5,6 @@ Rules:
  * There is one way to write given numbers; bytes that are another are refused.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """fp16: deltas in IEEE half precision."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar

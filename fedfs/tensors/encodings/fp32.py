@@ -1,7 +1,5 @@
 """fp32: the trained values as they are, lossless."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar

@@ -1,7 +1,5 @@
 """int8: deltas in 255 levels, with one scale per tensor."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar

@@ -4,8 +4,6 @@ Source: Aji and Heafield 2017 (arXiv:1704.05021) for keeping the largest; Elias 
 for ascending indices in about ``2 + log2(n / k)`` bits each, the size known from n and k alone.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass

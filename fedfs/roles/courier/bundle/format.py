@@ -18,8 +18,6 @@ Rules:
  * Split, the parts ``NAME.001``, ``NAME.002``, ... are the pieces of that one file.
 """
 
-from __future__ import annotations
-
 import struct
 from dataclasses import dataclass
 

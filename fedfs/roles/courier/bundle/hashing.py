@@ -1,7 +1,5 @@
 """Hash of a file, made while it is read or written."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 from collections import deque

@@ -1,7 +1,5 @@
 """Writer of bundles, which goes on where an export broke off."""
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import zlib

@@ -1,7 +1,5 @@
 """One file in parts of equal size, as a stick with FAT32 needs it."""
 
-from __future__ import annotations
-
 import glob
 import io
 import os

@@ -1,7 +1,5 @@
 """Reader of bundles, which trusts nothing in them."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import zlib

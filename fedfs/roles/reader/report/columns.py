@@ -1,7 +1,5 @@
 """Columns of a report: one number for each version, None where it is not known. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from statistics import fmean, median
 

@@ -3,8 +3,6 @@
 A number that is not known is None. What is compared at a site was scored on the same cases.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

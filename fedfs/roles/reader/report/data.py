@@ -5,8 +5,6 @@ Rules:
  * Aggregates only: what is here has been on the store before.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

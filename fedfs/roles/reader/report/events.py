@@ -9,8 +9,6 @@ Rules:
    TensorBoard would show both. Other files in the folder are left alone.
 """
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path

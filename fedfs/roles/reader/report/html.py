@@ -4,8 +4,6 @@ Without JavaScript the tables remain; charts are drawn by ``report.js`` from the
 page carries.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from functools import cache

@@ -3,8 +3,6 @@
 Pure, by the rules of :mod:`fedfs.roles.reader.report.data`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

@@ -3,8 +3,6 @@
 A report is no message: nothing depends on it, and one that fails is only logged.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 

@@ -1,7 +1,5 @@
 """The numbers of a report as CSV, one line per version and site."""
 
-from __future__ import annotations
-
 import csv
 from typing import TextIO
 
