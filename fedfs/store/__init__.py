@@ -10,17 +10,6 @@ from fedfs.store.memory import MemoryStore
 from fedfs.store.place import S3Options, StorePlace, redact
 from fedfs.store.retry import RetryingStore
 
-__all__ = [
-    "Entry",
-    "FolderStore",
-    "MemoryStore",
-    "RetryingStore",
-    "S3Options",
-    "Store",
-    "StorePlace",
-    "open_store",
-]
-
 _HINT = "give the path of a folder, for example /mnt/share/study, or s3://BUCKET/PREFIX"
 
 

@@ -17,21 +17,6 @@ from fedfs.tensors.encodings.fp32 import Fp32
 from fedfs.tensors.encodings.int8 import Int8
 from fedfs.tensors.encodings.topk import TopK
 
-__all__ = [
-    "ENCODINGS",
-    "Bf16",
-    "Encoded",
-    "Encoding",
-    "Entry",
-    "Fp16",
-    "Fp32",
-    "Int8",
-    "Lossy",
-    "TopK",
-    "by_name",
-    "payload_layout",
-]
-
 ENCODINGS: Mapping[str, type[Any]] = MappingProxyType(
     {cls.name: cls for cls in (Bf16, Fp16, Fp32, Int8, TopK)}
 )
