@@ -179,7 +179,7 @@ def test_a_rogue_members_message_is_refused_or_harmless(study, kind, data):
         lambda: planning.make_plan(tuple(sorted(state.fingerprints)), state, FakePlanner()),
         lambda: [versions.check_claims(update, state) for update in state.updates.values()],
         lambda: [versions.weigh([u], state.charter, 1) for u in state.updates.values()],
-        lambda: participation.left_out(state, state.newest, ()),
+        lambda: participation.left_out(state, state.newest, (), {}),
     ):
         with contextlib.suppress(FedfsError):
             use()
