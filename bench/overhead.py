@@ -131,6 +131,7 @@ def measure(  # noqa: PLR0915
         status=StatusReporter(aggregating, "", interval_s=15, clock=time.time),
         planner=NnUNetPlanner(folder / "plan"),
         folder=folder / "cache",
+        clock=time.time,
     )
 
     def everything(step: Any) -> float:
