@@ -5,6 +5,7 @@ import click
 from fedfs.cli.exit_codes import EXIT_PROBLEM
 from fedfs.cli.options import json_option, site_option, store_argument
 from fedfs.cli.terminal import show_findings
+from fedfs.protocol import layout
 from fedfs.store import StorePlace
 
 
@@ -23,5 +24,6 @@ def doctor(store: StorePlace, *, name: str | None, aggregator: bool, as_json: bo
 
     if aggregator == (name is not None):
         raise click.UsageError("give --site NAME or --aggregator")
-    if show_findings(examine(store, default_home(), site=name), as_json=as_json):
+    site = None if name is None else layout.check_site(name)
+    if show_findings(examine(store, default_home(), site=site), as_json=as_json):
         raise click.exceptions.Exit(EXIT_PROBLEM)

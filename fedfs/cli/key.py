@@ -33,7 +33,7 @@ def _role(name: str | None, *, aggregator: bool, coordinator: bool) -> str:
     if (name is not None) + aggregator + coordinator != 1:
         raise click.UsageError("give one of --site NAME, --aggregator, --coordinator")
     if name is not None:
-        return f"site-{name}"
+        return f"site-{layout.check_site(name)}"
     return "aggregator" if aggregator else "coordinator"
 
 

@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 import click
 
-from fedfs.protocol import layout
 from fedfs.store import S3Options, StorePlace
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -28,22 +27,11 @@ def with_options(command: Callable[..., Any], options: Sequence[_Option]) -> Cal
     return command
 
 
-def check_site_name(
-    _context: click.Context, _option: click.Parameter, name: str | None
-) -> str | None:
-    """Return a site's name that can be used in keys; a callback of click's.
-
-    Raises:
-        UserError: it breaks a rule.
-    """
-    return None if name is None else layout.check_site(name)
-
-
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 once_option = click.option(
     "--once", is_flag=True, help="Do what can be done now, then return (for cron)."
 )
-site_option = functools.partial(click.option, "--site", "name", callback=check_site_name)
+site_option = functools.partial(click.option, "--site", "name")
 this_site_option = site_option(required=True, help="This site's name in the study.")
 allow_versions_option = click.option(
     "--allow-versions",

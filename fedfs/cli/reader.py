@@ -24,6 +24,7 @@ from fedfs.cli.options import (
 )
 from fedfs.cli.terminal import show_findings, show_json, show_pairs, show_table, write_whole
 from fedfs.errors import MisplacedError
+from fedfs.protocol import layout
 from fedfs.roles.reader.units import format_size
 from fedfs.store import StorePlace, open_store
 
@@ -251,6 +252,7 @@ def privacy(store: StorePlace, *, name: str, as_json: bool) -> None:
     from fedfs.trust.keyring import default_home
     from fedfs.trust.recipients import Vault
 
+    layout.check_site(name)
     observers = open_tracks(open_store(store), site=name, vault=Vault(default_home()))
     items = merged(
         {t: disclosures(o.refresh(everything=True), name, o.sizes) for t, o in observers.items()}

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from fedfs.nnunet.system.environment import HostSettings
+from fedfs.protocol.layout import check_site
 from fedfs.roles.polling import WaitSettings
 from fedfs.store import StorePlace
 
 
 @dataclass(frozen=True)
 class JoinConfig:
-    """Settings of ``fedfs site join``.
+    """Settings of ``fedfs site join``; a name that no site can have is a UserError.
 
     Attributes:
         dataset: ``DatasetXXX_NAME`` or its number.
@@ -31,10 +32,13 @@ class JoinConfig:
     planning: Mapping[str, Any] = field(default_factory=dict)
     host: HostSettings = field(default_factory=HostSettings)
 
+    def __post_init__(self) -> None:
+        check_site(self.site)
+
 
 @dataclass(frozen=True)
 class SiteConfig:
-    """Settings of ``fedfs site run``.
+    """Settings of ``fedfs site run``; a name that no site can have is a UserError.
 
     Attributes:
         home: this host's fedfs home.
@@ -57,3 +61,6 @@ class SiteConfig:
     once: bool = False
     status_interval_s: float = 15.0
     wait: WaitSettings = field(default_factory=WaitSettings)
+
+    def __post_init__(self) -> None:
+        check_site(self.site)
