@@ -62,7 +62,7 @@ def one_block(folder, text):
     ],
 )
 def test_a_block_that_breaks_its_rule_is_refused(tmp_path, monkeypatch, text, said):
-    monkeypatch.setattr("code_blocks.ROOT", tmp_path)
+    monkeypatch.setattr("support.code_blocks.ROOT", tmp_path)
     (tmp_path / "Makefile").write_text("demo: ready\n")
     with pytest.raises(BrokenRuleError) as error:
         check(one_block(tmp_path, text))
