@@ -63,7 +63,8 @@ def start(tmp_path: Path, *more: str) -> subprocess.Popen[str]:
 def test_it_goes_on_where_it_was_stopped(tmp_path):
     phantoms.write_dataset(tmp_path / "images", n_cases={"east": 7, "north": 7, "south": 2}, seed=4)
     process = example(tmp_path)
-    record = tmp_path / "out" / "ffe-2d-fold0-seed1" / "study" / "store" / "aggregator" / "rounds"
+    study = tmp_path / "out" / "ffe-2d-fold0-seed1" / "study"
+    record = study / "store" / "tracks" / "2d-0" / "aggregator" / "rounds"
     deadline_s = time.monotonic() + 400
     while not record.exists():
         assert process.poll() is None, process.stderr.read()
@@ -75,7 +76,7 @@ def test_it_goes_on_where_it_was_stopped(tmp_path):
     out, err = start(tmp_path, "--cluster", "local").communicate(timeout=400)
     assert out, err
     for site in ("east", "north"):  # what was left of version 0 or 1, and the final validation
-        jobs = tmp_path / "out" / "ffe-2d-fold0-seed1" / "study" / "hosts" / site / "jobs"
+        jobs = study / "hosts" / site / "jobs"
         assert 1 <= len(list(jobs.glob("*_log.out"))) <= 3
         assert not list(jobs.glob("*.pkl"))
     predicted = tmp_path / "out" / "ffe-2d-fold0-seed1" / "scores"
