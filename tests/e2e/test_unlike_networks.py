@@ -74,7 +74,7 @@ def check(state: StudyState, *, rounds: int, store: str, folder: Path) -> None:
     assert not state.rejected
     assert len(architectures(state)) >= 2
     assert not state.fingerprints
-    shared = shared_by(state)
+    shared, reader = shared_by(state), open_study(open_store(store)).store
     for version in range(1, rounds + 1):
         took_part = {n: p.sites for p in state.rounds[version].participation for n in p.tensors}
         assert took_part == shared
@@ -83,7 +83,7 @@ def check(state: StudyState, *, rounds: int, store: str, folder: Path) -> None:
         assert state.plan.coverage[site] >= state.charter.asym.min_coverage
         update = state.updates[site, 0]
         path = folder / "update.safetensors"
-        open_store(store).download(update.payload.key, path, max_bytes=update.payload.size)
+        reader.download(update.payload.key, path, max_bytes=update.payload.size)
         with TensorFile(path) as file:
             names = {name.partition("#")[0] for name in file.names}
         path.unlink()
