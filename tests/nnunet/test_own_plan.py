@@ -23,7 +23,7 @@ from fedfs.nnunet.plan import published as site_network
 from fedfs.nnunet.settings import LearnerSettings, Planning
 from fedfs.nnunet.system import files
 from fedfs.nnunet.system.environment import HostSettings
-from fedfs.protocol.messages import DatasetSpec, NnUNetSpec, Schedule
+from fedfs.protocol.messages import Charter, DatasetSpec, NnUNetSpec, Schedule
 from fedfs.tensors.canonical import TensorFile, weights_sha256, write_safetensors
 
 pytestmark = [pytest.mark.nnunet, pytest.mark.usefixtures("no_workers")]
@@ -99,9 +99,13 @@ def architecture(plan):
 
 def charter_of(**changes):
     """Return the parts of a charter that decide a network."""
-    values = {"configuration": "2d", "planner": "ExperimentPlanner", "trainer": "nnUNetTrainer"}
-    spec = NnUNetSpec(**{**values, **changes}, plans_name="fedfsPlans", fold="all")
-    return SimpleNamespace(
+    configuration = changes.pop("configuration", "2d")
+    values = {"planner": "ExperimentPlanner", "trainer": "nnUNetTrainer"}
+    spec = NnUNetSpec(**{**values, **changes}, plans_name="fedfsPlans")
+    charter = SimpleNamespace(
+        configuration=configuration,
+        fold="all",
+        seed=7,
         dataset=DatasetSpec(
             name=STUDY, channel_names={"0": "MRI"}, labels=LABELS, label_order=tuple(LABELS)
         ),
@@ -110,6 +114,8 @@ def charter_of(**changes):
             rounds=1, local_epochs=1, iterations_per_epoch=1, val_iterations_per_epoch=1, seed=7
         ),
     )
+    charter.dataset_json = lambda: Charter.dataset_json(charter)
+    return charter
 
 
 @pytest.fixture

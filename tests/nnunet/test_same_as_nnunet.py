@@ -56,14 +56,14 @@ class OneSite:
             },
             **options,
         )
-        self.spec = self.study.charter.nnunet
+        self.spec, (self.track,) = self.study.charter.nnunet, self.study.charter.tracks
         self.learner = NnUNetLearner(
             LearnerSettings(
                 paths=self.paths,
                 dataset=DATASET,
-                configuration=self.spec.configuration,
+                configuration=self.track.configuration,
                 trainer=self.spec.trainer,
-                fold=self.spec.fold,
+                fold=self.track.fold,
                 state_dir=folder / "state",
                 host=HostSettings(device="cpu", num_processes=1),
                 full_validation=False,  # it comes after the weights
@@ -89,7 +89,7 @@ class OneSite:
         schedule = self.study.charter.schedule
         return {
             "dataset": DATASET,
-            "configuration": self.spec.configuration,
+            "configuration": self.track.configuration,
             "plans": self.spec.plans_name,
             "seed": SEED,
             "epochs": schedule.rounds * schedule.local_epochs,
