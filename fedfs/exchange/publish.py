@@ -103,11 +103,9 @@ class Publisher:
             StoreError: it cannot be read.
         """
         envelope = Envelope(self.store.get(key, max_bytes=MAX_BYTES))
-        signers = [
-            k.public for k in self._keys if envelope.is_signed_by(k.public, payload_type(cls))
-        ]
-        payload = envelope.verify((*signers, self.public_key)[0], payload_type(cls))
-        return decode(cls, payload, key=key, study=self.track.study(self.study, key))
+        own = [self.public_key, *(other.public for other in self._keys)]
+        envelope.signer(own, payload_type(cls))
+        return decode(cls, envelope.payload, key=key, study=self.track.study(self.study, key))
 
     def payload(
         self, path: Path, key_for: Callable[[str], str], *, sealed_for: Sequence[str] = ()

@@ -13,11 +13,19 @@ from fedfs.protocol.messages import Charter
 from fedfs.roles.lock import hold_lock
 from fedfs.roles.logfile import log_to_file
 from fedfs.roles.loop import Outcome
+from fedfs.store.base import Store
 from fedfs.store.reporting import ReportingStore
 from fedfs.trust.keyring import Keyring
+from fedfs.trust.signing import SigningKey
 
 LOG = "log.txt"
 """The log of a process, in fedfs's own folder for its role."""
+
+
+def publisher_on(store: Store, observer: Observer, keys: Sequence[SigningKey]) -> Publisher:
+    """Return a publisher on the track and in the study that an observer looks at."""
+    study = observer.state.charter.study
+    return Publisher(store, keys, study, clock=time.time, track=observer.track)
 
 
 def start_status(

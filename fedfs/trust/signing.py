@@ -188,7 +188,7 @@ class Envelope:
             if isinstance(item, dict) and isinstance(item.get("sig"), str)
         ]
 
-    def is_signed_by(self, public_key: str, payload_type: str) -> bool:
+    def _is_signed_by(self, public_key: str, payload_type: str) -> bool:
         """Return whether ``public_key`` signed the payload as ``payload_type``.
 
         Raises:
@@ -209,9 +209,19 @@ class Envelope:
         Raises:
             SignatureError: it did not.
         """
-        if not self.is_signed_by(public_key, payload_type):
-            raise SignatureError(f"is not signed by the expected key {key_id(public_key)[:16]}")
+        self.signer([public_key], payload_type)
         return self.payload
+
+    def signer(self, public_keys: Sequence[str], payload_type: str) -> str:
+        """Return the first of several keys that signed the payload as ``payload_type``.
+
+        Raises:
+            SignatureError: none of them did; the first one is named.
+        """
+        for public_key in public_keys:
+            if self._is_signed_by(public_key, payload_type):
+                return public_key
+        raise SignatureError(f"is not signed by the expected key {key_id(public_keys[0])[:16]}")
 
 
 def is_endorsed(endorsement: str, by: str, study: str, site: str, public_key: str) -> bool:

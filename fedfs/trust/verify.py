@@ -145,17 +145,17 @@ class TrustedView:
 
     def _verify_signed(self, key: Key, envelope: Envelope, cls: type[Message]) -> Message:
         """Verify what a site or the aggregator signed, with the key that counts for it."""
-        tenures, kind = self._tenures(key), messages.payload_type(cls)
-        signers = (one for one in reversed(tenures) if envelope.is_signed_by(one.public_key, kind))
-        signer = next(signers, tenures[-1])
+        tenures = self._tenures(key)[::-1]
+        signed_by = envelope.signer([one.public_key for one in tenures], messages.payload_type(cls))
         message = messages.decode(
             cls,
-            envelope.verify(signer.public_key, kind),
+            envelope.payload,
             key=key.text,
             study=self.track.study(self.study, key.text),
             unseal=self._keys.unseal if self._keys else None,
         )
         if self.state.vouched.get(key.text) != envelope.sha256:
+            signer = next(one for one in tenures if one.public_key == signed_by)
             self._check_tenure(key, signer, message)
         return message
 

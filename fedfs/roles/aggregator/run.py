@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from fedfs.exchange.make_version import strategy_of
-from fedfs.exchange.publish import Publisher
 from fedfs.exchange.read import Observer, open_study, open_tracks
 from fedfs.learner import OnProgress
 from fedfs.nnunet.plan.planner import NnUNetPlanner
@@ -19,7 +18,7 @@ from fedfs.roles.aggregator.config import AggregatorConfig
 from fedfs.roles.aggregator.step import Aggregator
 from fedfs.roles.loop import Outcome, run
 from fedfs.roles.polling import Waiter
-from fedfs.roles.process import guard_against_rollback, hold_tracks, start_status
+from fedfs.roles.process import guard_against_rollback, hold_tracks, publisher_on, start_status
 from fedfs.roles.reader.report import publish
 from fedfs.roles.step import AFTER_TRACKS, Role
 from fedfs.roles.tracks import at_once
@@ -90,7 +89,7 @@ def _make_aggregator(
 ) -> Aggregator:
     """Return the aggregator of one track of a study."""
     store = ReportingStore(TrackStore(place, observer.track), listener)
-    publisher = _publisher(store, observer, keyring)
+    publisher = publisher_on(store, observer, keyring.load_all("aggregator"))
     return Aggregator(
         observer=observer,
         publisher=publisher,
@@ -112,18 +111,13 @@ def _make_choice(
     """Return what the aggregator does after all tracks of a study."""
     observer = open_study(place, skip=layout.STATUS_KINDS, vault=Vault(config.home))
     store = ReportingStore(TrackStore(place, observer.track), listener)
-    publisher = _publisher(store, observer, keyring)
+    publisher = publisher_on(store, observer, keyring.load_all("aggregator"))
     return AggregatorChoice(
         observer=observer,
         tracks=observers,
         publisher=publisher,
         status=start_status(publisher, config.status_interval_s, store, ""),
     )
-
-
-def _publisher(store: Store, observer: Observer, keyring: Keyring) -> Publisher:
-    keys, study = keyring.load_all("aggregator"), observer.state.charter.study
-    return Publisher(store, keys, study, clock=time.time, track=observer.track)
 
 
 def _reporting(

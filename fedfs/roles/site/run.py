@@ -3,12 +3,10 @@
 import contextlib
 import os
 import random
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from fedfs.errors import ObjectExistsError
-from fedfs.exchange.publish import Publisher
 from fedfs.exchange.read import Observer, open_study, open_tracks
 from fedfs.learner import CrossValidated, OnProgress
 from fedfs.nnunet.allowed import classes
@@ -21,7 +19,7 @@ from fedfs.protocol import actions, codec, decide, layout, participation, softwa
 from fedfs.protocol.messages import Attendance, chosen_tracks
 from fedfs.roles.loop import Outcome, run
 from fedfs.roles.polling import Waiter
-from fedfs.roles.process import guard_against_rollback, hold_tracks, start_status
+from fedfs.roles.process import guard_against_rollback, hold_tracks, publisher_on, start_status
 from fedfs.roles.site.best_configuration import SiteChoice
 from fedfs.roles.site.config import SiteConfig
 from fedfs.roles.site.step import Site
@@ -34,7 +32,6 @@ from fedfs.store.prefix import TrackStore
 from fedfs.store.reporting import ReportingStore
 from fedfs.trust.keyring import Keyring
 from fedfs.trust.recipients import Vault
-from fedfs.trust.signing import SigningKey
 
 
 def run_site(config: SiteConfig, listener: OnProgress) -> Outcome:
@@ -100,7 +97,7 @@ def _make_site(
     """Return a site at work on one track of a study."""
     charter, role = observer.state.charter, f"site-{config.site}"
     store = ReportingStore(TrackStore(place, observer.track), listener)
-    publisher = _publisher(store, observer, keyring.load_all(role))
+    publisher = publisher_on(store, observer, keyring.load_all(role))
     learner, folder = site_parts(config, store, charter, paths)
     alone = None
     if config.local_model:
@@ -131,7 +128,7 @@ def _make_choice(
     observer = open_study(place, site=config.site, skip=("status",), vault=Vault(config.home))
     charter, role = observer.state.charter, f"site-{config.site}"
     store = ReportingStore(TrackStore(place, observer.track), listener)
-    publisher = _publisher(store, observer, keyring.load_all(role))
+    publisher = publisher_on(store, observer, keyring.load_all(role))
     spec, dataset = charter.nnunet, str(keyring.recall(role)["dataset"])
 
     def validate(on_progress: OnProgress) -> CrossValidated:
@@ -155,11 +152,6 @@ def _make_choice(
         status=start_status(publisher, config.status_interval_s, store, config.site),
         validate=validate,
     )
-
-
-def _publisher(store: Store, observer: Observer, keys: Sequence[SigningKey]) -> Publisher:
-    study = observer.state.charter.study
-    return Publisher(store, keys, study, clock=time.time, track=observer.track)
 
 
 def _remembered_attendance(keyring: Keyring, site: str) -> Attendance | None:
@@ -192,7 +184,7 @@ def attend(config: SiteConfig, status: str, reason: str = "") -> str:
         action = decide.decide_site(observer.state, config.site, prepared=True, attendance=wanted)
         if isinstance(action, actions.SayAttendance):
             is_new = True
-            publisher = _publisher(TrackStore(store, observer.track), observer, keys)
+            publisher = publisher_on(TrackStore(store, observer.track), observer, keys)
             with contextlib.suppress(ObjectExistsError):  # a process at work was faster
                 publisher.publish(action.attendance)
     return f"site {config.site!r} is {status}{'' if is_new else ' already'}"
