@@ -152,7 +152,7 @@ def test_workers_end_when_the_process_is_killed(paths):
     code = f"""
 import os, sys
 from pathlib import Path
-from fedfs.nnunet import fingerprint
+from fedfs.nnunet.data import fingerprint
 from fedfs.nnunet.data.dataset import RawDataset
 from fedfs.nnunet.system.environment import NnUNetPaths
 paths = NnUNetPaths(*map(Path, {[str(p) for p in (paths.raw, paths.raw, paths.raw)]}))

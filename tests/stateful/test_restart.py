@@ -200,7 +200,8 @@ def test_a_model_that_is_damaged_or_missing_is_waited_for_and_named(federation):
             forge(federation.place, key, damaged)
         outcome = federation.run_process("north")
         assert not outcome.finished
-        assert "version 1 to be restored" in outcome.text
+        assert "to be restored" in outcome.text
+        assert key in outcome.text
         sites = {site.site: site for site in summarize(federation.observe().state).sites}
         assert sites["north"].activity.startswith("failed: ")
     federation.place.objects[key] = good
@@ -241,6 +242,6 @@ def test_an_update_whose_payload_is_not_there_yet_is_waited_for(federation):
 def test_something_foreign_under_a_sites_key_is_reported_not_overwritten(federation):
     key = layout.fingerprint("north")
     federation.place.create(key, b"not ours")
-    with pytest.raises(StoreError, match=f"{key} holds something that this site did not publish"):
+    with pytest.raises(StoreError, match=f"{key} holds something that site 'north' did not publish"):
         federation.step("north")
     assert federation.place.objects[key].data == b"not ours"
