@@ -38,28 +38,12 @@ _PIECE = 131_072
 
 _MAX_THREADS = 4
 
-_OF = " "  # sorts before whatever names of sites hold
-
-
-def update_name(site: str, base_version: int) -> str:
-    """Return the name of a site's update; names sort by site, then version.
-
-    >>> site_of(update_name("north", 7))
-    'north'
-    """
-    return f"{site}{_OF}{base_version:05d}"
-
-
-def site_of(update: str) -> str:
-    """Return the site of an update."""
-    return update.partition(_OF)[0]
-
 
 @dataclass(frozen=True)
 class Combination:
     """Inputs of the next version.
 
-    Updates are known by names, see :func:`update_name`.
+    Updates are known by the names of their sites.
 
     Attributes:
         base: weights of the version before, float32, complete.
@@ -90,7 +74,7 @@ class Combination:
         if self.shared_by is None:
             return sorted(self.updates)
         shared = self.shared_by.get(name, ())
-        return sorted(update for update in self.updates if site_of(update) in shared)
+        return sorted(update for update in self.updates if update in shared)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from fedfs.aggregation.combine import Combination, Outputs, Written, combine
 from fedfs.aggregation.shared_tensors import shared_by
 from fedfs.aggregation.strategies import Strategy
 from fedfs.errors import SetupError, UserError
-from fedfs.exchange import versions
 from fedfs.exchange.global_weights import WeightFiles
 from fedfs.exchange.payloads import update_encoding
 from fedfs.protocol.messages import Charter, UpdateManifest
@@ -62,9 +61,9 @@ def make_version(
         weight_files: where the weights are that updates were trained from.
         outputs: where to.
         version: the version to be made.
-        updates: manifests of the updates that it is made from.
+        updates: manifests of the updates that it is made from, one of a site.
         payloads: key of a manifest -> local file of its payload, checked.
-        weights: name of an update (:func:`fedfs.exchange.versions.name_of`) -> weight.
+        weights: site -> weight of its update.
         memory: local file of the optimizer state after the version before; None if there is none.
 
     Raises:
@@ -87,15 +86,11 @@ def make_version(
         combination = Combination(
             base=opened(weight_files.fetch(state.models, base)),
             state=opened(memory) if memory else None,
-            updates={versions.name_of(u): payloads[u.key] for u in updates},
+            updates={u.site: payloads[u.key] for u in updates},
             weights=weights,
             version=version,
             shared_by=shared_by(state) or None,
-            bases={
-                versions.name_of(u): older[u.base_version]
-                for u in updates
-                if u.base_version in older
-            },
+            bases={u.site: older[u.base_version] for u in updates if u.base_version in older},
         )
         return combine(
             combination,

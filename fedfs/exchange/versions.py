@@ -4,7 +4,6 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from fedfs.aggregation import weighting
-from fedfs.aggregation.update_reader import update_name
 from fedfs.errors import MalformedError
 from fedfs.protocol import layout, participation, round_policies
 from fedfs.protocol.messages import Charter, Excluded, LeftOut, UpdateManifest, UsedUpdate
@@ -26,11 +25,6 @@ def check_claims(update: UpdateManifest, state: StudyState) -> None:
         raise MalformedError("completed no iteration", about="the update")
 
 
-def name_of(update: UpdateManifest) -> str:
-    """Return the name of an update among those of a version."""
-    return update_name(update.site, update.base_version)
-
-
 def outliers(moves: Mapping[str, float], ratio: float) -> dict[str, str]:
     """Return key of an update -> why it is refused, of those that move the model too far.
 
@@ -50,10 +44,10 @@ def outliers(moves: Mapping[str, float], ratio: float) -> dict[str, str]:
 
 
 def weigh(updates: Sequence[UpdateManifest], charter: Charter, base: int) -> dict[str, float]:
-    """Return name of an update -> weight under the charter's rules; weights sum to 1.
+    """Return site -> weight of its update under the charter's rules; weights sum to 1.
 
     Args:
-        updates: what goes into the version after ``base``.
+        updates: what goes into the version after ``base``, one of a site.
         charter: says how they count.
         base: the newest version; updates from earlier ones count less.
     """
@@ -73,7 +67,7 @@ def weigh(updates: Sequence[UpdateManifest], charter: Charter, base: int) -> dic
         charter.weighting.name,
         staleness_exponent=round_policies.staleness_exponent(charter.policy),
     )
-    return {name_of(u): weight for u, weight in zip(updates, weights, strict=True)}
+    return {u.site: weight for u, weight in zip(updates, weights, strict=True)}
 
 
 def used(
@@ -86,7 +80,7 @@ def used(
             base_version=update.base_version,
             manifest_sha256=state.digests[update.key],
             payload_sha256=update.payload.sha256,
-            weight=weights[name_of(update)],
+            weight=weights[update.site],
             n_training_cases=update.n_training_cases,
             n_iterations=update.n_iterations,
             size=update.payload.size,
@@ -115,7 +109,7 @@ def excluded(
     sites = {update.site for update in updates}
     for key_text, update in state.waiting.items():
         if update.site in sites and key_text not in went_in and key_text not in checked.absent:
-            reasons.setdefault(key_text, "the update is older than others of its site")
+            reasons.setdefault(key_text, "the update is older than the one of its site in use")
     out = []
     for key_text, reason in sorted(reasons.items()):
         key = layout.parse(key_text)

@@ -34,9 +34,6 @@ from fedfs.protocol.participation import (
 )
 from fedfs.protocol.state import NOTHING_CHECKED, Checked, StudyState
 
-WAITING_PER_SITE = 2
-"""Updates of one site that go into one version: one that was late, and one that is not."""
-
 
 def decide_site(
     state: StudyState,
@@ -192,9 +189,8 @@ def _decide_round(
     newcomer = _newcomer(state, checked)
     if newcomer is not None:
         return actions.Admit(newcomer)
-    candidates = _candidates(state, version, checked.refused)
-    known = {*checked.usable, *checked.absent}
-    unchecked = tuple(update.key for update in candidates if update.key not in known)
+    candidates = _candidates(state, version, checked)
+    unchecked = tuple(update.key for update in candidates if update.key not in checked.usable)
     if unchecked:
         return actions.CheckUpdates(unchecked)  # while others still train
     usable = [update for update in candidates if update.key in checked.usable]
@@ -205,19 +201,20 @@ def _decide_round(
     return actions.CloseRound(version, tuple(update.key for update in usable))
 
 
-def _candidates(state: StudyState, version: int, refused: Collection[str]) -> list[UpdateManifest]:
-    """Return the updates that wait and may be used, by site and version; of each site the last."""
-    believed = believed_sites(state)
-    of_site: dict[str, list[UpdateManifest]] = {}
+def _candidates(state: StudyState, version: int, checked: Checked) -> list[UpdateManifest]:
+    """Return the newest update of each site that waits and may be used, by site.
+
+    One of a site, as rules that compare updates would else give it more than one vote.
+    """
+    believed, left = believed_sites(state), {*checked.refused, *checked.absent}
+    newest: dict[str, UpdateManifest] = {}
     for key, update in state.waiting.items():
         is_member = update.site in believed and state.is_admitted(update.site)
-        if is_member and update.base_version <= version and key not in refused:
-            of_site.setdefault(update.site, []).append(update)
-    return [
-        update
-        for site in sorted(of_site)
-        for update in sorted(of_site[site], key=lambda u: u.base_version)[-WAITING_PER_SITE:]
-    ]
+        if not is_member or update.base_version > version or key in left:
+            continue
+        if update.site not in newest or newest[update.site].base_version < update.base_version:
+            newest[update.site] = update
+    return [newest[site] for site in sorted(newest)]
 
 
 def _round_status(

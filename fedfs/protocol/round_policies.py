@@ -2,8 +2,8 @@
 
 Rules:
  * A round closes early if every site that takes part has answered: waiting longer brings nothing.
- * Whatever the policy, every usable update that waits goes into the version that is made, those of
-   earlier versions with less weight, ``(1 + lag) ** -staleness_exponent``: nothing is lost.
+ * Whatever the policy, the newest usable update of every site goes into the version that is made,
+   one that is late with less weight, ``(1 + lag) ** -staleness_exponent``.
  * Time is the aggregator's own, and counts from the publication of the newest version. So a
    restart changes nothing, and clocks of two hosts are never compared.
 """
@@ -34,7 +34,7 @@ class RoundStatus:
         n_cases: site -> training cases, of the sites that take part and are not away.
         answered: of these, the ones with a usable update from the newest version.
         missing: of these, the ones without any update from the newest version.
-        n_usable: usable updates that wait, from any version.
+        n_usable: sites whose usable updates wait, from any version.
     """
 
     version: int

@@ -116,8 +116,7 @@ class Strategy(Protocol):
 
         Args:
             weights: name of each update of this round, and of no other, -> its weight, at least 0;
-                they need not sum to 1. Names order the updates and settle ties: the site's, or the
-                key if a site has several.
+                they need not sum to 1. Names order the updates and settle ties.
             version: number of the version that is made, 1 for the first.
 
         Raises:

@@ -102,6 +102,9 @@ class _Audit:
 
     def _record(self, record: RoundRecord) -> Iterator[Finding]:
         state, key = self.state, layout.round_record(record.version)
+        if len({used.site for used in record.updates}) < len(record.updates):
+            yield Finding(key, PROBLEM, "uses two updates of one site")
+            return
         for used in record.updates:
             update = state.updates.get((used.site, used.base_version))
             if update is None:
@@ -117,7 +120,7 @@ class _Audit:
             return
         weights = versions.weigh(manifests, state.charter, record.version - 1)
         for update, used in zip(manifests, record.updates, strict=True):
-            expected = weights[versions.name_of(update)]
+            expected = weights[update.site]
             if not math.isclose(expected, used.weight, rel_tol=1e-12):
                 text = f"gives {used.site} the weight {used.weight:.6g}, the charter {expected:.6g}"
                 yield Finding(key, PROBLEM, text)
@@ -209,7 +212,6 @@ class _Audit:
         """Return how a version made again differs from the published one; "" if it does not."""
         before = self.state.rounds[record.version - 1]
         outputs, payloads = outputs_in(folder), {}
-        weights = [used.weight for used in record.updates]
         for update in manifests:
             payloads[update.key] = self._fetch(update.payload, folder)
             self._check_layout(update, payloads[update.key])
@@ -220,7 +222,7 @@ class _Audit:
             version=record.version,
             updates=manifests,
             payloads=payloads,
-            weights=dict(zip(map(versions.name_of, manifests), weights, strict=True)),
+            weights={used.site: used.weight for used in record.updates},
             memory=self._fetch(before.state, folder) if before.state else None,
         )
         if written.weights_sha256 != record.weights_sha256:

@@ -181,3 +181,15 @@ def test_payloads_that_are_encrypted_for_others_are_only_hashed(tmp_path):
     assert (
         Finding("payloads", NOTE, f"{n_named} are encrypted for others, and only hashed") in found
     )
+
+
+def test_a_record_that_uses_two_updates_of_one_site_is_a_problem(plain):
+    observer = open_study(plain.store)
+    record = observer.state.rounds[2]
+    (first, *_) = record.updates
+    twice = (dataclasses.replace(first, base_version=0), *record.updates)
+    observer.state.rounds[2] = dataclasses.replace(record, updates=twice)
+    found = [f for f in verify_study(observer, recompute=False) if f.level == PROBLEM]
+    assert [(f.subject, f.text) for f in found] == [
+        (layout.round_record(2), "uses two updates of one site")
+    ]
