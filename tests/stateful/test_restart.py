@@ -242,6 +242,8 @@ def test_an_update_whose_payload_is_not_there_yet_is_waited_for(federation):
 def test_something_foreign_under_a_sites_key_is_reported_not_overwritten(federation):
     key = layout.fingerprint("north")
     federation.place.create(key, b"not ours")
-    with pytest.raises(StoreError, match=f"{key} holds something that site 'north' did not publish"):
+    with pytest.raises(
+        StoreError, match=f"{key} holds something that site 'north' did not publish"
+    ):
         federation.step("north")
     assert federation.place.objects[key].data == b"not ours"
