@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -100,6 +101,41 @@ def test_hostile_json_is_refused(data, says):
 
 def test_brackets_inside_strings_are_not_depth():
     assert codec.loads(b'["' + b"[" * 500 + b'\\"["]') == ["[" * 500 + '"[']
+
+
+@pytest.mark.parametrize(
+    ("start", "again", "end"),
+    [
+        (b'"', b'\\"', b""),
+        (b'"', b'\\"', b"\\"),
+        (b'"', b"\\u0020", b""),
+        (b"", b'"', b""),
+        (b"", b"[", b""),
+        (b"[", b"[],", b"[]]"),
+        (b"[", b"{},", b"1]"),
+        (b"[", b'{"a":1},', b"1]"),
+        (b"[0.", b"3", b"]"),
+        (b"[1e", b"3", b"]"),
+        (b"[", b"-", b"]"),
+        (b"", b"\n", b"x"),
+    ],
+)
+def test_two_megabytes_of_anything_are_read_or_refused_at_once(start, again, end):
+    data = start + again * (2_000_000 // len(again)) + end
+    began_s = time.process_time()
+    with contextlib.suppress(MalformedError):
+        codec.loads(data)
+    assert time.process_time() - began_s < 3  # half a second where nothing else runs
+
+
+def test_time_to_read_grows_with_the_bytes_and_no_faster():
+    def seconds(n: int) -> float:
+        began_s = time.process_time()
+        with contextlib.suppress(MalformedError):
+            codec.loads(b'"' + b'\\"' * n)
+        return time.process_time() - began_s
+
+    assert seconds(1_000_000) < 100 * max(seconds(50_000), 1e-3)
 
 
 json_values = st.recursive(
