@@ -49,6 +49,11 @@ class FedfsError(Exception):
         super().__init__(message)
         self.hint = hint
 
+    @property
+    def local_text(self) -> str:
+        """The sentence with what only this host may know, for its terminal and its log."""
+        return str(self)
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the attributes, as not all of them are arguments in order."""
         return copyreg.__newobj__, (type(self), *self.args), vars(self)  # type: ignore[attr-defined]
@@ -75,9 +80,23 @@ class KeyFileError(SetupError):
 
 
 class StoreError(FedfsError):
-    """The store cannot be reached or refuses."""
+    """The store cannot be reached or refuses.
+
+    Attributes:
+        store: URL of the store; "" where it is not known. It may be a path of this host, and the
+            text of an error may be published, so it is no part of the text.
+    """
 
     exit_code = 4
+
+    def __init__(self, message: str, *, hint: str = "", store: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.store = store
+
+    @property
+    def local_text(self) -> str:
+        """See :attr:`FedfsError.local_text`: it names the store."""
+        return f"{self.store}: {self}" if self.store else str(self)
 
 
 class ObjectNotFoundError(StoreError):
@@ -91,8 +110,8 @@ class ObjectExistsError(StoreError):
         key: the key, as it is on the store.
     """
 
-    def __init__(self, message: str, *, key: str, hint: str = "") -> None:
-        super().__init__(message, hint=hint)
+    def __init__(self, message: str, *, key: str, hint: str = "", store: str = "") -> None:
+        super().__init__(message, hint=hint, store=store)
         self.key = key
 
 

@@ -85,7 +85,7 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except FedfsError as error:
-        show_error(str(error), hint=error.hint)
+        show_error(error.local_text, hint=error.hint)
         sys.exit(error.exit_code)
     except OSError as error:  # a local file: stores and learners have errors of their own
         show_error(

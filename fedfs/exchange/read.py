@@ -25,6 +25,7 @@ from fedfs.errors import (
     ObjectTooLargeError,
     RejectedError,
     StoreError,
+    StorePermissionError,
     StudyError,
 )
 from fedfs.protocol import areas, layout
@@ -161,6 +162,23 @@ class Observer:
             with contextlib.suppress(RejectedError):  # the view remembers why
                 self._view.add(key, data)
                 self._keep_copy(key, data)
+
+    def forget_lost_update(self, site: str) -> bool:
+        """Forget a site's update of the newest version if the store has lost it; return if so.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        update = self.state.updates.get((site, self.state.newest))
+        if update is None or update.key in self.keys:
+            return False
+        try:  # a listing may be late
+            self.store.get(update.key, max_bytes=MAX_ENVELOPE_BYTES)
+        except (ObjectNotFoundError, StorePermissionError):  # policies deny what is missing
+            self.state.forget_update(update)
+            return True
+        self.keys.add(update.key)
+        return False
 
     def refuse_foreign(self, error: ObjectExistsError, *, writer: str) -> None:
         """Look again at a key that was taken; return if what lies there is ``writer``'s own.

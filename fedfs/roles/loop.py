@@ -52,7 +52,7 @@ def run(step: Callable[[], Outcome], *, wait: Callable[[], object], reset: Calla
         except StoreUnavailableError as error:
             if once:
                 raise
-            log.warning("%s Trying again.", error)
+            log.warning("%s Trying again.", error.local_text)
             wait()
             continue
         if outcome.worked:

@@ -99,12 +99,13 @@ class ReadableStore(ABC):
         """
 
     def _not_found(self, key: str) -> ObjectNotFoundError:
-        return ObjectNotFoundError(f"{self.url}: there is no object {key}.")
+        return ObjectNotFoundError(f"There is no object {key}.", store=self.url)
 
     def _too_large(self, key: str, max_bytes: int) -> ObjectTooLargeError:
         return ObjectTooLargeError(
-            f"{self.url}: {key} is larger than the {max_bytes} bytes allowed for it.",
+            f"{key} is larger than the {max_bytes} bytes allowed for it.",
             hint="whoever published it must be asked; it was not read",
+            store=self.url,
         )
 
 
@@ -171,8 +172,9 @@ class Store(ReadableStore):
 
     def _exists(self, key: str) -> ObjectExistsError:
         return ObjectExistsError(
-            f"{self.url}: {key} exists already and holds different bytes.",
+            f"{key} exists already and holds different bytes.",
             key=key,
+            store=self.url,
             hint="objects are never changed; does a second process run in the same role?",
         )
 

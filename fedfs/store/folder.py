@@ -10,6 +10,9 @@ Rules:
    a lock. Links and locks do not see each other: all writers of one key must use the same.
  * Names are resolved one folder at a time from the root, and a symbolic link is never followed, so
    nobody who can write to the share leads a reader out of it. The root itself may be a link.
+ * A share that went away is a store that cannot be reached now, never an empty one: nothing is read
+   or made beneath a folder that has lost what this process has seen in it, such as a mount point
+   that is not mounted.
  * Folders that were made for an object which then could not be written stay: listings do not show
    them, and removing them would race with other writers.
 """
@@ -26,7 +29,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from fedfs.errors import StoreError, StoreFullError, StorePermissionError
+from fedfs.errors import (
+    StoreError,
+    StoreFullError,
+    StorePermissionError,
+    StoreUnavailableError,
+)
 from fedfs.protocol.layout import check_key
 from fedfs.store import local_files, posix
 from fedfs.store.base import Entry, Store, check_prefix, is_key
@@ -37,14 +45,26 @@ _SWEEP_EVERY_S = 3600.0
 _SCRATCH, _SCRATCH_STALE_S = ".fedfs-scratch-", 86_400.0
 _ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 _RIVAL = "does a second process run in the same role?"
+_MOUNTED = "is the share mounted?"
 _REASONS: dict[int, tuple[type[StoreError], str, str]] = {
     errno.ENOSPC: (StoreFullError, "no space is left", "free some space on the store"),
     errno.EDQUOT: (StoreFullError, "the quota is used up", "free some space, or raise the quota"),
     errno.EROFS: (StorePermissionError, "the store is read-only", "mount it for writing"),
     errno.EACCES: (StorePermissionError, "access is denied", "check the folder's permissions"),
     errno.EPERM: (StorePermissionError, "it is not permitted", "check the folder's permissions"),
-    errno.EDEADLK: (StoreError, "another writer keeps its name locked", _RIVAL),
+    errno.EDEADLK: (StoreUnavailableError, "another writer keeps its name locked", _RIVAL),
 }
+_PASSING = frozenset(
+    getattr(errno, name)
+    for name in (
+        "EAGAIN", "EBUSY", "ECONNABORTED", "ECONNREFUSED", "ECONNRESET", "EHOSTDOWN",
+        "EHOSTUNREACH", "EINTR", "EIO", "ENETDOWN", "ENETUNREACH", "ENODEV", "ENOLINK", "ENOTCONN",
+        "EPIPE", "EREMOTEIO", "ESHUTDOWN", "ESTALE", "ETIMEDOUT",
+    )
+    if hasattr(errno, name)
+)  # fmt: skip
+"""Errors of a share whose server, line or mount has gone, which may come back."""
+_OPEN_AGAIN_S = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
 
 
 class FolderStore(Store):
@@ -55,7 +75,7 @@ class FolderStore(Store):
         root: Path,
         *,
         must_exist: bool = True,
-        use_links: bool = True,
+        use_links: bool | None = None,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
         """Open the folder.
@@ -64,11 +84,13 @@ class FolderStore(Store):
             root: the folder.
             must_exist: refuse to work without the folder, as when a share is not mounted;
                 otherwise the first object written creates it.
-            use_links: False if the share has no links, or another writer's mount of it has none.
+            use_links: False if the share has no links, or another writer's mount of it has none;
+                None to find out with the first object.
             pause: waits so many seconds for another writer's lock.
 
         Raises:
-            StoreError: ``root`` is missing, or is not a folder.
+            StoreUnavailableError: ``root`` is missing.
+            StoreError: it is not a folder.
         """
         self._root = root.absolute()
         self.url = self._root.as_uri()
@@ -76,6 +98,7 @@ class FolderStore(Store):
         self._links = use_links
         self._pause = pause
         self._swept_s: dict[str, float] = {}
+        self._seen: set[str] = set()
         with contextlib.suppress(FileNotFoundError), self._errors("the store", "opened"):
             os.close(self._open_root(create=False))
 
@@ -97,14 +120,15 @@ class FolderStore(Store):
     def adopt(self, key: str, path: Path) -> bool:
         """See :meth:`fedfs.store.base.Store.adopt`."""
         *folders, name = check_key(key).split("/")
-        if self._links:
+        if self._links is not False:
             with self._errors(key, "written"), self._folder(folders, create=True) as folder:
                 try:
                     os.link(path, name, dst_dir_fd=folder, follow_symlinks=False)
                 except FileExistsError:
                     pass  # upload compares
                 except OSError as error:
-                    if error.errno not in {errno.EXDEV, *posix.NO_LINKS}:
+                    # EIO: of a mount without links; upload tells it from a share that went away.
+                    if error.errno not in {errno.EXDEV, errno.EIO, *posix.NO_LINKS}:
                         raise
                 else:
                     posix.sync_folder(folder)
@@ -167,7 +191,7 @@ class FolderStore(Store):
 
     def _open_regular(self, key: str, name: str, folder: int) -> int:
         try:
-            fd = os.open(name, posix.READ_FLAGS, dir_fd=folder)
+            fd = self._open_again(name, folder)
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENXIO):  # a symbolic link, a socket
                 raise self._foreign(key) from error
@@ -179,6 +203,17 @@ class FolderStore(Store):
         if stat.S_ISDIR(mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
         raise self._foreign(key)
+
+    def _open_again(self, name: str, folder: int) -> int:
+        """Open a file; on SMB that fails for as long as its writer's temporary name goes."""
+        for pause_s in _OPEN_AGAIN_S:
+            try:
+                return os.open(name, posix.READ_FLAGS, dir_fd=folder)
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+            self._pause(pause_s)
+        return os.open(name, posix.READ_FLAGS, dir_fd=folder)
 
     def _read(self, fd: int, key: str, max_bytes: int) -> Iterator[bytes]:
         with self._errors(key, "read"):
@@ -226,14 +261,12 @@ class FolderStore(Store):
             return False
 
     def _give_name(self, temporary: str, name: str, folder: int) -> bool:
+        if self._links is None:
+            self._links = posix.has_links(temporary, folder)
+            if not self._links:
+                _log.info("%s has no links: locks are used", self.url)
         if self._links:
-            try:
-                return posix.link_exclusively(temporary, name, folder)
-            except OSError as error:
-                if error.errno not in posix.NO_LINKS:
-                    raise
-                self._links = False
-                _log.info("%s has no links (%s): locks are used", self.url, error.strerror)
+            return posix.link_exclusively(temporary, name, folder)
         return posix.rename_exclusively(temporary, name, folder, pause=self._pause)
 
     def _sweep(self, where: str, folder: int, now_s: float) -> None:
@@ -246,6 +279,8 @@ class FolderStore(Store):
         """Go down from the root and yield a descriptor of the folder, good for ``dir_fd``."""
         fd = self._open_root(create=create)
         try:
+            if not names or posix.is_free(names[0], fd):
+                self._require_seen(fd)
             for name in names:
                 if create and posix.is_free(name, fd):
                     with contextlib.suppress(FileExistsError):
@@ -254,6 +289,7 @@ class FolderStore(Store):
                 child = self._step(name, fd)
                 os.close(fd)
                 fd = child
+            self._seen.update(names[:1])
             yield fd
         finally:
             os.close(fd)
@@ -272,20 +308,39 @@ class FolderStore(Store):
         try:
             if create and not self._must_exist:
                 self._root.mkdir(parents=True, exist_ok=True)
-            return os.open(self._root, posix.STEP_FLAGS & ~os.O_NOFOLLOW)
+            fd = os.open(self._root, posix.STEP_FLAGS & ~os.O_NOFOLLOW)
         except FileNotFoundError as error:
             if not self._must_exist:
                 raise
-            raise StoreError(
-                f"{self.url}: the folder is not there.", hint="is the share mounted?"
+            raise StoreUnavailableError(
+                "The store's folder is not there.", hint=_MOUNTED, store=self.url
             ) from error
         except (NotADirectoryError, FileExistsError) as error:
-            raise StoreError(f"{self.url} is not a folder.", hint="give a folder") from error
+            raise StoreError(
+                "The store is not a folder.", hint="give a folder", store=self.url
+            ) from error
+        self._must_exist = True  # what was there once is not made anew
+        return fd
+
+    def _require_seen(self, root: int) -> None:
+        """Check that what this process has seen in the store's folder is still there.
+
+        Raises:
+            StoreUnavailableError: it is not.
+        """
+        for name in sorted(self._seen):
+            if posix.is_free(name, root):
+                raise StoreUnavailableError(
+                    f"The store's folder has lost {name}, which was there before.",
+                    hint=_MOUNTED,
+                    store=self.url,
+                )
 
     def _foreign(self, what: str) -> StoreError:
         return StoreError(
-            f"{self.url}: {what} is a symbolic link or a device, not a file of the store.",
+            f"{what} is a symbolic link or a device, not a file of the store.",
             hint="links could lead out of the store; put a copy there instead",
+            store=self.url,
         )
 
     @contextlib.contextmanager
@@ -300,9 +355,11 @@ class FolderStore(Store):
             if isinstance(error, _ABSENT) and verb != "written":
                 raise
             code = error.errno or errno.EIO
-            default = (StoreError, os.strerror(code), "check the share, its mount and its server")
+            of_share = StoreUnavailableError if code in _PASSING else StoreError
+            default = (of_share, os.strerror(code), "check the share, its mount and its server")
             kind, reason, hint = _REASONS.get(code, default)
-            raise kind(f"{self.url}: {key} cannot be {verb}: {reason}", hint=hint) from error
+            text = f"{key} cannot be {verb}: {reason}."
+            raise kind(text, hint=hint, store=self.url) from error
 
 
 def _scan(prefix: str, folder: int, after: str) -> list[tuple[str, Entry | None]]:

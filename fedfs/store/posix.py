@@ -112,6 +112,33 @@ def sweep_temporary_files(folder: int, now_s: float) -> None:
                     _log.info("removed %s, which a killed writer had left", item.name)
 
 
+def has_links(temporary: str, folder: int) -> bool:
+    """Return whether the file system has links, found out with a finished file of ours.
+
+    Raises:
+        OSError: the share went away.
+    """
+    name = f".fedfs-{uuid.uuid4().hex}.tmp"
+    for is_second in (False, True):
+        try:
+            os.link(temporary, name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+        except OSError as error:
+            if error.errno in NO_LINKS:
+                return False
+            if error.errno != errno.EIO:
+                raise
+            # Mounts of rclone say so, and so does a line that was cut: then nothing else works.
+            if is_second:
+                return False
+            os.mkdir(name, dir_fd=folder)
+            os.rmdir(name, dir_fd=folder)
+        else:
+            break
+    with contextlib.suppress(OSError):
+        os.unlink(name, dir_fd=folder)
+    return True
+
+
 def link_exclusively(temporary: str, name: str, folder: int) -> bool:
     """Give a finished file its name; False, and nothing done, if the name is taken."""
     try:

@@ -70,7 +70,7 @@ class Patience:
             raise error
         bound_s = min(self.most_s, self.first_s * 2.0 ** (failures - 1))
         pause_s = bound_s * (1 + self.rng.random()) / 2
-        _log.warning("%s Attempt %d follows in %.1f s.", error, failures + 1, pause_s)
+        _log.warning("%s Attempt %d follows in %.1f s.", error.local_text, failures + 1, pause_s)
         self.pause(pause_s)
 
 

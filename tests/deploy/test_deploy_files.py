@@ -47,6 +47,9 @@ def test_a_service_runs_a_command_that_fedfs_understands(path):
     assert service.get("SuccessExitStatus") == (CODES if is_once else None)
     assert service["User"] == "fedfs"
     assert service["NoNewPrivileges"] == "yes"
+    if not is_once:  # however often the store is away, the service comes back
+        assert unit_of(path)["Unit"]["StartLimitIntervalSec"] == "0"
+        assert service["Restart"] == "on-failure"
     if "site" in path.name:
         assert "PrivateDevices" not in service  # it would hide the GPU
 

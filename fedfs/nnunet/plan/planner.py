@@ -102,8 +102,9 @@ class NnUNetPlanner:
         except TrainingError as error:
             if error.kind != "crash":
                 raise
-            text = f"describes an architecture of which no network can be built: {error}"
-            raise MalformedError(text.rstrip("."), about="the plan") from error
+            text = "describes an architecture of which no network can be built"
+            hint = f"nnU-Net says: {error}"  # may name paths; what is published has no hint
+            raise MalformedError(text, about="the plan", hint=hint) from error
 
     def _run(self, function: str, request: PlanRequest | WeightsRequest) -> dict[str, Any]:
         self._folder.mkdir(parents=True, exist_ok=True)

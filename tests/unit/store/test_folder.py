@@ -16,6 +16,7 @@ from fedfs.errors import (
     StoreError,
     StoreFullError,
     StorePermissionError,
+    StoreUnavailableError,
 )
 from fedfs.store import FolderStore, open_store, posix
 
@@ -30,7 +31,7 @@ def root(tmp_path):
     return path
 
 
-@pytest.fixture(params=[True, False], ids=["links", "locks"])
+@pytest.fixture(params=[None, False], ids=["links", "locks"])
 def store(request, root):
     return FolderStore(root, use_links=request.param, pause=lambda _: None)
 
@@ -62,8 +63,8 @@ def failing(monkeypatch, name, code):
         (errno.EROFS, StorePermissionError, "the store is read-only"),
         (errno.EACCES, StorePermissionError, "access is denied"),
         (errno.EPERM, StorePermissionError, "it is not permitted"),
-        (errno.EIO, StoreError, "Input/output error"),
-        (errno.ESTALE, StoreError, "Stale file handle"),
+        (errno.EIO, StoreUnavailableError, "Input/output error"),
+        (errno.ESTALE, StoreUnavailableError, "Stale file handle"),
         (errno.ENAMETOOLONG, StoreError, "File name too long"),
     ],
 )
@@ -77,9 +78,74 @@ def test_a_failed_write_is_explained_and_leaves_nothing(
     with pytest.raises(StoreError) as caught:
         store.create(KEY, b"data")
     assert type(caught.value) is kind
-    assert str(caught.value) == f"{store.url}: {KEY} cannot be written: {reason}"
+    assert str(caught.value) == f"{KEY} cannot be written: {reason}."
+    assert caught.value.local_text == f"{store.url}: {KEY} cannot be written: {reason}."
     assert caught.value.hint
     assert files(root) == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        errno.EIO,
+        errno.ESTALE,
+        errno.ENOTCONN,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+        errno.ETIMEDOUT,
+        errno.ENODEV,
+    ],
+)
+@pytest.mark.parametrize(
+    ("call", "verb"),
+    [
+        ("open", lambda store, path: store.get(KEY, max_bytes=9)),
+        ("read", lambda store, path: store.download(KEY, path, max_bytes=9)),
+        ("scandir", lambda store, path: list(store.list("sites/"))),
+        ("open", lambda store, path: store.create("sites/a/other.json", b"1")),
+        ("unlink", lambda store, path: store.delete(KEY)),
+    ],
+)
+def test_a_share_that_went_away_is_a_store_that_may_come_back(
+    store, tmp_path, monkeypatch, code, call, verb
+):
+    store.create(KEY, b"data")
+    with monkeypatch.context() as patch:
+        failing(patch, call, code)
+        with pytest.raises(StoreUnavailableError):
+            verb(store, tmp_path / "local")
+    verb(store, tmp_path / "local")
+
+
+def test_a_mount_point_that_is_not_mounted_is_no_empty_store(store, root):
+    store.create(KEY, b"data")
+    store.create("federation/charter-0001.json", b"charter")
+    root.rename(root.with_name("mounted"))
+    root.mkdir()
+    for verb in (
+        lambda: list(store.list("")),
+        lambda: list(store.list("federation/")),
+        lambda: store.get(KEY, max_bytes=9),
+        lambda: store.create(KEY, b"data"),
+        lambda: store.create("aggregator/status/1.json", b"1"),
+        lambda: store.delete(KEY),
+    ):
+        with pytest.raises(StoreUnavailableError, match="has lost") as caught:
+            verb()
+        assert "mounted" in caught.value.hint
+    assert list(root.iterdir()) == []
+    root.rmdir()
+    root.with_name("mounted").rename(root)
+    assert store.get(KEY, max_bytes=9) == b"data"
+
+
+def test_a_root_that_was_there_once_is_not_made_anew(root):
+    store = FolderStore(root, must_exist=False)
+    store.create(KEY, b"data")
+    shutil.rmtree(root)
+    with pytest.raises(StoreUnavailableError, match="is not there"):
+        store.create(KEY, b"data")
+    assert not root.exists()
 
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EIO])
@@ -208,6 +274,48 @@ def test_a_file_system_that_is_really_read_only(small_disk):
 
 
 # Links and locks
+
+
+def test_links_that_fail_like_a_cut_line_are_told_from_one(root, monkeypatch):
+    failing(monkeypatch, "link", errno.EIO)  # as on an rclone mount
+    store = FolderStore(root)
+    assert store.create(KEY, b"1") is True
+    assert store.create("sites/a/other.json", b"2") is True
+    with store.scratch() as folder:
+        (folder / "file").write_bytes(b"3")
+        assert store.adopt("sites/a/adopted.bin", folder / "file") is True
+    assert files(root) == [f"sites/a/{name}" for name in ("adopted.bin", NAME, "other.json")]
+
+
+def test_a_line_that_is_cut_while_links_are_tried_decides_nothing(root, monkeypatch):
+    (root / "sites/a").mkdir(parents=True)
+    store = FolderStore(root)
+    with monkeypatch.context() as patch:
+        failing(patch, "link", errno.EIO)
+        failing(patch, "mkdir", errno.EIO)
+        with pytest.raises(StoreUnavailableError):
+            store.create(KEY, b"1")
+    failing(monkeypatch, "rename", errno.EPERM)  # which locks need
+    assert store.create(KEY, b"1") is True
+    assert files(root) == [KEY]
+
+
+def test_a_loser_opens_again_while_the_temporary_name_of_its_rival_goes(store, monkeypatch):
+    store.create(KEY, b"1")
+    real, left = os.open, [3]
+
+    def busy(path, flags, *args, **kwargs):
+        if path == NAME and left[0]:
+            left[0] -= 1
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))  # as on SMB
+        return real(path, flags, *args, **kwargs)
+
+    monkeypatch.setattr("os.open", busy)
+    assert store.create(KEY, b"1") is False
+    assert left == [0]
+    left[0] = 100
+    with pytest.raises(StoreError, match="cannot be read"):
+        store.get(KEY, max_bytes=1)
 
 
 @pytest.mark.parametrize("code", sorted(posix.NO_LINKS))

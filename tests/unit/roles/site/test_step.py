@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import re
+import shutil
+
 import pytest
 
 from fedfs.errors import (
@@ -15,6 +19,8 @@ from fedfs.exchange.progress import StatusReporter
 from fedfs.learner import Progress
 from fedfs.protocol import layout
 from fedfs.roles.reader.status import summarize
+from fedfs.store import FolderStore
+from fedfs.store.prefix import TrackStore
 from fedfs.trust.signing import SigningKey
 from support.federation import Federation
 
@@ -154,3 +160,57 @@ def test_what_stopped_a_site_is_told_without_its_paths(federation, monkeypatch):
         federation.run_process("north")
     (north,) = (s for s in summarize(federation.observe().state).sites if s.site == "north")
     assert north.activity == "failed: prepare: its log on that host says why"
+
+
+def test_an_update_that_the_store_has_lost_is_published_again(federation):
+    until_training(federation)
+    federation.run_process("north")
+    key = layout.update("north", 0)
+    found = federation.place.objects.pop(key)
+    assert not federation.step("north").worked  # it lists only where something new may be
+    federation.process("north")._observer.refresh(everything=True)
+    assert federation.step("north").worked
+    assert federation.place.objects[key].data != found.data
+    federation.run()
+    assert "north" in {update.site for update in federation.observe().state.rounds[1].updates}
+
+
+def test_an_update_that_is_listed_late_is_not_made_again(federation):
+    until_training(federation)
+    federation.run_process("north")
+    site = federation.process("north")
+    site._observer.refresh(everything=True)
+    site._observer.keys.discard(layout.update("north", 0))
+    n_calls = len(federation.learners["north"].calls)
+    assert not federation.step("north").worked
+    assert len(federation.learners["north"].calls) == n_calls
+
+
+def test_nothing_that_is_published_names_a_folder_of_a_host(tmp_path):
+    (tmp_path / "share").mkdir()
+    store = FolderStore(tmp_path / "share")
+    federation = Federation(tmp_path / "hosts", store=store).start()
+    until_training(federation)
+    federation.run_process("north")
+    update = federation.observe().state.updates["north", 0].payload
+    version = federation.observe().state.models[0].payload
+    on_track = TrackStore(store, federation.place.track)
+    payloads = {key: on_track.get(key, max_bytes=1 << 20) for key in (update.key, version.key)}
+    for key in payloads:
+        on_track.delete(key)
+    shutil.rmtree(federation.home("south") / "work/models", ignore_errors=True)
+    for name in ("south", "aggregator"):
+        federation.kill(name)
+        outcome = federation.run_process(name)
+        assert "not there" in outcome.text or "missing" in outcome.text
+    for key, data in payloads.items():
+        on_track.create(key, data)
+    federation.run()
+    statuses = [entry.key for entry in store.list("") if "status" in entry.key]
+    assert statuses
+    for entry in store.list(""):
+        data = store.get(entry.key, max_bytes=1 << 20)
+        signed = [base64.b64decode(part) for part in re.findall(rb'"payload":"([^"]+)"', data)]
+        assert signed or "safetensors" in entry.key
+        for text in (data, *signed):
+            assert str(tmp_path).encode() not in text, entry.key
