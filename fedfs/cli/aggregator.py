@@ -15,7 +15,7 @@ from fedfs.store import StorePlace
 @click.command()
 @options.store_argument
 @options.once_option
-@click.option("--work-dir", type=options.FOLDER, help="Cache for tensors; may be deleted.")
+@click.option("--work-dir", type=options.FOLDER, help="Cache of all studies here; may be deleted.")
 @options.keep_versions_option(
     help="Keep the payloads of so many versions and delete older ones; default: all."
 )

@@ -247,13 +247,17 @@ class Observer:
                 raise MalformedError("is larger than any message may be") from data
             self._view.add(key, data)
         except RejectedError as error:
+            copy = self._copy(key)
+            if copy is not None and copy.exists():  # a wrong copy: the store decides
+                copy.unlink(missing_ok=True)
+                del self._view.state.rejected[key.text]
+                self._read(key, entry, self._fetch((key, entry)))
+                return
             first = key.text not in self._refused
             self._view.state.rejected[key.text] = error.under(key.text).reason
             self._refused[key.text] = (entry, len(self._view.state.digests))
             if first:
                 log.warning("%s The message is ignored.", error)
-            if (copy := self._copy(key)) is not None:
-                copy.unlink(missing_ok=True)
         else:
             self._refused.pop(key.text, None)
             self._keep_copy(key, data)

@@ -13,7 +13,7 @@ class AggregatorConfig:
     """Settings of ``fedfs aggregate``.
 
     Attributes:
-        folder: a cache that may be deleted.
+        folder: a cache that may be deleted; each study has a folder in it.
         keep_versions: newest versions whose payloads are kept; None keeps all.
         report: publish a page for people after every version.
         tracks: names of the tracks that this process works on; empty for all.

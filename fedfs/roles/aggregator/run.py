@@ -39,7 +39,7 @@ def run_aggregator(config: AggregatorConfig, listener: OnProgress) -> Outcome:
     store = open_store(config.store)
 
     def folder_of(study: str) -> Path:
-        return config.folder or default_cache() / study
+        return (config.folder or default_cache()) / study
 
     observers = open_tracks(
         store,
