@@ -9,7 +9,8 @@
  * What lies under ``sites/<site>/`` is signed by a key of that site which counts for the version it
    is about, by the charters (:mod:`fedfs.trust.key_validity`); what lies under ``aggregator/`` by
    such a key of the aggregator. What is about no version is signed by any of these, and believed of
-   a site that is paused but not of one that is removed.
+   a site that is paused but not of one that is removed. Plan, admissions and choice are signed by
+   the newest key of the aggregator, or the charter names them by their hash.
  * What an accepted round record or the plan names by its hash stays believed, whoever is removed.
  * Every message names the study, its track unless the whole study shares it, and the key it lies
    under, so that it cannot be moved.
@@ -33,6 +34,9 @@ from fedfs.protocol.track_place import TrackPlace, check_track
 from fedfs.trust import key_validity
 from fedfs.trust.key_validity import Tenure
 from fedfs.trust.signing import Envelope, study_id
+
+AGGREGATOR_ONCE = ("plan", "admission", "choice")
+"""Kinds of message that the aggregator decides by and that are about no version."""
 
 _ONLY_ONE = ("fingerprint", "site-plan", "plan", "cross-validation", "choice")
 
@@ -154,7 +158,8 @@ class TrustedView:
             study=self.track.study(self.study, key.text),
             unseal=self._keys.unseal if self._keys else None,
         )
-        if self.state.vouched.get(key.text) != envelope.sha256:
+        vouched = self.state.charter.vouched.get(self.track.on_store(key.text))
+        if envelope.sha256 not in (vouched, self.state.vouched.get(key.text)):
             signer = next(one for one in tenures if one.public_key == signed_by)
             self._check_tenure(key, signer, message)
         return message
@@ -175,6 +180,8 @@ class TrustedView:
         counts = version is not None and signer.covers(version)
         if entry is not None and entry.state not in messages.ADMITTED and not counts:
             raise SignatureError(f"comes from {key.site!r}, which is {entry.state}")
+        if version is None and key.kind in AGGREGATOR_ONCE and signer.last is not None:
+            raise SignatureError("is signed by a key of the aggregator that has been replaced")
         if version is not None and not counts:
             raise SignatureError(
                 f"is about version {version}, for which the key that signed it does not count"

@@ -183,6 +183,8 @@ class Charter(Message):
         keyframe_every: of versions that travel as deltas, each so-many-th is also there in full.
         aggregator_from_versions: of each track, the version from which on the aggregator has this
             key, 0 if absent.
+        vouched: key on the store -> hash of the payload of a message about no version, which the
+            aggregator signed with a key that has been replaced; others of such a key are refused.
         aggregator_encryption_key, coordinator_encryption_key: public keys of age; "" if none.
         max_move_ratio: an update that moves the model more than so many times as far as the median
             of its round is refused; 0 for never.
@@ -220,6 +222,7 @@ class Charter(Message):
     model_encoding: Named = field(default_factory=lambda: Named(name="fp32"))
     keyframe_every: int = 1
     aggregator_from_versions: Mapping[str, int] = field(default_factory=dict)
+    vouched: Mapping[str, str] = field(default_factory=dict)
     aggregator_encryption_key: str = ""
     coordinator_encryption_key: str = ""
     max_move_ratio: float = 0.0

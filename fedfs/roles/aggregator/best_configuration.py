@@ -30,9 +30,8 @@ class AggregatorChoice(AfterTracks[ChooseConfiguration]):
         return decide_aggregator_after_tracks(state, self._tracks)
 
     def keys(self, state: StudyState, action: ChooseConfiguration) -> list[str]:  # noqa: ARG002  see Role
-        """Return the keys of the aggregator, the newest first: the choice is about no version."""
-        tenures = key_validity.of_aggregator(state.charters)
-        return [tenure.public_key for tenure in reversed(tenures)]
+        """Return the newest key of the aggregator: the choice is about no version."""
+        return [key_validity.of_aggregator(state.charters)[-1].public_key]
 
     def act(self, action: ChooseConfiguration, state: StudyState) -> str:  # noqa: ARG002  see Role
         """Choose, and publish the choice.

@@ -9,7 +9,7 @@ Rules:
 
 import dataclasses
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,15 @@ class Coordinator:
             version: the version, given the state of a track.
         """
         return {name: version(observer.state) for name, observer in self._tracks.items()}
+
+    def accepted(self, kinds: Sequence[str]) -> dict[str, str]:
+        """Return key on the store -> hash of the payload of accepted messages, of some kinds."""
+        return {
+            observer.track.on_store(text): sha256
+            for observer in self._tracks.values()
+            for text, sha256 in observer.state.digests.items()
+            if (key := layout.parse(text)) is not None and key.kind in kinds
+        }
 
     def amend(self, **changes: Any) -> Charter:
         """Publish the charter with changed fields and the read keys that its roster needs.

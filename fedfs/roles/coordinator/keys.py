@@ -8,12 +8,16 @@ from fedfs.protocol.messages import Charter
 from fedfs.protocol.state import StudyState
 from fedfs.roles.coordinator.amend import Coordinator
 from fedfs.trust.signing import key_fingerprint
+from fedfs.trust.verify import AGGREGATOR_ONCE
 
 
 def replace_aggregator_key(
     coordinator: Coordinator, public_key: str | None = None, encryption_key: str | None = None
 ) -> Charter:
     """Give the aggregator another key, from the next version on; return the charter.
+
+    Plan, admissions and choice are about no version: the charter names those that are there, and
+    no others by the key before are believed.
 
     Args:
         coordinator: amends the charter.
@@ -32,6 +36,7 @@ def replace_aggregator_key(
     return coordinator.amend(
         aggregator_key=public_key,
         aggregator_from_versions=coordinator.starts_at(_next),
+        vouched=coordinator.accepted(AGGREGATOR_ONCE),
         aggregator_encryption_key=encryption_key or coordinator.charter.aggregator_encryption_key,
     )
 

@@ -9,7 +9,8 @@ import pytest
 from fedfs.errors import StudyError
 from fedfs.exchange.publish import Publisher
 from fedfs.protocol import layout
-from fedfs.protocol.messages import UpdateManifest
+from fedfs.protocol.messages import Admission, UpdateManifest
+from fedfs.roles.aggregator import planning
 from fedfs.roles.coordinator.amend import Coordinator
 from fedfs.roles.coordinator.keys import replace_aggregator_key, replace_coordinator_key
 from fedfs.roles.coordinator.roster import approve_sites, set_state
@@ -214,4 +215,44 @@ def test_the_coordinator_replaces_its_key_and_goes_on(federation):
     state = federation.observe().state
     assert len(state.charters) == 5  # first, approval, key, pause, resume
     assert state.charters[5].coordinator_key != state.charters[2].coordinator_key
+    end(federation)
+
+
+def test_a_replaced_key_of_the_aggregator_admits_nobody_and_plans_nothing(federation):
+    for site in federation.targets:
+        federation.step(site)
+    thief = federation.publisher("aggregator", "coordinator")
+    replace_aggregator_key(office(federation))
+    plan, text = planning.make_plan(
+        sorted(federation.targets), federation.observe().state, federation.planner
+    )
+    assert "3 sites" in text
+    thief.publish(plan)
+    thief.publish(
+        Admission(key=layout.admission("mallory"), site="mallory", announcement_sha256="")
+    )
+    state = federation.observe().state
+    assert state.plan is None
+    assert not state.admissions
+    reason = "the message is signed by a key of the aggregator that has been replaced"
+    assert set(state.rejected.values()) == {reason}
+
+
+def test_what_the_aggregator_decided_before_its_key_was_replaced_stays_believed(tmp_path):
+    federation = Federation(tmp_path, min_sites=2)
+    federation.join("east", "south")
+    federation.approve()
+    for name in ("east", "south", "aggregator"):
+        federation.run_process(name)
+    federation.join("north")
+    federation.approve("north")
+    for name in ("north", "aggregator", "aggregator"):  # the second look is at the new site
+        federation.run_process(name)
+    before = federation.observe().state
+    assert set(before.admissions) == {"north"}
+    replace_aggregator_key(office(federation))
+    replace_aggregator_key(office(federation))
+    with_keys_of_charter(federation)
+    after = federation.observe().state
+    assert (after.plan, after.admissions) == (before.plan, before.admissions)
     end(federation)
