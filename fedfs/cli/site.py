@@ -117,6 +117,12 @@ def join(
     help="Go on without cases that cannot be used, and list them; default: stop at the first."
 )
 @options.allow_versions_option
+@click.option(
+    "--wandb",
+    is_flag=True,
+    help="Let nnU-Net tell Weights & Biases about the training; default: off, whatever its "
+    "variables say.",
+)
 @options.wait_options
 @options.verbose_option(help="Log everything, nnU-Net's output too.")
 @options.takes_host

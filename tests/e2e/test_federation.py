@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import random
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from fedfs.simulation.hosts import Host, stop
 from fedfs.store import open_store
 from support import s3_server
 from support.phantom_hosts import DATASET, N_CASES
+from support.socket_guard import write_guard
 
 pytestmark = [pytest.mark.nnunet]
 
@@ -70,9 +72,15 @@ def check_study(store: str, *, rounds: int, sites: list[str]) -> None:
 
 @pytest.mark.xdist_group("federation")
 def test_processes_killed_at_random_moments_finish_the_study(
-    tmp_path, hosts, phantom_images, record_property
+    tmp_path, hosts, phantom_images, record_property, monkeypatch
 ):
-    """SIGKILL at random moments; then the model predicts a case that no site has seen."""
+    """SIGKILL at random moments; then the model predicts a case that no site has seen.
+
+    No process connects to anything, though the variables of its host ask nnU-Net's logger to.
+    """
+    connections = write_guard(tmp_path / "guard")
+    path = (str(connections.parent), os.environ.get("PYTHONPATH", ""))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, path)))
     store, rng = str(tmp_path / "store"), random.Random(7)
     sites = sorted(N_CASES)
     begin(hosts, store, phantom_images, *sites, rounds=3)
@@ -109,6 +117,11 @@ def test_processes_killed_at_random_moments_finish_the_study(
     record_property("kills", dict(kills))
     assert kills.total() >= 4
     check_study(store, rounds=3, sites=sites)
+    assert not connections.exists(), connections.read_text()
+    lookup = "import socket, wandb; socket.getaddrinfo('127.0.0.1', 1); wandb.init(mode='online')"
+    subprocess.run([sys.executable, "-c", lookup], check=True, env=hosts["east"].environment())
+    seen = [line.split()[0] for line in connections.read_text().splitlines()]
+    assert seen == ["socket.getaddrinfo", "wandb.init"], "the guard does not see connections"
     use_the_model(tmp_path, hosts["coordinator"], store, phantom_images)
 
 

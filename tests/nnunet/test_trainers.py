@@ -1,18 +1,21 @@
 """Variants of nnU-Net's trainer through rounds, and trainers that only this host has."""
 
 import dataclasses
+import os
+from unittest import mock
 
 import pytest
 import torch
 from click.testing import CliRunner
-from synthetic import DATASET, Reports, task
+from synthetic import DATASET, Reports, make_paths, task
 
 from fedfs.cli import fedfs
 from fedfs.errors import MalformedError, SetupError
-from fedfs.nnunet.allowed.classes import trainer_class
+from fedfs.nnunet.allowed.classes import make_trainer, trainer_class
 from fedfs.nnunet.nnunet_learner import NnUNetLearner
 from fedfs.nnunet.plan.plans import WeightsRequest, initial_tensors
 from fedfs.nnunet.score.model_export import ExportRequest, export_model
+from fedfs.nnunet.settings import TrainerSettings
 from fedfs.nnunet.system.environment import HostSettings, set_variables
 from fedfs.nnunet.system.isolated import run_isolated
 from fedfs.tensors.canonical import weights_sha256
@@ -288,3 +291,27 @@ def test_a_study_with_such_a_trainer_begins_only_where_it_is_allowed(study, tmp_
     assert isinstance(refused.exception, SetupError)
     assert "not allowed" in str(refused.exception)
     assert not [*tmp_path.glob("store/*"), *tmp_path.glob("home/*"), *elsewhere.glob("imported")]
+
+
+def test_weights_and_biases_is_told_about_the_training_where_the_operator_asks_for_it(
+    study, site_folder, tmp_path, monkeypatch
+):
+    """A recording stand-in for ``wandb``: whatever the host's variables say, nobody else begins."""
+    runs = []
+    wandb = mock.MagicMock()
+    wandb.init.side_effect = lambda **options: runs.append(options) or mock.MagicMock(step=0)
+    monkeypatch.setattr("nnunetv2.training.logging.nnunet_logger.wandb", wandb)
+    monkeypatch.setenv("nnUNet_wandb_enabled", "1")
+    wanted = HostSettings(device="cpu", num_processes=1, wandb=True)
+    tensors = weights(study, "nnUNetTrainer", host=wanted)
+    own = {"trainer": "nnUNetTrainer", "configuration": "2d", "fold": "0"}
+    for host, expected in ((HostSettings(device="cpu"), []), (wanted, ["online"])):
+        learner = learner_of(study, site_folder, "nnUNetTrainer", host=host)
+        learner.evaluate(round_from(tensors, epoch=0), tensors, Reports())
+        learner.close()
+        assert [run["mode"] for run in runs] == expected
+    monkeypatch.setenv("nnUNet_wandb_enabled", "perhaps")
+    with set_variables(make_paths(tmp_path).variables()):
+        make_trainer(TrainerSettings(**own, host=wanted), study.plans, study.dataset_json)
+    assert len(runs) == 1
+    assert os.environ.get("nnUNet_wandb_enabled") == "perhaps"  # noqa: SIM112  nnU-Net's name

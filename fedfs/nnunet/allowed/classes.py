@@ -6,6 +6,8 @@ Rules:
    looks for planners nowhere else.
  * A trainer is made as ``nnUNetv2_train`` makes it. What fedfs changes, it changes on the instance.
  * A trainer that overrides what fedfs does not call is refused.
+ * nnU-Net's logger for Weights & Biases is off, whatever this host's variables say, but for the
+   training of a host whose operator asks for it: nothing but the store is connected to.
 """
 
 import copy
@@ -18,6 +20,7 @@ from typing import Any
 from fedfs.errors import SetupError
 from fedfs.nnunet.allowed import allowlist, trainers
 from fedfs.nnunet.settings import TrainerSettings
+from fedfs.nnunet.system.environment import WANDB, set_variables
 
 log = logging.getLogger(__name__)
 
@@ -73,19 +76,26 @@ def planner_class(name: str) -> type[Any]:
 
 
 def make_trainer(
-    settings: TrainerSettings, plans: Mapping[str, Any], dataset_json: Mapping[str, Any]
+    settings: TrainerSettings,
+    plans: Mapping[str, Any],
+    dataset_json: Mapping[str, Any],
+    *,
+    wandb: bool = False,
 ) -> Any:
     """Return a trainer, not initialised yet, whose output goes to its log file and our log.
 
-    nnU-Net's variables must be set: the constructor creates the trainer's output folder.
+    nnU-Net's variables must be set: the constructor creates the trainer's output folder. It also
+    makes the trainer's loggers, so that what ``wandb`` says holds for the trainer's whole life.
     """
-    trainer = trainer_class(settings.trainer, settings.host.allowed_trainers)(
-        plans={**copy.deepcopy(dict(plans)), "continue_training": False},
-        configuration=settings.configuration,
-        fold=fold_of(settings.fold),
-        dataset_json=copy.deepcopy(dict(dataset_json)),
-        device=device(settings.host.device),
-    )
+    chosen = trainer_class(settings.trainer, settings.host.allowed_trainers)
+    with set_variables({WANDB: str(int(wandb))}):
+        trainer = chosen(
+            plans={**copy.deepcopy(dict(plans)), "continue_training": False},
+            configuration=settings.configuration,
+            fold=fold_of(settings.fold),
+            dataset_json=copy.deepcopy(dict(dataset_json)),
+            device=device(settings.host.device),
+        )
     if trainer.device.type == "cuda":  # as nnU-Net's own command does
         import torch
 

@@ -21,6 +21,7 @@ PREPROCESSED = "nnUNet_preprocessed"
 RESULTS = "nnUNet_results"
 POOL_SIZE = "nnUNet_def_n_proc"
 AUGMENTATION_WORKERS = "nnUNet_n_proc_DA"
+WANDB = "nnUNet_wandb_enabled"
 
 _HINT = "set it as described in nnU-Net's documentation, setting_up_paths.md"
 
@@ -37,6 +38,7 @@ class HostSettings:
         skip_broken: go on without cases that cannot be used; else stop at the first.
         allow_versions: take part with another nnunetv2 than the charter's, see
             :mod:`fedfs.protocol.software`.
+        wandb: let nnU-Net's logger tell Weights & Biases about the training on this host.
     """
 
     device: str | None = None
@@ -45,6 +47,7 @@ class HostSettings:
     allowed_trainers: tuple[str, ...] = ()
     skip_broken: bool = False
     allow_versions: bool = False
+    wandb: bool = False
 
 
 DEFAULT_HOST = HostSettings()

@@ -66,7 +66,9 @@ class Session:
         self.clock = clock
         self._budget = _budget(task)
         self._on_line: Callable[[str], None] = lambda _: None
-        self.trainer = classes.make_trainer(settings, plans, dataset.dataset_json)
+        self.trainer = classes.make_trainer(
+            settings, plans, dataset.dataset_json, wandb=settings.host.wandb
+        )
         folds.restrict_split(self.trainer, {case.name for case in dataset.cases})
         if self.trainer.num_epochs not in (_NNUNET_EPOCHS, task.total_epochs):
             own, total = self.trainer.num_epochs, task.total_epochs
