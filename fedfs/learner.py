@@ -245,8 +245,13 @@ class Learner(Protocol):
     def fingerprint(self, on_progress: OnProgress) -> SiteFingerprint:
         """Read every training case once and return the fingerprint."""
 
-    def plan(self, on_progress: OnProgress) -> OwnPlan:
+    def plan(self, on_progress: OnProgress, *, is_published: bool = False) -> OwnPlan:
         """Plan for this site alone, from its own fingerprint; again gives the same, at once.
+
+        Args:
+            on_progress: progress callback.
+            is_published: the study knows the plan, so that cases which were added since are left
+                out.
 
         Raises:
             SetupError: this learner was not told how to plan.

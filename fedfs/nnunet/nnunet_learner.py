@@ -86,24 +86,30 @@ class NnUNetLearner:
 
         The local fingerprint is also written where nnU-Net keeps it, unless there is one.
         """
+        return self._measure(on_progress, is_published=False)
+
+    def _measure(self, on_progress: OnProgress, *, is_published: bool) -> SiteFingerprint:
         settings = self._settings
         with self._nnunet():
             classes.trainer_class(settings.trainer, settings.host.allowed_trainers)
-        result = self.examine(on_progress)
+        result = self.examine(on_progress, is_published=is_published)
         target = settings.paths.preprocessed / self._raw().name / _FINGERPRINT
         if not target.exists() and all(channel.n_cases for channel in result.channels):
             files.write_json(target, to_nnunet(result))
         return result
 
-    def examine(self, on_progress: OnProgress) -> SiteFingerprint:
+    def examine(self, on_progress: OnProgress, *, is_published: bool = False) -> SiteFingerprint:
         """Read every case, find out which this site goes on without, and measure the others.
+
+        Once the study knows the site's data, cases that were added since are passed over.
 
         Raises:
             TrainingError: a case is broken, and this site does not go on then.
             DatasetError: no case can be used.
             SetupError: those that can are not those of ``splits_final.json``.
         """
-        settings, dataset = self._settings, self._broken.all_cases()
+        settings = self._settings
+        dataset = self._broken.all_cases(is_published=is_published)
         found = self._broken.incomplete(dataset)
         with self._nnunet() as output:
             result = fingerprints.extract(
@@ -112,7 +118,7 @@ class NnUNetLearner:
                 on_progress=output.outside(on_progress),
                 on_broken=found.__setitem__ if settings.host.skip_broken else None,
             )
-        self._broken.keep(found)
+        self._broken.keep(found, dataset)
         self._dataset = None
         if found:  # found out now, before anything is published
             folds.settle(
@@ -120,22 +126,22 @@ class NnUNetLearner:
             )
         return result
 
-    def plan(self, on_progress: OnProgress) -> OwnPlan:
+    def plan(self, on_progress: OnProgress, *, is_published: bool = False) -> OwnPlan:
         """See :class:`fedfs.learner.Learner`."""
-        planner = OwnPlanner(self._settings, self._broken.measured())
+        planner = OwnPlanner(self._settings, self._broken.measured(is_published=is_published))
         kept = planner.kept()
         if kept is not None:
             return kept
         if planner.fingerprint() is None:
-            measured = self.fingerprint(on_progress)
-            planner = OwnPlanner(self._settings, self._broken.measured())
+            measured = self._measure(on_progress, is_published=is_published)
+            planner = OwnPlanner(self._settings, self._broken.measured(is_published=True))
             planner.keep_fingerprint(measured)
         with self._nnunet():
             return planner.make()
 
     def initial_weights(self) -> Tensors:
         """See :class:`fedfs.learner.Learner`."""
-        planner = OwnPlanner(self._settings, self._broken.measured())
+        planner = OwnPlanner(self._settings, self._broken.measured(is_published=True))
         plan = planner.kept()
         if plan is None:
             raise SetupError("This site has not planned yet.", hint="call plan() first")
@@ -157,8 +163,7 @@ class NnUNetLearner:
         allowlist.check_plans(plans, settings.configuration)
         fold = classes.fold_of(settings.fold)
         folds.settle(fold, dataset, settings.paths, self._broken.left_out())
-        listed = RawDataset.listed(settings.paths, settings.dataset)
-        broken = self._broken.incomplete(listed)
+        broken = self._broken.incomplete(self._broken.known())
         with self._nnunet() as output:
             classes.trainer_class(settings.trainer, settings.host.allowed_trainers)
             adopted = preprocess.adopt(plans, dataset, fingerprints.reader_name(dataset))

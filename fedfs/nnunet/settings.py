@@ -76,7 +76,9 @@ class LearnerSettings(TrainerSettings):
             have to be there when the model is validated.
         save_probabilities: also keep those of the final validation, for ensembles, as
             ``nnUNetv2_train --npz`` does.
-        broken_list: file in which cases are kept that this site goes on without; None for none.
+        broken_list: file in which cases are kept that this site goes on without; None for one in
+            ``state_dir``.
+        announced_list: file in which the cases are kept that the study knows of; likewise.
     """
 
     paths: NnUNetPaths
@@ -89,6 +91,7 @@ class LearnerSettings(TrainerSettings):
     next_stages: tuple[str, ...] = ()
     save_probabilities: bool = False
     broken_list: Path | None = None
+    announced_list: Path | None = None
 
     @property
     def preparing_lock(self) -> Path:

@@ -12,6 +12,7 @@ from synthetic import DATASET, Reports, dataset_json, task, write_dataset
 from fedfs.errors import DatasetError, SetupError, TrainingError
 from fedfs.exchange.read import open_study
 from fedfs.nnunet.data import folds
+from fedfs.nnunet.data.broken_cases import cases_of_study
 from fedfs.nnunet.data.dataset import RawDataset
 from fedfs.nnunet.nnunet_learner import NnUNetLearner
 from fedfs.nnunet.settings import Planning
@@ -382,3 +383,55 @@ def test_join_and_run_count_the_same_cases_and_the_store_hears_no_names(
     truncate(image(folder, CASES[0]))
     again = JoinConfig(store, "north", DATASET, tmp_path, host=skipping)
     assert join(again, Reports())[1].n_cases == 5
+
+
+def add_cases(folder, *cases):
+    for case in cases:
+        shutil.copy(image(folder, CASES[0]), image(folder, case))
+        shutil.copy(label(folder, CASES[0]), label(folder, case))
+
+
+def test_a_study_goes_on_with_the_cases_that_were_announced(study, tmp_path, paths, caplog):
+    """Also beside a case that breaks, one that comes without its label, and splits of all."""
+    folder = write_dataset(paths.raw, 6, shape=(4, 8, 8))
+    truncate(label(folder, CASES[5]))
+    learner = site(study, tmp_path, paths, skip_broken=True)
+    assert learner.fingerprint(Reports()).n_cases == 5
+    add_cases(folder, "new_1", "new_2")
+    label(folder, "new_2").unlink()
+    splits = [{"train": [*CASES[:4], "new_1"], "val": [*CASES[4:], "new_2"]}]
+    (folder / folds.FILE).write_text(json.dumps(splits))
+    learner = site(study, tmp_path, paths, skip_broken=True)
+    learner.prepare(study.plans, study.fingerprint, Reports())
+    assert learner.dataset_facts()["n_cases"] == 5
+    assert "goes on without new_1, new_2, added after it announced its data" in caplog.text
+    made = {path.stem for path in (paths.preprocessed / DATASET / "fedfsPlans_2d").glob("*.pkl")}
+    assert made == set(CASES[:5])
+    assert list(listed(tmp_path)) == [CASES[5]]
+    taken = cases_of_study(RawDataset.listed(paths, DATASET), tmp_path / "state")
+    assert taken == set(CASES[:5])  # which models are compared on, too
+    (folder / folds.FILE).unlink()
+    label(folder, CASES[5]).unlink()
+    add_cases(folder, CASES[5], "new_2")  # for another study, all are measured
+    assert site(study, tmp_path, paths).fingerprint(Reports()).n_cases == 8
+
+
+def test_a_plan_of_its_own_stays_with_the_cases_that_were_announced(study, tmp_path, paths):
+    folder = write_dataset(paths.raw, 6, shape=(4, 16, 16))
+    planning = Planning(
+        dataset_json={**dataset_json(), "label_order": ["background", "shell", "core"]},
+        dataset_name="Dataset800_Study",
+        seed=1,
+        plans_name="ownPlans",
+        gpu_memory_target_gb=0.1,
+        planner_options={"UNet_base_num_features": 8, "UNet_max_features_2d": 16},
+    )
+    made = site(study, tmp_path, paths, planning=planning).plan(Reports())
+    add_cases(folder, "new_1")
+    learner = site(study, tmp_path, paths, planning=planning)
+    assert learner.plan(Reports(), is_published=True) == made
+    assert learner.initial_weights().keys() == made.tensors.keys()
+    for file in (tmp_path / "state").glob("own_*"):
+        file.unlink()
+    assert learner.plan(Reports(), is_published=True) == made
+    assert learner.plan(Reports()).n_cases == 7

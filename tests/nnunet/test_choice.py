@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +121,7 @@ def request(paths, **changes):
         dataset=DATASET,
         models=MODELS,
         folds=("0", "1"),
+        cases=[f"case_{case:03d}" for case in range(8)],
         **changes,
     )
 
@@ -221,6 +223,15 @@ def test_predictions_that_are_gone_are_named(tmp_path, plans):
     shutil.rmtree(paths.results / DATASET / MODELS["2d"] / "fold_1")
     with pytest.raises(SetupError, match="case_001"):
         cross_validate(request(paths), lambda _: None)
+
+
+def test_a_case_that_the_site_goes_on_without_is_not_looked_for(tmp_path, plans):
+    """nnU-Net's file of splits stays as it is when a case breaks, or names cases added since."""
+    paths = write_site(tmp_path, plans, range(5), "labels", noise=0)
+    for path in paths.results.rglob("case_003*"):
+        path.unlink()
+    taken = replace(request(paths), cases=["case_000", "case_001", "case_002", "case_004"])
+    assert cross_validate(taken, lambda _: None).n_cases == 4
 
 
 def test_sites_that_scored_something_else_are_not_mixed():

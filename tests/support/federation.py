@@ -98,7 +98,7 @@ class FakeLearner:
         case = CaseGeometry((1.0, 1.0, 1.0), (20, 20, 20), 1.0)
         return SiteFingerprint(self.n_cases, (channel,), (case,) * self.n_cases)
 
-    def plan(self, on_progress: Any) -> OwnPlan:
+    def plan(self, on_progress: Any, *, is_published: bool = False) -> OwnPlan:
         self.calls.append(("plan", -1))
         shapes = {name: array.shape for name, array in self.network.items()}
         configuration = {"tensors": {name: list(shape) for name, shape in shapes.items()}}

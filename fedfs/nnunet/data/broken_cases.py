@@ -1,16 +1,19 @@
-"""Cases that a site goes on without, because they cannot be used (``--skip-broken-cases``).
+"""Cases that a site goes on without: broken ones (``--skip-broken-cases``), and those added later.
 
 Rules:
  * They count as if they were not in the dataset: not in the fingerprint, the splits, training or
    validation. ``nnUNet_raw`` stays as it is.
- * Which they are, and why, is in a file in fedfs's own folder for the site, never on the store.
- * The file is made anew whenever the cases are measured, which ends when the fingerprint, or the
-   site's plan, is published. From then on it only grows, and every start heeds it, with the option
-   or without: a case that is repaired later stays out of this study.
+ * Which are broken, and why, is in a file in fedfs's own folder for the site, never on the store;
+   so are the names of all cases that there were when the site announced its data.
+ * The files are made anew whenever the cases are measured, which ends when the fingerprint, or the
+   site's plan, is published. From then on the list of broken cases only grows, and every start
+   heeds both: a case that is repaired or added later stays out of this study, whose aggregator
+   refuses an update of more cases than were announced.
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 
 from fedfs.errors import DatasetError
 from fedfs.nnunet.data.dataset import Case, RawDataset
@@ -26,6 +29,9 @@ OnBroken = Callable[[str, str], None]
 FILE = "broken-cases.json"
 """Name of the list, in fedfs's own folder for the site."""
 
+ANNOUNCED_FILE = "announced-cases.json"
+"""Name of the list of the cases that the site announced, in one of fedfs's own folders."""
+
 _MEASURED, _LATER = "fingerprint", "later"
 
 
@@ -39,20 +45,26 @@ class BrokenCases:
     def __init__(self, settings: LearnerSettings) -> None:
         self._settings = settings
         self._path = settings.broken_list or settings.state_dir / FILE
+        self._announced = settings.announced_list or settings.state_dir / ANNOUNCED_FILE
 
-    def all_cases(self) -> RawDataset:
+    def all_cases(self, *, is_published: bool) -> RawDataset:
         """Return the dataset to be measured, whatever has been left out before.
 
         Raises:
             DatasetError: there is none, or a file is missing and this site does not go on then.
         """
-        listed = RawDataset.listed(self._settings.paths, self._settings.dataset)
-        return listed if self._settings.host.skip_broken else listed.checked()
+        found = self.known() if is_published else self._listed()
+        return found if self._settings.host.skip_broken else found.checked()
 
-    def measured(self) -> RawDataset:
+    def known(self) -> RawDataset:
+        """Return the dataset without cases that were added after the site announced its data."""
+        listed = self._listed()
+        return listed.without(added_later(listed, self._announced))
+
+    def measured(self, *, is_published: bool) -> RawDataset:
         """Return the dataset as it was measured: also with cases that broke later."""
-        listed = RawDataset.listed(self._settings.paths, self._settings.dataset)
-        return listed.without([c for c, one in self._read().items() if one["step"] == _MEASURED])
+        dataset = self.known() if is_published else self._listed()
+        return dataset.without([c for c, one in self._read().items() if one["step"] == _MEASURED])
 
     def usable(self) -> RawDataset:
         """Return the dataset without any case that is left out.
@@ -60,17 +72,27 @@ class BrokenCases:
         Raises:
             DatasetError: nothing remains; or a file is missing and this site does not go on then.
         """
-        listed = RawDataset.listed(self._settings.paths, self._settings.dataset)
+        listed = self._listed()
+        added = added_later(listed, self._announced)
         left_out = self.left_out()
-        if left_out:
-            log.info("site goes on without %s; see %s", ", ".join(sorted(left_out)), self._path)
+        if added:
+            log.warning(
+                "site goes on without %s, added after it announced its data: a study keeps the "
+                "cases that it began with",
+                ", ".join(sorted(added)),
+            )
+        if left_out > added:
+            broken = ", ".join(sorted(left_out - added))
+            log.info("site goes on without %s; see %s", broken, self._path)
             require_some(len(listed.cases) - len(left_out), listed)
         return listed.without(left_out).checked()
 
     def left_out(self) -> set[str]:
         """Return the cases of the dataset that this site goes on without."""
-        listed = RawDataset.listed(self._settings.paths, self._settings.dataset)
-        return {*self._read(), *self.incomplete(listed)} & {case.name for case in listed.cases}
+        listed = self._listed()
+        added = added_later(listed, self._announced)
+        broken = {*self._read(), *self.incomplete(listed.without(added))}
+        return added | (broken & {case.name for case in listed.cases})
 
     def incomplete(self, dataset: RawDataset) -> dict[str, str]:
         """Return the cases that lack a file, and which; none if this site stops at them."""
@@ -79,10 +101,11 @@ class BrokenCases:
         found = {case.name: _lacks(case, dataset) for case in dataset.cases}
         return {case: reason for case, reason in found.items() if reason}
 
-    def keep(self, found: Mapping[str, str]) -> None:
-        """Keep what measuring found, in place of what was kept before."""
+    def keep(self, found: Mapping[str, str], measured: RawDataset) -> None:
+        """Keep what measuring found, and in which cases, in place of what was kept before."""
         if found or self._path.exists():
             self._write({}, found, _MEASURED)
+        files.write_json(self._announced, [case.name for case in measured.cases])
 
     def add(self, found: Mapping[str, str]) -> None:
         """Keep also what broke after the cases were measured."""
@@ -91,6 +114,9 @@ class BrokenCases:
         if new:
             log.warning("the fingerprint of this site counts these cases; its training does not")
             self._write(before, new, _LATER)
+
+    def _listed(self) -> RawDataset:
+        return RawDataset.listed(self._settings.paths, self._settings.dataset)
 
     def _write(
         self, before: Mapping[str, Mapping[str, str]], found: Mapping[str, str], step: str
@@ -101,10 +127,29 @@ class BrokenCases:
         files.write_json(self._path, dict(sorted({**before, **added}.items())))
 
     def _read(self) -> dict[str, dict[str, str]]:
-        if not self._path.exists():
-            return {}
-        entries: dict[str, dict[str, str]] = read_json(self._path)
-        return entries
+        return _entries(self._path)
+
+
+def added_later(dataset: RawDataset, announced_list: Path) -> set[str]:
+    """Return the cases of the dataset that are not on a site's list of announced ones."""
+    if not announced_list.exists():
+        return set()
+    announced: Collection[str] = read_json(announced_list)
+    return {case.name for case in dataset.cases} - set(announced)
+
+
+def cases_of_study(dataset: RawDataset, folder: Path) -> set[str]:
+    """Return the cases that a site takes part with, as the two lists in ``folder`` say."""
+    broken = _entries(folder / FILE)
+    late = added_later(dataset, folder / ANNOUNCED_FILE)
+    return {case.name for case in dataset.cases} - late - set(broken)
+
+
+def _entries(path: Path) -> dict[str, dict[str, str]]:
+    if not path.exists():
+        return {}
+    entries: dict[str, dict[str, str]] = read_json(path)
+    return entries
 
 
 def require_some(usable: int, dataset: RawDataset) -> None:

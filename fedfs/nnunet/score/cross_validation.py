@@ -39,6 +39,7 @@ class CrossValidationRequest:
         dataset: ``DatasetXXX_NAME``.
         models: configuration -> name of its model's folder below the dataset's.
         folds: that were trained.
+        cases: that the site takes part with; ``splits_final.json`` may name others, too.
         host: as many of its processes score cases at the same time.
     """
 
@@ -46,6 +47,7 @@ class CrossValidationRequest:
     dataset: str
     models: Mapping[str, str]
     folds: Sequence[str]
+    cases: Sequence[str]
     host: HostSettings = DEFAULT_HOST
 
 
@@ -76,7 +78,10 @@ def cross_validate(request: CrossValidationRequest, on_progress: OnProgress) -> 
     plans, dataset_json = read_json(first / "plans.json"), read_json(first / "dataset.json")
     ending = str(dataset_json["file_ending"])
     jobs = []
-    for case, fold in _cases(paths.preprocessed / request.dataset, request.folds).items():
+    of_folds = _cases(paths.preprocessed / request.dataset, request.folds)
+    for case, fold in of_folds.items():
+        if case not in request.cases:  # left out: broken, or added later
+            continue
         found = {
             name: folder / model / f"fold_{fold}" / "validation" / f"{case}{ending}"
             for name, model in request.models.items()

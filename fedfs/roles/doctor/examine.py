@@ -52,5 +52,6 @@ def examine(place: StorePlace, home: Path, *, site: str | None) -> Iterator[Find
         yield host_checks.check_strategy(charter)
     else:
         yield host_checks.check_trainer(charter.nnunet.trainer)
-        yield host_checks.check_dataset(Keyring(home, charter.study).recall(role), charter)
+        remembered, announced = Keyring(home, charter.study).recall(role), state.n_cases(site)
+        yield host_checks.check_dataset(remembered, charter, announced)
     yield from host_checks.check_disk(model_bytes, is_site=site is not None)

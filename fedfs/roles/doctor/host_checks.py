@@ -89,8 +89,16 @@ def check_trainer(name: str) -> Finding:
     return Finding("trainer", OK, f"{name} is one of nnU-Net's own")
 
 
-def check_dataset(remembered: Mapping[str, object], charter: Charter) -> Finding:
-    """Compare the dataset that this site joined with, and the charter's."""
+def check_dataset(
+    remembered: Mapping[str, object], charter: Charter, announced: int | None
+) -> Finding:
+    """Compare the dataset that this site joined with, and the charter's.
+
+    Args:
+        remembered: what this host knows of the site.
+        charter: of the study.
+        announced: how many cases the site has announced to the study; None for none yet.
+    """
     name = remembered.get("dataset")
     if not name:
         return Finding("dataset", PROBLEM, "this site has not joined", "run: fedfs site join")
@@ -102,6 +110,11 @@ def check_dataset(remembered: Mapping[str, object], charter: Charter) -> Finding
         return Finding("dataset", NOTE if skips else PROBLEM, str(error), error.hint)
     if disagreement:
         return Finding("dataset", PROBLEM, "; ".join(disagreement), "talk to the coordinator")
+    if announced is not None and len(raw.cases) > announced:
+        text = f"{name} holds {len(raw.cases)} cases; the study knows {announced} of them"
+        return Finding(
+            "dataset", NOTE, text, "cases added later, or left out as broken, take no part"
+        )
     return Finding("dataset", OK, f"{name} agrees with the charter")
 
 

@@ -10,6 +10,7 @@ from fedfs.errors import ObjectExistsError
 from fedfs.exchange.read import Observer, open_study, open_tracks
 from fedfs.learner import CrossValidated, OnProgress
 from fedfs.nnunet.allowed import classes
+from fedfs.nnunet.data.broken_cases import cases_of_study
 from fedfs.nnunet.data.dataset import RawDataset
 from fedfs.nnunet.score.cross_validation import CrossValidationRequest
 from fedfs.nnunet.system.environment import NnUNetPaths, from_environment
@@ -133,14 +134,16 @@ def _make_choice(
 
     def validate(on_progress: OnProgress) -> CrossValidated:
         planned = participation.planned_configurations(next(iter(observers.values())).state)
+        listed = RawDataset.listed(paths, dataset)
+        folder = site_folder(paths, charter.study, config.site)
         request = CrossValidationRequest(
             paths=paths,
-            dataset=RawDataset.listed(paths, dataset).name,
+            dataset=listed.name,
             models={c: f"{spec.trainer}__{spec.plans_name}__{c}" for c in planned},
             folds=charter.folds,
+            cases=sorted(cases_of_study(listed, folder)),
             host=config.host,
         )
-        folder = site_folder(paths, charter.study, config.site)
         made = run_isolated("cross_validate", request, workdir=folder, on_progress=on_progress)
         return codec.from_json(CrossValidated, made)
 

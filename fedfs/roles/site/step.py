@@ -214,6 +214,7 @@ class Site(Role[SiteAction]):
         plans, fingerprint, whose = self._adopted(state)
         self._status.say("prepare")
         self._learner.prepare(plans, fingerprint, self._status.progress)
+        _require_announced(self._learner.dataset_facts()["n_cases"], state.n_cases(self.name))
         self._prepared = True
         return f"adopted {whose} plan, data are preprocessed"
 
@@ -223,7 +224,7 @@ class Site(Role[SiteAction]):
             raise StudyError("There is no plan to adopt.")
         plans, fingerprint, whose = state.plan.plans, state.plan.fingerprint, "the federated"
         if state.charter.mode == ASYM:
-            own, whose = self._learner.plan(self._status.progress), "its own"
+            own, whose = self._learner.plan(self._status.progress, is_published=True), "its own"
             if own.plans_sha256 != state.site_plans[self.name].plans_sha256:
                 raise SetupError(
                     "Planning gives another plan than this site has published.",
@@ -328,6 +329,16 @@ class Site(Role[SiteAction]):
 def _step_name(action: SiteAction) -> str:
     """Return an action as a step of a status: ``publish fingerprint``."""
     return re.sub(r"\B(?=[A-Z])", " ", type(action).__name__).lower()
+
+
+def _require_announced(n_cases: int, announced: int | None) -> None:
+    """Refuse to train on more cases than the aggregator takes an update of."""
+    if announced is not None and n_cases > announced:
+        raise SetupError(
+            f"This site has {n_cases} cases; it announced {announced} to this study, and its list "
+            "of them is lost.",
+            hint="move the cases that were added since out of the dataset",
+        )
 
 
 def _require_cases(n_cases: int, charter: Charter, what: str) -> None:

@@ -44,7 +44,7 @@ def make_learner(
         local_model: its models are of this site's data alone: they lie in a folder of their own,
             to be used as ``nnUNet_results``.
     """
-    folder = track_folder(paths, charter, site)
+    common, folder = site_folder(paths, charter.study, site), track_folder(paths, charter, site)
     if local_model:
         paths = replace(paths, results=folder / "local-model")
     spec = asym_spec(charter)
@@ -76,7 +76,8 @@ def make_learner(
             host=host,
             state_dir=folder / ("local-training" if local_model else "training"),
             planning=planning,
-            broken_list=site_folder(paths, charter.study, site) / broken_cases.FILE,
+            broken_list=common / broken_cases.FILE,
+            announced_list=(common if planning is None else folder) / broken_cases.ANNOUNCED_FILE,
             next_stages=tuple(
                 other.configuration for other in charter.tracks if charter.track.name in other.after
             ),

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
+from pathlib import Path
 
 import pytest
 
 from fedfs.errors import StorePermissionError, StudyError
+from fedfs.nnunet.system.environment import NnUNetPaths
 from fedfs.roles.doctor import examine as examination
 from fedfs.roles.doctor import host_checks
 from fedfs.roles.doctor.examine import examine
@@ -15,6 +18,7 @@ from fedfs.roles.doctor.store_checks import has_atomic_create, require_atomic_cr
 from fedfs.roles.reader.finding import NOTE, OK, PROBLEM, Finding
 from fedfs.store import StorePlace
 from fedfs.store.memory import MemoryStore
+from support.federation import DATASET_JSON
 
 
 class Careless(MemoryStore):
@@ -99,6 +103,26 @@ def test_a_site_without_its_key_or_approval_is_a_problem(checks, federation):
     found = checks("late")
     assert "not approved" in found["key"].text
     assert found["dataset"].level == PROBLEM
+
+
+def test_cases_that_were_added_in_the_middle_of_a_study_are_told(federation, tmp_path, monkeypatch):
+    paths = NnUNetPaths(*(tmp_path / name for name in ("raw", "preprocessed", "results")))
+    for name, folder in paths.variables().items():
+        Path(folder).mkdir()
+        monkeypatch.setenv(name, folder)
+    charter = federation.observe().state.charter
+    dataset = paths.raw / "Dataset001_Organ"
+    for case in ("a", "b", "c"):
+        for file in (f"imagesTr/{case}_0000.nii.gz", f"labelsTr/{case}.nii.gz"):
+            (dataset / file).parent.mkdir(parents=True, exist_ok=True)
+            (dataset / file).touch()
+    (dataset / "dataset.json").write_text(json.dumps({**DATASET_JSON, "numTraining": 3}))
+    remembered = {"dataset": dataset.name}
+    for announced in (None, 3):
+        assert host_checks.check_dataset(remembered, charter, announced).level == OK
+    found = host_checks.check_dataset(remembered, charter, 2)
+    assert found.level == NOTE
+    assert "holds 3 cases; the study knows 2 of them" in found.text
 
 
 def test_a_strategy_that_is_not_installed_is_a_problem_of_the_aggregator(checks, monkeypatch):

@@ -214,3 +214,13 @@ def test_nothing_that_is_published_names_a_folder_of_a_host(tmp_path):
         assert signed or "safetensors" in entry.key
         for text in (data, *signed):
             assert str(tmp_path).encode() not in text, entry.key
+
+
+def test_more_cases_than_were_announced_are_noticed_before_the_training(federation):
+    """The aggregator would refuse the update; a site whose list of cases is lost has to stop."""
+    until_training(federation)
+    federation.learners["north"].n_cases += 1
+    federation.kill("north")
+    with pytest.raises(SetupError, match="has 21 cases; it announced 20 to this study"):
+        federation.run_process("north")
+    assert ("north", 0) not in federation.observe().state.updates
