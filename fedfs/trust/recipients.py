@@ -3,8 +3,8 @@
 Rules:
  * Models and plans are sealed for *readers*: a key pair of the study, whose private half each
    charter carries sealed for coordinator, aggregator and every site on the roster. Whoever joins
-   gets the halves of all earlier pairs; when a site is removed, a new pair follows, which it does
-   not get.
+   gets the halves of all earlier pairs; when a site is removed or a party's key replaced, a new
+   pair follows, which that site or that key does not get.
  * Updates, fingerprints, plans of single sites and the aggregator's memory are sealed for the
    aggregator (a site's own plan for the site too).
  * Sealing hides, and proves nothing: what is unsealed is verified as if it had come in the open.

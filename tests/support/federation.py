@@ -220,6 +220,7 @@ class Federation:
         self.place = OneTrack(self.store, TrackPlace.of(self.charter))
         self.processes: dict[str, Any] = {}
         self.attendances: dict[str, Attendance] = {}
+        self.has_all_keys = False
 
     def clock(self) -> float:
         self.now_s += 1.0
@@ -238,9 +239,11 @@ class Federation:
         store: Store | None = None,
         track: TrackPlace | None = None,
     ) -> Publisher:
-        key = self.keyring(host).load_or_create(role)
+        keys = [self.keyring(host).load_or_create(role)]
+        if self.has_all_keys:
+            keys = self.keyring(host).load_all(role)
         return Publisher(
-            store or self.place, key, self.charter.study, clock=self.clock,
+            store or self.place, keys, self.charter.study, clock=self.clock,
             track=track or self.place.track,
         )  # fmt: skip
 
@@ -415,6 +418,20 @@ class Federation:
             path = files.fetch(seen.state.models, version)
             with TensorFile(path) as file:
                 return dict(file)
+
+
+def reach(federation: Federation, version: int) -> None:
+    """Go on until a version is there and nobody has answered it yet."""
+    while federation.observe().state.newest < version:
+        for name in (*federation.targets, "aggregator"):
+            federation.step(name)
+
+
+def with_keys_of_charter(federation: Federation) -> None:
+    """Let processes start again, with all keys that their hosts hold."""
+    for name in list(federation.processes):
+        federation.kill(name)
+    federation.has_all_keys = True
 
 
 def forge(store: MemoryStore | OneTrack, key: str, data: bytes) -> None:

@@ -9,7 +9,7 @@ Rules:
 
 import dataclasses
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,28 +105,30 @@ class Coordinator:
     def _read_keys(self, charter: Charter) -> tuple[ReadKey, ...]:
         """Return the keys that open models and plans, sealed for all who may have them now.
 
-        All on the roster read all; once somebody is removed, a new pair is for the others alone.
+        All on the roster read all. Once somebody is removed, or has another key in place of one
+        that may be in other hands, a new pair follows, for those on the roster and their new keys.
         """
-        if charter.encryption != AGE:
-            return charter.read_keys
-        before, after, last = _readers(self.charter), _readers(charter), charter.read_keys[-1]
-        removed = sorted(set(last.sealed_for) - set(after))
-        if removed:
-            log.info("read key replaced: %s cannot read what comes from now on", ", ".join(removed))
-            return (*charter.read_keys, make_read_key(last.number + 1, after))
-        if after == before:
-            return charter.read_keys
-        own = self.keyring.identities("coordinator")
-        pairs = []
-        for pair in charter.read_keys:
-            secret = open_read_key(pair, own)
-            if secret is None:
-                raise StudyError(
-                    "This host cannot decrypt the study's keys.",
-                    hint="work where `fedfs init` was run: coordinator.age has to be there",
-                )
-            pairs.append(seal_read_key(pair.number, secret, after))
-        return tuple(pairs)
+        pairs, before, after = charter.read_keys, _readers(self.charter), _readers(charter)
+        if charter.encryption != AGE or after == before:
+            return pairs
+        if after.items() - before.items():
+            pairs = tuple(self._seal_again(pair, after) for pair in pairs)
+        removed = sorted(before.keys() - after.keys())
+        replaced = sorted(name for name in after.keys() & before if after[name] != before[name])
+        if removed or replaced:
+            names = ", ".join([*removed, *(f"the key before of {name}" for name in replaced)])
+            log.info("read key replaced: %s cannot read what comes from now on", names)
+            pairs = (*pairs, make_read_key(pairs[-1].number + 1, after))
+        return pairs
+
+    def _seal_again(self, pair: ReadKey, readers: Mapping[str, str]) -> ReadKey:
+        secret = open_read_key(pair, self.keyring.identities("coordinator"))
+        if secret is None:
+            raise StudyError(
+                "This host cannot decrypt the study's keys.",
+                hint="work where `fedfs init` was run: coordinator.age has to be there",
+            )
+        return seal_read_key(pair.number, secret, readers)
 
 
 def now(state: StudyState) -> int:

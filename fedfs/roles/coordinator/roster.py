@@ -102,6 +102,12 @@ def _admit(
             hint="compare key fingerprints with the site by telephone, then give --replace-key",
         )
 
+    if coordinator.charter.encryption == AGE and request.encryption_key == entry.encryption_key:
+        raise StudyError(
+            f"Site {site!r} asks for another key to sign with, and keeps its encryption key.",
+            hint="whoever has the key before may have both; it runs: fedfs key rotate",
+        )
+
     def start(state: StudyState) -> int:
         has_answered = (site, state.newest) in state.updates
         return now(state) + (has_answered and not is_removed)

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import shutil
 
 import numpy as np
 import pytest
 
-from fedfs.errors import SealedError, StudyError
+from fedfs.errors import SealedError, StudyError, UserError
 from fedfs.exchange.payloads import MAX_MODEL_BYTES, fetch_payload
+from fedfs.exchange.publish import Publisher
 from fedfs.exchange.read import open_study
 from fedfs.protocol import layout
 from fedfs.protocol.messages import PayloadRef
 from fedfs.roles.coordinator.amend import Coordinator
+from fedfs.roles.coordinator.keys import replace_aggregator_key
 from fedfs.roles.coordinator.roster import approve_sites, set_state
 from fedfs.roles.reader.audit import verify_study
 from fedfs.roles.reader.finding import NOTE, PROBLEM
 from fedfs.roles.site.join import ask_for_new_key
 from fedfs.roles.site.training import _pretrained
 from fedfs.tensors.canonical import write_safetensors
+from fedfs.trust.keyring import Keyring
 from fedfs.trust.recipients import Vault
 from fedfs.trust.sealing import MAGIC
+from fedfs.trust.signing import SigningKey
 from support import invariants
-from support.federation import INITIAL, Federation, forge
+from support.federation import INITIAL, Federation, forge, reach, with_keys_of_charter
 
 OPTIONS = [
     {},
@@ -166,6 +171,75 @@ def test_a_site_with_a_new_key_reads_on(tmp_path):
     # The old identity is gone: what the site reads it reads with the new one.
     (keyring.folder / "site-north.age").unlink()
     assert federation.observe("north").state.plan.plans
+
+
+def copied_keys(federation: Federation, host: str) -> None:
+    """Let a thief take the keys of a host."""
+    taken, study = federation.keyring("thief").folder, federation.keyring(host).folder
+    shutil.copytree(study, taken)
+
+
+def test_a_stolen_key_that_was_replaced_reads_nothing_that_follows(tmp_path):
+    federation = Federation(tmp_path, encryption="age", rounds=2).start()
+    reach(federation, 1)
+    copied_keys(federation, "north")
+    keyring, home = federation.keyring("north"), federation.home("coordinator")
+    ask_for_new_key(federation.store, keyring, "north", is_lost=True, clock=federation.clock)
+    office = Coordinator(federation.store, home, clock=federation.clock)
+    approve_sites(office, ["north"], replace_keys=True)
+    assert [pair.number for pair in office.charter.read_keys] == [1, 2]
+    with_keys_of_charter(federation)
+    federation.run()
+    state = federation.observe().state
+    thief = federation.observe("thief")
+    assert payload_of(thief, state.models[1].payload, tmp_path / "before")
+    with pytest.raises(SealedError):
+        payload_of(thief, state.models[2].payload, tmp_path / "after")
+    assert payload_of(federation.observe("north"), state.models[2].payload, tmp_path / "own")
+
+
+def test_a_former_aggregator_reads_nothing_that_follows(tmp_path):
+    federation = Federation(tmp_path, encryption="age", rounds=2).start()
+    reach(federation, 1)
+    keyring = federation.keyring("coordinator")
+    thief = federation.keyring("thief").folder
+    thief.mkdir(parents=True)
+    shutil.copy(keyring.folder / "aggregator.age", thief)
+    replace_aggregator_key(
+        Coordinator(federation.store, federation.home("coordinator"), clock=federation.clock)
+    )
+    with_keys_of_charter(federation)
+    federation.run()
+    state = federation.observe().state
+    with pytest.raises(SealedError):
+        payload_of(federation.observe("thief"), state.models[2].payload, tmp_path / "model")
+    update = state.updates["north", 1].payload
+    with pytest.raises(SealedError):
+        payload_of(federation.observe("thief"), update, tmp_path / "update")
+    assert payload_of(federation.observe(), update, tmp_path / "own")
+
+
+def test_a_new_key_without_another_encryption_key_is_refused(tmp_path):
+    federation = Federation(tmp_path, encryption="age").start()
+    office = Coordinator(federation.store, federation.home("coordinator"), clock=federation.clock)
+    other = Keyring(federation.home("other"), federation.charter.study)
+    public = other.create("aggregator").public
+    for encryption_key in (None, office.charter.aggregator_encryption_key):
+        with pytest.raises(UserError, match="needs an encryption key of its own"):
+            replace_aggregator_key(office, public, encryption_key)
+    recipient = other.create_identity("aggregator").recipient
+    assert replace_aggregator_key(office, public, recipient).read_keys[-1].number == 2
+    key = federation.publisher("site-north", "north")
+    before = federation.observe().state.joins["north"]
+    fresh = SigningKey.generate()
+    Publisher(
+        federation.store, fresh, federation.charter.study, clock=federation.clock, track=key.track
+    ).publish(
+        dataclasses.replace(before, key="sites/north/join-0002.json", public_key=fresh.public)
+    )
+    office = Coordinator(federation.store, federation.home("coordinator"), clock=federation.clock)
+    with pytest.raises(StudyError, match="keeps its encryption key"):
+        approve_sites(office, ["north"], replace_keys=True)
 
 
 def test_a_site_without_an_encryption_key_is_not_approved(tmp_path):

@@ -19,7 +19,7 @@ from fedfs.trust import key_validity
 from fedfs.trust.keyring import Keyring
 from fedfs.trust.signing import SigningKey
 from support import invariants
-from support.federation import Federation
+from support.federation import Federation, reach, with_keys_of_charter
 
 TRACK = "3d_fullres-0"
 
@@ -36,31 +36,6 @@ def rotate(federation: Federation, site: str, *, is_lost: bool = False):
     return ask_for_new_key(
         federation.store, federation.keyring(site), site, is_lost=is_lost, clock=federation.clock
     )
-
-
-def reach(federation: Federation, version: int) -> None:
-    """Go on until a version is there and nobody has answered it yet."""
-    while federation.observe().state.newest < version:
-        for name in (*federation.targets, "aggregator"):
-            federation.step(name)
-
-
-def with_keys_of_charter(federation: Federation) -> None:
-    """Let processes start again, with all keys that their hosts hold."""
-    for name in list(federation.processes):
-        federation.kill(name)
-    one_key = federation.publisher
-
-    def all_keys(role, host, store=None, track=None):
-        if not federation.keyring(host).has(role):
-            return one_key(role, host, store, track)
-        keys = federation.keyring(host).load_all(role)
-        place, study = store or federation.place, federation.charter.study
-        return Publisher(
-            place, keys, study, clock=federation.clock, track=track or federation.place.track
-        )
-
-    federation.publisher = all_keys
 
 
 def end(federation: Federation) -> None:
