@@ -152,8 +152,16 @@ class StudyState:
     def keep_plan(self, plan: PlanMessage) -> None:
         """Note the accepted plan, and what it was made from."""
         self.plan = plan
+        self._vouch_for_announcements(plan.sites)
+
+    def keep_admission(self, admission: Admission) -> None:
+        """Note the accepted admission of a site, and what the site had announced."""
+        self.admissions[admission.site] = admission
+        self._vouch_for_announcements({admission.site: admission.announcement_sha256})
+
+    def _vouch_for_announcements(self, digests: Mapping[str, str]) -> None:
         announcement = layout.site_plan if self.charter.mode == ASYM else layout.fingerprint
-        self.vouched.update({announcement(site): sha256 for site, sha256 in plan.sites.items()})
+        self.vouched.update({announcement(site): sha256 for site, sha256 in digests.items()})
 
     def payloads(self) -> dict[str, tuple[PayloadRef, int]]:
         """Return key -> payload and the version it belongs to, of all that messages name."""

@@ -11,7 +11,8 @@
    such a key of the aggregator. What is about no version is signed by any of these, and believed of
    a site that is paused but not of one that is removed. Plan, admissions and choice are signed by
    the newest key of the aggregator, or the charter names them by their hash.
- * What an accepted round record or the plan names by its hash stays believed, whoever is removed.
+ * What an accepted round record, admission or the plan names by its hash stays believed, whoever
+   is removed.
  * Every message names the study, its track unless the whole study shares it, and the key it lies
    under, so that it cannot be moved.
  * An update names a version that exists, and the weights that version has.
@@ -280,7 +281,7 @@ class TrustedView:
             case messages.PlanMessage():
                 state.keep_plan(message)
             case messages.Admission():
-                state.admissions[message.site] = message
+                state.keep_admission(message)
             case messages.RoundRecord():
                 state.keep_round(message)
             case messages.ModelManifest():
