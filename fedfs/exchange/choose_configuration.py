@@ -1,7 +1,7 @@
 """Choose the best configuration from the scores that sites have published."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from fedfs.aggregation import best_configuration
 from fedfs.nnunet.data.dataset_json import has_regions, ordered
@@ -12,23 +12,28 @@ from fedfs.protocol.participation import last_weights
 from fedfs.protocol.state import StudyState
 
 
-def choose_configuration(state: StudyState, tracks: Mapping[str, StudyState]) -> Choice:
+def scored_sites(state: StudyState, tracks: Mapping[str, StudyState]) -> list[str]:
+    """Return the sites that have scored cases of theirs with the last versions, sorted."""
+    last = last_weights(tracks)
+    return [
+        site
+        for site, message in sorted(state.cross_validations.items())
+        if dict(message.weights) == last and message.n_cases
+    ]
+
+
+def choose_configuration(state: StudyState, sites: Sequence[str]) -> Choice:
     """Return the choice that follows from the sites' scores of the last versions.
 
     Args:
         state: accepted messages of what is common to all tracks.
-        tracks: state of each track that has a model.
+        sites: whose scores count, each of which is there.
 
     Raises:
         StudyError: the sites scored different things, or nothing.
     """
     content = ordered(state.charter.dataset_json())
-    last = last_weights(tracks)
-    counting = {
-        site: message
-        for site, message in sorted(state.cross_validations.items())
-        if dict(message.weights) == last and message.n_cases
-    }
+    counting = {site: state.cross_validations[site] for site in sorted(sites)}
     best = best_configuration.choose(
         {site: message.scores for site, message in counting.items()},
         sum(message.n_cases for message in counting.values()),

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from fedfs.exchange.choose_configuration import choose_configuration
+from fedfs.exchange.choose_configuration import choose_configuration, scored_sites
 from fedfs.exchange.progress import StatusReporter
 from fedfs.exchange.publish import Publisher
 from fedfs.exchange.read import Observer
@@ -39,5 +39,6 @@ class AggregatorChoice(AfterTracks[ChooseConfiguration]):
         Raises:
             StudyError: what the sites scored does not fit together.
         """
-        chosen = self._publisher.publish(choose_configuration(state, self._tracks))
+        sites = scored_sites(state, self._tracks)
+        chosen = self._publisher.publish(choose_configuration(state, sites))
         return f"chose {chosen.words}"

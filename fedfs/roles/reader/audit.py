@@ -21,7 +21,7 @@ from pathlib import Path
 from fedfs.aggregation.shared_tensors import share_of
 from fedfs.errors import ObjectNotFoundError, RejectedError, SealedError, StudyError
 from fedfs.exchange import versions
-from fedfs.exchange.choose_configuration import choose_configuration
+from fedfs.exchange.choose_configuration import choose_configuration, scored_sites
 from fedfs.exchange.global_weights import WeightFiles
 from fedfs.exchange.make_version import make_version, outputs_in, strategy_of
 from fedfs.exchange.payloads import (
@@ -281,18 +281,27 @@ def verify_choice(observer: Observer, tracks: Mapping[str, Observer]) -> Iterato
     Raises:
         StoreError: the store cannot be read.
     """
-    choice = observer.refresh(everything=True).choice
+    state = observer.refresh(everything=True)
+    choice, key = state.choice, layout.choice()
     if choice is None:
         return
+    scored = scored_sites(
+        state, participation.active_tracks({name: one.state for name, one in tracks.items()})
+    )
+    for site, sha256 in choice.sites.items():
+        if site not in scored or state.digests[layout.cross_validation(site)] != sha256:
+            yield Finding(key, PROBLEM, f"counts scores of {site} that are not there")
+            return
+    if later := sorted(set(scored) - set(choice.sites)):
+        yield Finding(key, NOTE, f"was made without {', '.join(later)}, whose scores are there now")
     try:
-        states = {name: one.state for name, one in tracks.items()}
-        again = choose_configuration(observer.state, participation.active_tracks(states))
+        again = choose_configuration(state, list(choice.sites))
     except StudyError as error:
-        yield Finding(layout.choice(), PROBLEM, f"cannot be made again: {error}")
+        yield Finding(key, PROBLEM, f"cannot be made again: {error}")
         return
     stamped = replace(again, study=choice.study, created_at=choice.created_at, extra=choice.extra)
     differs = [name for name, value in vars(stamped).items() if getattr(choice, name) != value]
     if differs:
-        yield Finding(layout.choice(), PROBLEM, f"made again, it has another {differs[0]}")
+        yield Finding(key, PROBLEM, f"made again, it has another {differs[0]}")
     else:
-        yield Finding(layout.choice(), OK, f"made again from {len(choice.sites)} sites: the same")
+        yield Finding(key, OK, f"made again from {len(choice.sites)} sites: the same")

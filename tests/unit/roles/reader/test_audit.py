@@ -15,9 +15,10 @@ from fedfs.protocol import layout
 from fedfs.roles.coordinator.amend import Coordinator
 from fedfs.roles.coordinator.roster import set_state
 from fedfs.roles.reader import audit
-from fedfs.roles.reader.audit import verify_study
+from fedfs.roles.reader.audit import verify_choice, verify_study
 from fedfs.roles.reader.finding import NOTE, OK, PROBLEM, Finding
 from support.federation import Federation, forge
+from support.unlike_networks import NETWORKS, TARGETS
 
 
 def findings(federation: Federation):
@@ -193,3 +194,48 @@ def test_a_record_that_uses_two_updates_of_one_site_is_a_problem(plain):
     assert [(f.subject, f.text) for f in found] == [
         (layout.round_record(2), "uses two updates of one site")
     ]
+
+
+def run_to(federation: Federation, version: int, *sites: str) -> None:
+    while federation.observe().state.newest < version:
+        for name in (*sites, "aggregator"):
+            federation.run_process(name)
+
+
+def office(federation: Federation) -> Coordinator:
+    return Coordinator(federation.store, federation.home("coordinator"), clock=federation.clock)
+
+
+@pytest.mark.parametrize("mode", ["ffe", "asym"])
+def test_a_site_that_came_late_and_was_removed_is_no_problem(tmp_path, mode):
+    options = {"mode": mode, "min_coverage": 0.1, "min_sites": 3, "rounds": 3}
+    federation = Federation(tmp_path, targets=TARGETS, networks=NETWORKS, **options)
+    federation.join("east", "north", "south")
+    federation.approve()
+    run_to(federation, 1, "east", "north", "south")
+    federation.join("west")
+    federation.approve("west")
+    run_to(federation, 2, "west", "east", "north", "south")
+    assert "west" in {used.site for used in federation.observe().state.rounds[2].updates}
+    set_state(office(federation), ["west"], "removed")
+    run_to(federation, 3, "east", "north", "south")
+    assert problems(federation) == {}
+
+
+def test_scores_that_came_after_the_choice_are_a_note(tmp_path):
+    federation = Federation(tmp_path, configuration="2d,3d_fullres", rounds=1).start()
+    tracks = {name: federation.observe(track=name) for name in federation.tracks}
+    while not all(one.refresh(everything=True).finished for one in tracks.values()):
+        for name in ("east", "north", "south", "aggregator"):
+            federation.step(name)
+    set_state(office(federation), ["north"], "paused")
+    while federation.observe().state.choice is None:
+        for name in ("east", "south", "aggregator"):
+            federation.step(name)
+    set_state(office(federation), ["north"], "active")
+    federation.run()
+    shared = federation.observe()
+    assert sorted(shared.state.cross_validations) == ["east", "north", "south"]
+    found = list(verify_choice(shared, {n: federation.observe(track=n) for n in tracks}))
+    assert [finding.level for finding in found] == [NOTE, OK]
+    assert "without north" in found[0].text
