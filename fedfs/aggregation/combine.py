@@ -5,7 +5,8 @@ Rules:
    the largest tensor if a version is lossy, and less if not.
  * Pieces are worked on by several threads, as numpy and the system's calls let go of Python's
    lock, and are taken in the order of the file: neither bits nor errors depend on threads.
- * If no site that shares a tensor is here, the tensor and its memory stay as they are.
+ * If no site that shares a tensor is here, the tensor and its memory stay as they are; so do all
+   of them where there is no update.
  * A version whose encoding is lossy is what its readers will make of the delta. What the delta
    does not carry is kept beside the strategy's memory and is added to the next delta.
 """
@@ -95,7 +96,9 @@ def combine(
         TensorError: an update or the state is damaged.
         OSError: a file cannot be read or written.
     """
-    shapes, this_round = parts.shapes, strategy.begin(parts.weights, version=parts.version)
+    shapes = parts.shapes
+    # A strategy may refuse to work with too few updates; without any, nothing is left to decide.
+    this_round = strategy.begin(parts.weights, version=parts.version) if parts.updates else None
     # glibc takes the largest block that was freed for the size of those worth keeping. Otherwise
     # it returns all memory after each piece, and asking for it again, page by page, takes longer
     # than the arithmetic. The block itself is never touched.
@@ -103,14 +106,18 @@ def combine(
     with contextlib.ExitStack() as stack:
         folder = outputs.model.parent
         reader = DeltaReader(parts, strategy, update_encoding, folder=folder, stack=stack)
-        while this_round.scanning:
+        while this_round is not None and this_round.scanning:
             for piece in reader.slices():
                 this_round.scan(piece.updates, reader.deltas(piece, reader.base(piece)))
             this_round.end_scan()
 
         def combined(piece: Piece) -> Combined:
             base = reader.base(piece)
-            deltas, state = reader.deltas(piece, base), reader.state(piece)
+            state = reader.state(piece)
+            if this_round is None:
+                zero = np.zeros_like(base)
+                return Combined(base, {slot: state.get(slot, zero) for slot in strategy.slots})
+            deltas = reader.deltas(piece, base)
             return this_round.combine(piece.name, base, piece.updates, deltas, state)
 
         output = _Output(parts, strategy, model_encoding, outputs, stack)

@@ -9,7 +9,7 @@ import click
 
 from fedfs import __version__
 from fedfs.cli.aggregator import aggregate
-from fedfs.cli.coordinator import approve, init, pause, remove, resume
+from fedfs.cli.coordinator import approve, close_round, init, pause, remove, resume
 from fedfs.cli.courier import bundle, sync
 from fedfs.cli.demo import demo
 from fedfs.cli.doctor import doctor
@@ -54,6 +54,7 @@ for _command in (
     pause,
     resume,
     remove,
+    close_round,
     site,
     aggregate,
     status,

@@ -1,4 +1,4 @@
-"""Commands of the coordinator: ``init``, ``approve``, ``pause``, ``resume`` and ``remove``."""
+"""Commands of the coordinator: ``init``, ``approve``, ``pause``, ``close-round`` and others."""
 
 from __future__ import annotations
 
@@ -174,3 +174,21 @@ def _roster_command(name: str, state: str, text: str) -> click.Command:
 pause = _roster_command("pause", "paused", "Let rounds go on without SITES until `fedfs resume`.")
 resume = _roster_command("resume", "active", "Let paused SITES take part again.")
 remove = _roster_command("remove", "removed", "Remove SITES: what they send is refused.")
+
+
+@click.command("close-round")
+@store_argument
+@click.option("--track", metavar="NAME", help="The track, in a study of several.")
+def close_round(store: StorePlace, *, track: str | None) -> None:
+    """Close a round with the usable updates there are.
+
+    If all were refused, the next version is equal to the one before, and sites that have been
+    repaired train from that. Use it where a round waits for what will not come.
+    """
+    from fedfs.roles.coordinator import rounds
+
+    charter = rounds.close_round(coordinator_of(store), track)
+    closed = ", ".join(
+        f"version {version} of {name}" for name, version in charter.closed_rounds.items()
+    )
+    click.echo(f"charter {charter.number}  closes the round of {closed}")

@@ -51,6 +51,8 @@ def weigh(updates: Sequence[UpdateManifest], charter: Charter, base: int) -> dic
         charter: says how they count.
         base: the newest version; updates from earlier ones count less.
     """
+    if not updates:
+        return {}
     budget = charter.schedule.local_epochs * charter.schedule.iterations_per_epoch
     contributions = [
         weighting.Contribution(

@@ -196,7 +196,7 @@ def _decide_round(
     usable = [update for update in candidates if update.key in checked.usable]
     status = _round_status(state, version, usable, checked.absent, now_s)
     reason = round_policies.waits_for(charter.policy, status)
-    if reason:
+    if reason and version != charter.closed_round:
         return Wait(reason)
     return actions.CloseRound(version, tuple(update.key for update in usable))
 

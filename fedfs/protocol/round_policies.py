@@ -149,7 +149,10 @@ def waits_for(policy: Named, status: RoundStatus) -> str:
         return reason
     if not status.n_cases:
         return "a site: all are paused or have left"
-    return f"a usable update from version {status.version}; every one so far was refused"
+    return (
+        f"a usable update from version {status.version}; every one so far was refused. Once the "
+        "sites are repaired, fedfs close-round lets them train again"
+    )
 
 
 def staleness_exponent(policy: Named) -> float:

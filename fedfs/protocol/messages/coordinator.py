@@ -185,6 +185,8 @@ class Charter(Message):
             key, 0 if absent.
         vouched: key on the store -> hash of the payload of a message about no version, which the
             aggregator signed with a key that has been replaced; others of such a key are refused.
+        closed_rounds: track -> version whose round closes with the usable updates there are, even
+            with none.
         aggregator_encryption_key, coordinator_encryption_key: public keys of age; "" if none.
         max_move_ratio: an update that moves the model more than so many times as far as the median
             of its round is refused; 0 for never.
@@ -223,6 +225,7 @@ class Charter(Message):
     keyframe_every: int = 1
     aggregator_from_versions: Mapping[str, int] = field(default_factory=dict)
     vouched: Mapping[str, str] = field(default_factory=dict)
+    closed_rounds: Mapping[str, int] = field(default_factory=dict)
     aggregator_encryption_key: str = ""
     coordinator_encryption_key: str = ""
     max_move_ratio: float = 0.0
@@ -315,6 +318,11 @@ class TrackCharter(Charter):
     def aggregator_from_version(self) -> int:
         """The version from which on the aggregator has its key."""
         return self.aggregator_from_versions.get(self.track.name, 0)
+
+    @property
+    def closed_round(self) -> int:
+        """The version whose round the coordinator has closed last; -1 if there is none."""
+        return self.closed_rounds.get(self.track.name, -1)
 
     def from_version(self, entry: RosterEntry) -> int:
         """Return the version from which on a roster entry counts."""

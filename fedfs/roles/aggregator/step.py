@@ -213,6 +213,8 @@ class Aggregator(Role[AggregatorAction]):
                 left_out=versions.left_out(action.base, updates, self._checked, state),
             )
         self._usable.clear()
+        if not updates:
+            return f"{text}, equal to the one before, as no update could be used"
         return f"{text} from {len(updates)} updates ({', '.join(u.site for u in updates)})"
 
     def _check_update(self, key: str, state: StudyState) -> str:

@@ -59,6 +59,10 @@ class Coordinator:
         """The charter in force, as it was signed."""
         return self.state.charter.whole()
 
+    def state_of(self, track: str) -> StudyState:
+        """Return accepted messages of a track."""
+        return self._tracks[track].state
+
     def starts_at(self, version: Callable[[StudyState], int]) -> dict[str, int]:
         """Return track -> version from which on a change counts.
 

@@ -113,6 +113,9 @@ class _Audit:
             hashes = (state.digests[update.key], update.payload.sha256)
             if hashes != (used.manifest_sha256, used.payload_sha256):
                 yield Finding(key, PROBLEM, f"names another update of {used.site} than there is")
+        closed = {charter.closed_round for charter in state.charters.values()}
+        if not record.updates and record.version > 0 and record.version - 1 not in closed:
+            yield Finding(key, PROBLEM, "uses no update, and no charter closes the round")
         if not record.updates or record.version == 0:
             return
         manifests = self._manifests(record)

@@ -11,9 +11,14 @@ from fedfs.errors import StudyError, UserError
 from fedfs.protocol import layout, round_policies
 from fedfs.protocol.messages import Named
 from fedfs.protocol.round_policies import RoundStatus, waits_for
+from fedfs.roles.coordinator import rounds
+from fedfs.roles.coordinator.amend import Coordinator
 from fedfs.roles.coordinator.options import StudyOptions
+from fedfs.roles.reader.audit import verify_study
+from fedfs.roles.reader.finding import PROBLEM
 from fedfs.roles.reader.status import summarize
-from support.federation import Federation
+from support import invariants
+from support.federation import Federation, forge
 
 MINUTE = 60.0
 STANDING = RoundStatus(
@@ -343,3 +348,70 @@ def test_a_refused_update_is_heard_of_at_its_site(tmp_path, caplog):
     assert "the aggregator refused" in outcome.text
     status = federation.observe().state.statuses["south"]
     assert "the aggregator refused" in status.waiting_for
+
+
+def refused_by_all(federation: Federation) -> None:
+    """Let all sites answer with payloads that cannot be used."""
+    run_all(federation, *federation.targets)
+    for (_, version), update in federation.observe().state.updates.items():
+        stored = federation.place.objects[update.payload.key]
+        if version == federation.observe().state.newest:
+            forge(federation.place, update.payload.key, stored.data[:-1] + b"!")
+    run_all(federation, "aggregator")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"strategy": "FedAdam"},
+        {"strategy": "Krum", "strategy_options": {"num_malicious_nodes": 0.0, "clip_norm": 1.0}},
+        {"encoding": "int8", "model_encoding": "topk", "keyframe_every": 2},
+    ],
+    ids=["FedAvg", "memory", "Krum", "deltas"],
+)
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_round_in_which_all_was_refused_is_closed_and_the_sites_train_again(
+    tmp_path, options, first
+):
+    federation = begin(tmp_path, rounds=3, **options)
+    for _ in range(first):
+        run_all(federation, *federation.targets, "aggregator")
+    refused_by_all(federation)
+    outcome = federation.run_process("aggregator")
+    assert "fedfs close-round lets them train again" in outcome.text
+    coordinator = Coordinator(
+        federation.store, federation.home("coordinator"), clock=federation.clock
+    )
+    charter = rounds.close_round(coordinator)
+    assert list(charter.closed_rounds.values()) == [first]
+    federation.run_process("aggregator")
+    state = federation.observe().state
+    assert state.newest == first + 1
+    assert state.rounds[first + 1].updates == ()
+    assert len(state.rounds[first + 1].excluded) == len(federation.targets)
+    if first == 0 or "model_encoding" not in options:
+        before, after = federation.weights(first), federation.weights(first + 1)
+        assert all(np.array_equal(before[name], after[name]) for name in before)
+    federation.run()
+    state = federation.observe().state
+    assert len(state.rounds[first + 2].updates) >= 1
+    assert state.finished is not None
+    invariants.check(state)
+    found = list(verify_study(federation.observe()))
+    assert not [f for f in found if f.level == PROBLEM and "bytes" not in f.text]
+    assert sum("bit by bit the same" in f.text for f in found) >= 2
+
+
+def test_only_a_round_that_was_answered_can_be_closed_by_the_coordinator(tmp_path):
+    federation = begin(tmp_path, rounds=1)
+    home = federation.home("coordinator")
+    coordinator = Coordinator(federation.store, home, clock=federation.clock)
+    with pytest.raises(StudyError, match="version 0 has no update"):
+        rounds.close_round(coordinator)
+    with pytest.raises(UserError, match="Name the track"):
+        rounds.close_round(coordinator, "2d-7")
+    federation.run()
+    coordinator = Coordinator(federation.store, home, clock=federation.clock)
+    with pytest.raises(StudyError, match="No round of track"):
+        rounds.close_round(coordinator)
