@@ -51,11 +51,12 @@ def _keyring(store: StorePlace) -> Keyring:
 def show(store: StorePlace, *, as_json: bool) -> None:
     """List the keys on this host of the study at STORE, and whether the study names them."""
     from fedfs.exchange.read import open_study
+    from fedfs.protocol.areas import NO_SITE
     from fedfs.trust import key_validity
     from fedfs.trust.keyring import Keyring, default_home
     from fedfs.trust.signing import key_fingerprint
 
-    observer = open_study(open_store(store), skip=layout.STATUS_KINDS)
+    observer = open_study(open_store(store), site=NO_SITE)
     charters, charter = observer.state.charters, observer.state.charter
     keyring = Keyring(default_home(), charter.study)
     rows = []

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from fedfs.nnunet.system.environment import HostSettings
-    from fedfs.roles.reader.finding import Finding
     from fedfs.roles.reader.report.data import Report
 
 
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
 @track_option(help="Of one track; by default a file for each, with its name.")
 @click.option("--csv", "csv_file", type=FILE, help="Also write the numbers by version and site.")
 @click.option("--tensorboard", type=FOLDER, help="Also write the curves for tensorboard --logdir.")
+@click.option("--published", is_flag=True, help="Fetch the aggregator's newest page instead.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead.")
 def report(
     store: StorePlace,
@@ -50,13 +50,15 @@ def report(
     track: str | None,
     csv_file: Path | None,
     tensorboard: Path | None,
+    published: bool,
     as_json: bool,
 ) -> None:
     """Write the study at STORE as one HTML file that anybody can open in a browser.
 
-    Of several tracks, an overview, and a file for each, which it links.
+    Of several tracks, an overview, and a file for each, which it links. A site that may not read
+    what others publish gets the whole page with --published; it is not signed.
     """
-    from fedfs.exchange.read import open_tracks
+    from fedfs.exchange.visible import open_visible, tell_hidden
     from fedfs.protocol.messages import utc
     from fedfs.roles.reader.report.data import collect
     from fedfs.roles.reader.report.html import render_overview
@@ -64,12 +66,22 @@ def report(
     from fedfs.trust.keyring import default_home
     from fedfs.trust.recipients import Vault
 
-    vault = Vault(default_home())
-    observers = open_tracks(open_store(store), only=[track] if track else (), vault=vault)
+    if published:
+        if as_json or csv_file or tensorboard:
+            raise click.UsageError("--published fetches a page, and nothing else")
+        _fetch_published(store, output, track)
+        return
+    home = default_home()
+    observers = open_visible(
+        open_store(store), home, only=[track] if track else (), vault=Vault(home)
+    )
     reports = {
-        name: collect(observer.refresh(everything=True), observer.sizes)
+        name: collect(observer.refresh(everything=True), observer.sizes, seen_by=observer.site)
         for name, observer in observers.items()
     }
+    if hidden := tell_hidden(observers):
+        reports = {n: replace(r, facts={**r.facts, "hidden": hidden}) for n, r in reports.items()}
+        click.echo(f"{hidden} See also: fedfs report --published", err=True)
     is_several = len(reports) > 1
     view = overview(reports, next(iter(observers.values())).state) if is_several else None
     if as_json:
@@ -81,6 +93,28 @@ def report(
     for name, one in reports.items():
         track = name if is_several else None
         _write(one, track, output=page, csv_file=csv_file, events=tensorboard)
+
+
+def _fetch_published(store: StorePlace, output: Path, track: str | None) -> None:
+    """Write the newest pages that the aggregator put into the store."""
+    from fedfs.exchange.read import open_tracks
+    from fedfs.protocol.areas import NO_SITE
+    from fedfs.roles.reader.report.fetch import newest_page
+
+    place = open_store(store)
+    observers = open_tracks(place, only=[track] if track else (), site=NO_SITE)
+    folders = {name: f"{one.track.prefix}{layout.REPORTS}" for name, one in observers.items()}
+    if len(next(iter(observers.values())).state.charter.tracks) == 1:
+        folders = {}  # the only track's page is the study's
+    if track in folders:
+        _write_page(output, newest_page(place, folders[track]))
+        return
+    page = newest_page(place)
+    for name, folder in folders.items():
+        path = _of_track(output, name)
+        page = page.replace(f"../../{folder}", quote(path.name))
+        _write_page(path, newest_page(place, folder))
+    _write_page(output, page)
 
 
 def _write(
@@ -186,13 +220,15 @@ def verify(store: StorePlace, *, expect_key: str | None, no_recompute: bool, as_
     that its record names, and has to come out bit by bit the same. Exits with 1 if there is a
     problem.
     """
-    from fedfs.exchange.read import open_tracks
+    from fedfs.exchange.visible import open_visible, tell_hidden
     from fedfs.roles.reader.audit import verify_choice, verify_study
+    from fedfs.roles.reader.finding import NOTE, Finding
     from fedfs.trust.keyring import default_home
     from fedfs.trust.recipients import Vault
     from fedfs.trust.signing import key_fingerprint
 
-    observers = open_tracks(open_store(store), vault=Vault(default_home()))
+    home = default_home()
+    observers = open_visible(open_store(store), home, vault=Vault(home))
     charters = next(iter(observers.values())).state.charters
     first = key_fingerprint(charters[1].coordinator_key)
     if expect_key is not None and expect_key.replace(" ", "") != first.replace(" ", ""):
@@ -202,12 +238,17 @@ def verify(store: StorePlace, *, expect_key: str | None, no_recompute: bool, as_
             hint="this is another study",
         )
 
+    hidden = tell_hidden(observers)
+
     def find() -> Iterator[Finding]:
+        if hidden:
+            yield Finding("hidden", NOTE, hidden)
         for track, observer in observers.items():
             for one in verify_study(observer, recompute=not no_recompute):
                 is_one = len(observers) == 1
                 yield one if is_one else replace(one, subject=f"{track} {one.subject}")
-        yield from verify_choice(next(iter(observers.values())), observers)
+        if not hidden:
+            yield from verify_choice(next(iter(observers.values())), observers)
 
     n_problems = show_findings(find(), as_json=as_json)
     if not as_json:
@@ -221,11 +262,13 @@ def verify(store: StorePlace, *, expect_key: str | None, no_recompute: bool, as_
 @json_option
 def log(store: StorePlace, *, as_json: bool) -> None:
     """Tell what happened in the study at STORE, in order: who did what, when."""
-    from fedfs.exchange.read import open_tracks
+    from fedfs.exchange.visible import open_visible, tell_hidden
     from fedfs.roles.reader.log import events
     from fedfs.roles.tracks import merged
+    from fedfs.trust.keyring import default_home
 
-    observers = open_tracks(open_store(store))
+    observers = open_visible(open_store(store), default_home())
+    hidden = tell_hidden(observers)
     of_tracks = merged({t: events(o.refresh(everything=True)) for t, o in observers.items()})
     trail = [
         replace(event, what=f"{track}: {event.what}") if track else event
@@ -234,10 +277,12 @@ def log(store: StorePlace, *, as_json: bool) -> None:
     if len(observers) > 1:
         trail.sort(key=lambda event: event.at)
     if as_json:
-        show_json({"events": trail})
+        show_json({"events": trail, "hidden": hidden})
         return
     for event in trail:
         click.echo(f"{event.at or '-':<20}  {event.who:<12}  {event.what}")
+    if hidden:
+        click.echo(f"\n{hidden}")
 
 
 @click.command()

@@ -35,9 +35,11 @@ def status(
     store: StorePlace, *, track: str | None, watch: bool, interval: float, as_json: bool
 ) -> None:
     """Show who is where: the round, what every site does, who is waited for and since when."""
-    from fedfs.exchange.read import open_tracks
+    from fedfs.exchange.visible import open_visible, tell_hidden
+    from fedfs.trust.keyring import default_home
 
-    observers = open_tracks(open_store(store), only=[track] if track else (), scores=watch)
+    only = [track] if track else ()
+    observers = open_visible(open_store(store), default_home(), only=only, scores=watch)
     if watch and not as_json:
         _watch(observers, interval)
         return
@@ -56,12 +58,16 @@ def status(
     if rejected:
         click.echo()
         show_table(("not accepted", "reason"), list(rejected.items()))
+    if hidden := tell_hidden(observers):
+        click.echo(f"\n{hidden}")
 
 
 def _views(observers: Mapping[str, Observer]) -> dict[str, StudyStatus]:
     from fedfs.roles.reader.status import summarize
 
-    return {name: summarize(one.state, one.sizes) for name, one in observers.items()}
+    return {
+        name: summarize(one.state, one.sizes, seen_by=one.site) for name, one in observers.items()
+    }
 
 
 def _watch(observers: Mapping[str, Observer], interval_s: float) -> None:
@@ -88,7 +94,7 @@ def _watch(observers: Mapping[str, Observer], interval_s: float) -> None:
             except StoreUnavailableError as error:
                 shown = {}
                 if not page.is_live:
-                    click.echo(f"{error} Trying again.")
+                    click.echo(f"{error.local_text} Trying again.")
 
 
 def _is_over(view: StudyStatus) -> bool:
@@ -157,13 +163,14 @@ def _drawn(
 
 def _facts(view: StudyStatus) -> dict[str, str]:
     scores = list(view.mean_dice.items())
+    of = ", of this site alone" if view.hidden else ""
     return {
         "study": view.study,
         "coordinator key": view.coordinator_fingerprint,
         "mode": view.mode,
         "phase": view.phase,
         "version": f"{view.version} of {view.rounds}" if view.version >= 0 else "none yet",
-        "mean Dice": f"{scores[-1][1]:.4f} (version {scores[-1][0]})" if scores else "-",
+        "mean Dice": f"{scores[-1][1]:.4f} (version {scores[-1][0]}{of})" if scores else "-",
         "aggregator": f"{view.aggregator} ({view.aggregator_since or '-'})",
         "rounds close": view.policy,
         "on the store": ", ".join(
@@ -173,6 +180,8 @@ def _facts(view: StudyStatus) -> dict[str, str]:
         **({"best": view.best} if view.best else {}),
         "waiting for": f"{', '.join(view.waiting_for)} since {view.waiting_since}"
         if view.waiting_for
+        else "hidden"
+        if view.hidden
         else "nobody",
     }
 

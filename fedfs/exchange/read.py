@@ -61,7 +61,8 @@ class Observer:
     Args:
         store: shows the track that is looked at.
         view: what to feed, of that track.
-        site: the site that looks, which then sees only its own; None sees all.
+        site: the site that looks, which then sees only its own, or
+            :data:`~fedfs.protocol.areas.NO_SITE`; None sees all.
         skip: kinds of messages that the caller has no use for.
         cache: folder for copies of accepted messages, so that a process that starts often does
             not fetch them all again; they are verified like any other.
@@ -101,6 +102,11 @@ class Observer:
     def track(self) -> TrackPlace:
         """The track that this observer looks at."""
         return self._view.track
+
+    @property
+    def site(self) -> str | None:
+        """The site that looks and sees only its own, ``NO_SITE``; or None, which sees all."""
+        return self._site
 
     @property
     def state(self) -> StudyState:
@@ -310,7 +316,7 @@ def open_study(
 
     Args:
         store: where to look.
-        site: the site that looks; None sees all.
+        site: the site that looks; None sees all; see :class:`Observer`.
         skip: kinds of messages that the caller has no use for.
         cache: the study's id -> folder for copies of messages; see :class:`Observer`.
         vault: what this host can decrypt; None for nothing.

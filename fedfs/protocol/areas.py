@@ -14,6 +14,9 @@ from fedfs.protocol import layout
 from fedfs.protocol.participation import answerable
 from fedfs.protocol.state import StudyState
 
+NO_SITE = ""
+"""In place of a site: only what all may read, which no site publishes."""
+
 _LATE_VERSIONS = 2
 """A listing of a share may show objects in another order than they were written in."""
 
@@ -29,8 +32,11 @@ class Area:
 
 def everywhere(state: StudyState, site: str | None) -> list[Area]:
     """Return all that ``site`` may see; None sees the whole store."""
+    common = [Area(layout.FEDERATION), Area(layout.AGGREGATOR)]
+    if site == NO_SITE:
+        return common
     own = layout.SITES if site is None else layout.site_prefix(site)
-    return [Area(layout.FEDERATION), Area(layout.AGGREGATOR), Area(own), *_models(state, site)]
+    return [*common, Area(own), *_models(state, site)]
 
 
 def worth_a_look(
@@ -68,7 +74,7 @@ def worth_a_look(
 
 def _models(state: StudyState, site: str | None) -> Iterator[Area]:
     """Yield where other sites publish models for this one to score."""
-    if site is not None and state.charter.cross_evaluates:
+    if site and state.charter.cross_evaluates:
         for entry in state.charter.roster:
             if entry.site != site:
                 yield Area(layout.models_of(entry.site))

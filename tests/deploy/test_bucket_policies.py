@@ -10,11 +10,16 @@ import importlib.util
 import itertools
 import json
 import re
+import sys
 import uuid
 from pathlib import Path
 
 import pytest
 import s3fs
+from click.testing import CliRunner
+
+from fedfs.cli import fedfs as cli
+from support.federation import Federation
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 BUCKET, PREFIX = f"hospitals-{uuid.uuid4().hex[:8]}", "studies/organ/"
@@ -374,3 +379,37 @@ def test_without_tls_nobody_gets_in_if_the_policy_says_so(bucket, files, capsys,
     finally:
         bucket.set_policy(files, capsys, monkeypatch)  # the owner can still change it
     assert bucket.may("north", "get_object", Key=key)
+
+
+@pytest.fixture
+def second_study(bucket, files, capsys, monkeypatch):
+    """Prefix of a study of its own, beneath which the policy holds meanwhile."""
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.modules[__name__], "PREFIX", "studies/second/")
+        bucket.set_policy(files, capsys, monkeypatch)
+        yield "studies/second/"
+    bucket.set_policy(files, capsys, monkeypatch)
+
+
+def test_commands_that_read_work_at_a_site(bucket, second_study, tmp_path, monkeypatch):
+    federation = Federation(tmp_path, targets={"east": 1.0, "north": 2.0}).start()
+    federation.run()
+    for key, found in federation.store.objects.items():
+        writer = re.search("(?:^|/)(federation|aggregator|sites/[a-z]+)/", f"/{key}")[1]
+        who = {"federation": "coordinator"}.get(writer, writer.removeprefix("sites/"))
+        bucket.call(who, "put_object", Key=second_study + key, Body=found.data)
+    mine = bucket.credentials["north"]
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", mine.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", mine.secret_key)
+    monkeypatch.setenv("FEDFS_HOME", str(federation.home("north")))
+    store, page = f"s3://{BUCKET}/{second_study}", str(tmp_path / "report.html")
+    for words in (
+        ("status", store),
+        ("log", store),
+        ("verify", store),
+        ("report", store, "-o", page),
+        ("key", "show", store),
+    ):
+        done = CliRunner().invoke(cli, words, catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        assert "key" in words or "is hidden" in done.output

@@ -14,6 +14,7 @@ from fedfs.exchange.publish import Clock, Publisher
 from fedfs.exchange.read import open_study
 from fedfs.nnunet.plan import plans
 from fedfs.protocol import layout
+from fedfs.protocol.areas import NO_SITE
 from fedfs.protocol.messages import Charter, Continued, DatasetSpec, Named, NnUNetSpec, closed
 from fedfs.protocol.track_place import TrackPlace
 from fedfs.roles.coordinator.options import StudyOptions
@@ -173,4 +174,4 @@ def study_at(place: StorePlace | str) -> str:
     Raises:
         StudyError: there is none.
     """
-    return open_study(open_store(place), skip=layout.STATUS_KINDS).state.charter.study
+    return open_study(open_store(place), site=NO_SITE).state.charter.study

@@ -108,7 +108,9 @@ class _Audit:
         for used in record.updates:
             update = state.updates.get((used.site, used.base_version))
             if update is None:
-                yield Finding(key, PROBLEM, f"names an update of {used.site} that is not there")
+                if self._sees(used.site):
+                    text = f"names an update of {used.site} that is not there"
+                    yield Finding(key, PROBLEM, text)
                 continue
             hashes = (state.digests[update.key], update.payload.sha256)
             if hashes != (used.manifest_sha256, used.payload_sha256):
@@ -195,6 +197,8 @@ class _Audit:
         subject = f"version {record.version}"
         manifests = self._manifests(record)
         if manifests is None:
+            if not all(self._sees(used.site) for used in record.updates):
+                return Finding(subject, NOTE, "cannot be made again here: updates are hidden")
             return Finding(subject, PROBLEM, "cannot be made again: an update is missing")
         names = ", ".join(f"{u.site} ({u.base_version})" for u in manifests)
         try:
@@ -247,6 +251,9 @@ class _Audit:
         with TensorFile(base_path) as base, TensorFile(path) as file:
             names = share_of(self.state, update.site, base.names).own
             file.check_layout(update_layout(encoding, base, names))
+
+    def _sees(self, site: str) -> bool:
+        return self._observer.site in (None, site)
 
     def _manifests(self, record: RoundRecord) -> list[UpdateManifest] | None:
         keys = [(used.site, used.base_version) for used in record.updates]

@@ -16,6 +16,7 @@ from fedfs.nnunet.score.summary import class_names
 from fedfs.nnunet.system.environment import DEFAULT_HOST, HostSettings
 from fedfs.nnunet.system.isolated import run_isolated
 from fedfs.protocol import participation
+from fedfs.protocol.areas import NO_SITE
 from fedfs.protocol.messages import ASYM, PlanMessage
 from fedfs.protocol.state import StudyState
 from fedfs.roles.reader.training_log import training_log, validation_summary
@@ -77,9 +78,9 @@ def export_versions(
         UserError: another model is there already, or the folder cannot be made.
     """
     if track is not None:
-        observers = {track: open_study(store, vault=vault, track=track)}
+        observers = {track: open_study(store, site=NO_SITE, vault=vault, track=track)}
     else:
-        observers = open_tracks(store, vault=vault)
+        observers = open_tracks(store, site=NO_SITE, vault=vault)
     models = []
     with tempfile.TemporaryDirectory() as folder:
         for name, observer in observers.items():
@@ -112,7 +113,7 @@ def export_choice(
     Returns:
         nnU-Net's instructions; None if nothing has been chosen, or not of these versions.
     """
-    observer = open_study(store, vault=vault)
+    observer = open_study(store, site=NO_SITE, vault=vault)
     choice, rounds = observer.state.choice, observer.state.charter.schedule.rounds
     if choice is None or {one.version for one in exported} != {rounds}:
         return None

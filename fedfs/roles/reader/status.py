@@ -75,6 +75,7 @@ class StudyStatus:
         best: configuration or ensemble that was chosen in the end, as text; "" if none was.
         choice_waits_for: whose scores the choice lacks, or ``aggregator``; empty if it is made, and
             before all of this track is done.
+        hidden: sites of which this host may read nothing, so that it shows only what others say.
     """
 
     study: str
@@ -97,20 +98,28 @@ class StudyStatus:
     requests_per_month: int | None
     best: str
     choice_waits_for: tuple[str, ...]
+    hidden: tuple[str, ...]
 
 
-def summarize(state: StudyState, sizes: Mapping[str, int] = MappingProxyType({})) -> StudyStatus:
+def summarize(
+    state: StudyState,
+    sizes: Mapping[str, int] = MappingProxyType({}),
+    *,
+    seen_by: str | None = None,
+) -> StudyStatus:
     """Return the view model of a study.
 
     Args:
         state: accepted messages.
         sizes: key -> bytes of all that lies on the store.
+        seen_by: the only site of which messages are seen, :attr:`Observer.site`; None for all.
 
     Raises:
         StudyError: there is no charter.
     """
     charter = state.charter
     phase, waiting, since = _waiting(state, charter)
+    waiting = _seen(waiting, seen_by, charter)
     aggregator = state.statuses.get("")
     names = sorted({*charter.active_sites, *(e.site for e in charter.roster), *state.joins})
     return StudyStatus(
@@ -125,7 +134,7 @@ def summarize(state: StudyState, sizes: Mapping[str, int] = MappingProxyType({})
         waiting_since=since,
         aggregator=_activity(aggregator),
         aggregator_since=aggregator.created_at if aggregator else "",
-        sites=tuple(_site(state, charter, name) for name in names),
+        sites=tuple(_site(state, charter, name, seen_by) for name in names),
         mean_dice={
             str(v): dice for v in sorted(state.models) if (dice := mean_dice(state, v)) is not None
         },
@@ -139,8 +148,15 @@ def summarize(state: StudyState, sizes: Mapping[str, int] = MappingProxyType({})
         },
         requests_per_month=_requests_per_month(state),
         best=state.choice.words if state.choice else "",
-        choice_waits_for=_choice_waits_for(state, charter),
+        choice_waits_for=_seen(_choice_waits_for(state, charter), seen_by, charter),
+        hidden=tuple(name for name in names if seen_by not in (None, name)),
     )
+
+
+def _seen(waiting: tuple[str, ...], seen_by: str | None, charter: Charter) -> tuple[str, ...]:
+    """Leave out sites of which nothing is seen; that anybody else is waited for may be wrong."""
+    sites = {entry.site for entry in charter.roster}
+    return tuple(name for name in waiting if seen_by in (None, name) or name not in sites)
 
 
 def _choice_waits_for(state: StudyState, charter: Charter) -> tuple[str, ...]:
@@ -226,10 +242,12 @@ def _waiting(state: StudyState, charter: Charter) -> tuple[str, tuple[str, ...],
     return "training", late or ("aggregator",), newest.created_at
 
 
-def _site(state: StudyState, charter: Charter, name: str) -> SiteStatus:
+def _site(state: StudyState, charter: Charter, name: str, seen_by: str | None) -> SiteStatus:
     entry, join, status = charter.entry(name), state.joins.get(name), state.statuses.get(name)
     public_key = entry.public_key if entry else join.public_key if join else ""
     updates = [version for site, version in state.updates if site == name]
+    used = (one for record in state.rounds.values() for one in record.updates)
+    updates += [one.base_version for one in used if one.site == name]
     evaluated = max(
         (version for site, version, variant in state.evaluations
          if site == name and variant == "pseudo"),
@@ -241,7 +259,9 @@ def _site(state: StudyState, charter: Charter, name: str) -> SiteStatus:
         site=name,
         state=_state(state, entry, name),
         key_fingerprint=key_fingerprint(public_key) if public_key else "",
-        activity=_activity(status) if entry else "waits for approval",
+        activity=_activity(status, is_seen=seen_by in (None, name))
+        if entry
+        else "waits for approval",
         since=last.created_at if last else "",
         n_cases=join.n_cases if join else None,
         coverage=_coverage(state, name),
@@ -279,9 +299,9 @@ def _coverage(state: StudyState, site: str) -> float | None:
     return state.plan.coverage.get(site, 1.0)
 
 
-def _activity(status: StatusMessage | None) -> str:
+def _activity(status: StatusMessage | None, *, is_seen: bool = True) -> str:
     if status is None:
-        return "not seen yet"
+        return "not seen yet" if is_seen else "hidden"
     if status.error:
         return f"failed: {status.error}"
     if status.waiting_for:

@@ -17,7 +17,7 @@ from fedfs.roles.reader import privacy
 from fedfs.roles.reader.report import columns
 from fedfs.roles.reader.report.columns import Column, shorten
 from fedfs.roles.reader.report.comparison import LocalRow, MatrixRow, local_rows, matrix
-from fedfs.roles.reader.status import SiteStatus, mean_dice, summarize
+from fedfs.roles.reader.status import SiteStatus, StudyStatus, mean_dice, summarize
 from fedfs.roles.reader.units import format_count
 from fedfs.trust.signing import key_fingerprint
 
@@ -106,12 +106,13 @@ class Report:
     matrix: tuple[MatrixRow, ...]
 
 
-def collect(state: StudyState, sizes: Mapping[str, int]) -> Report:
+def collect(state: StudyState, sizes: Mapping[str, int], *, seen_by: str | None = None) -> Report:
     """Return a study's report.
 
     Args:
         state: what was accepted from the whole store.
         sizes: key -> bytes of all objects.
+        seen_by: as of :func:`fedfs.roles.reader.status.summarize`.
 
     Raises:
         StudyError: the store holds no study that can be trusted.
@@ -120,9 +121,10 @@ def collect(state: StudyState, sizes: Mapping[str, int]) -> Report:
     versions = tuple(range(state.newest + 1))
     names = tuple(sorted({e.site for e in charter.roster} | {site for site, _ in state.updates}))
     final = _final(state)
-    views = {row.site: row for row in summarize(state).sites}
+    view = summarize(state, seen_by=seen_by)
+    views = {row.site: row for row in view.sites}
     return Report(
-        facts=_facts(state, charter),
+        facts=_facts(view, state, charter),
         versions=versions,
         published=tuple(state.rounds[v].created_at for v in versions if v in state.rounds),
         sites=tuple(_site(state, views[name], final.get(name), sizes) for name in names),
@@ -145,8 +147,7 @@ def collect(state: StudyState, sizes: Mapping[str, int]) -> Report:
     )
 
 
-def _facts(state: StudyState, charter: TrackCharter) -> dict[str, str]:
-    view = summarize(state)
+def _facts(view: StudyStatus, state: StudyState, charter: TrackCharter) -> dict[str, str]:
     schedule, nnunet = charter.schedule, charter.nnunet
     cases = sum(state.n_cases(site) or 0 for site in charter.active_sites)
     return {
