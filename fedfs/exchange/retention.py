@@ -4,6 +4,8 @@ Rules:
  * Kept are the newest versions, as many as asked for; version 0, from which a site may train alone;
    the version that a site may be training from; what an update that waits was trained from; and of
    each whatever it is made from: the newest version in full before it, and the deltas after that.
+ * A site tells by its evaluation what it trains from. One that is reached by a courier tells it
+   together with the update: until then it may be training from any version after its last update.
  * Of updates only those go that a round record has settled, and that are older than these versions.
  * A reader that is overtaken finds nothing and takes the newest version instead.
 """
@@ -93,11 +95,15 @@ def _versions_in_use(store: Store, state: StudyState, keep: int) -> set[int]:
     newest = state.newest
     versions = {0, *range(max(0, newest - keep + 1), newest + 1)}
     versions |= {update.base_version for update in state.waiting.values()}
+    taking_part = participation.participants(state)
     for site in participation.answerable(state):
         # A site evaluates a version before it trains from it. The key says enough.
         prefix = layout.evaluations(site)
         keys = (layout.parse(entry.key) for entry in store.list(prefix))
         seen = max((key.version for key in keys if key and key.version is not None), default=-1)
-        if seen > state.answered.get(site, -1):
+        answered = state.answered.get(site, -1)
+        if seen > answered:
             versions.add(seen)
+        elif site in taking_part:
+            versions |= {*range(answered + 1, newest)}
     return versions & set(state.models)

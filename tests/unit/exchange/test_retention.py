@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 from fedfs.exchange.retention import payloads_in_use
 from fedfs.protocol import layout
+from fedfs.roles.coordinator.amend import Coordinator
+from fedfs.roles.coordinator.roster import set_state
 from support import invariants
+from support.courier import Courier
 from support.federation import Federation
 
 
@@ -108,3 +113,44 @@ def test_a_delta_needs_all_that_it_is_made_from(tmp_path):
         models[1].payload.key,
         models[0].payload.key,
     }
+
+
+def test_an_update_that_comes_by_courier_with_its_evaluation_is_used(tmp_path):
+    options = {"policy": "quorum", "policy_options": {"sites": 2}, "rounds": 9}
+    courier = Courier(tmp_path, **options)
+    courier.join()
+    federation = courier.federation
+    keep(federation, 1)
+    courier.trip()  # brings the fingerprint
+    for _ in range(3):
+        courier.others()
+    courier.carry("for")
+    for _ in range(3):
+        courier.others()
+    newest = federation.observe().state.newest
+    federation.run_process(courier.site)
+    shutil.rmtree(federation.home("coordinator") / "work")  # the cache may have it still
+    assert courier.carry("from")
+    courier.others()
+    rounds = federation.observe().state.rounds
+    base = federation.observe().state.answered[courier.site]
+    assert 0 < base < newest - 1
+    used = {(one.site, one.base_version) for record in rounds.values() for one in record.updates}
+    assert (courier.site, base) in used
+    assert not any(record.excluded for record in rounds.values())
+
+
+def test_nothing_is_kept_for_a_site_that_is_away(tmp_path):
+    options = {"policy": "quorum", "policy_options": {"sites": 2}, "rounds": 9}
+    federation = Federation(tmp_path, **options).start()
+    keep(federation, 1)
+    for name in federation.targets:
+        federation.step(name)  # its fingerprint, and nothing more of south
+    for _ in range(3):
+        for name in ("aggregator", "east", "north"):
+            federation.run_process(name)
+    assert payload_versions(federation, "model-payload") == {0, 1, 2}
+    roster = Coordinator(federation.store, federation.home("coordinator"), clock=federation.clock)
+    set_state(roster, ["south"], "paused")
+    federation.run_process("aggregator")
+    assert payload_versions(federation, "model-payload") == {0, 3}
