@@ -166,6 +166,12 @@ class Store(ReadableStore):
             StoreError: it cannot be removed.
         """
 
+    def remove_empty_folder(self, prefix: str) -> None:
+        """Remove the folder of a prefix if it holds nothing, where a store has folders.
+
+        Only for a prefix of which this process is the only writer.
+        """
+
     def watch_path(self) -> Path | None:
         """Return the local folder in which this host's changes show up, None if there is none."""
         return None

@@ -172,6 +172,12 @@ class FolderStore(Store):
             elif not stat.S_ISDIR(mode):
                 raise self._foreign(key)
 
+    def remove_empty_folder(self, prefix: str) -> None:
+        """See :meth:`fedfs.store.base.Store.remove_empty_folder`."""
+        *folders, name = check_prefix(prefix).split("/")[:-1]
+        with contextlib.suppress(OSError), self._folder(folders) as folder:
+            os.rmdir(name, dir_fd=folder)
+
     def watch_path(self) -> Path:
         """See :meth:`fedfs.store.base.Store.watch_path`."""
         return self._root

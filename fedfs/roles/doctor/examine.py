@@ -13,6 +13,7 @@ from fedfs.errors import FedfsError
 from fedfs.exchange.read import open_study
 from fedfs.protocol import layout
 from fedfs.roles.doctor import host_checks, store_checks
+from fedfs.roles.doctor.mount_checks import check_mount
 from fedfs.roles.reader.finding import OK, PROBLEM, Finding
 from fedfs.store import StorePlace, open_store
 from fedfs.trust.keyring import Keyring
@@ -33,25 +34,32 @@ def examine(place: StorePlace, home: Path, *, site: str | None) -> Iterator[Find
         store = open_store(place)
         observer = open_study(store, site=site)
     except FedfsError as error:
-        yield Finding("store", PROBLEM, str(error), error.hint)
+        yield Finding("store", PROBLEM, error.local_text, error.hint)
         return
     state, charter = observer.state, observer.state.charter
     sizes = (model.payload.size for model in state.models.values())
     model_bytes = max(sizes, default=_GUESSED_MODEL_BYTES)
     yield Finding("store", OK, f"{store.url} holds study {charter.name!r}")
     role = "aggregator" if site is None else f"site-{site}"
-    yield host_checks.check_key(Keyring(home, charter.study), role, charter, site)
+    keyring = Keyring(home, charter.study)
+    yield host_checks.check_key(keyring, role, charter, site)
     own = layout.AGGREGATOR if site is None else layout.site_prefix(site)
     yield from store_checks.check_own_prefix(store, own)
     # A policy allows all tracks or none.
     yield store_checks.check_prefix_of_track(store, observer.track.on_store(own))
     yield store_checks.check_foreign_prefixes(store, state, site)
     yield store_checks.check_speed(store, own, model_bytes)
+    yield from check_mount(store.watch_path())
+    is_stranger = host_checks.is_stranger(keyring, charter, site)
+    if is_stranger:  # nothing stays behind of a name that is mistyped
+        for prefix in (own, observer.track.on_store(own)):
+            store.remove_empty_folder(prefix)
     yield from host_checks.check_software(charter, site)
     if site is None:
         yield host_checks.check_strategy(charter)
     else:
         yield host_checks.check_trainer(charter.nnunet.trainer)
-        remembered, announced = Keyring(home, charter.study).recall(role), state.n_cases(site)
-        yield host_checks.check_dataset(remembered, charter, announced)
+        if not is_stranger:
+            remembered, announced = keyring.recall(role), state.n_cases(site)
+            yield host_checks.check_dataset(remembered, charter, announced)
     yield from host_checks.check_disk(model_bytes, is_site=site is not None)

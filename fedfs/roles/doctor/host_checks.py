@@ -22,6 +22,10 @@ _MIN_FREE_BYTES = 2_000_000_000
 
 def check_key(keyring: Keyring, role: str, charter: Charter, site: str | None) -> Finding:
     """Compare the key of this host with the one that the charter names."""
+    if is_stranger(keyring, charter, site):
+        known = ", ".join(entry.site for entry in charter.roster) or "nobody yet"
+        text = f"site {site!r} has not joined from this host; approved are: {known}"
+        return Finding("key", NOTE, text, "check the name; then run: fedfs site join")
     try:
         public = keyring.load(role).public
     except FedfsError as error:
@@ -38,6 +42,11 @@ def check_key(keyring: Keyring, role: str, charter: Charter, site: str | None) -
     if public != expected:
         return Finding("key", PROBLEM, "the study names another key", "is this the right host?")
     return Finding("key", OK, key_fingerprint(public))
+
+
+def is_stranger(keyring: Keyring, charter: Charter, site: str | None) -> bool:
+    """Return whether a site is neither approved nor has a key here: it may be mistyped."""
+    return site is not None and charter.entry(site) is None and not keyring.has(f"site-{site}")
 
 
 def check_nnunet() -> Iterator[Finding]:

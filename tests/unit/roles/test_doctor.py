@@ -14,9 +14,10 @@ from fedfs.nnunet.system.environment import NnUNetPaths
 from fedfs.roles.doctor import examine as examination
 from fedfs.roles.doctor import host_checks
 from fedfs.roles.doctor.examine import examine
+from fedfs.roles.doctor.mount_checks import check_mount
 from fedfs.roles.doctor.store_checks import has_atomic_create, require_atomic_create
 from fedfs.roles.reader.finding import NOTE, OK, PROBLEM, Finding
-from fedfs.store import StorePlace
+from fedfs.store import FolderStore, StorePlace
 from fedfs.store.memory import MemoryStore
 from support.federation import DATASET_JSON
 
@@ -96,9 +97,10 @@ def test_a_study_is_not_begun_where_two_aggregators_could_both_win():
         require_atomic_create(Careless())
 
 
-def test_a_site_without_its_key_or_approval_is_a_problem(checks, federation):
+def test_a_site_without_its_key_or_approval_is_a_problem(checks, federation, tmp_path):
     assert checks("east")["key"].level == OK
-    assert checks("ghost")["key"].level == PROBLEM
+    federation.keyring("east").folder.rename(tmp_path / "lost")
+    assert checks("east")["key"].level == PROBLEM
     federation.publisher("site-late", "late")
     found = checks("late")
     assert "not approved" in found["key"].text
@@ -150,3 +152,59 @@ def test_a_store_that_is_not_there_ends_the_examination(tmp_path, monkeypatch):
     assert check.level == PROBLEM
     assert "not there" in check.text
     assert dataclasses.asdict(check)["advice"]
+
+
+def test_a_host_is_examined_before_it_joins_and_nothing_stays_of_a_mistyped_name(
+    federation, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(host_checks, "check_nnunet", lambda: ())
+    root = tmp_path / "share"
+    store = FolderStore(root, must_exist=False)
+    for key, found in federation.store.objects.items():
+        store.create(key, found.data)
+    folders = sorted(path for path in root.glob("**/sites/*"))
+    found = {
+        check.subject: check for check in examine(StorePlace(str(root)), tmp_path, site="nort")
+    }
+    assert (found["key"].level, found["write and read"].level) == (NOTE, OK)
+    assert "approved are: east, north, south" in found["key"].text
+    assert "check the name" in found["key"].advice
+    assert "dataset" not in found
+    assert PROBLEM not in {check.level for what, check in found.items() if what != "clock"}
+    assert sorted(path for path in root.glob("**/sites/*")) == folders
+
+
+MOUNTS = """\
+22 1 8:1 / / rw - ext4 /dev/sda1 rw
+30 22 0:40 / /mnt/nfs rw,relatime shared:1 - nfs4 server:/share rw,vers=4.1
+31 22 0:41 / /mnt/with\\040space rw - cifs //server/share rw
+32 22 0:42 / /mnt/ssh rw - fuse.sshfs user@server:/ rw
+33 22 0:43 / /mnt/cloud rw - fuse.rclone remote: rw
+34 22 0:44 / /mnt/other rw - fuse.unheard x rw
+35 22 0:45 / /mnt/memory rw - tmpfs x rw
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "level", "text"),
+    [
+        ("/data/study", OK, "ext4, a disk of this host"),
+        ("/mnt/nfs/study", OK, "NFS"),
+        ("/mnt/with space", OK, "SMB"),
+        ("/mnt/ssh/study", NOTE, "seen late"),
+        ("/mnt/cloud", NOTE, "no links"),
+        ("/mnt/other", NOTE, "fuse.unheard"),
+        ("/mnt/memory", NOTE, "gone with the next start"),
+    ],
+)
+def test_the_kind_of_mount_is_named_with_what_follows(tmp_path, path, level, text):
+    (tmp_path / "mountinfo").write_text(MOUNTS)
+    (found,) = check_mount(Path(path), tmp_path / "mountinfo")
+    assert found.level == level
+    assert text in found.text
+    assert bool(found.advice) is (level == NOTE)
+
+
+def test_nothing_is_said_of_a_mount_that_is_not_known(tmp_path):
+    assert list(check_mount(None)) == []
+    assert list(check_mount(tmp_path, tmp_path / "nowhere")) == []
