@@ -7,8 +7,10 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import stat
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -103,37 +105,54 @@ def cluster(tmp_path):
         path.write_text(f"#!/bin/sh\n{body}\n")
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
 
-    def run(code: int) -> tuple[int, list[str], list[str]]:
-        for name in ("fedfs.calls", "sbatch.calls"):
+    def run(code: int, *, at_limit: bool = False) -> tuple[int, list[str], list[str]]:
+        for name in ("fedfs.calls", "scontrol.calls"):
             (tmp_path / name).write_text("")
-        program("fedfs", f'echo "$@" >> {tmp_path}/fedfs.calls; exit {code}')
-        program("sbatch", f'echo "$@" >> {tmp_path}/sbatch.calls')
+        works = f"trap 'echo ended >> {tmp_path}/fedfs.calls; exit 143' TERM; sleep 60 & wait"
+        body = works if at_limit else f"exit {code}"
+        program("fedfs", f'echo "$@" >> {tmp_path}/fedfs.calls; {body}')
+        program("scontrol", f'echo "$@" >> {tmp_path}/scontrol.calls')
         script = DEPLOY / "slurm" / "fedfs-site.sbatch"
         environment = {
             **os.environ,
             "PATH": f"{tmp_path}:{os.environ['PATH']}",
             "FEDFS_ENV": str(tmp_path / "env"),
+            "SLURM_JOB_ID": "17",
         }
-        command = ["bash", str(script), "north"]
-        done = subprocess.run(command, env=environment, capture_output=True, check=False)
-        calls = [(tmp_path / f"{n}.calls").read_text().splitlines() for n in ("fedfs", "sbatch")]
-        return done.returncode, *calls
+        with subprocess.Popen(["bash", str(script), "north"], env=environment) as job:
+            while at_limit and not (tmp_path / "fedfs.calls").read_text():
+                time.sleep(0.05)
+            if at_limit:
+                job.send_signal(signal.SIGUSR1)  # as SLURM does two minutes before
+            ended = job.wait(timeout=30)
+        calls = [(tmp_path / f"{n}.calls").read_text().splitlines() for n in ("fedfs", "scontrol")]
+        return ended, *calls
 
     return run
 
 
+REQUEUED = ["requeue 17", "update JobId=17 StartTime=now+10minutes"]
+
+
 @pytest.mark.parametrize(
-    ("code", "ends_with", "submits"),
-    [(0, 0, True), (EXIT_WAITING, 0, True), (EXIT_NOTHING, 0, False), (4, 4, False), (7, 7, False)],
+    ("code", "ends_with", "goes_on"),
+    [(0, 0, True), (EXIT_WAITING, 0, True), (4, 0, True), (EXIT_NOTHING, 0, False), (7, 7, False)],
 )
-def test_a_batch_job_submits_the_next_one_while_there_is_something_to_do(
-    cluster, code, ends_with, submits
+def test_a_batch_job_goes_back_into_the_queue_while_there_is_something_to_do(
+    cluster, code, ends_with, goes_on
 ):
-    ended, fedfs_calls, sbatch_calls = cluster(code)
+    ended, fedfs_calls, scontrol_calls = cluster(code)
     assert ended == ends_with
     (words,) = map(shlex.split, fedfs_calls)
     assert understood(words)["once"] is True
-    assert bool(sbatch_calls) is submits
-    if submits:
-        assert sbatch_calls[0].startswith("--begin=now+10minutes ")
-        assert sbatch_calls[0].endswith("fedfs-site.sbatch north")
+    assert scontrol_calls == (REQUEUED if goes_on else [])
+
+
+def test_a_batch_job_that_reaches_its_time_limit_goes_back_into_the_queue(cluster):
+    ended, fedfs_calls, scontrol_calls = cluster(0, at_limit=True)
+    assert ended == 0
+    assert fedfs_calls[1:] == ["ended"]
+    assert scontrol_calls[0] == "requeue 17"
+    script = (DEPLOY / "slurm" / "fedfs-site.sbatch").read_text()
+    assert "#SBATCH --requeue" in script
+    assert "#SBATCH --signal=B:USR1@120" in script
