@@ -138,7 +138,7 @@ def create(
             "role": role,
             "public key": new.public,
             "fingerprint": key_fingerprint(new.public),
-            "encryption key": keyring.identity(role).recipient,
+            "encryption key": keyring.create_identity(role).recipient,
         }
     )
 
@@ -191,6 +191,11 @@ def rotate(
         charter = replace_coordinator_key(amender)
         fingerprint, since = charter.coordinator_key, f"charter {charter.number + 1}"
     show_pairs({"role": role, "new key": key_fingerprint(fingerprint), "counts from": since})
+    if aggregator and public_key is not None and charter.encryption:
+        click.echo(
+            "\nCopy aggregator.age of the host before to the new one, as aggregator.0.age: what is "
+            "on the\nstore already is encrypted for it, updates and the strategy's memory among it."
+        )
 
 
 def _versions(at: Mapping[str, int]) -> str:

@@ -246,7 +246,7 @@ def _newcomer(state: StudyState, checked: Checked) -> str | None:
     """Return the first site that was approved after the plan was made and can be admitted."""
     for site in state.charter.active_sites:
         has_announced = state.n_cases(site) is not None and not state.is_admitted(site)
-        if has_announced and announcement(state, site) not in checked.refused:
+        if has_announced and announcement(state, site) not in {*checked.refused, *checked.absent}:
             return site
     return None
 

@@ -34,7 +34,8 @@ class Checked:
 
     Attributes:
         usable: keys of updates whose payload was fetched and can be used.
-        absent: keys of updates whose payload is not there yet.
+        absent: keys of updates whose payload is not there yet, and of what this host cannot
+            decrypt.
         refused: key of an update, a fingerprint or a site's plan -> why it cannot be used.
     """
 

@@ -72,6 +72,8 @@ class Tracks:
             (ends if outcome.finished else waits)[name] = outcome.text
         if self._failed:
             raise next(iter(self._failed.values()))
+        if any(all(map(self._is_done, missing)) for missing in blocked.values()):
+            return self.step()  # a worker that was asked later has seen that they are
         for name, missing in blocked.items():
             if not all(track in ends for track in missing):  # else they ended without being done
                 waits[name] = f"waiting for track {', '.join(missing)}"

@@ -15,12 +15,19 @@ from typing import Any, Protocol
 from fedfs.aggregation import fingerprints
 from fedfs.aggregation.alignment import Shapes
 from fedfs.aggregation.shared_tensors import agree, asym_spec, check_site_plan, join_in
-from fedfs.errors import MalformedError, RejectedError, StudyError
+from fedfs.errors import MalformedError, RejectedError, SetupError, StudyError
 from fedfs.learner import SiteFingerprint
 from fedfs.nnunet.plan.plans import PlanResult
 from fedfs.protocol import layout, participation
-from fedfs.protocol.messages import Admission, AsymSpec, Charter, PlanMessage, TrackCharter
+from fedfs.protocol.messages import ASYM, Admission, AsymSpec, Charter, PlanMessage, TrackCharter
 from fedfs.protocol.state import StudyState
+from fedfs.trust.recipients import AGE
+
+BRING_KEYS = (
+    "copy aggregator.age of the host that aggregated before beside this host's, as "
+    "aggregator.0.age, and start again"
+)
+"""Advice where something is encrypted for a key of the aggregator that is on another host."""
 
 
 class Planner(Protocol):
@@ -62,7 +69,10 @@ def make_plan(sites: Sequence[str], state: StudyState, planner: Planner) -> tupl
 
     Raises:
         StudyError: what a site published cannot be used, or sites share too little.
+        SetupError: this host cannot decrypt it.
     """
+    for site in sites:
+        check_readable(site, state)
     spec = asym_spec(state.charter)
     if spec is None:
         return _plan_for_all(sites, state, planner)
@@ -85,6 +95,20 @@ def using(what: str, site: str) -> Iterator[None]:
         ) from error
 
 
+def check_readable(site: str, state: StudyState) -> None:
+    """Check that this host can decrypt what a site published about its data.
+
+    Raises:
+        SetupError: it is encrypted for a key that is not on this host.
+    """
+    if state.charter.encryption != AGE:
+        return
+    key, asym = participation.announcement(state, site), state.charter.mode == ASYM
+    hidden = state.site_plans[site].tensors if asym else state.fingerprints[site].channels
+    if not hidden:
+        raise SetupError(f"This host cannot decrypt {key}.", hint=BRING_KEYS)
+
+
 def admit(site: str, state: StudyState, version: Shapes) -> Admission:
     """Return the admission of a site that came after the plan.
 
@@ -95,7 +119,9 @@ def admit(site: str, state: StudyState, version: Shapes) -> Admission:
 
     Raises:
         StudyError: what the site published cannot be used, or it shares too little.
+        SetupError: this host cannot decrypt it.
     """
+    check_readable(site, state)
     spec = asym_spec(state.charter)
     digest = state.digests[participation.announcement(state, site)]
     if spec is None:

@@ -65,6 +65,9 @@ def run_aggregator(config: AggregatorConfig, listener: OnProgress) -> Outcome:
             for name in names
         }
 
+        for aggregator in aggregators.values():
+            aggregator.check_memory()
+
         def is_done(name: str) -> bool:
             state = observers[name].state if name in aggregators else observers[name].refresh()
             return state.finished is not None or participation.lacks_configuration(state)

@@ -14,7 +14,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from fedfs.aggregation.shared_tensors import share_of, tensor_participation
-from fedfs.errors import FedfsError, ObjectNotFoundError, RejectedError, StudyError
+from fedfs.errors import (
+    FedfsError,
+    ObjectNotFoundError,
+    RejectedError,
+    SealedError,
+    SetupError,
+    StudyError,
+    TensorError,
+)
 from fedfs.exchange import payloads, versions
 from fedfs.exchange.global_weights import WeightFiles
 from fedfs.exchange.make_version import make_version, outputs_in
@@ -25,11 +33,12 @@ from fedfs.exchange.retention import prune_versions
 from fedfs.protocol import actions, layout, participation
 from fedfs.protocol.actions import AggregatorAction, Wait
 from fedfs.protocol.decide import decide_aggregator
-from fedfs.protocol.messages import FinishedMessage, PayloadRef, UpdateManifest
+from fedfs.protocol.messages import FAILED, FinishedMessage, PayloadRef, UpdateManifest
 from fedfs.protocol.state import Checked, StudyState
 from fedfs.roles.aggregator import initial_version, planning
 from fedfs.roles.aggregator.planning import Planner
 from fedfs.roles.aggregator.publish_version import Release, in_full
+from fedfs.roles.loop import Outcome
 from fedfs.roles.step import Role
 from fedfs.tensors.canonical import TensorFile
 from fedfs.tensors.safetensors_reader import file_bytes
@@ -74,6 +83,8 @@ class Aggregator(Role[AggregatorAction]):
         self._usable: dict[str, Path] = {}
         self._moves: dict[str, float] = {}
         self._absent: dict[str, str] = {}
+        self._sealed: dict[str, str] = {}
+        self._only_checked = False
         self._refused: dict[str, str] = {}
 
     @property
@@ -83,15 +94,53 @@ class Aggregator(Role[AggregatorAction]):
 
     @property
     def _checked(self) -> Checked:
-        return Checked(usable=self._usable, absent=self._absent, refused=self._refused)
+        absent = {**self._absent, **self._sealed}
+        return Checked(usable=self._usable, absent=absent, refused=self._refused)
+
+    def step(self) -> Outcome:
+        """Do the next thing; see :meth:`fedfs.roles.step.Role.step`.
+
+        To check updates is to look closer, and counts for nothing: a payload that is still not
+        there would else be looked for as often as possible, and a process that starts often would
+        always have worked.
+        """
+        while True:
+            self._only_checked = False
+            outcome = super().step()
+            if not self._only_checked:
+                return outcome
+
+    def check_memory(self) -> None:
+        """Check, before anything is waited for, that this host can read the strategy's memory.
+
+        Raises:
+            SetupError: it is encrypted for a key that this host does not hold.
+        """
+        state = self._observer.state
+        record = state.rounds.get(max(state.rounds, default=-1))
+        if record is None or record.state is None or state.finished is not None:
+            return
+        try:
+            self._fetch(record.state)
+        except SealedError as error:
+            text = f"the memory of {record.strategy.name} after version {record.version}"
+            self._status.say(FAILED, error=f"{text} cannot be decrypted on the aggregator's host")
+            raise SetupError(
+                f"This host cannot decrypt {text}, without which the next version cannot be made.",
+                hint=planning.BRING_KEYS,
+            ) from error
+        except (ObjectNotFoundError, TensorError) as error:
+            log.warning("the strategy's memory will be waited for: %s", error)
 
     def decide(self, state: StudyState) -> AggregatorAction:
         """See :func:`fedfs.protocol.decide.decide_aggregator`."""
         return decide_aggregator(state, now_s=self._clock(), checked=self._checked)
 
     def explain_wait(self, action: Wait, state: StudyState) -> tuple[str, str]:  # noqa: ARG002  see Role
-        """Return what is waited for, and which payloads are announced but not there."""
+        """Return what is waited for, and which payloads are not there or cannot be decrypted."""
         reason, absent = action.reason, " ".join(self._absent.values())
+        for text in self._sealed.values():
+            reason += f"; {text}"
         if absent:
             reason += f"; payloads that are announced but not there: {absent}"
         self._absent.clear()  # the next step looks again
@@ -127,6 +176,7 @@ class Aggregator(Role[AggregatorAction]):
             case actions.CompleteVersion(version):
                 return self._release.complete(state.rounds[version])
             case actions.CheckUpdates(keys):
+                self._only_checked = True
                 for key in keys[:-1]:
                     log.info("%s", self._check_update(key, state))
                 return self._check_update(keys[-1], state)
@@ -156,6 +206,9 @@ class Aggregator(Role[AggregatorAction]):
             message = planning.admit(site, state, shapes)
         except StudyError as error:
             self._refused[participation.announcement(state, site)] = str(error)
+            return f"did not admit {site}: {error}"
+        except SetupError as error:
+            self._sealed[participation.announcement(state, site)] = f"{error} {error.hint}"
             return f"did not admit {site}: {error}"
         self._publisher.publish(message)
         return f"admitted {site}, which came after the plan"
@@ -232,6 +285,7 @@ class Aggregator(Role[AggregatorAction]):
             )
         try:
             versions.check_claims(update, state)
+            planning.check_readable(update.site, state)
             with TensorFile(base_path) as base:
                 names = share_of(state, update.site, base.names).own
                 expected = payloads.update_layout(encoding, base, names)
@@ -242,6 +296,13 @@ class Aggregator(Role[AggregatorAction]):
         except ObjectNotFoundError as error:
             self._absent[key] = str(error)
             return f"the update of {update.site} is announced, its payload is not there"
+        except (SealedError, SetupError) as error:
+            # This host's problem, and no fault of the site's.
+            text = f"the update of {update.site} from version {update.base_version} cannot be "
+            text += f"decrypted on this host: {planning.BRING_KEYS}"
+            self._sealed[key] = text
+            log.warning("%s (%s)", text, error)
+            return text
         except RejectedError as error:
             return self._refuse(update, error.reason)
         self._usable[key] = path

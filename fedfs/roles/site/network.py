@@ -6,12 +6,14 @@ initialises them with.
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fedfs.aggregation.shared_tensors import Share, share_of
+from fedfs.errors import SetupError
 from fedfs.exchange.global_weights import WeightFiles
-from fedfs.learner import Learner, Tensors
+from fedfs.learner import Learner, OnProgress, OwnPlan, Tensors
+from fedfs.protocol.messages import ASYM, SitePlan
 from fedfs.protocol.state import StudyState
 from fedfs.roles.site.residual import KeptTensorFiles, KeptTensors
 from fedfs.store.base import ReadableStore
@@ -45,6 +47,22 @@ class SiteNetwork:
     def private(self) -> frozenset[str]:
         """Own names of the tensors that never leave the site."""
         return self.share.private(self.tensors)
+
+
+def own_plan(learner: Learner, published: SitePlan, on_progress: OnProgress) -> OwnPlan:
+    """Return the site's own plan, made again (mode ``asym``).
+
+    Raises:
+        SetupError: it is not the one that the site has published.
+    """
+    own = learner.plan(on_progress, is_published=True)
+    if own.plans_sha256 != published.plans_sha256:
+        raise SetupError(
+            "Planning gives another plan than this site has published.",
+            hint="the dataset, nnunetv2 or how this site plans has changed since: "
+            "restore it, or start a new study",
+        )
+    return own
 
 
 class SiteNetworks:
@@ -82,6 +100,7 @@ class SiteNetworks:
             TensorError, ObjectNotFoundError, StoreError: see
             :meth:`fedfs.exchange.global_weights.WeightFiles`.
         """
+        self._read_own_plan(state)
         model = state.models[version]
         if self._loaded is not None and self._loaded.version == version:
             return self._loaded  # evaluated, now to be trained from
@@ -105,6 +124,15 @@ class SiteNetworks:
         self._kept_files.save(
             network.version, KeptTensors(residual, private), self._published(state)
         )
+
+    def _read_own_plan(self, state: StudyState) -> None:
+        """Make the site's own plan again where it is encrypted for a key that was lost."""
+        published = state.site_plans.get(self._site)
+        if state.charter.mode == ASYM and published is not None and not published.tensors:
+            own = own_plan(self._learner, published, lambda _: None)
+            state.site_plans[self._site] = replace(
+                published, configuration=own.configuration, tensors=own.tensors
+            )
 
     def _private(self, share: Share, state: StudyState, kept: Tensors) -> Tensors:
         plan = state.site_plans.get(self._site)

@@ -25,7 +25,7 @@ from fedfs.protocol.actions import SiteAction, Wait
 from fedfs.protocol.decide import decide_site
 from fedfs.protocol.messages import ASYM, Attendance, Charter
 from fedfs.protocol.state import StudyState
-from fedfs.roles.site.network import SiteNetworks
+from fedfs.roles.site.network import SiteNetworks, own_plan
 from fedfs.roles.site.scoring import Scoring
 from fedfs.roles.step import Role
 from fedfs.trust import key_validity
@@ -224,13 +224,8 @@ class Site(Role[SiteAction]):
             raise StudyError("There is no plan to adopt.")
         plans, fingerprint, whose = state.plan.plans, state.plan.fingerprint, "the federated"
         if state.charter.mode == ASYM:
-            own, whose = self._learner.plan(self._status.progress, is_published=True), "its own"
-            if own.plans_sha256 != state.site_plans[self.name].plans_sha256:
-                raise SetupError(
-                    "Planning gives another plan than this site has published.",
-                    hint="the dataset, nnunetv2 or how this site plans has changed since: "
-                    "restore it, or start a new study",
-                )
+            published, whose = state.site_plans[self.name], "its own"
+            own = own_plan(self._learner, published, self._status.progress)
             plans, fingerprint = own.plans, own.fingerprint
         return plans, fingerprint, whose
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -13,11 +15,13 @@ from fedfs.protocol.track_place import TrackPlace
 from fedfs.roles.coordinator.amend import Coordinator
 from fedfs.roles.coordinator.options import StudyOptions
 from fedfs.roles.coordinator.roster import set_state
+from fedfs.roles.loop import Outcome
 from fedfs.roles.reader.audit import verify_choice, verify_study
 from fedfs.roles.reader.finding import OK, PROBLEM
 from fedfs.roles.reader.report.data import collect
 from fedfs.roles.reader.report.overview import overview
 from fedfs.roles.reader.status import summarize
+from fedfs.roles.tracks import Tracks
 from fedfs.store.memory import MemoryStore
 from fedfs.store.prefix import TrackStore
 from support.federation import DATASET_JSON, Federation, forge
@@ -300,3 +304,21 @@ def test_sites_with_networks_of_their_own_plan_for_each_track(tmp_path):
     assert len(plans) == 2 * (3 + 1)
     assert all(key.startswith("tracks/") for key in plans)
     assert federation.observe().state.choice is None
+
+
+def test_what_comes_after_a_track_is_not_passed_over_where_the_track_ends_in_the_same_step():
+    """The worker that comes after is asked first, and only the other one sees that it may begin."""
+    done: set[str] = set()
+
+    def worker(version: int, outcome: Outcome) -> SimpleNamespace:
+        def step() -> Outcome:
+            done.add("first")
+            return outcome
+
+        return SimpleNamespace(version=version, step=step, rest=lambda: None)
+
+    finished = Outcome(worked=False, finished=True, text="finished")
+    worked = Outcome(worked=True, finished=False, text="has chosen")
+    workers = {"after": worker(0, worked), "first": worker(1, finished)}
+    tracks = Tracks(workers, {"after": ["first"]}, lambda name: name in done)
+    assert tracks.step() == worked

@@ -9,7 +9,7 @@ import shutil
 import numpy as np
 import pytest
 
-from fedfs.errors import SealedError, StudyError, UserError
+from fedfs.errors import SealedError, SetupError, StudyError, UserError
 from fedfs.exchange.payloads import MAX_MODEL_BYTES, fetch_payload
 from fedfs.exchange.publish import Publisher
 from fedfs.exchange.read import open_study
@@ -29,6 +29,7 @@ from fedfs.trust.sealing import MAGIC
 from fedfs.trust.signing import SigningKey
 from support import invariants
 from support.federation import INITIAL, Federation, forge, reach, with_keys_of_charter
+from support.unlike_networks import NETWORKS, TARGETS
 
 OPTIONS = [
     {},
@@ -288,3 +289,26 @@ def test_a_vault_of_a_host_without_keys_opens_nothing(tmp_path):
         assert observer.state.charter.encryption == "age"
     with pytest.raises(SealedError, match="holds no key"):
         Vault().unseal(b"x")
+
+
+def test_a_site_that_plans_for_itself_goes_on_with_a_new_key(tmp_path):
+    """Its plan is encrypted for the key that it lost; it makes the same one again."""
+    federation = Federation(
+        tmp_path, encryption="age", rounds=2, mode="asym", networks=NETWORKS, targets=TARGETS,
+        min_coverage=0.0,
+    ).start()  # fmt: skip
+    reach(federation, 1)
+    keyring, home = federation.keyring("north"), federation.home("coordinator")
+    for path in keyring.folder.iterdir():
+        path.unlink()
+    ask_for_new_key(federation.store, keyring, "north", is_lost=True, clock=federation.clock)
+    office = Coordinator(federation.store, home, clock=federation.clock)
+    approve_sites(office, ["north"], replace_keys=True)
+    with_keys_of_charter(federation)
+    assert not federation.observe("north").state.site_plans["north"].tensors
+    federation.run()
+    state = federation.observe().state
+    assert "north" in {update.site for update in state.rounds[2].updates}
+    federation.learners["north"].network = {}
+    with pytest.raises(SetupError, match="another plan than this site has published"):
+        federation.make_site("north")._networks.load(2, federation.observe("north").state)
