@@ -50,12 +50,13 @@ def demo(
     separate processes share nothing but a folder.
     """
     from fedfs.simulation.demo import Demo
+    from fedfs.simulation.hosts import interrupted_by_sigterm
 
     place = folder or Path(tempfile.mkdtemp(prefix="fedfs-demo-"))
     if folder is not None and folder.exists() and any(folder.iterdir()):
         raise click.UsageError(f"{folder} is not empty")
     place.mkdir(parents=True, exist_ok=True)
-    with contextlib.closing(_Display(to_stderr=as_json)) as display:
+    with interrupted_by_sigterm(), contextlib.closing(_Display(to_stderr=as_json)) as display:
         result = Demo(
             place.resolve(),
             display.log,

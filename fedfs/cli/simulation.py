@@ -9,7 +9,6 @@ import click
 
 from fedfs.cli.options import FOLDER, default_option, device_option
 from fedfs.cli.terminal import show_json, show_table
-from fedfs.protocol import layout
 
 if TYPE_CHECKING:
     from fedfs.simulation.table import Cell, ExperimentResult
@@ -61,6 +60,7 @@ def simulate(
     Every arm is a real study of real processes. Given again, the command goes on where it was.
     """
     from fedfs.simulation.experiment import Experiment, ExperimentOptions
+    from fedfs.simulation.hosts import interrupted_by_sigterm
 
     if not all(text.strip().isdecimal() for text in seeds.split(",")):
         raise click.UsageError(f"--seeds {seeds}: give numbers, separated by commas")
@@ -74,7 +74,8 @@ def simulate(
         init=[word for option in init for word in option.split("=", 1)],
         **others,
     )
-    result = Experiment(options, log=lambda text: click.echo(f"- {text}", err=as_json)).run()
+    with interrupted_by_sigterm():
+        result = Experiment(options, log=lambda text: click.echo(f"- {text}", err=as_json)).run()
     if as_json:
         show_json(result)
         return
@@ -83,9 +84,17 @@ def simulate(
     click.echo(f"\nEach study has its report: {folder}/*/**/store/aggregator/reports/")
 
 
+def stores_of_simulation(place: str) -> list[Path]:
+    """Return the stores of the studies in a simulation's folder; none if it is no such folder."""
+    folder = Path(place)
+    if "://" in place or not (folder / "options.json").is_file():
+        return []
+    return sorted(path.parent for path in folder.glob("*/*/store/federation"))
+
+
 def _pooled(data: tuple[str, ...], folder: Path) -> Path:
     """Return the dataset that ``--data`` names, or makes of several."""
-    from fedfs.simulation.cases import pool
+    from fedfs.simulation.cases import pool, site_name
 
     if len(data) == 1 and (Path(data[0]).exists() or "=" not in data[0]):
         return Path(data[0]).resolve()
@@ -93,8 +102,10 @@ def _pooled(data: tuple[str, ...], folder: Path) -> Path:
     for site, sign, place in pairs:
         if not sign or not place:
             raise click.UsageError(f"--data {site}: of several datasets, give each as SITE=DIR")
-        layout.check_site(site)
-    sources = {site: Path(place).resolve() for site, _, place in pairs}
+    sources = {
+        site_name(site, lambda text: click.echo(f"- {text}", err=True)): Path(place).resolve()
+        for site, _, place in pairs
+    }
     if len(sources) < len(pairs):
         raise click.UsageError("--data: a site has one dataset")
     return pool(sources, folder / "data")

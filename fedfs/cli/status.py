@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from fedfs.cli.options import default_option, json_option, store_argument, track_option
 from fedfs.cli.progress import LivePage
+from fedfs.cli.simulation import stores_of_simulation
 from fedfs.cli.terminal import make_table, show_json, show_pairs, show_table
 from fedfs.errors import StoreUnavailableError
 from fedfs.store import StorePlace, open_store
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from fedfs.roles.reader.status import StudyStatus
 
 _COLUMNS = (
-    "site", "state", "cases", "shares", "doing", "last seen", "update", "Dice", "failures",
+    "site", "state", "cases", "shares", "doing", "last seen", "update", "pseudo Dice", "failures",
 )  # fmt: skip
 _TRACK_COLUMNS = ("track", "phase", "version", "Dice", "waiting for")
 
@@ -38,6 +40,9 @@ def status(
     from fedfs.exchange.visible import open_visible, tell_hidden
     from fedfs.trust.keyring import default_home
 
+    if stores := stores_of_simulation(store.url):
+        _show_each(stores)
+        return
     only = [track] if track else ()
     observers = open_visible(open_store(store), default_home(), only=only, scores=watch)
     if watch and not as_json:
@@ -60,6 +65,15 @@ def status(
         show_table(("not accepted", "reason"), list(rejected.items()))
     if hidden := tell_hidden(observers):
         click.echo(f"\n{hidden}")
+
+
+def _show_each(stores: Sequence[Path]) -> None:
+    """Print where the stores of a simulation are, and how each study stands."""
+    from fedfs.exchange.read import open_tracks
+
+    for path in stores:
+        for view in _views(open_tracks(open_store(str(path)))).values():
+            click.echo(f"{path}\n  {_line(view)}")
 
 
 def _views(observers: Mapping[str, Observer]) -> dict[str, StudyStatus]:
@@ -105,11 +119,21 @@ def _is_over(view: StudyStatus) -> bool:
 
 
 def _line(view: StudyStatus) -> str:
-    scores = list(view.mean_dice.items())
-    dice = f", mean Dice {scores[-1][1]:.4f} of version {scores[-1][0]}" if scores else ""
+    dice = f", mean Dice {_dice(view)}" if _dice(view) else ""
     waits = f", waits for {', '.join(view.waiting_for)}" if view.waiting_for else ""
     best = f", best: {view.best}" if view.best else ""
     return f"{view.phase}, version {view.version} of {view.rounds}{dice}{waits}{best}"
+
+
+def _dice(view: StudyStatus) -> str:
+    """Return the newest mean Dice as text: of the full validation, once there is one."""
+    of = ", of this site alone" if view.hidden else ""
+    if view.validated_dice is not None:
+        return f"{view.validated_dice:.4f} (full validation of version {view.version}{of})"
+    if not view.mean_dice:
+        return ""
+    version, dice = list(view.mean_dice.items())[-1]
+    return f"{dice:.4f} (pseudo Dice of version {version}{of})"
 
 
 _Page = tuple[dict[str, str], tuple[str, ...], list[tuple[object, ...]], list[str]]
@@ -122,7 +146,9 @@ def _page(views: Mapping[str, StudyStatus]) -> _Page:
     first = next(iter(views.values()))
     if len(views) == 1:
         notes = [f"{one.site}: {one.left_out}" for one in first.sites if one.left_out]
-        return _facts(first), _COLUMNS, _rows(first), [*notes, *_asking(first)]
+        is_validated = first.validated_dice is not None
+        columns = ["full Dice" if is_validated and c == "pseudo Dice" else c for c in _COLUMNS]
+        return _facts(first), tuple(columns), _rows(first), [*notes, *_asking(first)]
     facts = _facts(first)
     shown = ("study", "coordinator key", "mode", "rounds close", *(("best",) if first.best else ()))
     rows: list[tuple[object, ...]] = []
@@ -162,15 +188,13 @@ def _drawn(
 
 
 def _facts(view: StudyStatus) -> dict[str, str]:
-    scores = list(view.mean_dice.items())
-    of = ", of this site alone" if view.hidden else ""
     return {
         "study": view.study,
         "coordinator key": view.coordinator_fingerprint,
         "mode": view.mode,
         "phase": view.phase,
         "version": f"{view.version} of {view.rounds}" if view.version >= 0 else "none yet",
-        "mean Dice": f"{scores[-1][1]:.4f} (version {scores[-1][0]}{of})" if scores else "-",
+        "mean Dice": _dice(view) or "-",
         "aggregator": f"{view.aggregator} ({view.aggregator_since or '-'})",
         "rounds close": view.policy,
         "on the store": ", ".join(
@@ -198,12 +222,15 @@ def _asking(view: StudyStatus) -> list[str]:
 
 
 def _rows(view: StudyStatus) -> list[tuple[object, ...]]:
+    scores = {
+        s.site: s.mean_dice if view.validated_dice is None else s.validated_dice for s in view.sites
+    }
     return [
         (
             s.site, s.state, s.n_cases,
             "-" if s.coverage is None else f"{s.coverage:.1%}", s.activity, s.since,
             "-" if s.last_update is None else f"from {s.last_update}",
-            "-" if s.mean_dice is None else f"{s.mean_dice:.4f}", s.failures or "",
+            "-" if (dice := scores[s.site]) is None else f"{dice:.4f}", s.failures or "",
         )
         for s in view.sites
     ]  # fmt: skip

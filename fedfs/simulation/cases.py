@@ -3,7 +3,7 @@
 import csv
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from fedfs.errors import UserError
 from fedfs.nnunet.data.dataset import NATURAL_IMAGES
 from fedfs.nnunet.data.dataset_json import difference
+from fedfs.protocol import layout
 
 _FIRST_CHANNEL = "_0000"
 
@@ -94,6 +95,33 @@ def read_cases(folder: Path) -> Mapping[str, tuple[str, ...]]:
     return {site: tuple(sorted(cases)) for site, cases in sorted(sites.items())}
 
 
+def site_name(text: str, log: Callable[[str], None]) -> str:
+    """Return the name that a study gives a site: in lower case, with a line about a change.
+
+    Raises:
+        UserError: no site can have the name.
+    """
+    name = layout.check_site(text.strip().lower())
+    if name != text:
+        log(f"site {text!r} is called {name!r}, as names of sites are in lower case")
+    return name
+
+
+def with_site_names(
+    cases: Mapping[str, Sequence[str]], log: Callable[[str], None]
+) -> dict[str, tuple[str, ...]]:
+    """Return cases under the names that a study gives their sites.
+
+    Raises:
+        UserError: no site can have one of the names.
+    """
+    out: dict[str, tuple[str, ...]] = {}
+    for text, names in cases.items():
+        name = site_name(text, log)
+        out[name] = tuple(sorted((*out.get(name, ()), *names)))
+    return out
+
+
 def split_cases(cases: Mapping[str, Sequence[str]], *, test_share: float) -> tuple[Split, ...]:
     """Keep every n-th case of each site for the test that all models take.
 
@@ -106,7 +134,12 @@ def split_cases(cases: Mapping[str, Sequence[str]], *, test_share: float) -> tup
         test = tuple(names[every - 1 :: every])
         training = tuple(name for name in names if name not in test)
         if not test or len(training) < 5:  # noqa: PLR2004  nnU-Net's five folds
-            raise UserError(f"Site {site} has {len(names)} cases, too few to split.")
+            raise UserError(
+                f"Site {site} has {len(names)} cases, too few to split: a site trains on five at "
+                "least, and keeps some away for the test.",
+                hint=f"fedfs simulate --external {site} has all of them tested and none trained "
+                "on; or leave the site out",
+            )
         out.append(Split(site, training, test))
     return tuple(out)
 

@@ -18,7 +18,14 @@ from fedfs.exchange.read import open_study
 from fedfs.roles.reader.export import export_versions, predict_commands
 from fedfs.roles.reader.status import StudyStatus, summarize
 from fedfs.simulation import phantoms
-from fedfs.simulation.cases import Split, dice_by_case, place_dataset, read_cases, split_cases
+from fedfs.simulation.cases import (
+    Split,
+    dice_by_case,
+    place_dataset,
+    read_cases,
+    split_cases,
+    with_site_names,
+)
 from fedfs.simulation.gpu_slots import slot_of
 from fedfs.simulation.hosts import Host, LocalStudy
 from fedfs.simulation.jobs import Prediction, run_here
@@ -119,7 +126,8 @@ class Demo:
         if self.data is None:
             self.log("making images of three hospitals whose scanners differ")
             phantoms.write_dataset(source, n_cases=_N_CASES, seed=_SEED)
-        return source, split_cases(read_cases(source), test_share=_TEST_SHARE)
+        cases = with_site_names(read_cases(source), self.log)
+        return source, split_cases(cases, test_share=_TEST_SHARE)
 
     def _hosts(self, source: Path, splits: Sequence[Split]) -> dict[str, Host]:
         hosts = {}

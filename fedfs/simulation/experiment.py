@@ -12,6 +12,7 @@ Stopped at any moment, it goes on where it was: what is finished is on disk.
 import contextlib
 import itertools
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -22,10 +23,18 @@ from fedfs.errors import UserError
 from fedfs.exchange.read import open_study
 from fedfs.protocol import codec, participation
 from fedfs.roles.lock import hold_lock
-from fedfs.simulation.cases import Split, place_dataset, read_cases, split_cases
+from fedfs.simulation.cases import (
+    Split,
+    place_dataset,
+    read_cases,
+    site_name,
+    split_cases,
+    with_site_names,
+)
 from fedfs.simulation.cluster import SLURM, Cluster, parse_parameters
 from fedfs.simulation.gpu_slots import Slot, slot_of
-from fedfs.simulation.hosts import Host, LocalStudy
+from fedfs.simulation.heartbeat import heartbeat, look_at
+from fedfs.simulation.hosts import Host, LocalStudy, ended_with_us
 from fedfs.simulation.jobs import Prediction, Task, run_here, take_turns
 from fedfs.simulation.table import ExperimentResult, mean_scores, read_scores, tabulate
 from fedfs.store import open_store
@@ -35,6 +44,10 @@ LOCAL, FFE, ASYM, CENTRAL = ARMS = ("local", "ffe", "asym", "central")
 _DECIDE = ("external", "rounds", "local_iterations", "val_iterations", "test_share", "init")
 _DATASET = "Dataset900_Simulation"
 _POOLED = "central"
+_RUNS = "*-fold*-seed*"
+"""Names of the folders of runs, see :attr:`_Run.folder`."""
+_UPDATES = "*/store/tracks/*/sites/*/updates/*/manifest.json"
+"""Updates in the stores of a run's studies."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +168,11 @@ class Experiment:
         now = {name: codec.to_json(getattr(self.options, name)) for name in _DECIDE}
         now["cases"] = {one.site: [len(one.training), len(one.test)] for one in self._splits}
         before = json.loads(path.read_text()) if path.exists() else now
+        if before != now and not self._has_trained():
+            self.log("the folder is begun anew: nothing was trained with its earlier options")
+            for old in (*self.options.folder.glob(_RUNS), self.options.folder / "test"):
+                shutil.rmtree(old, ignore_errors=True)
+            before = now
         for name, value in now.items():
             if before[name] != value:
                 raise UserError(
@@ -163,6 +181,13 @@ class Experiment:
                     hint="give the same as before, or another folder",
                 )
         _write(path, now)
+
+    def _has_trained(self) -> bool:
+        """Return whether a site of any of the studies has published an update, or a run is done."""
+        runs = list(self.options.folder.glob(_RUNS))
+        done = (one for run in runs for one in run.glob("scores.json"))
+        updates = (one for run in runs for one in run.glob(_UPDATES))
+        return any(True for _ in (*done, *updates))
 
     def _repeats(self) -> dict[str, list[dict[str, Any]]]:
         """Return row of the table -> what :meth:`_score` returns, for each fold and seed."""
@@ -184,15 +209,16 @@ class Experiment:
 
     def _split(self) -> tuple[Split, ...]:
         options = self.options
-        cases = dict(read_cases(options.data))
+        cases = with_site_names(read_cases(options.data), self.log)
         splits = []
         if options.external is not None:
-            if options.external not in cases:
+            external = site_name(options.external, lambda _: None)
+            if external not in cases:
                 raise UserError(
-                    f"There is no site {options.external!r} in {options.data / 'cases.csv'}.",
+                    f"There is no site {external!r} in {options.data / 'cases.csv'}.",
                     hint=f"sites: {', '.join(cases)}",
                 )
-            splits.append(Split(options.external, (), tuple(cases.pop(options.external))))
+            splits.append(Split(external, (), cases.pop(external)))
         return (*split_cases(cases, test_share=options.test_share), *splits)
 
     @property
@@ -208,7 +234,7 @@ class Experiment:
                 return self._study(run, run.folder / site, {site: training[site]})[""]
 
             n_at_once = self.options.at_once or len(training)
-            with ThreadPoolExecutor(n_at_once) as pool, self._cancelled_with_us():
+            with ThreadPoolExecutor(n_at_once) as pool, self._cancelled_with_us(), ended_with_us():
                 return dict(zip(training, pool.map(alone, training), strict=True))
         if run.arm == CENTRAL:
             pooled = tuple(case for cases in training.values() for case in cases)
@@ -218,11 +244,12 @@ class Experiment:
     def _study(
         self, run: _Run, folder: Path, sites: Mapping[str, Sequence[str]]
     ) -> dict[str, Path]:
-        options, n_sites = self.options, len(self._training)
+        options = self.options
+        n_sites = 1 if run.arm == CENTRAL else len(self._training)  # beside which others train
         n_at_once = min(options.at_once or n_sites, n_sites)
-        hosts = {}
-        for number, (site, cases) in enumerate(sites.items()):
-            slot = self._slot(number, n_at_once=n_at_once, gpus=options.gpus)
+        hosts, numbers = {}, {site: number for number, site in enumerate(self._training)}
+        for site, cases in sites.items():
+            slot = self._slot(numbers.get(site, 0), n_at_once=n_at_once, gpus=options.gpus)
             hosts[site] = Host(site, folder / "hosts" / site, slot).make()
             place_dataset(options.data, hosts[site].raw / _DATASET, cases)
         mode = ASYM if run.arm == ASYM else FFE
@@ -241,16 +268,23 @@ class Experiment:
             ),
             run=("--device", options.device) if options.device else (),
         )  # fmt: skip
+        name = f"{run.name}, {folder.name}" if run.arm == LOCAL else run.name
+        with heartbeat(look_at(study.store, name), self.log):
+            self._complete(study, n_at_once)
+        return self._export(study, run.arm, folder)
+
+    def _complete(self, study: LocalStudy, n_at_once: int) -> None:
+        """Begin a study, or go on with it, to its end."""
         study.begin()
 
         def is_over() -> bool:
-            return participation.is_over(open_study(open_store(str(study.store))).state, hosts)
+            state = open_study(open_store(str(study.store))).state
+            return participation.is_over(state, study.sites)
 
-        if self._cluster is not None or 0 < options.at_once < len(sites):
+        if self._cluster is not None or 0 < self.options.at_once < len(study.sites):
             take_turns(study, lambda turns: self._run_tasks(turns, n_at_once), is_over=is_over)
         elif not is_over():
             study.federate()
-        return self._export(study, run.arm, folder)
 
     def _slot(self, number: int = 0, *, n_at_once: int = 1, gpus: Sequence[str] = ()) -> Slot:
         n_job_cpus = None if self._cluster is None else self._cluster.n_cpus
@@ -289,7 +323,14 @@ class Experiment:
                 self._prediction(run, model, images, f"{split.site}/{i}")
                 for i, model in enumerate(own)
             ]
-        self._run_tasks([one for parts in made.values() for one in parts if not one.is_done], 1)
+        all_parts = [one for parts in made.values() for one in parts]
+
+        def look() -> tuple[object, str]:
+            n_done = sum(one.is_done for one in all_parts)
+            return n_done, f"{run.name}: predicted {n_done} of {len(all_parts)} sets of cases"
+
+        with heartbeat(look, self.log):
+            self._run_tasks([one for one in all_parts if not one.is_done], 1)
         return {
             site: mean_scores([read_scores(one.output) for one in parts])
             for site, parts in made.items()

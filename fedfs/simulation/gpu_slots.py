@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
+_MOST_WORKERS = 12
+"""nnU-Net's own number of processes for augmentation on most machines."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,9 @@ def slot_of(
     gpu = gpus[number % len(gpus)] if gpus else None
     if n_job_cpus is not None:
         return Slot(n_job_cpus, gpu, workers=n_job_cpus - 1)
-    return Slot(max(1, (os.cpu_count() or 1) // n_at_once), gpu)
+    cores = os.cpu_count() or 1
+    workers = min(cores - 1, _MOST_WORKERS) if n_at_once == 1 else 0
+    return Slot(max(1, cores // n_at_once), gpu, workers)
 
 
 def visible_gpus() -> str | None:

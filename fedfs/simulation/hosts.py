@@ -1,18 +1,24 @@
 """Several hosts on one machine: a folder, an environment and operating-system processes for each.
 
 Hosts share nothing but the store: each has its own nnU-Net folders, its own keys, its own
-processes.
+processes. No process of theirs outlives an interruption of ours, by Ctrl-C or by SIGTERM: a
+scheduler, ``timeout`` or ``docker stop`` sends it to us alone.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO, Any
+from weakref import WeakSet
 
 from fedfs.errors import FedfsError
 from fedfs.nnunet.system.environment import NnUNetPaths
@@ -20,6 +26,13 @@ from fedfs.simulation.gpu_slots import Slot
 
 _TERMINATE_S = 20.0
 _LOOK_EVERY_S = 1.0
+_AGAIN_S = 0.05
+_processes: WeakSet[subprocess.Popen[bytes]] = WeakSet()
+"""Every process of a host that this one has started."""
+_interrupted = threading.Event()
+"""Set where processes are being ended: threads that wait for one start no other then."""
+_starting = threading.Lock()
+"""Held while a process is started and noted, and while they are counted to be ended."""
 
 
 @dataclass(frozen=True)
@@ -78,30 +91,38 @@ class Host:
         Raises:
             FedfsError: it failed; with its standard error.
         """
-        done = subprocess.run(
-            [sys.executable, "-m", "fedfs", *arguments],
-            env=self.environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode != 0:
+        process = self._start(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        try:
+            out, err = process.communicate()
+        finally:
+            stop([process])
+        if process.returncode != 0:
             raise FedfsError(
-                f"fedfs {' '.join(arguments)} on {self.name} exited with {done.returncode}:\n"
-                + done.stderr.strip()
+                f"fedfs {' '.join(arguments)} on {self.name} exited with {process.returncode}:\n"
+                + err.decode(errors="replace").strip()
             )
-        return done.stdout
+        return out.decode()
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         """Start a fedfs command as a process of its own; it logs to :attr:`log_path`."""
         with self.log_path.open("ab") as log:
-            return subprocess.Popen(
+            return self._start(arguments, stdout=log, stderr=subprocess.STDOUT)
+
+    def _start(
+        self, arguments: Sequence[str], *, stdout: IO[Any] | int, stderr: int
+    ) -> subprocess.Popen[bytes]:
+        with _starting:
+            if _interrupted.is_set():
+                raise FedfsError(f"{self.name} was interrupted.")
+            process = subprocess.Popen(
                 [sys.executable, "-m", "fedfs", *arguments],
                 env=self.environment(),
-                stdout=log,
-                stderr=subprocess.STDOUT,
+                stdout=stdout,
+                stderr=stderr,
                 stdin=subprocess.DEVNULL,
             )
+            _processes.add(process)
+        return process
 
     @property
     def log_path(self) -> Path:
@@ -128,6 +149,42 @@ def stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+@contextlib.contextmanager
+def ended_with_us() -> Iterator[None]:
+    """End all processes of hosts when the block is interrupted, those of other threads too.
+
+    Threads that wait for them then end by themselves, and no thread starts another.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        with _starting:
+            _interrupted.set()
+            started = list(_processes)
+        stop(started)
+        raise
+
+
+@contextlib.contextmanager
+def interrupted_by_sigterm() -> Iterator[None]:
+    """Have SIGTERM interrupt the block as Ctrl-C does; for the main thread."""
+
+    def interrupt(number: int, _: object) -> None:
+        if _starting.locked():  # a process that nobody has noted yet would be left
+            threading.Timer(_AGAIN_S, os.kill, (os.getpid(), number)).start()
+            return
+        signal.signal(number, signal.SIG_IGN)  # this one is being heeded
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        with ended_with_us():
+            yield
+    finally:
+        _interrupted.clear()
+        signal.signal(signal.SIGTERM, before)
 
 
 @dataclass(frozen=True)
@@ -186,9 +243,12 @@ class LocalStudy:
             FedfsError: a process failed; with the end of its log.
         """
         hosts = {**self.sites, "aggregator": self.coordinator}
-        processes = {site: host.start(*self.run_command(site)) for site, host in self.sites.items()}
-        processes["aggregator"] = self.coordinator.start("aggregate", str(self.store))
+        processes: dict[str, subprocess.Popen[bytes]] = {}
         try:
+            for site, host in self.sites.items():
+                command = self.run_command(site, max(1, host.slot.workers))
+                processes[site] = host.start(*command)
+            processes["aggregator"] = self.coordinator.start("aggregate", str(self.store))
             while True:
                 codes = {name: process.poll() for name, process in processes.items()}
                 look()

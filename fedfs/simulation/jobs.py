@@ -16,7 +16,7 @@ from fedfs.errors import EXIT_NOTHING, EXIT_OK, EXIT_WAITING, FedfsError
 from fedfs.nnunet.score.predict import ScoreRequest
 from fedfs.nnunet.system.environment import HostSettings
 from fedfs.nnunet.system.isolated import run_isolated
-from fedfs.simulation.hosts import Host, LocalStudy, stop
+from fedfs.simulation.hosts import Host, LocalStudy, ended_with_us, stop
 
 SUCCESS_CODES = (EXIT_OK, EXIT_WAITING, EXIT_NOTHING)
 """Exit codes of a process that has done what it could do."""
@@ -108,7 +108,9 @@ def run_here(tasks: Sequence[Task], at_once: int) -> list[int]:
             raise FedfsError(f"{task.host.name} exited with {code}:\n{task.host.log_tail()}")
         return code
 
-    with ThreadPoolExecutor(at_once) as pool:
+    if at_once == 1:  # an interruption reaches the task itself
+        return [run(task) for task in tasks]
+    with ThreadPoolExecutor(at_once) as pool, ended_with_us():
         return list(pool.map(run, tasks))
 
 

@@ -37,7 +37,8 @@ class SiteStatus:
         n_cases: cases it announced.
         coverage: share of its network's parameters that it shares; None before the plan.
         last_update: newest version it trained from; None if none.
-        mean_dice: of the newest version it has evaluated, with that version.
+        mean_dice: nnU-Net's pseudo Dice of the newest version it has evaluated, with that version.
+        validated_dice: mean Dice of nnU-Net's full validation of the last version; None before it.
         failures: number of failure records.
         left_out: since when nothing of it went into a version, and why; "" if something did.
     """
@@ -52,6 +53,7 @@ class SiteStatus:
     last_update: int | None
     evaluated_version: int | None
     mean_dice: float | None
+    validated_dice: float | None
     failures: int
     left_out: str
 
@@ -66,7 +68,8 @@ class StudyStatus:
             ``not planned``, if nnU-Net has no such configuration for these data.
         version: newest global version, -1 before there is one.
         waiting_for: names of who is waited for; ``waiting_since`` says since when (UTC).
-        mean_dice: by version, the case-weighted mean of the sites' mean Dice.
+        mean_dice: by version, the case-weighted mean of the sites' pseudo Dice.
+        validated_dice: the case-weighted mean of the sites' full validations of the last version.
         rejected: key -> reason, for objects on the store that nobody accepts.
         policy: the rule by which rounds close, as text.
         n_bytes: what lies on the store, by what it is: models, updates, messages.
@@ -91,6 +94,7 @@ class StudyStatus:
     aggregator_since: str
     sites: tuple[SiteStatus, ...]
     mean_dice: Mapping[str, float]
+    validated_dice: float | None
     rejected: Mapping[str, str]
     policy: str
     n_bytes: Mapping[str, int]
@@ -138,6 +142,7 @@ def summarize(
         mean_dice={
             str(v): dice for v in sorted(state.models) if (dice := mean_dice(state, v)) is not None
         },
+        validated_dice=mean_dice(state, state.newest, "full"),
         rejected=_rejected(state),
         policy=_policy(charter),
         n_bytes=_n_bytes(sizes),
@@ -202,12 +207,18 @@ def _rejected(state: StudyState) -> dict[str, str]:
     return {**left_out, **(aggregator.rejected if aggregator else {}), **state.rejected}
 
 
-def mean_dice(state: StudyState, version: int) -> float | None:
-    """Return the mean over sites of a version's mean pseudo Dice, weighted by validation cases."""
+def mean_dice(state: StudyState, version: int, kind: str = "pseudo") -> float | None:
+    """Return the mean over sites of a version's mean Dice, weighted by validation cases.
+
+    Args:
+        state: accepted messages.
+        version: the version that was scored.
+        kind: ``pseudo`` for nnU-Net's pseudo Dice, ``full`` for its full validation.
+    """
     return weighted_mean(
         (message.n_cases, message.mean_dice)
         for (_, of, variant), message in sorted(state.evaluations.items())
-        if of == version and variant == "pseudo"
+        if of == version and variant == kind
     )
 
 
@@ -254,6 +265,7 @@ def _site(state: StudyState, charter: Charter, name: str, seen_by: str | None) -
         default=None,
     )  # fmt: skip
     score = None if evaluated is None else state.evaluations[name, evaluated, "pseudo"]
+    validated = state.evaluations.get((name, state.newest, "full"))
     last = status or join
     return SiteStatus(
         site=name,
@@ -268,6 +280,7 @@ def _site(state: StudyState, charter: Charter, name: str, seen_by: str | None) -
         last_update=max(updates, default=None),
         evaluated_version=evaluated,
         mean_dice=score.mean_dice if score else None,
+        validated_dice=validated.mean_dice if validated else None,
         failures=sum(failure.site == name for failure in state.failures),
         left_out=_left_out(state, name),
     )

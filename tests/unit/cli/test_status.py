@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pty
 import subprocess
@@ -38,6 +39,7 @@ def test_without_a_terminal_each_change_is_a_line(study):
     lines = out.splitlines()
     assert process.returncode == 0
     assert "finished, version 3 of 3, mean Dice " in lines[-1]
+    assert "(full validation of version 3)" in lines[-1]
     assert "waits" not in lines[-1]
     texts = [line.split("  ", 1)[1] for line in lines]
     assert len(texts) == len(set(texts))
@@ -93,3 +95,37 @@ def test_the_key_to_compare_is_shown_before_it_is_approved(tmp_path):
         for site in summarize(federation.observe(track=federation.tracks[0]).state).sites:
             assert f"{site.site} asks to join, with the key {site.key_fingerprint}" in done.output
         assert "waits for approval" not in done.output or not options
+
+
+def test_scores_are_called_what_they_are(study):
+    federation, store = study
+    while federation.observe().state.newest < 1:
+        for name in ("aggregator", *federation.targets):
+            federation.step(name)
+    during = CliRunner().invoke(cli, ["status", store]).output
+    assert "(pseudo Dice of version " in during
+    federation.run()
+    state = federation.observe().state
+    full = state.evaluations["north", 3, "full"].mean_dice
+    monkey = dataclasses.replace(state.evaluations["north", 3, "full"], mean_dice=full / 2)
+    state.evaluations["north", 3, "full"] = monkey
+    view = summarize(state)
+    (north,) = (site for site in view.sites if site.site == "north")
+    assert north.validated_dice == full / 2 != north.mean_dice
+    after = CliRunner().invoke(cli, ["status", store]).output
+    assert "(full validation of version 3)" in after
+    assert "full Dice" in after
+    assert "pseudo" not in after
+
+
+def test_the_folder_of_a_simulation_is_shown_as_its_studies(tmp_path):
+    folder = tmp_path / "out"
+    for arm in ("asym", "ffe"):
+        place = folder / f"{arm}-2d-fold0-seed1" / "study" / "store"
+        store = open_store(str(place), must_exist=False)
+        Federation(tmp_path / arm, store=store).start()
+    (folder / "options.json").write_text("{}")
+    lines = CliRunner().invoke(cli, ["status", str(folder)]).output.splitlines()
+    assert lines[0] == str(folder / "asym-2d-fold0-seed1" / "study" / "store")
+    assert lines[1].startswith("  planning, version -1 of 3, waits for east")
+    assert len(lines) == 4

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from fedfs.errors import UserError
+from fedfs.errors import FedfsError, UserError
 from fedfs.roles.lock import hold_lock
-from fedfs.simulation.experiment import Experiment, ExperimentOptions
+from fedfs.simulation.experiment import Experiment, ExperimentOptions, _Run
+from fedfs.simulation.gpu_slots import Slot
 
 
 def case(dice, hd95):
@@ -61,11 +62,84 @@ def test_several_configurations_have_rows_of_their_own_over_folds_and_seeds(tmp_
     assert len(names) == 8  # it goes on where it was
 
 
+def write_update(folder):
+    update = folder / "ffe-2d-fold0-seed1/study/store/tracks/2d-0/sites/east/updates/00000"
+    update.mkdir(parents=True)
+    (update / "manifest.json").touch()
+
+
+def test_a_first_attempt_that_trained_nothing_does_not_block_its_folder(tmp_path, monkeypatch):
+    """A typo in ``--init`` is seen by ``fedfs init``, when the options have been written down."""
+
+    def fail(self):
+        run = self.options.folder / "ffe-2d-fold0-seed1"
+        (run / "study" / "store" / "federation").mkdir(parents=True)
+        (self.options.folder / "test" / "east").mkdir(parents=True)
+        raise FedfsError("fedfs init exited with 2")
+
+    monkeypatch.setattr(Experiment, "_repeats", fail)
+    data, lines = with_cases(tmp_path), []
+    with pytest.raises(FedfsError):
+        Experiment(ExperimentOptions(tmp_path, data, init=["--polcy"]), log=lines.append).run()
+    monkeypatch.setattr(Experiment, "_repeats", lambda _: {})
+    options = ExperimentOptions(tmp_path, data, init=["--policy"])
+    Experiment(options, log=lines.append).run()
+    assert lines == ["the folder is begun anew: nothing was trained with its earlier options"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cases.csv", "lock", "options.json"]
+    Experiment(options, log=lines.append).run()
+    assert len(lines) == 1
+
+
+def test_names_of_sites_are_settled_before_anything_is_made(tmp_path):
+    options, lines = ExperimentOptions(tmp_path, tmp_path, external="EZ"), []
+    rows = [f"c{i},{site}" for i in range(9) for site in ("Milan ", "EZ")]
+    (tmp_path / "cases.csv").write_text("case,site\n" + "\n".join(rows))
+    splits = Experiment(options, log=lines.append)._split()
+    assert [split.site for split in splits] == ["milan", "ez"]
+    assert "site 'EZ' is called 'ez', as names of sites are in lower case" in lines
+    with (tmp_path / "cases.csv").open("a") as file:
+        file.write("\nc9,St. Anna")
+    with pytest.raises(UserError, match=r"'st. anna' is not usable"):
+        Experiment(options, log=print).run()
+    assert [path.name for path in tmp_path.iterdir()] == ["cases.csv"]
+
+
+def test_a_site_that_is_too_small_may_be_the_external_one(tmp_path):
+    (tmp_path / "cases.csv").write_text("case,site\nc,ez\n")
+    with pytest.raises(UserError, match="Site ez has 1 cases, too few to split") as caught:
+        Experiment(ExperimentOptions(tmp_path, tmp_path), log=print)._split()
+    assert "--external ez" in caught.value.hint
+
+
+def test_the_cores_are_those_of_whoever_trains_at_the_same_time(tmp_path, monkeypatch):
+    """Beside the one site of the central arm nothing runs; sites take the GPUs in turn."""
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.setattr("fedfs.simulation.experiment.place_dataset", lambda *_, **__: None)
+    monkeypatch.setattr(Experiment, "_export", lambda *_: {"": tmp_path})
+    slots = {}
+
+    def complete(_, study, n_at_once):
+        slots.update({(arm, site): host.slot for site, host in study.sites.items()})
+
+    monkeypatch.setattr(Experiment, "_complete", complete)
+    rows = [f"c{i},{site}" for i in range(9) for site in ("east", "north")]
+    (tmp_path / "cases.csv").write_text("case,site\n" + "\n".join(rows))
+    experiment = Experiment(ExperimentOptions(tmp_path, tmp_path, gpus=["4", "5"]), log=print)
+    experiment._splits = experiment._split()
+    for arm in ("local", "ffe", "central"):
+        experiment._train(_Run(arm, "2d", "0", 1, tmp_path))
+    for arm in ("local", "ffe"):
+        assert slots[arm, "east"] == Slot(4, "4")
+        assert slots[arm, "north"] == Slot(4, "5")
+    assert slots["central", "central"] == Slot(8, "4", workers=7)
+
+
 def test_a_folder_that_holds_another_experiment_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(Experiment, "_repeats", lambda _: {})
     data = with_cases(tmp_path)
     Experiment(ExperimentOptions(tmp_path, data), log=print).run()
     Experiment(ExperimentOptions(tmp_path, data, seeds=[1, 2], device="cpu"), log=print).run()
+    write_update(tmp_path)
     with pytest.raises(UserError, match="has rounds 20, not 40"):
         Experiment(ExperimentOptions(tmp_path, data, rounds=40), log=print).run()
     with_cases(tmp_path, n=8)
