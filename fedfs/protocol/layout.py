@@ -62,12 +62,12 @@ FINISHED = FORMS["finished"]
 _MAX_KEY, _MAX_PART = 255, 128
 _PART = re.compile(r"[a-z0-9_-][a-z0-9._-]*")
 _STUDY = re.compile(r"[a-z0-9][a-z0-9-]{0,63}-[0-9a-f]{32}")
-_SITE = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
+_SITE = "[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?"
 _FIELDS = {
-    "site": "[a-z0-9-]{1,32}",
-    "admitted": "[a-z0-9-]{1,32}",
+    "site": _SITE,
+    "admitted": _SITE,
     "sha256": "[0-9a-f]{64}",
-    "variant": "pseudo|full|local|of-[a-z0-9-]{1,32}",
+    "variant": f"pseudo|full|local|of-{_SITE}",
 }
 
 
@@ -154,7 +154,7 @@ def check_site(name: str) -> str:
     Raises:
         UserError: with the rule it breaks.
     """
-    if not _SITE.fullmatch(name):
+    if not re.fullmatch(_SITE, name):
         raise UserError(
             f"Site name {name!r} is not usable.",
             hint="use 1 to 32 of a-z, 0-9 and -, starting and ending with a letter or digit",

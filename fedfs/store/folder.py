@@ -128,7 +128,7 @@ class FolderStore(Store):
                     pass  # upload compares
                 except OSError as error:
                     # EIO: of a mount without links; upload tells it from a share that went away.
-                    if error.errno not in {errno.EXDEV, errno.EIO, *posix.NO_LINKS}:
+                    if error.errno not in {errno.EXDEV, errno.EIO, *local_files.NO_LINKS}:
                         raise
                 else:
                     posix.sync_folder(folder)

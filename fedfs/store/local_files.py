@@ -26,6 +26,38 @@ NO_SYNC = frozenset(
 """Errors of file systems on which the entries of a folder cannot be synchronised."""
 
 
+NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS})
+"""Failures of ``link`` which mean that the file system knows no links."""
+
+
+def create_secret(path: Path, data: bytes) -> None:
+    """Create a file that only this user can read, whole or not at all.
+
+    Raises:
+        FileExistsError: there is one, which stays.
+        OSError: it cannot be written, for example because the disk is full.
+    """
+    temporary = path.with_name(f".fedfs-{uuid.uuid4().hex}.tmp")
+    try:
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(temporary, path)
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            if path.exists():
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path) from error
+            temporary.rename(path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+    sync_names(path.parent)
+
+
 @contextlib.contextmanager
 def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """Yield a path to write to; what is there when the block ends takes the name ``path``.

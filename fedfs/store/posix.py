@@ -17,7 +17,7 @@ import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 
-from fedfs.store.local_files import NO_SYNC
+from fedfs.store.local_files import NO_LINKS, NO_SYNC
 
 _log = logging.getLogger(__name__)
 
@@ -36,9 +36,6 @@ STEP_FLAGS = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW
 READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 """To read an object; a pipe that somebody put in its place must not block us."""
 _WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-
-NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}
-"""Failures of ``link`` which mean that the file system knows no links."""
 
 
 def is_free(name: str, folder: int) -> bool:

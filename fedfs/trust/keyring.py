@@ -26,7 +26,7 @@ from typing import Any
 import platformdirs
 
 from fedfs.errors import KeyFileError, MisplacedError, SetupError
-from fedfs.store.local_files import replacing
+from fedfs.store.local_files import create_secret, replacing
 from fedfs.trust.sealing import Identity
 from fedfs.trust.signing import ExternalKey, SigningKey
 
@@ -249,15 +249,11 @@ class Keyring:
     def _store(self, path: Path, data: bytes) -> None:
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            create_secret(path, data)
         except FileExistsError as error:
             raise KeyFileError(f"{path} exists already.", hint="keys are never replaced") from error
         except OSError as error:
             raise _not_writable(path, error) from error
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
 
     @staticmethod
     def _passphrase() -> bytes | None:

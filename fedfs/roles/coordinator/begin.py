@@ -52,7 +52,9 @@ def init_study(
         StudyError: the store holds a study already.
         StoreError: the store refuses; nothing is left behind.
     """
-    if any(layout.parse(entry.key) for entry in store.list(layout.FEDERATION)):
+    keys = [layout.parse(entry.key) for entry in store.list(layout.FEDERATION)]
+    # A payload without a charter is what an interrupted start has left: it stands in nobody's way.
+    if any(key is not None and not key.is_payload for key in keys):
         raise StudyError(
             f"{store.url} holds a federation already.",
             hint="one store, one study: choose another folder or prefix",

@@ -104,6 +104,13 @@ def test_nothing_parses_that_is_not_legal(text):
         layout.check_key(text)
 
 
+@pytest.mark.parametrize("name", ["--all", "-a", "a-", "-", "a" * 33])
+def test_names_that_no_site_may_have_are_no_keys(name):
+    for key in ("sites/{}/join-0001.json", "aggregator/admissions/{}.json"):
+        assert layout.parse(key.format(name)) is None
+        assert layout.parse(key.format("north")) is not None
+
+
 @pytest.mark.parametrize("name", ["", "North", "-a", "a-", "a_b", "a/b", "..", "a" * 33, "ü"])
 def test_site_names_that_do_not_fit_into_keys_are_refused(name):
     with pytest.raises(UserError, match="not usable"):

@@ -18,7 +18,7 @@ from fedfs.errors import (
     StorePermissionError,
     StoreUnavailableError,
 )
-from fedfs.store import FolderStore, open_store, posix
+from fedfs.store import FolderStore, local_files, open_store, posix
 
 KEY = "sites/a/join-0001.json"
 NAME = "join-0001.json"
@@ -318,7 +318,7 @@ def test_a_loser_opens_again_while_the_temporary_name_of_its_rival_goes(store, m
         store.get(KEY, max_bytes=1)
 
 
-@pytest.mark.parametrize("code", sorted(posix.NO_LINKS))
+@pytest.mark.parametrize("code", sorted(local_files.NO_LINKS))
 def test_a_share_without_links_is_found_out_once(root, monkeypatch, code):
     tried = []
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
 
 import pytest
 
-from fedfs.errors import KeyFileError
+from fedfs.errors import KeyFileError, SetupError
 from fedfs.trust.keyring import Keyring
 from fedfs.trust.signing import SigningKey
 
@@ -60,3 +62,31 @@ def test_a_key_that_another_program_holds_signs(keyring, tmp_path, federation):
     with pytest.raises(KeyFileError, match="cannot be run"):
         keyring.use_external("aggregator", key.public, ["./no-such-program"])
     assert json.loads((keyring.folder / "site-north.signer").read_text())["command"] == command
+
+
+@pytest.mark.parametrize("links", [True, False])
+@pytest.mark.parametrize("call", ["write", "fsync"])
+def test_a_disk_that_is_full_leaves_no_key_behind(keyring, monkeypatch, call, links):
+    def refuse(code):
+        def fail(*_args, **_options):
+            raise OSError(code, os.strerror(code))
+
+        return fail
+
+    if not links:
+        monkeypatch.setattr("os.link", refuse(errno.EPERM))
+    with monkeypatch.context() as patch:
+        if call == "fsync":
+            patch.setattr("os.fsync", refuse(errno.ENOSPC))
+        else:
+            patch.setattr("os.fdopen", refuse(errno.ENOSPC))
+        with pytest.raises(SetupError, match="No space left"):
+            keyring.create("site-north")
+    assert list(keyring.folder.iterdir()) == []
+    made = keyring.create("site-north")
+    assert keyring.load("site-north").public == made.public
+    (path,) = keyring.folder.iterdir()
+    assert path.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(KeyFileError, match="exists already"):
+        keyring._store(path, b"another")
+    assert keyring.load("site-north").public == made.public
