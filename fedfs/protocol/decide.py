@@ -63,7 +63,8 @@ def decide_site(
         return actions.SayAttendance(
             Attendance.numbered(site, number, status=wanted.status, reason=wanted.reason)
         )
-    if state.is_away(site) or site in paused_sites(state.charter):
+    is_too_late = state.finished is not None and not state.is_admitted(site)
+    if is_too_late or state.is_away(site) or site in paused_sites(state.charter):
         return _stay_away(state, site)
     announced, publish, what = _announcement(state)
     if site not in announced:
@@ -84,6 +85,8 @@ def decide_site(
 def _stay_away(state: StudyState, site: str) -> Wait | Done:
     if state.attendance(site) == "left":
         return Done("this site has left the study", step="left")
+    if state.finished is not None and not state.is_admitted(site):
+        return Done("nothing to do: this site came after the last version")
     if state.is_away(site):
         return Wait("this site to come back: fedfs site resume")
     return Wait("the coordinator to let this site go on: it is paused")
@@ -153,6 +156,7 @@ def decide_aggregator(
     *,
     now_s: float,
     checked: Checked = NOTHING_CHECKED,
+    barred: Collection[str] = (),
 ) -> AggregatorAction:
     """Return what the aggregator does next.
 
@@ -160,6 +164,8 @@ def decide_aggregator(
         state: what it accepted from the store.
         now_s: POSIX seconds by the aggregator's clock.
         checked: what this process has found out about what sites announced.
+        barred: sites that take no part in a track that comes before this one, and so can never
+            begin with it: nobody waits for them.
 
     Raises:
         StudyError: the charter names a policy or a mode that this software does not know.
@@ -169,7 +175,7 @@ def decide_aggregator(
     if state.finished is not None:
         return Done(f"finished: version {state.finished.version} is the last")
     if state.plan is None:
-        return _decide_plan(state)
+        return _decide_plan(state, barred)
     if lacks_configuration(state):
         return _not_planned(state)
     if not state.rounds:
@@ -179,6 +185,9 @@ def decide_aggregator(
         return actions.CompleteVersion(version)
     if version >= charter.schedule.rounds:
         return actions.CloseStudy(version)
+    newcomer = _newcomer(state, {*checked.refused, *checked.absent}, barred)
+    if newcomer is not None:
+        return actions.Admit(newcomer)
     return _decide_round(state, version, now_s, checked)
 
 
@@ -186,9 +195,6 @@ def _decide_round(
     state: StudyState, version: int, now_s: float, checked: Checked
 ) -> AggregatorAction:
     charter = state.charter
-    newcomer = _newcomer(state, checked)
-    if newcomer is not None:
-        return actions.Admit(newcomer)
     candidates = _candidates(state, version, checked)
     unchecked = tuple(update.key for update in candidates if update.key not in checked.usable)
     if unchecked:
@@ -242,18 +248,20 @@ def _round_status(
     )
 
 
-def _newcomer(state: StudyState, checked: Checked) -> str | None:
+def _newcomer(state: StudyState, unusable: Collection[str], barred: Collection[str]) -> str | None:
     """Return the first site that was approved after the plan was made and can be admitted."""
     for site in state.charter.active_sites:
         has_announced = state.n_cases(site) is not None and not state.is_admitted(site)
-        if has_announced and announcement(state, site) not in {*checked.refused, *checked.absent}:
+        if has_announced and site not in barred and announcement(state, site) not in unusable:
             return site
     return None
 
 
-def _decide_plan(state: StudyState) -> AggregatorAction:
+def _decide_plan(state: StudyState, barred: Collection[str]) -> AggregatorAction:
     charter = state.charter
-    sites = tuple(site for site in charter.active_sites if not state.is_away(site))
+    sites = tuple(
+        site for site in charter.active_sites if not state.is_away(site) and site not in barred
+    )
     if len(sites) < charter.min_sites:
         return Wait(f"the coordinator to approve sites: {len(sites)} of {charter.min_sites} so far")
     announced, _, what = _announcement(state)

@@ -331,6 +331,8 @@ class Federation:
         make = partial(self.make_site, name) if is_site else self.make_aggregator
         workers: dict[str, Any] = {track: make(store, track=track) for track in self.tracks}
         tracks = {track: worker._observer for track, worker in workers.items()}
+        for track in self.charter.tracks if not is_site else ():
+            workers[track.name]._before = [tracks[other] for other in track.after]
 
         def is_done(track: str) -> bool:
             state = tracks[track].state

@@ -61,7 +61,15 @@ def run_aggregator(config: AggregatorConfig, listener: OnProgress) -> Outcome:
             return busy
         stack.enter_context(guard_against_rollback(keyring, "aggregator", observers, names))
         aggregators = {
-            name: _make_aggregator(config, store, observers[name], keyring, listener, folders[name])
+            name: _make_aggregator(
+                config,
+                store,
+                observers,
+                name,
+                keyring=keyring,
+                listener=listener,
+                folder=folders[name],
+            )
             for name in names
         }
 
@@ -85,12 +93,15 @@ def run_aggregator(config: AggregatorConfig, listener: OnProgress) -> Outcome:
 def _make_aggregator(
     config: AggregatorConfig,
     place: Store,
-    observer: Observer,
+    observers: Mapping[str, Observer],
+    name: str,
+    *,
     keyring: Keyring,
     listener: OnProgress,
     folder: Path,
 ) -> Aggregator:
     """Return the aggregator of one track of a study."""
+    observer = observers[name]
     store = ReportingStore(TrackStore(place, observer.track), listener)
     publisher = publisher_on(store, observer, keyring.load_all("aggregator"))
     return Aggregator(
@@ -100,6 +111,7 @@ def _make_aggregator(
         planner=NnUNetPlanner(folder / "plan", config.host),
         folder=folder,
         clock=time.time,
+        before=[observers[track] for track in observer.state.charter.track.after],
         keep_versions=config.keep_versions,
     )
 

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from fedfs.aggregation.shared_tensors import share_of, tensor_participation
@@ -59,6 +59,7 @@ class Aggregator(Role[AggregatorAction]):
         planner: makes the plan and the initial weights.
         folder: cache of downloaded tensors; may be deleted at any time.
         clock: POSIX seconds; says how long a round has been open.
+        before: observers of the tracks that have to be done before anybody begins with this one.
         keep_versions: newest versions whose payloads are kept; None keeps all.
     """
 
@@ -71,10 +72,12 @@ class Aggregator(Role[AggregatorAction]):
         planner: Planner,
         folder: Path,
         clock: Clock,
+        before: Sequence[Observer] = (),
         keep_versions: int | None = None,
     ) -> None:
         super().__init__("the aggregator", observer, publisher, status)
         self._clock = clock
+        self._before = before
         self._keep_versions = keep_versions
         self._planner = planner
         self._cache = folder / "tensors"
@@ -134,7 +137,12 @@ class Aggregator(Role[AggregatorAction]):
 
     def decide(self, state: StudyState) -> AggregatorAction:
         """See :func:`fedfs.protocol.decide.decide_aggregator`."""
-        return decide_aggregator(state, now_s=self._clock(), checked=self._checked)
+        barred = {
+            site
+            for site in state.charter.active_sites
+            if not all(before.state.is_admitted(site) for before in self._before)
+        }
+        return decide_aggregator(state, now_s=self._clock(), checked=self._checked, barred=barred)
 
     def explain_wait(self, action: Wait, state: StudyState) -> tuple[str, str]:  # noqa: ARG002  see Role
         """Return what is waited for, and which payloads are not there or cannot be decrypted."""

@@ -167,6 +167,28 @@ def test_the_cascade_begins_when_a_site_has_the_first_stage(tmp_path):
     assert outcome.text.startswith("3d_lowres-all, 3d_cascade_fullres-all: finished")
 
 
+def test_a_site_that_comes_after_the_first_stage_holds_up_nobody_at_the_second(tmp_path):
+    federation = Federation(
+        tmp_path, configuration="3d_lowres,3d_cascade_fullres", fold="all", rounds=1, min_sites=2
+    )
+    federation.join("east", "south")
+    federation.approve()
+    for _ in range(200):
+        for name in ("east", "south", "aggregator"):
+            federation.step(name)
+        if federation.observe(track="3d_lowres-all").state.finished:
+            break
+    federation.join("north")
+    federation.approve("north")
+    federation.run()
+    second = federation.observe(track="3d_cascade_fullres-all").state
+    assert second.finished
+    assert not second.admissions
+    outcome = federation.step("north")
+    assert outcome.finished
+    assert "nothing to do: this site came after the last version" in outcome.text
+
+
 ALL = {"configuration": "2d,3d_fullres,3d_lowres,3d_cascade_fullres", "fold": "0,1,2,3,4"}
 
 

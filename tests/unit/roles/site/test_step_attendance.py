@@ -155,3 +155,17 @@ def test_polls_cost_the_same_however_many_versions_there_are(tmp_path):
             federation.store.list = original
     for name in (*federation.targets, "aggregator"):
         assert costs[name, 35] == costs[name, 5], costs
+
+
+def test_a_site_that_is_approved_after_the_last_version_has_nothing_to_do(tmp_path):
+    federation = Federation(tmp_path, min_sites=2, rounds=1)
+    federation.join("east", "south")
+    federation.approve()
+    for _ in range(20):
+        everybody(federation, "east", "south", "aggregator")
+    federation.join("north")
+    federation.approve("north")
+    outcome = federation.step("north")
+    assert outcome.finished
+    assert outcome.text == "nothing to do: this site came after the last version"
+    assert "north" not in federation.observe().state.fingerprints
