@@ -32,6 +32,10 @@ from __future__ import annotations
 import copyreg
 from typing import Any, ClassVar
 
+from fedfs.text import printable
+
+_MAX_FAULT = 500
+
 EXIT_OK = 0
 """Worked, or the study is finished."""
 EXIT_WAITING = 10
@@ -137,6 +141,9 @@ class RejectedError(FedfsError):
     Whoever finds the fault often does not know under which key the object lies; whoever does adds
     the key once, by :meth:`under`.
 
+    What it says may quote the object. It is in one line and of bounded length all the same, as it
+    goes to terminals, logs and statuses.
+
     Args:
         fault: the predicate of a sentence: ``is not valid JSON (line 1, column 1)``.
         about: the part of the object that the fault is of, ``the field name``; "" for all of it.
@@ -156,9 +163,10 @@ class RejectedError(FedfsError):
     """Subject of the sentence where neither a part nor a key is known."""
 
     def __init__(self, fault: str, *, about: str = "", key: str = "", hint: str = "") -> None:
+        fault = printable(fault, limit=_MAX_FAULT)
         super().__init__(fault, hint=hint)
         self.fault = fault
-        self.about = about
+        self.about = printable(about, limit=_MAX_FAULT)
         self.key = key
 
     def under(self, key: str) -> RejectedError:

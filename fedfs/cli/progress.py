@@ -62,11 +62,11 @@ class ProgressDisplay:
             from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
             self._bar = Progress(
-                TextColumn("{task.description:<14}"),
+                TextColumn("{task.description:<14}", markup=False),
                 BarColumn(),
-                TextColumn("{task.fields[counted]}"),
+                TextColumn("{task.fields[counted]}", markup=False),
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[metrics]}"),
+                TextColumn("{task.fields[metrics]}", markup=False),
                 console=Console(stderr=True),
                 transient=True,
             )

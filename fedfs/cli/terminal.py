@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from fedfs.errors import UserError
-from fedfs.roles.logfile import LOG_FORMAT, LOG_TIME
+from fedfs.roles.logfile import LogFormatter
 from fedfs.roles.reader.finding import NOTE, OK, PROBLEM, Finding
 from fedfs.store.local_files import replacing
+from fedfs.text import printable, printable_lines
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
 
 def show_error(message: str, *, hint: str = "") -> None:
     """Print an error, and what to do about it, to stderr."""
-    click.echo(f"{click.style('error:', fg='red', bold=True)} {message}", err=True)
+    click.echo(f"{click.style('error:', fg='red', bold=True)} {printable_lines(message)}", err=True)
     if hint:
-        click.echo(f"{click.style('hint:', bold=True)} {hint}", err=True)
+        click.echo(f"{click.style('hint:', bold=True)} {printable_lines(hint)}", err=True)
 
 
 def show_findings(findings: Iterable[Finding], *, as_json: bool) -> int:
@@ -38,9 +39,9 @@ def show_findings(findings: Iterable[Finding], *, as_json: bool) -> int:
         if as_json:
             continue
         level = click.style(f"{finding.level:<8}", fg=colours[finding.level])
-        click.echo(f"{level} {finding.subject:<14} {finding.text}")
+        click.echo(f"{level} {finding.subject:<14} {printable(finding.text)}")
         if finding.advice:
-            click.echo(f"{'':<8} {'':<14} -> {finding.advice}")
+            click.echo(f"{'':<8} {'':<14} -> {printable(finding.advice)}")
     n_problems = sum(finding.level == PROBLEM for finding in done)
     if as_json:
         show_json({"findings": done, "problems": n_problems})
@@ -73,7 +74,7 @@ def show_pairs(pairs: Mapping[str, object]) -> None:
     """Print names and values, aligned."""
     width = max((len(name) for name in pairs), default=0)
     for name, value in pairs.items():
-        click.echo(f"{name:<{width}}  {value}")
+        click.echo(f"{name:<{width}}  {printable(str(value))}")
 
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -91,19 +92,18 @@ def make_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Tabl
 
     table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for row in rows:
-        table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+        table.add_row(*(Text("" if cell is None else printable(str(cell))) for cell in row))
     return table
 
 
 def start_logging(*, verbose: bool) -> None:
     """Send the log to stderr: one line per thing done; all of it if ``verbose``."""
     handler = logging.StreamHandler()
+    handler.setFormatter(LogFormatter())
     if not verbose:
         handler.addFilter(lambda record: record.levelno >= logging.INFO)
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.WARNING,
-        format=LOG_FORMAT,
-        datefmt=LOG_TIME,
         handlers=[handler],
     )
     logging.captureWarnings(capture=True)

@@ -1,19 +1,24 @@
 """Statuses: a process tells others what it is doing."""
 
+import itertools
 import logging
 import math
 from collections.abc import Callable
 
-from fedfs.errors import ObjectExistsError, RejectedError, StoreError
+from fedfs.errors import FedfsError, ObjectExistsError, RejectedError
 from fedfs.exchange.publish import Clock, Publisher
 from fedfs.learner import Progress
 from fedfs.protocol import layout
 from fedfs.protocol.messages import StatusMessage, utc
+from fedfs.text import printable
 
 log = logging.getLogger(__name__)
 
 
 _KEPT_STATUSES = 2
+_MAX_TEXT = 2000
+_MAX_REJECTED = 100
+"""Refused objects that a status names: anybody who can write to the store can add more."""
 
 
 class StatusReporter:
@@ -96,9 +101,9 @@ class StatusReporter:
                     total=progress.total,
                     unit=progress.unit,
                     eta_s=eta_s,
-                    waiting_for=waiting_for,
-                    error=error,
-                    rejected=dict(self.rejected),
+                    waiting_for=printable(waiting_for, limit=_MAX_TEXT),
+                    error=printable(error, limit=_MAX_TEXT),
+                    rejected=dict(itertools.islice(sorted(self.rejected.items()), _MAX_REJECTED)),
                     requests=requests,
                     counting_since=since,
                 )
@@ -110,7 +115,8 @@ class StatusReporter:
             except ObjectExistsError:  # this role's other worker on the track took the number
                 self._number = None
                 publish()
-        except StoreError as failure:
+        except (FedfsError, OSError, ValueError) as failure:
+            # A store, a signer or a text that fails: whoever works goes on without a status.
             self._number = None
             log.warning("could not publish the status: %s", failure)
 

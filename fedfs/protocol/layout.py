@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from fedfs.errors import MalformedError, UserError
+from fedfs.protocol import values
 
 FEDERATION = "federation/"
 AGGREGATOR = "aggregator/"
@@ -61,13 +62,11 @@ FINISHED = FORMS["finished"]
 
 _MAX_KEY, _MAX_PART = 255, 128
 _PART = re.compile(r"[a-z0-9_-][a-z0-9._-]*")
-_STUDY = re.compile(r"[a-z0-9][a-z0-9-]{0,63}-[0-9a-f]{32}")
-_SITE = "[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?"
 _FIELDS = {
-    "site": _SITE,
-    "admitted": _SITE,
+    "site": values.SITE.pattern,
+    "admitted": values.SITE.pattern,
     "sha256": "[0-9a-f]{64}",
-    "variant": f"pseudo|full|local|of-{_SITE}",
+    "variant": f"pseudo|full|local|of-{values.SITE.pattern}",
 }
 
 
@@ -154,7 +153,7 @@ def check_site(name: str) -> str:
     Raises:
         UserError: with the rule it breaks.
     """
-    if not re.fullmatch(_SITE, name):
+    if name not in values.SITE:
         raise UserError(
             f"Site name {name!r} is not usable.",
             hint="use 1 to 32 of a-z, 0-9 and -, starting and ending with a letter or digit",
@@ -168,7 +167,7 @@ def check_study(text: str) -> str:
     Raises:
         MalformedError: it is none.
     """
-    if not _STUDY.fullmatch(text):
+    if text not in values.STUDY_ID:
         raise MalformedError("is not an id of a study", about=f"the name {text[:80]!r}")
     return text
 

@@ -12,12 +12,11 @@ message of a track names the track beside the study.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
-from fedfs.errors import MalformedError
 from fedfs.protocol.layout import SITES, Key, parse
 from fedfs.protocol.messages import ASYM, Charter
+from fedfs.protocol.values import TRACK
 
 TRACKS = "tracks/"
 
@@ -26,8 +25,6 @@ SHARED = frozenset(
 )
 """Kinds of key that a study has once, whatever its tracks; but in the mode ``asym`` each track has
 a plan of its own."""
-
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -68,17 +65,6 @@ class TrackPlace:
         return study if self.is_shared(key) else f"{study}/{self.name}"
 
 
-def check_track(name: str) -> str:
-    """Return a track's name if it can be used in keys.
-
-    Raises:
-        MalformedError: it cannot.
-    """
-    if not _NAME.fullmatch(name):
-        raise MalformedError("is not usable", about=f"the track name {name[:80]!r}")
-    return name
-
-
 def split_track(text: str) -> tuple[str | None, str]:
     """Return the track that a key of the store lies beneath, None if none, and the key there."""
     if not text.startswith(TRACKS):
@@ -96,7 +82,7 @@ def parse_on_store(text: str) -> Key | None:
     key = parse(within)
     if key is None or (track is None and key.kind not in SHARED):
         return None
-    if track is not None and (not _NAME.fullmatch(track) or key.kind in SHARED - {"plan"}):
+    if track is not None and (track not in TRACK or key.kind in SHARED - {"plan"}):
         return None
     return key
 

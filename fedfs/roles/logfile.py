@@ -10,9 +10,19 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 from fedfs.errors import SetupError
+from fedfs.text import printable_lines
 
-LOG_FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
-LOG_TIME = "%Y-%m-%dT%H:%M:%S"
+
+class LogFormatter(logging.Formatter):
+    """Writes a line for each record; what could move a terminal's cursor is escaped."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)-7s %(message)s", "%Y-%m-%dT%H:%M:%S")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the text of a record; tracebacks have lines of their own."""
+        return printable_lines(super().format(record))
+
 
 _MAX_BYTES, _N_OLD = 10 << 20, 4
 
@@ -36,7 +46,7 @@ def log_to_file(path: Path) -> Iterator[None]:
             f"The log {path} cannot be written: {error.strerror or error}.",
             hint="check the permissions of the folder, and the free space",
         ) from error
-    handler.setFormatter(logging.Formatter(LOG_FORMAT, LOG_TIME))
+    handler.setFormatter(LogFormatter())
     root = logging.getLogger()
     root.addHandler(handler)
     try:

@@ -22,7 +22,6 @@
  * What is refused is remembered with the reason, and tried again when the charter changes.
 """
 
-import re
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -31,7 +30,7 @@ from fedfs.protocol import layout, messages
 from fedfs.protocol.layout import Key
 from fedfs.protocol.messages import Charter, JoinRequest, Message
 from fedfs.protocol.state import StudyState
-from fedfs.protocol.track_place import TrackPlace, check_track
+from fedfs.protocol.track_place import TrackPlace
 from fedfs.trust import key_validity
 from fedfs.trust.key_validity import Tenure
 from fedfs.trust.signing import Envelope, study_id
@@ -215,8 +214,6 @@ class TrustedView:
             self._check_update(message)
         if isinstance(message, messages.SiteModel):
             self._check_site_model(message)
-        if isinstance(message, messages.CrossValidation):
-            _check_sums(message)
 
     def _check_model(self, model: messages.ModelManifest) -> None:
         record = self.state.rounds.get(model.version)
@@ -329,24 +326,9 @@ def _verify_first(envelope: Envelope, study: str | None) -> Charter:
 
 
 def _check_tracks(charter: Charter) -> None:
-    """Check that a charter has tracks, whose names and folds can be used."""
+    """Check that a charter has tracks, each of a name of its own."""
     if not charter.tracks:
         raise MalformedError("has no tracks, though a study makes at least one model")
     names = [track.name for track in charter.tracks]
     if len(set(names)) < len(names):
         raise MalformedError("names a track twice")
-    for track in charter.tracks:
-        check_track(track.name)
-        if track.fold != "all" and not re.fullmatch("[0-9]{1,3}", track.fold):
-            raise MalformedError(
-                f"has a track of the fold {track.fold[:20]!r}, which is not a number or all"
-            )
-
-
-def _check_sums(message: messages.CrossValidation) -> None:
-    """Check that sums of Dice are of no more cases than there are, and no better than perfect."""
-    for by_steps in message.scores.values():
-        for classes in by_steps.values():
-            for name, one in classes.items():
-                if not 0 <= one.n <= message.n_cases or not 0 <= one.total <= one.n:
-                    raise MalformedError(f"has an impossible sum of Dice for class {name!r}")

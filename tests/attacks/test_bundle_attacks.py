@@ -71,7 +71,7 @@ def write_bundle(path: Path, header: dict, entries, has=()):
         ("sites/north/../../x.json", "not an object"),
         (".hidden", "not an object"),
         ("federation/CHARTER-0001.json", "not an object"),
-        ("federation/\u202etxt.json", "not an object"),
+        ("federation/\u200etxt.json", "not an object"),
         ("something/else.json", "not an object of a study"),
         ("aggregator/rounds/00000.json", "not an object of a study"),
         ("tracks/2d-0/federation/charter-0001.json", "not an object of a study"),

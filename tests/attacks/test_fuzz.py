@@ -32,15 +32,18 @@ from fedfs.roles.aggregator import planning
 from fedfs.roles.courier.bundle.unpack import BundleReader
 from fedfs.roles.courier.incoming import import_bundle
 from fedfs.roles.reader import log, privacy
+from fedfs.roles.reader.report.data import collect
+from fedfs.roles.reader.report.html import render
 from fedfs.roles.reader.status import summarize
 from fedfs.store.memory import MemoryStore, StoredObject
 from fedfs.tensors import encodings
 from fedfs.tensors.canonical import TensorFile, write_safetensors
 from fedfs.trust import sealing
 from fedfs.trust.sealing import Identity
-from fedfs.trust.signing import Envelope, SigningKey
+from fedfs.trust.signing import Envelope
 from support.courier import Courier
 from support.federation import FakePlanner, Federation
+from support.forgery import sign_payload
 
 EXAMPLES = int(os.environ.get("FEDFS_FUZZ_EXAMPLES", "60"))
 MOST_PER_EXAMPLE = datetime.timedelta(seconds=20)
@@ -175,10 +178,11 @@ def test_a_rogue_members_message_is_refused_or_harmless(study, kind, data):
     host, role = ("coordinator", kind == "charter") if site is None else (site, False)
     name = f"site-{site}" if site else "coordinator" if role else "aggregator"
     signer = study.keyring(host).load(name)
-    observer = seen_with(study, key, signed_bytes(signer, cls, payload))
+    observer = seen_with(study, key, sign_payload(signer, cls, payload))
     state = observer.state
     for use in (
         lambda: summarize(state, observer.sizes),
+        lambda: render(collect(state, observer.sizes), made_at="2027-01-15T08:00:00Z"),
         lambda: log.events(state),
         lambda: privacy.disclosures(state, "north", observer.sizes),
         lambda: decide.decide_aggregator(state, now_s=study.now_s),
@@ -190,21 +194,6 @@ def test_a_rogue_members_message_is_refused_or_harmless(study, kind, data):
     ):
         with contextlib.suppress(FedfsError):
             use()
-
-
-def signed_bytes(signer: SigningKey, cls, payload: bytes) -> bytes:
-    """An envelope of arbitrary payload bytes."""
-
-    class Raw(SigningKey):
-        pass
-
-    raw = Raw(signer._key)
-    original = messages.encode
-    try:
-        messages.encode = lambda _message, _seal=None: payload
-        return raw.sign(object.__new__(cls))
-    finally:
-        messages.encode = original
 
 
 @fuzz

@@ -34,10 +34,8 @@ from fedfs.protocol.messages.base import (
     closed,
     decode,
     encode,
-    from_utc,
     opened,
     payload_type,
-    utc,
 )
 from fedfs.protocol.messages.coordinator import (
     ACTIVE,
@@ -72,6 +70,7 @@ from fedfs.protocol.messages.site import (
     SitePlan,
     UpdateManifest,
 )
+from fedfs.protocol.times import from_utc, utc
 
 _BY_TYPE: dict[str, type[Message]] = {
     cls.TYPE: cls

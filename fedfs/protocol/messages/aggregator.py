@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from fedfs.protocol.messages.base import Extra, Message, Named, Participation, PayloadRef
+from fedfs.protocol.values import Count, Dice, Seconds, Share, SiteName, TimeOrNever, Version
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,14 +24,14 @@ class PlanMessage(Message):
 
     TYPE: ClassVar[str] = "plan"
     HIDDEN: ClassVar[Mapping[str, Any]] = {"fingerprint": {}, "plans": {}, "dataset_json": {}}
-    sites: Mapping[str, str]
-    n_cases: int
+    sites: Mapping[SiteName, str]
+    n_cases: Count
     fingerprint: Mapping[str, Any]
     plans: Mapping[str, Any]
     dataset_json: Mapping[str, Any]
     versions: Mapping[str, str]
     shared: tuple[Participation, ...] = ()
-    coverage: Mapping[str, float] = field(default_factory=dict)
+    coverage: Mapping[SiteName, Share] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +45,10 @@ class Admission(Message):
     """
 
     TYPE: ClassVar[str] = "admission"
-    site: str
+    site: SiteName
     announcement_sha256: str
     tensors: tuple[str, ...] = ()
-    coverage: float = 1.0
+    coverage: Share = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,11 +61,11 @@ class ModelManifest(Message):
     """
 
     TYPE: ClassVar[str] = "model"
-    version: int
+    version: Version
     payload: PayloadRef
     weights_sha256: str
-    n_tensors: int
-    n_parameters: int
+    n_tensors: Count
+    n_parameters: Count
     encoding: str
     encoding_options: Mapping[str, float] = field(default_factory=dict)
     keyframe: PayloadRef | None = None
@@ -79,14 +80,14 @@ class ModelManifest(Message):
 class UsedUpdate:
     """An update that went into a version, with the weight it had (weights sum to 1)."""
 
-    site: str
-    base_version: int
+    site: SiteName
+    base_version: Version
     manifest_sha256: str
     payload_sha256: str
-    weight: float
-    n_training_cases: int
-    n_iterations: int
-    size: int
+    weight: Share
+    n_training_cases: Count
+    n_iterations: Count
+    size: Count
     extra: Extra = field(default_factory=dict)
 
 
@@ -94,7 +95,7 @@ class UsedUpdate:
 class Excluded:
     """An object or site that did not go into a version, and why."""
 
-    site: str
+    site: SiteName
     key: str
     reason: str
     extra: Extra = field(default_factory=dict)
@@ -110,9 +111,9 @@ class LeftOut:
         reason: for people.
     """
 
-    site: str
-    since_version: int
-    since: str
+    site: SiteName
+    since_version: Version
+    since: TimeOrNever
     reason: str
     extra: Extra = field(default_factory=dict)
 
@@ -134,7 +135,7 @@ class RoundRecord(Message):
     """
 
     TYPE: ClassVar[str] = "round"
-    version: int
+    version: Version
     updates: tuple[UsedUpdate, ...]
     excluded: tuple[Excluded, ...]
     policy: Named
@@ -142,11 +143,11 @@ class RoundRecord(Message):
     strategy: Named
     model: PayloadRef
     weights_sha256: str
-    n_tensors: int
-    n_parameters: int
+    n_tensors: Count
+    n_parameters: Count
     encoding: str
-    opened_at: str
-    seconds: Mapping[str, float]
+    opened_at: TimeOrNever
+    seconds: Mapping[str, Seconds]
     state: PayloadRef | None = None
     encoding_options: Mapping[str, float] = field(default_factory=dict)
     keyframe: PayloadRef | None = None
@@ -174,11 +175,11 @@ class Choice(Message):
     candidate: str
     steps: tuple[str, ...]
     folds: tuple[str, ...]
-    dice: Mapping[str, float | None]
-    dice_after: float
-    classes: Mapping[str, tuple[float | None, ...]]
-    n_cases: int
-    sites: Mapping[str, str]
+    dice: Mapping[str, Dice | None]
+    dice_after: Dice
+    classes: Mapping[str, tuple[Dice | None, ...]]
+    n_cases: Count
+    sites: Mapping[SiteName, str]
 
     @property
     def words(self) -> str:
@@ -192,5 +193,5 @@ class FinishedMessage(Message):
     """The last version has been made; nothing follows."""
 
     TYPE: ClassVar[str] = "finished"
-    version: int
+    version: Version
     weights_sha256: str

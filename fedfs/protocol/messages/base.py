@@ -1,7 +1,6 @@
 """The base class of messages, parts that several of them hold, and their encoding as bytes."""
 
 import base64
-import datetime
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
@@ -9,6 +8,7 @@ from typing import Any, ClassVar, TypeVar
 from fedfs.errors import MalformedError, MisplacedError, SealedError, UnsupportedVersionError
 from fedfs.protocol import codec
 from fedfs.protocol.codec import JSON
+from fedfs.protocol.values import Count, Seconds, Sender, SiteName, Time, TimeOrNever, Version
 
 SCHEMA = "fedfs/1.0"
 MAJOR = 1
@@ -16,12 +16,10 @@ MAX_BYTES = 32 * 2**20
 """Largest message a reader accepts; a fingerprint of 10,000 cases takes 2 MB."""
 
 Extra = Mapping[str, Any]
+_STAMPED = {codec.REQUIRED: True}
+"""Metadata of a field that its writer leaves to the publisher; what is read has to have it."""
+
 M = TypeVar("M", bound="Message")
-
-
-def stamped() -> Any:
-    """Return a field that its writer leaves to the publisher; what is read has to have it."""
-    return field(default="", metadata={codec.REQUIRED: True})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +35,9 @@ class PayloadRef:
 
     key: str
     sha256: str
-    size: int
+    size: Count
     content_sha256: str = ""
-    content_size: int = 0
+    content_size: Count = 0
     extra: Extra = field(default_factory=dict)
 
     @property
@@ -71,10 +69,17 @@ class Message:
     TYPE: ClassVar[str]
     HIDDEN: ClassVar[Mapping[str, Any]] = {}
     """Fields that only some may read where the charter asks for encryption, and what others see."""
-    study: str = stamped()
+    study: str = field(default="", metadata=_STAMPED)
     key: str
-    created_at: str = stamped()
+    created_at: Time = field(default="", metadata=_STAMPED)
     extra: Extra = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Check of what somebody else wrote all that types do not say.
+
+        Raises:
+            MalformedError: no honest writer can have written it.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +95,7 @@ class Named:
 class Participation:
     """Canonical tensors and the sites that share them, or that took part in them; ascending."""
 
-    sites: tuple[str, ...]
+    sites: tuple[SiteName, ...]
     tensors: tuple[str, ...]
     extra: Extra = field(default_factory=dict)
 
@@ -117,37 +122,18 @@ class StatusMessage(Message):
     """
 
     TYPE: ClassVar[str] = "status"
-    site: str
+    site: Sender
     step: str
-    version: int
-    done: int
-    total: int
+    version: Version
+    done: Count
+    total: Count
     unit: str
-    eta_s: float | None
+    eta_s: Seconds | None
     waiting_for: str
     error: str
     rejected: Mapping[str, str] = field(default_factory=dict)
-    requests: Mapping[str, int] = field(default_factory=dict)
-    counting_since: str = ""
-
-
-def utc(now_s: float) -> str:
-    """Return a POSIX time in seconds as UTC text, to the second."""
-    return datetime.datetime.fromtimestamp(now_s, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def from_utc(text: str) -> float:
-    """Return the POSIX time of UTC text as :func:`utc` writes it.
-
-    Raises:
-        MalformedError: it is not of that form.
-    """
-    try:
-        return datetime.datetime.strptime(text, "%Y-%m-%dT%H:%M:%S%z").timestamp()
-    except ValueError as error:
-        raise MalformedError(
-            "is not like 2026-01-31T12:00:00Z", about=f"the time {text!r}"
-        ) from error
+    requests: Mapping[str, Count] = field(default_factory=dict)
+    counting_since: TimeOrNever = ""
 
 
 def payload_type(cls: type[Message]) -> str:
@@ -202,6 +188,7 @@ def decode(
         found = opened(value.pop("sealed"), unseal, names=cls.HIDDEN)
         value = {**cls.HIDDEN, **found, **value}
     message = codec.from_json(cls, value)
+    message.check()
     if message.key != key:
         raise MisplacedError(f"was signed for the key {message.key!r}")
     if study is not None and message.study != study:

@@ -9,6 +9,18 @@ from typing import Any, ClassVar
 from fedfs.errors import MisplacedError, UserError
 from fedfs.protocol import codec
 from fedfs.protocol.messages.base import Extra, Message, Named, PayloadRef
+from fedfs.protocol.values import (
+    ClassName,
+    DatasetName,
+    Ending,
+    FileName,
+    Fold,
+    SiteName,
+    StudyId,
+    StudyName,
+    TrackName,
+    Version,
+)
 
 FFE, ASYM = MODES = ("ffe", "asym")
 """One plan for all sites; or every site plans for itself and shares the tensors that fit."""
@@ -28,12 +40,12 @@ class DatasetSpec:
     do not promise to keep.
     """
 
-    name: str
+    name: DatasetName
     channel_names: Mapping[str, str]
     labels: Mapping[str, Any]
     label_order: tuple[str, ...] = ()
     regions_class_order: tuple[int, ...] | None = None
-    file_ending: str = ".nii.gz"
+    file_ending: Ending = ".nii.gz"
     extra: Extra = field(default_factory=dict)
 
 
@@ -46,9 +58,9 @@ class NnUNetSpec:
         versions: software the study was set up with (``nnunetv2``, ``torch``).
     """
 
-    planner: str
-    plans_name: str
-    trainer: str
+    planner: ClassName
+    plans_name: FileName
+    trainer: ClassName
     gpu_memory_target_gb: float | None = None
     target_spacing: tuple[float, ...] | None = None
     planner_options: Mapping[str, float] = field(default_factory=dict)
@@ -65,10 +77,10 @@ class Track:
         after: tracks whose final models a site needs before it begins with this one.
     """
 
-    name: str
-    configuration: str
-    fold: str
-    after: tuple[str, ...] = ()
+    name: TrackName
+    configuration: FileName
+    fold: Fold
+    after: tuple[TrackName, ...] = ()
     extra: Extra = field(default_factory=dict)
 
 
@@ -122,8 +134,8 @@ class Continued:
         sealed: ``plans``, where they are encrypted.
     """
 
-    study: str
-    version: int
+    study: StudyId
+    version: Version
     weights_sha256: str
     plans: Mapping[str, Any]
     versions: Mapping[str, str]
@@ -141,10 +153,10 @@ class RosterEntry:
         encryption_key: public key of age, to which others encrypt; "" if it has none.
     """
 
-    site: str
+    site: SiteName
     public_key: str
     state: str = "active"
-    from_versions: Mapping[str, int] = field(default_factory=dict)
+    from_versions: Mapping[TrackName, Version] = field(default_factory=dict)
     encryption_key: str = ""
     extra: Extra = field(default_factory=dict)
 
@@ -203,7 +215,7 @@ class Charter(Message):
     TYPE: ClassVar[str] = "charter"
     number: int
     previous_sha256: str
-    name: str
+    name: StudyName
     nonce: str
     coordinator_key: str
     aggregator_key: str
@@ -223,9 +235,9 @@ class Charter(Message):
     asym: AsymSpec | None = None
     model_encoding: Named = field(default_factory=lambda: Named(name="fp32"))
     keyframe_every: int = 1
-    aggregator_from_versions: Mapping[str, int] = field(default_factory=dict)
+    aggregator_from_versions: Mapping[TrackName, Version] = field(default_factory=dict)
     vouched: Mapping[str, str] = field(default_factory=dict)
-    closed_rounds: Mapping[str, int] = field(default_factory=dict)
+    closed_rounds: Mapping[TrackName, Version] = field(default_factory=dict)
     aggregator_encryption_key: str = ""
     coordinator_encryption_key: str = ""
     max_move_ratio: float = 0.0

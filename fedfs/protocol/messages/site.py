@@ -6,9 +6,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from fedfs.errors import MalformedError
 from fedfs.learner import CaseGeometry, ChannelSketch, ClassScore, DiceSum
 from fedfs.protocol import layout
 from fedfs.protocol.messages.base import Message, PayloadRef
+from fedfs.protocol.values import (
+    COUNT,
+    DICE,
+    DISTANCE_MM,
+    Count,
+    Dice,
+    Seconds,
+    SiteName,
+    TrackName,
+    Version,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,9 +34,9 @@ class JoinRequest(Message):
     """
 
     TYPE: ClassVar[str] = "join"
-    site: str
+    site: SiteName
     public_key: str
-    n_cases: int
+    n_cases: Count
     file_ending: str
     versions: Mapping[str, str]
     endorsement: str = ""
@@ -37,8 +49,8 @@ class FingerprintMessage(Message):
 
     TYPE: ClassVar[str] = "fingerprint"
     HIDDEN: ClassVar[Mapping[str, Any]] = {"channels": [], "geometry": []}
-    site: str
-    n_cases: int
+    site: SiteName
+    n_cases: Count
     channels: tuple[ChannelSketch, ...]
     geometry: tuple[CaseGeometry, ...]
 
@@ -55,10 +67,10 @@ class SitePlan(Message):
 
     TYPE: ClassVar[str] = "site-plan"
     HIDDEN: ClassVar[Mapping[str, Any]] = {"configuration": {}, "tensors": {}}
-    site: str
-    n_cases: int
+    site: SiteName
+    n_cases: Count
     configuration: Mapping[str, Any]
-    tensors: Mapping[str, tuple[int, ...]]
+    tensors: Mapping[str, tuple[Count, ...]]
     plans_sha256: str
     versions: Mapping[str, str]
 
@@ -75,17 +87,17 @@ class UpdateManifest(Message):
     """
 
     TYPE: ClassVar[str] = "update"
-    site: str
-    base_version: int
+    site: SiteName
+    base_version: Version
     base_weights_sha256: str
     payload: PayloadRef
     encoding: str
-    n_training_cases: int
-    n_epochs: int
-    n_iterations: int
-    n_planned_iterations: int
+    n_training_cases: Count
+    n_epochs: Count
+    n_iterations: Count
+    n_planned_iterations: Count
     metrics: Mapping[str, float]
-    seconds: Mapping[str, float]
+    seconds: Mapping[str, Seconds]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,8 +111,8 @@ class Attendance(Message):
     """
 
     TYPE: ClassVar[str] = "attendance"
-    site: str
-    number: int
+    site: SiteName
+    number: Count
     status: str
     reason: str
 
@@ -132,14 +144,25 @@ class EvaluationMessage(Message):
     """
 
     TYPE: ClassVar[str] = "evaluation"
-    site: str
-    version: int
+    site: SiteName
+    version: Version
     variant: str
-    n_cases: int
-    mean_dice: float | None
+    n_cases: Count
+    mean_dice: Dice | None
     classes: Mapping[str, ClassScore]
     loss: float | None
-    seconds: float
+    seconds: Seconds
+
+    def check(self) -> None:
+        """See :meth:`Message.check`."""
+        for name, score in self.classes.items():
+            counts = score.tp, score.fp, score.fn
+            if (
+                (score.dice is not None and score.dice not in DICE)
+                or any(count not in COUNT for count in counts)
+                or (score.hd95_mm is not None and score.hd95_mm not in DISTANCE_MM)
+            ):
+                raise MalformedError("is impossible", about=f"the score of class {name!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,10 +177,18 @@ class CrossValidation(Message):
     """
 
     TYPE: ClassVar[str] = "cross-validation"
-    site: str
-    n_cases: int
-    weights: Mapping[str, str]
+    site: SiteName
+    n_cases: Count
+    weights: Mapping[TrackName, str]
     scores: Mapping[str, Mapping[str, Mapping[str, DiceSum]]]
+
+    def check(self) -> None:
+        """See :meth:`Message.check`: no more cases than there are, and none better than perfect."""
+        for by_steps in self.scores.values():
+            for classes in by_steps.values():
+                for name, one in classes.items():
+                    if not 0 <= one.n <= self.n_cases or not 0 <= one.total <= one.n:
+                        raise MalformedError(f"has an impossible sum of Dice for class {name!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,8 +203,8 @@ class SiteModel(Message):
 
     TYPE: ClassVar[str] = "site-model"
     HIDDEN: ClassVar[Mapping[str, Any]] = {"plans": {}}
-    site: str
-    version: int
+    site: SiteName
+    version: Version
     payload: PayloadRef
     plans: Mapping[str, Any]
 
@@ -187,8 +218,8 @@ class FailureMessage(Message):
     """
 
     TYPE: ClassVar[str] = "failure"
-    site: str
-    version: int
+    site: SiteName
+    version: Version
     step: str
     kind: str
     message: str

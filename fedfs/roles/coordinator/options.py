@@ -25,9 +25,9 @@ from fedfs.nnunet.allowed.names import PLANNER_OPTIONS
 from fedfs.protocol import round_policies
 from fedfs.protocol.messages import ASYM, FFE, MODES, AsymSpec, Schedule, Track
 from fedfs.protocol.ranges import check_minutes
+from fedfs.protocol.values import STUDY
 from fedfs.tensors import encodings
 
-_STUDY_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 _DATASET_NAME = re.compile(r"Dataset[0-9]{3}_[A-Za-z0-9_-]{1,60}")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,79}")
 _CASCADE = ("3d_lowres", "3d_cascade_fullres")
@@ -88,7 +88,7 @@ class StudyOptions:
     seed: int = 12345
 
     def __post_init__(self) -> None:
-        if not _STUDY_NAME.fullmatch(self.name):
+        if self.name not in STUDY:
             raise UserError(
                 f"Study name {self.name!r} is not usable.",
                 hint="use 1 to 40 of a-z, 0-9 and -, starting and ending with a letter or digit",

@@ -13,7 +13,7 @@ from typing import Any
 
 from fedfs.aggregation import strategies
 from fedfs.aggregation.disclosure import coarsen
-from fedfs.errors import DatasetError, FedfsError, SetupError, StoreError, StudyError, TrainingError
+from fedfs.errors import DatasetError, FedfsError, SetupError, StudyError, TrainingError
 from fedfs.exchange.payloads import update_encoding, write_update
 from fedfs.exchange.progress import StatusReporter
 from fedfs.exchange.publish import Publisher
@@ -140,7 +140,7 @@ class Site(Role[SiteAction]):
         )
         try:
             self._publisher.publish(record)
-        except StoreError as refused:
+        except FedfsError as refused:
             log.warning("could not publish the failure record: %s", refused)
         return f"{step}: {kind}"
 

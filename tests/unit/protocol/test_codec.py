@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from fedfs.errors import MalformedError
 from fedfs.protocol import codec
+from fedfs.text import FORBIDDEN
 
 
 @dataclass(frozen=True)
@@ -138,13 +139,14 @@ def test_time_to_read_grows_with_the_bytes_and_no_faster():
     assert seconds(1_000_000) < 100 * max(seconds(50_000), 1e-3)
 
 
+texts = st.text().filter(lambda text: not FORBIDDEN.search(text))
 json_values = st.recursive(
     st.none()
     | st.booleans()
     | st.integers(-(10**20), 10**20)
-    | st.text()
+    | texts
     | st.floats(allow_nan=False, allow_infinity=False),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
     max_leaves=20,
 )
 
@@ -152,6 +154,50 @@ json_values = st.recursive(
 @given(json_values)
 def test_what_is_written_can_be_read(value):
     assert codec.loads(codec.dumps(value)) == value
+
+
+ESCAPED = ["\\n", "\\t", "\\u0000", "\\u001b[2J", "\\u009b2J", "\\u202e", "\\ud800", "\\u2028"]
+AS_THEY_ARE = ["\x7f", "\x9b2J", "\u202e", "\u2028", "\u2066"]
+
+
+@pytest.mark.parametrize("text", ESCAPED + AS_THEY_ARE)
+def test_text_that_does_something_to_a_terminal_is_refused_as_value_and_as_name(text):
+    for data in (f'{{"a":["{text}"]}}', f'{{"b":{{"{text}":1}}}}', f'"{text}"'):
+        with pytest.raises(MalformedError, match=r"the forbidden character U\+") as raised:
+            codec.loads(data.encode())
+        assert str(raised.value).isprintable()
+
+
+@pytest.mark.parametrize("text", ["\n", "\x1b[2J", "\x9b", "\u202e", "\ud800"])
+def test_text_that_no_reader_accepts_is_not_written(text):
+    for value in (text, [text], {text: 1}):
+        with pytest.raises(MalformedError, match="forbidden character"):
+            codec.dumps(value)
+
+
+def test_other_text_comes_through_escaped_or_not():
+    assert codec.loads(b'["\\u00e9\\\\n\\"\\ud83d\\ude00", "\xc3\xa9\xe2\x80\x8d"]') == [
+        'é\\n"😀',
+        "é\u200d",
+    ]
+
+
+def test_white_space_between_values_is_no_text():
+    assert codec.loads(b'{\n\t"a":\r\n[ "b\\\\" ]}') == {"a": ["b\\"]}
+
+
+def test_a_name_is_bounded_and_an_error_that_quotes_it_too():
+    with pytest.raises(MalformedError, match="more than 512 characters"):
+        codec.loads(b'{"' + b"x" * 513 + b'":1}')
+    with pytest.raises(MalformedError) as raised:
+        codec.loads(b'{"' + b"x" * 100_000 + b'":1,"' + b"x" * 100_000 + b'":2}')
+    assert len(str(raised.value)) < 1000
+
+
+@pytest.mark.parametrize("change", [{"number": 2**63}, {"ratio": 1e101}, {"named": {"a": -1e300}}])
+def test_numbers_whose_sums_would_not_be_finite_are_refused(change):
+    with pytest.raises(MalformedError, match="out of bounds"):
+        codec.from_json(Outer, {**GOOD, **change})
 
 
 @given(st.binary(max_size=200))

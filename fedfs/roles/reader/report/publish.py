@@ -53,6 +53,10 @@ class ReportPublisher:
         except FedfsError as error:
             log.warning("the report was not published: %s", error)
             return False
+        except Exception as error:
+            log.warning("the report was not published: %r", error)
+            log.debug("the report failed", exc_info=True)
+            return False
         return True
 
 

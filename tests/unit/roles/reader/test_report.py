@@ -16,7 +16,11 @@ from fedfs.exchange.read import open_study
 from fedfs.protocol import layout
 from fedfs.roles.reader.report.data import collect
 from fedfs.roles.reader.report.html import render
-from fedfs.roles.reader.report.publish import report_publisher, sites_without_final_scores
+from fedfs.roles.reader.report.publish import (
+    ReportPublisher,
+    report_publisher,
+    sites_without_final_scores,
+)
 from fedfs.roles.reader.report.tables import write_csv
 from fedfs.store.memory import MemoryStore
 from support.browser import accessibility, browse, in_a_browser
@@ -219,6 +223,16 @@ def test_a_report_that_cannot_be_published_stops_nobody(finished, caplog):
     reports = report_publisher(finished.observe(), Full(), clock=finished.clock)
     assert not reports.publish()
     assert "the report was not published: no space is left" in caplog.text
+
+
+def test_a_page_that_cannot_be_made_stops_nobody(finished, caplog):
+    def fail(_states):
+        return 1e308 * 10 // 1 / 0
+
+    store = MemoryStore(clock=finished.clock)
+    reports = ReportPublisher(store, lambda: [finished.observe().state], fail)
+    assert not reports.publish()
+    assert "the report was not published: " in caplog.text
 
 
 @in_a_browser
