@@ -86,7 +86,7 @@ DICE = Range(low=0, high=1, high_is_open=False)
 DISTANCE_MM = Range(low=0, high=1e10)
 
 Count = Annotated[int, COUNT]
-Version = Annotated[int, Range(low=-1, high=99_999, high_is_open=False, whole=True)]
+Version = Annotated[int, Range(low=-1, high=10**6, whole=True)]
 Seconds = Annotated[float, Range(low=0, high=1e10)]
 Dice = Annotated[float, DICE]
 Share = Annotated[float, DICE]
