@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def site() -> None:
-    """What a hospital does: join a study, take part in it."""
+    """Take part in a study as a hospital: join, train, pause, leave."""
 
 
 @site.command()
