@@ -6,7 +6,8 @@ Rules:
    other.
  * A look lists only where something can be new that matters now (:mod:`fedfs.protocol.areas`). The
    first look, and every 256th, lists everything.
- * What this process has published itself it knows without looking.
+ * What this process has published itself it knows without looking. What a site has published and
+   a look at everything does not show, the store has lost: the site starts anew from what is there.
 """
 
 import contextlib
@@ -146,6 +147,10 @@ class Observer:
             found = _each(self._fetch, batch) if at_once else map(self._fetch, batch)
             for (key, entry), data in zip(batch, found, strict=True):
                 self._read(key, entry, data)
+        if everything and (lost := self._lost()):
+            log.warning("the store has lost %s: it is published again", ", ".join(lost))
+            self._view, self._refused = self._view.anew(), {}
+            return self.refresh(everything=True)
         return self._view.state
 
     def payloads(self) -> Iterator[Entry]:
@@ -169,23 +174,6 @@ class Observer:
                 self._view.add(key, data)
                 self._keep_copy(key, data)
 
-    def forget_lost_update(self, site: str) -> bool:
-        """Forget a site's update of the newest version if the store has lost it; return if so.
-
-        Raises:
-            StoreError: the store cannot be read.
-        """
-        update = self.state.updates.get((site, self.state.newest))
-        if update is None or update.key in self.keys:
-            return False
-        try:  # a listing may be late
-            self.store.get(update.key, max_bytes=MAX_ENVELOPE_BYTES)
-        except (ObjectNotFoundError, StorePermissionError):  # policies deny what is missing
-            self.state.forget_update(update)
-            return True
-        self.keys.add(update.key)
-        return False
-
     def refuse_foreign(self, error: ObjectExistsError, *, writer: str) -> None:
         """Look again at a key that was taken; return if what lies there is ``writer``'s own.
 
@@ -198,6 +186,23 @@ class Observer:
                 f"{error.key} holds something that {writer} did not publish.",
                 hint="somebody else can write there: remove the object, check who may write",
             ) from error
+
+    def _lost(self) -> list[str]:
+        """Return messages of the site that looks which were accepted and are not there any more."""
+        own = layout.site_prefix(self._site) if self._site else None
+        missing = [
+            key
+            for key in self.state.digests
+            if own and key.startswith(own) and key not in self.keys and "/status/" not in key
+        ]
+        return [key for key in missing if not self._is_there(key)]
+
+    def _is_there(self, key: str) -> bool:
+        try:  # a listing may be late
+            self.store.get(key, max_bytes=MAX_ENVELOPE_BYTES)
+        except (ObjectNotFoundError, StorePermissionError):  # policies deny what is missing
+            return False
+        return True
 
     def _areas(self, *, everything: bool) -> list[Area]:
         if everything:
@@ -381,6 +386,6 @@ def _first_charter(store: ReadableStore) -> tuple[Charter, bytes]:
     except ObjectNotFoundError as error:
         raise StudyError(
             f"{store.url} holds no federation.",
-            hint="check the path; a coordinator makes one with: fedfs init STORE ...",
+            hint="check the path, and that its share is mounted; fedfs init STORE begins a study",
         ) from error
     return TrustedView(data).state.charter, data

@@ -134,11 +134,6 @@ class StudyState:
         if update.key not in self.settled:
             self.waiting[update.key] = update
 
-    def forget_update(self, update: UpdateManifest) -> None:
-        """Take an update back that the store has lost, so that it is made again."""
-        del self.updates[update.site, update.base_version], self.digests[update.key]
-        self.waiting.pop(update.key, None)
-
     def keep_round(self, record: RoundRecord) -> None:
         """Note an accepted round record: updates that it settles wait no longer."""
         self.rounds[record.version] = record

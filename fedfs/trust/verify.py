@@ -92,7 +92,12 @@ class TrustedView:
         self.study = charter.study
         self.track = track or TrackPlace.of(charter)
         self.state = StudyState({}, digests={charter.key: envelope.sha256})
+        self._first = first
         self._keep(charter)
+
+    def anew(self) -> "TrustedView":
+        """Return a view of the same study that has accepted nothing but its first charter."""
+        return TrustedView(self._first, study=self.study, keys=self._keys, track=self.track)
 
     def wants(self, key: Key) -> bool:
         """Return whether the object under ``key`` is a message that has not been accepted yet."""

@@ -95,8 +95,6 @@ class Site(Role[SiteAction]):
         Raises:
             StudyError: this site is not on the roster.
         """
-        if self._observer.forget_lost_update(self.name):
-            log.warning("the store has lost the update from version %d: made again", state.newest)
         for key, reason in participation.refusals(state, self.name).items():
             if key not in self._logged_refusals:
                 self._logged_refusals.add(key)

@@ -175,12 +175,28 @@ def test_an_update_that_the_store_has_lost_is_published_again(federation):
     assert "north" in {update.site for update in federation.observe().state.rounds[1].updates}
 
 
+def test_a_fingerprint_that_the_store_has_lost_is_published_again(federation):
+    for name in ("east", "north"):
+        federation.run_process(name)
+    del federation.place.objects[layout.fingerprint("north")]
+    federation.process("north")._observer.refresh(everything=True)
+    federation.run()
+    assert federation.observe().state.finished
+
+
 def test_an_update_that_is_listed_late_is_not_made_again(federation):
     until_training(federation)
     federation.run_process("north")
     site = federation.process("north")
+    original, key = (
+        federation.store.list,
+        federation.place.track.on_store(layout.update("north", 0)),
+    )
+    federation.store.list = lambda *of, **options: iter(
+        [entry for entry in original(*of, **options) if entry.key != key]
+    )
     site._observer.refresh(everything=True)
-    site._observer.keys.discard(layout.update("north", 0))
+    assert key not in site._observer.keys
     n_calls = len(federation.learners["north"].calls)
     assert not federation.step("north").worked
     assert len(federation.learners["north"].calls) == n_calls
