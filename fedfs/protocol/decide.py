@@ -119,7 +119,10 @@ def _compare(state: StudyState, site: str, *, alone: bool) -> SiteAction:
         return actions.TrainAlone(version)
     missing = [of for of in models_to_score(state, site) if of not in state.site_models]
     if missing:
-        return Wait(f"the models of {', '.join(missing)}, to score them")
+        return Wait(
+            f"the models of {', '.join(missing)}, to score them; the coordinator may pause a site "
+            "that will not come back"
+        )
     if not state.finished:
         return Wait("the aggregator to close the study")
     return Done(f"finished: version {version} is the final model")
@@ -148,6 +151,8 @@ def decide_aggregator_after_tracks(
     missing = sorted(scoring - set(state.cross_validations))
     if missing:
         return Wait(f"the cross-validation of {', '.join(missing)}")
+    if not scoring and not state.cross_validations:
+        return Wait("the cross-validation of a site: all are paused or have left")
     return actions.ChooseConfiguration()
 
 

@@ -18,6 +18,8 @@ def models_to_score(state: StudyState, site: str) -> list[str]:
     if not state.charter.cross_evaluates or record is None:
         return []
     active = set(state.charter.active_sites)
+    # A site does not see the attendances of others.
+    active -= set(state.finished.away if state.finished is not None else ())
     return sorted({u.site for u in record.updates if u.site in active and u.site != site})
 
 

@@ -79,10 +79,16 @@ def wait_for_quorum(status: RoundStatus, options: Options) -> str:
 
 
 def wait_for_buffer(status: RoundStatus, options: Options) -> str:
-    """Close when ``size`` updates of any version wait (FedBuff, Nguyen et al. 2022)."""
-    if not status.missing or status.n_usable >= options["size"]:
+    """Close when updates of ``size`` sites wait, from any version (FedBuff, Nguyen et al. 2022).
+
+    Of as many as take part, if these are fewer: a site has one update in a version.
+    """
+    n_sites = len(status.n_cases)
+    size = min(int(options["size"]), n_sites)
+    if not status.missing or status.n_usable >= size:
         return ""
-    return f"{_updates(status)}: {status.n_usable} of {options['size']:.0f} updates wait"
+    fewer = f", as only {n_sites} sites take part" if n_sites < options["size"] else ""
+    return f"{_updates(status)}: {status.n_usable} of {size} updates wait{fewer}"
 
 
 _MINUTES = Range(low=0, high=525_600, high_is_open=False)

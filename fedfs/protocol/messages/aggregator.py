@@ -190,8 +190,13 @@ class Choice(Message):
 
 @dataclass(frozen=True, kw_only=True)
 class FinishedMessage(Message):
-    """The last version has been made; nothing follows."""
+    """The last version has been made; nothing follows.
+
+    Attributes:
+        away: sites that were away then: nobody waits for their models (mode ``asym``).
+    """
 
     TYPE: ClassVar[str] = "finished"
     version: Version
     weights_sha256: str
+    away: tuple[str, ...] = ()

@@ -196,6 +196,9 @@ class Aggregator(Role[AggregatorAction]):
                         key=layout.FINISHED,
                         version=version,
                         weights_sha256=state.models[version].weights_sha256,
+                        away=tuple(
+                            site for site in state.charter.active_sites if state.is_away(site)
+                        ),
                     ),
                 )
                 return f"closed the study with version {version}"

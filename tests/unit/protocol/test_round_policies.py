@@ -91,6 +91,13 @@ def test_a_clock_that_was_set_back_only_makes_a_round_longer():
     assert waits_for(quorum(sites=1, grace_minutes=1), standing("east", minutes=-600)) != ""
 
 
+def test_a_buffer_is_no_larger_than_the_number_of_sites_that_take_part():
+    policy = Named(name="buffer", options={"size": 5})
+    waiting = waits_for(policy, standing("east", late=1))
+    assert waiting.endswith("2 of 3 updates wait, as only 3 sites take part")
+    assert waits_for(policy, standing("east", late=2)) == ""
+
+
 def test_a_buffer_counts_updates_of_any_version():
     policy = Named(name="buffer", options={"size": 3})
     assert "2 of 3 updates wait" in waits_for(policy, standing("east", late=1))

@@ -11,6 +11,7 @@ from fedfs.protocol import layout
 from fedfs.roles.coordinator.amend import Coordinator
 from fedfs.roles.coordinator.roster import set_state
 from fedfs.roles.courier.sync import Sync
+from fedfs.roles.loop import Outcome
 from fedfs.roles.reader.audit import verify_choice
 from fedfs.roles.reader.finding import OK, PROBLEM
 from fedfs.roles.reader.privacy import disclosures
@@ -19,6 +20,8 @@ from fedfs.store.memory import MemoryStore
 from support.courier import Courier, quiet
 from support.federation import Federation, forge
 from support.four_tracks import OPTIONS, TRACKS
+
+WAITS = Outcome(worked=False, finished=False, text="waiting")
 
 
 @pytest.fixture
@@ -83,6 +86,27 @@ def test_a_removed_site_is_not_waited_for(federation):
     set_state(coordinator, ["north"], "paused")
     assert federation.run_process("aggregator").finished
     assert set(federation.observe().state.choice.sites) == {"east", "south"}
+
+
+def test_a_study_whose_sites_are_all_away_waits_for_one_to_come_back(federation):
+    for site in federation.targets:
+        federation.process(site).workers[AFTER_TRACKS].step = lambda: WAITS
+    for _ in range(400):
+        for host in ("aggregator", *federation.targets):
+            federation.step(host)
+        if all(f"tracks/{track}/{layout.FINISHED}" in federation.store.objects for track in TRACKS):
+            break
+    home = federation.home("coordinator")
+    coordinator = Coordinator(federation.store, home, clock=federation.clock)
+    set_state(coordinator, list(federation.targets), "paused")
+    for _ in range(2):
+        outcome = federation.run_process("aggregator")
+    assert not outcome.finished
+    assert "the cross-validation of a site: all are paused or have left" in outcome.text
+    set_state(coordinator, ["north"], "active")
+    federation.kill("north")
+    federation.run_process("north")
+    assert federation.run_process("aggregator").finished
 
 
 def test_fold_all_has_no_cases_to_choose_by(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from fedfs.errors import TensorError, UserError
 from fedfs.learner import EvaluationResult
 from fedfs.protocol import layout, participation
-from fedfs.protocol.messages import SiteModel
+from fedfs.protocol.messages import Attendance, SiteModel
 from fedfs.protocol.track_place import split_track
 from fedfs.roles.coordinator.amend import Coordinator
 from fedfs.roles.coordinator.options import StudyOptions
@@ -231,3 +231,17 @@ def test_it_is_for_sites_with_networks_of_their_own():
             cross_evaluation=True,
         )
     assert "every site scores the one model anyway" in caught.value.hint
+
+
+def test_the_model_of_a_site_that_left_is_not_waited_for(tmp_path):
+    federation = asym(tmp_path, rounds=1)
+    while ("north", 0) not in federation.observe().state.updates:
+        for name in (*federation.targets, "aggregator"):
+            federation.step(name)
+    federation.attendances["north"] = Attendance.wanted("north", "left", "no time")
+    federation.run_process("north")
+    federation.run()
+    state = federation.observe().state
+    assert "north" in {update.site for update in state.rounds[1].updates}
+    assert "north" not in state.site_models
+    assert state.finished.away == ("north",)

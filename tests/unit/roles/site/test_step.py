@@ -10,6 +10,7 @@ import pytest
 
 from fedfs.errors import (
     DatasetError,
+    KeyFileError,
     SetupError,
     StoreError,
     StudyError,
@@ -116,12 +117,13 @@ def test_progress_is_published_seldom_with_an_estimate(federation):
     assert (status.done, status.total, status.eta_s) == (40, 100, 60.0)
 
 
-def test_a_store_that_refuses_a_status_does_not_stop_the_work(federation, monkeypatch):
+@pytest.mark.parametrize("error", [StoreError("the share is gone"), KeyFileError("no token")])
+def test_a_status_that_cannot_be_published_does_not_stop_the_work(federation, monkeypatch, error):
     publisher = federation.publisher("site-north", "north")
     reporter = StatusReporter(publisher, "north", interval_s=0, clock=federation.clock)
 
     def refuse(*_):
-        raise StoreError("the share is gone")
+        raise error
 
     monkeypatch.setattr(federation.store, "create", refuse)
     reporter.say("train")
