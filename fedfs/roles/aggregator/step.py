@@ -211,9 +211,9 @@ class Aggregator(Role[AggregatorAction]):
         return text
 
     def _admit(self, site: str, state: StudyState) -> str:
-        try:
-            with TensorFile(self._weights.fetch(state.models, state.newest)) as version:
-                shapes = {name: version.shape(name) for name in version.names}
+        with TensorFile(self._weights.fetch(state.models, state.newest)) as version:
+            shapes = {name: version.shape(name) for name in version.names}
+        try:  # of what is published, no text may come from this host's files
             message = planning.admit(site, state, shapes)
         except StudyError as error:
             self._refused[participation.announcement(state, site)] = str(error)

@@ -16,7 +16,7 @@ _ADVICE = {
     ),
     "fuse.rclone": (
         "rclone: no links, and two writers may both win; what other hosts write is seen late",
-        f"{_ONE_PROCESS}; mount it with --dir-cache-time 5s; where it is a bucket, give s3://",
+        f"{_ONE_PROCESS}; mount it with --dir-cache-time 5s --vfs-write-back 0, or use s3://",
     ),
     "fuse.davfs": ("WebDAV: two writers may both win", _ONE_PROCESS),
     "tmpfs": ("memory, gone with the next start of this host", "use a folder on a disk"),
