@@ -13,7 +13,13 @@ from fedfs.cli.coordinator import approve, close_round, init, pause, remove, res
 from fedfs.cli.courier import bundle, sync
 from fedfs.cli.demo import demo
 from fedfs.cli.doctor import doctor
-from fedfs.cli.exit_codes import EXIT_CODES, EXIT_INTERRUPTED
+from fedfs.cli.exit_codes import (
+    EXIT_CODES,
+    EXIT_INTERRUPTED,
+    Terminated,
+    end_as_terminated,
+    terminated_by_sigterm,
+)
 from fedfs.cli.key import key
 from fedfs.cli.reader import export, log, privacy, report, verify
 from fedfs.cli.simulation import simulate
@@ -77,11 +83,15 @@ name_variables(fedfs, "FEDFS")
 def main() -> None:
     """Run the command line and exit with its code."""
     try:
-        code = fedfs.main(standalone_mode=False)
+        with terminated_by_sigterm():
+            code = fedfs.main(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except click.Abort:
         show_error("The command was interrupted.", hint="start the same command again to go on")
         sys.exit(EXIT_INTERRUPTED)
+    except Terminated:
+        show_error("The command was terminated.", hint="start the same command again to go on")
+        end_as_terminated()
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

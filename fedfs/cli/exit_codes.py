@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -16,12 +22,50 @@ EXIT_PROBLEM = 1
 EXIT_INTERRUPTED = 130
 """Ended by Ctrl-C, as shells have it."""
 
+EXIT_TERMINATED = 128 + signal.SIGTERM
+"""Ended by SIGTERM, as shells have it."""
+
 EXIT_CODES = """\b
 Exit codes: 0 worked or finished; 10 waiting for others (--once); 11 nothing left
 to do (--once); 2 usage; 3 this host's set-up; 4 the store; 5 a peer's message;
 6 the study; 7 training.
 """
 """For the help of ``fedfs``; each class of :mod:`fedfs.errors` has its own."""
+
+
+class Terminated(BaseException):
+    """SIGTERM asks this process to end; no error, so that nothing that handles errors stops it."""
+
+
+@contextlib.contextmanager
+def terminated_by_sigterm() -> Iterator[None]:
+    """Have SIGTERM raise :class:`Terminated` in the block, so that it is left in good order.
+
+    What the block holds, such as locks, temporary files and processes of its own, is then released
+    as after an error. Without this, the operating system ends the process where it is.
+    """
+    if threading.current_thread() is not threading.main_thread():  # signals are for that one
+        yield
+        return
+
+    def terminate(number: int, _: object) -> NoReturn:
+        signal.signal(number, signal.SIG_IGN)  # this one is being heeded
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def end_as_terminated() -> NoReturn:
+    """End this process by SIGTERM, which whoever sent it takes for success."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGTERM)
+    sys.exit(EXIT_TERMINATED)  # the first process of a container does not die of it
 
 
 def end_with(outcome: Outcome, *, once: bool) -> None:

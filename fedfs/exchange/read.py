@@ -74,6 +74,7 @@ class Observer:
         store: where this looks.
         keys: all keys seen so far.
         sizes: key -> bytes, of what was seen since the last look at everything.
+        on_accepted: called after each look, and after each message of this process itself.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class Observer:
         self._n_looks = 0
         self.keys: set[str] = set()
         self.sizes: dict[str, int] = {}
+        self.on_accepted: Callable[[], None] = lambda: None
 
     @property
     def track(self) -> TrackPlace:
@@ -151,6 +153,7 @@ class Observer:
             log.warning("the store has lost %s: it is published again", ", ".join(lost))
             self._view, self._refused = self._view.anew(), {}
             return self.refresh(everything=True)
+        self.on_accepted()
         return self._view.state
 
     def payloads(self) -> Iterator[Entry]:
@@ -173,6 +176,7 @@ class Observer:
             with contextlib.suppress(RejectedError):  # the view remembers why
                 self._view.add(key, data)
                 self._keep_copy(key, data)
+        self.on_accepted()
 
     def refuse_foreign(self, error: ObjectExistsError, *, writer: str) -> None:
         """Look again at a key that was taken; return if what lies there is ``writer``'s own.

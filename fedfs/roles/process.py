@@ -1,6 +1,9 @@
 """Parts of a process that sites and the aggregator share: status, locks, log, rollback guard."""
 
 import contextlib
+import logging
+import re
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +20,10 @@ from fedfs.store.base import Store
 from fedfs.store.reporting import ReportingStore
 from fedfs.trust.keyring import Keyring
 from fedfs.trust.signing import SigningKey
+
+log = logging.getLogger(__name__)
+
+_TEMPORARY = re.compile(r"tmp[a-z0-9_]{8}")
 
 LOG = "log.txt"
 """The log of a process, in fedfs's own folder for its role."""
@@ -51,9 +58,10 @@ def start_status(
 def guard_against_rollback(
     keyring: Keyring, role: str, observers: Mapping[str, Observer], names: Sequence[str]
 ) -> Iterator[None]:
-    """Refuse a store that was rolled back; in the end, note the newest version on this host.
+    """Refuse a store that was rolled back, and note on this host what is accepted meanwhile.
 
-    Another process of this host may have noted a newer one meanwhile, which stays.
+    Each charter and version is noted with the look that accepts it, as a process may be killed at
+    any time. Another process of this host may have noted a newer one, which stays.
 
     Args:
         keyring: of this host.
@@ -64,33 +72,54 @@ def guard_against_rollback(
     Raises:
         MisplacedError: the store was rolled back.
     """
+    seen = {name: _Seen(keyring, role, observers[name]) for name in names}
     for name in names:
         try:
-            _note_seen(keyring, role, observers[name])
+            seen[name].note()
         except MisplacedError:  # or another process has looked since this one did
             observers[name].refresh(everything=True)
-            _note_seen(keyring, role, observers[name])
-    try:
-        yield
-    finally:
-        for name in names:
-            with contextlib.suppress(MisplacedError):
-                _note_seen(keyring, role, observers[name])
+            seen[name].note()
+        observers[name].on_accepted = seen[name].note_newer
+    yield
 
 
-def _note_seen(keyring: Keyring, role: str, observer: Observer) -> None:
-    state, track = observer.state, observer.track.name
-    charter, newest = state.charter, state.newest
-    keyring.note_charter(charter.number, state.digests[charter.key])
-    sha256 = state.models[newest].weights_sha256 if newest >= 0 else ""
-    keyring.note_version(role, track, newest, sha256)
+class _Seen:
+    """Notes the newest charter and version of a track on this host."""
+
+    def __init__(self, keyring: Keyring, role: str, observer: Observer) -> None:
+        self._keyring, self._role, self._observer = keyring, role, observer
+        self._noted = (0, -1)
+
+    def note(self) -> None:
+        """Note what the observer has accepted.
+
+        Raises:
+            MisplacedError: this host has seen something newer, or something else.
+        """
+        state, track = self._observer.state, self._observer.track.name
+        charter, newest = state.charter, state.newest
+        self._keyring.note_charter(charter.number, state.digests[charter.key])
+        sha256 = state.models[newest].weights_sha256 if newest >= 0 else ""
+        self._keyring.note_version(self._role, track, newest, sha256)
+        self._noted = charter.number, newest
+
+    def note_newer(self) -> None:
+        """Note what has been accepted since, unless another process has seen more."""
+        state = self._observer.state
+        if (state.charter.number, state.newest) != self._noted:
+            try:
+                self.note()
+            except MisplacedError:
+                pass
+            except SetupError as error:  # the disk is full: work goes on, and the next look notes
+                log.warning("not noted on this host what the store shows: %s", error)
 
 
 @contextlib.contextmanager
 def hold_tracks(
     who: str, charter: Charter, folders: Mapping[str, Path], base: Path, *, once: bool
 ) -> Iterator[Outcome | None]:
-    """Hold the tracks of a process on this host, and log to a file.
+    """Hold the tracks of a process on this host, remove what a killed one left, log to a file.
 
     Yields None; or, if cron started this process while the one before still works, the outcome.
 
@@ -114,7 +143,16 @@ def hold_tracks(
                     raise SetupError(f"{text}.", hint="stop it first, or let it work")
                 yield Outcome(worked=True, finished=False, text=text)
                 return
+            _sweep(folder)
         has_one_of_several = len(folders) == 1 < len(charter.tracks)
         own = next(iter(folders.values())) if has_one_of_several else base
         stack.enter_context(log_to_file(own / LOG))
         yield None
+
+
+def _sweep(folder: Path) -> None:
+    """Remove temporary folders of a process that was killed; payloads in them are large."""
+    for place in (folder, folder / "tensors"):
+        for left in place.glob("tmp*") if place.is_dir() else ():
+            if _TEMPORARY.fullmatch(left.name) and left.is_dir() and not left.is_symlink():
+                shutil.rmtree(left, ignore_errors=True)

@@ -8,6 +8,7 @@
     site-<name>.age                                   age identity: others encrypt to it
     site-<name>.json                                  what `site join` was told: dataset, store
     seen.json                                         newest charter and version seen here
+    lock                                              held while one of the last two is written
 
 Keys are encrypted if ``FEDFS_PASSPHRASE`` or ``FEDFS_PASSPHRASE_FILE`` is set when they are made.
 One folder per study, not per store: a study keeps its keys when its files move to another store,
@@ -15,11 +16,12 @@ and several sites can live on one host.
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import re
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +168,8 @@ class Keyring:
 
     def remember(self, role: str, values: Mapping[str, Any]) -> None:
         """Keep what a role needs to know the next time, beside what it keeps already."""
-        self._write(self.folder / f"{role}.json", {**self.recall(role), **values})
+        with self._locked():
+            self._write(self.folder / f"{role}.json", {**self.recall(role), **values})
 
     def recall(self, role: str) -> Mapping[str, Any]:
         """Return what :meth:`remember` kept; empty if nothing."""
@@ -179,10 +182,11 @@ class Keyring:
             MisplacedError: the store shows an older charter, or another one of the same number.
         """
         path = self.folder / "seen.json"
-        seen = self._read(path)
-        known = seen.get("charter_number", 0), seen.get("charter_sha256")
-        if _is_newer("charter", (number, sha256), known, hint=", ask the coordinator"):
-            self._write(path, {**seen, "charter_number": number, "charter_sha256": sha256})
+        with self._locked():
+            seen = self._read(path)
+            known = seen.get("charter_number", 0), seen.get("charter_sha256")
+            if _is_newer("charter", (number, sha256), known, hint=", ask the coordinator"):
+                self._write(path, {**seen, "charter_number": number, "charter_sha256": sha256})
 
     def note_version(self, role: str, track: str, number: int, sha256: str) -> None:
         """Check the newest version on a role's store against the newest it has seen; remember it.
@@ -197,11 +201,31 @@ class Keyring:
             MisplacedError: the store shows an older version, or other weights of the same one.
         """
         path, name = self.folder / "seen.json", f"{role} {track}"
-        seen = self._read(path)
-        versions = dict(seen.get("versions", {}))
-        known, hint = versions.get(name, (-1, "")), f". If that was meant, remove {path}"
-        if _is_newer("version", (number, sha256), known, hint=hint):
-            self._write(path, {**seen, "versions": {**versions, name: (number, sha256)}})
+        with self._locked():
+            seen = self._read(path)
+            versions = dict(seen.get("versions", {}))
+            known, hint = versions.get(name, (-1, "")), f". If that was meant, remove {path}"
+            if _is_newer("version", (number, sha256), known, hint=hint):
+                self._write(path, {**seen, "versions": {**versions, name: (number, sha256)}})
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold this host's memory of the study: processes of several roles and tracks write it.
+
+        Raises:
+            SetupError: the folder cannot be written.
+        """
+        path = self.folder / "lock"
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise _not_writable(path, error) from error
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
 
     def _files(self, endings: Sequence[str]) -> list[tuple[str, int, Path]]:
         """Return role, number and path of all files with one of the endings, sorted."""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from fedfs.errors import MisplacedError
-from fedfs.roles.process import guard_against_rollback
+from fedfs.roles.process import guard_against_rollback, hold_tracks
+from fedfs.trust.keyring import Keyring
 from support.federation import Federation
 
 
@@ -55,3 +59,37 @@ def test_a_store_that_was_rolled_back_is_noticed(tmp_path):
         seen(federation, federation.observe("north")),
     ):
         pass
+
+
+def test_what_is_accepted_is_noted_at_once_and_not_in_the_end(federation):
+    observer = federation.observe("north")
+    with seen(federation, observer):
+        federation.run()
+        observer.refresh()
+        kept = federation.keyring("north")
+        with pytest.raises(MisplacedError, match="this host has seen version 3 of it"):
+            kept.note_version("site-north", federation.tracks[0], 2, "")
+
+
+def test_temporary_folders_of_a_killed_process_are_removed_and_nothing_else(federation, tmp_path):
+    folder = tmp_path / "tracks" / "2d-0"
+    for name in ("tmpabcd_123", "tensors/tmp01234567", "tmp-mine", "tensors/kept"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "payload").write_bytes(b"x")
+    with hold_tracks("x", federation.charter, {"2d-0": folder}, tmp_path, once=False):
+        pass
+    left = {str(path.relative_to(folder)) for path in folder.rglob("payload")}
+    assert left == {"tmp-mine/payload", "tensors/kept/payload"}
+
+
+def test_processes_that_note_at_the_same_time_lose_nothing(tmp_path):
+    keyring, n_roles, n_versions = Keyring(tmp_path, "study"), 4, 25
+
+    def note(role: int) -> None:
+        for version in range(n_versions):
+            keyring.note_version(f"site-{role}", "2d-0", version, f"{version}")
+
+    with ThreadPoolExecutor(n_roles) as pool:
+        list(pool.map(note, range(n_roles)))
+    kept = json.loads((keyring.folder / "seen.json").read_text())["versions"]
+    assert kept == {f"site-{role} 2d-0": [24, "24"] for role in range(n_roles)}
