@@ -173,6 +173,8 @@ def rotate(
     role = _role(name, aggregator=aggregator, coordinator=coordinator)
     if (lost and name is None) or (public_key is not None and not aggregator):
         raise click.UsageError("--lost goes with --site, --to with --aggregator")
+    if encryption_key is not None and public_key is None:
+        raise click.UsageError("--encryption-key goes with --to")
     if name is not None:
         keyring = _keyring(store)
         request = ask_for_new_key(open_store(store), keyring, name, is_lost=lost, clock=time.time)

@@ -65,4 +65,5 @@ def replace_coordinator_key(coordinator: Coordinator) -> Charter:
 
 
 def _next(state: StudyState) -> int:
-    return state.newest + 1
+    # After the last version the new key closes the study with it.
+    return min(state.newest + 1, state.charter.schedule.rounds)

@@ -231,3 +231,13 @@ def test_what_the_aggregator_decided_before_its_key_was_replaced_stays_believed(
     after = federation.observe().state
     assert (after.plan, after.admissions) == (before.plan, before.admissions)
     end(federation)
+
+
+def test_a_new_aggregator_closes_a_study_whose_last_version_is_there(federation):
+    reach(federation, 3)
+    assert federation.observe().state.finished is None
+    charter = replace_aggregator_key(office(federation))
+    assert charter.aggregator_from_versions == {TRACK: 3}
+    (federation.keyring("coordinator").folder / "aggregator.key").unlink()
+    with_keys_of_charter(federation)
+    end(federation)
