@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fedfs.aggregation.fingerprints import MAX_SHAPE, largest_m2
 from fedfs.learner import CaseGeometry, ChannelSketch, SiteFingerprint
 
 
@@ -60,12 +61,15 @@ def _summary(cases: Sequence[CaseGeometry], k: int) -> tuple[CaseGeometry, ...]:
 
 def _rounded_channel(channel: ChannelSketch, digits: int) -> ChannelSketch:
     values = tuple(_round(value, digits) for value in channel.quantiles)
+    minimum, maximum = _round(channel.minimum, digits), _round(channel.maximum, digits)
+    # Rounding may draw the extremes together, and no values between them spread so far then.
+    most = largest_m2(channel.n_cases, minimum, maximum)
     return dataclasses.replace(
         channel,
         mean=_round(channel.mean, digits),
-        m2=_round(channel.m2, digits),
-        minimum=_round(channel.minimum, digits),
-        maximum=_round(channel.maximum, digits),
+        m2=min(_round(channel.m2, digits), most),
+        minimum=minimum,
+        maximum=maximum,
         quantiles=values,
     )
 
@@ -73,7 +77,7 @@ def _rounded_channel(channel: ChannelSketch, digits: int) -> ChannelSketch:
 def _rounded_case(case: CaseGeometry, digits: int) -> CaseGeometry:
     return CaseGeometry(
         tuple(_round(mm, digits) for mm in case.spacing_mm),
-        tuple(max(1, int(_round(n, digits))) for n in case.shape_after_crop),
+        tuple(min(MAX_SHAPE, max(1, int(_round(n, digits)))) for n in case.shape_after_crop),
         min(1.0, _round(case.relative_size_after_cropping, digits)),
     )
 

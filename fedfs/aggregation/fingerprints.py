@@ -315,7 +315,7 @@ def _channel(
     return ChannelSketch(
         n_cases=n_cases,
         mean=min(max(mean, minimum), maximum),
-        m2=min(m2, _largest_m2(n_cases, minimum, maximum)),  # a constant has exactly none
+        m2=min(m2, largest_m2(n_cases, minimum, maximum)),  # a constant has exactly none
         minimum=minimum,
         maximum=maximum,
         probabilities=KNOTS,
@@ -323,8 +323,11 @@ def _channel(
     )
 
 
-def _largest_m2(n_cases: int, minimum: float, maximum: float) -> float:
-    # Popoviciu: a variance is at most a quarter of the squared width.
+def largest_m2(n_cases: int, minimum: float, maximum: float) -> float:
+    """Return the largest ``m2`` that values between two others can have.
+
+    Popoviciu: a variance is at most a quarter of the squared width.
+    """
     return n_cases * (maximum - minimum) ** 2 / 4
 
 
@@ -348,7 +351,7 @@ def _validate_channel(channel: ChannelSketch, path: str) -> None:
         "must be finite and not above maximum",
     )
     _require(low <= channel.mean <= high, f"{path}.mean", "must be between minimum and maximum")
-    bound = _largest_m2(channel.n_cases, low, high) * (1 + 1e-6)
+    bound = largest_m2(channel.n_cases, low, high) * (1 + 1e-6)
     _require(0 <= channel.m2 <= bound, f"{path}.m2", "must be possible between minimum and maximum")
     probabilities, quantiles = np.asarray(channel.probabilities), np.asarray(channel.quantiles)
     _require(

@@ -69,7 +69,7 @@ def join(
     from fedfs.trust.keyring import default_home
     from fedfs.trust.signing import key_fingerprint
 
-    planning = {key: value for key, value in planning.items() if value}
+    planning = {key: value for key, value in planning.items() if value not in (None, (), {})}
     config = JoinConfig(
         store, name, dataset, default_home(), expect_key, planning=planning, host=host
     )

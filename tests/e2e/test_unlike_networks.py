@@ -171,7 +171,7 @@ def check_comparison(
         scores = [state.evaluations[site, 2, name] for name in ("full", "local", f"of-{other}")]
         assert len({score.n_cases for score in scores}) == 1
         assert all(0 <= score.mean_dice <= 1 for score in scores)
-        alone = list(hosts[site].results.glob("fedfs/*/*/tracks/*/local-model/Dataset*/*"))
+        alone = list(hosts[site].results.glob("fedfs/*/*/local-model/Dataset*/*"))
         assert [(path / "fold_0" / "checkpoint_final.pth").is_file() for path in alone] == [True]
     hosts["coordinator"].run("report", store, "-o", str(folder / "report.html"))
     said = hosts["coordinator"].run("report", store, "--json")

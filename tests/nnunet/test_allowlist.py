@@ -150,6 +150,17 @@ def test_other_names_do_not(name):
         allowlist.check_name("trainer", name)
 
 
+def test_memory_and_spacing_are_numbers_with_which_the_planner_ends():
+    allowlist.check_planning(None, None)
+    allowlist.check_planning(8, (0.5, 0.5, 3.0))
+    for memory in (-8, 0, 1e-7, float("nan"), float("inf"), "8"):
+        with pytest.raises(MalformedError, match="gpu_memory_target_gb"):
+            allowlist.check_planning(memory, None)
+    for spacing in ((0, 0, 0), (1, 1, -1), (1.0, float("inf"), 1.0), (1.0,)):
+        with pytest.raises(MalformedError, match="target_spacing"):
+            allowlist.check_planning(None, spacing)
+
+
 def test_planner_options_are_those_that_users_change():
     allowlist.check_planner_options({"UNet_base_num_features": 16, "max_dataset_covered": 0.1})
     for options in ({"dataset_name": 1}, {"UNet_class": 1}, {"UNet_min_batch_size": -1}):

@@ -106,9 +106,9 @@ class Hospitals:
         config = AggregatorConfig(self.url, self.home("coordinator"), folder=folder, once=True)
         return run_aggregator(config, quiet)
 
-    def run(self):
+    def run(self, **options):
         for _ in range(20):
-            done = [self.run_site(site).finished for site in self.sites]
+            done = [self.run_site(site, **options).finished for site in self.sites]
             if all([*done, self.run_aggregator().finished]):
                 return self
         raise AssertionError("not finished")
@@ -206,7 +206,7 @@ def test_the_cascade_is_federated_after_its_first_stage(tmp_path, monkeypatch, i
     hospitals.run_aggregator()
     one_track = hospitals.run_site("north", tracks=("3d_cascade_fullres-all",))
     assert one_track.text.endswith("waiting for track 3d_lowres-all")
-    hospitals.run()
+    hospitals.run(local_model=True)
     states = {name: one.state for name, one in open_tracks(hospitals.store).items()}
     second = states["3d_cascade_fullres-all"]
     assert second.finished.version == 1
@@ -218,6 +218,9 @@ def test_the_cascade_is_federated_after_its_first_stage(tmp_path, monkeypatch, i
     assert cases == {"case_000", "case_001", "case_002"}
     final = models / f"nnUNetTrainer__{plans}__3d_cascade_fullres" / "fold_all"
     assert (final / "validation" / "summary.json").exists()
+    assert {("north", 1, "local")} <= set(second.evaluations)
+    (alone,) = hospitals.paths["north"].results.glob("fedfs/*/north/local-model")
+    assert (alone / final.relative_to(models.parent) / "checkpoint_final.pth").exists()
     assert open_study(hospitals.store).state.choice is None  # no case that was not trained on
     network = second.models[1].weights_sha256
     assert [m.weights_sha256 for m in hospitals.export().models][1] == network

@@ -420,6 +420,21 @@ def test_a_coarse_fingerprint_is_a_fingerprint(seed, n_cases, quantiles, digits)
     fp.merge_fingerprints({"a": coarse, "b": site})
 
 
+@given(
+    st.floats(-1e6, 1e6), st.floats(1e-3, 1e6), st.floats(0, 1), st.integers(1, 3),
+    st.integers(1, 3),
+)  # fmt: skip
+def test_values_at_two_extremes_stay_a_fingerprint_however_they_are_rounded(
+    low, width, share, n_cases, digits
+):
+    """Nothing spreads farther; where rounding draws the extremes together, it must spread less."""
+    values = np.array([low] * round(1 + 20 * share) + [low + width] * round(21 - 20 * share))
+    sketch = fp.mix_cases([fp.sketch_case(values)] * n_cases)
+    geometry = (CaseGeometry((1.0, 1.0, 1.0), (99_999, 9, 9), 1.0),) * n_cases
+    coarse = coarsen(SiteFingerprint(n_cases, (sketch,), geometry), digits=digits)
+    fp.validate_fingerprint(coarse)
+
+
 @given(st.integers(0, 1000))
 def test_extents_keep_their_median(seed):
     site = _site(seed, 25)

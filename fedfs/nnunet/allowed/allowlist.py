@@ -15,7 +15,7 @@ Rules:
 
 import math
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import chain, permutations
 from typing import Any
 
@@ -32,6 +32,8 @@ MAX_FEATURES = 4096
 MAX_STAGES = 16
 MAX_BLOCKS = 64
 MAX_NUMBER = 1e30
+MIN_MEMORY_GB, MAX_MEMORY_GB = 1e-4, 1e5
+MIN_SPACING_MM, MAX_SPACING_MM = 1e-6, 1e6
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,79}")
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,119}")
@@ -74,6 +76,24 @@ def check_planner_options(options: Mapping[str, Any]) -> None:
     for name, value in options.items():
         _one_of("planner option", name, names.PLANNER_OPTIONS)
         _number(f"planner option {name}", value, low=0, high=MAX_FEATURES, open_low=True)
+
+
+def check_planning(
+    gpu_memory_target_gb: float | None, target_spacing: Sequence[float] | None
+) -> None:
+    """Check what nnU-Net's planner is told of memory and spacing; with 0 it never ends.
+
+    Raises:
+        MalformedError: a number makes no sense.
+    """
+    if gpu_memory_target_gb is not None:
+        _number("gpu_memory_target_gb", gpu_memory_target_gb, low=MIN_MEMORY_GB, high=MAX_MEMORY_GB)
+    if target_spacing is None:
+        return
+    if len(_list("target_spacing", target_spacing)) not in (2, 3):
+        raise MalformedError("has not 2 or 3 axes", about="the target_spacing")
+    for mm in target_spacing:
+        _number("target_spacing", mm, low=MIN_SPACING_MM, high=MAX_SPACING_MM)
 
 
 def check_plans(plans: Mapping[str, Any], configuration: str) -> None:

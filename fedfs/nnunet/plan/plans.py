@@ -99,6 +99,7 @@ def plan(request: PlanRequest) -> PlanResult:
     allowlist.check_dataset_name(request.dataset_name)
     allowlist.check_file_name("plans_name", request.plans_name)
     allowlist.check_planner_options(request.planner_options)
+    allowlist.check_planning(request.gpu_memory_target_gb, request.target_spacing)
     dataset_json = {**ordered(request.dataset_json), "numTraining": request.n_cases}
     with _empty_room() as paths, capture_output(log):
         raw, preprocessed = (

@@ -104,6 +104,11 @@ class StudyOptions:
         except MalformedError as error:
             known = ", ".join(sorted(PLANNER_OPTIONS))
             raise UserError(str(error), hint=f"a number for one of {known}") from error
+        try:
+            allowlist.check_planning(self.gpu_memory_target_gb, self.target_spacing)
+        except MalformedError as error:
+            hint = "give the memory in GB, and the spacing in mm of each axis"
+            raise UserError(str(error), hint=hint) from error
         for what, name in (("planner", self.planner), ("trainer", self.trainer)):
             if not _IDENTIFIER.fullmatch(name):
                 raise UserError(f"{what} {name!r} is not a class name.")

@@ -11,7 +11,7 @@ from fedfs.exchange.publish import Clock, Publisher
 from fedfs.exchange.read import Observer, open_study
 from fedfs.learner import Learner, OnProgress
 from fedfs.nnunet.allowed import classes
-from fedfs.nnunet.allowed.allowlist import check_name, check_planner_options
+from fedfs.nnunet.allowed.allowlist import check_name, check_planner_options, check_planning
 from fedfs.nnunet.data.dataset import RawDataset
 from fedfs.nnunet.data.dataset_json import difference
 from fedfs.nnunet.system.environment import from_environment
@@ -224,5 +224,8 @@ def _check_planning(
                 hint="it cannot plan otherwise in this study",
             )
     check_planner_options(config.planning.get("planner_options", {}))
+    check_planning(
+        config.planning.get("gpu_memory_target_gb"), config.planning.get("target_spacing")
+    )
     if "planner" in config.planning:
         check_name("planner", config.planning["planner"])

@@ -13,7 +13,15 @@ from typing import Any
 
 from fedfs.aggregation import strategies
 from fedfs.aggregation.disclosure import coarsen
-from fedfs.errors import DatasetError, FedfsError, SetupError, StudyError, TrainingError
+from fedfs.aggregation.fingerprints import validate_fingerprint
+from fedfs.errors import (
+    DatasetError,
+    FedfsError,
+    MalformedError,
+    SetupError,
+    StudyError,
+    TrainingError,
+)
 from fedfs.exchange.payloads import update_encoding, write_update
 from fedfs.exchange.progress import StatusReporter
 from fedfs.exchange.publish import Publisher
@@ -177,6 +185,13 @@ class Site(Role[SiteAction]):
         fingerprint = coarsen(
             measured, digits=charter.fingerprint_digits, quantiles=charter.fingerprint_quantiles
         )
+        try:  # what the aggregator refuses can never be replaced
+            validate_fingerprint(fingerprint)
+        except MalformedError as error:
+            raise DatasetError(
+                f"The aggregator would refuse the fingerprint of this site: {error}",
+                hint="are spacings, sizes and intensities of all images as they should be?",
+            ) from error
         self._publisher.publish(
             messages.FingerprintMessage(
                 key=layout.fingerprint(self.name),

@@ -41,12 +41,13 @@ def make_learner(
         host: hardware and software of this host.
         own_planning: where the site's own plan is not as the charter says (mode ``asym``).
         pretrained: tensors that the site's own plan starts from.
-        local_model: its models are of this site's data alone: they lie in a folder of their own,
-            to be used as ``nnUNet_results``.
+        local_model: its models are of this site's data alone: those of all tracks, as the second
+            stage of a cascade continues the first, lie in a folder of their own, to be used as
+            ``nnUNet_results``.
     """
     common, folder = site_folder(paths, charter.study, site), track_folder(paths, charter, site)
     if local_model:
-        paths = replace(paths, results=folder / "local-model")
+        paths = replace(paths, results=common / "local-model")
     spec = asym_spec(charter)
     planning = None
     if spec is not None:

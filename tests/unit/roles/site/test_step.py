@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -61,6 +62,17 @@ def test_a_failed_training_is_a_failure_record_and_never_an_update(federation, k
 def test_a_site_with_too_few_cases_publishes_no_fingerprint(tmp_path):
     federation = Federation(tmp_path, minimum_cases=15).start()
     with pytest.raises(DatasetError, match="has 10 cases; the charter asks for at least 15"):
+        federation.step("east")
+    assert "east" not in federation.observe().state.fingerprints
+
+
+def test_a_fingerprint_that_would_be_refused_is_not_published(federation, monkeypatch):
+    """What is on the store is not replaced: the site could never take part."""
+    learner = federation.learners["east"]
+    measured = learner.fingerprint(lambda _: None)
+    bad = replace(measured, channels=(replace(measured.channels[0], mean=1e9),))
+    monkeypatch.setattr(learner, "fingerprint", lambda _: bad)
+    with pytest.raises(DatasetError, match=r"would refuse the fingerprint .* channels\[0\].mean"):
         federation.step("east")
     assert "east" not in federation.observe().state.fingerprints
 
