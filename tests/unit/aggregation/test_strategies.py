@@ -1,10 +1,10 @@
 """Numbers of the strategies, beside Flower's and torch's; their options and the order of calls.
 
-Where flwr is installed, its own code is run; where not, the numbers that it gave are compared.
+What Flower's own code gives is in ``tests/golden/flower.json``, which ``tests/support/flower.py``
+writes where flwr is installed.
 """
 
-import hashlib
-from types import SimpleNamespace
+import json
 
 import numpy as np
 import pytest
@@ -19,140 +19,9 @@ from fedfs.aggregation.strategies import (
     by_name,
 )
 from fedfs.errors import StudyError, TensorError, UserError
+from support.flower import CASES, GOLDEN, N_ROUNDS, N_VALUES, SITES, flatten, moves, tensors
 
-SITES = {"east": 24.0, "north": 16.0, "south": 10.0, "west": 31.0, "zenith": 5.0}
-SHAPES = {"conv.weight": (2, 3), "norm.bias": (2,)}
-N_VALUES, N_ROUNDS = 8, 3
-
-CASES = {
-    "FedAvg": {},
-    "FedAvgM": {"server_learning_rate": 0.5, "server_momentum": 0.6},
-    "FedProx": {"proximal_mu": 0.1},
-    "FedAdam": {"eta": 0.1},
-    "FedYogi": {"eta": 0.01},
-    "FedAdagrad": {"eta": 0.1},
-    "FedTrimmedAvg": {},
-    "FedMedian": {},
-    "Krum": {"num_malicious_nodes": 1},
-    "MultiKrum": {"num_malicious_nodes": 1, "num_nodes_to_select": 3},
-}
-# All values of conv.weight and norm.bias after three rounds from zero, by flwr 1.41.0 in float64.
-FLOWER = {
-    "FedAvg": [
-        -0.167536446,
-        -0.295678406,
-        -0.298842773,
-        -0.377301302,
-        0.20859464,
-        0.536878959,
-        -0.243943778,
-        0.230688867,
-    ],
-    "FedAvgM": [
-        -0.157477204,
-        -0.183686965,
-        -0.231166039,
-        -0.330215606,
-        0.225783426,
-        0.402550844,
-        -0.157232688,
-        0.22328626,
-    ],
-    "FedAdam": [
-        0.00423117234,
-        -0.09960577,
-        -0.199960007,
-        -0.202355774,
-        0.105998688,
-        0.219761149,
-        -0.107248192,
-        0.143571796,
-    ],
-    "FedYogi": [
-        -0.0011425272,
-        -0.0146045224,
-        -0.0309707635,
-        -0.0311015802,
-        0.0152908014,
-        0.0341086825,
-        -0.0158681438,
-        0.0214565125,
-    ],
-    "FedAdagrad": [
-        0.0339557655,
-        -0.096252969,
-        -0.166346849,
-        -0.140412762,
-        0.0578353839,
-        0.192277776,
-        -0.100963622,
-        0.0838599947,
-    ],
-    "FedTrimmedAvg": [
-        -0.263928093,
-        -0.0747381493,
-        -0.184478637,
-        -0.35676168,
-        0.0924898302,
-        0.575710834,
-        -0.217317821,
-        0.435108322,
-    ],
-    "FedMedian": [
-        -0.26675475,
-        -0.205460217,
-        -0.150672158,
-        -0.274982765,
-        0.0313419096,
-        0.374572958,
-        -0.0964717134,
-        0.724003391,
-    ],
-    "Krum": [
-        0.120113563,
-        -0.215283674,
-        -0.0294695686,
-        -0.615919208,
-        0.0963932559,
-        0.309572986,
-        0.0380393814,
-        0.815778961,
-    ],
-    "MultiKrum": [
-        -0.0435800189,
-        -0.296883423,
-        -0.306419846,
-        -0.479478559,
-        0.0246955175,
-        0.181843314,
-        -0.211896846,
-        0.192613887,
-    ],
-}
-FLOWER["FedProx"] = FLOWER["FedAvg"]  # sites differ, aggregators do not
-
-
-def spread(*numbers):
-    """A number from -0.5 to 0.5 that follows from ``numbers`` on every host."""
-    digest = hashlib.sha256(bytes(numbers)).digest()
-    return int.from_bytes(digest[:4], "big") / 2**32 - 0.5
-
-
-def moves(version):
-    """Site -> what its training adds to the 8 values: five sites of different minds."""
-    return {
-        site: [spread(version, s, k) + 0.3 * spread(k) for k in range(N_VALUES)]
-        for s, site in enumerate(SITES)
-    }
-
-
-def tensors(values, dtype=np.float32):
-    flat = np.asarray(values, dtype)
-    return {"conv.weight": flat[:6].reshape(2, 3), "norm.bias": flat[6:]}
-
-
-def flatten(model):
-    return np.concatenate([model[name].ravel() for name in SHAPES])
+FLOWER = json.loads(GOLDEN.read_text())["values"]
 
 
 def run_round(strategy, base, trained, state=None, version=1, weights=SITES):
@@ -187,42 +56,14 @@ def ours(name, options, n_rounds=N_ROUNDS):
     return flatten(model)
 
 
-def flowers(name, options):
-    """The same rounds by Flower's own strategy, in float64."""
-    theirs = pytest.importorskip("flwr.serverapp.strategy", reason="flwr is not installed")
-    app = pytest.importorskip("flwr.app")
-
-    def record(model):
-        return app.ArrayRecord({key: app.Array(value) for key, value in model.items()})
-
-    def reply(model, n_cases):
-        metrics = app.MetricRecord({"num-examples": n_cases})
-        content = app.RecordDict({"arrays": record(model), "metrics": metrics})
-        return SimpleNamespace(content=content, has_error=lambda: False)  # a Message needs a server
-
-    strategy = getattr(theirs, name)(fraction_train=0.0, **options)  # asks no client itself
-    model = tensors([0] * N_VALUES, np.float64)
-    for version in range(1, N_ROUNDS + 1):
-        strategy.configure_train(version, record(model), app.ConfigRecord(), None)
-        replies = [
-            reply(tensors(flatten(model) + move, np.float64), SITES[site])
-            for site, move in moves(version).items()
-        ]
-        arrays, _ = strategy.aggregate_train(version, replies)
-        model = {key: arrays[key].numpy() for key in SHAPES}
-    return flatten(model)
+@pytest.mark.parametrize("case", CASES)
+def test_three_rounds_give_the_numbers_that_flower_gives(case):
+    np.testing.assert_allclose(ours(*CASES[case]), FLOWER[case], rtol=2e-6, atol=2e-7)
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_three_rounds_give_the_numbers_that_flower_gave(name):
-    np.testing.assert_allclose(ours(name, CASES[name]), FLOWER[name], rtol=2e-6, atol=2e-7)
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_three_rounds_give_the_numbers_that_flower_gives(name):
-    flower = flowers(name, CASES[name])
-    np.testing.assert_allclose(FLOWER[name], flower, rtol=1e-7)
-    np.testing.assert_allclose(ours(name, CASES[name]), flower, rtol=2e-6, atol=2e-7)
+def test_every_strategy_that_flower_has_too_is_compared_with_it():
+    assert FLOWER.keys() == CASES.keys()
+    assert {name.lower() for name, _ in CASES.values()} == STRATEGIES.keys() - {"nesterov"}
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
