@@ -72,12 +72,14 @@ def _models(charter: Charter) -> str:
     return f"tracks {', '.join(track_names(charter))}"
 
 
-def _changes(before: Charter, after: TrackCharter) -> Iterator[str]:
+def _changes(before: TrackCharter, after: TrackCharter) -> Iterator[str]:
     if after.coordinator_key != before.coordinator_key:
         yield f"the coordinator's key is {key_fingerprint(after.coordinator_key)}"
     if after.aggregator_key != before.aggregator_key:
         since = f"from version {after.aggregator_from_version}"
         yield f"the aggregator's key is {key_fingerprint(after.aggregator_key)}, {since}"
+    if after.closed_round != before.closed_round:
+        yield f"the round of version {after.closed_round} closes with what can be used"
     for entry in after.roster:
         old = before.entry(entry.site)
         if old != entry:
@@ -162,7 +164,8 @@ def _round(record: messages.RoundRecord) -> str:
     if record.version == 0:
         return f"published the initial weights, version 0: {size}"
     used = ", ".join(f"{u.site} {u.weight:.3f} (from {u.base_version})" for u in record.updates)
-    text = f"made version {record.version} by {record.strategy.name} of {used}: {size}"
+    made = f"by {record.strategy.name} of {used}" if used else "of no update, equal to the last one"
+    text = f"made version {record.version} {made}: {size}"
     for item in record.excluded:
         text += f"; did not use {item.key}: {item.reason}"
     for left in record.left_out:

@@ -16,6 +16,7 @@ from fedfs.roles.coordinator.amend import Coordinator
 from fedfs.roles.coordinator.options import StudyOptions
 from fedfs.roles.reader.audit import verify_study
 from fedfs.roles.reader.finding import PROBLEM
+from fedfs.roles.reader.log import events
 from fedfs.roles.reader.status import summarize
 from support import invariants
 from support.federation import Federation, forge
@@ -408,6 +409,9 @@ def test_a_round_in_which_all_was_refused_is_closed_and_the_sites_train_again(
     found = list(verify_study(federation.observe()))
     assert not [f for f in found if f.level == PROBLEM and "bytes" not in f.text]
     assert sum("bit by bit the same" in f.text for f in found) >= 2
+    said = "\n".join(event.what for event in events(state))
+    assert f"the round of version {first} closes with what can be used" in said
+    assert f"made version {first + 1} of no update" in said
 
 
 def test_only_a_round_that_was_answered_can_be_closed_by_the_coordinator(tmp_path):
