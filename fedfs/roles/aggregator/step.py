@@ -20,6 +20,7 @@ from fedfs.errors import (
     RejectedError,
     SealedError,
     SetupError,
+    StoreError,
     StudyError,
     TensorError,
 )
@@ -132,7 +133,7 @@ class Aggregator(Role[AggregatorAction]):
                 f"This host cannot decrypt {text}, without which the next version cannot be made.",
                 hint=planning.BRING_KEYS,
             ) from error
-        except (ObjectNotFoundError, TensorError) as error:
+        except (StoreError, TensorError) as error:
             log.warning("the strategy's memory will be waited for: %s", error)
 
     def decide(self, state: StudyState) -> AggregatorAction:

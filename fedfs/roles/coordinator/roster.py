@@ -102,7 +102,8 @@ def _admit(
             hint="compare key fingerprints with the site by telephone, then give --replace-key",
         )
 
-    if coordinator.charter.encryption == AGE and request.encryption_key == entry.encryption_key:
+    is_same = request.encryption_key == entry.encryption_key
+    if coordinator.charter.encryption == AGE and is_new_key and is_same:
         raise StudyError(
             f"Site {site!r} asks for another key to sign with, and keeps its encryption key.",
             hint="whoever has the key before may have both; it runs: fedfs key rotate",

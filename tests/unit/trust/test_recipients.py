@@ -160,6 +160,19 @@ def test_a_removed_site_reads_nothing_that_follows(tmp_path, caplog):
     assert payload_of(federation.observe("east"), state.models[4].full, tmp_path / "y")
 
 
+def test_a_removed_site_that_comes_back_with_its_key_reads_on(tmp_path):
+    federation = Federation(tmp_path, encryption="age", rounds=3).start()
+    reach(federation, 1)
+    home = federation.home("coordinator")
+    office = Coordinator(federation.store, home, clock=federation.clock)
+    set_state(office, ["north"], "removed")
+    approve_sites(office, ["north"], replace_keys=True)
+    assert len(office.charter.read_keys) == 2
+    federation.run()
+    state = federation.observe().state
+    assert payload_of(federation.observe("north"), state.models[3].payload, tmp_path)
+
+
 def test_a_site_with_a_new_key_reads_on(tmp_path):
     federation = Federation(tmp_path, encryption="age").start()
     while federation.observe().state.newest < 1:
