@@ -36,6 +36,7 @@ class Publisher:
         study: id of the study.
         clock: POSIX seconds.
         track: that is published on; ``store`` shows it, where its own objects are published.
+        reload: loads the keys of this role again, as one may have been made meanwhile.
 
     Attributes:
         on_message: called with the key and the bytes of every message that was published.
@@ -49,6 +50,7 @@ class Publisher:
         *,
         clock: Clock,
         track: TrackPlace,
+        reload: Callable[[], Sequence[SigningKey]] = tuple,
     ) -> None:
         self.store = store
         self.study = study
@@ -57,6 +59,7 @@ class Publisher:
         self._keys = (key,) if isinstance(key, SigningKey) else tuple(key)
         self._key = self._keys[0]
         self._clock = clock
+        self._reload = reload
 
     @property
     def public_key(self) -> str:
@@ -65,9 +68,15 @@ class Publisher:
 
     def use(self, public_key: str) -> bool:
         """Sign with the key of this role that has a public key; return whether there is one."""
-        found = next((key for key in self._keys if key.public == public_key), None)
+        found = self._find(public_key)
+        if found is None:
+            self._keys = tuple(self._reload()) or self._keys
+            found = self._find(public_key)
         self._key = found or self._key
         return found is not None
+
+    def _find(self, public_key: str) -> SigningKey | None:
+        return next((key for key in self._keys if key.public == public_key), None)
 
     def publish(self, message: M, *, sealed_for: Sequence[str] = ()) -> M:
         """Stamp a message with study and time, sign it and create it under its key.

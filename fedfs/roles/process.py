@@ -18,8 +18,8 @@ from fedfs.roles.logfile import log_to_file
 from fedfs.roles.loop import Outcome
 from fedfs.store.base import Store
 from fedfs.store.reporting import ReportingStore
+from fedfs.trust import key_validity
 from fedfs.trust.keyring import Keyring
-from fedfs.trust.signing import SigningKey
 
 log = logging.getLogger(__name__)
 
@@ -29,10 +29,39 @@ LOG = "log.txt"
 """The log of a process, in fedfs's own folder for its role."""
 
 
-def publisher_on(store: Store, observer: Observer, keys: Sequence[SigningKey]) -> Publisher:
-    """Return a publisher on the track and in the study that an observer looks at."""
-    study = observer.state.charter.study
-    return Publisher(store, keys, study, clock=time.time, track=observer.track)
+def publisher_on(store: Store, observer: Observer, keyring: Keyring, role: str) -> Publisher:
+    """Return a publisher on the track and in the study that an observer looks at.
+
+    It signs with the newest key of the role that counts: one that was made and is not approved yet
+    would be refused.
+
+    Args:
+        store: where to.
+        observer: has looked at the study.
+        keyring: of this host.
+        role: ``aggregator``, or ``site-<name>``.
+
+    Raises:
+        KeyFileError: this host has no key of the role, or one is unreadable.
+    """
+    charters = observer.state.charters
+    tenures = (
+        key_validity.of_aggregator(charters)
+        if role == "aggregator"
+        else key_validity.of_site(charters, role.removeprefix("site-"))
+    )
+    publisher = Publisher(
+        store,
+        keyring.load_all(role),
+        observer.state.charter.study,
+        clock=time.time,
+        track=observer.track,
+        reload=lambda: keyring.load_all(role),
+    )
+    for tenure in reversed(tenures):
+        if publisher.use(tenure.public_key):
+            break
+    return publisher
 
 
 def start_status(

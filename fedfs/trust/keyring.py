@@ -146,6 +146,10 @@ class Keyring:
         """Return the roles of which this host holds keys, sorted."""
         return self._roles(*_KEYS)
 
+    def identity_files(self) -> list[str]:
+        """Return the names of the files of age identities on this host, sorted."""
+        return [path.name for _, _, path in self._files((".age",))]
+
     def all_identities(self) -> list[Identity]:
         """Return the age identities of all roles on this host.
 

@@ -35,7 +35,8 @@ class Vault:
 
     def __init__(self, home: Path | None = None) -> None:
         self._home = home
-        self._own: list[Identity] | None = None
+        self._own: list[Identity] = []
+        self._files: list[str] = []
         self._readers: dict[str, Identity] = {}
 
     def learn(self, charter: Charter) -> None:
@@ -46,8 +47,10 @@ class Vault:
         """
         if self._home is None:
             return
-        if self._own is None:
-            self._own = Keyring(self._home, charter.study).all_identities()
+        keyring = Keyring(self._home, charter.study)
+        files = keyring.identity_files()
+        if files != self._files:  # another one may have been made since the last charter
+            self._own, self._files = keyring.all_identities(), files
         for pair in charter.read_keys:
             if pair.recipient not in self._readers:
                 found = open_read_key(pair, self._own)
@@ -57,7 +60,7 @@ class Vault:
     @property
     def identities(self) -> list[Identity]:
         """Keys of this host, and of readers."""
-        return [*(self._own or []), *reversed(self._readers.values())]
+        return [*self._own, *reversed(self._readers.values())]
 
     def unseal(self, data: bytes) -> bytes:
         """Decrypt a message or a part of it.

@@ -244,7 +244,7 @@ class Federation:
             keys = self.keyring(host).load_all(role)
         return Publisher(
             store or self.place, keys, self.charter.study, clock=self.clock,
-            track=track or self.place.track,
+            track=track or self.place.track, reload=lambda: self.keyring(host).load_all(role),
         )  # fmt: skip
 
     def join(self, *sites: str) -> None:

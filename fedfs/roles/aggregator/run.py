@@ -103,7 +103,7 @@ def _make_aggregator(
     """Return the aggregator of one track of a study."""
     observer = observers[name]
     store = ReportingStore(TrackStore(place, observer.track), listener)
-    publisher = publisher_on(store, observer, keyring.load_all("aggregator"))
+    publisher = publisher_on(store, observer, keyring, "aggregator")
     return Aggregator(
         observer=observer,
         publisher=publisher,
@@ -126,7 +126,7 @@ def _make_choice(
     """Return what the aggregator does after all tracks of a study."""
     observer = open_study(place, skip=layout.STATUS_KINDS, vault=Vault(config.home))
     store = ReportingStore(TrackStore(place, observer.track), listener)
-    publisher = publisher_on(store, observer, keyring.load_all("aggregator"))
+    publisher = publisher_on(store, observer, keyring, "aggregator")
     return AggregatorChoice(
         observer=observer,
         tracks=observers,

@@ -98,7 +98,7 @@ def _make_site(
     """Return a site at work on one track of a study."""
     charter, role = observer.state.charter, f"site-{config.site}"
     store = ReportingStore(TrackStore(place, observer.track), listener)
-    publisher = publisher_on(store, observer, keyring.load_all(role))
+    publisher = publisher_on(store, observer, keyring, role)
     learner, folder = site_parts(config, store, charter, paths)
     alone = None
     if config.local_model:
@@ -129,7 +129,7 @@ def _make_choice(
     observer = open_study(place, site=config.site, skip=("status",), vault=Vault(config.home))
     charter, role = observer.state.charter, f"site-{config.site}"
     store = ReportingStore(TrackStore(place, observer.track), listener)
-    publisher = publisher_on(store, observer, keyring.load_all(role))
+    publisher = publisher_on(store, observer, keyring, role)
     spec, dataset = charter.nnunet, str(keyring.recall(role)["dataset"])
 
     def validate(on_progress: OnProgress) -> CrossValidated:
@@ -180,14 +180,14 @@ def attend(config: SiteConfig, status: str, reason: str = "") -> str:
     observers = open_tracks(store, site=config.site, skip=layout.STATUS_KINDS, vault=vault)
     charter = next(iter(observers.values())).state.charter
     keyring, role = Keyring(config.home, charter.study), f"site-{config.site}"
-    keys = keyring.load_all(role)
+    keyring.load_all(role)  # on another host than the site's nothing is remembered
     keyring.remember(role, {"attendance": {"status": status, "reason": reason}})
     wanted, is_new = _remembered_attendance(keyring, config.site), False
     for observer in observers.values():
         action = decide.decide_site(observer.state, config.site, prepared=True, attendance=wanted)
         if isinstance(action, actions.SayAttendance):
             is_new = True
-            publisher = publisher_on(TrackStore(store, observer.track), observer, keys)
+            publisher = publisher_on(TrackStore(store, observer.track), observer, keyring, role)
             with contextlib.suppress(ObjectExistsError):  # a process at work was faster
                 publisher.publish(action.attendance)
     return f"site {config.site!r} is {status}{'' if is_new else ' already'}"

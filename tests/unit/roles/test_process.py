@@ -8,7 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from fedfs.errors import MisplacedError
-from fedfs.roles.process import guard_against_rollback, hold_tracks
+from fedfs.protocol.messages import Attendance
+from fedfs.roles.process import guard_against_rollback, hold_tracks, publisher_on
+from fedfs.roles.site.join import ask_for_new_key
 from fedfs.trust.keyring import Keyring
 from support.federation import Federation
 
@@ -93,3 +95,14 @@ def test_processes_that_note_at_the_same_time_lose_nothing(tmp_path):
         list(pool.map(note, range(n_roles)))
     kept = json.loads((keyring.folder / "seen.json").read_text())["versions"]
     assert kept == {f"site-{role} 2d-0": [24, "24"] for role in range(n_roles)}
+
+
+def test_a_key_that_is_not_approved_yet_signs_nothing(federation):
+    """Its messages would be refused, and would take the place of those that follow."""
+    keyring = federation.keyring("north")
+    ask_for_new_key(federation.store, keyring, "north", is_lost=False, clock=federation.clock)
+    observer = federation.observe("north")
+    publisher = publisher_on(federation.place, observer, keyring, "site-north")
+    assert publisher.public_key == observer.state.charter.entry("north").public_key
+    publisher.publish(Attendance.numbered("north", 1, status="paused", reason=""))
+    assert federation.observe().state.is_away("north")

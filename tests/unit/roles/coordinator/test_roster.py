@@ -241,3 +241,18 @@ def test_a_new_aggregator_closes_a_study_whose_last_version_is_there(federation)
     (federation.keyring("coordinator").folder / "aggregator.key").unlink()
     with_keys_of_charter(federation)
     end(federation)
+
+
+@pytest.mark.parametrize("encryption", ["", "age"])
+def test_processes_at_work_go_on_with_keys_that_are_replaced_meanwhile(tmp_path, encryption):
+    federation = Federation(tmp_path, encryption=encryption).start()
+    reach(federation, 1)
+    rotate(federation, "north")
+    approve(federation, "north")
+    replace_aggregator_key(office(federation))
+    federation.run()  # without a restart
+    state = federation.observe().state
+    assert not state.rejected
+    assert len(state.rounds[3].updates) == 3
+    signers = {len(key_validity.of_site(state.charters, site)) for site in ("north", "south")}
+    assert signers == {1, 2}
