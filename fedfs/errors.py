@@ -30,11 +30,15 @@ of a function has to know of an error is an attribute: nobody searches its text.
 from __future__ import annotations
 
 import copyreg
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, Self
 
 from fedfs.text import printable
 
 _MAX_FAULT = 500
+
+StandsUntil = Literal["change", "charter", "message"]
+"""What may make a refused object acceptable: another one under its key, another charter, or any
+other message."""
 
 EXIT_OK = 0
 """Worked, or the study is finished."""
@@ -168,10 +172,16 @@ class RejectedError(FedfsError):
         self.fault = fault
         self.about = printable(about, limit=_MAX_FAULT)
         self.key = key
+        self.stands_until: StandsUntil = "message"
 
     def under(self, key: str) -> RejectedError:
         """Name the object, unless it is named already, and return this error."""
         self.key = self.key or key
+        return self
+
+    def standing_until(self, what: StandsUntil) -> Self:
+        """Say what the refusal may depend on, and return this error."""
+        self.stands_until = what
         return self
 
     @property

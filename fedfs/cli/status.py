@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _COLUMNS = (
     "site", "state", "cases", "shares", "doing", "last seen", "update", "pseudo Dice", "failures",
 )  # fmt: skip
+_MAX_REJECTED = 50
 _TRACK_COLUMNS = ("track", "phase", "version", "Dice", "waiting for")
 
 
@@ -62,7 +63,9 @@ def status(
     rejected = {key: why for view in views.values() for key, why in view.rejected.items()}
     if rejected:
         click.echo()
-        show_table(("not accepted", "reason"), list(rejected.items()))
+        show_table(("not accepted", "reason"), list(rejected.items())[:_MAX_REJECTED])
+        if len(rejected) > _MAX_REJECTED:
+            click.echo(f"... and {len(rejected) - _MAX_REJECTED:,} more: fedfs status --json")
     if hidden := tell_hidden(observers):
         click.echo(f"\n{hidden}")
 

@@ -1,9 +1,10 @@
 """Read new objects from a store and pass them to the ``TrustedView``.
 
 Rules:
- * Objects are written once, so what was accepted is never read again. What was refused is read
-   again when it changed or when something else was accepted since, because the one may explain the
-   other.
+ * Objects are written once, so what was accepted is never read again. What was refused is tried
+   again when it changed, or when something was accepted that may explain it
+   (:mod:`fedfs.exchange.refusals`).
+ * What is larger than any message, by the listing, is not read.
  * A look lists only where something can be new that matters now (:mod:`fedfs.protocol.areas`). The
    first look, and every 256th, lists everything.
  * What this process has published itself it knows without looking. What a site has published and
@@ -29,6 +30,7 @@ from fedfs.errors import (
     StorePermissionError,
     StudyError,
 )
+from fedfs.exchange.refusals import Refusals
 from fedfs.protocol import areas, layout
 from fedfs.protocol.areas import Area
 from fedfs.protocol.layout import Key
@@ -95,7 +97,7 @@ class Observer:
         self._site = site
         self._skip = frozenset(skip)
         self._cache = cache
-        self._refused: dict[str, tuple[Entry, int]] = {}
+        self._refusals = Refusals()
         self._n_looks = 0
         self.keys: set[str] = set()
         self.sizes: dict[str, int] = {}
@@ -139,6 +141,7 @@ class Observer:
                     self._add_record(key, entry, entries)
         if everything:
             self.keys, self.sizes = set(), {}
+            self._refusals.keep_only(entries)
         self.sizes.update((text, entry.size) for text, (_, entry) in entries.items())
         self.keys |= set(entries)
         wanted = [pair for pair in entries.values() if self._wants(*pair)]
@@ -151,8 +154,9 @@ class Observer:
                 self._read(key, entry, data)
         if everything and (lost := self._lost()):
             log.warning("the store has lost %s: it is published again", ", ".join(lost))
-            self._view, self._refused = self._view.anew(), {}
+            self._view, self._refusals = self._view.anew(), Refusals()
             return self.refresh(everything=True)
+        self._refusals.tell(self._view.state)
         self.on_accepted()
         return self._view.state
 
@@ -212,14 +216,7 @@ class Observer:
         if everything:
             return areas.everywhere(self.state, self._site)
         worth = areas.worth_a_look(self.state, self._site, skip=self._skip, scores=self._scores)
-        return [self._from_refused(area) for area in worth]
-
-    def _from_refused(self, area: Area) -> Area:
-        """Begin early enough to see what was refused there, as it may have been replaced."""
-        refused = [
-            key for key in self._refused if key.startswith(area.prefix) and key <= area.after
-        ]
-        return Area(area.prefix, min(refused)[:-1], area.until) if refused else area
+        return [self._refusals.widen(area) for area in worth]
 
     def _list(self, area: Area) -> list[Entry]:
         entries = self.store.list(area.prefix, after=area.after)
@@ -239,11 +236,15 @@ class Observer:
             newest = self.state.statuses.get(key.site or "")
             if newest is not None and newest.key >= key.text:
                 return False
-        return self._refused.get(key.text) != (entry, len(self._view.state.digests))
+        return not self._refusals.stands(entry, self.state)
 
-    def _fetch(self, wanted: tuple[Key, Entry]) -> bytes | ObjectTooLargeError | None:
+    def _fetch(self, wanted: tuple[Key, Entry]) -> bytes | RejectedError | None:
         """Return what lies under a key, from the cache if it is there; None if nothing does."""
-        key, _ = wanted
+        key, entry = wanted
+        if entry.size > MAX_ENVELOPE_BYTES:
+            return _too_large()
+        if (kept := self._refusals.data(entry)) is not None:
+            return kept
         copy = self._copy(key)
         if copy is not None and copy.exists():
             return copy.read_bytes()
@@ -251,15 +252,15 @@ class Observer:
             return self.store.get(key.text, max_bytes=MAX_ENVELOPE_BYTES)
         except ObjectNotFoundError:
             return None  # pruned, or not visible yet: the next look tells
-        except ObjectTooLargeError as error:
-            return error
+        except ObjectTooLargeError:
+            return _too_large()
 
-    def _read(self, key: Key, entry: Entry, data: bytes | ObjectTooLargeError | None) -> None:
+    def _read(self, key: Key, entry: Entry, data: bytes | RejectedError | None) -> None:
         if data is None:
             return
         try:
-            if isinstance(data, ObjectTooLargeError):
-                raise MalformedError("is larger than any message may be") from data
+            if isinstance(data, RejectedError):
+                raise data
             self._view.add(key, data)
         except RejectedError as error:
             copy = self._copy(key)
@@ -268,13 +269,10 @@ class Observer:
                 del self._view.state.rejected[key.text]
                 self._read(key, entry, self._fetch((key, entry)))
                 return
-            first = key.text not in self._refused
             self._view.state.rejected[key.text] = error.under(key.text).reason
-            self._refused[key.text] = (entry, len(self._view.state.digests))
-            if first:
-                log.warning("%s The message is ignored.", error)
+            self._refusals.add(entry, error, self.state, data if isinstance(data, bytes) else None)
         else:
-            self._refused.pop(key.text, None)
+            self._refusals.forget(key.text)
             self._keep_copy(key, data)
 
     def _copy(self, key: Key) -> Path | None:
@@ -287,6 +285,10 @@ class Observer:
         if copy is not None and not copy.exists():
             copy.parent.mkdir(parents=True, exist_ok=True)
             write_local(copy, iter([data]))
+
+
+def _too_large() -> RejectedError:
+    return MalformedError("is larger than any message may be").standing_until("change")
 
 
 def _each(function: Callable[[_T], _R], items: Sequence[_T]) -> Iterator[_R]:

@@ -14,6 +14,7 @@ import re
 import string
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from fedfs.errors import MalformedError, UserError
 from fedfs.protocol import values
@@ -128,6 +129,7 @@ def check_key(text: str) -> str:
     return text
 
 
+@lru_cache(maxsize=1 << 14)  # every look parses what it lists
 def parse(text: str) -> Key | None:
     """Parse a key; None for anything that this version of the protocol does not name."""
     for kind, pattern in _PATTERNS.items():

@@ -22,10 +22,11 @@
  * What is refused is remembered with the reason, and tried again when the charter changes.
 """
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
-from fedfs.errors import MalformedError, MisplacedError, RejectedError, SignatureError
+from fedfs.errors import MalformedError, MisplacedError, RejectedError, SignatureError, StandsUntil
 from fedfs.protocol import layout, messages
 from fedfs.protocol.layout import Key
 from fedfs.protocol.messages import Charter, JoinRequest, Message
@@ -122,11 +123,14 @@ class TrustedView:
         cls = messages.message_class(key.kind)
         if cls is None:
             raise MisplacedError("is not a message")
-        envelope = Envelope(data)
+        with _standing_until("change"):
+            envelope = Envelope(data)
         if key.kind == "charter":
-            message: Message = self._verify_charter(key, envelope)
+            with _standing_until("charter"):
+                message: Message = self._verify_charter(key, envelope)
         elif key.kind == "join":
-            message = self._verify_join(key, envelope)
+            with _standing_until("change"):
+                message = self._verify_join(key, envelope)
         else:
             message = self._verify_signed(key, envelope, cls)
         self._check_place(key, message)
@@ -154,8 +158,10 @@ class TrustedView:
 
     def _verify_signed(self, key: Key, envelope: Envelope, cls: type[Message]) -> Message:
         """Verify what a site or the aggregator signed, with the key that counts for it."""
-        tenures = self._tenures(key)[::-1]
-        signed_by = envelope.signer([one.public_key for one in tenures], messages.payload_type(cls))
+        with _standing_until("charter"):
+            tenures = self._tenures(key)[::-1]
+            keys = [one.public_key for one in tenures]
+            signed_by = envelope.signer(keys, messages.payload_type(cls))
         message = messages.decode(
             cls,
             envelope.payload,
@@ -314,6 +320,16 @@ class TrustedView:
                 state.finished = message
             case _:
                 raise MisplacedError("is of a kind that nobody reads", key=message.key)
+
+
+@contextlib.contextmanager
+def _standing_until(what: StandsUntil) -> Iterator[None]:
+    """Say of a refusal what it depends on; without this it may be any message."""
+    try:
+        yield
+    except RejectedError as error:
+        error.standing_until(what)
+        raise
 
 
 def _verify_first(envelope: Envelope, study: str | None) -> Charter:
