@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NoReturn
 
@@ -24,6 +26,9 @@ EXIT_INTERRUPTED = 130
 
 EXIT_TERMINATED = 128 + signal.SIGTERM
 """Ended by SIGTERM, as shells have it."""
+
+_ONE_SIGNAL_S = 5.0
+"""Whoever ends a process and its group, as timeout(1) does, sends the process two signals."""
 
 EXIT_CODES = """\b
 Exit codes: 0 worked or finished; 10 waiting for others (--once); 11 nothing left
@@ -48,9 +53,14 @@ def terminated_by_sigterm() -> Iterator[None]:
         yield
         return
 
-    def terminate(number: int, _: object) -> NoReturn:
-        signal.signal(number, signal.SIG_IGN)  # this one is being heeded
-        raise Terminated
+    heeded_s = -math.inf
+
+    def terminate(_number: int, _frame: object) -> None:
+        nonlocal heeded_s
+        now_s = time.monotonic()
+        if now_s - heeded_s > _ONE_SIGNAL_S:
+            heeded_s = now_s
+            raise Terminated
 
     before = signal.signal(signal.SIGTERM, terminate)
     try:

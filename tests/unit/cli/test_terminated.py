@@ -21,9 +21,11 @@ HOLDS_A_FOLDER = """
 import sys, tempfile, time
 from fedfs import cli
 def work(**_):
-    with tempfile.TemporaryDirectory(dir=sys.argv.pop()) as folder:
-        print(folder, flush=True)
-        time.sleep(60)
+    with tempfile.TemporaryDirectory(dir=sys.argv.pop()):
+        try:
+            time.sleep(60)
+        finally:
+            time.sleep(0.5)
 cli.fedfs.main = work
 cli.main()
 """
@@ -39,7 +41,9 @@ def until(holds: Callable[[], object], process: subprocess.Popen[str]) -> None:
 
 def terminated(process: subprocess.Popen[str]) -> str:
     """Send SIGTERM; return what the process printed as errors."""
-    process.send_signal(signal.SIGTERM)
+    for _ in range(2):  # as timeout(1) does
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.1)
     _, err = process.communicate(timeout=60)
     assert process.returncode == -signal.SIGTERM
     return err
