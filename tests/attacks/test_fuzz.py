@@ -27,7 +27,7 @@ from fedfs.errors import FedfsError, MalformedError, RejectedError, SealedError,
 from fedfs.exchange import versions
 from fedfs.exchange.payloads import check_values, update_layout
 from fedfs.exchange.read import open_study
-from fedfs.protocol import codec, decide, layout, messages, participation
+from fedfs.protocol import decide, layout, messages, participation
 from fedfs.roles.aggregator import planning
 from fedfs.roles.courier.bundle.unpack import BundleReader
 from fedfs.roles.courier.incoming import import_bundle
@@ -43,7 +43,7 @@ from fedfs.trust.sealing import Identity
 from fedfs.trust.signing import Envelope
 from support.courier import Courier
 from support.federation import FakePlanner, Federation
-from support.forgery import sign_payload
+from support.forgery import sign_value
 
 EXAMPLES = int(os.environ.get("FEDFS_FUZZ_EXAMPLES", "60"))
 MOST_PER_EXAMPLE = datetime.timedelta(seconds=20)
@@ -95,6 +95,7 @@ odd_values = st.one_of(
     st.lists(st.integers(), max_size=3),
     st.dictionaries(st.text(max_size=4), st.integers(), max_size=2),
     st.sampled_from(["../x", "north", "a" * 300, "\x00", "sites/north/", "0" * 64, "os.system"]),
+    st.sampled_from(["\x1b[2J", "\ud800", "a\nb", "[/]", 1e308, -1e308, 1e99, 10**17, -1]),
 ).filter(lambda value: not isinstance(value, float) or np.isfinite(value))  # fmt: skip
 
 
@@ -173,12 +174,12 @@ def test_a_rogue_members_message_is_refused_or_harmless(study, kind, data):
     key = key_of(study, kind)
     cls = messages.message_class(kind)
     value = json.loads(Envelope(study.place.objects[key].data).payload)
-    payload = codec.dumps(data.draw(altered(value)))
+    bad = data.draw(altered(value))
     site = layout.parse(key).site
     host, role = ("coordinator", kind == "charter") if site is None else (site, False)
     name = f"site-{site}" if site else "coordinator" if role else "aggregator"
     signer = study.keyring(host).load(name)
-    observer = seen_with(study, key, sign_payload(signer, cls, payload))
+    observer = seen_with(study, key, sign_value(signer, cls, bad))
     state = observer.state
     for use in (
         lambda: summarize(state, observer.sizes),
