@@ -73,7 +73,7 @@ def export_own(
         network = networks.load(chosen, state)
         path = Path(scratch) / "network.safetensors"
         write_safetensors(path, network.tensors)
-        plan = learner.plan(lambda _: None)
+        plan = learner.plan(lambda _: None, is_published=True)
         model = ModelToExport(state, chosen, path, plan.plans, plan.fingerprint)
         return export_network(
             [model], output, dataset_name, host=config.host, workdir=Path(scratch)

@@ -68,12 +68,14 @@ class Scoring:
         else:
             result = self._learner.finish(task, tensors, self._status.progress)
         self._publish(task.version, variant, result)
-        name = "evaluated" if variant == "pseudo" else "validated in full"
-        return f"{name} version {task.version}: {_dice(result)}"
+        if variant == "pseudo":
+            return f"evaluated version {task.version}: {_dice(result, 'pseudo')}"
+        return f"validated in full version {task.version}: {_dice(result)}"
 
     def publish_model(self, network: SiteNetwork, charter: Charter) -> str:
         """Let the other sites score this site's whole network (mode ``asym``)."""
-        plan, readers = self._learner.plan(self._status.progress), for_readers(charter)
+        plan = self._learner.plan(self._status.progress, is_published=True)
+        readers = for_readers(charter)
         with tempfile.TemporaryDirectory(dir=self._folder) as folder:
             path = Path(folder) / "model.safetensors"
             write_safetensors(path, network.tensors)
@@ -159,8 +161,8 @@ class Scoring:
         )
 
 
-def _dice(result: EvaluationResult) -> str:
+def _dice(result: EvaluationResult, kind: str = "mean") -> str:
     if not result.n_cases:
         return "no scores"
     mean = result.mean_dice
-    return "no class occurs" if mean is None else f"mean Dice {mean:.4f}"
+    return "no class occurs" if mean is None else f"{kind} Dice {mean:.4f}"

@@ -28,6 +28,7 @@ def test_the_log_tells_who_did_what_in_order(plain):
         "aggregator: published the initial weights, version 0",
         "east: published an update from version 1: 5 iterations on 10 cases",
         "aggregator: made version 3 by FedAvg of east 0.167 (from 2), north 0.333 (from 2)",
+        "north: evaluated version 1: pseudo Dice",
         "north: validated in full version 3: mean Dice",
         "aggregator: ended the study with version 3",
     ):
