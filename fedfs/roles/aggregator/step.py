@@ -220,8 +220,9 @@ class Aggregator(Role[AggregatorAction]):
             self._refused[participation.announcement(state, site)] = str(error)
             return f"did not admit {site}: {error}"
         except SetupError as error:
-            self._sealed[participation.announcement(state, site)] = f"{error} {error.hint}"
-            return f"did not admit {site}: {error}"
+            key = participation.announcement(state, site)
+            self._sealed[key] = _unreadable(f"the announcement of {site}")
+            return f"did not admit {site} yet: {error}"
         self._publisher.publish(message)
         return f"admitted {site}, which came after the plan"
 
@@ -310,9 +311,8 @@ class Aggregator(Role[AggregatorAction]):
             return f"the update of {update.site} is announced, its payload is not there"
         except (SealedError, SetupError) as error:
             # This host's problem, and no fault of the site's.
-            text = f"the update of {update.site} from version {update.base_version} cannot be "
-            text += f"decrypted on this host: {planning.BRING_KEYS}"
-            self._sealed[key] = text
+            of = f"the update of {update.site} from version {update.base_version}"
+            text = self._sealed[key] = _unreadable(of)
             log.warning("%s (%s)", text, error)
             return text
         except RejectedError as error:
@@ -335,3 +335,7 @@ class Aggregator(Role[AggregatorAction]):
         return payloads.fetch_payload(
             self._publisher.store, ref, self._cache, max_bytes=max_bytes, vault=self._observer.vault
         )
+
+
+def _unreadable(what: str) -> str:
+    return f"{what} cannot be decrypted on the aggregator's host: {planning.BRING_KEYS}"
