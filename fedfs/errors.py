@@ -32,8 +32,6 @@ from __future__ import annotations
 import copyreg
 from typing import Any, ClassVar, Literal, Self
 
-from fedfs.text import printable
-
 _MAX_FAULT = 500
 
 StandsUntil = Literal["change", "charter", "message"]
@@ -167,10 +165,10 @@ class RejectedError(FedfsError):
     """Subject of the sentence where neither a part nor a key is known."""
 
     def __init__(self, fault: str, *, about: str = "", key: str = "", hint: str = "") -> None:
-        fault = printable(fault, limit=_MAX_FAULT)
+        fault = _escaped(fault)
         super().__init__(fault, hint=hint)
         self.fault = fault
-        self.about = printable(about, limit=_MAX_FAULT)
+        self.about = _escaped(about)
         self.key = key
         self.stands_until: StandsUntil = "message"
 
@@ -245,3 +243,9 @@ class TrainingError(FedfsError):
     def __init__(self, message: str, *, kind: str, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.kind = kind
+
+
+def _escaped(text: str) -> str:
+    """Return text of a peer in one line, not too long, with escapes for what cannot be seen."""
+    cut = text if len(text) <= _MAX_FAULT else f"{text[:_MAX_FAULT]}..."
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in cut)

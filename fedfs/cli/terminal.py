@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from fedfs.errors import UserError
+from fedfs.protocol.text import printable, printable_lines
 from fedfs.roles.logfile import LogFormatter
 from fedfs.roles.reader.finding import NOTE, OK, PROBLEM, Finding
 from fedfs.store.local_files import replacing
-from fedfs.text import printable, printable_lines
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -10,7 +10,7 @@ from fedfs.exchange.publish import Clock, Publisher
 from fedfs.learner import Progress
 from fedfs.protocol import layout
 from fedfs.protocol.messages import StatusMessage, utc
-from fedfs.text import printable
+from fedfs.protocol.text import printable
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ Rules:
    field of the type its annotation says. What is wrong is named by its path,
    ``roster[2].public_key``.
  * No text, name or value, holds characters that do something to a terminal or a log
-   (:mod:`fedfs.text`): such text is neither written nor read.
+   (:mod:`fedfs.protocol.text`): such text is neither written nor read.
  * Reading takes time in proportion to the number of bytes, whatever they are: it comes before any
    signature is looked at.
  * Fields this version does not know are kept in ``extra`` and written back, so that an old tool may
@@ -30,7 +30,7 @@ from functools import cache
 from typing import Annotated, Any, TypeVar
 
 from fedfs.errors import MalformedError
-from fedfs.text import FORBIDDEN, FORBIDDEN_UNESCAPED
+from fedfs.protocol.text import FORBIDDEN, FORBIDDEN_UNESCAPED
 
 JSON = Any
 MAX_DEPTH = 32

@@ -10,7 +10,7 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 from fedfs.errors import SetupError
-from fedfs.text import printable_lines
+from fedfs.protocol.text import printable_lines
 
 
 class LogFormatter(logging.Formatter):

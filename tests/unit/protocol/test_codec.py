@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fedfs.errors import MalformedError
 from fedfs.protocol import codec
-from fedfs.text import FORBIDDEN
+from fedfs.protocol.text import FORBIDDEN
 
 
 @dataclass(frozen=True)
