@@ -101,12 +101,17 @@ def check_readable(site: str, state: StudyState) -> None:
     Raises:
         SetupError: it is encrypted for a key that is not on this host.
     """
-    if state.charter.encryption != AGE:
-        return
-    key, asym = participation.announcement(state, site), state.charter.mode == ASYM
-    hidden = state.site_plans[site].tensors if asym else state.fingerprints[site].channels
-    if not hidden:
+    if not is_readable(site, state):
+        key = participation.announcement(state, site)
         raise SetupError(f"This host cannot decrypt {key}.", hint=BRING_KEYS)
+
+
+def is_readable(site: str, state: StudyState) -> bool:
+    """Return whether this host can decrypt what a site published about its data."""
+    if state.charter.encryption != AGE:
+        return True
+    asym = state.charter.mode == ASYM
+    return bool(state.site_plans[site].tensors if asym else state.fingerprints[site].channels)
 
 
 def admit(site: str, state: StudyState, version: Shapes) -> Admission:

@@ -296,9 +296,10 @@ class Aggregator(Role[AggregatorAction]):
                 update,
                 f"the update comes from version {update.base_version}, which is not kept any more",
             )
+        if not planning.is_readable(update.site, state):
+            return self._wait_for_key(update, "it cannot decrypt the site's announcement")
         try:
             versions.check_claims(update, state)
-            planning.check_readable(update.site, state)
             with TensorFile(base_path) as base:
                 names = share_of(state, update.site, base.names).own
                 expected = payloads.update_layout(encoding, base, names)
@@ -309,16 +310,19 @@ class Aggregator(Role[AggregatorAction]):
         except ObjectNotFoundError as error:
             self._absent[key] = str(error)
             return f"the update of {update.site} is announced, its payload is not there"
-        except (SealedError, SetupError) as error:
-            # This host's problem, and no fault of the site's.
-            of = f"the update of {update.site} from version {update.base_version}"
-            text = self._sealed[key] = _unreadable(of)
-            log.warning("%s (%s)", text, error)
-            return text
+        except SealedError as error:
+            return self._wait_for_key(update, error.reason)
         except RejectedError as error:
             return self._refuse(update, error.reason)
         self._usable[key] = path
         return f"received the update of {update.site} from version {update.base_version}"
+
+    def _wait_for_key(self, update: UpdateManifest, reason: str) -> str:
+        """Note an update that this host cannot decrypt, which is no fault of the site's."""
+        of = f"the update of {update.site} from version {update.base_version}"
+        text = self._sealed[update.key] = _unreadable(of)
+        log.warning("%s (%s)", text, reason)
+        return text
 
     def _refuse(self, update: UpdateManifest, reason: str) -> str:
         self._refused[update.key] = reason

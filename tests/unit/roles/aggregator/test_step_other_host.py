@@ -121,3 +121,17 @@ def test_a_payload_that_is_still_missing_is_no_work(federation):
         assert not federation.step("aggregator").worked
     federation.place.objects[update.payload.key] = payload
     federation.run()
+
+
+def test_a_disk_that_is_full_is_not_taken_for_a_missing_key(federation, monkeypatch):
+    for name in (*federation.targets, "aggregator", "north"):
+        federation.run_process(name)
+
+    def fail(*_args, **_options):
+        raise SetupError("/cache/payload on this host cannot be written: no space is left.")
+
+    monkeypatch.setattr("fedfs.exchange.payloads.fetch_payload", fail)
+    with pytest.raises(SetupError, match="no space is left"):
+        federation.run_process("aggregator")
+    view = federation.observe().state.statuses[""]
+    assert "/cache" not in f"{view.error} {view.waiting_for}"
