@@ -4,7 +4,6 @@ Rules:
  * Objects are written once, so what was accepted is never read again. What was refused is tried
    again when it changed, or when something was accepted that may explain it
    (:mod:`fedfs.exchange.refusals`).
- * What is larger than any message, by the listing, is not read.
  * A look lists only where something can be new that matters now (:mod:`fedfs.protocol.areas`). The
    first look, and every 256th, lists everything.
  * What this process has published itself it knows without looking. What a site has published and
@@ -241,8 +240,6 @@ class Observer:
     def _fetch(self, wanted: tuple[Key, Entry]) -> bytes | RejectedError | None:
         """Return what lies under a key, from the cache if it is there; None if nothing does."""
         key, entry = wanted
-        if entry.size > MAX_ENVELOPE_BYTES:
-            return _too_large()
         if (kept := self._refusals.data(entry)) is not None:
             return kept
         copy = self._copy(key)
@@ -252,8 +249,9 @@ class Observer:
             return self.store.get(key.text, max_bytes=MAX_ENVELOPE_BYTES)
         except ObjectNotFoundError:
             return None  # pruned, or not visible yet: the next look tells
-        except ObjectTooLargeError:
-            return _too_large()
+        except ObjectTooLargeError:  # stores see it before they read
+            fault = "is larger than any message may be"
+            return MalformedError(fault).standing_until("change")
 
     def _read(self, key: Key, entry: Entry, data: bytes | RejectedError | None) -> None:
         if data is None:
@@ -285,10 +283,6 @@ class Observer:
         if copy is not None and not copy.exists():
             copy.parent.mkdir(parents=True, exist_ok=True)
             write_local(copy, iter([data]))
-
-
-def _too_large() -> RejectedError:
-    return MalformedError("is larger than any message may be").standing_until("change")
 
 
 def _each(function: Callable[[_T], _R], items: Sequence[_T]) -> Iterator[_R]:

@@ -9,7 +9,7 @@ Rules:
 """
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -31,15 +31,20 @@ class Download(Transfer):
 
     total = -1
     _tag = ""
+    _check_size: Callable[[int], None] = staticmethod(lambda _: None)
 
-    def begin(self, n_bytes: int) -> bytes:
+    def begin(self, n_bytes: int, *, check_size: Callable[[int], None]) -> bytes:
         """Return the first ``n_bytes``, or all there are if they are fewer.
+
+        Args:
+            n_bytes: of the beginning.
+            check_size: called with the object's size before any of it is read.
 
         Raises:
             RefusedError: there is no such key.
             StoreError: it cannot be read.
         """
-        got = bytearray()
+        got, self._check_size = bytearray(), check_size
         fill = partial(self._fill, got, 0, n_bytes)
         try:
             try:
@@ -92,6 +97,7 @@ class Download(Transfer):
         def check(answer: Mapping[str, Any]) -> None:
             total, tag = self._total(answer, begin), str(answer.get("ETag", ""))
             if self.total < 0:
+                self._check_size(total)
                 self.total, self._tag = total, tag
             elif (total, tag) != (self.total, self._tag):
                 raise StoreError(f"{self._what}: it changed meanwhile.", hint=_BAD_SERVER)

@@ -178,10 +178,13 @@ class S3Store(Store):
     def _read(self, key: str, max_bytes: int) -> Iterator[bytes]:
         what = f"{self.url}: {key} cannot be read"
         download = Download(self._client, self._prefix + key, what, self._patience)
-        try:
-            first = download.begin(min(WINDOW_BYTES, max_bytes + 1))
-            if download.total > max_bytes:
+
+        def check_size(total: int) -> None:
+            if total > max_bytes:
                 raise self._too_large(key, max_bytes)
+
+        try:
+            first = download.begin(min(WINDOW_BYTES, max_bytes + 1), check_size=check_size)
             yield first
             yield from download.rest(len(first), WINDOW_BYTES, at_once=_AT_ONCE)
         except RefusedError as error:

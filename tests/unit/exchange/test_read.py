@@ -133,15 +133,17 @@ def test_a_flood_of_garbage_is_downloaded_once(tmp_path):
     assert set(objects) <= refused
 
 
-def test_what_is_larger_than_a_message_by_the_listing_is_not_downloaded(tmp_path, monkeypatch):
+def test_what_is_larger_than_a_message_is_asked_for_once(tmp_path, monkeypatch):
     federation = Federation(tmp_path).start()
     monkeypatch.setattr(read, "MAX_ENVELOPE_BYTES", 20_000)
     key = layout.join("mallory", 1)
     forge(federation.store, key, b" " * 20_001)
     store = Counting(federation.store)
     observer = open_study(store)
+    for _ in range(3):
+        observer.refresh(everything=True)
     assert observer.state.rejected[key] == "the message is larger than any message may be"
-    assert key not in store.read
+    assert store.read.count(key) == 1
 
 
 def test_what_another_message_explains_is_accepted_without_another_download(tmp_path):
