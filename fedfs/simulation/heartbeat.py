@@ -63,8 +63,8 @@ def look_at(store: Path, name: str) -> Look:
             view = summarize(observer.refresh())
         except FedfsError:  # who does the work says what is wrong, if something is
             return None, f"{name}: the study begins"
-        doing = "; ".join(f"{site.site} {site.activity}" for site in view.sites)
         at = f"version {view.version} of {view.rounds}" if view.version >= 0 else view.phase
-        return view.version, f"{name}: {at}; {doing}"
+        doing = [f"{site.site} {site.activity}" for site in view.sites]
+        return view.version, f"{name}: {'; '.join([at, *doing])}"
 
     return look
