@@ -1,9 +1,9 @@
 """Forms of the names and ranges of the numbers that messages hold.
 
 A field of a message whose annotation is one of these types is refused if it holds anything else
-(:mod:`fedfs.protocol.codec`). Names become parts of keys, of paths on a host and of pages for
-people; numbers are added up by whoever reads them. Bounds are far beyond what an honest writer
-needs: they keep sums finite, and they are no judgement.
+(:mod:`fedfs.protocol.codec`). Names and hashes become parts of keys, of paths on a host and of
+pages for people; numbers are added up by whoever reads them. Bounds are far beyond what an honest
+writer needs: they keep sums finite, and they are no judgement.
 """
 
 import re
@@ -77,6 +77,10 @@ DatasetName = Annotated[
 ClassName = Annotated[str, Form(r"[A-Za-z_][A-Za-z0-9_]{0,79}", "the name of a class")]
 FileName = Annotated[str, Form(r"[A-Za-z0-9][A-Za-z0-9_-]{0,119}", "a name without dots and /")]
 Ending = Annotated[str, Form(r"(?:\.[A-Za-z0-9_-]{1,20}){1,4}", "an ending of files")]
+
+_HASH = r"[0-9a-f]{64}"
+Hash = Annotated[str, Form(_HASH, "a SHA-256 in hexadecimal digits")]
+HashOrNone = Annotated[str, Form(f"({_HASH})?", "a SHA-256 in hexadecimal digits, or empty")]
 
 Time = Annotated[str, Moment()]
 TimeOrNever = Annotated[str, Moment(or_never=True)]

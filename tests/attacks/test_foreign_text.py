@@ -184,6 +184,14 @@ def test_a_message_of_a_site_without_a_usable_name_is_refused(finished, site):
         )
 
 
+@pytest.mark.parametrize("field", ["sha256", "content_sha256"])
+@pytest.mark.parametrize("value", ["../../../tmp/x", "0" * 63, "A" * 64, "0" * 64 + "\u200d"])
+def test_a_hash_that_could_lead_out_of_the_cache_is_none(field, value):
+    ref = {"key": "a", "sha256": "0" * 64, "size": 1, field: value}
+    with pytest.raises(MalformedError, match="not a SHA-256"):
+        codec.from_json(messages.PayloadRef, ref)
+
+
 @pytest.mark.parametrize("field", ["waiting_for", "error", "unit"])
 def test_a_status_of_a_site_is_shown_as_text(finished, field):
     key = layout.status("north", 99)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from fedfs.protocol.messages.base import Extra, Message, Named, Participation, PayloadRef
-from fedfs.protocol.values import Count, Dice, Seconds, Share, SiteName, TimeOrNever, Version
+from fedfs.protocol.values import Count, Dice, Hash, Seconds, Share, SiteName, TimeOrNever, Version
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class PlanMessage(Message):
 
     TYPE: ClassVar[str] = "plan"
     HIDDEN: ClassVar[Mapping[str, Any]] = {"fingerprint": {}, "plans": {}, "dataset_json": {}}
-    sites: Mapping[SiteName, str]
+    sites: Mapping[SiteName, Hash]
     n_cases: Count
     fingerprint: Mapping[str, Any]
     plans: Mapping[str, Any]
@@ -46,7 +46,7 @@ class Admission(Message):
 
     TYPE: ClassVar[str] = "admission"
     site: SiteName
-    announcement_sha256: str
+    announcement_sha256: Hash
     tensors: tuple[str, ...] = ()
     coverage: Share = 1.0
 
@@ -63,7 +63,7 @@ class ModelManifest(Message):
     TYPE: ClassVar[str] = "model"
     version: Version
     payload: PayloadRef
-    weights_sha256: str
+    weights_sha256: Hash
     n_tensors: Count
     n_parameters: Count
     encoding: str
@@ -82,8 +82,8 @@ class UsedUpdate:
 
     site: SiteName
     base_version: Version
-    manifest_sha256: str
-    payload_sha256: str
+    manifest_sha256: Hash
+    payload_sha256: Hash
     weight: Share
     n_training_cases: Count
     n_iterations: Count
@@ -142,7 +142,7 @@ class RoundRecord(Message):
     weighting: Named
     strategy: Named
     model: PayloadRef
-    weights_sha256: str
+    weights_sha256: Hash
     n_tensors: Count
     n_parameters: Count
     encoding: str
@@ -179,7 +179,7 @@ class Choice(Message):
     dice_after: Dice
     classes: Mapping[str, tuple[Dice | None, ...]]
     n_cases: Count
-    sites: Mapping[SiteName, str]
+    sites: Mapping[SiteName, Hash]
 
     @property
     def words(self) -> str:
@@ -198,5 +198,5 @@ class FinishedMessage(Message):
 
     TYPE: ClassVar[str] = "finished"
     version: Version
-    weights_sha256: str
+    weights_sha256: Hash
     away: tuple[str, ...] = ()

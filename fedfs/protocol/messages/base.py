@@ -8,7 +8,17 @@ from typing import Any, ClassVar, TypeVar
 from fedfs.errors import MalformedError, MisplacedError, SealedError, UnsupportedVersionError
 from fedfs.protocol import codec
 from fedfs.protocol.codec import JSON
-from fedfs.protocol.values import Count, Seconds, Sender, SiteName, Time, TimeOrNever, Version
+from fedfs.protocol.values import (
+    Count,
+    Hash,
+    HashOrNone,
+    Seconds,
+    Sender,
+    SiteName,
+    Time,
+    TimeOrNever,
+    Version,
+)
 
 SCHEMA = "fedfs/1.0"
 MAJOR = 1
@@ -34,9 +44,9 @@ class PayloadRef:
     """
 
     key: str
-    sha256: str
+    sha256: Hash
     size: Count
-    content_sha256: str = ""
+    content_sha256: HashOrNone = ""
     content_size: Count = 0
     extra: Extra = field(default_factory=dict)
 

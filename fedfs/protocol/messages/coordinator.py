@@ -15,6 +15,8 @@ from fedfs.protocol.values import (
     Ending,
     FileName,
     Fold,
+    Hash,
+    HashOrNone,
     SiteName,
     StudyId,
     StudyName,
@@ -136,7 +138,7 @@ class Continued:
 
     study: StudyId
     version: Version
-    weights_sha256: str
+    weights_sha256: Hash
     plans: Mapping[str, Any]
     versions: Mapping[str, str]
     sealed: str = ""
@@ -214,7 +216,7 @@ class Charter(Message):
 
     TYPE: ClassVar[str] = "charter"
     number: int
-    previous_sha256: str
+    previous_sha256: HashOrNone
     name: StudyName
     nonce: str
     coordinator_key: str
@@ -236,7 +238,7 @@ class Charter(Message):
     model_encoding: Named = field(default_factory=lambda: Named(name="fp32"))
     keyframe_every: int = 1
     aggregator_from_versions: Mapping[TrackName, Version] = field(default_factory=dict)
-    vouched: Mapping[str, str] = field(default_factory=dict)
+    vouched: Mapping[str, Hash] = field(default_factory=dict)
     closed_rounds: Mapping[TrackName, Version] = field(default_factory=dict)
     aggregator_encryption_key: str = ""
     coordinator_encryption_key: str = ""

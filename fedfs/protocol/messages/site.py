@@ -16,6 +16,7 @@ from fedfs.protocol.values import (
     DISTANCE_MM,
     Count,
     Dice,
+    Hash,
     Seconds,
     SiteName,
     TrackName,
@@ -71,7 +72,7 @@ class SitePlan(Message):
     n_cases: Count
     configuration: Mapping[str, Any]
     tensors: Mapping[str, tuple[Count, ...]]
-    plans_sha256: str
+    plans_sha256: Hash
     versions: Mapping[str, str]
 
 
@@ -89,7 +90,7 @@ class UpdateManifest(Message):
     TYPE: ClassVar[str] = "update"
     site: SiteName
     base_version: Version
-    base_weights_sha256: str
+    base_weights_sha256: Hash
     payload: PayloadRef
     encoding: str
     n_training_cases: Count
@@ -179,7 +180,7 @@ class CrossValidation(Message):
     TYPE: ClassVar[str] = "cross-validation"
     site: SiteName
     n_cases: Count
-    weights: Mapping[TrackName, str]
+    weights: Mapping[TrackName, Hash]
     scores: Mapping[str, Mapping[str, Mapping[str, DiceSum]]]
 
     def check(self) -> None:
