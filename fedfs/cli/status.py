@@ -106,8 +106,8 @@ def _watch(observers: Mapping[str, Observer], interval_s: float) -> None:
                 return
             time.sleep(interval_s)
             try:
-                for observer in observers.values():
-                    observer.refresh()
+                for observer in observers.values():  # also what no decision needs: statuses
+                    observer.refresh(everything=True)
             except StoreUnavailableError as error:
                 shown = {}
                 if not page.is_live:

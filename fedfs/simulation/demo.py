@@ -164,7 +164,7 @@ class Demo:
 
         def look() -> None:
             nonlocal began_s
-            status = summarize(observer.refresh())
+            status = summarize(observer.refresh(everything=True))  # statuses of sites, too
             if status.version == self.rounds and "federation" not in self._seconds:
                 began_s = self._note("federation", began_s)
                 self.log("each site trains alone, for the same number of iterations")

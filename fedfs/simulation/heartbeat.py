@@ -60,7 +60,7 @@ def look_at(store: Path, name: str) -> Look:
         nonlocal observer
         try:
             observer = observer or open_study(open_store(str(store)))
-            view = summarize(observer.refresh())
+            view = summarize(observer.refresh(everything=True))  # statuses of sites, too
         except FedfsError:  # who does the work says what is wrong, if something is
             return None, f"{name}: the study begins"
         at = f"version {view.version} of {view.rounds}" if view.version >= 0 else view.phase

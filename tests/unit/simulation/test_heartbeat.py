@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+from fedfs.roles.reader.status import summarize
 from fedfs.simulation import heartbeat as heartbeats
 from fedfs.simulation.heartbeat import heartbeat, look_at
 from fedfs.store import open_store
@@ -36,7 +37,16 @@ def test_the_line_about_a_study_tells_version_and_sites(tmp_path):
     store = open_store(str(tmp_path / "store"), must_exist=False)
     federation = Federation(tmp_path / "hosts", store=store).start()
     assert look()[1].startswith("ffe, 2d: planning; east ")
+    while federation.observe().state.newest < 1:
+        for name in ("aggregator", *federation.targets):
+            federation.step(name)
+    assert "east" in look()[1]
     federation.run()
     version, line = look()
     assert version == 3
-    assert line.startswith("ffe, 2d: version 3 of 3; east ")
+    assert line == f"ffe, 2d: {as_it_is(federation)}"
+
+
+def as_it_is(federation):
+    sites = summarize(federation.observe().state).sites
+    return "; ".join(["version 3 of 3", *(f"{one.site} {one.activity}" for one in sites)])
