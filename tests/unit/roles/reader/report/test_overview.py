@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import re
 
@@ -60,9 +61,9 @@ def test_the_numbers_are_those_of_the_tracks(finished):
 
 def test_a_track_that_is_behind_has_no_numbers_for_later_versions(tmp_path):
     federation = Federation(tmp_path, **OPTIONS).start()
-    while federation.observe(track="2d-0").state.newest < 2:
-        for host in ("aggregator", *federation.targets):
-            federation.step(host)
+    hosts = itertools.cycle(("aggregator", *federation.targets))
+    while all(federation.observe(track=name).state.newest < 2 for name in federation.tracks):
+        federation.step(next(hosts))
     view, reports = overview_of(federation)
     behind = [name for name, report in reports.items() if len(report.versions) < 3]
     assert behind
