@@ -339,7 +339,7 @@ def test_half_an_image_that_is_not_compressed_is_noticed(study, tmp_path, paths)
 def test_a_site_without_the_option_keeps_no_list(study, tmp_path, paths):
     write_dataset(paths.raw, 5, shape=(4, 8, 8))
     site(study, tmp_path, paths).fingerprint(Reports())
-    assert not (tmp_path / "state").exists()
+    assert [path.name for path in (tmp_path / "state").iterdir()] == ["announced-cases.json"]
     assert len(RawDataset.open(paths, DATASET).cases) == 5
 
 
