@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 
 import pytest
 
@@ -41,3 +42,11 @@ def test_a_step_that_went_on_after_a_restart_counts_from_there(clock, caplog):
     clock[0] += 40
     display(Progress("preprocess", 94, 100, "case"))
     assert caplog.messages == ["preprocess 94/100 case  60 s left"]
+
+
+@pytest.mark.parametrize("text", ["[/]", "[bold]x[/bold", "[link=http://x]"])
+def test_text_in_a_bar_is_no_markup(monkeypatch, text):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with ProgressDisplay() as display:
+        display(Progress(text, 1, 2, text, metrics={text: 1.0}))
+        display._bar.refresh()
