@@ -249,9 +249,10 @@ def test_a_kill_loses_what_was_being_made_and_nothing_else(planned, monkeypatch)
 
     for module, name in writers.items():
         monkeypatch.setattr(module, name, dying(originals[module]))
-    for survived in range(3):
+    # The names of the cases, the fingerprint, the initial weights; then the plan is to be written.
+    for n_writes, survived in ((0, 0), (1, 1), (2, 2), (1, 3)):
         learner = site.learner(state="killed")
-        left = 1 if survived else 0
+        left = n_writes
         with pytest.raises(Killed):
             learner.plan(lambda progress: read.append(progress.done))
         assert len(list((site.folder / "killed").glob("*"))) == survived
@@ -259,7 +260,7 @@ def test_a_kill_loses_what_was_being_made_and_nothing_else(planned, monkeypatch)
     learner = site.learner(state="killed")
     assert learner.plan(lambda progress: read.append(progress.done)) == plan
     assert equal(learner.initial_weights(), weights)
-    assert read == [1, 2] * 2  # images were read until the fingerprint was kept
+    assert read == [1, 2] * 3  # images were read until the fingerprint was kept
 
 
 def test_another_case_is_another_plan_and_another_seed_is_not(site):
