@@ -111,7 +111,7 @@ class Aggregator(Role[AggregatorAction]):
         while True:
             self._only_checked = False
             outcome = super().step()
-            if not self._only_checked:
+            if not (self._only_checked and outcome.worked):
                 return outcome
 
     def check_memory(self) -> None:
