@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")]
 DOCUMENTS += sorted((ROOT / "docs").rglob("*.md"))
 README = (ROOT / "README.md").read_text()
+OPTIONS = (ROOT / "docs" / "options.md").read_text()
 PROTOCOL = (ROOT / "docs" / "protocol.md").read_text()
 THREATS = (ROOT / "docs" / "threat-model.md").read_text()
 
@@ -73,9 +74,9 @@ def _is_heading(cells, i):
 
 
 def option_rows():
-    """Command -> what the README's table of options says about it."""
+    """Command -> what the table of options says about it."""
     out, command = {}, ""
-    for row in rows(section(README, "Options")):
+    for row in rows(section(OPTIONS, "Options")):
         if row[0]:
             command = re.match(r"`(fedfs(?: [a-z-]+)+)", row[0]).group(1)
         out[command] = out.get(command, "") + " ".join(row[1:]) + "\n"
@@ -83,7 +84,7 @@ def option_rows():
 
 
 @pytest.mark.parametrize("path", [p for p, c in COMMANDS.items() if not isinstance(c, click.Group)])
-def test_every_command_and_option_is_in_the_readme(path):
+def test_every_command_and_option_is_in_the_table(path):
     said = option_rows()
     assert path in said, f"{path} has no row in the table of options"
     for parameter in COMMANDS[path].params:
@@ -95,7 +96,7 @@ def test_every_command_and_option_is_in_the_readme(path):
         else:
             if parameter.opts[0].startswith("--s3-"):  # said once for all commands
                 assert all(
-                    has_word(README, o) for o in (*parameter.opts, *parameter.secondary_opts)
+                    has_word(OPTIONS, o) for o in (*parameter.opts, *parameter.secondary_opts)
                 )
                 continue
             # One spelling beside the command; each spelling somewhere in the table.
@@ -106,7 +107,7 @@ def test_every_command_and_option_is_in_the_readme(path):
                 assert has_word("\n".join(said.values()), spelling), f"{path} {spelling}"
 
 
-def test_the_readme_has_no_option_that_does_not_exist():
+def test_the_table_has_no_option_that_does_not_exist():
     for path, said in option_rows().items():
         parameters = COMMANDS[path].params
         known = {o for p in parameters for o in (*p.opts, *p.secondary_opts)} | {"--json"}
@@ -114,19 +115,26 @@ def test_the_readme_has_no_option_that_does_not_exist():
         assert set(spellings) <= known, path
 
 
-def test_options_of_the_group_are_in_the_readme():
+def test_options_of_the_group_are_documented():
     for parameter in cli.params:
         for spelling in parameter.opts:
-            assert has_word(README, f"fedfs {spelling}"), spelling
+            assert has_word(OPTIONS, f"fedfs {spelling}"), spelling
 
 
-def test_exit_codes_in_the_readme_are_those_of_the_errors():
+def test_exit_codes_in_the_documents_are_those_of_the_errors():
     branches = [errors.FedfsError, *errors.FedfsError.__subclasses__()]
     expected = {str(cls.exit_code): cls.__name__ for cls in branches}
     without = (errors.EXIT_OK, errors.EXIT_WAITING, errors.EXIT_NOTHING)
     expected |= {str(code): "none" for code in without}
-    found = {row[0]: row[1].strip("`") for row in rows(section(README, "Exit codes"))}
+    found = {row[0]: row[1].strip("`") for row in rows(section(OPTIONS, "Exit codes"))}
     assert found == expected
+
+
+def test_the_readme_stays_short():
+    lines = README.splitlines()
+    assert len(lines) <= 150
+    assert max(map(len, lines)) <= 120
+    assert len(README.split()) <= 900
 
 
 def test_the_protocol_lists_every_kind_of_key():
