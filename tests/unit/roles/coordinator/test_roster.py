@@ -204,7 +204,7 @@ def test_a_replaced_key_of_the_aggregator_admits_nobody_and_plans_nothing(federa
     assert "3 sites" in text
     thief.publish(plan)
     thief.publish(
-        Admission(key=layout.admission("mallory"), site="mallory", announcement_sha256="")
+        Admission(key=layout.admission("mallory"), site="mallory", announcement_sha256="0" * 64)
     )
     state = federation.observe().state
     assert state.plan is None
