@@ -35,8 +35,8 @@ from typing import Any, ClassVar, Literal, Self
 _MAX_FAULT = 500
 
 StandsUntil = Literal["change", "charter", "message"]
-"""What may make a refused object acceptable: another one under its key, another charter, or any
-other message."""
+"""Change that may make a refused object acceptable: another one under its key, another charter, or
+any other message."""
 
 EXIT_OK = 0
 """Worked, or the study is finished."""

@@ -65,11 +65,7 @@ def show(store: StorePlace, *, as_json: bool) -> None:
             counts = {c.coordinator_key: "signed charters" for c in charters.values()}
             counts |= {charter.coordinator_key: "signs charters"}
         else:
-            found = (
-                key_validity.of_aggregator(charters)
-                if role == "aggregator"
-                else key_validity.of_site(charters, role.removeprefix("site-"))
-            )
+            found = key_validity.of_role(charters, role)
             counts = {
                 one.public_key: f"from version {one.first}"
                 + (f" to {one.last}" if one.last is not None else " on")

@@ -63,9 +63,9 @@ def decide_site(
         return actions.SayAttendance(
             Attendance.numbered(site, number, status=wanted.status, reason=wanted.reason)
         )
-    is_too_late = state.finished is not None and not state.is_admitted(site)
-    if is_too_late or state.is_away(site) or site in paused_sites(state.charter):
-        return _stay_away(state, site)
+    stays_away = _stay_away(state, site)
+    if stays_away is not None:
+        return stays_away
     announced, publish, what = _announcement(state)
     if site not in announced:
         return publish
@@ -82,14 +82,17 @@ def decide_site(
     return action
 
 
-def _stay_away(state: StudyState, site: str) -> Wait | Done:
+def _stay_away(state: StudyState, site: str) -> Wait | Done | None:
+    """Return why a site has no part in what happens now; None if it has."""
     if state.attendance(site) == "left":
         return Done("this site has left the study", step="left")
     if state.finished is not None and not state.is_admitted(site):
         return Done("nothing to do: this site came after the last version")
     if state.is_away(site):
         return Wait("this site to come back: fedfs site resume")
-    return Wait("the coordinator to let this site go on: it is paused")
+    if site in paused_sites(state.charter):
+        return Wait("the coordinator to let this site go on: it is paused")
+    return None
 
 
 def _work_on_newest(state: StudyState, site: str, *, alone: bool) -> SiteAction:

@@ -44,12 +44,7 @@ def publisher_on(store: Store, observer: Observer, keyring: Keyring, role: str) 
     Raises:
         KeyFileError: this host has no key of the role, or one is unreadable.
     """
-    charters = observer.state.charters
-    tenures = (
-        key_validity.of_aggregator(charters)
-        if role == "aggregator"
-        else key_validity.of_site(charters, role.removeprefix("site-"))
-    )
+    tenures = key_validity.of_role(observer.state.charters, role)
     publisher = Publisher(
         store,
         keyring.load_all(role),

@@ -30,6 +30,11 @@ NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK
 """Failures of ``link`` which mean that the file system knows no links."""
 
 
+def temporary_name() -> str:
+    """Return a new name for a file that is not finished; stores sweep what is left of them."""
+    return f".fedfs-{uuid.uuid4().hex}.tmp"
+
+
 def create_secret(path: Path, data: bytes) -> None:
     """Create a file that only this user can read, whole or not at all.
 
@@ -37,7 +42,7 @@ def create_secret(path: Path, data: bytes) -> None:
         FileExistsError: there is one, which stays.
         OSError: it cannot be written, for example because the disk is full.
     """
-    temporary = path.with_name(f".fedfs-{uuid.uuid4().hex}.tmp")
+    temporary = path.with_name(temporary_name())
     try:
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(handle, "wb") as file:
@@ -81,7 +86,7 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     ['plan.json']
     """
     # A name that the folder store sweeps away, should the process be killed beside its objects.
-    temporary = path.with_name(f".fedfs-{uuid.uuid4().hex}.tmp")
+    temporary = path.with_name(temporary_name())
     try:
         yield temporary
         # Before the name: a file system may write names before contents, and a power cut in between

@@ -14,10 +14,9 @@ import errno
 import logging
 import os
 import re
-import uuid
 from collections.abc import Callable, Iterable, Iterator
 
-from fedfs.store.local_files import NO_LINKS, NO_SYNC
+from fedfs.store.local_files import NO_LINKS, NO_SYNC, temporary_name
 
 _log = logging.getLogger(__name__)
 
@@ -74,7 +73,7 @@ def temporary_file(folder: int, chunks: Iterable[bytes]) -> Iterator[tuple[str, 
     Yields:
         its name, and its time in seconds by the share's clock.
     """
-    name = f".fedfs-{uuid.uuid4().hex}.tmp"
+    name = temporary_name()
     try:
         fd = os.open(name, _WRITE_FLAGS, _MODE, dir_fd=folder)
         try:
@@ -115,7 +114,7 @@ def has_links(temporary: str, folder: int) -> bool:
     Raises:
         OSError: the share went away.
     """
-    name = f".fedfs-{uuid.uuid4().hex}.tmp"
+    name = temporary_name()
     for is_second in (False, True):
         try:
             os.link(temporary, name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)

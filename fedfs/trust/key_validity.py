@@ -54,6 +54,13 @@ def of_aggregator(charters: Mapping[int, TrackCharter]) -> tuple[Tenure, ...]:
     return _tenures((c.aggregator_key, c.aggregator_from_version) for c in ordered)
 
 
+def of_role(charters: Mapping[int, TrackCharter], role: str) -> tuple[Tenure, ...]:
+    """Return the keys of ``aggregator`` or ``site-<name>``, the newest last."""
+    if role == "aggregator":
+        return of_aggregator(charters)
+    return of_site(charters, role.removeprefix("site-"))
+
+
 def in_force(tenures: Sequence[Tenure], version: int) -> str:
     """Return the public key that signs what is about a version; "" if nobody may."""
     return next((one.public_key for one in reversed(tenures) if one.covers(version)), "")
