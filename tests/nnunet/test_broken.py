@@ -29,6 +29,14 @@ from fedfs.store import open_store
 pytestmark = pytest.mark.usefixtures("no_workers")
 
 CASES = [f"case_{i:03d}" for i in range(6)]
+OWN_PLANNING = Planning(
+    dataset_json={**dataset_json(), "label_order": ["background", "shell", "core"]},
+    dataset_name="Dataset800_Study",
+    seed=1,
+    plans_name="ownPlans",
+    gpu_memory_target_gb=0.1,
+    planner_options={"UNet_base_num_features": 8, "UNet_max_features_2d": 16},
+)
 
 
 def rewrite(path, change=lambda array: array, spacing=(1.0, 1.0, 1.0)):
@@ -234,15 +242,7 @@ def test_a_case_that_breaks_after_it_was_measured_is_not_trained_on(study, tmp_p
 def test_a_plan_of_its_own_is_made_without_them_and_stays_the_same(study, tmp_path, paths):
     folder = write_dataset(paths.raw, 6, shape=(12, 32, 32))
     truncate(image(folder, CASES[5]))
-    planning = Planning(
-        dataset_json={**dataset_json(), "label_order": ["background", "shell", "core"]},
-        dataset_name="Dataset800_Study",
-        seed=1,
-        plans_name="ownPlans",
-        gpu_memory_target_gb=0.1,
-        planner_options={"UNet_base_num_features": 8, "UNet_max_features_2d": 16},
-    )
-    changes = {"skip_broken": True, "planning": planning}
+    changes = {"skip_broken": True, "planning": OWN_PLANNING}
     made = site(study, tmp_path, paths, **changes).plan(Reports())
     assert made.n_cases == 5
     truncate(image(folder, CASES[0]))  # later
@@ -418,17 +418,9 @@ def test_a_study_goes_on_with_the_cases_that_were_announced(study, tmp_path, pat
 
 def test_a_plan_of_its_own_stays_with_the_cases_that_were_announced(study, tmp_path, paths):
     folder = write_dataset(paths.raw, 6, shape=(4, 16, 16))
-    planning = Planning(
-        dataset_json={**dataset_json(), "label_order": ["background", "shell", "core"]},
-        dataset_name="Dataset800_Study",
-        seed=1,
-        plans_name="ownPlans",
-        gpu_memory_target_gb=0.1,
-        planner_options={"UNet_base_num_features": 8, "UNet_max_features_2d": 16},
-    )
-    made = site(study, tmp_path, paths, planning=planning).plan(Reports())
+    made = site(study, tmp_path, paths, planning=OWN_PLANNING).plan(Reports())
     add_cases(folder, "new_1")
-    learner = site(study, tmp_path, paths, planning=planning)
+    learner = site(study, tmp_path, paths, planning=OWN_PLANNING)
     assert learner.plan(Reports(), is_published=True) == made
     assert learner.initial_weights().keys() == made.tensors.keys()
     for file in (tmp_path / "state").glob("own_*"):

@@ -409,6 +409,16 @@ class Federation:
         self.approve()
         return self
 
+    def start_with_late(self, late: str) -> None:
+        """Let a site join and be approved once the others have been planned for."""
+        first = [site for site in self.targets if site != late]
+        self.join(*first)
+        self.approve()
+        for name in (*first, "aggregator"):
+            self.run_process(name)
+        self.join(late)
+        self.approve(late)
+
     def observe(self, host: str = "coordinator", track: str | None = None) -> Observer:
         return open_study(self.store, vault=Vault(self.home(host)), track=track)
 

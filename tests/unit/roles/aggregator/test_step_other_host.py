@@ -89,12 +89,7 @@ def test_a_late_site_whose_data_this_host_cannot_decrypt_is_admitted_later(tmp_p
     names = ("east", "north", "south")
     options = {"mode": mode, "networks": dict.fromkeys(names, network)} if mode == "asym" else {}
     federation = Federation(tmp_path, encryption="age", min_sites=2, rounds=2, **options)
-    federation.join("east", "south")
-    federation.approve()
-    for name in ("east", "south", "aggregator"):
-        federation.run_process(name)
-    federation.join("north")
-    federation.approve("north")
+    federation.start_with_late("north")
     federation.run_process("north")
     retired = move(federation)
     for _ in range(2):

@@ -215,12 +215,7 @@ def test_a_replaced_key_of_the_aggregator_admits_nobody_and_plans_nothing(federa
 
 def test_what_the_aggregator_decided_before_its_key_was_replaced_stays_believed(tmp_path):
     federation = Federation(tmp_path, min_sites=2)
-    federation.join("east", "south")
-    federation.approve()
-    for name in ("east", "south", "aggregator"):
-        federation.run_process(name)
-    federation.join("north")
-    federation.approve("north")
+    federation.start_with_late("north")
     for name in ("north", "aggregator", "aggregator"):  # the second look is at the new site
         federation.run_process(name)
     before = federation.observe().state
