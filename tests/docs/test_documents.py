@@ -22,6 +22,7 @@ from fedfs.tensors.encodings import ENCODINGS
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")]
 DOCUMENTS += sorted((ROOT / "docs").rglob("*.md"))
+FURTHER = [*sorted((ROOT / "deploy").rglob("*.md")), ROOT / "examples" / "README.md"]
 README = (ROOT / "README.md").read_text()
 OPTIONS = (ROOT / "docs" / "options.md").read_text()
 PROTOCOL = (ROOT / "docs" / "protocol.md").read_text()
@@ -204,6 +205,21 @@ def test_paths_and_links_lead_somewhere(path):
         assert not anchor or anchor in anchors(found.read_text()), target
     for name in re.findall(r"`((?:fedfs|tests|docs|bench)/[\w./]+\.(?:py|md))`", text):
         assert (ROOT / name).exists(), name
+
+
+def prose(path):
+    """Lines of a document that are no code, table or heading; in place of code spans an x."""
+    text = re.sub(r"^ *```.*?^ *```$", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
+    for line in text.splitlines():
+        if not re.match(r" *[|#]", line):
+            yield re.sub(r"`[^`]*`", "x", re.sub(r"^ *(?:[-*]|[0-9]+\.) |\*\*[0-9]\. ", "", line))
+
+
+@pytest.mark.parametrize("path", [*DOCUMENTS, *FURTHER], ids=lambda path: path.name)
+def test_a_line_of_prose_is_one_sentence(path):
+    for line in prose(path):
+        outside = re.sub(r"\([^()]*\)", "", line)
+        assert not re.search(r"(?<!et al)[a-z0-9)*\"][.?!] +[A-Z]", outside), line
 
 
 def anchors(text):
