@@ -9,6 +9,7 @@ import click
 
 from fedfs import __version__
 from fedfs.cli.aggregator import aggregate
+from fedfs.cli.command import OUTPUT, Option, group, option
 from fedfs.cli.coordinator import approve, close_round, init, pause, remove, resume
 from fedfs.cli.courier import bundle, sync
 from fedfs.cli.demo import demo
@@ -35,48 +36,42 @@ TOML file (--config). FEDFS_HOME says where keys are kept.
 """
 
 
-@click.group(
+@group(
+    example="fedfs status /mnt/share/organ",
     epilog=_EPILOG,
     context_settings={"auto_envvar_prefix": "FEDFS", "help_option_names": ["-h", "--help"]},
 )
-@click.version_option(__version__)
-@click.option(
+@click.version_option(__version__, cls=Option, section=OUTPUT)
+@option(
     "--config",
     type=click.Path(dir_okay=False),
     help="TOML file with one table per command, e.g. [site.run].",
 )
 @click.pass_context
 def fedfs(context: click.Context, config: str | None) -> None:
-    """Federated nnU-Net training through files: a folder or a bucket is all that sites share."""
+    """Train one nnU-Net across hospitals.
+
+    They share nothing but files in a folder or a bucket.
+    """
     if config:
         from pathlib import Path
 
         context.default_map = as_defaults(load_toml(Path(config)), fedfs, "fedfs")
 
 
-for _command in (
-    init,
-    approve,
-    pause,
-    resume,
-    remove,
-    close_round,
-    site,
-    aggregate,
-    status,
-    report,
-    doctor,
-    key,
-    verify,
-    log,
-    privacy,
-    bundle,
-    sync,
-    export,
-    simulate,
-    demo,
-):
-    fedfs.add_command(_command)
+_COMMANDS = {
+    "Try it": (demo, simulate),
+    "Coordinator": (init, approve, pause, resume, remove, close_round),
+    "Site": (site,),
+    "Aggregator": (aggregate,),
+    "Every host": (doctor, key),
+    "Everybody who can read the store": (status, report, log, privacy, export, verify),
+    "Courier": (bundle, sync),
+}
+for _title, _commands in _COMMANDS.items():
+    for _command in _commands:
+        fedfs.add_command(_command)
+        fedfs.titles[str(_command.name)] = _title
 name_variables(fedfs, "FEDFS")
 
 

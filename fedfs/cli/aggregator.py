@@ -3,24 +3,31 @@
 from pathlib import Path
 from typing import Any
 
-import click
-
 from fedfs.cli import options
+from fedfs.cli.command import OUTPUT, STORAGE, command, option
 from fedfs.cli.exit_codes import end_with
 from fedfs.cli.progress import ProgressDisplay
 from fedfs.cli.terminal import start_logging
 from fedfs.store import StorePlace
 
 
-@click.command()
+@command(example="fedfs aggregate /mnt/share/organ --once")
 @options.store_argument
 @options.once_option
-@click.option("--work-dir", type=options.FOLDER, help="Cache of all studies here; may be deleted.")
+@option(
+    "--work-dir",
+    type=options.FOLDER,
+    section=STORAGE,
+    help="Cache of all studies here; may be deleted.",
+)
 @options.keep_versions_option(
     help="Keep the payloads of so many versions and delete older ones; default: all."
 )
 @options.default_option(
-    "--report/--no-report", default=True, help="Publish a page for people after every version."
+    "--report/--no-report",
+    default=True,
+    section=OUTPUT,
+    help="Publish a page for people after every version.",
 )
 @options.tracks_option
 @options.allow_trainer_option
@@ -30,7 +37,11 @@ from fedfs.store import StorePlace
 def aggregate(
     store: StorePlace, *, once: bool, work_dir: Path | None, verbose: bool, **others: Any
 ) -> None:
-    """Merge fingerprints, plan, publish the initial weights, close rounds, until finished."""
+    """Plan, then make each version of the model.
+
+    Merges the fingerprints of all sites, plans, publishes the initial weights and makes a version
+    of the updates of each round, until the study is finished.
+    """
     from fedfs.roles.aggregator.config import AggregatorConfig
     from fedfs.roles.aggregator.run import run_aggregator
     from fedfs.trust.keyring import default_home

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fedfs.cli.command import argument, command, option
 from fedfs.cli.options import json_option, store_argument
 from fedfs.cli.study_options import study_options
 from fedfs.cli.terminal import show_json, show_pairs, show_table
@@ -19,14 +20,21 @@ if TYPE_CHECKING:
     from fedfs.roles.coordinator.options import StudyOptions
 
 
-@click.command()
+@command(
+    example="""\
+fedfs init /mnt/share/organ --name organ --dataset-json dataset.json \\
+    --dataset-name Dataset042_Organ -c 2d --rounds 20 --min-sites 2"""
+)
 @store_argument
 @study_options
 @json_option
 def init(store: StorePlace, *, dataset_json: Path | None, pretrained: Path | None,
          continued: str | None, continue_track: str | None, as_json: bool, one_aggregator: bool,
          allowed_trainers: tuple[str, ...], **options: Any) -> None:  # fmt: skip
-    """Start a study: write its charter to STORE, make the coordinator's and aggregator's keys."""
+    """Start a study.
+
+    Writes its charter to STORE, and makes the keys of coordinator and aggregator on this host.
+    """
     from fedfs.aggregation.strategies import package_of
     from fedfs.nnunet.allowed.classes import versions
     from fedfs.nnunet.system.isolated import run_isolated
@@ -124,19 +132,18 @@ def coordinator_of(store: StorePlace) -> Coordinator:
     return Coordinator(open_store(store), default_home(), clock=time.time)
 
 
-@click.command()
+@command(example="fedfs approve /mnt/share/organ north south")
 @store_argument
-@click.argument("sites", nargs=-1)
-@click.option("--all", "everybody", is_flag=True, help="Approve every site that has asked.")
-@click.option(
-    "--replace-key", is_flag=True, help="Also where a site's key is lost, or it was removed."
-)
+@argument("sites", nargs=-1, help="Names of the sites.")
+@option("--all", "everybody", is_flag=True, help="Approve every site that has asked.")
+@option("--replace-key", is_flag=True, help="Also where a site's key is lost, or it was removed.")
 @json_option
 def approve(
     store: StorePlace, sites: tuple[str, ...], *, everybody: bool, replace_key: bool, as_json: bool
 ) -> None:
-    """Admit SITES to the study. Compare the key fingerprints with each site by telephone.
+    """Admit sites to the study.
 
+    Compare the key fingerprints with each site by telephone.
     A site that has asked for another key (fedfs key rotate) goes on with that one.
     """
     from fedfs.roles.coordinator.roster import approve_sites
@@ -158,29 +165,41 @@ def approve(
 def _roster_command(name: str, state: str, text: str) -> click.Command:
     """Return a command that sets the state of sites on the roster."""
 
-    @click.command(name, help=text)
+    @command(name, help=text, example=f"fedfs {name} /mnt/share/organ north")
     @store_argument
-    @click.argument("sites", nargs=-1, required=True)
-    def command(store: StorePlace, sites: tuple[str, ...]) -> None:
+    @argument("sites", nargs=-1, required=True, help="Names of the sites.")
+    def change(store: StorePlace, sites: tuple[str, ...]) -> None:
         from fedfs.roles.coordinator.roster import set_state
 
         charter = set_state(coordinator_of(store), sites, state)
         roster = ", ".join(f"{entry.site}: {entry.state}" for entry in charter.roster)
         click.echo(f"charter {charter.number}  {roster}")
 
-    return command
+    return change
 
 
-pause = _roster_command("pause", "paused", "Let rounds go on without SITES until `fedfs resume`.")
-resume = _roster_command("resume", "active", "Let paused SITES take part again.")
-remove = _roster_command("remove", "removed", "Remove SITES: what they send is refused.")
+pause = _roster_command(
+    "pause",
+    "paused",
+    """Let rounds go on without sites.
+
+They come back with fedfs resume.""",
+)
+resume = _roster_command("resume", "active", "Let paused sites take part again.")
+remove = _roster_command(
+    "remove",
+    "removed",
+    """Remove sites from the study.
+
+What they send from now on is refused; what they have published stays.""",
+)
 
 
-@click.command("close-round")
+@command("close-round", example="fedfs close-round /mnt/share/organ")
 @store_argument
-@click.option("--track", metavar="NAME", help="The track, in a study of several.")
+@option("--track", metavar="NAME", help="The track, in a study of several.")
 def close_round(store: StorePlace, *, track: str | None) -> None:
-    """Close a round with the usable updates there are.
+    """Close a round with the updates there are.
 
     If all were refused, the next version is equal to the one before, and sites that have been
     repaired train from that. Use it where a round waits for what will not come.

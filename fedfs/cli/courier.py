@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from fedfs.cli.command import STORAGE, argument, command, group, option
 from fedfs.cli.exit_codes import end_with
 from fedfs.cli.options import FILE, default_option, json_option, store_argument
 from fedfs.cli.progress import ProgressDisplay
@@ -16,12 +17,16 @@ from fedfs.roles.reader.units import format_count, format_size
 from fedfs.store import StorePlace, open_store
 
 
-@click.group()
+@group(example="fedfs bundle export /mnt/share/organ --for north -o to-north.fedfs")
 def bundle() -> None:
-    """Carry a study by USB stick, to and from a site without a network."""
+    """Carry a study by USB stick.
+
+    To and from a site without a network.
+    """
 
 
-_identity = click.option(
+_file = argument("file", type=FILE, help="The bundle.")
+_identity = option(
     "--identity",
     "identity_files",
     multiple=True,
@@ -30,17 +35,19 @@ _identity = click.option(
 )
 
 
-@bundle.command("export")
+@bundle.command(
+    "export", example="fedfs bundle export /mnt/share/organ --for north -o to-north.fedfs"
+)
 @store_argument
-@click.option("--for", "for_site", metavar="SITE", help="What this site still needs.")
-@click.option("--from", "from_site", metavar="SITE", help="What this site has published.")
-@click.option("-o", "--output", required=True, type=FILE, help="File to write.")
-@click.option("--split", metavar="SIZE", help="In parts of this size, e.g. 4GB for FAT32.")
-@click.option(
+@option("--for", "for_site", metavar="SITE", help="What this site still needs.")
+@option("--from", "from_site", metavar="SITE", help="What this site has published.")
+@option("-o", "--output", required=True, type=FILE, help="File to write.")
+@option("--split", metavar="SIZE", help="In parts of this size, e.g. 4GB for FAT32.")
+@option(
     "--recipient", "recipients", multiple=True, metavar="AGE", help="Who can read it. Repeatable."
 )
-@click.option("--plain", is_flag=True, help="Do not encrypt.")
-@click.option("--everything", is_flag=True, help="Also what the other side is known to have.")
+@option("--plain", is_flag=True, help="Do not encrypt.")
+@option("--everything", is_flag=True, help="Also what the other side is known to have.")
 @json_option
 def export_(
     store: StorePlace,
@@ -54,9 +61,10 @@ def export_(
     everything: bool,
     as_json: bool,
 ) -> None:
-    """Gather what has to be carried, in a file.
+    """Write what has to be carried to a file.
 
-    It is encrypted for whoever has to read it: for the site, or for coordinator and aggregator.
+    The file is encrypted for whoever has to read it: for the site, or for coordinator and
+    aggregator.
     """
     from fedfs.roles.courier.bundle.parts import parse_size
     from fedfs.roles.courier.needed import FOR, FROM
@@ -105,17 +113,18 @@ def export_(
         click.echo(f"encrypted for {for_site or 'the coordinator and the aggregator'}")
 
 
-@bundle.command("import")
-@click.argument("file", type=FILE)
+@bundle.command("import", example="fedfs bundle import to-north.fedfs /data/organ")
+@_file
 @store_argument
 @_identity
 @json_option
 def import_(
     file: Path, store: StorePlace, *, identity_files: tuple[Path, ...], as_json: bool
 ) -> None:
-    """Check a bundle and publish in STORE what is in it; of a split one, name any part.
+    """Publish what a bundle holds.
 
-    Nothing is published of a bundle with a fault. Importing again is harmless.
+    The bundle is checked first; of a split one, name any part. Nothing is published of a bundle
+    with a fault. Importing again is harmless.
     """
     from fedfs.roles.courier.incoming import import_bundle
     from fedfs.trust.keyring import default_home
@@ -142,12 +151,15 @@ def import_(
         click.echo(f"{what}: published {format_count(done.n_new, 'object')}{there}")
 
 
-@bundle.command()
-@click.argument("file", type=FILE)
+@bundle.command(example="fedfs bundle show to-north.fedfs")
+@_file
 @_identity
 @json_option
 def show(file: Path, *, identity_files: tuple[Path, ...], as_json: bool) -> None:
-    """Say what a bundle is, and what is in it if this host can open it."""
+    """Show what a bundle holds.
+
+    What is in it is listed if this host can open it.
+    """
     from fedfs.roles.courier.bundle.unpack import BundleReader
     from fedfs.roles.courier.incoming import unsealer
     from fedfs.trust.keyring import default_home
@@ -175,15 +187,13 @@ def show(file: Path, *, identity_files: tuple[Path, ...], as_json: bool) -> None
     show_table(("object", "bytes"), [(item.key, item.size) for item in items])
 
 
-@click.command()
+@command(example="fedfs sync s3://bucket/organ /mnt/internal/organ --site north --watch")
 @store_argument
-@click.argument("outpost")
-@click.option(
-    "--site", "sites", multiple=True, required=True, help="A site at OUTPOST. Repeatable."
-)
-@click.option("--watch", is_flag=True, help="Go on until the study is finished.")
-@default_option("--poll-interval", default=1.0, help="Shortest wait, seconds.")
-@default_option("--max-poll-interval", default=30.0, help="Longest, seconds.")
+@argument("outpost", help="The other store, where the sites work.")
+@option("--site", "sites", multiple=True, required=True, help="A site at OUTPOST. Repeatable.")
+@option("--watch", is_flag=True, help="Go on until the study is finished.")
+@default_option("--poll-interval", default=1.0, section=STORAGE, help="Shortest wait, seconds.")
+@default_option("--max-poll-interval", default=30.0, section=STORAGE, help="Longest, seconds.")
 def sync(
     store: StorePlace,
     outpost: str,
@@ -193,10 +203,11 @@ def sync(
     poll_interval: float,
     max_poll_interval: float,
 ) -> None:
-    """Copy between STORE, where the aggregator works, and OUTPOST, where sites work.
+    """Copy between two stores.
 
-    For a host in a DMZ that sees a bucket and an internal share: what the sites need goes to the
-    outpost, what they have published comes back.
+    The aggregator works at STORE, and sites work at OUTPOST. For a host in a DMZ that sees a bucket
+    and an internal share: what the sites need goes to the outpost, what they have published comes
+    back.
     """
     from fedfs.roles.courier.sync import run_sync
     from fedfs.roles.polling import WaitSettings

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fedfs.cli.command import command
 from fedfs.cli.options import FOLDER, default_option, device_option
 from fedfs.cli.progress import LivePage
 from fedfs.cli.terminal import make_table, show_json, show_table
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from fedfs.roles.reader.status import StudyStatus
 
 
-@click.command()
+@command(example="fedfs demo")
 @click.option(
     "--data",
     type=FOLDER,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 @click.option(
     "--local-iterations", type=int, help="Per round and site; default: 40, 50 with --data."
 )
-@default_option("-c", "--configuration", default="2d")
+@default_option("-c", "--configuration", default="2d", help="2d or 3d_fullres.")
 @device_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, and progress to stderr.")
 def demo(
@@ -44,10 +45,10 @@ def demo(
     as_json: bool,
     **others: Any,
 ) -> None:
-    """Run a study of three hospitals on this machine, and see what federation is worth.
+    """Run a study of three hospitals on this host.
 
-    Made-up images by default, or real ones with --data. Everything is real but the distance:
-    separate processes share nothing but a folder.
+    It shows what federation is worth. Made-up images by default, or real ones with --data.
+    Everything is real but the distance: separate processes share nothing but a folder.
     """
     from fedfs.simulation.demo import Demo
     from fedfs.simulation.hosts import interrupted_by_sigterm

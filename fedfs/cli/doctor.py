@@ -2,6 +2,7 @@
 
 import click
 
+from fedfs.cli.command import command, option
 from fedfs.cli.exit_codes import EXIT_PROBLEM
 from fedfs.cli.options import json_option, site_option, store_argument
 from fedfs.cli.terminal import show_findings
@@ -9,14 +10,15 @@ from fedfs.protocol import layout
 from fedfs.store import StorePlace
 
 
-@click.command()
+@command(example="fedfs doctor /mnt/share/organ --site north")
 @store_argument
 @site_option(help="The site that runs here.")
-@click.option("--aggregator", is_flag=True, help="The aggregator runs here.")
+@option("--aggregator", is_flag=True, help="The aggregator runs here.")
 @json_option
 def doctor(store: StorePlace, *, name: str | None, aggregator: bool, as_json: bool) -> None:
-    """Try what this host's role does: store, permissions, clock, disk, speed, nnU-Net, dataset.
+    """Check this host and its store.
 
+    Tries what this host's role does: store, permissions, clock, disk, speed, nnU-Net, dataset.
     Exits with 1 if there is a problem. What is written to try the store is removed again.
     """
     from fedfs.roles.doctor.examine import examine

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fedfs.cli.command import group, option
 from fedfs.cli.coordinator import coordinator_of
 from fedfs.cli.options import json_option, site_option, store_argument
 from fedfs.cli.terminal import show_json, show_pairs, show_table
@@ -19,14 +20,14 @@ if TYPE_CHECKING:
     from fedfs.trust.keyring import Keyring
 
 
-@click.group()
+@group(example="fedfs key show /mnt/share/organ")
 def key() -> None:
-    """This host's keys of a study."""
+    """Manage this host's keys of a study."""
 
 
 _site = site_option(help="The key of this site.")
-_aggregator = click.option("--aggregator", is_flag=True, help="The aggregator's key.")
-_coordinator = click.option("--coordinator", is_flag=True, help="The coordinator's key.")
+_aggregator = option("--aggregator", is_flag=True, help="The aggregator's key.")
+_coordinator = option("--coordinator", is_flag=True, help="The coordinator's key.")
 
 
 def _role(name: str | None, *, aggregator: bool, coordinator: bool) -> str:
@@ -45,11 +46,14 @@ def _keyring(store: StorePlace) -> Keyring:
     return Keyring(default_home(), study_at(store))
 
 
-@key.command()
+@key.command(example="fedfs key show /mnt/share/organ")
 @store_argument
 @json_option
 def show(store: StorePlace, *, as_json: bool) -> None:
-    """List the keys on this host of the study at STORE, and whether the study names them."""
+    """List this host's keys of the study.
+
+    With the versions for which the study lets each of them sign.
+    """
     from fedfs.exchange.read import open_study
     from fedfs.protocol.areas import NO_SITE
     from fedfs.trust import key_validity
@@ -84,7 +88,7 @@ def show(store: StorePlace, *, as_json: bool) -> None:
         click.echo("this host holds no key of the study")
 
 
-@key.command("export-public")
+@key.command("export-public", example="fedfs key export-public /mnt/share/organ --site north")
 @store_argument
 @_site
 @_aggregator
@@ -92,7 +96,10 @@ def show(store: StorePlace, *, as_json: bool) -> None:
 def export_public(
     store: StorePlace, *, name: str | None, aggregator: bool, coordinator: bool
 ) -> None:
-    """Print the public parts of a role's keys: Ed25519 in base64, and age's to encrypt to."""
+    """Print the public keys of a role.
+
+    The Ed25519 key in base64, and the age key to encrypt to.
+    """
     role = _role(name, aggregator=aggregator, coordinator=coordinator)
     keyring = _keyring(store)
     click.echo(keyring.load(role).public)
@@ -100,16 +107,16 @@ def export_public(
         click.echo(identity.recipient)
 
 
-@key.command()
+@key.command(example="fedfs key create /mnt/share/organ --aggregator")
 @store_argument
 @_site
 @_aggregator
-@click.option(
+@option(
     "--external",
     metavar="COMMAND",
     help="Do not make a key: this program signs its standard input with the key --public-key.",
 )
-@click.option("--public-key", metavar="BASE64", help="Of the key that --external signs with.")
+@option("--public-key", metavar="BASE64", help="Of the key that --external signs with.")
 def create(
     store: StorePlace,
     *,
@@ -118,7 +125,10 @@ def create(
     external: str | None,
     public_key: str | None,
 ) -> None:
-    """Make a key before it is needed: on a new aggregator's host, or one that a token holds."""
+    """Make a key before it is needed.
+
+    On the host of a new aggregator, or where a token holds the key.
+    """
     from fedfs.trust.signing import key_fingerprint
 
     role = _role(name, aggregator=aggregator, coordinator=False)
@@ -139,14 +149,14 @@ def create(
     )
 
 
-@key.command()
+@key.command(example="fedfs key rotate /mnt/share/organ --site north")
 @store_argument
 @_site
 @_aggregator
 @_coordinator
-@click.option("--lost", is_flag=True, help="The site's key before is not on this host any more.")
-@click.option("--to", "public_key", metavar="BASE64", help="The new aggregator's public key.")
-@click.option("--encryption-key", metavar="AGE", help="And its encryption key.")
+@option("--lost", is_flag=True, help="The site's key before is not on this host any more.")
+@option("--to", "public_key", metavar="BASE64", help="The new aggregator's public key.")
+@option("--encryption-key", metavar="AGE", help="And its encryption key.")
 def rotate(
     store: StorePlace,
     *,
@@ -157,10 +167,11 @@ def rotate(
     public_key: str | None,
     encryption_key: str | None,
 ) -> None:
-    """Replace a key; what the old one has signed stays valid.
+    """Replace a key.
 
-    At a site: makes the next key and asks the coordinator, who runs fedfs approve. With
-    --aggregator and --coordinator, on the coordinator's host: amends the charter at once.
+    What the old key has signed stays valid. At a site: makes the next key and asks the coordinator,
+    who runs fedfs approve. With --aggregator and --coordinator, on the coordinator's host: amends
+    the charter at once.
     """
     from fedfs.roles.coordinator.keys import replace_aggregator_key, replace_coordinator_key
     from fedfs.roles.site.join import ask_for_new_key

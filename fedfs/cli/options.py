@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
+from fedfs.cli.command import HOST, NETWORK, OUTPUT, S3, STORAGE, argument, option
 from fedfs.store import S3Options, StorePlace
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -16,53 +17,58 @@ _Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
-default_option = functools.partial(click.option, show_default=True)
+default_option = functools.partial(option, show_default=True)
 """An option whose help shows its default."""
 
 
 def with_options(command: Callable[..., Any], options: Sequence[_Option]) -> Callable[..., Any]:
     """Give a command options, in their order in its help."""
-    for option in reversed(options):
-        command = option(command)
+    for give in reversed(options):
+        command = give(command)
     return command
 
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-once_option = click.option(
+json_option = option("--json", "as_json", is_flag=True, section=OUTPUT, help="Print JSON.")
+once_option = option(
     "--once", is_flag=True, help="Do what can be done now, then return (for cron)."
 )
-site_option = functools.partial(click.option, "--site", "name")
+site_option = functools.partial(option, "--site", "name")
 this_site_option = site_option(required=True, help="This site's name in the study.")
-allow_versions_option = click.option(
+allow_versions_option = option(
     "--allow-versions",
     is_flag=True,
+    section=HOST,
     help="Take part with another nnunetv2 than the charter's; the coordinator has to agree.",
 )
-allow_trainer_option = click.option(
+allow_trainer_option = option(
     "--allow-trainer",
     "allowed_trainers",
+    section=HOST,
     multiple=True,
     metavar="NAME",
     help="Trainer below nnUNet_extTrainer that this host may import and run. Repeatable.",
 )
-tracks_option = click.option(
+tracks_option = option(
     "--track",
     "tracks",
     multiple=True,
     metavar="NAME",
     help="Work on this track only, in a study of several; repeatable. Default: all of them.",
 )
-device_option = click.option(
-    "--device", type=click.Choice(["cuda", "cpu", "mps"]), help="Default: the best."
+device_option = option(
+    "--device",
+    type=click.Choice(["cuda", "cpu", "mps"]),
+    section=HOST,
+    help="Device to train on; default: the best there is.",
 )
-track_option = functools.partial(click.option, "--track", metavar="NAME")
-verbose_option = functools.partial(click.option, "-v", "--verbose", is_flag=True)
-num_processes_option = functools.partial(default_option, "-np", "--num-processes", default=8)
-skip_broken_option = functools.partial(
-    click.option, "--skip-broken-cases", "skip_broken", is_flag=True
+track_option = functools.partial(option, "--track", metavar="NAME")
+verbose_option = functools.partial(option, "-v", "--verbose", is_flag=True, section=OUTPUT)
+num_processes_option = functools.partial(
+    default_option, "-np", "--num-processes", default=8, section=HOST
 )
+skip_broken_option = functools.partial(option, "--skip-broken-cases", "skip_broken", is_flag=True)
 keep_versions_option = functools.partial(
-    click.option, "--keep-versions", type=click.IntRange(min=1)
+    option, "--keep-versions", type=click.IntRange(min=1), section=STORAGE
 )
 
 
@@ -86,22 +92,26 @@ def number_pairs(
     return out
 
 
-def numbers_option(name: str, variable: str, text: str) -> Callable[[_Command], _Command]:
+def numbers_option(
+    name: str, variable: str, text: str, *, section: str = NETWORK
+) -> Callable[[_Command], _Command]:
     """Return a repeatable option ``NAME=NUMBER``."""
-    return click.option(
+    return option(
         name,
         variable,
         multiple=True,
         metavar="NAME=NUMBER",
         callback=number_pairs,
+        section=section,
         help=f"{text} Repeatable.",
     )
 
 
+_waiting = functools.partial(default_option, section=STORAGE)
 _WAIT_OPTIONS = (
-    default_option("--poll-interval", default=0.25, help="Shortest wait, seconds."),
-    default_option("--max-poll-interval", default=5.0, help="Longest wait, seconds."),
-    default_option("--poll-jitter", default=0.2, help="Random share of each wait."),
+    _waiting("--poll-interval", default=0.25, help="Shortest wait, seconds."),
+    _waiting("--max-poll-interval", default=5.0, help="Longest wait, seconds."),
+    _waiting("--poll-jitter", default=0.2, help="Random share of each wait."),
 )
 
 
@@ -133,19 +143,23 @@ def takes_host(command: Callable[..., Any]) -> Callable[..., Any]:
     return with_host
 
 
+_s3 = functools.partial(option, section=S3)
 _S3_OPTIONS = (
-    click.option("--s3-endpoint", "endpoint_url", metavar="URL", help="As AWS_ENDPOINT_URL."),
-    click.option("--s3-region", "region", help="As AWS_REGION."),
-    click.option("--s3-profile", "profile", help="As AWS_PROFILE."),
-    click.option(
+    _s3("--s3-endpoint", "endpoint_url", metavar="URL", help="As AWS_ENDPOINT_URL."),
+    _s3("--s3-region", "region", help="As AWS_REGION."),
+    _s3("--s3-profile", "profile", help="As AWS_PROFILE."),
+    _s3(
         "--s3-path-style/--s3-virtual-style",
         "path_style",
         default=None,
         help="Bucket in the path, or in the host's name.",
     ),
-    click.option("--s3-ca-bundle", "ca_bundle", metavar="FILE", help="As AWS_CA_BUNDLE."),
-    click.option("--s3-proxy", "proxy", metavar="URL", help="As HTTPS_PROXY."),
+    _s3("--s3-ca-bundle", "ca_bundle", metavar="FILE", help="As AWS_CA_BUNDLE."),
+    _s3("--s3-proxy", "proxy", metavar="URL", help="As HTTPS_PROXY."),
 )
+
+
+STORE = argument("store", help="Folder, or s3://bucket/prefix, that all hosts of the study use.")
 
 
 def store_argument(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -156,4 +170,4 @@ def store_argument(command: Callable[..., Any]) -> Callable[..., Any]:
         s3 = S3Options(**{f.name: options.pop(f.name) for f in dataclasses.fields(S3Options)})
         return command(store=StorePlace(store, s3), **options)
 
-    return click.argument("store")(with_options(with_place, _S3_OPTIONS))
+    return STORE(with_options(with_place, _S3_OPTIONS))

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import click
 
+from fedfs.cli.command import OUTPUT, command, option
 from fedfs.cli.exit_codes import EXIT_PROBLEM
 from fedfs.cli.options import (
     FILE,
@@ -35,14 +36,14 @@ if TYPE_CHECKING:
     from fedfs.roles.reader.report.data import Report
 
 
-@click.command()
+@command(example="fedfs report /mnt/share/organ -o report.html")
 @store_argument
 @default_option("-o", "--output", default="report.html", type=FILE, help="The HTML file.")
 @track_option(help="Of one track; by default a file for each, with its name.")
-@click.option("--csv", "csv_file", type=FILE, help="Also write the numbers by version and site.")
-@click.option("--tensorboard", type=FOLDER, help="Also write the curves for tensorboard --logdir.")
-@click.option("--published", is_flag=True, help="Fetch the aggregator's newest page instead.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead.")
+@option("--csv", "csv_file", type=FILE, help="Also write the numbers by version and site.")
+@option("--tensorboard", type=FOLDER, help="Also write the curves for tensorboard --logdir.")
+@option("--published", is_flag=True, help="Fetch the aggregator's newest page instead.")
+@option("--json", "as_json", is_flag=True, section=OUTPUT, help="Print JSON instead.")
 def report(
     store: StorePlace,
     output: Path,
@@ -53,10 +54,11 @@ def report(
     published: bool,
     as_json: bool,
 ) -> None:
-    """Write the study at STORE as one HTML file that anybody can open in a browser.
+    """Write a report as one HTML file.
 
-    Of several tracks, an overview, and a file for each, which it links. A site that may not read
-    what others publish gets the whole page with --published; it is not signed.
+    Anybody can open it in a browser. Of several tracks, an overview, and a file for each, which it
+    links. A site that may not read what others publish gets the whole page with --published; it is
+    not signed.
     """
     from fedfs.exchange.visible import open_visible, tell_hidden
     from fedfs.protocol.messages import utc
@@ -153,12 +155,12 @@ def _write_page(path: Path, page: str) -> None:
     click.echo(f"wrote {path}, {format_size(len(page.encode()))}")
 
 
-@click.command()
+@command(example="fedfs export /mnt/share/organ -o results")
 @store_argument
-@click.option("-o", "--output", required=True, type=FOLDER, help="Folder to use as nnUNet_results.")
-@click.option("--version", type=int, help="Global version; default: the newest.")
+@option("-o", "--output", required=True, type=FOLDER, help="Folder to use as nnUNet_results.")
+@option("--version", type=int, help="Global version; default: the newest.")
 @track_option(help="Only this track; by default all become folds and configurations.")
-@click.option("--dataset-name", help="DatasetXXX_NAME; default: the charter's.")
+@option("--dataset-name", help="DatasetXXX_NAME; default: the charter's.")
 @site_option(help="Mode asym, on the site's host: the model of this site.")
 @allow_trainer_option
 @json_option
@@ -173,9 +175,10 @@ def export(
     as_json: bool,
     **chosen: Any,
 ) -> None:
-    """Write a model as an nnU-Net results folder that nnUNetv2_predict takes.
+    """Write a model that nnUNetv2_predict takes.
 
-    The global model, or in a study of the mode asym, at a site, that site's own.
+    It is an nnU-Net results folder with the global model, or in a study of the mode asym, at a
+    site, that site's own.
     """
     from fedfs.roles.reader.export import export_choice, export_versions, predict_commands
     from fedfs.roles.site.config import SiteConfig
@@ -204,17 +207,17 @@ def export(
     click.echo(f"\nPredict with:\n  export nnUNet_results={output}")
     if instructions is not None:
         commands = instructions.read_text().strip().split("\n")
-    for command in commands:
-        click.echo(f"  {command}")
+    for line in commands:
+        click.echo(f"  {line}")
 
 
-@click.command()
+@command(example="fedfs verify /mnt/share/organ")
 @store_argument
-@click.option("--expect-key", help="Fingerprint of the coordinator's key, from another channel.")
-@click.option("--no-recompute", is_flag=True, help="Signatures and hashes only.")
+@option("--expect-key", help="Fingerprint of the coordinator's key, from another channel.")
+@option("--no-recompute", is_flag=True, help="Signatures and hashes only.")
 @json_option
 def verify(store: StorePlace, *, expect_key: str | None, no_recompute: bool, as_json: bool) -> None:
-    """Check a whole study again from its files alone.
+    """Check a whole study from its files alone.
 
     Every signature, hash and chain of versions; and every version is made again from the updates
     that its record names, and has to come out bit by bit the same. Exits with 1 if there is a
@@ -257,11 +260,11 @@ def verify(store: StorePlace, *, expect_key: str | None, no_recompute: bool, as_
         raise click.exceptions.Exit(EXIT_PROBLEM)
 
 
-@click.command()
+@command(example="fedfs log /mnt/share/organ")
 @store_argument
 @json_option
 def log(store: StorePlace, *, as_json: bool) -> None:
-    """Tell what happened in the study at STORE, in order: who did what, when."""
+    """List who did what in a study, and when."""
     from fedfs.exchange.visible import open_visible, tell_hidden
     from fedfs.roles.reader.log import events
     from fedfs.roles.tracks import merged
@@ -285,12 +288,15 @@ def log(store: StorePlace, *, as_json: bool) -> None:
         click.echo(f"\n{hidden}")
 
 
-@click.command()
+@command(example="fedfs privacy /mnt/share/organ --site north")
 @store_argument
 @site_option(required=True, help="The site.")
 @json_option
 def privacy(store: StorePlace, *, name: str, as_json: bool) -> None:
-    """List all that has left a site so far, what it tells, and who can read it."""
+    """List all that has left a site so far.
+
+    With what it tells, and who can read it.
+    """
     from fedfs.exchange.read import open_tracks
     from fedfs.roles.reader.privacy import NEVER, disclosures, readers
     from fedfs.roles.tracks import merged

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fedfs.cli.command import HOST, OUTPUT, ROUNDS, STUDY, TRAINING, argument, command, option
 from fedfs.cli.options import FOLDER, default_option, device_option
 from fedfs.cli.terminal import show_json, show_table
 
@@ -14,38 +15,67 @@ if TYPE_CHECKING:
     from fedfs.simulation.table import Cell, ExperimentResult
 
 
-@click.command()
-@click.argument("folder", type=FOLDER)
-@click.option(
+@command(example="fedfs simulate out --data Dataset042_Organ --arms local,ffe --rounds 5")
+@argument("folder", type=FOLDER, help="Where everything goes, and goes on.")
+@option(
     "--data",
     multiple=True,
     required=True,
     metavar="DIR | SITE=DIR",
     help="nnU-Net raw dataset with cases.csv (case,site); or one of each site, repeated.",
 )
-@default_option("--arms", default="local,ffe,asym,central")
-@click.option("--external", metavar="SITE", help="A site that trains nothing and tests all.")
-@default_option("--folds", default="0", help="E.g. 0,1,2,3,4; or all.")
-@default_option("--seeds", default="1", help="E.g. 1,2,3.")
-@default_option("-c", "--configuration", "configurations", default="2d",
+@default_option(
+    "--arms",
+    default="local,ffe,asym,central",
+    section=STUDY,
+    help="What to compare: sites alone, federated in mode ffe, in mode asym, all data together.",
+)
+@option(
+    "--external", metavar="SITE", section=STUDY, help="A site that trains nothing and tests all."
+)
+@default_option("--folds", default="0", section=TRAINING, help="E.g. 0,1,2,3,4; or all.")
+@default_option("--seeds", default="1", section=TRAINING, help="E.g. 1,2,3.")
+@default_option("-c", "--configuration", "configurations", default="2d", section=TRAINING,
               help="E.g. 2d,3d_fullres.")  # fmt: skip
-@default_option("--rounds", default=20)
-@default_option("--local-iterations", default=50, help="Per round and site.")
-@default_option("--val-iterations", default=5)
-@default_option("--test-share", default=0.25, help="Kept away at every site.")
-@click.option("--init", "init", multiple=True, metavar="OPTION", help="Of fedfs init. Repeatable.")
+@default_option("--rounds", default=20, section=ROUNDS, help="Global versions to make.")
+@default_option(
+    "--local-iterations", default=50, section=ROUNDS, help="Iterations per round and site."
+)
+@default_option("--val-iterations", default=5, section=ROUNDS, help="Per epoch and evaluation.")
+@default_option(
+    "--test-share", default=0.25, section=STUDY, help="Share of each site's cases kept to test."
+)
+@option(
+    "--init",
+    "init",
+    multiple=True,
+    metavar="OPTION",
+    section=STUDY,
+    help="Option of fedfs init with its value, e.g. strategy=FedAvgM. Repeatable.",
+)
 @device_option
-@click.option("--gpus", default="", help="E.g. 0,1: given to the sites in turn.")
-@default_option("--at-once", default=0, help="Sites at the same time; 0: all.")
-@click.option(
+@option("--gpus", default="", section=HOST, help="E.g. 0,1: given to the sites in turn.")
+@default_option("--at-once", default=0, section=HOST, help="Sites at the same time; 0: all.")
+@option(
     "--cluster",
     type=click.Choice(["slurm", "local"]),
+    section=HOST,
     help="A job per site and round: of SLURM, or here. Default: processes here.",
 )
-@click.option(
-    "--slurm", multiple=True, metavar="NAME=VALUE", help="E.g. partition=gpu. Repeatable."
+@option(
+    "--slurm",
+    multiple=True,
+    metavar="NAME=VALUE",
+    section=HOST,
+    help="E.g. partition=gpu. Repeatable.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, and progress to stderr.")
+@option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    section=OUTPUT,
+    help="Print JSON, and progress to stderr.",
+)
 def simulate(
     folder: Path,
     *,
@@ -55,9 +85,10 @@ def simulate(
     as_json: bool,
     **others: Any,
 ) -> None:
-    """Compare sites alone, federated in both modes, and all data in one place, in FOLDER.
+    """Compare federation with its alternatives.
 
-    Every arm is a real study of real processes. Given again, the command goes on where it was.
+    Sites alone, federated in both modes, and all data in one place, in FOLDER. Every arm is a real
+    study of real processes. Given again, the command goes on where it was.
     """
     from fedfs.simulation.experiment import Experiment, ExperimentOptions
     from fedfs.simulation.hosts import interrupted_by_sigterm

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fedfs.cli import options
+from fedfs.cli.command import HOST, NETWORK, TRAINING, group, option
 from fedfs.cli.exit_codes import end_with
 from fedfs.cli.progress import ProgressDisplay
 from fedfs.cli.terminal import show_json, show_pairs, start_logging
@@ -16,31 +17,33 @@ if TYPE_CHECKING:
     from fedfs.nnunet.system.environment import HostSettings
 
 
-@click.group()
+@group(example="fedfs site run /mnt/share/organ --site north")
 def site() -> None:
-    """Take part in a study as a hospital: join, train, pause, leave."""
+    """Take part in a study as a hospital."""
 
 
-@site.command()
+@site.command(example="fedfs site join /mnt/share/organ --site north -d Dataset042_Organ")
 @options.store_argument
 @options.this_site_option
-@click.option("-d", "--dataset", required=True, help="DatasetXXX_NAME (or id) in nnUNet_raw.")
-@click.option("--expect-key", help="Fingerprint of the coordinator's key, as told by telephone.")
-@click.option(
+@option("-d", "--dataset", required=True, help="DatasetXXX_NAME (or id) in nnUNet_raw.")
+@option("--expect-key", help="Fingerprint of the coordinator's key, as told by telephone.")
+@option(
     "--gpu-memory-target",
     "gpu_memory_target_gb",
     type=float,
     metavar="GB",
+    section=NETWORK,
     help="Of this site's own plan (mode asym).",
 )
-@click.option(
+@option(
     "--target-spacing",
     type=float,
     nargs=3,
     metavar="MM MM MM",
+    section=NETWORK,
     help="Of this site's own plan (mode asym).",
 )
-@click.option("--planner", help="nnU-Net planner of this site's own plan (mode asym).")
+@option("--planner", section=NETWORK, help="nnU-Net planner of this site's own plan (mode asym).")
 @options.numbers_option(
     "--planner-option", "planner_options", "As of fedfs init, for this site's own plan (mode asym)."
 )
@@ -59,10 +62,10 @@ def join(
     as_json: bool,
     **planning: Any,
 ) -> None:
-    """Ask the coordinator of the study at STORE to admit this site.
+    """Ask to join a study.
 
-    In a study of the mode asym the site plans for itself; options say how, where it is not as the
-    charter says.
+    Asks the coordinator of the study at STORE to admit this site. In a study of the mode asym the
+    site plans for itself; options say how, where it is not as the charter says.
     """
     from fedfs.roles.site.config import JoinConfig
     from fedfs.roles.site.join import join as join_study
@@ -90,25 +93,32 @@ def join(
     click.echo(f"Once approved:  fedfs site run {store} --site {name}")
 
 
-@site.command()
+@site.command(example="fedfs site run /mnt/share/organ --site north --once")
 @options.store_argument
 @options.this_site_option
 @options.once_option
 @options.device_option
 @options.default_option(
     "--num-gpus",
+    section=HOST,
     type=click.IntRange(min=1),
     default=1,
     help="Train on so many CUDA devices of this host, as nnU-Net does: each a part of the batch.",
 )
 @options.num_processes_option(help="Workers for fingerprint and preprocessing.")
-@click.option("--local-minutes", type=float, help="End a round's training after so long.")
+@option(
+    "--local-minutes",
+    type=float,
+    section=TRAINING,
+    help="End a round's training after so many minutes.",
+)
 @options.keep_versions_option(
     help="Delete own updates that are older than so many versions and used; default: all."
 )
-@click.option(
+@option(
     "--local-model",
     is_flag=True,
+    section=TRAINING,
     help="In the end also train on this site's data alone, with the same budget, to compare.",
 )
 @options.tracks_option
@@ -117,9 +127,10 @@ def join(
     help="Go on without cases that cannot be used, and list them; default: stop at the first."
 )
 @options.allow_versions_option
-@click.option(
+@option(
     "--wandb",
     is_flag=True,
+    section=HOST,
     help="Let nnU-Net tell Weights & Biases about the training; default: off, whatever its "
     "variables say.",
 )
@@ -136,7 +147,11 @@ def run(
     verbose: bool,
     **others: Any,
 ) -> None:
-    """Take part: fingerprint, preprocess, train and evaluate until the study is finished."""
+    """Train on this site's data.
+
+    Publishes the fingerprint, preprocesses, then trains and evaluates each version, until the study
+    is finished.
+    """
     from fedfs.protocol.ranges import check_minutes
     from fedfs.roles.site.config import SiteConfig
     from fedfs.roles.site.run import run_site
@@ -157,10 +172,14 @@ def run(
 def _attendance_command(command_name: str, status: str, text: str) -> None:
     """Give ``site`` a command by which it pauses, leaves or comes back."""
 
-    @site.command(command_name, help=text)
+    @site.command(
+        command_name,
+        help=text,
+        example=f"fedfs site {command_name} /mnt/share/organ --site north",
+    )
     @options.store_argument
     @options.this_site_option
-    @click.option("--reason", default="", help="For the others to read.")
+    @option("--reason", default="", help="For the others to read.")
     def command(store: StorePlace, name: str, reason: str) -> None:
         from fedfs.roles.site.config import SiteConfig
         from fedfs.roles.site.run import attend
@@ -170,9 +189,23 @@ def _attendance_command(command_name: str, status: str, text: str) -> None:
 
 
 _attendance_command(
-    "pause", "paused", "Let the others go on without this site until `fedfs site resume`."
+    "pause",
+    "paused",
+    """Let the others go on without this site.
+
+It comes back with fedfs site resume.""",
 )
 _attendance_command(
-    "leave", "left", "Leave the study for good; what this site has published stays."
+    "leave",
+    "left",
+    """Leave the study for good.
+
+What this site has published stays.""",
 )
-_attendance_command("resume", "present", "Take part again, from the newest version.")
+_attendance_command(
+    "resume",
+    "present",
+    """Take part again after a pause.
+
+From the newest version on.""",
+)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fedfs.cli.command import command, option
 from fedfs.cli.options import default_option, json_option, store_argument, track_option
 from fedfs.cli.progress import LivePage
 from fedfs.cli.simulation import stores_of_simulation
@@ -28,16 +29,19 @@ _MAX_REJECTED = 50
 _TRACK_COLUMNS = ("track", "phase", "version", "Dice", "waiting for")
 
 
-@click.command()
+@command(example="fedfs status /mnt/share/organ --watch")
 @store_argument
 @track_option(help="One track of several; by default an overview of all.")
-@click.option("--watch", is_flag=True, help="Go on looking until the study is finished.")
+@option("--watch", is_flag=True, help="Go on looking until the study is finished.")
 @default_option("--interval", default=5.0, help="Seconds between two looks.")
 @json_option
 def status(
     store: StorePlace, *, track: str | None, watch: bool, interval: float, as_json: bool
 ) -> None:
-    """Show who is where: the round, what every site does, who is waited for and since when."""
+    """Show who does what, and who is waited for.
+
+    With the round, what every site does, and since when.
+    """
     from fedfs.exchange.visible import open_visible, tell_hidden
     from fedfs.trust.keyring import default_home
 

@@ -6,41 +6,62 @@ from typing import Any
 
 import click
 
+from fedfs.cli.command import NETWORK, PRIVACY, ROUNDS, STORAGE, STUDY, TRAINING, option
 from fedfs.cli.options import allow_trainer_option, default_option, numbers_option, with_options
 
 _OPTIONS = (
-    click.option("--name", required=True, help="Name of the study: a-z, 0-9 and -."),
-    click.option(
+    option("--name", required=True, help="Name of the study: a-z, 0-9 and -.", section=STUDY),
+    option(
         "--dataset-json",
         type=click.Path(path_type=Path),
         help="nnU-Net dataset.json that every site's has to agree with (channels, labels).",
+        section=STUDY,
     ),
-    click.option("--dataset-name", help="DatasetXXX_NAME of the exported model."),
+    option("--dataset-name", help="DatasetXXX_NAME of the exported model.", section=STUDY),
+    option(
+        "--continue",
+        "continued",
+        metavar="STORE",
+        help="A finished study: go on from its last version, with its plan, dataset and trainer.",
+        section=STUDY,
+    ),
+    option("--continue-track", metavar="NAME", help="Of that study's tracks.", section=STUDY),
+    default_option(
+        "--min-sites", default=2, help="Sites to wait for before planning.", section=STUDY
+    ),
+    default_option(
+        "--minimum-cases", default=1, help="Fewest cases a site may have.", section=STUDY
+    ),
     default_option(
         "--mode",
         type=click.Choice(["ffe", "asym"]),
         default="ffe",
         help="One plan for all sites, or every site plans for itself and shares what fits.",
+        section=NETWORK,
     ),
     default_option(
         "--alignment",
         default="resolution",
         help="Mode asym: which tensors of unlike networks are the same: by resolution or name.",
+        section=NETWORK,
     ),
     default_option(
         "--sharing",
         default="per-tensor",
         help="Mode asym: per-tensor shares what two sites have, intersection what all have.",
+        section=NETWORK,
     ),
     default_option(
         "--min-coverage",
         default=0.5,
         help="Mode asym: smallest share of its parameters that every site has to share.",
+        section=NETWORK,
     ),
-    click.option(
+    option(
         "--cross-evaluation",
         is_flag=True,
         help="Mode asym: in the end each site publishes its whole model, and scores the others'.",
+        section=NETWORK,
     ),
     default_option(
         "-c",
@@ -48,9 +69,43 @@ _OPTIONS = (
         callback=lambda _context, _option, value: value.replace(" ", ""),
         default="3d_fullres",
         help="2d, 3d_fullres, 3d_lowres, 3d_cascade_fullres; several, with commas, become tracks.",
+        section=NETWORK,
     ),
-    default_option("--planner", default="ExperimentPlanner"),
-    default_option("--trainer", default="nnUNetTrainer"),
+    default_option(
+        "--planner", default="ExperimentPlanner", help="nnU-Net's planner.", section=NETWORK
+    ),
+    option(
+        "--gpu-memory-target",
+        "gpu_memory_target_gb",
+        type=float,
+        metavar="GB",
+        help="As nnU-Net's planner takes it.",
+        section=NETWORK,
+    ),
+    option(
+        "--target-spacing",
+        type=float,
+        nargs=3,
+        metavar="MM MM MM",
+        help="Of 3d_fullres.",
+        section=NETWORK,
+    ),
+    numbers_option(
+        "--planner-option",
+        "planner_options",
+        "Attribute of nnU-Net's planner, e.g. UNet_base_num_features=16.",
+        section=NETWORK,
+    ),
+    option(
+        "--pretrained",
+        type=click.Path(path_type=Path),
+        help="nnU-Net checkpoint to start from.",
+        section=NETWORK,
+    ),
+    default_option("--seed", default=12345, help="Of the initial weights.", section=NETWORK),
+    default_option(
+        "--trainer", default="nnUNetTrainer", help="nnU-Net's trainer.", section=TRAINING
+    ),
     allow_trainer_option,
     default_option(
         "-f",
@@ -58,93 +113,105 @@ _OPTIONS = (
         callback=lambda _context, _option, value: value.replace(" ", ""),
         default="0",
         help="0 to 4, or all; several, with commas, become tracks.",
+        section=TRAINING,
     ),
-    default_option("--rounds", default=20, help="Global versions to make."),
-    click.option(
-        "--encryption",
-        type=click.Choice(["", "age"]),
-        default="",
-        help="age: updates for the aggregator only, models and plans for the roster only.",
+    option(
+        "--local-epochs",
+        type=int,
+        help="nnU-Net epochs per round (250 iterations each).",
+        section=TRAINING,
     ),
+    option(
+        "--local-iterations", type=int, help="Iterations per round, as one epoch.", section=TRAINING
+    ),
+    option(
+        "--local-minutes",
+        type=float,
+        help="End a round's training after so long.",
+        section=TRAINING,
+    ),
+    default_option(
+        "--val-iterations", default=50, help="Per epoch and evaluation.", section=TRAINING
+    ),
+    default_option("--rounds", default=20, help="Global versions to make.", section=ROUNDS),
     default_option(
         "--max-move-ratio",
         default=100.0,
         help="Refuse updates that move the model so many times as far as their median; 0: none.",
+        section=ROUNDS,
     ),
-    click.option(
-        "--fingerprint-digits",
-        type=click.IntRange(min=1),
-        help="Round the numbers in fingerprints to so many significant digits.",
+    default_option(
+        "--policy",
+        default="all",
+        help="When a round closes: all, quorum or buffer.",
+        section=ROUNDS,
     ),
-    click.option(
-        "--fingerprint-quantiles",
-        type=click.IntRange(min=1),
-        help="Publish so many quantiles of sizes and spacings instead of a line per case.",
-    ),
-    click.option(
-        "--local-epochs", type=int, help="nnU-Net epochs per round (250 iterations each)."
-    ),
-    click.option("--local-iterations", type=int, help="Iterations per round, as one epoch."),
-    click.option("--local-minutes", type=float, help="End a round's training after so long."),
-    default_option("--val-iterations", default=50, help="Per epoch and evaluation."),
-    click.option(
-        "--gpu-memory-target",
-        "gpu_memory_target_gb",
-        type=float,
-        metavar="GB",
-        help="As nnU-Net's planner takes it.",
-    ),
-    click.option(
-        "--target-spacing", type=float, nargs=3, metavar="MM MM MM", help="Of 3d_fullres."
-    ),
-    numbers_option(
-        "--planner-option",
-        "planner_options",
-        "Attribute of nnU-Net's planner, e.g. UNet_base_num_features=16.",
-    ),
-    click.option(
-        "--pretrained", type=click.Path(path_type=Path), help="nnU-Net checkpoint to start from."
-    ),
-    click.option(
-        "--continue",
-        "continued",
-        metavar="STORE",
-        help="A finished study: go on from its last version, with its plan, dataset and trainer.",
-    ),
-    click.option("--continue-track", metavar="NAME", help="Of that study's tracks."),
-    default_option("--policy", default="all", help="When a round closes: all, quorum or buffer."),
     numbers_option(
         "--policy-option",
         "policy_options",
         "E.g. sites=3, cases_percent=60, grace_minutes=30, deadline_minutes=1440 of quorum; "
         "size=4 of buffer; staleness_exponent=0.5.",
+        section=ROUNDS,
     ),
-    default_option("--weighting", default="n_cases", help="n_cases or uniform."),
-    default_option("--strategy", default="FedAvg", help="How updates are combined."),
-    numbers_option("--strategy-option", "strategy_options", "E.g. server_momentum=0.9."),
+    default_option("--weighting", default="n_cases", help="n_cases or uniform.", section=ROUNDS),
     default_option(
-        "--encoding", default="fp32", help="How updates travel: fp32, fp16, bf16, int8 or topk."
+        "--strategy", default="FedAvg", help="How updates are combined.", section=ROUNDS
     ),
-    numbers_option("--encoding-option", "encoding_options", "E.g. fraction=0.05 of topk."),
+    numbers_option(
+        "--strategy-option", "strategy_options", "E.g. server_momentum=0.9.", section=ROUNDS
+    ),
+    option(
+        "--encryption",
+        type=click.Choice(["", "age"]),
+        default="",
+        help="age: updates for the aggregator only, models and plans for the roster only.",
+        section=PRIVACY,
+    ),
+    option(
+        "--fingerprint-digits",
+        type=click.IntRange(min=1),
+        help="Round the numbers in fingerprints to so many significant digits.",
+        section=PRIVACY,
+    ),
+    option(
+        "--fingerprint-quantiles",
+        type=click.IntRange(min=1),
+        help="Publish so many quantiles of sizes and spacings instead of a line per case.",
+        section=PRIVACY,
+    ),
+    default_option(
+        "--encoding",
+        default="fp32",
+        help="How updates travel: fp32, fp16, bf16, int8 or topk.",
+        section=STORAGE,
+    ),
+    numbers_option(
+        "--encoding-option", "encoding_options", "E.g. fraction=0.05 of topk.", section=STORAGE
+    ),
     default_option(
         "--model-encoding",
         default="fp32",
         help="How global versions travel: in full (fp32), or as deltas (fp16, bf16, int8, topk).",
+        section=STORAGE,
     ),
-    numbers_option("--model-encoding-option", "model_encoding_options", "As --encoding-option."),
+    numbers_option(
+        "--model-encoding-option",
+        "model_encoding_options",
+        "As --encoding-option.",
+        section=STORAGE,
+    ),
     default_option(
         "--keyframe-every",
         default=10,
         help="Of versions that travel as deltas, each so-many-th is also there in full.",
+        section=STORAGE,
     ),
-    default_option("--min-sites", default=2, help="Sites to wait for before planning."),
-    default_option("--minimum-cases", default=1, help="Fewest cases a site may have."),
-    click.option(
+    option(
         "--one-aggregator",
         is_flag=True,
         help="Also on a server where two aggregators could both win; you run only one.",
+        section=STORAGE,
     ),
-    default_option("--seed", default=12345, help="Of the initial weights."),
 )
 
 

@@ -1,0 +1,144 @@
+"""Commands whose help shows options in sections, the required ones first, and an example last.
+
+Rules:
+ * An option says its section with ``section=``, one of :data:`SECTIONS`, which have that order.
+ * What has to be given is shown first, whatever its section.
+ * The example is a command line that works; ``tests/unit/cli/test_command.py`` reads each of them.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+REQUIRED = "Required"
+OPTIONS = "Options"
+STUDY = "Study"
+NETWORK = "Network"
+TRAINING = "Training"
+ROUNDS = "Rounds"
+PRIVACY = "Privacy"
+STORAGE = "Storage"
+HOST = "This host"
+OUTPUT = "Output"
+S3 = "Store in a bucket (S3)"
+
+SECTIONS = (
+    REQUIRED, OPTIONS, STUDY, NETWORK, TRAINING, ROUNDS, PRIVACY, STORAGE, HOST, OUTPUT, S3,
+)  # fmt: skip
+"""Titles of the sections of a help, in their order."""
+
+
+class Option(click.Option):
+    """An option that knows in which section of the help it stands.
+
+    Args:
+        section: one of :data:`SECTIONS`.
+    """
+
+    def __init__(self, *arguments: Any, section: str = OPTIONS, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.section = section
+
+
+class Argument(click.Argument):
+    """An argument that the help explains."""
+
+    def __init__(self, *arguments: Any, help: str, **settings: Any) -> None:  # noqa: A002 (as click's options)
+        super().__init__(*arguments, **settings)
+        self.explanation = help  # newer versions of click show a `help` in a section of their own
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str]:  # noqa: ARG002 (of click)
+        """Return name and explanation, as for an option."""
+        return self.human_readable_name, self.explanation
+
+
+class Command(click.Command):
+    """A command whose help has sections, and ends with an example.
+
+    Args:
+        example: a command line that works, from ``fedfs`` on; may have several lines.
+    """
+
+    def __init__(self, *arguments: Any, example: str = "", **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.example = example
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write all options, section by section, with one width of the first column."""
+        sections: dict[str, list[tuple[str, str]]] = {title: [] for title in SECTIONS}
+        for parameter in self.get_params(ctx):
+            if record := parameter.get_help_record(ctx):
+                sections[section_of(parameter)].append(record)
+        _write_sections(sections, formatter)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the epilog, then the example."""
+        super().format_epilog(ctx, formatter)
+        if self.example:
+            with formatter.section("Example"):
+                formatter.write("".join(f"  {line}\n" for line in self.example.splitlines()))
+
+
+class Group(Command, click.Group):
+    """A command with commands below it, which the listing shows in sections too.
+
+    Attributes:
+        titles: title of the section of each command; of a command that is not in it, ``Commands``.
+    """
+
+    command_class = Command
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.titles: dict[str, str] = {}
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, then the commands."""
+        super().format_options(ctx, formatter)
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for name, command in self.commands.items():
+            if not command.hidden:
+                title = self.titles.get(name, "Commands")
+                record = (name, command.get_short_help_str())
+                sections.setdefault(title, []).append(record)
+        _write_sections(sections, formatter)
+
+
+def section_of(parameter: click.Parameter) -> str:
+    """Return the section of the help that shows an option or argument."""
+    if parameter.required or isinstance(parameter, click.Argument):
+        return REQUIRED
+    if "--help" in parameter.opts:
+        return OUTPUT
+    return getattr(parameter, "section", OPTIONS)
+
+
+def _write_sections(
+    sections: dict[str, list[tuple[str, str]]], formatter: click.HelpFormatter
+) -> None:
+    names = [name for records in sections.values() for name, _ in records]
+    width = min(30, max(map(len, names), default=0))  # click breaks the line after longer ones
+    for title, records in sections.items():
+        if records:
+            with formatter.section(title):
+                formatter.write_dl([(f"{name:<{width}}", text) for name, text in records])
+
+
+option = functools.partial(click.option, cls=Option)
+"""An option with a section; ``option("--fold", section=TRAINING)``."""
+argument = functools.partial(click.argument, cls=Argument)
+"""An argument with an explanation; ``argument("store", help="A folder.")``."""
+
+
+def command(name: str | None = None, **settings: Any) -> Callable[[Callable[..., Any]], Command]:
+    """Return a decorator: ``@command(example="fedfs status /mnt/share/organ")``."""
+    return click.command(name, cls=Command, **settings)
+
+
+def group(**settings: Any) -> Callable[[Callable[..., Any]], Group]:
+    """Return a decorator that makes a group of such commands."""
+    return click.group(cls=Group, **settings)
