@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fedfs.cli.command import command, option
-from fedfs.cli.options import default_option, json_option, store_argument, track_option
+from fedfs.cli.command import OUTPUT, command, option
+from fedfs.cli.metrics_file import MetricsFile, named_prom
+from fedfs.cli.options import FILE, default_option, json_option, store_argument, track_option
 from fedfs.cli.progress import LivePage
 from fedfs.cli.simulation import stores_of_simulation
 from fedfs.cli.terminal import make_table, show_json, show_pairs, show_table
@@ -34,9 +35,23 @@ _TRACK_COLUMNS = ("track", "phase", "version", "Dice", "waiting for")
 @track_option(help="One track of several; by default an overview of all.")
 @option("--watch", is_flag=True, help="Go on looking until the study is finished.")
 @default_option("--interval", default=5.0, help="Seconds between two looks.")
+@option(
+    "--prometheus",
+    section=OUTPUT,
+    type=FILE,
+    callback=named_prom,
+    metavar="FILE.prom",
+    help="Write metrics for node_exporter's textfile collector, and print nothing.",
+)
 @json_option
 def status(
-    store: StorePlace, *, track: str | None, watch: bool, interval: float, as_json: bool
+    store: StorePlace,
+    *,
+    track: str | None,
+    watch: bool,
+    interval: float,
+    prometheus: Path | None,
+    as_json: bool,
 ) -> None:
     """Show who does what, and who is waited for.
 
@@ -46,16 +61,22 @@ def status(
     from fedfs.trust.keyring import default_home
 
     if stores := stores_of_simulation(store.url):
+        if prometheus:
+            raise click.UsageError(f"--prometheus is of one study, and {store} is a simulation")
         _show_each(stores)
         return
+    metrics = MetricsFile(prometheus, str(store))
     only = [track] if track else ()
-    observers = open_visible(open_store(store), default_home(), only=only, scores=watch)
+    with metrics.of_failure():
+        observers = open_visible(open_store(store), default_home(), only=only, scores=watch)
+        views = _views(observers)
     if watch and not as_json:
-        _watch(observers, interval)
+        _watch(observers, interval, metrics)
         return
-    views = _views(observers)
+    metrics.write(views)
     if as_json:
         show_json({"tracks": views} if len(views) > 1 else next(iter(views.values())))
+    if as_json or prometheus:
         return
     facts, columns, rows, notes = _page(views)
     show_pairs(facts)
@@ -91,12 +112,13 @@ def _views(observers: Mapping[str, Observer]) -> dict[str, StudyStatus]:
     }
 
 
-def _watch(observers: Mapping[str, Observer], interval_s: float) -> None:
+def _watch(observers: Mapping[str, Observer], interval_s: float, metrics: MetricsFile) -> None:
     """Show the study as it goes on: a live page in a terminal, a line for each change elsewhere."""
     shown: dict[str, str] = {}
     with contextlib.closing(LivePage()) as page:
         while True:
             views = _views(observers)
+            metrics.write(views)
             lines = {name: _line(view) for name, view in views.items()}
             if page.is_live:
                 page.show(*_drawn(*_page(views)))
@@ -110,8 +132,9 @@ def _watch(observers: Mapping[str, Observer], interval_s: float) -> None:
                 return
             time.sleep(interval_s)
             try:
-                for observer in observers.values():  # also what no decision needs: statuses
-                    observer.refresh(everything=True)
+                with metrics.of_failure():
+                    for observer in observers.values():  # also what no decision needs: statuses
+                        observer.refresh(everything=True)
             except StoreUnavailableError as error:
                 shown = {}
                 if not page.is_live:

@@ -17,6 +17,7 @@ from fedfs.cli import fedfs as cli
 from fedfs.exchange.read import MAX_ENVELOPE_BYTES
 from fedfs.protocol import codec, layout, messages, round_policies
 from fedfs.protocol.track_place import SHARED
+from fedfs.roles.reader.metrics import METRICS
 from fedfs.tensors.encodings import ENCODINGS
 
 ROOT = Path(__file__).parents[2]
@@ -25,6 +26,7 @@ DOCUMENTS += sorted((ROOT / "docs").rglob("*.md"))
 FURTHER = [*sorted((ROOT / "deploy").rglob("*.md")), ROOT / "examples" / "README.md"]
 README = (ROOT / "README.md").read_text()
 OPTIONS = (ROOT / "docs" / "options.md").read_text()
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
 PROTOCOL = (ROOT / "docs" / "protocol.md").read_text()
 THREATS = (ROOT / "docs" / "threat-model.md").read_text()
 
@@ -114,6 +116,12 @@ def test_the_table_has_no_option_that_does_not_exist():
         known = {o for p in parameters for o in (*p.opts, *p.secondary_opts)} | {"--json"}
         spellings = re.findall(r"(?<![\w-])(--[a-z-]+)", said)
         assert set(spellings) <= known, path
+
+
+def test_metrics_in_the_documents_exist():
+    named = set(re.findall(r"\bfedfs_(\w+)", section(OPERATIONS, "Metrics for Prometheus")))
+    assert named
+    assert named <= METRICS.keys()
 
 
 def test_options_of_the_group_are_documented():

@@ -18,9 +18,13 @@ from fedfs.trust.signing import key_fingerprint
 ASKS = "asks to join"
 """State of a site that nobody has approved yet."""
 
+APPROVAL = "the coordinator's approval"
+"""What a study waits for while sites ask to join and too few are on the roster."""
+
 NOT_PLANNED = "not planned"
 """Phase of a track whose configuration nnU-Net does not plan for these data."""
 
+_FAILED = "failed: "
 _MONTH_S = 30 * 86_400.0
 _COUNTED_S = 600.0
 
@@ -158,6 +162,11 @@ def summarize(
     )
 
 
+def has_failed(activity: str) -> bool:
+    """Return whether the activity of a site or of the aggregator says that its process stopped."""
+    return activity.startswith(_FAILED)
+
+
 def _seen(waiting: tuple[str, ...], seen_by: str | None, charter: Charter) -> tuple[str, ...]:
     """Leave out sites of which nothing is seen; that anybody else is waited for may be wrong."""
     sites = {entry.site for entry in charter.roster}
@@ -238,7 +247,7 @@ def _waiting(state: StudyState, charter: Charter) -> tuple[str, tuple[str, ...],
     if state.plan is None:
         if len(charter.active_sites) < charter.min_sites:
             unapproved = set(state.joins) - {entry.site for entry in charter.roster}
-            who = "the coordinator's approval" if unapproved else "sites to join"
+            who = APPROVAL if unapproved else "sites to join"
             return "joining", (who,), charter.created_at
         contributions = state.site_plans if charter.mode == ASYM else state.fingerprints
         late = tuple(site for site in charter.active_sites if site not in contributions)
@@ -316,7 +325,7 @@ def _activity(status: StatusMessage | None, *, is_seen: bool = True) -> str:
     if status is None:
         return "not seen yet" if is_seen else "hidden"
     if status.error:
-        return f"failed: {status.error}"
+        return f"{_FAILED}{status.error}"
     if status.waiting_for:
         return f"waits for {status.waiting_for}"
     text = status.step

@@ -24,14 +24,16 @@ def study(tmp_path):
     return Federation(tmp_path / "hosts", store=store).start(), str(tmp_path / "store")
 
 
-def watch(store: str, **options) -> subprocess.Popen:
+def watch(store: str, *more: str, **options) -> subprocess.Popen:
     command = [sys.executable, "-m", "fedfs", "status", store, "--watch", "--interval", "0.1"]
+    command += more
     return subprocess.Popen(command, text=True, **options)
 
 
-def test_without_a_terminal_each_change_is_a_line(study):
+def test_without_a_terminal_each_change_is_a_line(study, tmp_path):
     federation, store = study
-    process = watch(store, stdout=subprocess.PIPE)
+    metrics = tmp_path / "study.prom"
+    process = watch(store, "--prometheus", str(metrics), stdout=subprocess.PIPE)
     first = process.stdout.readline()
     assert "planning, version -1 of 3, waits for east, north, south" in first
     federation.run()
@@ -43,6 +45,8 @@ def test_without_a_terminal_each_change_is_a_line(study):
     assert "waits" not in lines[-1]
     texts = [line.split("  ", 1)[1] for line in lines]
     assert len(texts) == len(set(texts))
+    labels = f'study="{federation.charter.study}",track="{federation.tracks[0]}"'
+    assert f"fedfs_finished{{{labels}}} 1.0" in metrics.read_text()
 
 
 def test_it_goes_on_until_the_best_of_several_tracks_is_chosen(tmp_path):
