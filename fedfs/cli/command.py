@@ -9,10 +9,11 @@ Rules:
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 REQUIRED = "Required"
 OPTIONS = "Options"
@@ -37,11 +38,35 @@ class Option(click.Option):
 
     Args:
         section: one of :data:`SECTIONS`.
+        names: returns the names that the option takes, one or several with commas, where they are
+            no :class:`click.Choice`. A shell completes them; ``{names}`` in the help lists them.
     """
 
-    def __init__(self, *arguments: Any, section: str = OPTIONS, **settings: Any) -> None:
+    def __init__(
+        self,
+        *arguments: Any,
+        section: str = OPTIONS,
+        names: Callable[[], Iterable[str]] = tuple,
+        **settings: Any,
+    ) -> None:
         super().__init__(*arguments, **settings)
-        self.section = section
+        self.section, self.names = section, names
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """Return spellings and help, with all names."""
+        record = super().get_help_record(ctx)
+        if record is None or "{names}" not in record[1]:
+            return record
+        return record[0], record[1].replace("{names}", ", ".join(self.names()))
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete the last of the names that have been typed."""
+        before, sign, begun = incomplete.rpartition(",")
+        return super().shell_complete(ctx, incomplete) or [
+            CompletionItem(f"{before}{sign}{name}")
+            for name in self.names()
+            if name.lower().startswith(begun.lower())
+        ]
 
 
 class Argument(click.Argument):

@@ -9,15 +9,36 @@ import click
 from fedfs.cli.command import NETWORK, PRIVACY, ROUNDS, STORAGE, STUDY, TRAINING, option
 from fedfs.cli.options import allow_trainer_option, default_option, numbers_option, with_options
 
+_ENCODINGS = ("fp32", "fp16", "bf16", "int8", "topk")
+
+
+def _strategies() -> list[str]:
+    """Return the names of all strategies that this host has."""
+    from fedfs.aggregation.strategies import STRATEGIES, installed
+
+    return [*sorted(cls.__name__ for cls in STRATEGIES.values()), *installed.names()]
+
+
 _OPTIONS = (
-    option("--name", required=True, help="Name of the study: a-z, 0-9 and -.", section=STUDY),
+    option(
+        "--name",
+        required=True,
+        metavar="NAME",
+        help="Name of the study: a-z, 0-9 and -.",
+        section=STUDY,
+    ),
     option(
         "--dataset-json",
         type=click.Path(path_type=Path),
         help="nnU-Net dataset.json that every site's has to agree with (channels, labels).",
         section=STUDY,
     ),
-    option("--dataset-name", help="DatasetXXX_NAME of the exported model.", section=STUDY),
+    option(
+        "--dataset-name",
+        metavar="NAME",
+        help="DatasetXXX_NAME of the exported model.",
+        section=STUDY,
+    ),
     option(
         "--continue",
         "continued",
@@ -25,7 +46,12 @@ _OPTIONS = (
         help="A finished study: go on from its last version, with its plan, dataset and trainer.",
         section=STUDY,
     ),
-    option("--continue-track", metavar="NAME", help="Of that study's tracks.", section=STUDY),
+    option(
+        "--continue-track",
+        metavar="NAME",
+        help="Track of that study, if it has several.",
+        section=STUDY,
+    ),
     default_option(
         "--min-sites", default=2, help="Sites to wait for before planning.", section=STUDY
     ),
@@ -41,12 +67,14 @@ _OPTIONS = (
     ),
     default_option(
         "--alignment",
+        type=click.Choice(["resolution", "name"]),
         default="resolution",
-        help="Mode asym: which tensors of unlike networks are the same: by resolution or name.",
+        help="Mode asym: by what the tensors of unlike networks are matched.",
         section=NETWORK,
     ),
     default_option(
         "--sharing",
+        type=click.Choice(["per-tensor", "intersection"]),
         default="per-tensor",
         help="Mode asym: per-tensor shares what two sites have, intersection what all have.",
         section=NETWORK,
@@ -68,7 +96,8 @@ _OPTIONS = (
         "--configuration",
         callback=lambda _context, _option, value: value.replace(" ", ""),
         default="3d_fullres",
-        help="2d, 3d_fullres, 3d_lowres, 3d_cascade_fullres; several, with commas, become tracks.",
+        names=lambda: ("2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres"),
+        help="{names}; several, with commas, become tracks.",
         section=NETWORK,
     ),
     default_option(
@@ -79,7 +108,7 @@ _OPTIONS = (
         "gpu_memory_target_gb",
         type=float,
         metavar="GB",
-        help="As nnU-Net's planner takes it.",
+        help="GPU memory that nnU-Net's planner plans for.",
         section=NETWORK,
     ),
     option(
@@ -87,7 +116,7 @@ _OPTIONS = (
         type=float,
         nargs=3,
         metavar="MM MM MM",
-        help="Of 3d_fullres.",
+        help="Target spacing of 3d_fullres.",
         section=NETWORK,
     ),
     numbers_option(
@@ -102,7 +131,7 @@ _OPTIONS = (
         help="nnU-Net checkpoint to start from.",
         section=NETWORK,
     ),
-    default_option("--seed", default=12345, help="Of the initial weights.", section=NETWORK),
+    default_option("--seed", default=12345, help="Seed of the initial weights.", section=NETWORK),
     default_option(
         "--trainer", default="nnUNetTrainer", help="nnU-Net's trainer.", section=TRAINING
     ),
@@ -112,6 +141,7 @@ _OPTIONS = (
         "--fold",
         callback=lambda _context, _option, value: value.replace(" ", ""),
         default="0",
+        names=lambda: ("0", "1", "2", "3", "4", "all"),
         help="0 to 4, or all; several, with commas, become tracks.",
         section=TRAINING,
     ),
@@ -127,11 +157,14 @@ _OPTIONS = (
     option(
         "--local-minutes",
         type=float,
-        help="End a round's training after so long.",
+        help="End a round's training after so many minutes.",
         section=TRAINING,
     ),
     default_option(
-        "--val-iterations", default=50, help="Per epoch and evaluation.", section=TRAINING
+        "--val-iterations",
+        default=50,
+        help="Validation iterations per epoch and evaluation.",
+        section=TRAINING,
     ),
     default_option("--rounds", default=20, help="Global versions to make.", section=ROUNDS),
     default_option(
@@ -142,8 +175,9 @@ _OPTIONS = (
     ),
     default_option(
         "--policy",
+        type=click.Choice(["all", "quorum", "buffer"]),
         default="all",
-        help="When a round closes: all, quorum or buffer.",
+        help="When a round closes: with all updates, after a deadline, or with so many updates.",
         section=ROUNDS,
     ),
     numbers_option(
@@ -153,17 +187,29 @@ _OPTIONS = (
         "size=4 of buffer; staleness_exponent=0.5.",
         section=ROUNDS,
     ),
-    default_option("--weighting", default="n_cases", help="n_cases or uniform.", section=ROUNDS),
     default_option(
-        "--strategy", default="FedAvg", help="How updates are combined.", section=ROUNDS
+        "--weighting",
+        type=click.Choice(["n_cases", "uniform"]),
+        default="n_cases",
+        help="Weight of each site: its number of cases, or the same for all.",
+        section=ROUNDS,
+    ),
+    default_option(
+        "--strategy",
+        default="FedAvg",
+        metavar="NAME",
+        names=_strategies,
+        help="How updates are combined, one of those that this host has: {names}.",
+        section=ROUNDS,
     ),
     numbers_option(
         "--strategy-option", "strategy_options", "E.g. server_momentum=0.9.", section=ROUNDS
     ),
     option(
         "--encryption",
-        type=click.Choice(["", "age"]),
-        default="",
+        type=click.Choice(["none", "age"]),
+        default="none",
+        callback=lambda _context, _option, value: "" if value == "none" else value,
         help="age: updates for the aggregator only, models and plans for the roster only.",
         section=PRIVACY,
     ),
@@ -181,8 +227,9 @@ _OPTIONS = (
     ),
     default_option(
         "--encoding",
+        type=click.Choice(_ENCODINGS),
         default="fp32",
-        help="How updates travel: fp32, fp16, bf16, int8 or topk.",
+        help="How updates travel.",
         section=STORAGE,
     ),
     numbers_option(
@@ -190,14 +237,15 @@ _OPTIONS = (
     ),
     default_option(
         "--model-encoding",
+        type=click.Choice(_ENCODINGS),
         default="fp32",
-        help="How global versions travel: in full (fp32), or as deltas (fp16, bf16, int8, topk).",
+        help="How global versions travel: in full (fp32), or as deltas (the others).",
         section=STORAGE,
     ),
     numbers_option(
         "--model-encoding-option",
         "model_encoding_options",
-        "As --encoding-option.",
+        "As --encoding-option, of --model-encoding.",
         section=STORAGE,
     ),
     default_option(

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import shlex
+import subprocess
+import sys
 
 import click
 import pytest
+from click.shell_completion import BashComplete
 from click.testing import CliRunner
 
+from fedfs.aggregation import alignment, strategies, weighting
 from fedfs.cli import fedfs as cli
 from fedfs.cli.command import REQUIRED, S3, SECTIONS, Command, section_of
+from fedfs.protocol import round_policies
+from fedfs.protocol.messages import MODES
+from fedfs.roles.coordinator.options import StudyOptions
+from fedfs.tensors.encodings import ENCODINGS
 from support.command_lines import understood
 
 
@@ -57,3 +66,61 @@ def test_the_example_is_a_command_line_that_fedfs_understands(named):
     words = shlex.split(command.example.replace("\\\n", " "))
     assert tuple(words[: len(path)]) == path
     understood(words[1:])
+
+
+def test_choices_of_init_are_what_a_study_may_have():
+    rules = {
+        "alignment": alignment.ALIGNMENTS,
+        "sharing": alignment.SHARINGS,
+        "mode": MODES,
+        "policy": round_policies.POLICIES,
+        "weighting": weighting.POLICIES,
+        "encoding": ENCODINGS,
+        "model_encoding": ENCODINGS,
+        "encryption": ("none", "age"),
+    }
+    options = {option.name: option for option in cli.commands["init"].params}
+    for name, known in rules.items():
+        assert set(options[name].type.choices) == set(known), name
+    for name, option in options.items():
+        assert name in rules or not isinstance(option.type, click.Choice), name
+    names = options["strategy"].names()
+    assert {name.lower() for name in names} >= set(strategies.STRATEGIES)
+    assert ", ".join(names) in option_help("init", "--strategy")
+    configurations, folds = (",".join(options[name].names()) for name in ("configuration", "fold"))
+    StudyOptions("x", {}, configuration=configurations, fold=folds)  # all together
+
+
+def option_help(command: str, spelling: str) -> str:
+    """The text of an option in the help, in one line."""
+    text = CliRunner().invoke(cli, [command, "--help"]).output
+    (found,) = re.findall(rf"^  (?:-\w, )?{spelling} .*(?:\n {{8,}}.*)*", text, re.MULTILINE)
+    return " ".join(found.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "begun", "completed"),
+    [
+        ("init x --strategy", "feda", "FedAdagrad FedAdam FedAvg FedAvgM"),
+        ("init x --policy", "q", "quorum"),
+        ("init x -c", "2d,3d_l", "2d,3d_lowres"),
+        ("site", "", "join leave pause resume run"),
+    ],
+)
+def test_a_shell_completes_commands_choices_and_names(words, begun, completed):
+    shell = BashComplete(cli, {}, "fedfs", "_FEDFS_COMPLETE")
+    found = [item.value for item in shell.get_completions(words.split(), begun)]
+    assert sorted(found) == completed.split()
+
+
+@pytest.mark.parametrize("words", [(), ("init",), ("site", "run"), ("simulate",), ("demo",)])
+def test_a_help_imports_nothing_heavy(words):
+    """``fedfs --help`` takes less than half a second as long as this holds."""
+    code = (
+        "import sys; from fedfs.cli import fedfs\n"
+        f"fedfs.main([*{words!r}, '--help'], standalone_mode=False)\n"
+        "sys.exit(' '.join({'torch', 'nnunetv2', 'scipy', 'rich', 's3fs', 'cryptography', 'jinja2',"
+        f"'watchdog', {'' if words else repr('numpy')}}} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
