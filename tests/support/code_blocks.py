@@ -194,7 +194,7 @@ def _check_shell(text: str) -> None:
             if re.fullmatch(r"[a-z]\S*/\S+\.py", word) and not (ROOT / word).exists():
                 raise BrokenRuleError(f"there is no {word}")
         arguments = _for_fedfs(words)
-        if arguments is not None and not {"-h", "--help", "--version"} & set(arguments):
+        if arguments and not {"-h", "--help", "--version"} & set(arguments):
             understood(arguments)
 
 
