@@ -15,6 +15,9 @@ from fedfs.store import StorePlace
 
 if TYPE_CHECKING:
     from fedfs.nnunet.system.environment import HostSettings
+    from fedfs.protocol.messages import Charter, JoinRequest
+
+_COMPARE = "Tell the coordinator the site key by telephone, and compare the coordinator key."
 
 
 @group(example="fedfs site run /mnt/share/organ --site north")
@@ -22,11 +25,16 @@ def site() -> None:
     """Take part in a study as a hospital."""
 
 
+_expect_key_option = option(
+    "--expect-key", help="Fingerprint of the coordinator's key, as told by telephone."
+)
+
+
 @site.command(example="fedfs site join /mnt/share/organ --site north -d Dataset042_Organ")
 @options.store_argument
 @options.this_site_option
 @option("-d", "--dataset", required=True, help="DatasetXXX_NAME (or id) in nnUNet_raw.")
-@option("--expect-key", help="Fingerprint of the coordinator's key, as told by telephone.")
+@_expect_key_option
 @option(
     "--gpu-memory-target",
     "gpu_memory_target_gb",
@@ -70,7 +78,6 @@ def join(
     from fedfs.roles.site.config import JoinConfig
     from fedfs.roles.site.join import join as join_study
     from fedfs.trust.keyring import default_home
-    from fedfs.trust.signing import key_fingerprint
 
     planning = {key: value for key, value in planning.items() if value not in (None, (), {})}
     config = JoinConfig(
@@ -78,24 +85,33 @@ def join(
     )
     with ProgressDisplay() as display:
         charter, request = join_study(config, display)
-    facts = {
-        "study": charter.study,
-        "site": name,
-        "cases": request.n_cases,
-        "site key": key_fingerprint(request.public_key),
-        "coordinator key": key_fingerprint(charter.coordinator_key),
-    }
+    facts = _facts_of(charter, request)
     if as_json:
         show_json({name.replace(" ", "_"): value for name, value in facts.items()})
         return
     show_pairs(facts)
-    click.echo("\nTell the coordinator the site key by telephone, and compare the coordinator key.")
+    click.echo(f"\n{_COMPARE}")
     click.echo(f"Once approved:  fedfs site run {store} --site {name}")
+
+
+def _facts_of(charter: Charter, request: JoinRequest) -> dict[str, Any]:
+    """Return what the operator of a site that has asked to join needs to know."""
+    from fedfs.trust.signing import key_fingerprint
+
+    return {
+        "study": charter.study,
+        "site": request.site,
+        "cases": request.n_cases,
+        "site key": key_fingerprint(request.public_key),
+        "coordinator key": key_fingerprint(charter.coordinator_key),
+    }
 
 
 @site.command(example="fedfs site run /mnt/share/organ --site north --once")
 @options.store_argument
 @options.this_site_option
+@option("-d", "--dataset", help="Where this site has not asked to join, do so with this dataset.")
+@_expect_key_option
 @options.once_option
 @options.device_option
 @options.default_option(
@@ -141,6 +157,8 @@ def run(
     store: StorePlace,
     name: str,
     *,
+    dataset: str | None,
+    expect_key: str | None,
     once: bool,
     host: HostSettings,
     local_minutes: float | None,
@@ -149,21 +167,31 @@ def run(
 ) -> None:
     """Train on this site's data.
 
-    Publishes the fingerprint, preprocesses, then trains and evaluates each version, until the study
-    is finished.
+    Waits to be approved, publishes the fingerprint, preprocesses, then trains and evaluates each
+    version, until the study is finished.
     """
     from fedfs.protocol.ranges import check_minutes
-    from fedfs.roles.site.config import SiteConfig
+    from fedfs.roles.site.config import JoinConfig, SiteConfig
+    from fedfs.roles.site.join import join_once
     from fedfs.roles.site.run import run_site
     from fedfs.trust.keyring import default_home
 
     if host.num_gpus > 1 and host.device not in (None, "cuda"):
         raise click.UsageError("--num-gpus is for CUDA devices")
+    if expect_key is not None and dataset is None:
+        raise click.UsageError("--expect-key is for a site that joins: also give --dataset")
     minutes = check_minutes(local_minutes)
     config = SiteConfig(
         store, name, default_home(), host, local_minutes=minutes, once=once, **others
     )
     start_logging(verbose=verbose)
+    if dataset is not None:
+        joins = JoinConfig(store, name, dataset, config.home, expect_key, host=host)
+        with ProgressDisplay() as display:
+            joined = join_once(joins, display)
+        if joined is not None:
+            show_pairs(_facts_of(*joined))
+            click.echo(_COMPARE)
     with ProgressDisplay() as display:
         outcome = run_site(config, display)
     end_with(outcome, once=once)

@@ -128,10 +128,17 @@ def test_a_dataset_that_does_not_exist_is_named(study, north):
 
 
 def test_an_unapproved_site_is_told_whom_to_ask(study, north):
-    assert join(north, study) == 0, north.err
-    assert north("site", "run", study, "--site", "north", "--once") == 6
-    assert "'north' is not approved" in north.err
-    assert "fedfs approve" in north.err
+    run = ("site", "run", study, "--site", "north", "--once")
+    assert north(*run, "--expect-key", "0000") == 2
+    assert north(*run, "--dataset", DATASET, "--expect-key", "0000") == 5
+    assert north(*run, "--dataset", DATASET) == 10
+    assert "compare the coordinator key" in north.out
+    assert "waiting for the coordinator to approve north, by: fedfs approve" in north.out
+    assert north(*run, "--dataset", DATASET) == 10
+    assert "compare the coordinator key" not in north.out
+    shutil.copytree(north.host.raw / DATASET, north.host.raw / "Dataset077_Other")
+    assert north(*run, "--dataset", "77") == 2
+    assert f"has asked to join with {DATASET}, not with Dataset077_Other" in north.err
 
 
 def test_a_site_that_never_joined_is_told_to_join(study, north):

@@ -184,6 +184,27 @@ def join(config: JoinConfig, listener: OnProgress) -> tuple[Charter, JoinRequest
     return charter, request
 
 
+def join_once(config: JoinConfig, listener: OnProgress) -> tuple[Charter, JoinRequest] | None:
+    """Ask to be admitted, where this site has not asked before; None where it has.
+
+    Raises:
+        UserError: it asked with another dataset.
+        FedfsError: see :func:`join`.
+    """
+    observer = open_study(open_store(config.store), site=config.site, skip=layout.STATUS_KINDS)
+    keyring, role = Keyring(config.home, observer.state.charter.study), f"site-{config.site}"
+    if not (keyring.has(role) and config.site in observer.state.joins):
+        return join(config, listener)
+    given = RawDataset.listed(from_environment(os.environ), config.dataset).name
+    before = keyring.recall(role).get("dataset", given)
+    if before != given:
+        raise UserError(
+            f"Site {config.site!r} has asked to join with {before}, not with {given}.",
+            hint="leave out --dataset; fedfs site join changes it before the site takes part",
+        )
+    return None
+
+
 def _check_same_dataset(
     site: str, dataset: str, state: StudyState, remembered: Mapping[str, Any]
 ) -> None:

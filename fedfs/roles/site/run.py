@@ -4,6 +4,7 @@ import contextlib
 import os
 import random
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from fedfs.errors import ObjectExistsError
@@ -21,6 +22,7 @@ from fedfs.protocol.messages import Attendance, chosen_tracks
 from fedfs.roles.loop import Outcome, run
 from fedfs.roles.polling import Waiter
 from fedfs.roles.process import guard_against_rollback, hold_tracks, publisher_on, start_status
+from fedfs.roles.site.admission import Admission
 from fedfs.roles.site.best_configuration import SiteChoice
 from fedfs.roles.site.config import SiteConfig
 from fedfs.roles.site.step import Site
@@ -66,6 +68,14 @@ def run_site(config: SiteConfig, listener: OnProgress) -> Outcome:
         )
         if config.host.num_gpus > 1:
             parallel.check_devices(config.host)
+        waiter = Waiter(store.watch_path(), config.wait, rng=random.Random())  # noqa: S311  jitter
+        stack.enter_context(waiter)
+        loop = partial(run, wait=waiter.wait, reset=waiter.reset, once=config.once)
+        admission = loop(Admission(config.site, observers[names[0]], keyring).step)
+        if not admission.finished:
+            return admission
+        for observer in observers.values():
+            observer.refresh()
         sites = {
             name: _make_site(config, store, observers[name], keyring, listener, paths)
             for name in names
@@ -80,8 +90,7 @@ def run_site(config: SiteConfig, listener: OnProgress) -> Outcome:
             workers[AFTER_TRACKS] = _make_choice(config, store, observers, keyring, listener, paths)
         step = at_once(charter, workers, is_done)
         try:
-            with Waiter(store.watch_path(), config.wait, rng=random.Random()) as waiter:  # noqa: S311  jitter
-                return run(step, wait=waiter.wait, reset=waiter.reset, once=config.once)
+            return loop(step)
         finally:
             for site in sites.values():
                 site.rest()
