@@ -33,9 +33,16 @@ from fedfs.store import StorePlace
 @options.allow_trainer_option
 @options.wait_options
 @options.verbose_option(help="Log everything.")
+@options.log_format_option
 @options.takes_host
 def aggregate(
-    store: StorePlace, *, once: bool, work_dir: Path | None, verbose: bool, **others: Any
+    store: StorePlace,
+    *,
+    once: bool,
+    work_dir: Path | None,
+    verbose: bool,
+    log_format: str,
+    **others: Any,
 ) -> None:
     """Plan, then make each version of the model.
 
@@ -47,7 +54,7 @@ def aggregate(
     from fedfs.trust.keyring import default_home
 
     config = AggregatorConfig(store, default_home(), work_dir, once=once, **others)
-    start_logging(verbose=verbose)
+    start_logging(verbose=verbose, log_format=log_format)
     with ProgressDisplay() as display:
         outcome = run_aggregator(config, display)
     end_with(outcome, once=once)

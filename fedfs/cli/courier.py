@@ -8,7 +8,13 @@ import click
 
 from fedfs.cli.command import STORAGE, argument, command, group, option
 from fedfs.cli.exit_codes import end_with
-from fedfs.cli.options import FILE, default_option, json_option, store_argument
+from fedfs.cli.options import (
+    FILE,
+    default_option,
+    json_option,
+    log_format_option,
+    store_argument,
+)
 from fedfs.cli.progress import ProgressDisplay
 from fedfs.cli.terminal import show_json, show_table, start_logging
 from fedfs.errors import EXIT_WAITING, SealedError
@@ -79,7 +85,7 @@ def export_(
     site = layout.check_site(for_site or from_site or "")
     for recipient in recipients:
         parse_recipient(recipient)
-    start_logging(verbose=False)
+    start_logging()
     with ProgressDisplay() as display:
         exported = export_bundle(
             open_store(store),
@@ -130,7 +136,7 @@ def import_(
     from fedfs.trust.keyring import default_home
     from fedfs.trust.sealing import load_identity
 
-    start_logging(verbose=False)
+    start_logging()
     with ProgressDisplay() as display:
         done = import_bundle(
             file,
@@ -194,6 +200,7 @@ def show(file: Path, *, identity_files: tuple[Path, ...], as_json: bool) -> None
 @option("--watch", is_flag=True, help="Go on until the study is finished.")
 @default_option("--poll-interval", default=1.0, section=STORAGE, help="Shortest wait, seconds.")
 @default_option("--max-poll-interval", default=30.0, section=STORAGE, help="Longest, seconds.")
+@log_format_option
 def sync(
     store: StorePlace,
     outpost: str,
@@ -202,6 +209,7 @@ def sync(
     watch: bool,
     poll_interval: float,
     max_poll_interval: float,
+    log_format: str,
 ) -> None:
     """Copy between two stores.
 
@@ -212,7 +220,7 @@ def sync(
     from fedfs.roles.courier.sync import run_sync
     from fedfs.roles.polling import WaitSettings
 
-    start_logging(verbose=False)
+    start_logging(log_format=log_format)
     with ProgressDisplay() as display:
         outcome = run_sync(
             open_store(store),

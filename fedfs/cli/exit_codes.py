@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from fedfs.cli.terminal import show_event
 from fedfs.errors import EXIT_NOTHING, EXIT_WAITING
 
 if TYPE_CHECKING:
@@ -84,6 +85,6 @@ def end_with(outcome: Outcome, *, once: bool) -> None:
     Raises:
         click.exceptions.Exit: the process did nothing, with ``once``.
     """
-    click.echo(outcome.text)
+    show_event(outcome.text)
     if once and not outcome.worked:
         raise click.exceptions.Exit(EXIT_NOTHING if outcome.finished else EXIT_WAITING)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from fedfs.cli.command import HOST, NETWORK, OUTPUT, S3, STORAGE, argument, option
+from fedfs.roles.log_format import LOG_FORMATS, TEXT
 from fedfs.store import S3Options, StorePlace
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -63,6 +64,13 @@ device_option = option(
 )
 track_option = functools.partial(option, "--track", metavar="NAME")
 verbose_option = functools.partial(option, "-v", "--verbose", is_flag=True, section=OUTPUT)
+log_format_option = default_option(
+    "--log-format",
+    type=click.Choice(LOG_FORMATS),
+    default=TEXT,
+    section=OUTPUT,
+    help="Lines for people, or a JSON object on each.",
+)
 num_processes_option = functools.partial(
     default_option, "-np", "--num-processes", default=8, section=HOST
 )

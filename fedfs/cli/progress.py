@@ -7,6 +7,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Self
 
+from fedfs.roles.log_format import is_json_log
 from fedfs.roles.reader.units import format_duration, format_size
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class ProgressDisplay:
         self._task: Any = None
 
     def __enter__(self) -> Self:
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not is_json_log():
             from rich.console import Console
             from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 

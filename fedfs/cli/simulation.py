@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fedfs.cli.command import HOST, OUTPUT, ROUNDS, STUDY, TRAINING, argument, command, option
-from fedfs.cli.options import FOLDER, default_option, device_option
-from fedfs.cli.terminal import show_json, show_table
+from fedfs.cli.options import FOLDER, default_option, device_option, log_format_option
+from fedfs.cli.terminal import show_event, show_json, show_table, start_logging
+from fedfs.roles.log_format import JSON
 
 if TYPE_CHECKING:
     from fedfs.simulation.table import Cell, ExperimentResult
@@ -76,6 +77,7 @@ if TYPE_CHECKING:
     section=OUTPUT,
     help="Print JSON, and progress to stderr.",
 )
+@log_format_option
 def simulate(
     folder: Path,
     *,
@@ -83,6 +85,7 @@ def simulate(
     seeds: str,
     init: tuple[str, ...],
     as_json: bool,
+    log_format: str,
     **others: Any,
 ) -> None:
     """Compare federation with its alternatives.
@@ -105,8 +108,14 @@ def simulate(
         init=[word for option in init for word in option.split("=", 1)],
         **others,
     )
+    if log_format == JSON:
+        start_logging(log_format=JSON)
+
+    def log(text: str) -> None:
+        show_event(text if log_format == JSON else f"- {text}", err=as_json)
+
     with interrupted_by_sigterm():
-        result = Experiment(options, log=lambda text: click.echo(f"- {text}", err=as_json)).run()
+        result = Experiment(options, log=log).run()
     if as_json:
         show_json(result)
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,7 +11,8 @@ from fedfs.cli import options
 from fedfs.cli.command import HOST, NETWORK, TRAINING, group, option
 from fedfs.cli.exit_codes import end_with
 from fedfs.cli.progress import ProgressDisplay
-from fedfs.cli.terminal import show_json, show_pairs, start_logging
+from fedfs.cli.terminal import show_event, show_json, show_pairs, start_logging
+from fedfs.roles.log_format import is_json_log
 from fedfs.store import StorePlace
 
 if TYPE_CHECKING:
@@ -152,6 +154,7 @@ def _facts_of(charter: Charter, request: JoinRequest) -> dict[str, Any]:
 )
 @options.wait_options
 @options.verbose_option(help="Log everything, nnU-Net's output too.")
+@options.log_format_option
 @options.takes_host
 def run(
     store: StorePlace,
@@ -163,6 +166,7 @@ def run(
     host: HostSettings,
     local_minutes: float | None,
     verbose: bool,
+    log_format: str,
     **others: Any,
 ) -> None:
     """Train on this site's data.
@@ -184,17 +188,26 @@ def run(
     config = SiteConfig(
         store, name, default_home(), host, local_minutes=minutes, once=once, **others
     )
-    start_logging(verbose=verbose)
+    start_logging(verbose=verbose, log_format=log_format)
     if dataset is not None:
         joins = JoinConfig(store, name, dataset, config.home, expect_key, host=host)
         with ProgressDisplay() as display:
             joined = join_once(joins, display)
         if joined is not None:
-            show_pairs(_facts_of(*joined))
-            click.echo(_COMPARE)
+            _show_joined(_facts_of(*joined))
     with ProgressDisplay() as display:
         outcome = run_site(config, display)
     end_with(outcome, once=once)
+
+
+def _show_joined(facts: Mapping[str, Any]) -> None:
+    """Print what the operator has to compare; in the log, where that is JSON."""
+    if is_json_log():
+        pairs = ", ".join(f"{name} {value}" for name, value in facts.items())
+        show_event(f"asked to join: {pairs}. {_COMPARE}")
+        return
+    show_pairs(facts)
+    click.echo(_COMPARE)
 
 
 def _attendance_command(command_name: str, status: str, text: str) -> None:

@@ -15,16 +15,21 @@ import click
 
 from fedfs.errors import UserError
 from fedfs.protocol.text import printable, printable_lines
-from fedfs.roles.logfile import LogFormatter
+from fedfs.roles.log_format import JSON, TEXT, JsonFormatter, LogFormatter, is_json_log
 from fedfs.roles.reader.finding import NOTE, OK, PROBLEM, Finding
 from fedfs.store.local_files import replacing
+
+log = logging.getLogger("fedfs")
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 
 def show_error(message: str, *, hint: str = "") -> None:
-    """Print an error, and what to do about it, to stderr."""
+    """Print an error, and what to do about it, to stderr; in the log, where that is JSON."""
+    if is_json_log():
+        log.error("%s", message, extra={"hint": hint})
+        return
     click.echo(f"{click.style('error:', fg='red', bold=True)} {printable_lines(message)}", err=True)
     if hint:
         click.echo(f"{click.style('hint:', bold=True)} {printable_lines(hint)}", err=True)
@@ -96,10 +101,18 @@ def make_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Tabl
     return table
 
 
-def start_logging(*, verbose: bool) -> None:
+def show_event(text: str, *, err: bool = False) -> None:
+    """Print a sentence on what a process has done; as a line of the log where it is JSON."""
+    if is_json_log():
+        log.info("%s", text)
+    else:
+        click.echo(text, err=err)
+
+
+def start_logging(*, verbose: bool = False, log_format: str = TEXT) -> None:
     """Send the log to stderr: one line per thing done; all of it if ``verbose``."""
     handler = logging.StreamHandler()
-    handler.setFormatter(LogFormatter())
+    handler.setFormatter(JsonFormatter() if log_format == JSON else LogFormatter())
     if not verbose:
         handler.addFilter(lambda record: record.levelno >= logging.INFO)
     logging.basicConfig(

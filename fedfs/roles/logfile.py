@@ -1,6 +1,7 @@
 """A process's log as a file on its own host, for when something has gone wrong.
 
-It holds more than the terminal: what nnU-Net prints too. It never leaves the host.
+It holds more than the terminal: what nnU-Net prints too. It is for people, and so it is text
+whatever the form of the terminal's log. It never leaves the host.
 """
 
 import contextlib
@@ -10,19 +11,7 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 from fedfs.errors import SetupError
-from fedfs.protocol.text import printable_lines
-
-
-class LogFormatter(logging.Formatter):
-    """Writes a line for each record; what could move a terminal's cursor is escaped."""
-
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)-7s %(message)s", "%Y-%m-%dT%H:%M:%S")
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the text of a record; tracebacks have lines of their own."""
-        return printable_lines(super().format(record))
-
+from fedfs.roles.log_format import LogFormatter
 
 _MAX_BYTES, _N_OLD = 10 << 20, 4
 

@@ -14,8 +14,9 @@ from typing import Any, TypeVar
 
 from fedfs.errors import FedfsError, StoreUnavailableError
 from fedfs.protocol.messages import Charter
+from fedfs.roles.log_format import set_log_fields
 from fedfs.roles.loop import Outcome
-from fedfs.roles.step import Role
+from fedfs.roles.step import AFTER_TRACKS, Role
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +60,7 @@ class Tracks:
             if missing:
                 blocked[name] = missing
                 continue
+            set_log_fields(track=name if name != AFTER_TRACKS else "")
             try:
                 outcome = self._workers[name].step()
             except StoreUnavailableError:
@@ -67,6 +69,8 @@ class Tracks:
                 log.error("track %s failed: %s", name, error)  # noqa: TRY400  it is raised below
                 self._failed[name] = error
                 continue
+            finally:
+                set_log_fields(track="")
             if outcome.worked:
                 return outcome
             (ends if outcome.finished else waits)[name] = outcome.text

@@ -13,7 +13,7 @@ from fedfs.errors import MalformedError, RejectedError
 from fedfs.exchange.read import open_study
 from fedfs.protocol import codec, layout, messages
 from fedfs.protocol.messages import Charter, EvaluationMessage, JoinRequest, StatusMessage
-from fedfs.roles.logfile import LogFormatter
+from fedfs.roles.log_format import LogFormatter
 from fedfs.roles.reader.report.data import collect
 from fedfs.roles.reader.report.html import render
 from fedfs.store import open_store

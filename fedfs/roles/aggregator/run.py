@@ -16,6 +16,7 @@ from fedfs.protocol.messages import chosen_tracks
 from fedfs.roles.aggregator.best_configuration import AggregatorChoice
 from fedfs.roles.aggregator.config import AggregatorConfig
 from fedfs.roles.aggregator.step import Aggregator
+from fedfs.roles.log_format import set_log_fields
 from fedfs.roles.loop import Outcome, run
 from fedfs.roles.polling import Waiter
 from fedfs.roles.process import guard_against_rollback, hold_tracks, publisher_on, start_status
@@ -49,6 +50,8 @@ def run_aggregator(config: AggregatorConfig, listener: OnProgress) -> Outcome:
     )
     charter = next(iter(observers.values())).state.charter
     names = chosen_tracks(charter, config.tracks)
+    only = charter.tracks[0].name if len(charter.tracks) == 1 else ""
+    set_log_fields(study=charter.study, track=only)
     strategy_of(charter)  # a package that is missing is missed now, not after the first round
     keyring = Keyring(config.home, charter.study)
     base = folder_of(charter.study)

@@ -11,6 +11,7 @@ from fedfs.learner import OnProgress, Progress
 from fedfs.protocol.track_place import parse_on_store
 from fedfs.roles.courier.needed import TrackContent
 from fedfs.roles.courier.seen import SiteView
+from fedfs.roles.log_format import set_log_fields
 from fedfs.roles.loop import Outcome, run
 from fedfs.roles.polling import Waiter, WaitSettings
 from fedfs.roles.reader.units import format_count
@@ -70,6 +71,7 @@ class Sync:
         view = self._views.get((store.url, site))
         if view is None:
             view = self._views[store.url, site] = SiteView(store, site)
+            set_log_fields(study=view.state.charter.study)
         else:
             view.refresh()
         return view

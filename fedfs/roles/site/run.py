@@ -19,6 +19,7 @@ from fedfs.nnunet.system.isolated import run_isolated
 from fedfs.nnunet.train import parallel
 from fedfs.protocol import actions, codec, decide, layout, participation, software
 from fedfs.protocol.messages import Attendance, chosen_tracks
+from fedfs.roles.log_format import set_log_fields
 from fedfs.roles.loop import Outcome, run
 from fedfs.roles.polling import Waiter
 from fedfs.roles.process import guard_against_rollback, hold_tracks, publisher_on, start_status
@@ -54,6 +55,8 @@ def run_site(config: SiteConfig, listener: OnProgress) -> Outcome:
     )
     charter = next(iter(observers.values())).state.charter
     names = chosen_tracks(charter, config.tracks)
+    only = charter.tracks[0].name if len(charter.tracks) == 1 else ""
+    set_log_fields(study=charter.study, site=config.site, track=only)
     keyring, role = Keyring(config.home, charter.study), f"site-{config.site}"
     folders = {name: track_folder(paths, charter.on(name), config.site) for name in names}
     base = site_folder(paths, charter.study, config.site)
