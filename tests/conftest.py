@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,12 @@ from support.federation import Federation
 # not the luck of the day; at a desk new ones every time.
 settings.register_profile("fedfs", deadline=None, derandomize=os.environ.get("CI") == "true")
 settings.load_profile("fedfs")
+
+# No file and no variable of the machine's own fedfs.
+_HOME = tempfile.TemporaryDirectory()
+os.environ |= {"FEDFS_HOME": _HOME.name, "FEDFS_SYSTEM_CONFIG": ""}
+os.environ.pop("FEDFS_STORE", None)
+os.environ.pop("FEDFS_SITE", None)
 
 
 @pytest.fixture

@@ -25,14 +25,15 @@ from fedfs.cli.key import key
 from fedfs.cli.reader import export, log, privacy, report, verify
 from fedfs.cli.simulation import simulate
 from fedfs.cli.site import site
-from fedfs.cli.spelling import as_defaults, load_toml, name_variables
+from fedfs.cli.spelling import name_variables
 from fedfs.cli.status import status
 from fedfs.cli.terminal import show_error
 from fedfs.errors import FedfsError, SetupError
 
 _EPILOG = f"""{EXIT_CODES}\
-Options can be set in the environment (FEDFS_SITE_RUN_DEVICE=cuda) or in a
-TOML file (--config). FEDFS_HOME says where keys are kept.
+FEDFS_STORE and FEDFS_SITE, or a fedfs.toml in /etc/fedfs or ~/.config/fedfs, serve
+every command: STORE and --site can then be left out. All options can be set so
+(FEDFS_SITE_RUN_DEVICE=cuda, or device in [site.run]). FEDFS_HOME: where keys are.
 """
 
 
@@ -53,10 +54,11 @@ def fedfs(context: click.Context, config: str | None) -> None:
 
     They share nothing but files in a folder or a bucket.
     """
-    if config:
-        from pathlib import Path
+    from pathlib import Path
 
-        context.default_map = as_defaults(load_toml(Path(config)), fedfs, "fedfs")
+    from fedfs.cli.configuration import configure
+
+    configure(context, None if config is None else Path(config))
 
 
 _COMMANDS = {

@@ -15,6 +15,8 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from fedfs.cli.store_words import with_store
+
 REQUIRED = "Required"
 OPTIONS = "Options"
 STUDY = "Study"
@@ -31,6 +33,13 @@ SECTIONS = (
     REQUIRED, OPTIONS, STUDY, NETWORK, TRAINING, ROUNDS, PRIVACY, STORAGE, HOST, OUTPUT, S3,
 )  # fmt: skip
 """Titles of the sections of a help, in their order."""
+
+
+_OTHER_PLACES = {
+    "store": "Give it, set FEDFS_STORE, or write store = ... into fedfs.toml.",
+    "--site": "Give it, set FEDFS_SITE, or write site = ... into fedfs.toml.",
+}
+"""Places where what is missing on a command line can stand."""
 
 
 class Option(click.Option):
@@ -91,6 +100,14 @@ class Command(click.Command):
     def __init__(self, *arguments: Any, example: str = "", **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         self.example = example
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read a command line, which may leave out a STORE that is known otherwise."""
+        try:
+            return super().parse_args(ctx, with_store(self, ctx, args))
+        except click.MissingParameter as error:
+            where = _OTHER_PLACES.get(error.param.opts[0] if error.param else "")
+            raise click.MissingParameter(where, ctx=error.ctx, param=error.param) from None
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write all options, section by section, with one width of the first column."""

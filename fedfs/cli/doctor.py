@@ -1,12 +1,16 @@
 """The command that looks whether a host is ready."""
 
+import itertools
+
 import click
 
 from fedfs.cli.command import command, option
+from fedfs.cli.configuration import files_read, host_files
 from fedfs.cli.exit_codes import EXIT_PROBLEM
-from fedfs.cli.options import json_option, site_option, store_argument
+from fedfs.cli.options import json_option, site_option, site_unless, store_argument
 from fedfs.cli.terminal import show_findings
 from fedfs.protocol import layout
+from fedfs.roles.reader.finding import OK, Finding
 from fedfs.store import StorePlace
 
 
@@ -24,8 +28,19 @@ def doctor(store: StorePlace, *, name: str | None, aggregator: bool, as_json: bo
     from fedfs.roles.doctor.examine import examine
     from fedfs.trust.keyring import default_home
 
+    name = site_unless(name, other_role=aggregator)
     if aggregator == (name is not None):
         raise click.UsageError("give --site NAME or --aggregator")
     site = None if name is None else layout.check_site(name)
-    if show_findings(examine(store, default_home(), site=site), as_json=as_json):
+    findings = itertools.chain([_settings()], examine(store, default_home(), site=site))
+    if show_findings(findings, as_json=as_json):
         raise click.exceptions.Exit(EXIT_PROBLEM)
+
+
+def _settings() -> Finding:
+    """Return the configuration files that were read, or where they would be."""
+    read = files_read(click.get_current_context())
+    if read:
+        return Finding("settings", OK, f"read from {', '.join(map(str, read))}")
+    places = " and ".join(map(str, host_files()))
+    return Finding("settings", OK, f"no configuration file; looked for {places}")

@@ -11,7 +11,7 @@ import click
 
 from fedfs.cli.command import group, option
 from fedfs.cli.coordinator import coordinator_of
-from fedfs.cli.options import json_option, site_option, store_argument
+from fedfs.cli.options import json_option, site_option, site_unless, store_argument
 from fedfs.cli.terminal import show_json, show_pairs, show_table
 from fedfs.protocol import layout
 from fedfs.store import StorePlace, open_store
@@ -100,6 +100,7 @@ def export_public(
 
     The Ed25519 key in base64, and the age key to encrypt to.
     """
+    name = site_unless(name, other_role=aggregator or coordinator)
     role = _role(name, aggregator=aggregator, coordinator=coordinator)
     keyring = _keyring(store)
     click.echo(keyring.load(role).public)
@@ -131,6 +132,7 @@ def create(
     """
     from fedfs.trust.signing import key_fingerprint
 
+    name = site_unless(name, other_role=aggregator)
     role = _role(name, aggregator=aggregator, coordinator=False)
     if (external is None) != (public_key is None):
         raise click.UsageError("--external and --public-key go together")
@@ -177,6 +179,7 @@ def rotate(
     from fedfs.roles.site.join import ask_for_new_key
     from fedfs.trust.signing import key_fingerprint
 
+    name = site_unless(name, other_role=aggregator or coordinator)
     role = _role(name, aggregator=aggregator, coordinator=coordinator)
     if (lost and name is None) or (public_key is not None and not aggregator):
         raise click.UsageError("--lost goes with --site, --to with --aggregator")

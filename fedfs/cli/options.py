@@ -80,6 +80,16 @@ keep_versions_option = functools.partial(
 )
 
 
+def site_unless(name: str | None, *, other_role: bool) -> str | None:
+    """Return the option ``--site``, where no other role is named on the command line.
+
+    A site that comes from the environment or a file is that of the host: it gives way to
+    ``--aggregator`` or ``--coordinator``, while one on the command line stays, to be refused.
+    """
+    source = click.get_current_context().get_parameter_source("name")
+    return name if not other_role or source is click.core.ParameterSource.COMMANDLINE else None
+
+
 def number_pairs(
     _context: click.Context, _option: click.Parameter, values: tuple[str, ...]
 ) -> dict[str, float]:
@@ -167,7 +177,11 @@ _S3_OPTIONS = (
 )
 
 
-STORE = argument("store", help="Folder, or s3://bucket/prefix, that all hosts of the study use.")
+STORE = argument(
+    "store",
+    envvar="FEDFS_STORE",
+    help="Folder, or s3://bucket/prefix, that all hosts of the study use.",
+)
 
 
 def store_argument(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -19,6 +19,7 @@ from fedfs.cli.options import (
     default_option,
     json_option,
     site_option,
+    site_unless,
     store_argument,
     takes_host,
     track_option,
@@ -187,6 +188,8 @@ def export(
     from fedfs.trust.recipients import Vault
 
     home, instructions = default_home(), None
+    if name is not None and not _has_models_of_sites(store):
+        name = site_unless(name, other_role=True)
     if name is None:
         place, vault = open_store(store), Vault(home)
         done = export_versions(place, output, track=track, vault=vault, host=host, **chosen)
@@ -209,6 +212,14 @@ def export(
         commands = instructions.read_text().strip().split("\n")
     for line in commands:
         click.echo(f"  {line}")
+
+
+def _has_models_of_sites(store: StorePlace) -> bool:
+    from fedfs.exchange.read import open_study
+    from fedfs.protocol.areas import NO_SITE
+    from fedfs.protocol.messages import ASYM
+
+    return open_study(open_store(store), site=NO_SITE).state.charter.mode == ASYM
 
 
 @command(example="fedfs verify /mnt/share/organ")

@@ -78,6 +78,7 @@ class Host:
             **{name: value for name, value in os.environ.items() if not name.startswith(ours)},
             **self.slot.variables(),
             "FEDFS_HOME": str(self.folder / "fedfs"),
+            "FEDFS_SYSTEM_CONFIG": "",  # this machine's is not about its hosts
             **NnUNetPaths(self.raw, self.preprocessed, self.results).variables(),
             "nnUNet_n_proc_DA": str(self.slot.workers),  # 0: augmentation in the training process
             "nnUNet_def_n_proc": str(max(1, self.slot.workers)),

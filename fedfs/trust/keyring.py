@@ -25,27 +25,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
 from fedfs.errors import KeyFileError, MisplacedError, SetupError
 from fedfs.store.local_files import create_secret, replacing
+from fedfs.trust.home import default_cache, default_home
 from fedfs.trust.sealing import Identity
 from fedfs.trust.signing import ExternalKey, SigningKey
 
+__all__ = ["Keyring", "default_cache", "default_home"]
+
 _NAME = re.compile(r"([a-z0-9-]+?)(?:\.([0-9]{1,4}))?\.(?:key|signer|age)")
 _KEYS = (".key", ".signer")
-
-
-def default_home() -> Path:
-    """Return ``FEDFS_HOME``, or the user's configuration folder for fedfs."""
-    named = os.environ.get("FEDFS_HOME")
-    return Path(named) if named else platformdirs.user_config_path("fedfs")
-
-
-def default_cache() -> Path:
-    """Return ``FEDFS_HOME/cache``, or the user's cache folder for fedfs."""
-    named = os.environ.get("FEDFS_HOME")
-    return Path(named) / "cache" if named else platformdirs.user_cache_path("fedfs")
 
 
 class Keyring:

@@ -33,7 +33,8 @@ import click
 import yaml
 
 from fedfs.cli import fedfs
-from fedfs.cli.spelling import as_defaults, load_toml
+from fedfs.cli.configuration import defaults_of
+from fedfs.cli.toml_file import TomlFile
 from fedfs.errors import FedfsError
 from support.command_lines import understood
 
@@ -235,18 +236,7 @@ def _check_toml(block: Block) -> None:
     with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
         file.write(block.text)
         file.flush()
-        _check_options(fedfs, as_defaults(load_toml(Path(file.name)), fedfs, "fedfs"))
-
-
-def _check_options(command: click.Command, defaults: Mapping[str, object]) -> None:
-    context = click.Context(command)
-    options = {option.name: option for option in command.params}
-    for name, value in defaults.items():
-        if isinstance(value, dict):
-            assert isinstance(command, click.Group)
-            _check_options(command.commands[name], value)
-        else:
-            options[name].type_cast_value(context, value)
+        defaults_of([TomlFile.read(Path(file.name))], fedfs)
 
 
 _CHECKS: Mapping[str, Callable[[Block], object]] = {
