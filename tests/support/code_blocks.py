@@ -7,6 +7,7 @@ hosts do not show them, and ``docs/hooks.py`` takes them away for the site.
 |---|---|
 | ``console`` | each ``$ `` line is run: ``on`` a host, ``at`` a moment (:mod:`support.story`); what is shown is what it prints, ``exit`` its code, default 0 |
 | ``python`` | is run, ``on`` a host, ``at`` a moment |
+| both, with ``terminal`` | typed into a terminal of the page's own test (:mod:`support.terminals`) |
 | ``sh``, ``cron`` | cannot be run here: bash can read it, fedfs understands its command lines, scripts and targets of make exist |
 | ``toml`` | a configuration file of fedfs; its commands and options exist |
 | ``json``, ``yaml``, ``ini`` | can be parsed |
@@ -174,8 +175,13 @@ def _check_python(block: Block) -> None:
 
 
 def _check_place(block: Block) -> None:
-    if not {"on", "at"} <= block.words.keys() <= {"on", "at", "exit"}:
-        raise BrokenRuleError("say on=HOST and at=MOMENT, and exit=CODE where it is not 0")
+    words = block.words.keys()
+    if {"terminal"} <= words <= {"terminal", "until", "exit"}:
+        return
+    if not {"on", "at"} <= words <= {"on", "at", "exit"}:
+        raise BrokenRuleError(
+            "say on=HOST and at=MOMENT, or terminal=NAME, and exit=CODE where it is not 0"
+        )
 
 
 def _check_cron(block: Block) -> None:
