@@ -12,7 +12,10 @@ Rules:
 import contextlib
 import logging
 import random
+from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -82,22 +85,30 @@ def reader_name(dataset: RawDataset, *, any_case: bool = False) -> str:
     Raises:
         DatasetError: no reader of nnU-Net reads the first image.
     """
-    from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
-
     for case in dataset.cases if any_case else dataset.cases[:1]:
-        with (
-            capture_output(log) as output,
-            contextlib.redirect_stderr(output),  # of readers that nnU-Net tries and drops
-            contextlib.suppress(RuntimeError),
-        ):
-            found = determine_reader_writer_from_dataset_json(
-                dict(dataset.dataset_json), str(case.images[0]), verbose=False
-            )
-            return str(found.__name__)
+        found = reader_of(dataset.dataset_json, case.images[0])
+        if found is not None:
+            return found
     raise DatasetError(
         f"In {dataset.name}, no reader of nnU-Net reads {dataset.cases[0].images[0]}.",
         hint="see the file endings in nnU-Net's dataset_format.md",
     )
+
+
+def reader_of(dataset_json: Mapping[str, Any], image: Path) -> str | None:
+    """Return the name of nnU-Net's reader of an image; None if it has none that can read it."""
+    from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+
+    with (
+        capture_output(log) as output,
+        contextlib.redirect_stderr(output),  # of readers that nnU-Net tries and drops
+        contextlib.suppress(RuntimeError),
+    ):
+        found = determine_reader_writer_from_dataset_json(
+            dict(dataset_json), str(image), verbose=False
+        )
+        return str(found.__name__)
+    return None
 
 
 def _measure(

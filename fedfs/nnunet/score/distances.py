@@ -51,6 +51,11 @@ def hd95_mm(reference_ZYX: Mask, prediction_ZYX: Mask, spacing_mm: Sequence[floa
     return max(directed)
 
 
+def has_spacing(reader: Any) -> bool:
+    """Return whether nnU-Net's reader knows how large the pixels of its files are."""
+    return type(reader).__name__ not in _WITHOUT_SPACING
+
+
 def mean_by_class(by_case: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     """Return class -> mean over the cases in which it is defined."""
     found: dict[str, list[float]] = {}
@@ -74,7 +79,7 @@ def hd95_by_case(
         reader: nnU-Net's reader of these files.
         on_progress: called with the progress.
     """
-    if type(reader).__name__ in _WITHOUT_SPACING:
+    if not has_spacing(reader):
         return {}
     out = {}
     cases = json.loads(summary.read_text())["metric_per_case"]

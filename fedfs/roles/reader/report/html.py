@@ -7,16 +7,15 @@ page carries.
 import json
 from collections.abc import Mapping
 from functools import cache
-from importlib import resources
 from typing import Any
-
-import jinja2
-from markupsafe import Markup
 
 from fedfs import __version__
 from fedfs.aggregation.best_configuration import JOINT
 from fedfs.roles.reader.report.data import Report
 from fedfs.roles.reader.report.overview import Overview
+from fedfs.roles.reader.templates import Templates, as_markup, read_part, templates_of
+
+_PACKAGE = "fedfs.roles.reader.report"
 
 _DRAWN = (
     "versions", "published", "dice", "mean_dice", "train_loss", "weights", "lags", "n_bytes",
@@ -68,9 +67,9 @@ def _page(template: str, columns: Mapping[str, Any], *, made_at: str, **shown: A
         .get_template(f"{template}.html.j2")
         .render(
             **shown,
-            data=Markup(text.replace("<", "\\u003c")),  # noqa: S704  as nothing can end the script element
-            style=Markup(_part("report.css")),  # noqa: S704  ours
-            script=Markup(_part("report.js")),  # noqa: S704  ours
+            data=as_markup(text.replace("<", "\\u003c")),  # so that nothing ends the element
+            style=as_markup(read_part(_PACKAGE, "report.css")),
+            script=as_markup(read_part(_PACKAGE, "report.js")),
             made_at=made_at,
             version=__version__,
         )
@@ -133,20 +132,8 @@ def _model_name(candidate: str) -> str:
 
 
 @cache
-def _templates() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(_part),
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+def _templates() -> Templates:
+    environment = templates_of(_PACKAGE)
     environment.filters["model_name"] = _model_name
-    environment.filters["score"] = lambda value: "–" if value is None else f"{value:.3f}"  # noqa: RUF001  a dash
-    environment.filters["gain"] = lambda value: "–" if value is None else f"{value:+.3f}"  # noqa: RUF001  same
-    environment.filters["distance"] = lambda value: "–" if value is None else f"{value:.1f}"  # noqa: RUF001  same
-    environment.filters["count"] = lambda value: "–" if value is None else f"{value:,}"  # noqa: RUF001  same
-    environment.filters["share"] = lambda value: "–" if value is None else f"{value:.0%}"  # noqa: RUF001  same
     environment.filters["megabytes"] = lambda value: f"{value / 1e6:,.1f} MB"
     return environment
-
-
-def _part(name: str) -> str:
-    return resources.files("fedfs.roles.reader.report").joinpath(name).read_text(encoding="utf-8")

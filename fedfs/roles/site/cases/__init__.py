@@ -1,0 +1,1 @@
+"""Page of validation cases with pictures, which stays at the site."""
