@@ -146,6 +146,16 @@ def test_the_readme_stays_short():
     assert len(README.split()) <= 900
 
 
+@pytest.mark.parametrize("path", [ROOT / "README.md", ROOT / "docs" / "results.md"])
+def test_a_dice_in_a_table_stands_with_its_spread_or_as_one_run(path):
+    spread = r"± [\d.]+|\(one run\)|\([\d.]+ to [\d.]+\)"
+    cells = [cell for row in rows(path.read_text()) for cell in row]
+    assert any("±" in cell for cell in cells)
+    for cell in cells:
+        others = re.sub(rf"\b[01]\.\d{{3}} (?:{spread})", "", cell)
+        assert not re.search(r"\b[01]\.\d{3}\b(?! ms)", others), cell
+
+
 def test_the_protocol_lists_every_kind_of_key():
     table = {row[0].strip("`"): row for row in rows(section(PROTOCOL, "Keys")) if row}
     assert table.keys() == layout.FORMS.keys()
