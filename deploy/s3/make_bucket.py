@@ -1,6 +1,6 @@
 """Make the bucket of a study; put a policy and a lifecycle rule on it, if given.
 
-    python deploy/s3/make_bucket.py --bucket B --policy policy.json --lifecycle lifecycle.json
+    python make_bucket.py --bucket B --policy policy.json --lifecycle lifecycle.json
 
 For whoever owns the bucket, where no other S3 tool is at hand: it needs what fedfs itself needs.
 On AWS make the bucket with AWS's own tools, which know regions.
@@ -24,8 +24,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Do what the arguments say; return the exit code."""
     parser = argparse.ArgumentParser(description="Make the bucket of a fedfs study.")
     parser.add_argument("--bucket", required=True)
-    parser.add_argument("--policy", type=Path, help="as deploy/s3/render.py prints it")
-    parser.add_argument("--lifecycle", type=Path, help="as render.py --lifecycle prints it")
+    parser.add_argument("--policy", type=Path, help="from fedfs deploy print s3-policy")
+    parser.add_argument("--lifecycle", type=Path, help="from the same with --lifecycle")
     chosen = parser.parse_args(arguments)
     try:
         _make(chosen.bucket, policy=chosen.policy, lifecycle=chosen.lifecycle)

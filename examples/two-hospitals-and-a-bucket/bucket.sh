@@ -10,13 +10,11 @@
 set -euo pipefail
 
 bucket=${1:?bucket} prefix=${2:?prefix} user=${3:?"beginning of the users' ARNs"}
-s3=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../deploy/s3" && pwd)
 made=$(mktemp -d)
 trap 'rm -r "$made"' EXIT
 
-python "$s3/render.py" --bucket "$bucket" --prefix "$prefix" \
+fedfs deploy print s3-policy --bucket "$bucket" --prefix "$prefix" -o "$made" \
   --coordinator "${user}coordinator" --aggregator "${user}aggregator" \
-  --site "north=${user}north" --site "east=${user}east" >"$made/policy.json"
-python "$s3/render.py" --bucket "$bucket" --prefix "$prefix" --lifecycle >"$made/lifecycle.json"
-python "$s3/make_bucket.py" --bucket "$bucket" \
+  --sites "north=${user}north" --sites "east=${user}east"
+python "$made/make_bucket.py" --bucket "$bucket" \
   --policy "$made/policy.json" --lifecycle "$made/lifecycle.json"

@@ -13,6 +13,7 @@ from fedfs.cli.command import OUTPUT, Option, group, option
 from fedfs.cli.coordinator import approve, close_round, init, pause, remove, resume
 from fedfs.cli.courier import bundle, sync
 from fedfs.cli.demo import demo
+from fedfs.cli.deploy import deploy
 from fedfs.cli.doctor import doctor
 from fedfs.cli.exit_codes import (
     EXIT_CODES,
@@ -66,7 +67,7 @@ _COMMANDS = {
     "Coordinator": (init, approve, pause, resume, remove, close_round),
     "Site": (site,),
     "Aggregator": (aggregate,),
-    "Every host": (doctor, key),
+    "Every host": (doctor, deploy, key),
     "Everybody who can read the store": (status, report, log, privacy, export, verify),
     "Courier": (bundle, sync),
 }

@@ -133,6 +133,7 @@ class Group(Command, click.Group):
     """
 
     command_class = Command
+    group_class = type  # groups in groups are of this class too
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)

@@ -66,8 +66,10 @@ VERBS = ("list", "get", "put", "delete")
 _numbers = itertools.count(1)
 
 
-def script(name):
-    spec = importlib.util.spec_from_file_location(name, DEPLOY / "s3" / f"{name}.py")
+def make_bucket():
+    """The script that ``fedfs deploy print s3-policy -o DIR`` writes beside the policy."""
+    path = DEPLOY / "s3" / "make_bucket.py"
+    spec = importlib.util.spec_from_file_location("make_bucket", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -93,23 +95,22 @@ class Bucket:
             self.credentials[name] = ceph.add_user(f"policies-{name}")
         self._clients = {}
 
-    def set_policy(self, tmp_path, capsys, monkeypatch, *more):
-        """Make bucket, policy and rule as a hospital would: with the two scripts."""
-        arguments = ["--bucket", BUCKET, "--prefix", PREFIX]
+    def set_policy(self, tmp_path, monkeypatch, *more):
+        """Make bucket, policy and rule as a hospital would."""
+        arguments = ["deploy", "print", "s3-policy", "--bucket", BUCKET, "--prefix", PREFIX]
         roles = [f"--{r}=arn:aws:iam:::user/policies-{r}" for r in ROLES[:2] + ROLES[4:]]
         for site in ("north", "east"):
-            roles += ["--site", f"{site}=arn:aws:iam:::user/policies-{site}"]
+            roles += ["--sites", f"{site}=arn:aws:iam:::user/policies-{site}"]
         for file, options in (("policy.json", [*roles, *more]), ("rule.json", ["--lifecycle"])):
-            capsys.readouterr()
-            assert script("render").main(arguments + options) == 0
-            (tmp_path / file).write_text(capsys.readouterr().out)
+            done = CliRunner().invoke(cli, arguments + options, catch_exceptions=False)
+            (tmp_path / file).write_text(done.output)
         monkeypatch.setenv("AWS_ENDPOINT_URL", self.endpoint)
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", self.credentials["owner"].access_key)
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", self.credentials["owner"].secret_key)
         monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         s3fs.S3FileSystem.clear_instance_cache()
         files = ["--policy", tmp_path / "policy.json", "--lifecycle", tmp_path / "rule.json"]
-        assert script("make_bucket").main(["--bucket", BUCKET, *map(str, files)]) == 0
+        assert make_bucket().main(["--bucket", BUCKET, *map(str, files)]) == 0
 
     def call(self, who, method, **arguments):
         if who not in self._clients:
@@ -226,10 +227,10 @@ _made = {}
 
 
 @pytest.fixture
-def bucket(ceph, files, capsys, monkeypatch):
+def bucket(ceph, files, monkeypatch):
     if ceph.endpoint not in _made:
         made = Bucket(ceph)
-        made.set_policy(files, capsys, monkeypatch)
+        made.set_policy(files, monkeypatch)
         _made[ceph.endpoint] = made
     return _made[ceph.endpoint]
 
@@ -368,27 +369,27 @@ def test_the_lifecycle_rule_is_there(bucket):
     assert rules[0]["Filter"] == {"Prefix": PREFIX}
 
 
-def test_without_tls_nobody_gets_in_if_the_policy_says_so(bucket, files, capsys, monkeypatch):
+def test_without_tls_nobody_gets_in_if_the_policy_says_so(bucket, files, monkeypatch):
     template, writer = AREAS["`sites/north/`"]
     key = bucket.seed(template, writer)
-    bucket.set_policy(files, capsys, monkeypatch, "--tls-only")
+    bucket.set_policy(files, monkeypatch, "--tls-only")
     try:
         assert not bucket.may("north", "get_object", Key=key)
         assert not bucket.may("north", "put_object", Key=key + "2", Body=b"x")
         assert not bucket.may("aggregator", "list_objects_v2", Prefix=f"{PREFIX}aggregator/")
     finally:
-        bucket.set_policy(files, capsys, monkeypatch)  # the owner can still change it
+        bucket.set_policy(files, monkeypatch)  # the owner can still change it
     assert bucket.may("north", "get_object", Key=key)
 
 
 @pytest.fixture
-def second_study(bucket, files, capsys, monkeypatch):
+def second_study(bucket, files, monkeypatch):
     """Prefix of a study of its own, beneath which the policy holds meanwhile."""
     with monkeypatch.context() as patch:
         patch.setattr(sys.modules[__name__], "PREFIX", "studies/second/")
-        bucket.set_policy(files, capsys, monkeypatch)
+        bucket.set_policy(files, monkeypatch)
         yield "studies/second/"
-    bucket.set_policy(files, capsys, monkeypatch)
+    bucket.set_policy(files, monkeypatch)
 
 
 def test_commands_that_read_work_at_a_site(bucket, second_study, tmp_path, monkeypatch):

@@ -149,7 +149,8 @@ def test_the_services_refer_to_what_is_there(compose):
         assert "privileged" not in service
         assert "ports" not in service  # nobody outside has to reach any of them
         build = service["build"]
-        folder = DEPLOY / "compose" / (build if isinstance(build, str) else build["context"])
+        context = build if isinstance(build, str) else build["context"]
+        folder = DEPLOY / "compose" / re.sub(r"\$\{FEDFS_SOURCE:-(.*)\}", r"\1", context)
         file = "Dockerfile" if isinstance(build, str) else build["dockerfile"]
         assert (folder / file).is_file()
     assert used == volumes
@@ -226,8 +227,10 @@ def test_the_compose_files_server_and_bucket_work_and_survive_a_restart(tmp_path
             "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "credentials"),
             "FEDFS_HOME": str(tmp_path / "home"),
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT),
+            "TMPDIR": str(tmp_path),
         }
-        command = [word.replace("/opt/fedfs/s3", str(DEPLOY / "s3")) for word in command]
+        command = [word.replace("$$", "$") for word in command]  # as compose reads it
         done = subprocess.run(
             command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
         )

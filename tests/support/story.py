@@ -25,7 +25,7 @@ from pathlib import Path
 from fedfs.simulation import phantoms
 from fedfs.simulation.cases import place_dataset, read_cases
 from fedfs.simulation.hosts import Host
-from support.code_blocks import DOCUMENTS, ROOT, Block, blocks_of, difference, steps_of
+from support.code_blocks import DOCUMENTS, Block, blocks_of, difference, steps_of
 
 MOMENTS = ("start", "join", "approve", "fingerprint", "plan", "train", "combine", "look", "change")
 DATASET = "Dataset042_Organ"
@@ -70,7 +70,6 @@ class Sandbox:
         for site, cases in read_cases(images).items():
             place_dataset(images, self.hosts[site].raw / DATASET, cases)
         shutil.copy(images / "dataset.json", self.hosts["coordinator"].folder)
-        (self.hosts["coordinator"].folder / "deploy").symlink_to(ROOT / "deploy")
         self._give_east_another_label(images)
 
     def _give_east_another_label(self, images: Path) -> None:

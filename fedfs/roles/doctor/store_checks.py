@@ -102,7 +102,7 @@ def check_prefix_of_track(store: Store, own: str) -> Finding:
         is_listed = any(entry.key == key for entry in store.list(own))
         store.delete(key)
     except StoreError as error:
-        advice = "in a bucket, the policy has to be made with: deploy/s3/render.py"
+        advice = "in a bucket, the policy has to be made with: fedfs deploy print s3-policy"
         return Finding("tracks", PROBLEM, str(error), advice)
     late = "" if is_listed else "; what is written there is listed late"
     return Finding("tracks", OK, f"{own} can be written and listed{late}")

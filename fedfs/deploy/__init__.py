@@ -1,0 +1,1 @@
+"""Files that run fedfs on a host, and the policies of a study's bucket."""
