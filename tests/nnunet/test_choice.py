@@ -19,7 +19,7 @@ from fedfs.learner import DiceSum
 from fedfs.nnunet.score.cross_validation import CrossValidationRequest, cross_validate
 from fedfs.nnunet.score.inference_information import ChoiceRequest, write_choice
 from fedfs.nnunet.score.summary import class_names
-from fedfs.nnunet.system.environment import set_variables
+from fedfs.nnunet.system.environment import HostSettings, set_variables
 
 DATASET = "Dataset901_Ellipsoids"
 CONFIGURATIONS = ("2d", "3d_fullres")
@@ -122,7 +122,7 @@ def request(paths, **changes):
         models=MODELS,
         folds=("0", "1"),
         cases=[f"case_{case:03d}" for case in range(8)],
-        **changes,
+        **{"host": HostSettings(num_processes=1), **changes},
     )
 
 
