@@ -59,7 +59,7 @@ if [ ! -e "$folder/aggregator/named" ]; then
   # Both lines are read to the coordinator by telephone, or sent by mail.
   { read -r key && read -r encryption_key; } < <(host aggregator &&
     fedfs key export-public "${store[@]}" --aggregator)
-  (host coordinator && fedfs key rotate "${store[@]}" --aggregator \
+  (host coordinator && fedfs key rotate "${store[@]}" --aggregator --yes \
     --to "$key" --encryption-key "$encryption_key")
   touch "$folder/aggregator/named"
 fi

@@ -34,6 +34,7 @@ from fedfs.store import StorePlace
 @options.wait_options
 @options.verbose_option(help="Log everything.")
 @options.log_format_option
+@options.json_option
 @options.takes_host
 def aggregate(
     store: StorePlace,
@@ -42,6 +43,7 @@ def aggregate(
     work_dir: Path | None,
     verbose: bool,
     log_format: str,
+    as_json: bool,
     **others: Any,
 ) -> None:
     """Plan, then make each version of the model.
@@ -57,4 +59,4 @@ def aggregate(
     start_logging(verbose=verbose, log_format=log_format)
     with ProgressDisplay() as display:
         outcome = run_aggregator(config, display)
-    end_with(outcome, once=once)
+    end_with(outcome, once=once, as_json=as_json)

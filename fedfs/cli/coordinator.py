@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fedfs.cli.command import argument, command, option
-from fedfs.cli.options import json_option, store_argument
+from fedfs.cli.options import json_option, store_argument, yes_option, yes_option_if
 from fedfs.cli.study_options import study_options
-from fedfs.cli.terminal import show_json, show_pairs, show_table
+from fedfs.cli.terminal import confirm, show_json, show_pairs, show_table
 from fedfs.store import StorePlace, open_store
 
 if TYPE_CHECKING:
@@ -162,18 +162,28 @@ def approve(
         click.echo("nobody new to approve")
 
 
-def _roster_command(name: str, state: str, text: str) -> click.Command:
+def _roster_command(name: str, state: str, text: str, *, needs_yes: bool = False) -> click.Command:
     """Return a command that sets the state of sites on the roster."""
+    example = f"fedfs {name} /mnt/share/organ north{' --yes' if needs_yes else ''}"
 
-    @command(name, help=text, example=f"fedfs {name} /mnt/share/organ north")
+    @command(name, help=text, example=example)
     @store_argument
     @argument("sites", nargs=-1, required=True, help="Names of the sites.")
-    def change(store: StorePlace, sites: tuple[str, ...]) -> None:
+    @yes_option_if(needs_yes)
+    @json_option
+    def change(
+        store: StorePlace, sites: tuple[str, ...], *, as_json: bool, yes: bool = True
+    ) -> None:
         from fedfs.roles.coordinator.roster import set_state
 
+        confirm(f"Remove {', '.join(sites)} from the study at {store}?", yes=yes)
         charter = set_state(coordinator_of(store), sites, state)
-        roster = ", ".join(f"{entry.site}: {entry.state}" for entry in charter.roster)
-        click.echo(f"charter {charter.number}  {roster}")
+        roster = {entry.site: entry.state for entry in charter.roster}
+        if as_json:
+            show_json({"charter": charter.number, "roster": roster})
+            return
+        states = ", ".join(f"{site}: {state}" for site, state in roster.items())
+        click.echo(f"charter {charter.number}  {states}")
 
     return change
 
@@ -192,13 +202,16 @@ remove = _roster_command(
     """Remove sites from the study.
 
 What they send from now on is refused; what they have published stays.""",
+    needs_yes=True,
 )
 
 
-@command("close-round", example="fedfs close-round /mnt/share/organ")
+@command("close-round", example="fedfs close-round /mnt/share/organ --yes")
 @store_argument
 @option("--track", metavar="NAME", help="The track, in a study of several.")
-def close_round(store: StorePlace, *, track: str | None) -> None:
+@yes_option
+@json_option
+def close_round(store: StorePlace, *, track: str | None, yes: bool, as_json: bool) -> None:
     """Close a round with the updates there are.
 
     If all were refused, the next version is equal to the one before, and sites that have been
@@ -206,7 +219,13 @@ def close_round(store: StorePlace, *, track: str | None) -> None:
     """
     from fedfs.roles.coordinator import rounds
 
+    confirm(
+        f"Close the round at {store} now? Updates that are not there yet are left out.", yes=yes
+    )
     charter = rounds.close_round(coordinator_of(store), track)
+    if as_json:
+        show_json({"charter": charter.number, "closed_rounds": charter.closed_rounds})
+        return
     closed = ", ".join(
         f"version {version} of {name}" for name, version in charter.closed_rounds.items()
     )

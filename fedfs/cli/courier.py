@@ -99,11 +99,13 @@ def export_(
             part_bytes=parse_size(split) if split else 0,
             everything=everything,
         )
-    if exported is None:
+    if as_json:
+        show_json(exported or {"n_objects": 0, "paths": []})
+    elif exported is None:
         click.echo(f"nothing to carry {'for' if for_site else 'from'} {site}")
+    if exported is None:
         raise click.exceptions.Exit(EXIT_WAITING)
     if as_json:
-        show_json(exported)
         return
     kept = f", {exported.n_kept} of them written before" if exported.n_kept else ""
     click.echo(
@@ -198,6 +200,7 @@ def show(file: Path, *, identity_files: tuple[Path, ...], as_json: bool) -> None
 @argument("outpost", help="The other store, where the sites work.")
 @option("--site", "sites", multiple=True, required=True, help="A site at OUTPOST. Repeatable.")
 @option("--watch", is_flag=True, help="Go on until the study is finished.")
+@json_option
 @default_option("--poll-interval", default=1.0, section=STORAGE, help="Shortest wait, seconds.")
 @default_option("--max-poll-interval", default=30.0, section=STORAGE, help="Longest, seconds.")
 @log_format_option
@@ -210,6 +213,7 @@ def sync(
     poll_interval: float,
     max_poll_interval: float,
     log_format: str,
+    as_json: bool,
 ) -> None:
     """Copy between two stores.
 
@@ -230,4 +234,4 @@ def sync(
             once=not watch,
             settings=WaitSettings(poll_interval, max_poll_interval),
         )
-    end_with(outcome, once=False)
+    end_with(outcome, once=False, as_json=as_json)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from fedfs.cli.terminal import show_event
+from fedfs.cli.terminal import show_event, show_json
 from fedfs.errors import EXIT_NOTHING, EXIT_WAITING
 
 if TYPE_CHECKING:
@@ -79,12 +79,15 @@ def end_as_terminated() -> NoReturn:
     sys.exit(EXIT_TERMINATED)  # the first process of a container does not die of it
 
 
-def end_with(outcome: Outcome, *, once: bool) -> None:
+def end_with(outcome: Outcome, *, once: bool, as_json: bool) -> None:
     """Print the last outcome of a process, and exit with the code that tells it to cron.
 
     Raises:
         click.exceptions.Exit: the process did nothing, with ``once``.
     """
-    show_event(outcome.text)
+    if as_json:
+        show_json(outcome)
+    else:
+        show_event(outcome.text)
     if once and not outcome.worked:
         raise click.exceptions.Exit(EXIT_NOTHING if outcome.finished else EXIT_WAITING)

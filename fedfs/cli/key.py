@@ -11,8 +11,14 @@ import click
 
 from fedfs.cli.command import group, option
 from fedfs.cli.coordinator import coordinator_of
-from fedfs.cli.options import json_option, site_option, site_unless, store_argument
-from fedfs.cli.terminal import show_json, show_pairs, show_table
+from fedfs.cli.options import (
+    json_option,
+    site_option,
+    site_unless,
+    store_argument,
+    yes_option,
+)
+from fedfs.cli.terminal import confirm, show_facts, show_json, show_table
 from fedfs.protocol import layout
 from fedfs.store import StorePlace, open_store
 
@@ -93,8 +99,9 @@ def show(store: StorePlace, *, as_json: bool) -> None:
 @_site
 @_aggregator
 @_coordinator
+@json_option
 def export_public(
-    store: StorePlace, *, name: str | None, aggregator: bool, coordinator: bool
+    store: StorePlace, *, name: str | None, aggregator: bool, coordinator: bool, as_json: bool
 ) -> None:
     """Print the public keys of a role.
 
@@ -103,9 +110,13 @@ def export_public(
     name = site_unless(name, other_role=aggregator or coordinator)
     role = _role(name, aggregator=aggregator, coordinator=coordinator)
     keyring = _keyring(store)
-    click.echo(keyring.load(role).public)
+    keys = {"public key": keyring.load(role).public}
     for identity in keyring.identities(role)[:1]:
-        click.echo(identity.recipient)
+        keys["encryption key"] = identity.recipient
+    if as_json:
+        show_facts(keys, as_json=True)
+    else:
+        click.echo("\n".join(keys.values()))
 
 
 @key.command(example="fedfs key create /mnt/share/organ --aggregator")
@@ -118,6 +129,7 @@ def export_public(
     help="Do not make a key: this program signs its standard input with the key --public-key.",
 )
 @option("--public-key", metavar="BASE64", help="Of the key that --external signs with.")
+@json_option
 def create(
     store: StorePlace,
     *,
@@ -125,6 +137,7 @@ def create(
     aggregator: bool,
     external: str | None,
     public_key: str | None,
+    as_json: bool,
 ) -> None:
     """Make a key before it is needed.
 
@@ -141,17 +154,16 @@ def create(
         new = keyring.use_external(role, public_key, shlex.split(external))
     else:
         new = keyring.create(role)
-    show_pairs(
-        {
-            "role": role,
-            "public key": new.public,
-            "fingerprint": key_fingerprint(new.public),
-            "encryption key": keyring.create_identity(role).recipient,
-        }
-    )
+    facts = {
+        "role": role,
+        "public key": new.public,
+        "fingerprint": key_fingerprint(new.public),
+        "encryption key": keyring.create_identity(role).recipient,
+    }
+    show_facts(facts, as_json=as_json)
 
 
-@key.command(example="fedfs key rotate /mnt/share/organ --site north")
+@key.command(example="fedfs key rotate /mnt/share/organ --site north --yes")
 @store_argument
 @_site
 @_aggregator
@@ -159,6 +171,8 @@ def create(
 @option("--lost", is_flag=True, help="The site's key before is not on this host any more.")
 @option("--to", "public_key", metavar="BASE64", help="The new aggregator's public key.")
 @option("--encryption-key", metavar="AGE", help="And its encryption key.")
+@yes_option
+@json_option
 def rotate(
     store: StorePlace,
     *,
@@ -168,6 +182,8 @@ def rotate(
     lost: bool,
     public_key: str | None,
     encryption_key: str | None,
+    yes: bool,
+    as_json: bool,
 ) -> None:
     """Replace a key.
 
@@ -185,14 +201,16 @@ def rotate(
         raise click.UsageError("--lost goes with --site, --to with --aggregator")
     if encryption_key is not None and public_key is None:
         raise click.UsageError("--encryption-key goes with --to")
+    confirm(f"Replace the key of {role} in the study at {store}?", yes=yes)
     if name is not None:
         keyring = _keyring(store)
         request = ask_for_new_key(open_store(store), keyring, name, is_lost=lost, clock=time.time)
-        show_pairs({"site": name, "new key": key_fingerprint(request.public_key)})
+        show_facts({"site": name, "new key": key_fingerprint(request.public_key)}, as_json=as_json)
         click.echo(
             f"\nThe coordinator runs:  fedfs approve {store} {name}"
             + (" --replace-key" if lost else "")
-            + "\nUntil then the key before counts, if this host has it."
+            + "\nUntil then the key before counts, if this host has it.",
+            err=as_json,
         )
         return
     amender = coordinator_of(store)
@@ -202,11 +220,15 @@ def rotate(
     else:
         charter = replace_coordinator_key(amender)
         fingerprint, since = charter.coordinator_key, f"charter {charter.number + 1}"
-    show_pairs({"role": role, "new key": key_fingerprint(fingerprint), "counts from": since})
+    show_facts(
+        {"role": role, "new key": key_fingerprint(fingerprint), "counts from": since},
+        as_json=as_json,
+    )
     if aggregator and public_key is not None and charter.encryption:
         click.echo(
-            "\nCopy aggregator.age of the host before to the new one, as aggregator.0.age: what is "
-            "on the\nstore already is encrypted for it, updates and the strategy's memory among it."
+            "\nCopy aggregator.age of the host before to the new one, as aggregator.0.age:\n"
+            "what is on the store already is encrypted for it, as is the strategy's memory.",
+            err=as_json,
         )
 
 

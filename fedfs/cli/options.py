@@ -30,6 +30,14 @@ def with_options(command: Callable[..., Any], options: Sequence[_Option]) -> Cal
 
 
 json_option = option("--json", "as_json", is_flag=True, section=OUTPUT, help="Print JSON.")
+yes_option = option("--yes", is_flag=True, help="Do not ask; has to be given where no terminal is.")
+
+
+def yes_option_if(needed: bool) -> _Option:  # noqa: FBT001  the only argument
+    """Return the option ``--yes``, or one that gives a command nothing."""
+    return yes_option if needed else lambda command: command
+
+
 once_option = option(
     "--once", is_flag=True, help="Do what can be done now, then return (for cron)."
 )
@@ -71,8 +79,32 @@ log_format_option = default_option(
     section=OUTPUT,
     help="Lines for people, or a JSON object on each.",
 )
+
+
+def _usual_processes() -> int:
+    from fedfs.nnunet.system.environment import usual_processes
+
+    return usual_processes()
+
+
+def _at_most_cores(_context: click.Context, _option: click.Parameter, value: int) -> int:
+    """Return a number of processes that this host has cores for; a callback of click's."""
+    from fedfs.nnunet.system.environment import usable_cores
+
+    if value > (cores := usable_cores()):
+        click.echo(f"-np {value} is more than this host has cores: {cores} are used.", err=True)
+    return min(value, cores)
+
+
 num_processes_option = functools.partial(
-    default_option, "-np", "--num-processes", default=8, section=HOST
+    option,
+    "-np",
+    "--num-processes",
+    type=click.IntRange(min=1),
+    default=_usual_processes,
+    show_default="8, or as many as the host has cores",
+    callback=_at_most_cores,
+    section=HOST,
 )
 skip_broken_option = functools.partial(option, "--skip-broken-cases", "skip_broken", is_flag=True)
 keep_versions_option = functools.partial(

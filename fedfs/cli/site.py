@@ -11,7 +11,14 @@ from fedfs.cli import options
 from fedfs.cli.command import HOST, NETWORK, TRAINING, group, option
 from fedfs.cli.exit_codes import end_with
 from fedfs.cli.progress import ProgressDisplay
-from fedfs.cli.terminal import show_event, show_json, show_pairs, start_logging
+from fedfs.cli.terminal import (
+    confirm,
+    show_event,
+    show_facts,
+    show_json,
+    show_pairs,
+    start_logging,
+)
 from fedfs.roles.log_format import is_json_log
 from fedfs.store import StorePlace
 
@@ -87,13 +94,10 @@ def join(
     )
     with ProgressDisplay() as display:
         charter, request = join_study(config, display)
-    facts = _facts_of(charter, request)
-    if as_json:
-        show_json({name.replace(" ", "_"): value for name, value in facts.items()})
-        return
-    show_pairs(facts)
-    click.echo(f"\n{_COMPARE}")
-    click.echo(f"Once approved:  fedfs site run {store} --site {name}")
+    show_facts(_facts_of(charter, request), as_json=as_json)
+    if not as_json:
+        click.echo(f"\n{_COMPARE}")
+        click.echo(f"Once approved:  fedfs site run {store} --site {name}")
 
 
 def _facts_of(charter: Charter, request: JoinRequest) -> dict[str, Any]:
@@ -155,6 +159,7 @@ def _facts_of(charter: Charter, request: JoinRequest) -> dict[str, Any]:
 @options.wait_options
 @options.verbose_option(help="Log everything, nnU-Net's output too.")
 @options.log_format_option
+@options.json_option
 @options.takes_host
 def run(
     store: StorePlace,
@@ -167,6 +172,7 @@ def run(
     local_minutes: float | None,
     verbose: bool,
     log_format: str,
+    as_json: bool,
     **others: Any,
 ) -> None:
     """Train on this site's data.
@@ -194,39 +200,51 @@ def run(
         with ProgressDisplay() as display:
             joined = join_once(joins, display)
         if joined is not None:
-            _show_joined(_facts_of(*joined))
+            _show_joined(_facts_of(*joined), to_stderr=as_json)
     with ProgressDisplay() as display:
         outcome = run_site(config, display)
-    end_with(outcome, once=once)
+    end_with(outcome, once=once, as_json=as_json)
 
 
-def _show_joined(facts: Mapping[str, Any]) -> None:
+def _show_joined(facts: Mapping[str, Any], *, to_stderr: bool) -> None:
     """Print what the operator has to compare; in the log, where that is JSON."""
     if is_json_log():
         pairs = ", ".join(f"{name} {value}" for name, value in facts.items())
         show_event(f"asked to join: {pairs}. {_COMPARE}")
         return
-    show_pairs(facts)
-    click.echo(_COMPARE)
+    show_pairs(facts, to_stderr=to_stderr)
+    click.echo(_COMPARE, err=to_stderr)
 
 
-def _attendance_command(command_name: str, status: str, text: str) -> None:
+def _attendance_command(
+    command_name: str, status: str, text: str, *, needs_yes: bool = False
+) -> None:
     """Give ``site`` a command by which it pauses, leaves or comes back."""
 
     @site.command(
         command_name,
         help=text,
-        example=f"fedfs site {command_name} /mnt/share/organ --site north",
+        example=f"fedfs site {command_name} /mnt/share/organ --site north"
+        + (" --yes" if needs_yes else ""),
     )
     @options.store_argument
     @options.this_site_option
     @option("--reason", default="", help="For the others to read.")
-    def command(store: StorePlace, name: str, reason: str) -> None:
+    @options.yes_option_if(needs_yes)
+    @options.json_option
+    def command(
+        store: StorePlace, name: str, *, reason: str, as_json: bool, yes: bool = True
+    ) -> None:
         from fedfs.roles.site.config import SiteConfig
         from fedfs.roles.site.run import attend
         from fedfs.trust.keyring import default_home
 
-        click.echo(attend(SiteConfig(store, name, default_home()), status, reason))
+        confirm(f"Leave the study at {store} for good, with site {name}?", yes=yes)
+        is_new = attend(SiteConfig(store, name, default_home()), status, reason)
+        if as_json:
+            show_json({"site": name, "status": status, "changed": is_new})
+        else:
+            click.echo(f"site {name!r} is {status}{'' if is_new else ' already'}")
 
 
 _attendance_command(
@@ -242,6 +260,7 @@ _attendance_command(
     """Leave the study for good.
 
 What this site has published stays.""",
+    needs_yes=True,
 )
 _attendance_command(
     "resume",

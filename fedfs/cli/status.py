@@ -12,7 +12,7 @@ import click
 
 from fedfs.cli.command import OUTPUT, command, option
 from fedfs.cli.metrics_file import MetricsFile, named_prom
-from fedfs.cli.options import FILE, default_option, json_option, store_argument, track_option
+from fedfs.cli.options import FILE, default_option, store_argument, track_option
 from fedfs.cli.progress import LivePage
 from fedfs.cli.simulation import stores_of_simulation
 from fedfs.cli.terminal import make_table, show_json, show_pairs, show_table
@@ -43,7 +43,13 @@ _TRACK_COLUMNS = ("track", "phase", "version", "Dice", "waiting for")
     metavar="FILE.prom",
     help="Write metrics for node_exporter's textfile collector, and print nothing.",
 )
-@json_option
+@option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    section=OUTPUT,
+    help="Print JSON; with --watch, a line of JSON for each change.",
+)
 def status(
     store: StorePlace,
     *,
@@ -63,19 +69,19 @@ def status(
     if stores := stores_of_simulation(store.url):
         if prometheus:
             raise click.UsageError(f"--prometheus is of one study, and {store} is a simulation")
-        _show_each(stores)
+        _show_each(stores, as_json=as_json)
         return
     metrics = MetricsFile(prometheus, str(store))
     only = [track] if track else ()
     with metrics.of_failure():
         observers = open_visible(open_store(store), default_home(), only=only, scores=watch)
         views = _views(observers)
-    if watch and not as_json:
-        _watch(observers, interval, metrics)
+    if watch:
+        _watch(observers, interval, metrics, as_json=as_json)
         return
     metrics.write(views)
     if as_json:
-        show_json({"tracks": views} if len(views) > 1 else next(iter(views.values())))
+        show_json(_of_study(views))
     if as_json or prometheus:
         return
     facts, columns, rows, notes = _page(views)
@@ -95,12 +101,16 @@ def status(
         click.echo(f"\n{hidden}")
 
 
-def _show_each(stores: Sequence[Path]) -> None:
+def _show_each(stores: Sequence[Path], *, as_json: bool) -> None:
     """Print where the stores of a simulation are, and how each study stands."""
     from fedfs.exchange.read import open_tracks
 
-    for path in stores:
-        for view in _views(open_tracks(open_store(str(path)))).values():
+    studies = {str(path): _views(open_tracks(open_store(str(path)))) for path in stores}
+    if as_json:
+        show_json({"studies": studies})
+        return
+    for path, views in studies.items():
+        for view in views.values():
             click.echo(f"{path}\n  {_line(view)}")
 
 
@@ -112,7 +122,14 @@ def _views(observers: Mapping[str, Observer]) -> dict[str, StudyStatus]:
     }
 
 
-def _watch(observers: Mapping[str, Observer], interval_s: float, metrics: MetricsFile) -> None:
+def _of_study(views: Mapping[str, StudyStatus]) -> object:
+    """Return what ``--json`` prints: the status, or those of several tracks."""
+    return {"tracks": views} if len(views) > 1 else next(iter(views.values()))
+
+
+def _watch(
+    observers: Mapping[str, Observer], interval_s: float, metrics: MetricsFile, *, as_json: bool
+) -> None:
     """Show the study as it goes on: a live page in a terminal, a line for each change elsewhere."""
     shown: dict[str, str] = {}
     with contextlib.closing(LivePage()) as page:
@@ -120,7 +137,10 @@ def _watch(observers: Mapping[str, Observer], interval_s: float, metrics: Metric
             views = _views(observers)
             metrics.write(views)
             lines = {name: _line(view) for name, view in views.items()}
-            if page.is_live:
+            if as_json:
+                if lines != shown:
+                    show_json(_of_study(views), in_one_line=True)
+            elif page.is_live:
                 page.show(*_drawn(*_page(views)))
             else:
                 for name, line in lines.items():
@@ -138,7 +158,7 @@ def _watch(observers: Mapping[str, Observer], interval_s: float, metrics: Metric
             except StoreUnavailableError as error:
                 shown = {}
                 if not page.is_live:
-                    click.echo(f"{error.local_text} Trying again.")
+                    click.echo(f"{error.local_text} Trying again.", err=as_json)
 
 
 def _is_over(view: StudyStatus) -> bool:

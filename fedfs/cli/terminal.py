@@ -24,6 +24,8 @@ log = logging.getLogger("fedfs")
 if TYPE_CHECKING:
     from rich.table import Table
 
+_EXIT_DECLINED = 1  # as EXIT_PROBLEM: nothing was done, and no error happened
+
 
 def show_error(message: str, *, hint: str = "") -> None:
     """Print an error, and what to do about it, to stderr; in the log, where that is JSON."""
@@ -33,6 +35,30 @@ def show_error(message: str, *, hint: str = "") -> None:
     click.echo(f"{click.style('error:', fg='red', bold=True)} {printable_lines(message)}", err=True)
     if hint:
         click.echo(f"{click.style('hint:', bold=True)} {printable_lines(hint)}", err=True)
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask before something that cannot be taken back.
+
+    Args:
+        question: for a person; it says what will be.
+        yes: the answer has been given, by ``--yes``.
+
+    Raises:
+        UserError: nobody can be asked.
+        click.exceptions.Exit: the answer is no.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        command = click.get_current_context().command_path
+        raise UserError(
+            f"{command} asks before it acts, and there is no terminal to ask at.",
+            hint="in a script, give --yes",
+        )
+    if not click.confirm(question, err=True):
+        click.echo("nothing was changed", err=True)
+        raise click.exceptions.Exit(_EXIT_DECLINED)
 
 
 def show_findings(findings: Iterable[Finding], *, as_json: bool) -> int:
@@ -70,16 +96,24 @@ def write_whole(path: Path) -> Iterator[TextIO]:
         raise UserError(f"{path} cannot be written: {error.strerror or error}.") from error
 
 
-def show_json(value: Any) -> None:
+def show_json(value: Any, *, in_one_line: bool = False) -> None:
     """Print a value (dataclasses included) as JSON."""
-    click.echo(json.dumps(_plain(value), indent=2, sort_keys=True))
+    click.echo(json.dumps(_plain(value), indent=None if in_one_line else 2, sort_keys=True))
 
 
-def show_pairs(pairs: Mapping[str, object]) -> None:
+def show_facts(facts: Mapping[str, object], *, as_json: bool) -> None:
+    """Print names and values, for people or for programs."""
+    if as_json:
+        show_json({name.replace(" ", "_"): value for name, value in facts.items()})
+    else:
+        show_pairs(facts)
+
+
+def show_pairs(pairs: Mapping[str, object], *, to_stderr: bool = False) -> None:
     """Print names and values, aligned."""
     width = max((len(name) for name in pairs), default=0)
     for name, value in pairs.items():
-        click.echo(f"{name:<{width}}  {printable(str(value))}")
+        click.echo(f"{name:<{width}}  {printable(str(value))}", err=to_stderr)
 
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

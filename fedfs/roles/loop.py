@@ -6,7 +6,7 @@ A store that cannot be reached now is waited for like anything else: a step may 
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fedfs.errors import StoreUnavailableError
 
@@ -21,11 +21,13 @@ class Outcome:
         worked: something was done, look again at once.
         finished: nothing will ever be left to do.
         text: a sentence on what was done, or is waited for.
+        done: of the outcome of a whole process, the sentences on all that it has done.
     """
 
     worked: bool
     finished: bool
     text: str
+    done: tuple[str, ...] = ()
 
 
 def run(step: Callable[[], Outcome], *, wait: Callable[[], object], reset: Callable[[], None],
@@ -45,7 +47,7 @@ def run(step: Callable[[], Outcome], *, wait: Callable[[], object], reset: Calla
         StoreUnavailableError: the store cannot be reached, with ``once``.
         FedfsError: whatever else a step raises.
     """
-    worked = False
+    done: list[str] = []
     while True:
         try:
             outcome = step()
@@ -56,9 +58,9 @@ def run(step: Callable[[], Outcome], *, wait: Callable[[], object], reset: Calla
             wait()
             continue
         if outcome.worked:
-            worked = True
+            done.append(outcome.text)
             reset()
         elif outcome.finished or once:
-            return Outcome(worked=worked, finished=outcome.finished, text=outcome.text)
+            return replace(outcome, worked=bool(done), done=tuple(done))
         else:
             wait()

@@ -1,8 +1,8 @@
-"""Read a command line as fedfs would, without running it."""
+"""The commands of fedfs, and command lines as fedfs reads them, without running them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import click
 
@@ -19,3 +19,13 @@ def understood(words: Sequence[str]) -> dict[str, object]:
         context = click.Context(command, parent=context)
     command.parse_args(context, rest)
     return context.params
+
+
+def all_commands(
+    command: click.Command = fedfs, path: tuple[str, ...] = ("fedfs",)
+) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Yield every command with the words by which it is called, groups included."""
+    yield path, command
+    if isinstance(command, click.Group):
+        for name, child in command.commands.items():
+            yield from all_commands(child, (*path, name))

@@ -11,7 +11,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedfs.errors import SetupError
@@ -23,7 +23,21 @@ POOL_SIZE = "nnUNet_def_n_proc"
 AUGMENTATION_WORKERS = "nnUNet_n_proc_DA"
 WANDB = "nnUNet_wandb_enabled"
 
+_NNUNET_PROCESSES = 8  # nnU-Net's own default
+
 _HINT = "set it as described in nnU-Net's documentation, setting_up_paths.md"
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use: a batch system often gives it fewer than all."""
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def usual_processes() -> int:
+    """Return how many processes nnU-Net gets if nobody says a number."""
+    return min(_NNUNET_PROCESSES, usable_cores())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +47,8 @@ class HostSettings:
     Attributes:
         device: ``cpu``, ``cuda``, ``mps``; None for the best there is.
         num_gpus: more than one trains each round in so many processes.
-        num_processes: for fingerprint, preprocessing and nnU-Net's pools.
+        num_processes: for fingerprint, preprocessing and nnU-Net's pools; 8, or as many as there
+            are cores.
         allowed_trainers: trainers below ``nnUNet_extTrainer`` that the charter may ask for here.
         skip_broken: go on without cases that cannot be used; else stop at the first.
         allow_versions: take part with another nnunetv2 than the charter's, see
@@ -43,7 +58,7 @@ class HostSettings:
 
     device: str | None = None
     num_gpus: int = 1
-    num_processes: int = 8
+    num_processes: int = field(default_factory=usual_processes)
     allowed_trainers: tuple[str, ...] = ()
     skip_broken: bool = False
     allow_versions: bool = False

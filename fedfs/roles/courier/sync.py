@@ -3,6 +3,7 @@
 import logging
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 from fedfs.errors import ObjectNotFoundError
 from fedfs.exchange.payloads import MAX_MODEL_BYTES
@@ -89,7 +90,8 @@ def run_sync(
     """Copy once, or until the study is finished; see :class:`Sync`."""
     sync = Sync(hub, outpost, sites, on_progress=on_progress)
     if once:
-        return sync.step()
+        outcome = sync.step()
+        return replace(outcome, done=(outcome.text,)) if outcome.worked else outcome
     folder = outpost.watch_path() or hub.watch_path()
     with Waiter(folder, settings, rng=random.Random()) as waiter:  # noqa: S311  jitter
         return run(sync.step, wait=waiter.wait, reset=waiter.reset)

@@ -175,8 +175,8 @@ def _remembered_attendance(keyring: Keyring, site: str) -> Attendance | None:
     return Attendance.wanted(site, **remembered) if remembered else None
 
 
-def attend(config: SiteConfig, status: str, reason: str = "") -> str:
-    """Tell the aggregator that a site pauses, leaves or is back; return a sentence about it.
+def attend(config: SiteConfig, status: str, reason: str = "") -> bool:
+    """Tell the aggregator that a site pauses, leaves or is back; return whether that is new.
 
     Args:
         config: of the site.
@@ -202,4 +202,4 @@ def attend(config: SiteConfig, status: str, reason: str = "") -> str:
             publisher = publisher_on(TrackStore(store, observer.track), observer, keyring, role)
             with contextlib.suppress(ObjectExistsError):  # a process at work was faster
                 publisher.publish(action.attendance)
-    return f"site {config.site!r} is {status}{'' if is_new else ' already'}"
+    return is_new

@@ -19,13 +19,7 @@ from fedfs.protocol import round_policies
 from fedfs.protocol.messages import MODES
 from fedfs.roles.coordinator.options import StudyOptions
 from fedfs.tensors.encodings import ENCODINGS
-from support.command_lines import understood
-
-
-def all_commands(command=cli, path=("fedfs",)):
-    yield path, command
-    for name, child in getattr(command, "commands", {}).items():
-        yield from all_commands(child, (*path, name))
+from support.command_lines import all_commands, understood
 
 
 @pytest.fixture(params=list(all_commands()), ids=lambda found: " ".join(found[0]))

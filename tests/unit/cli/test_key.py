@@ -38,7 +38,7 @@ def test_the_aggregator_moves_as_the_documents_say(tmp_path):
     keys = {name.strip(): value.strip() for name, value in made.items()}
     assert keys["encryption key"] != federation.charter.aggregator_encryption_key
     words = ("--to", keys["public key"], "--encryption-key", keys["encryption key"])
-    assert "aggregator.0.age" in run("coordinator", "rotate", "--aggregator", *words)
+    assert "aggregator.0.age" in run("coordinator", "rotate", "--aggregator", "--yes", *words)
     shown = json.loads(run("other", "show", "--json"))["keys"]
     assert [key["counts"] for key in shown] == ["from version 2 on"]
     federation.home("coordinator").rename(federation.home("retired"))

@@ -20,6 +20,7 @@ from support.federation import Federation
 @pytest.fixture
 def lines():
     """A function that returns the objects logged so far."""
+    set_log_fields(study="", site="", track="")  # as in a new process
     stream, root = io.StringIO(), logging.getLogger("fedfs")
     handler, level = logging.StreamHandler(stream), root.level
     handler.setFormatter(JsonFormatter())
