@@ -47,13 +47,23 @@ EXIT_NOTHING = 11
 
 
 class FedfsError(Exception):
-    """Base of all errors; ``str(error)`` is one clear sentence, ``hint`` the advice."""
+    """Base of all errors; ``str(error)`` is one clear sentence, ``hint`` the advice.
+
+    Attributes:
+        options: names of the options that are at fault, as the code has them; empty if not known.
+    """
 
     exit_code = 1
+    options: tuple[str, ...] = ()
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
         self.hint = hint
+
+    def of(self, *options: str) -> Self:
+        """Name the options that are at fault, unless they are named already; return this error."""
+        self.options = self.options or options
+        return self
 
     @property
     def local_text(self) -> str:

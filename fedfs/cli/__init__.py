@@ -10,7 +10,7 @@ import click
 from fedfs import __version__
 from fedfs.cli.aggregator import aggregate
 from fedfs.cli.command import OUTPUT, Option, group, option
-from fedfs.cli.coordinator import approve, close_round, init, pause, remove, resume
+from fedfs.cli.coordinator import approve, close_round, pause, remove, resume
 from fedfs.cli.courier import bundle, sync
 from fedfs.cli.demo import demo
 from fedfs.cli.deploy import deploy
@@ -28,6 +28,7 @@ from fedfs.cli.simulation import simulate
 from fedfs.cli.site import site
 from fedfs.cli.spelling import name_variables
 from fedfs.cli.status import status
+from fedfs.cli.study import charter, init
 from fedfs.cli.terminal import show_error
 from fedfs.errors import FedfsError, SetupError
 
@@ -68,7 +69,7 @@ _COMMANDS = {
     "Site": (site,),
     "Aggregator": (aggregate,),
     "Every host": (doctor, deploy, key),
-    "Everybody who can read the store": (status, report, log, privacy, export, verify),
+    "Everybody who can read the store": (status, charter, report, log, privacy, export, verify),
     "Courier": (bundle, sync),
 }
 for _title, _commands in _COMMANDS.items():

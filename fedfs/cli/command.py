@@ -38,6 +38,7 @@ SECTIONS = (
 _OTHER_PLACES = {
     "store": "Give it, set FEDFS_STORE, or write store = ... into fedfs.toml.",
     "--site": "Give it, set FEDFS_SITE, or write site = ... into fedfs.toml.",
+    "--name": "Give it, or write it into a file: fedfs init --template > study.toml",
 }
 """Places where what is missing on a command line can stand."""
 

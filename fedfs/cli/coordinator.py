@@ -1,127 +1,19 @@
-"""Commands of the coordinator: ``init``, ``approve``, ``pause``, ``close-round`` and others."""
+"""Commands of the coordinator: ``approve``, ``pause``, ``close-round`` and others."""
 
 from __future__ import annotations
 
-import tempfile
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from fedfs.cli.command import argument, command, option
 from fedfs.cli.options import json_option, store_argument, yes_option, yes_option_if
-from fedfs.cli.study_options import study_options
-from fedfs.cli.terminal import confirm, show_json, show_pairs, show_table
+from fedfs.cli.terminal import confirm, show_json, show_table
 from fedfs.store import StorePlace, open_store
 
 if TYPE_CHECKING:
     from fedfs.roles.coordinator.amend import Coordinator
-    from fedfs.roles.coordinator.options import StudyOptions
-
-
-@command(
-    example="""\
-fedfs init /mnt/share/organ --name organ --dataset-json dataset.json \\
-    --dataset-name Dataset042_Organ -c 2d --rounds 20 --min-sites 2"""
-)
-@store_argument
-@study_options
-@json_option
-def init(store: StorePlace, *, dataset_json: Path | None, pretrained: Path | None,
-         continued: str | None, continue_track: str | None, as_json: bool, one_aggregator: bool,
-         allowed_trainers: tuple[str, ...], **options: Any) -> None:  # fmt: skip
-    """Start a study.
-
-    Writes its charter to STORE, and makes the keys of coordinator and aggregator on this host.
-    """
-    from fedfs.aggregation.strategies import package_of
-    from fedfs.nnunet.allowed.classes import versions
-    from fedfs.nnunet.system.isolated import run_isolated
-    from fedfs.roles.coordinator.begin import init_study
-    from fedfs.roles.coordinator.continuing import read_finished
-    from fedfs.roles.coordinator.options import StudyOptions, read_dataset_json
-    from fedfs.roles.doctor.store_checks import require_atomic_create
-    from fedfs.trust.keyring import default_home
-    from fedfs.trust.recipients import Vault
-    from fedfs.trust.signing import key_fingerprint
-
-    if dataset_json is None and continued is None:
-        raise click.UsageError("Missing option '--dataset-json'.")
-    if pretrained is not None and continued is not None:
-        raise click.UsageError("give --pretrained or --continue, not both")
-    options["target_spacing"] = options["target_spacing"] or None
-    if dataset_json is not None:
-        options["dataset_json"] = read_dataset_json(dataset_json)
-    with tempfile.TemporaryDirectory() as folder:
-        continues = None
-        if continued is not None:
-            old = open_store(StorePlace(continued, store.s3))
-            vault = Vault(default_home())
-            finished = read_finished(old, Path(folder), continue_track, vault)
-            options = finished.options(_given(options))
-            continues, pretrained = finished.continues, finished.weights
-        chosen = StudyOptions(**options)
-        if pretrained is not None and "," in chosen.configuration:
-            raise click.UsageError("--pretrained is the network of one configuration, not several")
-        place = open_store(store, must_exist=False)
-        if not one_aggregator and store.url.startswith("s3://"):
-            require_atomic_create(place)
-        _check_classes(chosen, allowed_trainers, Path(folder))
-        if pretrained is not None and continues is None:
-            converted = Path(folder) / "pretrained.safetensors"
-            request = {"checkpoint": str(pretrained.absolute()), "output": str(converted)}
-            run_isolated("convert_checkpoint", request, workdir=Path(folder))
-            pretrained = converted
-        charter = init_study(
-            place,
-            default_home(),
-            chosen,
-            clock=time.time,
-            versions={**versions(), **package_of(chosen.strategy)},
-            pretrained=pretrained,
-            continues=continues,
-        )
-    facts = {
-        "study": charter.study,
-        "coordinator key": key_fingerprint(charter.coordinator_key),
-        "aggregator key": key_fingerprint(charter.aggregator_key),
-        "store": str(store),
-    }
-    if continues is not None:
-        facts["continues"] = f"version {continues.version} of {continues.study}"
-    if as_json:
-        show_json({name.replace(" ", "_"): value for name, value in facts.items()})
-        return
-    show_pairs(facts)
-    click.echo(
-        f"\nNext, at every site:  fedfs site join {store} --site NAME --dataset DatasetXXX_NAME"
-    )
-    click.echo(f"then here:            fedfs approve {store} --all")
-    click.echo(f"and, as a service:    fedfs aggregate {store}")
-
-
-def _check_classes(chosen: StudyOptions, allowed_trainers: tuple[str, ...], folder: Path) -> None:
-    """Check that nnU-Net has the trainer and the planner of a study."""
-    from fedfs.nnunet.system.isolated import run_isolated
-
-    usual = type(chosen)
-    if chosen.trainer != usual.trainer:
-        check = {"trainer": chosen.trainer, "allowed_trainers": allowed_trainers}
-        run_isolated("check_trainer", check, workdir=folder)
-    if chosen.planner != usual.planner:
-        run_isolated("check_planner", {"planner": chosen.planner}, workdir=folder)
-
-
-def _given(options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options that somebody has set, defaults left out."""
-    source = click.get_current_context().get_parameter_source
-    default = click.core.ParameterSource.DEFAULT
-    return {
-        name: value
-        for name, value in options.items()
-        if value is not None and source(name) is not default
-    }
 
 
 def coordinator_of(store: StorePlace) -> Coordinator:

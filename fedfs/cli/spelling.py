@@ -71,7 +71,10 @@ def as_defaults(
             continue
         option = options.get(name.replace("-", "_"))
         if option is None or option.name is None:
-            raise _unknown(file.at(*tables, name), name, path, [*commands, *options])
+            error = _unknown(file.at(*tables, name), name, path, [*commands, *options])
+            if not commands and isinstance(value, Mapping):
+                error.hint = "its options stand in no table of their own"
+            raise error
         if option.name in spellings:
             raise UserError(
                 f"{file.at(*tables, name)}, gives {name} a second time, after "

@@ -27,7 +27,10 @@ def with_store(command: click.Command, context: click.Context, args: list[str]) 
     words, context.meta[GIVEN] = _split(command, context, args)
     known = store.resolve_envvar_value(context) or context.lookup_default("store")
     others = [one for one in arguments if one is not store]
-    if known is None or _names_store(words, others):
+    names_store = _names_store(words, others)
+    if known is None and words and not names_store and isinstance(others[0].type, click.Path):
+        raise click.MissingParameter(ctx=context, param=store)  # of a study's file alone
+    if known is None or names_store:
         return args
     return [str(known), *args] if arguments[0] is store else [*args, str(known)]
 

@@ -148,7 +148,7 @@ _OPTIONS = (
     option(
         "--local-epochs",
         type=int,
-        help="nnU-Net epochs per round (250 iterations each).",
+        help="nnU-Net epochs per round, of 250 iterations; default: 1.",
         section=TRAINING,
     ),
     option(

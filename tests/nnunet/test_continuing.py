@@ -232,6 +232,10 @@ def test_the_command_line(tmp_path, monkeypatch):
 
     refused = init("--fold", "0")
     assert "fold '0' is not that of study 'test', which has '1'" in str(refused.exception)
+    (tmp_path / "study.toml").write_text("rounds = 7\nfold = 0\n")
+    refused = init(str(tmp_path / "study.toml"))
+    assert "study.toml, line 2 (fold): The fold '0' is not that of" in str(refused.exception)
+    assert not (tmp_path / "new").exists()
     made = init("--rounds", "7", "--fold", "1")
     assert made.exit_code == 0, made.output
     assert f"version 1 of {old.charter.study}" in made.output

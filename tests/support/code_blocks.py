@@ -9,7 +9,7 @@ hosts do not show them, and ``docs/hooks.py`` takes them away for the site.
 | ``python`` | is run, ``on`` a host, ``at`` a moment |
 | both, with ``terminal`` | typed into a terminal of the page's own test (:mod:`support.terminals`) |
 | ``sh``, ``cron`` | cannot be run here: bash can read it, fedfs understands its command lines, scripts and targets of make exist |
-| ``toml`` | a configuration file of fedfs; its commands and options exist |
+| ``toml`` | a configuration file of fedfs, or ``of=study`` a study's; its commands and options exist |
 | ``json``, ``yaml``, ``ini`` | can be parsed |
 | ``text`` | a picture, nothing that anybody types |
 
@@ -35,6 +35,7 @@ import yaml
 
 from fedfs.cli import fedfs
 from fedfs.cli.configuration import defaults_of
+from fedfs.cli.spelling import as_defaults
 from fedfs.cli.toml_file import TomlFile
 from fedfs.errors import FedfsError
 from support.command_lines import understood
@@ -242,7 +243,11 @@ def _check_toml(block: Block) -> None:
     with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
         file.write(block.text)
         file.flush()
-        defaults_of([TomlFile.read(Path(file.name))], fedfs)
+        content = TomlFile.read(Path(file.name))
+        if block.words.get("of") == "study":
+            as_defaults(content, fedfs.commands["init"])
+        else:
+            defaults_of([content], fedfs)
 
 
 _CHECKS: Mapping[str, Callable[[Block], object]] = {

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import click
 
 from fedfs.cli import fedfs
 
+STUDY = Path(__file__).with_name("study.toml")
+
 
 def understood(words: Sequence[str]) -> dict[str, object]:
-    """Return the options of a command line; fail as fedfs would fail."""
+    """Return the options of a command line; fail as fedfs would fail.
+
+    A ``study.toml`` need not be there, and nothing is printed.
+    """
     command: click.Command = fedfs
     context = click.Context(fedfs)
-    rest = list(words)
+    rest = [str(STUDY) if Path(word).name == STUDY.name else word for word in words]
     while isinstance(command, click.Group):
         command = command.commands[rest.pop(0)]
         context = click.Context(command, parent=context)
-    command.parse_args(context, rest)
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(click.exceptions.Exit):
+        command.parse_args(context, rest)
     return context.params
 
 

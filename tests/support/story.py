@@ -27,7 +27,18 @@ from fedfs.simulation.cases import place_dataset, read_cases
 from fedfs.simulation.hosts import Host
 from support.code_blocks import DOCUMENTS, Block, blocks_of, difference, steps_of
 
-MOMENTS = ("start", "join", "approve", "fingerprint", "plan", "train", "combine", "look", "change")
+MOMENTS = (
+    "decide",
+    "start",
+    "join",
+    "approve",
+    "fingerprint",
+    "plan",
+    "train",
+    "combine",
+    "look",
+    "change",
+)
 DATASET = "Dataset042_Organ"
 N_CASES = {"north": 12, "south": 9}
 HOSTS = ("coordinator", "north", "south", "east", "auditor", "researcher")

@@ -15,11 +15,20 @@ from fedfs.exchange.read import open_study
 from fedfs.nnunet.plan import plans
 from fedfs.protocol import layout
 from fedfs.protocol.areas import NO_SITE
-from fedfs.protocol.messages import Charter, Continued, DatasetSpec, Named, NnUNetSpec, closed
+from fedfs.protocol.messages import (
+    Charter,
+    Continued,
+    DatasetSpec,
+    Named,
+    NnUNetSpec,
+    PayloadRef,
+    closed,
+)
 from fedfs.protocol.track_place import TrackPlace
 from fedfs.roles.coordinator.options import StudyOptions
 from fedfs.store import StorePlace, open_store
 from fedfs.store.base import Store
+from fedfs.store.local_files import file_sha256
 from fedfs.trust import sealing
 from fedfs.trust.keyring import Keyring
 from fedfs.trust.recipients import make_read_key
@@ -52,13 +61,7 @@ def init_study(
         StudyError: the store holds a study already.
         StoreError: the store refuses; nothing is left behind.
     """
-    keys = [layout.parse(entry.key) for entry in store.list(layout.FEDERATION)]
-    # A payload without a charter is what an interrupted start has left: it stands in nobody's way.
-    if any(key is not None and not key.is_payload for key in keys):
-        raise StudyError(
-            f"{store.url} holds a federation already.",
-            hint="one store, one study: choose another folder or prefix",
-        )
+    _require_no_study(store)
     coordinator, nonce = SigningKey.generate(), secrets.token_hex(16)
     study = study_id(options.name, nonce, coordinator.public)
     keyring = Keyring(home, study)
@@ -81,7 +84,6 @@ def init_study(
             aggregator_key=aggregator.public,
             coordinator_encryption_key=holders["coordinator"],
             aggregator_encryption_key=holders["aggregator"],
-            encryption=options.encryption,
             read_keys=read_keys,
             pretrained=payload,
             continues=continues and _continued(continues, options, nonce, readers),
@@ -94,6 +96,43 @@ def init_study(
             raise StudyError(f"{store.url} holds a federation already.") from error
         raise
     return charter
+
+
+def draft_study(
+    store: Store,
+    options: StudyOptions,
+    *,
+    versions: Mapping[str, str],
+    pretrained: Path | None = None,
+    continues: Continued | None = None,
+) -> Charter:
+    """Return the charter that :func:`init_study` would write, without keys and id; write nothing.
+
+    Raises:
+        StudyError: the store holds a study already.
+        StoreError: the store cannot be read.
+    """
+    _require_no_study(store)
+    payload = None
+    if pretrained is not None:
+        sha256, size = file_sha256(pretrained), pretrained.stat().st_size
+        payload = PayloadRef(key=layout.pretrained(sha256), sha256=sha256, size=size)
+    return replace(_charter(options, "", versions), pretrained=payload, continues=continues)
+
+
+def _require_no_study(store: Store) -> None:
+    """Check that no study has begun at a place.
+
+    Raises:
+        StudyError: one has.
+    """
+    keys = [layout.parse(entry.key) for entry in store.list(layout.FEDERATION)]
+    # A payload without a charter is what an interrupted start has left: it stands in nobody's way.
+    if any(key is not None and not key.is_payload for key in keys):
+        raise StudyError(
+            f"{store.url} holds a federation already.",
+            hint="one store, one study: choose another folder or prefix",
+        )
 
 
 def _continued(
@@ -165,6 +204,7 @@ def _charter(options: StudyOptions, nonce: str, versions: Mapping[str, str]) -> 
         max_move_ratio=float(options.max_move_ratio),
         fingerprint_digits=options.fingerprint_digits,
         fingerprint_quantiles=options.fingerprint_quantiles,
+        encryption=options.encryption,
         roster=(),
         tracks=options.tracks(),
     )

@@ -66,7 +66,7 @@ class FinishedStudy:
                     f"The {name} {given[name]!r} is not that of study {self.charter.name!r}, which "
                     f"has {value!r}.",
                     hint="leave it out: a study that continues another one has the same network",
-                )
+                ).of(name)
         content = ordered(self.charter.dataset_json())
         differs = difference(codec.to_json(dataset), given.get("dataset_json", content))
         if differs:
@@ -74,13 +74,13 @@ class FinishedStudy:
                 f"The dataset.json disagrees with study {self.charter.name!r}:\n  "
                 + "\n  ".join(differs),
                 hint="leave out --dataset-json: channels and labels are those of that study",
-            )
+            ).of("dataset_json")
         if self.charter.encryption and not given.get("encryption"):
             raise UserError(
                 f"Study {self.charter.name!r} is encrypted; the new one would show its plan and "
                 "weights to all who can read the store.",
                 hint=f"give --encryption {self.charter.encryption}",
-            )
+            ).of("encryption")
         return {"dataset_name": dataset.name, "dataset_json": content, **given, **fixed}
 
 

@@ -1,25 +1,16 @@
-"""Options of a new study, checked: frozen, from options, environment (``FEDFS_...``) and TOML.
+"""Options of a new study, checked: frozen, from options, environment, study file."""
 
-A TOML file holds one table per command, with the names of its options::
-
-    [site.run]
-    device = "cuda"
-    poll_interval = 2.0
-
-    [aggregate]
-    poll_interval = 5.0
-"""
-
+import contextlib
 import itertools
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fedfs.aggregation import alignment, strategies, weighting
-from fedfs.errors import MalformedError, UserError
+from fedfs.errors import FedfsError, MalformedError, UserError
 from fedfs.nnunet.allowed import allowlist
 from fedfs.nnunet.allowed.names import PLANNER_OPTIONS
 from fedfs.protocol import round_policies
@@ -92,51 +83,57 @@ class StudyOptions:
             raise UserError(
                 f"Study name {self.name!r} is not usable.",
                 hint="use 1 to 40 of a-z, 0-9 and -, starting and ending with a letter or digit",
-            )
+            ).of("name")
         if self.dataset_name is not None and not _DATASET_NAME.fullmatch(self.dataset_name):
             raise UserError(
                 f"Dataset name {self.dataset_name!r} is not nnU-Net's DatasetXXX_NAME.",
                 hint="for example Dataset004_Hippocampus",
-            )
+            ).of("dataset_name")
         self._check_models()
         try:
             allowlist.check_planner_options(self.planner_options)
         except MalformedError as error:
             known = ", ".join(sorted(PLANNER_OPTIONS))
-            raise UserError(str(error), hint=f"a number for one of {known}") from error
+            hint = f"a number for one of {known}"
+            raise UserError(str(error), hint=hint).of("planner_options") from error
         try:
             allowlist.check_planning(self.gpu_memory_target_gb, self.target_spacing)
         except MalformedError as error:
             hint = "give the memory in GB, and the spacing in mm of each axis"
-            raise UserError(str(error), hint=hint) from error
+            names = ("gpu_memory_target_gb", "target_spacing")
+            raise UserError(str(error), hint=hint).of(*names) from error
         for what, name in (("planner", self.planner), ("trainer", self.trainer)):
             if not _IDENTIFIER.fullmatch(name):
-                raise UserError(f"{what} {name!r} is not a class name.")
+                raise UserError(f"{what} {name!r} is not a class name.").of(what)
         if self.local_epochs is not None and self.local_iterations is not None:
-            raise UserError("Give --local-epochs or --local-iterations, not both.")
+            text = "Give --local-epochs or --local-iterations, not both."
+            raise UserError(text).of("local_epochs", "local_iterations")
         if not (self.max_move_ratio == 0 or 1 <= self.max_move_ratio <= _MAX_RATIO):
             raise UserError(
                 f"--max-move-ratio {self.max_move_ratio:g} cannot be used.",
                 hint="give 1 or more, or 0 to refuse no update for that",
-            )
+            ).of("max_move_ratio")
         if self.encryption not in ("", "age"):
-            raise UserError(f"Encryption {self.encryption!r} is unknown.", hint="age, or none")
+            text = f"Encryption {self.encryption!r} is unknown."
+            raise UserError(text, hint="age, or none").of("encryption")
         self._check_rules()
-        check_minutes(self.local_minutes)
+        with about("local_minutes"):
+            check_minutes(self.local_minutes)
         bounds = {
-            "rounds": (self.rounds, _MAX_ROUNDS),
-            "local epochs": (self.local_epochs or 1, 100_000),
-            "local iterations": (self.local_iterations or 1, 10_000_000),
-            "validation iterations": (self.val_iterations, 100_000),
-            "minimum number of sites": (self.min_sites, 10_000),
-            "minimum number of cases": (self.minimum_cases, 1_000_000),
-            "digits of fingerprints": (self.fingerprint_digits or 3, 17),
-            "quantiles of fingerprints": (self.fingerprint_quantiles or 1, 1000),
-            "versions from one keyframe to the next": (self.keyframe_every, _MAX_ROUNDS),
+            "rounds": ("rounds", _MAX_ROUNDS),
+            "local_epochs": ("local epochs", 100_000),
+            "local_iterations": ("local iterations", 10_000_000),
+            "val_iterations": ("validation iterations", 100_000),
+            "min_sites": ("minimum number of sites", 10_000),
+            "minimum_cases": ("minimum number of cases", 1_000_000),
+            "fingerprint_digits": ("digits of fingerprints", 17),
+            "fingerprint_quantiles": ("quantiles of fingerprints", 1000),
+            "keyframe_every": ("versions from one keyframe to the next", _MAX_ROUNDS),
         }
-        for what, (value, most) in bounds.items():
-            if not 1 <= value <= most:
-                raise UserError(f"{what} {value} is not between 1 and {most}.")
+        for option, (what, most) in bounds.items():
+            value = getattr(self, option)
+            if value is not None and not 1 <= value <= most:
+                raise UserError(f"{what} {value} is not between 1 and {most}.").of(option)
 
     def _check_models(self) -> None:
         configurations, folds = self.configuration.split(","), self.fold.split(",")
@@ -145,24 +142,25 @@ class StudyOptions:
                 raise UserError(
                     f"Configuration {configuration!r} cannot be federated.",
                     hint=f"one or more of {', '.join(_CONFIGURATIONS)}, separated by commas",
-                )
+                ).of("configuration")
         for fold in folds:
             if fold not in ("all", *_FOLDS):
-                raise UserError(f"Fold {fold!r} is neither 'all' nor 0 to 4.")
+                raise UserError(f"Fold {fold!r} is neither 'all' nor 0 to 4.").of("fold")
         if len(set(configurations)) < len(configurations) or len(set(folds)) < len(folds):
-            raise UserError("A configuration or fold is named twice.")
+            text = "A configuration or fold is named twice."
+            raise UserError(text).of("configuration", "fold")
         if _CASCADE[1] in configurations:
             if _CASCADE[0] not in configurations:
                 raise UserError(
                     f"{_CASCADE[1]} continues {_CASCADE[0]}, which is not in the study.",
                     hint=f"give -c {','.join(_CASCADE)}",
-                )
+                ).of("configuration")
             if "all" not in folds and not set(_FOLDS) <= set(folds):
                 raise UserError(
                     f"{_CASCADE[1]} needs segmentations of all cases by {_CASCADE[0]}, and each "
                     "fold makes only those of its validation cases.",
                     hint="give -f 0,1,2,3,4 or -f all",
-                )
+                ).of("fold")
 
     def tracks(self) -> tuple[Track, ...]:
         """Return the tracks of the study, one of each configuration and fold."""
@@ -181,20 +179,28 @@ class StudyOptions:
 
     def _check_rules(self) -> None:
         if self.mode not in MODES:
-            raise UserError(f"Mode {self.mode!r} is unknown.", hint=f"one of {', '.join(MODES)}")
+            text = f"Mode {self.mode!r} is unknown."
+            raise UserError(text, hint=f"one of {', '.join(MODES)}").of("mode")
         if self.cross_evaluation and self.mode != ASYM:
             raise UserError(
                 "--cross-evaluation is for the mode asym.",
                 hint="in the mode ffe every site scores the one model anyway",
-            )
-        round_policies.check(self.policy, self.policy_options)
+            ).of("cross_evaluation")
         if not 0 <= self.min_coverage <= 1:
-            raise UserError(f"The smallest coverage {self.min_coverage} is not between 0 and 1.")
-        alignment.check_policies(self.alignment, self.sharing)
-        weighting.check_policy(self.weighting)
-        strategies.by_name(self.strategy, self.strategy_options)
-        encodings.by_name(self.encoding, self.encoding_options)
-        encodings.by_name(self.model_encoding, self.model_encoding_options)
+            text = f"The smallest coverage {self.min_coverage} is not between 0 and 1."
+            raise UserError(text).of("min_coverage")
+        with about("policy", "policy_options"):
+            round_policies.check(self.policy, self.policy_options)
+        with about("alignment", "sharing"):
+            alignment.check_policies(self.alignment, self.sharing)
+        with about("weighting"):
+            weighting.check_policy(self.weighting)
+        with about("strategy", "strategy_options"):
+            strategies.by_name(self.strategy, self.strategy_options)
+        with about("encoding", "encoding_options"):
+            encodings.by_name(self.encoding, self.encoding_options)
+        with about("model_encoding", "model_encoding_options"):
+            encodings.by_name(self.model_encoding, self.model_encoding_options)
 
     def asym(self) -> AsymSpec | None:
         """Return how sites with networks of their own share tensors; None in the mode ``ffe``."""
@@ -217,6 +223,16 @@ class StudyOptions:
             seed=self.seed,
             local_minutes=self.local_minutes,
         )
+
+
+@contextlib.contextmanager
+def about(*options: str) -> Iterator[None]:
+    """Let an error in the block name the options that it is about."""
+    try:
+        yield
+    except FedfsError as error:
+        error.of(*options)
+        raise
 
 
 def read_dataset_json(path: Path) -> Mapping[str, Any]:

@@ -50,7 +50,7 @@ def _coordinator(state: StudyState) -> Iterator[Event]:
     before: TrackCharter | None = None
     for number in sorted(state.charters):
         charter = state.charters[number]
-        what = _began(charter) if before is None else "; ".join(_changes(before, charter))
+        what = _began(charter) if before is None else "; ".join(charter_changes(before, charter))
         yield _event(charter, "coordinator", f"charter {number}: {what or 'nothing changed'}")
         before = charter
 
@@ -72,7 +72,8 @@ def _models(charter: Charter) -> str:
     return f"tracks {', '.join(track_names(charter))}"
 
 
-def _changes(before: TrackCharter, after: TrackCharter) -> Iterator[str]:
+def charter_changes(before: TrackCharter, after: TrackCharter) -> Iterator[str]:
+    """Yield what an amendment of the charter changed, as text."""
     if after.coordinator_key != before.coordinator_key:
         yield f"the coordinator's key is {key_fingerprint(after.coordinator_key)}"
     if after.aggregator_key != before.aggregator_key:
@@ -84,6 +85,8 @@ def _changes(before: TrackCharter, after: TrackCharter) -> Iterator[str]:
         old = before.entry(entry.site)
         if old != entry:
             yield _entry_change(old, entry, after.from_version(entry))
+    if len(after.read_keys) > len(before.read_keys):
+        yield f"models and plans are encrypted with read key {after.read_keys[-1].number} from now"
 
 
 def _entry_change(old: RosterEntry | None, new: RosterEntry, version: int) -> str:
