@@ -19,6 +19,7 @@ ELSEWHERE = {"init", "site join", "site run", "export", "simulate", "demo"}
 STEPS = [  # in this order: who runs what, with which exit code; keys of the document
     ("coordinator", "status STORE", 0, "phase sites version"),
     ("coordinator", "log STORE", 0, "events hidden"),
+    ("coordinator", "charter STORE", 0, "amendments charter members number sections study"),
     ("coordinator", "report STORE", 0, "facts"),
     ("coordinator", "privacy STORE --site north", 0, "disclosures never readers site"),
     ("coordinator", "verify STORE", 0, "findings problems"),
