@@ -5,7 +5,8 @@
 #   make docs   into site/
 # All create .venv and install the pinned versions of constraints.txt. Apart from these,
 #   make test-oldest   tests with the oldest versions that pyproject.toml allows
-# in .venv-oldest.
+# in .venv-oldest, and
+#   make release   the files of a release, from the last commit, into dist/
 
 PYTHON ?= python3.11
 VENV := .venv
@@ -15,7 +16,7 @@ OLDEST := .venv-oldest
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-oldest lint unit docs clean
+.PHONY: demo test test-oldest lint unit docs release clean
 
 demo: $(READY)
 	$(BIN)/fedfs demo
@@ -43,6 +44,9 @@ test-oldest: $(OLDEST)/ready
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
+release: $(READY)
+	$(BIN)/python .ci/release.py
+
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV) || { echo "on Debian: apt-get install python3.11-venv"; exit 1; }
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
@@ -54,4 +58,4 @@ $(OLDEST)/ready: pyproject.toml constraints-oldest.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(OLDEST) site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) site dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

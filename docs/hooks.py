@@ -21,6 +21,7 @@ _PAGES = {
     "README.md": "readme.md",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
+    "SECURITY.md": "security.md",
     "deploy/README.md": "deploy/index.md",
     "deploy/s3/README.md": "deploy/s3/index.md",
 }

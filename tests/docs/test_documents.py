@@ -21,7 +21,9 @@ from fedfs.roles.reader.metrics import METRICS
 from fedfs.tensors.encodings import ENCODINGS
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")]
+DOCUMENTS = [
+    ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
+]
 DOCUMENTS += sorted((ROOT / "docs").rglob("*.md"))
 FURTHER = [*sorted((ROOT / "deploy").rglob("*.md")), ROOT / "examples" / "README.md"]
 README = (ROOT / "README.md").read_text()
