@@ -27,7 +27,7 @@ from fedfs.cli.options import (
 from fedfs.cli.terminal import show_findings, show_json, show_pairs, show_table, write_whole
 from fedfs.errors import MisplacedError
 from fedfs.protocol import layout
-from fedfs.roles.reader.units import format_size
+from fedfs.roles.reader.units import format_count, format_size
 from fedfs.store import StorePlace, open_store
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 @track_option(help="Of one track; by default a file for each, with its name.")
 @option("--csv", "csv_file", type=FILE, help="Also write the numbers by version and site.")
 @option("--tensorboard", type=FOLDER, help="Also write the curves for tensorboard --logdir.")
+@option("--mlflow", metavar="URI", help="Also log the curves as runs of MLflow at this address.")
 @option("--published", is_flag=True, help="Fetch the aggregator's newest page instead.")
 @option("--json", "as_json", is_flag=True, section=OUTPUT, help="Print JSON instead.")
 def report(
@@ -52,6 +53,7 @@ def report(
     track: str | None,
     csv_file: Path | None,
     tensorboard: Path | None,
+    mlflow: str | None,
     published: bool,
     as_json: bool,
 ) -> None:
@@ -70,7 +72,7 @@ def report(
     from fedfs.trust.recipients import Vault
 
     if published:
-        if as_json or csv_file or tensorboard:
+        if as_json or csv_file or tensorboard or mlflow:
             raise click.UsageError("--published fetches a page, and nothing else")
         _fetch_published(store, output, track)
         return
@@ -96,6 +98,11 @@ def report(
     for name, one in reports.items():
         track = name if is_several else None
         _write(one, track, output=page, csv_file=csv_file, events=tensorboard)
+    if mlflow is not None:
+        from fedfs.roles.reader.report.mlflow_runs import log_runs
+
+        runs = log_runs(reports, mlflow)
+        click.echo(f"logged {format_count(len(runs), 'run')} of MLflow", err=as_json)
 
 
 def _fetch_published(store: StorePlace, output: Path, track: str | None) -> None:

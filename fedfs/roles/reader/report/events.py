@@ -1,28 +1,23 @@
 """A report as TensorBoard event files: a run for each site and one for all, curves in one chart.
 
 Rules:
- * A site's run is ``sites/<site>``, that of all is ``global``; equal things have equal tags.
- * A step is a version; its wall time is that of the version's record. What a site has learned from
-   a version, its ``train_loss``, stands at that version.
- * What is not known is no point.
+ * Runs, tags and points are those of :mod:`fedfs.roles.reader.report.curves`; the wall time of a
+   step is that of the version's record.
  * All files are written before the first appears. Then what was written here before goes away:
    TensorBoard would show both. Other files in the folder are left alone.
 """
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fedfs.errors import SetupError, UserError
 from fedfs.protocol.messages import from_utc
-from fedfs.roles.reader.report.data import Report, SiteRow
+from fedfs.roles.reader.report.curves import GLOBAL, Values, curves
+from fedfs.roles.reader.report.data import Report
 
-GLOBAL = "global"
 _ENDING = ".fedfs"
 _OURS = f"events.out.tfevents.*{_ENDING}"  # TensorBoard wants "tfevents", and reads by name
-
-Values = Mapping[str, float]
-"""Tag -> value."""
 
 
 def write_events(report: Report, folder: Path, *, now_s: float) -> tuple[str, ...]:
@@ -44,10 +39,7 @@ def write_events(report: Report, folder: Path, *, now_s: float) -> tuple[str, ..
             f"Event files for TensorBoard need the package {error.name}, which is not installed.",
             hint="run: pip install 'fedfs[tensorboard]'",
         ) from error
-    seconds = {f"seconds/{phase}": column for phase, column in report.seconds.items()}
-    of_all = {"dice": report.mean_dice, "n_bytes": report.n_bytes, **seconds}
-    runs = {GLOBAL: _by_version(report, of_all)}
-    runs |= {f"sites/{row.site}": _site(report, row) for row in report.sites}
+    runs = curves(report)
     times_s = [from_utc(text) for text in report.published]
     name = f"events.out.tfevents.{int(now_s):010d}{_ENDING}"
     try:
@@ -71,34 +63,6 @@ def write_events(report: Report, folder: Path, *, now_s: float) -> tuple[str, ..
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error.strerror or error}.") from error
     return tuple(runs)
-
-
-def _site(report: Report, row: SiteRow) -> list[Values]:
-    """Return a site's curves; the last version also has its full validation, if there is one."""
-    columns = {
-        "dice": report.dice[row.site],
-        "train_loss": report.train_loss[row.site],
-        "weight": report.weights[row.site],
-        "lag": report.lags[row.site],
-    }
-    steps = _by_version(report, columns)
-    final = {
-        "final_dice/mean": row.final_mean,
-        **{f"final_dice/{name}": value for name, value in row.final.items()},
-        **{f"final_hd95_mm/{name}": value for name, value in row.final_hd95_mm.items()},
-    }
-    return steps and [*steps[:-1], {**steps[-1], **_known(final)}]
-
-
-def _by_version(report: Report, columns: Mapping[str, Sequence[float | None]]) -> list[Values]:
-    return [
-        _known({tag: column[i] for tag, column in columns.items()})
-        for i in range(len(report.versions))
-    ]
-
-
-def _known(values: Mapping[str, float | None]) -> Values:
-    return {tag: value for tag, value in values.items() if value is not None}
 
 
 def _events(steps: Sequence[Values], times_s: Sequence[float], now_s: float) -> Iterator[bytes]:
