@@ -49,39 +49,47 @@ GIT = shutil.which("git") or "git"
 
 
 def main() -> None:
-    """Write all files of a release into a folder, which is emptied first."""
+    """Write all files of a release into a folder, and remove those of an earlier one."""
     parser = argparse.ArgumentParser(description="Make the files of a release.")
     parser.add_argument("-o", "--output", type=Path, default=ROOT / "dist")
-    target = parser.parse_args().output.resolve()
+    output = parser.parse_args().output.resolve()
     commit, epoch = git("log", "-1", "--format=%H %ct").split()
     with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder)
+        source, target = Path(folder) / "source", Path(folder) / "release"
         with tarfile.open(fileobj=io.BytesIO(git_bytes("archive", "HEAD"))) as archive:
             archive.extractall(source, filter="data")
         version = version_of(source)
         check_tag(version)
-        shutil.rmtree(target, ignore_errors=True)
-        target.mkdir(parents=True)
-        subprocess.run(
+        done = subprocess.run(
             [sys.executable, "-m", "hatchling", "build", "-d", str(target)],
-            cwd=source, env={**os.environ, "SOURCE_DATE_EPOCH": epoch}, check=True,
-            stdout=subprocess.DEVNULL,
+            cwd=source, env={**os.environ, "SOURCE_DATE_EPOCH": epoch}, check=False,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
+        if done.returncode:
+            sys.exit(done.stdout)
         project = tomllib.loads((source / "pyproject.toml").read_text())["project"]
         pins = pins_of(source / "constraints.txt")
         shutil.copy(source / "constraints.txt", target)
-    (wheel,) = target.glob("*.whl")
-    bom = bill_of_materials(project, version, pins, wheel)
-    bom.metadata.timestamp = datetime.fromtimestamp(int(epoch), UTC)
-    bom.serial_number = uuid.uuid5(uuid.NAMESPACE_OID, commit)
-    outputter = make_outputter(bom, OutputFormat.JSON, SchemaVersion.V1_6)
-    (target / f"fedfs-{version}.cdx.json").write_text(outputter.output_as_string(indent=1) + "\n")
-    sums = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in target.iterdir()}
-    lines = [f"{digest}  {name}\n" for name, digest in sorted(sums.items())]
-    (target / "SHA256SUMS").write_text("".join(lines))
-    print(f"fedfs {version} of commit {commit[:12]} is in {target}:\n{''.join(lines)}", end="")
+        (wheel,) = target.glob("*.whl")
+        bom = bill_of_materials(project, version, pins, wheel)
+        bom.metadata.timestamp = datetime.fromtimestamp(int(epoch), UTC)
+        bom.serial_number = uuid.uuid5(uuid.NAMESPACE_OID, commit)
+        outputter = make_outputter(bom, OutputFormat.JSON, SchemaVersion.V1_6)
+        bill = target / f"fedfs-{version}.cdx.json"
+        bill.write_text(outputter.output_as_string(indent=1) + "\n")
+        sums = "".join(f"{sha256(path)}  {path.name}\n" for path in sorted(target.iterdir()))
+        (target / "SHA256SUMS").write_text(sums)
+        for old in output.glob("fedfs-*"):
+            old.unlink()
+        shutil.copytree(target, output, dirs_exist_ok=True)
+    print(f"fedfs {version} of commit {commit[:12]} is in {output}:\n{sums}", end="")
     if git("status", "--porcelain"):
         print("Changes that are not committed are not in it.")
+
+
+def sha256(path: Path) -> str:
+    """Return the hash of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def git_bytes(*words: str) -> bytes:
@@ -121,13 +129,12 @@ def bill_of_materials(
 ) -> Bom:
     """Return fedfs and all packages that it needs at run time, with who needs which."""
     python = ".".join(platform.python_version_tuple()[:2])
-    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
     root = Component(
         name="fedfs", version=version, type=ComponentType.APPLICATION, bom_ref="fedfs",
         purl=PackageURL("pypi", name="fedfs", version=version),
         description=f"for {sys.platform} on {platform.machine()}, Python {python}",
         licenses=[LicenseFactory().make_from_string(str(project["license"]))],
-        hashes=[HashType(alg=HashAlgorithm.SHA_256, content=digest)],
+        hashes=[HashType(alg=HashAlgorithm.SHA_256, content=sha256(wheel))],
     )  # fmt: skip
     bom = Bom()
     bom.metadata.component = root
