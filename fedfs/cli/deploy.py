@@ -146,7 +146,9 @@ def s3_policy(
         Grant(role, arn) for role in ("coordinator", "aggregator", "reader") for arn in users[role]
     ]
     for pair in sites:
-        name, _, arn = pair.partition("=")
+        name, sign, arn = pair.partition("=")
+        if not sign:
+            raise click.BadParameter(f"{pair!r} is not NAME=ARN", param_hint="--sites")
         grants.append(Grant("site", arn, name))
     texts = {
         "policy.json": bucket_policy(place, grants, tls_only=tls_only, identity=identity) + "\n"

@@ -39,9 +39,12 @@ class Grant:
     site: str = ""
 
     def __post_init__(self) -> None:
-        _check(f"--{'sites' if self.site else self.role}", _ARN, self.arn)
         if self.role == "site":
             check_site(self.site)
+        whose = f"site {self.site}" if self.site else f"the {self.role}"
+        _check(
+            _ARN, self.arn, f"of {whose} is not an ARN", "such as arn:aws:iam:::user/fedfs-north"
+        )
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,10 @@ class Place:
     prefix: str = ""
 
     def __post_init__(self) -> None:
-        _check("--bucket", _BUCKET, self.bucket)
-        _check("--prefix", _PREFIX, self._folder)
+        fault = "is not a name of a bucket"
+        _check(_BUCKET, self.bucket, fault, "use 3 to 63 of a-z, 0-9, . and -")
+        fault = "is not a prefix of keys"
+        _check(_PREFIX, self._folder, fault, "use a-z, 0-9, ., _ and -, and / between folders")
 
     @property
     def _folder(self) -> str:
@@ -144,9 +149,7 @@ def _merged(statements: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return list(joined.values())
 
 
-def _check(option: str, pattern: re.Pattern[str], value: str) -> None:
+def _check(pattern: re.Pattern[str], value: str, fault: str, hint: str) -> None:
     """Refuse what is not of a form: it gets into a policy without quoting."""
     if not pattern.fullmatch(value):
-        raise UserError(
-            f"{option} is {value!r}, which is not of its form.", hint=f"the form: {pattern.pattern}"
-        )
+        raise UserError(f"{value!r} {fault}.", hint=hint)

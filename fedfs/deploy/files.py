@@ -88,7 +88,7 @@ class HostValues:
         if self.site is not None:
             check_site(self.site)
         if not _USER.fullmatch(self.user):
-            raise UserError(f"{self.user!r} is no name of a user.", hint="give --user NAME")
+            raise UserError(f"{self.user!r} is not a name of an account.", hint="give --user NAME")
 
 
 def folder() -> Path:

@@ -48,6 +48,12 @@ def test_a_policy_is_json_and_has_its_rule_and_its_script_beside_it(tmp_path):
     compile((tmp_path / "make_bucket.py").read_text(), "make_bucket.py", "exec")
 
 
+def test_a_site_without_a_user_is_a_fault_of_the_command_line():
+    done = CliRunner().invoke(cli, ["deploy", "print", *POLICY, "--sites", "north"])
+    assert done.exit_code == 2
+    assert "'north' is not NAME=ARN" in done.output
+
+
 def test_a_file_that_a_kind_does_not_have_is_named():
     done = CliRunner().invoke(cli, ["deploy", "print", "cron", "fedfs.service"])
     assert isinstance(done.exception, UserError)
