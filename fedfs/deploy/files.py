@@ -160,7 +160,8 @@ def _filled(kind: Kind, name: str, text: str, values: HostValues) -> str:
     if kind.name == "kubernetes" and values.site:
         text = re.sub(rf"\b{_EXAMPLE_SITE}\b", values.site, text)
     if name in (ENVIRONMENT, "config.yaml"):
-        text = _with_variables(name, text, values.variables)
+        site = {"FEDFS_SITE": values.site} if values.site else {}
+        text = _with_variables(name, text, {**values.variables, **site})
     return text
 
 

@@ -51,10 +51,12 @@ def test_units_run_this_installation_as_the_user_who_is_named():
 
 
 def test_lines_for_cron_name_the_site():
-    text = files_of(KINDS["cron"], HostValues(site="milan"))["fedfs.crontab"]
-    (line,) = [line for line in text.splitlines() if "site run" in line and line[0] == "*"]
+    texts = files_of(KINDS["cron"], HostValues(site="milan"))
+    lines = texts["fedfs.crontab"].splitlines()
+    (line,) = [line for line in lines if "site run" in line and line[0] == "*"]
     words = shlex.split(re.search(r"/fedfs (.*?) >>", line)[1].replace("$FEDFS_STORE", "/store"))
     assert understood(words)["name"] == "milan"
+    assert "\nFEDFS_SITE=milan\n" in texts["fedfs.env"]
 
 
 def test_manifests_name_the_site_wherever_it_stands():
