@@ -33,6 +33,7 @@ _EXAMPLE_SITE = "north"
 _ASSIGNMENT = re.compile(r"^( *)(# )?([A-Za-z_]+)(=|: )(\S+)$", re.MULTILINE)
 _USER = re.compile(r"[a-z_][a-z0-9_.-]{0,31}\$?")
 _PLAIN = re.compile(r"[^\s\"'\\$#`]+")
+_FOLDERS = ("FEDFS_STORE", "FEDFS_HOME", "nnUNet_")
 _OWN = ("FEDFS_", "nnUNet_", "AWS_")  # the address of a proxy may hold a password
 
 
@@ -174,7 +175,7 @@ def _with_variables(name: str, text: str, variables: Mapping[str, str]) -> str:
         value = variables.get(variable) if variable.startswith(_OWN) else None
         if not value or (comment and variable in set_lines):
             return found.group()
-        if not variable.startswith("AWS_") and "://" not in value:
+        if variable.startswith(_FOLDERS) and "://" not in value:
             value = str(Path(value).absolute())
         if not _PLAIN.fullmatch(value):
             raise UserError(
