@@ -188,7 +188,12 @@ def export(
     It is an nnU-Net results folder with the global model, or in a study of the mode asym, at a
     site, that site's own.
     """
-    from fedfs.roles.reader.export import export_choice, export_versions, predict_commands
+    from fedfs.roles.reader.export import (
+        CARD,
+        export_choice,
+        export_versions,
+        predict_commands,
+    )
     from fedfs.roles.site.config import SiteConfig
     from fedfs.roles.site.export import export_own
     from fedfs.trust.keyring import default_home
@@ -199,7 +204,7 @@ def export(
         name = site_unless(name, other_role=True)
     if name is None:
         place, vault = open_store(store), Vault(home)
-        done = export_versions(place, output, track=track, vault=vault, host=host, **chosen)
+        done = export_versions(place, output, track=track, home=home, host=host, **chosen)
         if not track:
             instructions = export_choice(place, done, vault=vault)
     else:
@@ -210,7 +215,8 @@ def export(
         show_json({"models": done, "predict_commands": commands, "instructions": instructions})
         return
     if len(done) == 1:
-        show_pairs({"model": done[0].folder, "version": done[0].version})
+        card = f"{CARD} in it; fill in what it leaves open"
+        show_pairs({"model": done[0].folder, "version": done[0].version, "card": card})
     else:
         rows = [(one.folder, one.fold, one.version) for one in done]
         show_table(("model", "fold", "version"), rows)

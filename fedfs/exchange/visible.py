@@ -16,7 +16,7 @@ from fedfs.store.base import ReadableStore
 from fedfs.trust.keyring import Keyring
 
 
-def open_visible(store: ReadableStore, home: Path, **options: Any) -> dict[str, Observer]:
+def open_visible(store: ReadableStore, home: Path | None, **options: Any) -> dict[str, Observer]:
     """Return observers of the tracks of a study, by name, which see what this host may read.
 
     That is all of it; or what all may read and what a site publishes that has a key on this host;
@@ -24,7 +24,7 @@ def open_visible(store: ReadableStore, home: Path, **options: Any) -> dict[str, 
 
     Args:
         store: where the study is.
-        home: the fedfs home of this host.
+        home: the fedfs home of this host; None for a host that has no keys.
         options: as of :func:`fedfs.exchange.read.open_tracks`.
 
     Raises:
@@ -35,7 +35,7 @@ def open_visible(store: ReadableStore, home: Path, **options: Any) -> dict[str, 
         return open_tracks(store, **options)
     except StorePermissionError:
         study = open_study(store, site=NO_SITE).state.charter.study
-    for role in Keyring(home, study).roles():
+    for role in Keyring(home, study).roles() if home else ():
         if role.startswith("site-"):
             with contextlib.suppress(StorePermissionError):
                 return open_tracks(store, site=role.removeprefix("site-"), **options)

@@ -132,7 +132,8 @@ def use_the_model(tmp_path: Path, host: Host, store: str, phantom_images: Path) 
     assert view["waiting_for"] == []
     made = json.loads(host.run("export", store, "-o", str(tmp_path / "model"), "--json"))
     folder = Path(made["models"][0]["folder"])
-    assert {p.name for p in folder.iterdir()} >= {"plans.json", "dataset.json", "fold_0"}
+    names = {path.name for path in folder.iterdir()}
+    assert names >= {"plans.json", "dataset.json", "fold_0", "MODEL_CARD.md"}
     assert folder.name.startswith("nnUNetTrainer__")
     case = read_cases(phantom_images)["east"][0]
     images = tmp_path / "new"

@@ -95,6 +95,8 @@ def predict(host: Host, store: str, site: str, folder: Path, image: Path) -> Non
     """Export at the site and let nnU-Net's own command predict."""
     output = folder / f"model-{site}"
     made = json.loads(host.run("export", store, "--site", site, "-o", str(output), "--json"))
+    card = Path(made["models"][0]["folder"], "MODEL_CARD.md").read_text()
+    assert f"This model is that of {site}" in card
     images = folder / f"images-{site}"
     images.mkdir()
     (images / image.name).symlink_to(image.resolve())

@@ -160,6 +160,12 @@ def test_two_configurations_and_folds_end_as_an_ordinary_model(
         ("3d_fullres", "0"),
         ("3d_fullres", "1"),
     ]
+    for folder in {one.folder for one in made.models}:
+        card = (folder / "MODEL_CARD.md").read_text()
+        assert "range of 2 folds" in card
+        summary = json.loads((folder / "fold_0" / "validation" / "summary.json").read_text())
+        assert summary["n_cases"] == 2
+        assert summary["foreground_mean"]["Dice"] >= 0
     installed = install_elsewhere(tmp_path, made, dataset)
     plans = made.models[0].folder.name.split("__")[1]
     images = [str(hospitals.paths["north"].raw / DATASET / "imagesTr" / "case_000_0000.nii.gz")]

@@ -28,7 +28,8 @@ from fedfs.tensors.canonical import TensorFile, load_into, weights_sha256
 
 log = logging.getLogger(__name__)
 
-_RECORD = "fedfs.json"
+RECORD = "fedfs.json"
+"""In the folder of a fold: which version it is, and the hash of its weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +92,7 @@ def export_model(request: ExportRequest) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".fedfs-export-", dir=target.parent) as temporary:
             made = _make(request, plans, tensors, Path(temporary))
-            files.write_json(made / fold / _RECORD, record)
+            files.write_json(made / fold / RECORD, record)
             if target.exists():
                 _add_fold(made, target, fold)
             else:
@@ -144,7 +145,7 @@ def _make(
 
 
 def _same(target: Path, fold: str, record: Mapping[str, Any]) -> Path:
-    found = target / fold / _RECORD
+    found = target / fold / RECORD
     if found.exists() and read_json(found) == record:
         log.info("%s has been exported before", target / fold)
         return target

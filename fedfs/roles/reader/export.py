@@ -8,20 +8,26 @@ from typing import Any
 
 from fedfs.errors import StudyError, UserError
 from fedfs.exchange.global_weights import WeightFiles
-from fedfs.exchange.read import open_study, open_tracks
-from fedfs.nnunet.data.dataset_json import ordered
+from fedfs.exchange.read import open_study
+from fedfs.exchange.visible import open_visible
+from fedfs.nnunet.data.dataset_json import ordered, read_json
 from fedfs.nnunet.score.inference_information import ChoiceRequest
-from fedfs.nnunet.score.model_export import ExportRequest, ExportRequests
+from fedfs.nnunet.score.model_export import RECORD, ExportRequest, ExportRequests
 from fedfs.nnunet.score.summary import class_names
 from fedfs.nnunet.system.environment import DEFAULT_HOST, HostSettings
 from fedfs.nnunet.system.isolated import run_isolated
-from fedfs.protocol import participation
+from fedfs.protocol import layout, participation
 from fedfs.protocol.areas import NO_SITE
-from fedfs.protocol.messages import ASYM, PlanMessage
+from fedfs.protocol.messages import ASYM, PlanMessage, chosen_tracks
 from fedfs.protocol.state import StudyState
+from fedfs.roles.reader.model_card import CardFold, model_card
 from fedfs.roles.reader.training_log import training_log, validation_summary
 from fedfs.store.base import ReadableStore
+from fedfs.store.local_files import replacing
 from fedfs.trust.recipients import Vault
+
+CARD = "MODEL_CARD.md"
+"""Model card in an exported model folder."""
 
 _SECOND_STAGE = "3d_cascade_fullres"
 
@@ -55,7 +61,7 @@ def export_versions(
     version: int | None = None,
     track: str | None = None,
     dataset_name: str | None = None,
-    vault: Vault | None = None,
+    home: Path | None = None,
     host: HostSettings = DEFAULT_HOST,
 ) -> tuple[Exported, ...]:
     """Write a global version of each track below ``output``, to be used as ``nnUNet_results``.
@@ -66,7 +72,7 @@ def export_versions(
         version: global version; None for the newest of each track.
         track: only this one; None for all.
         dataset_name: ``DatasetXXX_NAME``; None for the charter's.
-        vault: what this host can decrypt.
+        home: the fedfs home of this host, with its keys; None for none.
         host: software of this host.
 
     Returns:
@@ -77,13 +83,13 @@ def export_versions(
         StudyError: there is no such version yet, or every site has a model of its own.
         UserError: another model is there already, or the folder cannot be made.
     """
-    if track is not None:
-        observers = {track: open_study(store, site=NO_SITE, vault=vault, track=track)}
-    else:
-        observers = open_tracks(store, site=NO_SITE, vault=vault)
+    vault = Vault(home)
+    observers = open_visible(store, home, skip=layout.STATUS_KINDS, vault=vault)
+    names = chosen_tracks(next(iter(observers.values())).state.charter, [track] if track else [])
     models = []
     with tempfile.TemporaryDirectory() as folder:
-        for name, observer in observers.items():
+        for name in names:
+            observer = observers[name]
             state = observer.state
             if state.charter.mode == ASYM:
                 raise StudyError(
@@ -97,7 +103,9 @@ def export_versions(
             room = Path(folder, name)
             path = WeightFiles(observer.store, room, vault).fetch(state.models, chosen)
             models.append(ModelToExport(state, chosen, path, plan.plans, plan.fingerprint))
-        return export_network(models, output, dataset_name, host=host, workdir=Path(folder))
+        exported = export_network(models, output, dataset_name, host=host, workdir=Path(folder))
+    write_cards([observer.state for observer in observers.values()], exported)
+    return exported
 
 
 def export_choice(
@@ -204,6 +212,41 @@ def export_network(
         )
         for folder, request, model in zip(written["models"], requests, models, strict=True)
     )
+
+
+def write_cards(
+    states: Sequence[StudyState], exported: Sequence[Exported], *, site: str | None = None
+) -> None:
+    """Write the model card of each exported folder, about all folds that are there.
+
+    A card that names their weights already stays, as people fill it in; another one is kept beside
+    the new one.
+
+    Args:
+        states: of the tracks of the study.
+        exported: what has been exported now.
+        site: whose own model it is (mode ``asym``).
+    """
+    for folder, configuration in dict.fromkeys((one.folder, one.configuration) for one in exported):
+        folds, models = [], []
+        for state in states:
+            fold = state.charter.fold
+            path = folder / f"fold_{fold}" / RECORD
+            if state.charter.configuration == configuration and path.exists():
+                record = read_json(path)
+                version, sha256 = record["version"], record["weights_sha256"]
+                folds.append(CardFold(state, version, sha256))
+                models.append(Exported(folder, configuration, fold, version, sha256))
+        card = folder / CARD
+        if card.exists():
+            text = card.read_text(encoding="utf-8")
+            if all(fold.weights_sha256 in text for fold in folds):
+                continue
+            card.replace(card.with_suffix(".md.old"))
+        commands = ["export nnUNet_results=RESULTS", *predict_commands(models)]
+        text = model_card(folds, folder=folder.name, commands=commands, site=site)
+        with replacing(card) as temporary:
+            temporary.write_text(text, encoding="utf-8")
 
 
 def predict_commands(exported: Sequence[Exported]) -> list[str]:

@@ -1,13 +1,13 @@
-"""HTML pages from templates that lie beside the modules which fill them.
+"""Pages from templates that lie beside the modules which fill them.
 
-A page is one file: style, script and pictures are inside, and nothing is fetched.
+A page in HTML is one file: style, script and pictures are inside, and nothing is fetched.
 """
 
 from collections.abc import Callable
 from importlib import resources
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 Templates = jinja2.Environment
 
@@ -29,6 +29,7 @@ def templates_of(package: str) -> Templates:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     made.filters.update({name: _filter(number) for name, number in _NUMBERS.items()})
+    made.filters["cell"] = _cell
     return made
 
 
@@ -40,6 +41,12 @@ def read_part(package: str, name: str) -> str:
 def as_markup(text: str) -> Markup:
     """Return text that a template takes as it is; never of what comes from elsewhere."""
     return Markup(text)  # noqa: S704  see above
+
+
+def _cell(value: object) -> Markup:
+    """Return a value for a cell of a table of Markdown, where a bar would end it."""
+    text = _ABSENT if value is None else str(value)
+    return Markup(str(escape(text)).replace("|", "&#124;"))  # noqa: S704  it is escaped
 
 
 def _filter(number: str) -> Callable[[float | None], str]:

@@ -9,7 +9,13 @@ from fedfs.exchange.read import open_study
 from fedfs.nnunet.system.environment import from_environment
 from fedfs.protocol import layout
 from fedfs.protocol.messages import ASYM, track_names
-from fedfs.roles.reader.export import Exported, ModelToExport, export_network, find_version
+from fedfs.roles.reader.export import (
+    Exported,
+    ModelToExport,
+    export_network,
+    find_version,
+    write_cards,
+)
 from fedfs.roles.site.config import SiteConfig
 from fedfs.roles.site.network import SiteNetworks
 from fedfs.roles.site.training import site_parts
@@ -75,6 +81,8 @@ def export_own(
         write_safetensors(path, network.tensors)
         plan = learner.plan(lambda _: None, is_published=True)
         model = ModelToExport(state, chosen, path, plan.plans, plan.fingerprint)
-        return export_network(
+        exported = export_network(
             [model], output, dataset_name, host=config.host, workdir=Path(scratch)
         )
+    write_cards([state], exported, site=config.site)
+    return exported
