@@ -7,7 +7,14 @@ import click
 from fedfs.cli.command import command, option
 from fedfs.cli.configuration import files_read, host_files
 from fedfs.cli.exit_codes import EXIT_PROBLEM
-from fedfs.cli.options import json_option, site_option, site_unless, store_argument
+from fedfs.cli.options import (
+    json_option,
+    num_processes_option,
+    site_option,
+    site_unless,
+    store_argument,
+)
+from fedfs.cli.progress import ProgressDisplay
 from fedfs.cli.terminal import show_findings
 from fedfs.protocol import layout
 from fedfs.roles.reader.finding import OK, Finding
@@ -17,12 +24,24 @@ from fedfs.store import StorePlace
 @command(example="fedfs doctor /mnt/share/organ --site north")
 @store_argument
 @site_option(help="The site that runs here.")
+@option("-d", "--dataset", help="Before joining: try DatasetXXX_NAME (or id); reads all cases.")
+@num_processes_option(help="Workers that read the cases of --dataset.")
 @option("--aggregator", is_flag=True, help="The aggregator runs here.")
 @json_option
-def doctor(store: StorePlace, *, name: str | None, aggregator: bool, as_json: bool) -> None:
+def doctor(
+    store: StorePlace,
+    *,
+    name: str | None,
+    dataset: str | None,
+    num_processes: int,
+    aggregator: bool,
+    as_json: bool,
+) -> None:
     """Check this host and its store.
 
     Tries what this host's role does: store, permissions, clock, disk, speed, nnU-Net, dataset.
+    With --dataset before a site joins: does the dataset agree with the study, can all cases be
+    used, is there room for them? Nothing is published.
     Exits with 1 if there is a problem. What is written to try the store is removed again.
     """
     from fedfs.roles.doctor.examine import examine
@@ -32,8 +51,15 @@ def doctor(store: StorePlace, *, name: str | None, aggregator: bool, as_json: bo
     if aggregator == (name is not None):
         raise click.UsageError("give --site NAME or --aggregator")
     site = None if name is None else layout.check_site(name)
-    findings = itertools.chain([_settings()], examine(store, default_home(), site=site))
-    if show_findings(findings, as_json=as_json):
+    if dataset is not None and site is None:
+        raise click.UsageError("--dataset goes with --site")
+    with ProgressDisplay() as display:
+        found = examine(
+            store, default_home(), site=site, dataset=dataset, num_processes=num_processes,
+            on_progress=display,
+        )  # fmt: skip
+        n_problems = show_findings(itertools.chain([_settings()], found), as_json=as_json)
+    if n_problems:
         raise click.exceptions.Exit(EXIT_PROBLEM)
 
 

@@ -48,6 +48,7 @@ _TINY = {
     "FEDFS_INIT_GPU_MEMORY_TARGET": "0.02",
     "FEDFS_INIT_PLANNER_OPTION": "UNet_base_num_features=8 UNet_max_features_2d=16",
     "FEDFS_INIT_VAL_ITERATIONS": "1",
+    "FEDFS_DOCTOR_NUM_PROCESSES": "1",
     "FEDFS_SITE_RUN_DEVICE": "cpu",
     "FEDFS_SITE_RUN_NUM_PROCESSES": "1",
 }

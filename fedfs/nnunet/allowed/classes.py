@@ -11,6 +11,7 @@ Rules:
 """
 
 import copy
+import inspect
 import logging
 from collections.abc import Collection, Mapping
 from importlib import metadata
@@ -73,6 +74,16 @@ def planner_class(name: str) -> type[Any]:
             hint="is the name right? All hosts need the same version of nnunetv2",
         )
     return found
+
+
+def usual_gpu_memory_gb(planner: str) -> float:
+    """Return the GPU memory that a planner plans for where nobody says another.
+
+    Raises:
+        SetupError: nnunetv2 has no such planner.
+    """
+    parameters = inspect.signature(planner_class(planner)).parameters
+    return float(parameters["gpu_memory_target_in_gb"].default)
 
 
 def make_trainer(

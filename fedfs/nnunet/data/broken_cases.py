@@ -98,7 +98,7 @@ class BrokenCases:
         """Return the cases that lack a file, and which; none if this site stops at them."""
         if not self._settings.host.skip_broken:
             return {}
-        found = {case.name: _lacks(case, dataset) for case in dataset.cases}
+        found = {case.name: missing_files(case, dataset) for case in dataset.cases}
         return {case: reason for case, reason in found.items() if reason}
 
     def keep(self, found: Mapping[str, str], measured: RawDataset) -> None:
@@ -165,7 +165,8 @@ def require_some(usable: int, dataset: RawDataset) -> None:
         )
 
 
-def _lacks(case: Case, dataset: RawDataset) -> str:
+def missing_files(case: Case, dataset: RawDataset) -> str:
+    """Return the files that a case lacks, as a sentence; "" if it has all."""
     if not dataset.holds_channels(case):
         n_channels = len(dataset.dataset_json["channel_names"])
         return (

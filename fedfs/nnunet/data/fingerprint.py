@@ -22,7 +22,7 @@ import numpy as np
 from fedfs.aggregation.fingerprints import CaseSketch, mix_cases, sketch_case
 from fedfs.errors import DatasetError
 from fedfs.learner import CaseGeometry, OnProgress, Progress, SiteFingerprint
-from fedfs.nnunet.data.broken_cases import OnBroken, require_some
+from fedfs.nnunet.data.broken_cases import OnBroken, missing_files, require_some
 from fedfs.nnunet.data.dataset import Case, RawDataset
 from fedfs.nnunet.data.integrity import check_whole
 from fedfs.nnunet.system.output import capture_output
@@ -73,6 +73,36 @@ def extract(
         channels=tuple(mix_cases([one[c] for one in sketches]) for c in range(n_channels)),
         geometry=tuple(geometry),
     )
+
+
+def find_broken(
+    dataset: RawDataset, *, num_processes: int, on_progress: OnProgress
+) -> dict[str, str]:
+    """Read every training case once; return case -> why it cannot be used.
+
+    Args:
+        dataset: the raw dataset.
+        num_processes: 1 reads in this process.
+        on_progress: called after every case that can be used.
+
+    Raises:
+        TrainingError: memory ran out.
+        DatasetError: no reader of nnU-Net reads the images.
+    """
+    lacking = {case.name: missing_files(case, dataset) for case in dataset.cases}
+    found = {name: reason for name, reason in lacking.items() if reason}
+    try:
+        with capture_output(log) as output:
+            extract(
+                dataset.without(found),
+                num_processes=num_processes,
+                on_progress=output.outside(on_progress),
+                on_broken=found.__setitem__,
+            )
+    except DatasetError:
+        if len(found) < len(dataset.cases):
+            raise
+    return found
 
 
 def reader_name(dataset: RawDataset, *, any_case: bool = False) -> str:

@@ -11,9 +11,11 @@ from pathlib import Path
 
 from fedfs.errors import FedfsError
 from fedfs.exchange.read import open_study
+from fedfs.learner import OnProgress
 from fedfs.protocol import layout
 from fedfs.roles.doctor import host_checks, store_checks
 from fedfs.roles.doctor.mount_checks import check_mount
+from fedfs.roles.doctor.preflight import check_gpu_memory, check_new_dataset
 from fedfs.roles.reader.finding import OK, PROBLEM, Finding
 from fedfs.store import StorePlace, open_store
 from fedfs.trust.keyring import Keyring
@@ -21,13 +23,24 @@ from fedfs.trust.keyring import Keyring
 _GUESSED_MODEL_BYTES = 125_000_000
 
 
-def examine(place: StorePlace, home: Path, *, site: str | None) -> Iterator[Finding]:
+def examine(
+    place: StorePlace,
+    home: Path,
+    *,
+    site: str | None,
+    dataset: str | None = None,
+    num_processes: int = 1,
+    on_progress: OnProgress = lambda _: None,
+) -> Iterator[Finding]:
     """Yield the findings of a host as they are made.
 
     Args:
         place: the study's store.
         home: this host's fedfs home.
         site: the site that runs here; None for the aggregator.
+        dataset: that the site would join with; None for the one that it has joined with.
+        num_processes: that read its cases.
+        on_progress: called after each of its cases.
     """
     yield from (host_checks.check_nnunet() if site is not None else ())
     try:
@@ -59,7 +72,13 @@ def examine(place: StorePlace, home: Path, *, site: str | None) -> Iterator[Find
         yield host_checks.check_strategy(charter)
     else:
         yield host_checks.check_trainer(charter.nnunet.trainer)
-        if not is_stranger:
+        yield from check_gpu_memory(charter)
+        if dataset is not None:
+            joined = keyring.recall(role).get("dataset")
+            yield from check_new_dataset(
+                dataset, charter, num_processes, on_progress, joined=joined
+            )
+        elif not is_stranger:
             remembered, announced = keyring.recall(role), state.n_cases(site)
             yield host_checks.check_dataset(remembered, charter, announced)
     yield from host_checks.check_disk(model_bytes, is_site=site is not None)
