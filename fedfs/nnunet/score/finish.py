@@ -11,7 +11,7 @@ import json
 import logging
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,29 @@ log = logging.getLogger(__name__)
 _FINISHED = "finished.json"
 VALIDATION = "validation"
 """nnU-Net's folder of a fold's validation."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """nnU-Net's validation of a finished model.
+
+    Attributes:
+        folder: holds the predictions and ``summary.json``.
+        is_scored: False where the model was trained on these cases.
+    """
+
+    folder: Path
+    is_scored: bool
+
+
+def find_validation(state_dir: Path) -> Validation | None:
+    """Return the validation that a learner noted there when it finished; None if it has not."""
+    record = state_dir / _FINISHED
+    if not record.exists():
+        return None
+    content = read_json(record)
+    folder = Path(content["checkpoint"]).with_name(VALIDATION)
+    return Validation(folder, bool(content["result"]["n_cases"]))
 
 
 class FinalModel:

@@ -23,7 +23,8 @@ class Outline:
     Attributes:
         class_number: from 1, in the order of the classes.
         path: ``d`` of an SVG path, in half pixels.
-        at: rightmost point, as shares of width and height: where the class's number may stand.
+        at: rightmost point of the longest outline, as shares of width and height: where the
+            class's number may stand.
     """
 
     class_number: int
@@ -35,7 +36,7 @@ def outline(class_number: int, mask_YX: Array) -> Outline:  # noqa: N803  axes a
     """Return the outlines of a mask that is not empty."""
     from skimage.measure import find_contours
 
-    parts, right = [], (0, 0)
+    parts, longest = [], np.zeros((1, 2), dtype=int)
     for contour in find_contours(np.pad(mask_YX, 1).astype(np.float32), 0.5):
         # Point (1, 1) of the padded mask is the centre of the first pixel: half a pixel in.
         points = np.rint(contour * 2 - 1).astype(int)[:, ::-1]
@@ -44,10 +45,10 @@ def outline(class_number: int, mask_YX: Array) -> Outline:  # noqa: N803  axes a
         kept = points[np.concatenate([[True], turns, [True]])]
         moves = np.diff(kept, axis=0)[:-1]  # the last returns to the first
         parts.append(f"M{kept[0][0]} {kept[0][1]}l" + " ".join(f"{x} {y}" for x, y in moves) + "z")
-        furthest = points[points[:, 0].argmax()]
-        right = max(right, (int(furthest[0]), int(furthest[1])))
+        longest = max(longest, points, key=len)
+    x, y = longest[longest[:, 0].argmax()]
     height, width = mask_YX.shape
-    return Outline(class_number, "".join(parts), (right[0] / 2 / width, right[1] / 2 / height))
+    return Outline(class_number, "".join(parts), (float(x) / 2 / width, float(y) / 2 / height))
 
 
 def grey_png(values_YX: Array, grey: tuple[float, float], max_bytes: int) -> bytes:  # noqa: N803  axes are in the name

@@ -97,6 +97,21 @@ def track_folder(paths: NnUNetPaths, charter: TrackCharter, site: str) -> Path:
     return site_folder(paths, charter.study, site) / "tracks" / charter.track.name
 
 
+def joined_as(config: SiteConfig, charter: Charter) -> Mapping[str, Any]:
+    """Return what this host noted when the site asked to join: ``dataset``, and its planning.
+
+    Raises:
+        StudyError: nothing is noted, as on another host than that of the site.
+    """
+    remembered = Keyring(config.home, charter.study).recall(f"site-{config.site}")
+    if not remembered.get("dataset"):
+        raise StudyError(
+            f"This host does not know the dataset of site {config.site!r}.",
+            hint="is this the host of that site? It remembers the dataset from: fedfs site join",
+        )
+    return remembered
+
+
 def site_parts(
     config: SiteConfig,
     store: ReadableStore,
@@ -106,19 +121,13 @@ def site_parts(
     local_model: bool = False,
 ) -> tuple[Learner, Path]:
     """Return a site's learner, as it joined, and fedfs's folder for it."""
-    remembered = Keyring(config.home, charter.study).recall(f"site-{config.site}")
-    dataset = remembered.get("dataset")
-    if not dataset:
-        raise StudyError(
-            f"This host does not know the dataset of site {config.site!r}.",
-            hint="is this the host of that site? It remembers the dataset from: fedfs site join",
-        )
+    remembered = joined_as(config, charter)
     folder = track_folder(paths, charter, config.site)
     folder.mkdir(parents=True, exist_ok=True)
     learner = make_learner(
         charter,
         config.site,
-        str(dataset),
+        str(remembered["dataset"]),
         paths,
         host=config.host,
         own_planning=remembered.get("planning"),

@@ -98,7 +98,7 @@ def option_help(command: str, spelling: str) -> str:
         ("init x --strategy", "feda", "FedAdagrad FedAdam FedAvg FedAvgM"),
         ("init x --policy", "q", "quorum"),
         ("init x -c", "2d,3d_l", "2d,3d_lowres"),
-        ("site", "", "join leave pause resume run"),
+        ("site", "", "cases join leave pause resume run"),
     ],
 )
 def test_a_shell_completes_commands_choices_and_names(words, begun, completed):

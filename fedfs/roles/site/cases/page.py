@@ -11,7 +11,7 @@ Rules:
 import base64
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -41,6 +41,9 @@ MODELS = {
 """Models that fedfs makes, and the way in which each was trained."""
 
 N_SHOWN = 20
+
+_EDGE = 0.06
+"""Share of a picture's side that a number needs."""
 
 _COLOURS = (
     "#ffb000", "#5cc8ff", "#ff7ad9", "#37d99e", "#f4e04d", "#ff8a5c", "#b9a2ff", "#9be564",
@@ -149,6 +152,7 @@ def make_page(
             is_partly_annotated="ignore" in dataset_json["labels"],
             channel=channels[channel] if len(channels) > 1 else "",
             cases=cases,
+            ranks={case.case: rank for rank, case in enumerate(cases, start=1)},
             pictures=pictures,
             broken=broken,
             style=as_markup(read_part(_PACKAGE, "cases.css") + _class_switches(len(classes))),
@@ -212,4 +216,5 @@ def _scale(shown: CasePictures) -> tuple[float, str]:
 def _tags(outlines: Sequence[Outline], reference: Sequence[Outline]) -> list[Outline]:
     """Return one outline of each class, to stand its number at: the model's, if it has one."""
     found = {outline.class_number: outline for outline in (*reference, *outlines)}
-    return [found[number] for number in sorted(found)]
+    inside = {n: (min(o.at[0], 1 - _EDGE), min(max(o.at[1], _EDGE), 1)) for n, o in found.items()}
+    return [replace(found[number], at=inside[number]) for number in sorted(found)]
