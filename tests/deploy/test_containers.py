@@ -124,10 +124,18 @@ def compose():
     return yaml.safe_load(COMPOSE.read_text())
 
 
-def test_the_services_run_commands_that_fedfs_understands(compose):
+def test_the_services_run_commands_that_fedfs_understands(compose, monkeypatch):
     n_commands = 0
+
+    def set_variables(service):
+        monkeypatch.delenv("FEDFS_SITE", raising=False)
+        for variable, value in service["environment"].items():
+            if variable.startswith("FEDFS_"):
+                monkeypatch.setenv(variable, value)
+
     for name, service in compose["services"].items():
         if "entrypoint" not in service and service.get("image"):
+            set_variables(service)
             assert understood(service["command"])["store"] == "s3://fedfs/study", name
             n_commands += 1
     assert n_commands == 4
@@ -135,6 +143,7 @@ def test_the_services_run_commands_that_fedfs_understands(compose):
     assert len(by_hand) == 5
     for service, words in by_hand:
         assert service in compose["services"]
+        set_variables(compose["services"][service])
         if not words.startswith("init"):  # whose options end with "..."
             understood(words.split())
 
@@ -244,14 +253,13 @@ def test_the_compose_files_server_and_bucket_work_and_survive_a_restart(tmp_path
         for _ in range(2):  # `up` runs it again each time
             out = run("bucket", [*bucket["entrypoint"], *bucket["command"]])
             assert "bucket fedfs is ready" in out
-        store = compose["services"]["coordinator"]["command"][-1]
-        init = ["fedfs", "init", store, "--name", "trial", "--dataset-json", "dataset.json"]
+        init = ["fedfs", "init", "--name", "trial", "--dataset-json", "dataset.json"]
         run("coordinator", init)
         keys = (tmp_path / "credentials").read_text()
         assert keys.count("aws_secret_access_key") == 5
         assert server.stop() == 0
         server.start()
         assert (tmp_path / "credentials").read_text() == keys
-        assert "trial" in run("coordinator", ["fedfs", "status", store])
+        assert "trial" in run("coordinator", ["fedfs", "status"])
     finally:
         server.kill()

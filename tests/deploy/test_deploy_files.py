@@ -24,6 +24,12 @@ SERVICES = [unit for unit in UNITS if unit.suffix == ".service"]
 CODES = f"{EXIT_WAITING} {EXIT_NOTHING}"
 
 
+@pytest.fixture(autouse=True)
+def environment(monkeypatch):
+    """What fedfs.env says of the store; the site is in each command."""
+    monkeypatch.setenv("FEDFS_STORE", "/store")
+
+
 def unit_of(path: Path) -> configparser.ConfigParser:
     parser = configparser.ConfigParser(interpolation=None, strict=True)
     parser.optionxform = str
@@ -42,7 +48,7 @@ def test_a_service_runs_a_command_that_fedfs_understands(path):
     service = unit_of(path)["Service"]
     program, *words = shlex.split(service["ExecStart"].replace("%i", "north"))
     assert program.endswith("/fedfs")
-    params = understood([word.replace("${FEDFS_STORE}", "/store") for word in words])
+    params = understood(words)
     assert params["store"] == "/store"
     is_once = "once" in path.name
     assert params["once"] is is_once
@@ -85,7 +91,7 @@ def test_lines_for_cron_are_understood():
         assert "%" not in command  # cron would end the line there
         subprocess.run(["/bin/sh", "-n", "-c", command], check=True)
         found = re.search(r"/fedfs (.*?) >>", command)
-        words = shlex.split(found[1].replace("$FEDFS_STORE", "/store").replace("NAME", "north"))
+        words = shlex.split(found[1].replace("NAME", "north"))
         assert understood(words)["once"] is True
 
 

@@ -50,11 +50,12 @@ def test_units_run_this_installation_as_the_user_who_is_named():
         assert PROGRAM not in text
 
 
-def test_lines_for_cron_name_the_site():
+def test_lines_for_cron_name_the_site(monkeypatch):
+    monkeypatch.setenv("FEDFS_STORE", "/store")
     texts = files_of(KINDS["cron"], HostValues(site="milan"))
     lines = texts["fedfs.crontab"].splitlines()
     (line,) = [line for line in lines if "site run" in line and line[0] == "*"]
-    words = shlex.split(re.search(r"/fedfs (.*?) >>", line)[1].replace("$FEDFS_STORE", "/store"))
+    words = shlex.split(re.search(r"/fedfs (.*?) >>", line)[1])
     assert understood(words)["name"] == "milan"
     assert "\nFEDFS_SITE=milan\n" in texts["fedfs.env"]
 
