@@ -5,6 +5,7 @@ Rules:
    repository, and lead to the page here.
  * A link to anything else in the repository has no page here, and becomes plain text.
  * Of a fence's first line only the language stays; the rest is for the tests.
+ * The errors of fedfs are read from its code, where a page has a line for them.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import error_messages
 from mkdocs.structure.files import File, Files
 
 _ROOT = Path(__file__).parents[1]
@@ -25,6 +27,7 @@ _PAGES = {
     "deploy/README.md": "deploy/index.md",
     "deploy/s3/README.md": "deploy/s3/index.md",
 }
+_ERRORS = "<!-- all errors -->"
 _FENCED = re.compile(r"(^ *```.*?^ *```$)", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"\[([^\]]*)\]\(([^)\s]+)\)")
 
@@ -37,8 +40,10 @@ def on_files(files: Files, config: Any, **_: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, files: Files, **_: Any) -> str:
-    """Rewrite the links and fences of a page."""
+    """Rewrite the links and fences of a page, and fill in the errors of the code."""
     place = page.file.src_uri
+    if _ERRORS in markdown:
+        markdown = markdown.replace(_ERRORS, error_messages.page())
     origins = {to: path for path, to in _PAGES.items()}
     origin = origins.get(place, f"docs/{place}")
 

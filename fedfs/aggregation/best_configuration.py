@@ -100,7 +100,10 @@ def choose(
     }
     dice = {name: _mean(_means(scores, ())) for name, scores in total.items()}
     if all(math.isnan(value) for value in dice.values()):
-        raise StudyError("No site has a case on which the models can be compared.")
+        raise StudyError(
+            "No site has a case on which the models can be compared.",
+            hint="take the track that you want: fedfs export --track NAME",
+        )
     best = max(dice, key=lambda name: -math.inf if math.isnan(dice[name]) else dice[name])
     scores = total[best]
     before = _means(scores, ())

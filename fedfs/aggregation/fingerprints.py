@@ -99,7 +99,10 @@ def sketch_case(values: npt.NDArray[Any]) -> CaseSketch:
     exact = ordered.astype(np.float64)
     # Sorting puts NaN last, and comparing with NaN is false.
     if not (exact[0] >= -_MAX_INTENSITY and exact[-1] <= _MAX_INTENSITY):
-        raise DatasetError("The foreground of an image holds NaN or infinite intensities.")
+        raise DatasetError(
+            "The foreground of an image holds NaN or infinite intensities.",
+            hint="repair the case, or go on without it: --skip-broken-cases",
+        )
     mean = float(exact.mean())
     variance = float(np.square(exact - mean).mean())
     if n_voxels > MAX_ORDER_STATISTICS:

@@ -54,7 +54,10 @@ def asym_spec(charter: Charter) -> AsymSpec | None:
     if charter.mode != ASYM:
         return None
     if charter.asym is None:
-        raise StudyError("The charter's mode is asym, but it does not say how tensors are shared.")
+        raise StudyError(
+            "The charter's mode is asym, but it does not say how tensors are shared.",
+            hint="ask the coordinator to begin the study again with this version of fedfs",
+        )
     return charter.asym
 
 
@@ -190,7 +193,10 @@ def share_of(state: StudyState, site: str, version: Iterable[str]) -> Share:
     if spec is None:
         return Share({name: name for name in sorted(version)})
     if site not in state.site_plans:
-        raise StudyError(f"Site {site!r} has not said which tensors its network has.")
+        raise StudyError(
+            f"Site {site!r} has not said which tensors its network has.",
+            hint="it has to publish its plan first: fedfs site run",
+        )
     shapes = state.site_plans[site].tensors
     share = Share(alignment.shared_names(site, shapes, shared_by(state), alignment=spec.alignment))
     missing = sorted(set(share.own) - set(version))

@@ -42,7 +42,7 @@ def approve(
     from fedfs.trust.signing import key_fingerprint
 
     if everybody == bool(sites):
-        raise click.UsageError("name the sites to approve, or give --all")
+        raise click.UsageError("Name the sites to approve, or give --all.")
     coordinator = coordinator_of(store)
     entries = approve_sites(coordinator, None if everybody else sites, replace_keys=replace_key)
     rows = [(entry.site, key_fingerprint(entry.public_key)) for entry in entries]

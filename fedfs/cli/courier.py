@@ -79,9 +79,9 @@ def export_(
     from fedfs.trust.sealing import parse_recipient
 
     if (for_site is None) == (from_site is None):
-        raise click.UsageError("give --for SITE or --from SITE")
+        raise click.UsageError("Give --for SITE or --from SITE.")
     if plain and recipients:
-        raise click.UsageError("--plain and --recipient exclude each other")
+        raise click.UsageError("Give --plain or --recipient, not both.")
     site = layout.check_site(for_site or from_site or "")
     for recipient in recipients:
         parse_recipient(recipient)

@@ -55,7 +55,7 @@ def demo(
 
     place = folder or Path(tempfile.mkdtemp(prefix="fedfs-demo-"))
     if folder is not None and folder.exists() and any(folder.iterdir()):
-        raise click.UsageError(f"{folder} is not empty")
+        raise click.UsageError(f"{folder} is not empty.")
     place.mkdir(parents=True, exist_ok=True)
     with interrupted_by_sigterm(), contextlib.closing(_Display(to_stderr=as_json)) as display:
         result = Demo(

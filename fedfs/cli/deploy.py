@@ -148,7 +148,7 @@ def s3_policy(
     for pair in sites:
         name, sign, arn = pair.partition("=")
         if not sign:
-            raise click.BadParameter(f"{pair!r} is not NAME=ARN", param_hint="--sites")
+            raise click.BadParameter(f"{pair!r} is not NAME=ARN.", param_hint="--sites")
         grants.append(Grant("site", arn, name))
     texts = {
         "policy.json": bucket_policy(place, grants, tls_only=tls_only, identity=identity) + "\n"

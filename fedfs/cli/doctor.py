@@ -49,10 +49,10 @@ def doctor(
 
     name = site_unless(name, other_role=aggregator)
     if aggregator == (name is not None):
-        raise click.UsageError("give --site NAME or --aggregator")
+        raise click.UsageError("Give --site NAME or --aggregator.")
     site = None if name is None else layout.check_site(name)
     if dataset is not None and site is None:
-        raise click.UsageError("--dataset goes with --site")
+        raise click.UsageError("--dataset goes with --site.")
     with ProgressDisplay() as display:
         found = examine(
             store, default_home(), site=site, dataset=dataset, num_processes=num_processes,

@@ -38,7 +38,7 @@ _coordinator = option("--coordinator", is_flag=True, help="The coordinator's key
 
 def _role(name: str | None, *, aggregator: bool, coordinator: bool) -> str:
     if (name is not None) + aggregator + coordinator != 1:
-        raise click.UsageError("give one of --site NAME, --aggregator, --coordinator")
+        raise click.UsageError("Give one of --site NAME, --aggregator and --coordinator.")
     if name is not None:
         return f"site-{layout.check_site(name)}"
     return "aggregator" if aggregator else "coordinator"
@@ -148,7 +148,7 @@ def create(
     name = site_unless(name, other_role=aggregator)
     role = _role(name, aggregator=aggregator, coordinator=False)
     if (external is None) != (public_key is None):
-        raise click.UsageError("--external and --public-key go together")
+        raise click.UsageError("--external and --public-key go together.")
     keyring = _keyring(store)
     if external and public_key:
         new = keyring.use_external(role, public_key, shlex.split(external))
@@ -198,9 +198,9 @@ def rotate(
     name = site_unless(name, other_role=aggregator or coordinator)
     role = _role(name, aggregator=aggregator, coordinator=coordinator)
     if (lost and name is None) or (public_key is not None and not aggregator):
-        raise click.UsageError("--lost goes with --site, --to with --aggregator")
+        raise click.UsageError("--lost goes with --site, and --to with --aggregator.")
     if encryption_key is not None and public_key is None:
-        raise click.UsageError("--encryption-key goes with --to")
+        raise click.UsageError("--encryption-key goes with --to.")
     confirm(f"Replace the key of {role} in the study at {store}?", yes=yes)
     if name is not None:
         keyring = _keyring(store)

@@ -24,7 +24,7 @@ def named_prom(_context: click.Context, _option: click.Parameter, path: Path | N
         click.BadParameter: node_exporter would not read a file of that name.
     """
     if path is not None and path.suffix != ".prom":
-        raise click.BadParameter(f"{path}: node_exporter reads files whose names end in .prom")
+        raise click.BadParameter(f"{path} does not end in .prom, as node_exporter wants it.")
     return path
 
 

@@ -138,7 +138,7 @@ def number_pairs(
         except ValueError:
             sign = ""
         if not sign:
-            raise click.BadParameter(f"{value!r} is not NAME=NUMBER")
+            raise click.BadParameter(f"{value!r} is not NAME=NUMBER.")
     return out
 
 

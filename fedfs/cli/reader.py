@@ -73,7 +73,7 @@ def report(
 
     if published:
         if as_json or csv_file or tensorboard or mlflow:
-            raise click.UsageError("--published fetches a page, and nothing else")
+            raise click.UsageError("--published fetches a page, and nothing else.")
         _fetch_published(store, output, track)
         return
     home = default_home()

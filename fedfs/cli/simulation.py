@@ -97,7 +97,7 @@ def simulate(
     from fedfs.simulation.hosts import interrupted_by_sigterm
 
     if not all(text.strip().isdecimal() for text in seeds.split(",")):
-        raise click.UsageError(f"--seeds {seeds}: give numbers, separated by commas")
+        raise click.UsageError(f"--seeds {seeds} is not a list of numbers, such as 1,2,3.")
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("arms", "folds", "configurations", "gpus"):
         others[name] = [part.strip() for part in others[name].split(",") if part.strip()]
@@ -141,13 +141,15 @@ def _pooled(data: tuple[str, ...], folder: Path) -> Path:
     pairs = [text.partition("=") for text in data]
     for site, sign, place in pairs:
         if not sign or not place:
-            raise click.UsageError(f"--data {site}: of several datasets, give each as SITE=DIR")
+            raise click.UsageError(
+                f"--data {site} is not SITE=DIR, as each of several datasets has to be."
+            )
     sources = {
         site_name(site, lambda text: click.echo(f"- {text}", err=True)): Path(place).resolve()
         for site, _, place in pairs
     }
     if len(sources) < len(pairs):
-        raise click.UsageError("--data: a site has one dataset")
+        raise click.UsageError("--data names a site twice; a site has one dataset.")
     return pool(sources, folder / "data")
 
 

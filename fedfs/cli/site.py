@@ -189,9 +189,9 @@ def run(
     from fedfs.trust.keyring import default_home
 
     if host.num_gpus > 1 and host.device not in (None, "cuda"):
-        raise click.UsageError("--num-gpus is for CUDA devices")
+        raise click.UsageError("--num-gpus is for CUDA devices.")
     if expect_key is not None and dataset is None:
-        raise click.UsageError("--expect-key is for a site that joins: also give --dataset")
+        raise click.UsageError("--expect-key is for a site that joins: also give --dataset.")
     minutes = check_minutes(local_minutes)
     config = SiteConfig(
         store, name, default_home(), host, local_minutes=minutes, once=once, **others

@@ -68,7 +68,7 @@ def status(
 
     if stores := stores_of_simulation(store.url):
         if prometheus:
-            raise click.UsageError(f"--prometheus is of one study, and {store} is a simulation")
+            raise click.UsageError(f"--prometheus is of one study, and {store} is a simulation.")
         _show_each(stores, as_json=as_json)
         return
     metrics = MetricsFile(prometheus, str(store))

@@ -93,7 +93,10 @@ def write_whole(path: Path) -> Iterator[TextIO]:
         ):
             yield file
     except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror or error}.") from error
+        raise UserError(
+            f"{path} cannot be written: {error.strerror or error}.",
+            hint="check the folder, its permissions and the free space",
+        ) from error
 
 
 def show_json(value: Any, *, in_one_line: bool = False) -> None:

@@ -39,7 +39,9 @@ class TomlFile:
         try:
             text = path.read_text(encoding="utf-8")
         except OSError as error:
-            raise UserError(f"Cannot read {path}: {error.strerror}.") from error
+            raise UserError(
+                f"Cannot read {path}: {error.strerror}.", hint="check the path and its permissions"
+            ) from error
         except UnicodeDecodeError as error:
             raise UserError(f"{path} is not TOML: it is not UTF-8.") from error
         try:

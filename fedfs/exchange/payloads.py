@@ -66,7 +66,9 @@ def write_update(
         }
     except TensorError as error:
         raise TrainingError(
-            f"The trained weights cannot be sent: {error.reason}.", kind="not-finite"
+            f"The trained weights cannot be sent: {error.reason}.",
+            kind="not-finite",
+            hint="look for extreme intensities in the images; the log of this host has more",
         ) from error
     announced = encodings.payload_layout(encoding, {n: values.shape for n, values in base.items()})
     write_safetensors(

@@ -112,7 +112,11 @@ def _train(rank: int, request: RoundRequest, device: str, room: Path, writer: An
         hashes: list[Any] = [None] * n_gpus
         distributed.all_gather_object(hashes, weights_sha256(result.tensors))
         if len(set(hashes)) > 1:
-            raise TrainingError("The GPUs ended with different weights.", kind="crash")
+            raise TrainingError(
+                "The GPUs ended with different weights.",
+                kind="crash",
+                hint="start again; if it comes back, leave out --num-gpus",
+            )
         if rank == 0:
             write_safetensors(request.output, result.tensors)
             fields = {name: value for name, value in vars(result).items() if name != "tensors"}
@@ -133,4 +137,8 @@ def _failure(room: Path, error: Any) -> FedfsError:
             hint="free memory on this host, or lower nnUNet_n_proc_DA: each GPU has such workers",
         )
     last = str(error).strip().splitlines()[-1][:300]
-    return TrainingError(f"A process of this round failed: {last.rstrip('.')}.", kind="crash")
+    return TrainingError(
+        f"A process of this round failed: {last.rstrip('.')}.",
+        kind="crash",
+        hint="the log of this host has all that it printed",
+    )

@@ -88,7 +88,9 @@ def read_cases(folder: Path) -> Mapping[str, tuple[str, ...]]:
             hint="the folder needs imagesTr, labelsTr, dataset.json, and cases.csv (case,site)",
         ) from error
     if not rows or not {"case", "site"} <= set(rows[0]):
-        raise UserError(f"{path} has no columns 'case' and 'site'.")
+        raise UserError(
+            f"{path} has no columns 'case' and 'site'.", hint="its first line is: case,site"
+        )
     sites: dict[str, list[str]] = {}
     for row in rows:
         sites.setdefault(row["site"], []).append(row["case"])

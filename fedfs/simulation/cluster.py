@@ -124,7 +124,7 @@ class Cluster:
                 running[number] = self._begin(task)
             time.sleep(_LOOK_EVERY_S)
             if self._interrupted.is_set():
-                raise FedfsError("interrupted.")
+                raise FedfsError("The experiment was interrupted.")
             for number in [number for number, job in running.items() if _has_ended(job)]:
                 try:
                     codes[number] = self._end(tasks[number], running.pop(number))

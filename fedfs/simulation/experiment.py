@@ -154,7 +154,10 @@ class Experiment:
             self._cluster = Cluster(options.cluster, parameters, at_once=options.at_once)
         with hold_lock(options.folder / "lock") as holder, self._cancelled_with_us():
             if holder:
-                raise UserError(f"{holder} runs the experiment in {options.folder} already.")
+                raise UserError(
+                    f"{holder} runs the experiment in {options.folder} already.",
+                    hint="wait for it, or choose another folder",
+                )
             self._settle()
             return tabulate(self._repeats(), self._splits)
 

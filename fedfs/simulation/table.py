@@ -72,7 +72,10 @@ def cell(repeats: Sequence[Scores]) -> Cell:
     means = [mean([v["dice"] for v in cases.values()]) for cases in repeats]
     known = [mean for mean in means if mean is not None]
     if not known:
-        raise FedfsError("No test case holds a class of the study.")
+        raise FedfsError(
+            "No test case holds a class of the study.",
+            hint="give a larger --test-share, or more cases",
+        )
     distances = [v["hd95"] for cases in repeats for v in cases.values()]
     return Cell(
         dice=fmean(known),

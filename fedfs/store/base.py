@@ -99,7 +99,11 @@ class ReadableStore(ABC):
         """
 
     def _not_found(self, key: str) -> ObjectNotFoundError:
-        return ObjectNotFoundError(f"There is no object {key}.", store=self.url)
+        return ObjectNotFoundError(
+            f"There is no object {key}.",
+            store=self.url,
+            hint="it may not have been copied yet; if it was deleted, restore it from a backup",
+        )
 
     def _too_large(self, key: str, max_bytes: int) -> ObjectTooLargeError:
         return ObjectTooLargeError(

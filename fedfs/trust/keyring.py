@@ -34,6 +34,7 @@ from fedfs.trust.signing import ExternalKey, SigningKey
 __all__ = ["Keyring", "default_cache", "default_home"]
 
 _NAME = re.compile(r"([a-z0-9-]+?)(?:\.([0-9]{1,4}))?\.(?:key|signer|age)")
+_FILE_HINT = "check its owner and permissions, or restore it from a backup"
 _KEYS = (".key", ".signer")
 
 
@@ -248,7 +249,10 @@ class Keyring:
                 )
             return path.read_bytes()
         except OSError as error:
-            raise KeyFileError(f"{path} cannot be read: {error.strerror}.") from error
+            raise KeyFileError(
+                f"{path} cannot be read: {error.strerror}.",
+                hint=_FILE_HINT,
+            ) from error
 
     def _load(self, path: Path) -> SigningKey:
         data = self._read_secret(path)
@@ -295,7 +299,10 @@ class Keyring:
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
-            raise SetupError(f"{path} cannot be read: {error}.") from error
+            raise SetupError(
+                f"{path} cannot be read: {error}.",
+                hint=_FILE_HINT,
+            ) from error
         return value if isinstance(value, dict) else {}
 
     def _write(self, path: Path, values: Mapping[str, Any]) -> None:

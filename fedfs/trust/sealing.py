@@ -55,14 +55,20 @@ class Identity:
             try:
                 data = age_passphrase.decrypt(data, passphrase.decode())
             except pyrage.DecryptError as error:
-                raise KeyFileError(f"{name} cannot be read: wrong passphrase.") from error
+                raise KeyFileError(
+                    f"{name} cannot be read: wrong passphrase.",
+                    hint="give the right one in FEDFS_PASSPHRASE or FEDFS_PASSPHRASE_FILE",
+                ) from error
         lines = data[:_MAX_IDENTITY_BYTES].decode("ascii", errors="replace").splitlines()
         keys = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
         try:
             (text,) = keys
             return cls(x25519.Identity.from_str(text))
         except (ValueError, pyrage.IdentityError) as error:
-            raise KeyFileError(f"{name} is not an identity of age.") from error
+            raise KeyFileError(
+                f"{name} is not an identity of age.",
+                hint="restore the file from a backup; it begins with AGE-SECRET-KEY-1",
+            ) from error
 
     def to_text(self, passphrase: bytes | None = None) -> bytes:
         """Return the identity as a file, encrypted if there is a passphrase."""
@@ -84,7 +90,10 @@ def parse_recipient(text: str) -> x25519.Recipient:
     try:
         return x25519.Recipient.from_str(text)
     except (pyrage.RecipientError, ValueError) as error:
-        raise KeyFileError(f"{text!r} is not a public key of age (age1...).") from error
+        raise KeyFileError(
+            f"{text!r} is not a public key of age (age1...).",
+            hint="take it from fedfs key export-public on the host that has the key",
+        ) from error
 
 
 def seal(data: bytes, recipients: Sequence[str]) -> bytes:
@@ -132,4 +141,7 @@ def load_identity(path: Path) -> Identity:
     try:
         return Identity.from_text(path.read_bytes(), name=str(path))
     except OSError as error:
-        raise KeyFileError(f"{path} cannot be read: {error.strerror}.") from error
+        raise KeyFileError(
+            f"{path} cannot be read: {error.strerror}.",
+            hint="check its owner and permissions, or restore it from a backup",
+        ) from error

@@ -63,9 +63,15 @@ class SigningKey:
             why = (
                 "it is not a private key in PEM form" if passphrase is None else "wrong passphrase"
             )
-            raise KeyFileError(f"{name} cannot be read: {why}.") from error
+            raise KeyFileError(
+                f"{name} cannot be read: {why}.",
+                hint="give the right passphrase, or restore the file from a backup",
+            ) from error
         if not isinstance(key, Ed25519PrivateKey):
-            raise KeyFileError(f"{name} is not an Ed25519 key.")
+            raise KeyFileError(
+                f"{name} is not an Ed25519 key.",
+                hint="restore the file from a backup, or replace the key: fedfs key rotate",
+            )
         return cls(key)
 
     def to_pem(self, passphrase: bytes | None = None) -> bytes:
@@ -138,9 +144,15 @@ class ExternalKey(SigningKey):
             )
         except subprocess.CalledProcessError as error:
             output = error.stderr.decode(errors="replace").strip()[-300:]
-            raise KeyFileError(f"{what} failed with {error.returncode}: {output}.") from error
+            raise KeyFileError(
+                f"{what} failed with {error.returncode}: {output}.",
+                hint="run the program by hand to see why",
+            ) from error
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise KeyFileError(f"{what} cannot be run: {error}.") from error
+            raise KeyFileError(
+                f"{what} cannot be run: {error}.",
+                hint="it was given with fedfs key create --external: is it installed?",
+            ) from error
         signature = done.stdout
         if len(signature) != _SIGNATURE_BYTES:
             with contextlib.suppress(binascii.Error, ValueError):
@@ -148,7 +160,10 @@ class ExternalKey(SigningKey):
         try:
             self._verifier.verify(signature, data)
         except InvalidSignature as error:
-            raise KeyFileError(f"{what} does not sign with the key {self._public}.") from error
+            raise KeyFileError(
+                f"{what} does not sign with the key {self._public}.",
+                hint="is the token with this key in its place?",
+            ) from error
         return signature
 
     def to_pem(self, passphrase: bytes | None = None) -> bytes:  # noqa: ARG002  of the base class

@@ -15,6 +15,7 @@ import pytest
 
 from fedfs.cli import fedfs
 from support.code_blocks import DOCUMENTS, ROOT
+from support.error_page import error_messages
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -101,6 +102,13 @@ def test_the_reference_holds_every_command_and_option(built, pages):
             look(child, f"{path} {name}")
 
     look(fedfs, "fedfs")
+
+
+def test_the_page_of_messages_holds_every_error(built, pages):
+    text = " ".join(pages[built / "messages.html"].text.split())
+    for message in error_messages.messages():
+        assert " ".join(message.text.split()) in text, message
+        assert " ".join(message.hint.split()) in text, message
 
 
 @pytest.mark.skipif(

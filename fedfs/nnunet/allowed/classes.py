@@ -125,7 +125,7 @@ def fold_of(text: str) -> int | str:
     if text == "all":
         return text
     if not text.isdecimal() or len(text) > 3:  # noqa: PLR2004  nobody has a thousand folds
-        raise SetupError(f"Fold {text!r} is neither a number nor all.")
+        raise SetupError(f"Fold {text!r} is neither a number nor all.", hint="give 0 to 4, or all")
     return int(text)
 
 
@@ -187,5 +187,7 @@ def device(name: str | None) -> Any:
     if name == "cuda" and not torch.cuda.is_available():
         raise SetupError("No CUDA device is available.", hint="choose --device cpu")
     if name not in ("cpu", "cuda", "mps"):
-        raise SetupError(f"Device {name!r} is none of cpu, cuda, mps.")
+        raise SetupError(
+            f"Device {name!r} is none of cpu, cuda, mps.", hint="choose one of these with --device"
+        )
     return torch.device(name)

@@ -51,7 +51,10 @@ def find(name: str, allowed: Collection[str], base: type[Any]) -> type[Any]:
         if found is None:
             continue
         if not (isinstance(found, type) and issubclass(found, base) and found.__name__ == name):
-            raise SetupError(f"{name} below {folder} is not a class made from {base.__name__}.")
+            raise SetupError(
+                f"{name} below {folder} is not a class made from {base.__name__}.",
+                hint="derive the trainer from nnUNetTrainer, or choose another --trainer",
+            )
         return found
     where = os.pathsep.join(folders) or "not set"
     raise SetupError(

@@ -125,11 +125,20 @@ def _find(raw: Path, name_or_id: str | int) -> Path:
         if len(found) == 1:
             return found[0]
         what = "no dataset" if not found else f"{len(found)} datasets"
-        raise DatasetError(f"nnUNet_raw = {raw} holds {what} with the id {text}.")
+        raise DatasetError(
+            f"nnUNet_raw = {raw} holds {what} with the id {text}.",
+            hint="check the id, or give the whole name of the dataset",
+        )
     if re.fullmatch(r"Dataset\d{3}_[\w.-]{1,100}", text) is None:
-        raise DatasetError(f"{text!r} is not the name of an nnU-Net dataset (DatasetXXX_NAME).")
+        raise DatasetError(
+            f"{text!r} is not the name of an nnU-Net dataset (DatasetXXX_NAME).",
+            hint="for example Dataset004_Hippocampus, or 4",
+        )
     if not (raw / text).is_dir():
-        raise DatasetError(f"There is no dataset {text} in nnUNet_raw = {raw}.")
+        raise DatasetError(
+            f"There is no dataset {text} in nnUNet_raw = {raw}.",
+            hint="check its name, and that nnUNet_raw names the right folder; is it mounted?",
+        )
     return raw / text
 
 
@@ -170,7 +179,10 @@ def _scanned(folder: Path, content: Mapping[str, Any]) -> list[Case]:
 
 def _files(folder: Path, ending: str) -> list[str]:
     if not folder.is_dir():
-        raise DatasetError(f"{folder} is missing.")
+        raise DatasetError(
+            f"{folder} is missing.",
+            hint="nnU-Net expects dataset.json, imagesTr and labelsTr there",
+        )
     return sorted(e.name for e in os.scandir(folder) if e.is_file() and e.name.endswith(ending))
 
 
@@ -178,19 +190,29 @@ def _check_files(found: RawDataset) -> None:
     dataset, cases, n_channels = found.name, found.cases, len(found.dataset_json["channel_names"])
     lonely = [case.name for case in cases if not case.images]
     if lonely:
-        raise DatasetError(f"{dataset} holds no image for the label of {_some(lonely)}.")
+        raise DatasetError(
+            f"{dataset} holds no image for the label of {_some(lonely)}.",
+            hint="add the image, or remove the label",
+        )
     channels = [f"{c.name} ({len(c.images)})" for c in cases if not found.holds_channels(c)]
     images = [path.name for case in cases for path in case.images if not path.is_file()]
     labels = [case.label.name for case in cases if not case.label.is_file()]
     if channels:
         raise DatasetError(
             f"In {dataset}, dataset.json names {n_channels} channels, but other numbers of images "
-            f"belong to {_some(channels)}."
+            f"belong to {_some(channels)}.",
+            hint="add the missing channels, or correct dataset.json",
         )
     if images:
-        raise DatasetError(f"{dataset} lacks these images: {_some(images)}.")
+        raise DatasetError(
+            f"{dataset} lacks these images: {_some(images)}.",
+            hint="add them, or remove these cases",
+        )
     if labels:
-        raise DatasetError(f"{dataset} lacks these labels: {_some(labels)}.")
+        raise DatasetError(
+            f"{dataset} lacks these labels: {_some(labels)}.",
+            hint="add them, or remove these cases",
+        )
 
 
 def _some(names: Sequence[str]) -> str:

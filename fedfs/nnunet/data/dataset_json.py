@@ -15,6 +15,7 @@ from typing import Any
 
 from fedfs.errors import DatasetError, MalformedError
 
+_FORMAT_HINT = "write it as nnU-Net v2 wants it, see dataset_format.md in its documentation"
 LABEL_ORDER = "label_order"
 
 
@@ -27,9 +28,15 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise DatasetError(f"{path} cannot be read: {error.strerror}.") from error
+        raise DatasetError(
+            f"{path} cannot be read: {error.strerror}.",
+            hint="check the path, its owner and its permissions",
+        ) from error
     except ValueError as error:
-        raise DatasetError(f"{path} is not valid JSON: {error}.") from error
+        raise DatasetError(
+            f"{path} is not valid JSON: {error}.",
+            hint=_FORMAT_HINT,
+        ) from error
 
 
 def read_dataset_json(folder: Path) -> dict[str, Any]:
@@ -41,10 +48,16 @@ def read_dataset_json(folder: Path) -> dict[str, Any]:
     path = folder / "dataset.json"
     content = read_json(path)
     if not isinstance(content, dict):
-        raise DatasetError(f"{path} is not a JSON object.")
+        raise DatasetError(
+            f"{path} is not a JSON object.",
+            hint=_FORMAT_HINT,
+        )
     names = channel_names(content)
     if not names or sorted(names, key=int) != [str(i) for i in range(len(names))]:
-        raise DatasetError(f"In {path}, channel_names must number the channels 0, 1, 2 and so on.")
+        raise DatasetError(
+            f"In {path}, channel_names must number the channels 0, 1, 2 and so on.",
+            hint=_FORMAT_HINT,
+        )
     labels = content.get("labels")
     if not isinstance(labels, dict) or labels.get("background") != 0:
         raise DatasetError(
@@ -52,10 +65,14 @@ def read_dataset_json(folder: Path) -> dict[str, Any]:
             hint="nnU-Net v1 wrote labels the other way round; see nnU-Net's dataset_format.md",
         )
     if not isinstance(content.get("file_ending"), str):
-        raise DatasetError(f"In {path}, file_ending is missing.")
+        raise DatasetError(
+            f"In {path}, file_ending is missing.",
+            hint=_FORMAT_HINT,
+        )
     if has_regions(content) and not content.get("regions_class_order"):
         raise DatasetError(
-            f"In {path}, regions_class_order is missing although labels are regions."
+            f"In {path}, regions_class_order is missing although labels are regions.",
+            hint=_FORMAT_HINT,
         )
     return {**content, "channel_names": names}
 

@@ -100,7 +100,10 @@ def _check(path: Path, fold: int | str, dataset: RawDataset, left_out: Collectio
         parts = [[str(case) for case in part if case not in left_out] for part in parts]
         named = {case for part in parts for case in part}
     except (TypeError, KeyError, ValueError) as error:
-        raise SetupError(f"{path} is not a list of train and val cases.") from error
+        raise SetupError(
+            f"{path} is not a list of train and val cases.",
+            hint="correct or remove it: without it nnU-Net divides the cases itself",
+        ) from error
     unknown = sorted(named - {case.name for case in dataset.cases})
     nothing = not all(parts) or (
         chosen is None and int(len(dataset.cases) * _RANDOM_TRAINING_SHARE) == 0

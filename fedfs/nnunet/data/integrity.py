@@ -12,6 +12,7 @@ from pathlib import Path
 
 from fedfs.errors import DatasetError
 
+_COPY_HINT = "copy the file again, or go on without the case: --skip-broken-cases"
 _BLOCK_BYTES = 2**20
 _GZIP = b"\x1f\x8b"
 
@@ -39,7 +40,10 @@ def _check_sum(path: Path) -> None:
             while file.read(_BLOCK_BYTES):
                 pass
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DatasetError(f"{path.name} is damaged or ends early: {error}.") from error
+        raise DatasetError(
+            f"{path.name} is damaged or ends early: {error}.",
+            hint=_COPY_HINT,
+        ) from error
 
 
 def _check_length(path: Path) -> None:
@@ -49,10 +53,14 @@ def _check_length(path: Path) -> None:
     try:
         image = nibabel.load(path)
     except ImageFileError as error:
-        raise DatasetError(f"{path.name} is no NIfTI file: {error}.") from error
+        raise DatasetError(
+            f"{path.name} is no NIfTI file: {error}.",
+            hint=_COPY_HINT,
+        ) from error
     n_bytes = math.prod(image.shape) * image.header.get_data_dtype().itemsize
     expected = image.dataobj.offset + n_bytes
     if path.stat().st_size < expected:
         raise DatasetError(
-            f"{path.name} ends early: it has {path.stat().st_size} of {expected} bytes."
+            f"{path.name} ends early: it has {path.stat().st_size} of {expected} bytes.",
+            hint=_COPY_HINT,
         )

@@ -196,7 +196,8 @@ def _make_planner(request: PlanRequest, dataset_json: Mapping[str, Any]) -> Any:
         reader = determine_reader_writer_from_dataset_json(dict(dataset_json), verbose=False)
     except RuntimeError as error:
         raise StudyError(
-            f"nnU-Net has no reader for the file ending {dataset_json['file_ending']}."
+            f"nnU-Net has no reader for the file ending {dataset_json['file_ending']}.",
+            hint="see the file endings in nnU-Net's dataset_format.md",
         ) from error
     planner.determine_reader_writer = lambda: reader
     return planner
@@ -210,7 +211,10 @@ def _replaced(tensors: dict[str, Array], pretrained: Path) -> dict[str, Array]:
             if is_segmentation_layer(name):
                 continue
             if name not in given:
-                raise UserError(f"The pretrained weights have no tensor {name}.")
+                raise UserError(
+                    f"The pretrained weights have no tensor {name}.",
+                    hint="plan with the architecture of the pretrained network",
+                )
             if given.shape(name) != own.shape:
                 raise UserError(
                     f"The pretrained tensor {name} has shape {list(given.shape(name))}, "

@@ -27,7 +27,10 @@ def read_checkpoint(path: Path) -> dict[str, Array]:
         with torch.serialization.safe_globals(harmless_types()):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+        raise UserError(
+            f"{path} cannot be read: {error.strerror}.",
+            hint="give checkpoint_final.pth of a trained model",
+        ) from error
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise UserError(
             f"{path} is not a checkpoint of nnU-Net, or is damaged.",

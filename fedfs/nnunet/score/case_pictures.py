@@ -138,7 +138,8 @@ def take_pictures(
     reader = next(filter(None, readers), None)
     if reader is None:
         raise DatasetError(
-            f"No reader of nnU-Net reads {views[0].images[0]}, nor those of the other cases."
+            f"No reader of nnU-Net reads {views[0].images[0]}, nor those of the other cases.",
+            hint="give all images the file ending that dataset.json names",
         )
     take = partial(
         _take,
@@ -222,7 +223,8 @@ def _read_seg(reader: Any, path: Path, shape_ZYX: tuple[int, ...]) -> Array:  # 
     segmentation: Array = reader.read_seg(str(path))[0][0]
     if segmentation.shape != shape_ZYX:
         raise DatasetError(
-            f"The image has shape {shape_ZYX}, its segmentation {path} {segmentation.shape}."
+            f"The image has shape {shape_ZYX}, its segmentation {path} {segmentation.shape}.",
+            hint="a prediction is left from other images: remove it, and start the site again",
         )
     return segmentation.astype(np.int32)
 

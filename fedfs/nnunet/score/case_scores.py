@@ -54,7 +54,10 @@ def read_dice(views: Sequence[CaseView], dataset_json: Mapping[str, Any]) -> lis
             summaries[folder] = {Path(c["prediction_file"]).name: c["metrics"] for c in cases}
         metrics = summaries[folder].get(path.name)
         if metrics is None:
-            raise DatasetError(f"{folder / SUMMARY} has no scores of {path.name}.")
+            raise DatasetError(
+                f"{folder / SUMMARY} has no scores of {path.name}.",
+                hint="the validation was interrupted: start the site again",
+            )
         values = {name: float(metrics[key]["Dice"]) for name, key in names.items()}
         return {name: dice if math.isfinite(dice) else None for name, dice in values.items()}
 

@@ -46,7 +46,11 @@ def pseudo_dice(session: Session, on_progress: OnProgress) -> EvaluationResult:
             on_progress(Progress("evaluate", iteration + 1, n_iterations, "iteration"))
     loss = float(np.mean(losses))
     if not math.isfinite(loss):
-        raise TrainingError("The validation loss is not finite.", kind="not-finite")
+        raise TrainingError(
+            "The validation loss is not finite.",
+            kind="not-finite",
+            hint="look for extreme intensities in the images, or lower the learning rate",
+        )
     return EvaluationResult(
         n_cases=session.n_validation_cases,
         classes={

@@ -32,4 +32,8 @@ def translate(error: Exception) -> TrainingError:
             kind="disk",
             hint="look for a full disk or a folder that is read-only",
         )
-    return TrainingError(f"nnU-Net failed: {type(error).__name__}: {text[:300]}.", kind="crash")
+    return TrainingError(
+        f"nnU-Net failed: {type(error).__name__}: {text[:300]}.",
+        kind="crash",
+        hint="the log of this host has all that nnU-Net printed",
+    )

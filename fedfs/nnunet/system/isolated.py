@@ -119,7 +119,9 @@ def _result(function: str, returncode: int, room: Path) -> dict[str, Any]:
         )
     last = (words.strip().splitlines() or [f"exit code {returncode}"])[-1][:_LAST_LINE]
     raise errors.TrainingError(
-        f"nnU-Net failed while it ran {function}: {last.rstrip('.')}.", kind="crash"
+        f"nnU-Net failed while it ran {function}: {last.rstrip('.')}.",
+        kind="crash",
+        hint="the log of this host has all that nnU-Net printed",
     )
 
 

@@ -76,7 +76,10 @@ def write_initial_weights(
 def _copy(weights: Path | None, continues: Continued, path: Path) -> None:
     """Copy the whole of a version: other than pretrained weights, segmentation layers too."""
     if weights is None:
-        raise StudyError(f"The charter names no weights of study {continues.study}.")
+        raise StudyError(
+            f"The charter names no weights of study {continues.study}.",
+            hint="ask the coordinator to begin the study again with this version of fedfs",
+        )
     with TensorFile(weights) as file:
         if weights_sha256(file) != continues.weights_sha256:
             raise StudyError(

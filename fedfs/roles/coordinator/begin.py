@@ -93,7 +93,10 @@ def init_study(
         keyring.discard("aggregator")
         keyring.discard("coordinator")
         if isinstance(error, ObjectExistsError):
-            raise StudyError(f"{store.url} holds a federation already.") from error
+            raise StudyError(
+                f"{store.url} holds a federation already.",
+                hint="one store, one study: choose another folder or prefix",
+            ) from error
         raise
     return charter
 

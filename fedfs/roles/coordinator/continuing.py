@@ -130,7 +130,10 @@ def read_finished(
         )
     model = state.models[finished.version]
     if model.weights_sha256 != finished.weights_sha256:
-        raise StudyError(f"Study {charter.name!r} ended with other weights than its last version.")
+        raise StudyError(
+            f"Study {charter.name!r} ended with other weights than its last version.",
+            hint="check that study with: fedfs verify",
+        )
     allowlist.check_plans(plan.plans, charter.configuration)
     for difference_ in software.differences(plan.versions, classes.versions()):
         log.warning("%s of study %r", difference_, charter.name)

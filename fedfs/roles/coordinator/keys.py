@@ -36,7 +36,10 @@ def replace_aggregator_key(
         public_key = coordinator.keyring.create("aggregator").public
         encryption_key = coordinator.keyring.create_identity("aggregator").recipient
     if public_key == charter.aggregator_key:
-        raise StudyError("The aggregator has this key already.")
+        raise StudyError(
+            "The aggregator has this key already.",
+            hint="give the public key of the new host: fedfs key create shows it",
+        )
     key_fingerprint(public_key)
     if encryption_key is not None:
         parse_recipient(encryption_key)

@@ -19,6 +19,7 @@ from fedfs.protocol.ranges import check_minutes
 from fedfs.protocol.values import STUDY
 from fedfs.tensors import encodings
 
+_FORMAT_HINT = "write it as nnU-Net v2 wants it, see dataset_format.md in its documentation"
 _DATASET_NAME = re.compile(r"Dataset[0-9]{3}_[A-Za-z0-9_-]{1,60}")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,79}")
 _CASCADE = ("3d_lowres", "3d_cascade_fullres")
@@ -104,7 +105,10 @@ class StudyOptions:
             raise UserError(str(error), hint=hint).of(*names) from error
         for what, name in (("planner", self.planner), ("trainer", self.trainer)):
             if not _IDENTIFIER.fullmatch(name):
-                raise UserError(f"{what} {name!r} is not a class name.").of(what)
+                raise UserError(
+                    f"{what} {name!r} is not a class name.",
+                    hint="give the name of a class, for example ExperimentPlanner or nnUNetTrainer",
+                ).of(what)
         if self.local_epochs is not None and self.local_iterations is not None:
             text = "Give --local-epochs or --local-iterations, not both."
             raise UserError(text).of("local_epochs", "local_iterations")
@@ -244,11 +248,19 @@ def read_dataset_json(path: Path) -> Mapping[str, Any]:
     try:
         value = json.loads(path.read_text())
     except OSError as error:
-        raise UserError(f"Cannot read {path}: {error.strerror}.") from error
+        raise UserError(
+            f"Cannot read {path}: {error.strerror}.", hint="check the path and its permissions"
+        ) from error
     except ValueError as error:
-        raise UserError(f"{path} is not JSON: {error}.") from error
+        raise UserError(
+            f"{path} is not JSON: {error}.",
+            hint=_FORMAT_HINT,
+        ) from error
     if not isinstance(value, dict):
-        raise UserError(f"{path} is not a dataset.json: not an object.")
+        raise UserError(
+            f"{path} is not a dataset.json: not an object.",
+            hint=_FORMAT_HINT,
+        )
     for name in ("channel_names", "labels", "file_ending"):
         if name not in value:
             raise UserError(

@@ -56,7 +56,7 @@ def require_atomic_create(store: Store) -> None:
     is_atomic, text = has_atomic_create(store, layout.FEDERATION)
     if not is_atomic:
         raise StudyError(
-            f"{store.url}: {text}.",
+            f"{store.url} lets several writers of one object win: {text}.",
             hint="use another server; or give --one-aggregator and never run two",
         )
 

@@ -179,7 +179,10 @@ def export_network(
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"Cannot make {output}: {error.strerror}.") from error
+        raise UserError(
+            f"Cannot make {output}: {error.strerror}.",
+            hint="check the folder, its permissions and the free space",
+        ) from error
     requests = []
     for model in models:
         charter = model.state.charter

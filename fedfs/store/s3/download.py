@@ -111,7 +111,10 @@ class Download(Transfer):
             Range=f"bytes={begin}-{start + length - 1}",
         )
         if len(got) < min(length, self.total - start):
-            raise StoreUnavailableError(f"{self._what}: the connection ended too early.")
+            raise StoreUnavailableError(
+                f"{self._what}: the connection ended too early.",
+                hint="it goes on from there when it is tried again; check the line and the proxy",
+            )
 
     def _total(self, answer: Mapping[str, Any], begin: int) -> int:
         """Return the size of the object of which an answer holds a range."""

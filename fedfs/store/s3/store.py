@@ -109,7 +109,10 @@ class S3Store(Store):
                     return True
                 there = self._look(key)
             if there is None:
-                raise StoreUnavailableError(f"{self.url}: {key} was there and is gone.")
+                raise StoreUnavailableError(
+                    f"{self.url}: {key} was there and is gone.",
+                    hint="try again; if it stays away, restore it from a backup",
+                )
             if there["Size"] != source.size:
                 raise self._exists(key)
             if there["ETag"].strip('"') != multipart_etag(source):
@@ -161,7 +164,10 @@ class S3Store(Store):
         except ObjectTooLargeError:
             same = False
         except ObjectNotFoundError:
-            raise StoreUnavailableError(f"{self.url}: {key} was there and is gone.") from None
+            raise StoreUnavailableError(
+                f"{self.url}: {key} was there and is gone.",
+                hint="try again; if it stays away, restore it from a backup",
+            ) from None
         if not same:
             raise self._exists(key)
         return False

@@ -55,7 +55,10 @@ class Parts(io.RawIOBase):
                 self._files.append(path.open(mode))  # type: ignore[arg-type]
         except OSError as error:
             self.close()
-            raise SetupError(f"{error.filename} cannot be opened: {error.strerror}.") from error
+            raise SetupError(
+                f"{error.filename} cannot be opened: {error.strerror}.",
+                hint="check the path and its permissions; is the stick mounted?",
+            ) from error
         sizes = [os.fstat(file.fileno()).st_size for file in self._files]
         self.size = sum(sizes)
         if part_bytes and any(size != part_bytes for size in sizes[:-1]):
@@ -160,7 +163,9 @@ def find_parts(path: Path) -> list[Path]:
     parts = sorted(whole.parent.glob(f"{glob.escape(whole.name)}.[0-9][0-9][0-9]"))
     if numbered or not whole.exists():
         if not parts:
-            raise UserError(f"There is no bundle {path}.")
+            raise UserError(
+                f"There is no bundle {path}.", hint="check the path; is the stick mounted?"
+            )
         numbers = [int(part.suffix[1:]) for part in parts]
         missing = sorted(set(range(1, numbers[-1] + 1)) - set(numbers))
         if missing:

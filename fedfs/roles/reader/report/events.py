@@ -61,7 +61,10 @@ def write_events(report: Report, folder: Path, *, now_s: float) -> tuple[str, ..
             for path in before - written.keys():
                 path.unlink()
     except OSError as error:
-        raise UserError(f"{folder} cannot be written: {error.strerror or error}.") from error
+        raise UserError(
+            f"{folder} cannot be written: {error.strerror or error}.",
+            hint="check the folder, its permissions and the free space",
+        ) from error
     return tuple(runs)
 
 
