@@ -80,10 +80,17 @@ class Option(click.Option):
 
 
 class Argument(click.Argument):
-    """An argument that the help explains."""
+    """An argument that the help explains, among what is required or in another section."""
 
-    def __init__(self, *arguments: Any, help: str, **settings: Any) -> None:  # noqa: A002 (as click's options)
+    def __init__(
+        self,
+        *arguments: Any,
+        help: str,  # noqa: A002 (as click's options)
+        section: str = REQUIRED,
+        **settings: Any,
+    ) -> None:
         super().__init__(*arguments, **settings)
+        self.section = section
         self.explanation = help  # newer versions of click show a `help` in a section of their own
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str]:  # noqa: ARG002 (of click)
@@ -154,7 +161,7 @@ class Group(Command, click.Group):
 
 def section_of(parameter: click.Parameter) -> str:
     """Return the section of the help that shows an option or argument."""
-    if parameter.required or isinstance(parameter, click.Argument):
+    if parameter.required:
         return REQUIRED
     if "--help" in parameter.opts:
         return OUTPUT

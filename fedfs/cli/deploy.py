@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from fedfs.cli.command import HOST, OUTPUT, STORAGE, argument, group, option
+from fedfs.cli.command import HOST, OPTIONS, OUTPUT, STORAGE, STUDY, argument, group, option
 from fedfs.cli.options import FOLDER, default_option, json_option
 from fedfs.cli.terminal import show_json, show_table
 from fedfs.deploy.files import (
@@ -76,6 +76,7 @@ def _add_command(kind: Kind) -> None:
         "names",
         metavar="[FILE]...",
         nargs=-1,
+        section=OPTIONS,
         shell_complete=complete,
         help="Files of this kind; default: all.",
     )
@@ -112,11 +113,11 @@ for _kind in KINDS.values():
 @option("--bucket", required=True, help="The bucket.")
 @option("--prefix", default="", section=STORAGE, help="What follows the bucket in the store's URL.")
 @option(
-    "--sites", multiple=True, section=HOST, metavar="NAME=ARN", help="User of a site. Repeatable."
+    "--sites", multiple=True, section=STUDY, metavar="NAME=ARN", help="User of a site. Repeatable."
 )
-@option("--aggregator", multiple=True, section=HOST, metavar="ARN", help="User of that role.")
-@option("--coordinator", multiple=True, section=HOST, metavar="ARN", help="User of that role.")
-@option("--reader", multiple=True, section=HOST, metavar="ARN", help="User who reads everything.")
+@option("--aggregator", multiple=True, section=STUDY, metavar="ARN", help="User of that role.")
+@option("--coordinator", multiple=True, section=STUDY, metavar="ARN", help="User of that role.")
+@option("--reader", multiple=True, section=STUDY, metavar="ARN", help="User who reads everything.")
 @option("--tls-only", is_flag=True, help="Refuse requests without TLS.")
 @option("--identity", is_flag=True, help="To attach to one user: without Principal.")
 @option("--lifecycle", is_flag=True, help="The rule that removes unfinished uploads instead.")
