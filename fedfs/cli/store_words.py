@@ -28,8 +28,9 @@ def with_store(command: click.Command, context: click.Context, args: list[str]) 
     known = store.resolve_envvar_value(context) or context.lookup_default("store")
     others = [one for one in arguments if one is not store]
     names_store = _names_store(words, others)
-    if known is None and words and not names_store and isinstance(others[0].type, click.Path):
-        raise click.MissingParameter(ctx=context, param=store)  # of a study's file alone
+    is_file_alone = bool(words) and not names_store and isinstance(others[0].type, click.Path)
+    if known is None and is_file_alone and not context.resilient_parsing:
+        raise click.MissingParameter(ctx=context, param=store)
     if known is None or names_store:
         return args
     return [str(known), *args] if arguments[0] is store else [*args, str(known)]
