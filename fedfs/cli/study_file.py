@@ -22,7 +22,7 @@ from fedfs.cli.options import FILE, number_pairs
 from fedfs.cli.spelling import as_defaults, options_of, spelled
 from fedfs.cli.store_words import GIVEN
 from fedfs.cli.toml_file import TomlFile
-from fedfs.errors import FedfsError, RejectedError
+from fedfs.errors import FedfsError, RejectedError, UserError
 
 OPEN = "<fill in>"
 """Stands in a template where a value has to be written."""
@@ -113,6 +113,22 @@ def _read(context: click.Context, _parameter: click.Parameter, path: Path | None
     values = as_defaults(file, context.command, base=path.parent)
     context.meta[_FILE] = file
     context.default_map = {**(context.default_map or {}), **values}
+    _require_needed(context, path)
+
+
+def _require_needed(context: click.Context, path: Path) -> None:
+    """Check that what every study needs is in its file, or given otherwise.
+
+    Raises:
+        UserError: it is not.
+    """
+    options = options_of(context.command)
+    known = {**(context.default_map or {}), **context.meta.get(GIVEN, {})}
+    for key in _NEEDED:
+        is_set = options[key].name in known or options[key].resolve_envvar_value(context)
+        if not is_set and not (key == "dataset_json" and "continued" in known):
+            hint = f"write {key} = ... into it, or give --{key.replace('_', '-')}"
+            raise UserError(f"{path} has no {key}, which every study needs.", hint=hint)
 
 
 def _print_template(context: click.Context, _parameter: click.Parameter, value: object) -> None:

@@ -135,6 +135,18 @@ def test_a_mistake_names_file_line_and_key_and_nothing_is_written(folder, lines,
     assert sorted(one.name for one in folder.iterdir()) == ["files"]
 
 
+def test_what_every_study_needs_is_missed(folder, monkeypatch):
+    path = folder / "files" / "study.toml"
+    path.write_text("rounds = 3\n")
+    assert f"{path} has no name, which every study needs" in str(run("store", path).exception)
+    monkeypatch.setenv("FEDFS_INIT_NAME", "organ")
+    assert f"{path} has no dataset_json" in str(run("store", path).exception)
+    given = ("--dataset-json", folder / "files" / "dataset.json")
+    assert run("store", path, *given, "--dry-run").exit_code == 0
+    continued = run("store", path, "--continue", folder / "nowhere")
+    assert "The store's folder is not there" in str(continued.exception)
+
+
 def test_a_dataset_json_is_beside_the_file_and_a_wrong_one_is_named(folder):
     path = study(folder)
     (folder / "files" / "dataset.json").write_text("{}")

@@ -119,3 +119,15 @@ def test_amendments_tell_who_came_and_went(tmp_path, monkeypatch):
     assert [row["state"] for row in view["members"][2:]] == ["active", "active", "removed"]
     assert view["amendments"][2]["sites"][0]["after"] == "removed"
     assert view["charter"]["schedule"]["rounds"] == 3
+
+
+def test_a_new_key_of_an_encrypted_study_is_an_amendment(tmp_path):
+    federation = Federation(tmp_path, encryption="age").start()
+    coordinator = Coordinator(
+        federation.store, federation.home("coordinator"), clock=federation.clock
+    )
+    set_state(coordinator, ["south"], REMOVED)
+    assert amendments(federation.observe().state.charters)[-1].changes == (
+        "south is removed, from version 0 on",
+        "models and plans are encrypted with read key 2 from now",
+    )
