@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 from synthetic import DATASET, LABELS, write_dataset
 
 from fedfs.nnunet.allowed.classes import usual_gpu_memory_gb
-from fedfs.roles.doctor.preflight import check_new_dataset
+from fedfs.roles.doctor.preflight import check_gpu_memory, check_new_dataset
 from fedfs.roles.reader.finding import NOTE, OK, PROBLEM
 from support.federation import Federation
 
@@ -71,3 +72,14 @@ def test_labels_and_endings_that_disagree_are_told(folder, charter, paths):
 def test_the_memory_that_planners_plan_for_is_known():
     planners = ("ExperimentPlanner", "nnUNetPlannerResEncM", "nnUNetPlannerResEncL")
     assert [usual_gpu_memory_gb(name) for name in planners] == [8.0, 8.0, 24.0]
+
+
+@pytest.mark.parametrize(("gb", "level"), [(6, PROBLEM), (7.6, OK), (80, OK)])
+def test_a_gpu_smaller_than_the_plan_is_a_problem(charter, monkeypatch, gb, level):
+    """This machine has none: its size is what a GPU would say."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    size = SimpleNamespace(total_memory=gb * 2**30)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda _: size)
+    (found,) = check_gpu_memory(charter)
+    assert (found.subject, found.level) == ("GPU memory", level)
+    assert f"{gb:.0f} GB; the study's ExperimentPlanner plans for 8 GB" in found.text
