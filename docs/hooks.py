@@ -5,18 +5,23 @@ Rules:
    repository, and lead to the page here.
  * A link to anything else in the repository has no page here, and becomes plain text.
  * Of a fence's first line only the language stays; the rest is for the tests.
- * The errors of fedfs are read from its code, where a page has a line for them.
+ * The commands with their help, and the errors, are read from the code of fedfs, where a page has
+   a line for them.
 """
 
 from __future__ import annotations
 
 import posixpath
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import error_messages
 from mkdocs.structure.files import File, Files
+
+from fedfs.cli import fedfs
 
 _ROOT = Path(__file__).parents[1]
 _PAGES = {
@@ -27,7 +32,7 @@ _PAGES = {
     "deploy/README.md": "deploy/index.md",
     "deploy/s3/README.md": "deploy/s3/index.md",
 }
-_ERRORS = "<!-- all errors -->"
+_ERRORS, _COMMANDS = "<!-- all errors -->", "<!-- all commands -->"
 _FENCED = re.compile(r"(^ *```.*?^ *```$)", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"\[([^\]]*)\]\(([^)\s]+)\)")
 
@@ -40,10 +45,12 @@ def on_files(files: Files, config: Any, **_: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, files: Files, **_: Any) -> str:
-    """Rewrite the links and fences of a page, and fill in the errors of the code."""
+    """Rewrite the links and fences of a page, and fill in what is read from the code."""
     place = page.file.src_uri
     if _ERRORS in markdown:
         markdown = markdown.replace(_ERRORS, error_messages.page())
+    if _COMMANDS in markdown:
+        markdown = markdown.replace(_COMMANDS, "\n".join(_helps(fedfs, "fedfs")))
     origins = {to: path for path, to in _PAGES.items()}
     origin = origins.get(place, f"docs/{place}")
 
@@ -63,3 +70,11 @@ def on_page_markdown(markdown: str, page: Any, files: Files, **_: Any) -> str:
     parts[::2] = [_LINK.sub(rewritten, part) for part in parts[::2]]
     parts[1::2] = [re.sub(r"^( *```\w*).*", r"\1", part) for part in parts[1::2]]
     return "".join(parts)
+
+
+def _helps(command: click.Command, path: str) -> Iterator[str]:
+    """Yield a section with the help of a command, and those of the commands below it."""
+    context = click.Context(command, info_name=path, **fedfs.context_settings)
+    yield f"## {path}\n\n```text\n{command.get_help(context)}\n```\n"
+    for name, child in getattr(command, "commands", {}).items():
+        yield from _helps(child, f"{path} {name}")

@@ -59,6 +59,8 @@ class Option(click.Option):
         names: Callable[[], Iterable[str]] = tuple,
         **settings: Any,
     ) -> None:
+        if isinstance(settings.get("type"), click.IntRange):
+            settings.setdefault("metavar", "N")  # "INTEGER RANGE" says less
         super().__init__(*arguments, **settings)
         self.section, self.names = section, names
 
@@ -163,7 +165,7 @@ def section_of(parameter: click.Parameter) -> str:
     """Return the section of the help that shows an option or argument."""
     if parameter.required:
         return REQUIRED
-    if "--help" in parameter.opts:
+    if {"--help", "--json"} & set(parameter.opts):
         return OUTPUT
     return getattr(parameter, "section", OPTIONS)
 

@@ -87,10 +87,12 @@ def _usual_processes() -> int:
     return usual_processes()
 
 
-def _at_most_cores(_context: click.Context, _option: click.Parameter, value: int) -> int:
+def _at_most_cores(context: click.Context, _option: click.Parameter, value: int) -> int:
     """Return a number of processes that this host has cores for; a callback of click's."""
     from fedfs.nnunet.system.environment import usable_cores
 
+    if context.resilient_parsing:  # a shell asks for completions
+        return value
     if value > (cores := usable_cores()):
         click.echo(f"-np {value} is more than this host has cores: {cores} are used.", err=True)
     return min(value, cores)

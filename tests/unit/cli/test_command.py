@@ -99,13 +99,15 @@ def option_help(command: str, spelling: str) -> str:
         ("init x --strategy", "feda", "FedAdagrad FedAdam FedAvg FedAvgM"),
         ("init x --policy", "q", "quorum"),
         ("init x -c", "2d,3d_l", "2d,3d_lowres"),
+        ("site run x -np 999 --device", "c", "cpu cuda"),
         ("site", "", "cases join leave pause resume run"),
     ],
 )
-def test_a_shell_completes_commands_choices_and_names(words, begun, completed):
+def test_a_shell_completes_commands_choices_and_names(capsys, words, begun, completed):
     shell = BashComplete(cli, {}, "fedfs", "_FEDFS_COMPLETE")
     found = [item.value for item in shell.get_completions(words.split(), begun)]
     assert sorted(found) == completed.split()
+    assert not capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [(), ("init",), ("site", "run"), ("simulate",), ("demo",)])
