@@ -16,7 +16,7 @@ OLDEST := .venv-oldest
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-oldest lint unit docs release clean
+.PHONY: demo test test-oldest lint unit docs first-study release clean
 
 demo: $(READY)
 	$(BIN)/fedfs demo
@@ -40,6 +40,10 @@ unit: $(READY)
 test-oldest: $(OLDEST)/ready
 	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -q -n 2 --dist loadgroup \
 		tests/unit tests/nnunet tests/contract tests/property tests/golden
+
+# For docs/tutorial.md.
+first-study: $(READY)
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/first-study/prepare.sh first-study
 
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -1,18 +1,20 @@
 """Pages that stand for themselves: their blocks, typed into terminals from top to bottom.
 
 A ``console`` or ``python`` block says into which ``terminal`` it goes. A terminal is a shell of its
-own: what is set or changed in it stays. A block with ``until=end`` is left running, and is waited
-for at the end of the page. ``file=NAME`` of any other block writes that file.
+own: what is set or changed in it stays. A block with ``until=end`` is left running once it has
+printed what is shown, and is waited for at the end of the page. ``toml edit=FILE`` sets keys in a
+file that is there.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +22,7 @@ from typing import IO, Self
 
 from support.code_blocks import Block, blocks_of, difference, steps_of
 
-TIMEOUT_S = 300.0
+TIMEOUT_S = 1200.0
 _LOOK_EVERY_S = 0.05
 _MARK = "the command has ended with "
 
@@ -43,17 +45,28 @@ class Terminal:
         stdin.write(f"{{ {command}\n}} < /dev/null; printf '{_MARK}%s\\n' $?\n".encode())
         stdin.flush()
 
+    def wait_for(self, shown: Sequence[str], timeout_s: float = TIMEOUT_S) -> None:
+        """Wait until the command has printed what is shown; it goes on."""
+        end_s = time.monotonic() + timeout_s
+        while difference(shown, self._printed().partition(_MARK)[0].splitlines()) is not None:
+            assert time.monotonic() < end_s, f"{self._printed()}\nThe document shows: {shown}"
+            assert _MARK not in self._printed(), f"{self._printed()}\nThe document shows: {shown}"
+            time.sleep(_LOOK_EVERY_S)
+
     def wait(self, timeout_s: float = TIMEOUT_S) -> tuple[int, str]:
         """Wait for the command that was typed; return its exit code and what it printed."""
         end_s = time.monotonic() + timeout_s
         while True:
-            text = self._log.read_bytes()[self._read :].decode()
+            text = self._printed()
             printed, mark, code = text.partition(_MARK)
             if mark and code.endswith("\n"):
                 self._read += len(text.encode())
                 return int(code), printed
             assert time.monotonic() < end_s, f"still running:\n{text}"
             time.sleep(_LOOK_EVERY_S)
+
+    def _printed(self) -> str:
+        return self._log.read_bytes()[self._read :].decode()
 
     def close(self) -> None:
         """End the shell and all that runs in it."""
@@ -97,21 +110,34 @@ class Terminals:
 
 def follow(page: Path, terminals: Terminals) -> Iterator[str]:
     """Do what a page says; yield what is not as the page shows it."""
-    running: list[tuple[Block, tuple[str, ...]]] = []
+    running: list[tuple[Block, Terminal, tuple[str, ...]]] = []
     for block in blocks_of(page):
-        if "file" in block.words:
-            (terminals.folder / block.words["file"]).write_text(block.text)
+        if "edit" in block.words:
+            _edit(terminals.folder / block.words["edit"], block.text)
         if "terminal" not in block.words:
             continue
         terminal = terminals[block.words["terminal"]]
         for command, shown in _commands(block):
             terminal.type(command)
             if block.words.get("until") == "end":
-                running.append((block, shown))
+                running.append((block, terminal, shown))
+                terminal.wait_for(shown)
             else:
                 yield from _compare(block, terminal, shown)
-    for block, shown in running:
-        yield from _compare(block, terminals[block.words["terminal"]], shown)
+    for block, terminal, shown in running:
+        yield from _compare(block, terminal, shown)
+
+
+def _edit(file: Path, lines: str) -> None:
+    """Set keys of a TOML file, also those that are comments, to what the lines say."""
+    text = file.read_text()
+    for line in lines.splitlines():
+        key = line.partition(" = ")[0]
+        text, number = re.subn(
+            rf"^#?{key} = .*$", line.replace("\\", r"\\"), text, flags=re.MULTILINE
+        )
+        assert number == 1, f"{file} has no {key}"
+    file.write_text(text)
 
 
 def _commands(block: Block) -> Iterator[tuple[str, tuple[str, ...]]]:
