@@ -17,6 +17,7 @@ ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 DOCUMENTS = [ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 SCHEMA = re.compile(r"fedfs/\d")  # the protocol's version as messages spell it
+CLONE = re.compile(r"fedfs/(?:\.venv|first-study)")  # seen from beside a clone, as in the tutorial
 PATH = re.compile(r"(?<![\w./-])(?:fedfs|tests|bench)/[\w./-]+")
 NAME = re.compile(r"[A-Za-z_]\w*(?:\.\w+)?")
 
@@ -29,7 +30,8 @@ def code_in(line):
 def test_every_path_into_code_exists(path):
     for found in PATH.findall(path.read_text()):
         name = found.rstrip(".")
-        assert SCHEMA.match(name) or (ROOT / name).exists(), f"{path.name} names {name}"
+        if not SCHEMA.match(name) and not CLONE.match(name):
+            assert (ROOT / name).exists(), f"{path.name} names {name}"
 
 
 def table_after(introduction):
