@@ -48,6 +48,7 @@ every command: STORE and --site can then be left out. All options can be set so
 @option(
     "--config",
     type=click.Path(dir_okay=False),
+    is_eager=True,  # so that no file can name another
     help="TOML file with one table per command, e.g. [site.run].",
 )
 @click.pass_context

@@ -107,7 +107,7 @@ def _show_draft(charter: Charter, *, as_json: bool) -> None:
 
     sections = describe(charter)
     if as_json:
-        show_json({"charter": sections})
+        show_json({"sections": sections})
         return
     _show_sections(sections)
     click.echo("\nNothing was written. Without --dry-run the same command starts this study.")

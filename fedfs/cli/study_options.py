@@ -183,8 +183,8 @@ _OPTIONS = (
     numbers_option(
         "--policy-option",
         "policy_options",
-        "E.g. sites=3, cases_percent=60, grace_minutes=30, deadline_minutes=1440 of quorum; "
-        "size=4 of buffer; staleness_exponent=0.5.",
+        "Of --policy quorum: sites=3 or cases_percent=60, grace_minutes=30, deadline_minutes=1440; "
+        "of buffer: size=4; of each: staleness_exponent=0.5.",
         section=ROUNDS,
     ),
     default_option(
@@ -203,7 +203,10 @@ _OPTIONS = (
         section=ROUNDS,
     ),
     numbers_option(
-        "--strategy-option", "strategy_options", "E.g. server_momentum=0.9.", section=ROUNDS
+        "--strategy-option",
+        "strategy_options",
+        "Of --strategy, e.g. server_momentum=0.9.",
+        section=ROUNDS,
     ),
     option(
         "--encryption",
@@ -233,7 +236,10 @@ _OPTIONS = (
         section=STORAGE,
     ),
     numbers_option(
-        "--encoding-option", "encoding_options", "E.g. fraction=0.05 of topk.", section=STORAGE
+        "--encoding-option",
+        "encoding_options",
+        "Of --encoding, e.g. fraction=0.05 of topk.",
+        section=STORAGE,
     ),
     default_option(
         "--model-encoding",
@@ -245,7 +251,7 @@ _OPTIONS = (
     numbers_option(
         "--model-encoding-option",
         "model_encoding_options",
-        "As --encoding-option, of --model-encoding.",
+        "Of --model-encoding, likewise.",
         section=STORAGE,
     ),
     default_option(

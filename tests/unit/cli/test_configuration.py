@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from click.testing import CliRunner
 
 from fedfs.cli import fedfs as cli
+from fedfs.cli.configuration import host_files
 from fedfs.errors import UserError
 
 
@@ -51,6 +54,22 @@ def test_a_store_in_a_file_is_relative_to_it_and_gives_way(host, monkeypatch, tm
     monkeypatch.setenv("FEDFS_STORE", str(host / "variable"))
     assert str(host / "variable") in place()
     assert str(host / "word") in place(str(host / "word"))
+
+
+def test_the_files_of_a_host_are_the_systems_and_the_users(host, monkeypatch):
+    monkeypatch.delenv("FEDFS_SYSTEM_CONFIG")
+    assert host_files() == [Path("/etc/fedfs/fedfs.toml"), host / "home" / "fedfs.toml"]
+    monkeypatch.setenv("FEDFS_SYSTEM_CONFIG", "")
+    assert host_files() == [host / "home" / "fedfs.toml"]
+
+
+def test_the_doctor_tells_which_files_were_read(host):
+    done = CliRunner().invoke(cli, ["doctor", str(host), "--aggregator"])
+    looked = f"looked for {host / 'etc.toml'} and {host / 'home' / 'fedfs.toml'}"
+    assert f"settings       no configuration file; {looked}" in done.output
+    (host / "etc.toml").write_text("[doctor]\naggregator = true\n")
+    done = CliRunner().invoke(cli, ["doctor", str(host)])
+    assert f"settings       read from {host / 'etc.toml'}" in done.output
 
 
 def test_a_site_and_tables_of_it_in_one_file_have_a_form(host):

@@ -76,6 +76,7 @@ def test_every_option_can_be_set_by_a_variable_and_in_a_file(leaf, tmp_path):
         ("[init]\nname = 'a'\nname = 'b'\n", "line 3, is not TOML: .*: name = 'b'"),
         ("[init]\nname = \n", "line 2, is not TOML"),
         ("[init\n", "is not TOML"),
+        ("config = 'other.toml'\n", "line 1, names 'config', which fedfs does not have"),
         ("store = 5.5\n", "line 1: store cannot be 5.5"),
         ("site = []\n", "line 1: site cannot be"),
     ],

@@ -42,7 +42,7 @@ def study(folder, *lines):
 def drafted(*words):
     done = run("store", *words, "--dry-run", "--json")
     assert done.exit_code == 0, done.output
-    return json.loads(done.output)["charter"]
+    return json.loads(done.output)["sections"]
 
 
 def test_the_template_has_every_option_in_the_sections_of_the_help():
