@@ -59,9 +59,9 @@ class Option(click.Option):
         names: Callable[[], Iterable[str]] = tuple,
         **settings: Any,
     ) -> None:
-        if isinstance(settings.get("type"), click.IntRange):
-            settings.setdefault("metavar", "N")  # "INTEGER RANGE" says less
         super().__init__(*arguments, **settings)
+        if self.metavar is None:  # click's INTEGER RANGE and FLOAT say less
+            self.metavar = {"integer range": "N", "integer": "N", "float": "X"}.get(self.type.name)
         self.section, self.names = section, names
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
@@ -124,7 +124,8 @@ class Command(click.Command):
         sections: dict[str, list[tuple[str, str]]] = {title: [] for title in SECTIONS}
         for parameter in self.get_params(ctx):
             if record := parameter.get_help_record(ctx):
-                sections[section_of(parameter)].append(record)
+                text = record[1].replace("  [required]", "")  # the section says it
+                sections[section_of(parameter)].append((record[0], text))
         _write_sections(sections, formatter)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

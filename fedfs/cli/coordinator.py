@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fedfs.cli.command import argument, command, option
-from fedfs.cli.options import json_option, store_argument, yes_option, yes_option_if
+from fedfs.cli.options import complete_sites, json_option, store_argument, yes_option, yes_option_if
 from fedfs.cli.terminal import confirm, show_json, show_table
 from fedfs.store import StorePlace, open_store
 
@@ -26,9 +26,9 @@ def coordinator_of(store: StorePlace) -> Coordinator:
 
 @command(example="fedfs approve /mnt/share/organ north south")
 @store_argument
-@argument("sites", nargs=-1, help="Names of the sites.")
+@argument("sites", nargs=-1, shell_complete=complete_sites, help="Names of the sites.")
 @option("--all", "everybody", is_flag=True, help="Approve every site that has asked.")
-@option("--replace-key", is_flag=True, help="Also where a site's key is lost, or it was removed.")
+@option("--replace-key", is_flag=True, help="Also approve a site that lost its key or was removed.")
 @json_option
 def approve(
     store: StorePlace, sites: tuple[str, ...], *, everybody: bool, replace_key: bool, as_json: bool
@@ -60,7 +60,13 @@ def _roster_command(name: str, state: str, text: str, *, needs_yes: bool = False
 
     @command(name, help=text, example=example)
     @store_argument
-    @argument("sites", nargs=-1, required=True, help="Names of the sites.")
+    @argument(
+        "sites",
+        nargs=-1,
+        required=True,
+        shell_complete=complete_sites,
+        help="Names of the sites.",
+    )
     @yes_option_if(needs_yes)
     @json_option
     def change(

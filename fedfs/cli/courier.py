@@ -45,15 +45,19 @@ _identity = option(
     "export", example="fedfs bundle export /mnt/share/organ --for north -o to-north.fedfs"
 )
 @store_argument
-@option("--for", "for_site", metavar="SITE", help="What this site still needs.")
-@option("--from", "from_site", metavar="SITE", help="What this site has published.")
+@option("--for", "for_site", metavar="SITE", help="Export what this site still needs.")
+@option("--from", "from_site", metavar="SITE", help="Export what this site has published.")
 @option("-o", "--output", required=True, type=FILE, help="File to write.")
-@option("--split", metavar="SIZE", help="In parts of this size, e.g. 4GB for FAT32.")
+@option("--split", metavar="SIZE", help="Split it into parts of this size, e.g. 4GB for FAT32.")
 @option(
-    "--recipient", "recipients", multiple=True, metavar="AGE", help="Who can read it. Repeatable."
+    "--recipient",
+    "recipients",
+    multiple=True,
+    metavar="AGE",
+    help="Key of somebody who can read it, age1... Repeatable.",
 )
 @option("--plain", is_flag=True, help="Do not encrypt.")
-@option("--everything", is_flag=True, help="Also what the other side is known to have.")
+@option("--everything", is_flag=True, help="Also export what the other side is known to have.")
 @json_option
 def export_(
     store: StorePlace,
@@ -201,8 +205,12 @@ def show(file: Path, *, identity_files: tuple[Path, ...], as_json: bool) -> None
 @option("--site", "sites", multiple=True, required=True, help="A site at OUTPOST. Repeatable.")
 @option("--watch", is_flag=True, help="Go on until the study is finished.")
 @json_option
-@default_option("--poll-interval", default=1.0, section=STORAGE, help="Shortest wait, seconds.")
-@default_option("--max-poll-interval", default=30.0, section=STORAGE, help="Longest, seconds.")
+@default_option(
+    "--poll-interval", default=1.0, section=STORAGE, metavar="SECONDS", help="Shortest wait."
+)
+@default_option(
+    "--max-poll-interval", default=30.0, section=STORAGE, metavar="SECONDS", help="Longest wait."
+)
 @log_format_option
 def sync(
     store: StorePlace,

@@ -128,7 +128,7 @@ def export_public(
     metavar="COMMAND",
     help="Do not make a key: this program signs its standard input with the key --public-key.",
 )
-@option("--public-key", metavar="BASE64", help="Of the key that --external signs with.")
+@option("--public-key", metavar="BASE64", help="Public part of the key that --external signs with.")
 @json_option
 def create(
     store: StorePlace,
@@ -168,9 +168,9 @@ def create(
 @_site
 @_aggregator
 @_coordinator
-@option("--lost", is_flag=True, help="The site's key before is not on this host any more.")
+@option("--lost", is_flag=True, help="The site's key before is lost.")
 @option("--to", "public_key", metavar="BASE64", help="The new aggregator's public key.")
-@option("--encryption-key", metavar="AGE", help="And its encryption key.")
+@option("--encryption-key", metavar="AGE", help="The new aggregator's encryption key.")
 @yes_option
 @json_option
 def rotate(

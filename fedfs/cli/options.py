@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from fedfs.cli.command import HOST, NETWORK, OUTPUT, S3, STORAGE, argument, option
+from fedfs.protocol import layout
 from fedfs.roles.log_format import LOG_FORMATS, TEXT
 from fedfs.store import S3Options, StorePlace
 
@@ -29,8 +30,17 @@ def with_options(command: Callable[..., Any], options: Sequence[_Option]) -> Cal
     return command
 
 
+def complete_sites(context: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:
+    """Return the sites of a store that is a folder, for a shell; a bucket would take too long."""
+    store = context.params.get("store")
+    folder = Path(str(store)) / layout.SITES
+    if not store or not folder.is_dir():
+        return []
+    return sorted(path.name for path in folder.iterdir() if path.name.startswith(begun))
+
+
 json_option = option("--json", "as_json", is_flag=True, section=OUTPUT, help="Print JSON.")
-yes_option = option("--yes", is_flag=True, help="Do not ask; has to be given where no terminal is.")
+yes_option = option("--yes", is_flag=True, help="Do not ask; needed where there is no terminal.")
 
 
 def yes_option_if(needed: bool) -> _Option:  # noqa: FBT001  the only argument
@@ -41,7 +51,9 @@ def yes_option_if(needed: bool) -> _Option:  # noqa: FBT001  the only argument
 once_option = option(
     "--once", is_flag=True, help="Do what can be done now, then return (for cron)."
 )
-site_option = functools.partial(option, "--site", "name")
+site_option = functools.partial(
+    option, "--site", "name", metavar="NAME", shell_complete=complete_sites
+)
 this_site_option = site_option(required=True, help="This site's name in the study.")
 allow_versions_option = option(
     "--allow-versions",
@@ -161,9 +173,9 @@ def numbers_option(
 
 _waiting = functools.partial(default_option, section=STORAGE)
 _WAIT_OPTIONS = (
-    _waiting("--poll-interval", default=0.25, help="Shortest wait, seconds."),
-    _waiting("--max-poll-interval", default=5.0, help="Longest wait, seconds."),
-    _waiting("--poll-jitter", default=0.2, help="Random share of each wait."),
+    _waiting("--poll-interval", default=0.25, metavar="SECONDS", help="Shortest wait."),
+    _waiting("--max-poll-interval", default=5.0, metavar="SECONDS", help="Longest wait."),
+    _waiting("--poll-jitter", default=0.2, metavar="SHARE", help="Random share of each wait."),
 )
 
 
@@ -197,17 +209,22 @@ def takes_host(command: Callable[..., Any]) -> Callable[..., Any]:
 
 _s3 = functools.partial(option, section=S3)
 _S3_OPTIONS = (
-    _s3("--s3-endpoint", "endpoint_url", metavar="URL", help="As AWS_ENDPOINT_URL."),
-    _s3("--s3-region", "region", help="As AWS_REGION."),
-    _s3("--s3-profile", "profile", help="As AWS_PROFILE."),
+    _s3("--s3-endpoint", "endpoint_url", metavar="URL", help="The server, as AWS_ENDPOINT_URL."),
+    _s3("--s3-region", "region", help="Region, as AWS_REGION."),
+    _s3("--s3-profile", "profile", help="Profile of ~/.aws/config, as AWS_PROFILE."),
     _s3(
         "--s3-path-style/--s3-virtual-style",
         "path_style",
         default=None,
-        help="Bucket in the path, or in the host's name.",
+        help="Name the bucket in the path, or in the host.",
     ),
-    _s3("--s3-ca-bundle", "ca_bundle", metavar="FILE", help="As AWS_CA_BUNDLE."),
-    _s3("--s3-proxy", "proxy", metavar="URL", help="As HTTPS_PROXY."),
+    _s3(
+        "--s3-ca-bundle",
+        "ca_bundle",
+        metavar="FILE",
+        help="Certificates to trust, as AWS_CA_BUNDLE.",
+    ),
+    _s3("--s3-proxy", "proxy", metavar="URL", help="Proxy, as HTTPS_PROXY."),
 )
 
 

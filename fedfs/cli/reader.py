@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 @command(example="fedfs report /mnt/share/organ -o report.html")
 @store_argument
 @default_option("-o", "--output", default="report.html", type=FILE, help="The HTML file.")
-@track_option(help="Of one track; by default a file for each, with its name.")
+@track_option(help="Report of this track; default: a file for each, with its name.")
 @option("--csv", "csv_file", type=FILE, help="Also write the numbers by version and site.")
 @option("--tensorboard", type=FOLDER, help="Also write the curves for tensorboard --logdir.")
 @option("--mlflow", metavar="URI", help="Also log the curves as runs of MLflow at this address.")
@@ -166,10 +166,10 @@ def _write_page(path: Path, page: str) -> None:
 @command(example="fedfs export /mnt/share/organ -o results")
 @store_argument
 @option("-o", "--output", required=True, type=FOLDER, help="Folder to use as nnUNet_results.")
-@option("--version", type=int, help="Global version; default: the newest.")
-@track_option(help="Only this track; by default all become folds and configurations.")
+@option("--version", type=int, help="Global version to export; default: the newest.")
+@track_option(help="Export this track; default: all, as folds and configurations.")
 @option("--dataset-name", help="DatasetXXX_NAME; default: the charter's.")
-@site_option(help="Mode asym, on the site's host: the model of this site.")
+@site_option(help="Export the model of this site, on its own host (mode asym).")
 @allow_trainer_option
 @json_option
 @takes_host
@@ -238,14 +238,13 @@ def _has_models_of_sites(store: StorePlace) -> bool:
 @command(example="fedfs verify /mnt/share/organ")
 @store_argument
 @option("--expect-key", help="Fingerprint of the coordinator's key, from another channel.")
-@option("--no-recompute", is_flag=True, help="Signatures and hashes only.")
+@option("--no-recompute", is_flag=True, help="Check signatures and hashes only.")
 @json_option
 def verify(store: StorePlace, *, expect_key: str | None, no_recompute: bool, as_json: bool) -> None:
     """Check a whole study from its files alone.
 
-    Every signature, hash and chain of versions; and every version is made again from the updates
-    that its record names, and has to come out bit by bit the same. Exits with 1 if there is a
-    problem.
+    Checks every signature, hash and chain of versions. Makes every version again from the updates
+    that its record names: it has to be the same, bit by bit. Exits with 1 if there is a problem.
     """
     from fedfs.exchange.visible import open_visible, tell_hidden
     from fedfs.roles.reader.audit import verify_choice, verify_study

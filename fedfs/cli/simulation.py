@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @command(example="fedfs simulate out --data Dataset042_Organ --arms local,ffe --rounds 5")
-@argument("folder", type=FOLDER, help="Where everything goes, and goes on.")
+@argument("folder", type=FOLDER, help="Folder of the experiment; it goes on where it was.")
 @option(
     "--data",
     multiple=True,
@@ -32,19 +32,25 @@ if TYPE_CHECKING:
     help="What to compare: sites alone, federated in mode ffe, in mode asym, all data together.",
 )
 @option(
-    "--external", metavar="SITE", section=STUDY, help="A site that trains nothing and tests all."
+    "--external",
+    metavar="SITE",
+    section=STUDY,
+    help="Site that trains nothing, and tests all models.",
 )
-@default_option("--folds", default="0", section=TRAINING, help="E.g. 0,1,2,3,4; or all.")
-@default_option("--seeds", default="1", section=TRAINING, help="E.g. 1,2,3.")
+@default_option("--folds", default="0", section=TRAINING, help="Folds, e.g. 0,1,2,3,4; or all.")
+@default_option("--seeds", default="1", section=TRAINING, help="Seeds, e.g. 1,2,3.")
 @default_option("-c", "--configuration", "configurations", default="2d", section=TRAINING,
-              help="E.g. 2d,3d_fullres.")  # fmt: skip
+              help="Configurations, e.g. 2d,3d_fullres.")  # fmt: skip
 @default_option("--rounds", default=20, section=ROUNDS, help="Global versions to make.")
 @default_option(
     "--local-iterations", default=50, section=ROUNDS, help="Iterations per round and site."
 )
-@default_option("--val-iterations", default=5, section=ROUNDS, help="Per epoch and evaluation.")
+@default_option("--val-iterations", default=5, section=ROUNDS, help="Validation iterations.")
 @default_option(
-    "--test-share", default=0.25, section=STUDY, help="Share of each site's cases kept to test."
+    "--test-share",
+    default=0.25,
+    section=STUDY,
+    help="Share of each site's cases that is kept to test.",
 )
 @option(
     "--init",
@@ -55,20 +61,22 @@ if TYPE_CHECKING:
     help="Option of fedfs init with its value, e.g. strategy=FedAvgM. Repeatable.",
 )
 @device_option
-@option("--gpus", default="", section=HOST, help="E.g. 0,1: given to the sites in turn.")
-@default_option("--at-once", default=0, section=HOST, help="Sites at the same time; 0: all.")
+@option("--gpus", default="", section=HOST, help="GPUs, e.g. 0,1, given to the sites in turn.")
+@default_option(
+    "--at-once", default=0, section=HOST, help="Sites that work at the same time; 0: all."
+)
 @option(
     "--cluster",
     type=click.Choice(["slurm", "local"]),
     section=HOST,
-    help="A job per site and round: of SLURM, or here. Default: processes here.",
+    help="Run a job for each site and round, of SLURM or here; default: processes here.",
 )
 @option(
     "--slurm",
     multiple=True,
     metavar="NAME=VALUE",
     section=HOST,
-    help="E.g. partition=gpu. Repeatable.",
+    help="Parameter of SLURM, e.g. partition=gpu. Repeatable.",
 )
 @option(
     "--json",

@@ -37,14 +37,18 @@ def site() -> None:
 
 
 _expect_key_option = option(
-    "--expect-key", help="Fingerprint of the coordinator's key, as told by telephone."
+    "--expect-key",
+    metavar="FINGERPRINT",
+    help="Fingerprint of the coordinator's key, as told by telephone.",
 )
 
 
 @site.command(example="fedfs site join /mnt/share/organ --site north -d Dataset042_Organ")
 @options.store_argument
 @options.this_site_option
-@option("-d", "--dataset", required=True, help="DatasetXXX_NAME (or id) in nnUNet_raw.")
+@option(
+    "-d", "--dataset", required=True, metavar="NAME", help="DatasetXXX_NAME (or id) in nnUNet_raw."
+)
 @_expect_key_option
 @option(
     "--gpu-memory-target",
@@ -52,7 +56,7 @@ _expect_key_option = option(
     type=float,
     metavar="GB",
     section=NETWORK,
-    help="Of this site's own plan (mode asym).",
+    help="GPU memory that this site's own plan is for (mode asym).",
 )
 @option(
     "--target-spacing",
@@ -60,7 +64,7 @@ _expect_key_option = option(
     nargs=3,
     metavar="MM MM MM",
     section=NETWORK,
-    help="Of this site's own plan (mode asym).",
+    help="Target spacing of this site's own plan (mode asym).",
 )
 @option("--planner", section=NETWORK, help="nnU-Net planner of this site's own plan (mode asym).")
 @options.numbers_option(
@@ -297,7 +301,7 @@ def _attendance_command(
     )
     @options.store_argument
     @options.this_site_option
-    @option("--reason", default="", help="For the others to read.")
+    @option("--reason", default="", help="Reason, for the others to read.")
     @options.yes_option_if(needs_yes)
     @options.json_option
     def command(

@@ -32,9 +32,9 @@ _TRACK_COLUMNS = ("track", "phase", "version", "Dice", "waiting for")
 
 @command(example="fedfs status /mnt/share/organ --watch")
 @store_argument
-@track_option(help="One track of several; by default an overview of all.")
+@track_option(help="Show this track; default: an overview of all.")
 @option("--watch", is_flag=True, help="Go on looking until the study is finished.")
-@default_option("--interval", default=5.0, help="Seconds between two looks.")
+@default_option("--interval", default=5.0, metavar="SECONDS", help="Time between two looks.")
 @option(
     "--prometheus",
     section=OUTPUT,

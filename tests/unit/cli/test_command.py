@@ -110,6 +110,17 @@ def test_a_shell_completes_commands_choices_and_names(capsys, words, begun, comp
     assert not capsys.readouterr().err
 
 
+@pytest.mark.parametrize("words", ["approve STORE", "remove STORE east", "privacy --site"])
+def test_a_shell_completes_the_sites_of_a_folder(tmp_path, monkeypatch, words):
+    for name in ("north-1", "north-2", "south"):
+        (tmp_path / "sites" / name).mkdir(parents=True)
+    shell = BashComplete(cli, {}, "fedfs", "_FEDFS_COMPLETE")
+    for store, found in ((tmp_path, ["north-1", "north-2"]), ("s3://bucket/x", [])):
+        monkeypatch.setenv("FEDFS_STORE", str(store))
+        given = words.replace("STORE", str(store)).split()
+        assert [item.value for item in shell.get_completions(given, "nor")] == found
+
+
 @pytest.mark.parametrize("words", [(), ("init",), ("site", "run"), ("simulate",), ("demo",)])
 def test_a_help_imports_nothing_heavy(words):
     """``fedfs --help`` takes less than half a second as long as this holds."""
