@@ -4,7 +4,8 @@ Rules:
  * A case is shown by up to three slices. Those slices that hold the structure, in the reference or
    as the ranked model sees it, are divided into three parts; each part is shown by the slice in
    which that model errs on the largest area.
- * All pictures of a case show the same square section with the same grey values.
+ * All pictures of a case show the same square section. From black to white they show three times
+   the range of the grey values inside the reference: air around a patient does not count.
  * Slices lie and are turned as :mod:`fedfs.nnunet.score.orientation` says.
  * What the reference leaves open (nnU-Net's ignore label) is no error, and is outlined as such.
 """
@@ -95,16 +96,13 @@ class _Section:
     rows: tuple[int, int]
     columns: tuple[int, int]
 
-    def inside(self, slice_YX: Array) -> Array:  # noqa: N803  axes are in the name
-        """Return what of the section lies in the image."""
-        (top, bottom), (left, right) = self.rows, self.columns
-        return slice_YX[max(top, 0) : bottom, max(left, 0) : right]
-
-    def cut(self, slice_YX: Array, fill: float = 0) -> Array:  # noqa: N803  same
+    def cut(self, slice_YX: Array, fill: float = 0) -> Array:  # noqa: N803  axes are in the name
         """Return the section, with ``fill`` around the image."""
+        (top, bottom), (left, right) = self.rows, self.columns
         ends = zip((self.rows, self.columns), slice_YX.shape, strict=True)
+        inside = slice_YX[max(top, 0) : bottom, max(left, 0) : right]
         padding = [(max(-first, 0), max(end - n, 0)) for (first, end), n in ends]
-        return np.pad(self.inside(slice_YX), padding, constant_values=fill)
+        return np.pad(inside, padding, constant_values=fill)
 
 
 def take_pictures(
@@ -191,7 +189,7 @@ def _take(
     outlined = [stack[number] != 0 for stack in (reference, *models.values()) for number in numbers]
     pixel = spacing[display.axes[1]], spacing[display.axes[2]]
     section = _section(np.any(outlined, axis=0), pixel)
-    grey = _grey_range([section.inside(image[number]) for number in numbers])
+    grey = _grey_range(image[numbers], reference[numbers] != 0)
 
     def outlines(seg_YX: Array) -> tuple[Outline, ...]:  # noqa: N803  axes are in the name
         cut = section.cut(seg_YX)
@@ -214,7 +212,7 @@ def _take(
         display=display,
         spacing_mm=spacing if has_spacing(reader) else (),
         shape=(section.rows[1] - section.rows[0], section.columns[1] - section.columns[0]),
-        side=(section.rows[1] - section.rows[0]) * (pixel[0] if has_spacing(reader) else 1),
+        side=(section.rows[1] - section.rows[0]) * pixel[0],
         grey=grey,
     )
 
@@ -236,6 +234,10 @@ def _distances(
     spacing_mm: Sequence[float],
 ) -> dict[str, float]:
     """Return class -> HD95 where it is defined."""
+    from scipy import ndimage
+
+    for box in ndimage.find_objects(((reference != 0) | (prediction != 0)).astype(np.uint8)):
+        reference, prediction = reference[box], prediction[box]  # of a large image a small part
     found = {
         name: hd95_mm(np.isin(reference, labels), np.isin(prediction, labels), spacing_mm)
         for name, labels in values.items()
@@ -274,10 +276,13 @@ def _section(outlined_YX: Array, pixel_mm: tuple[float, float]) -> _Section:  # 
     return _Section(*squares)
 
 
-def _grey_range(parts: Sequence[Array]) -> tuple[float, float]:
-    values = np.concatenate([part.ravel() for part in parts])
-    low, high = np.percentile(values[np.isfinite(values)], _GREY_PERCENTILES)
-    return float(low), float(high)
+def _grey_range(slices: Array, structure: Array) -> tuple[float, float]:
+    """Return what is black and what is white: the structure's range, thrice as wide."""
+    values = slices[np.isfinite(slices)]
+    inside = slices[structure & np.isfinite(slices)]
+    low, high = np.percentile(inside if inside.size else values, _GREY_PERCENTILES)
+    width = high - low
+    return float(max(low - width, values.min())), float(min(high + width, values.max()))
 
 
 def _unannotated(seg_YX: Array, ignored: int | None) -> str:  # noqa: N803  axes are in the name

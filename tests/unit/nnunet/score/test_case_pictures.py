@@ -11,7 +11,7 @@ import SimpleITK
 from PIL import Image
 
 from fedfs.errors import TrainingError
-from fedfs.nnunet.score.case_pictures import take_pictures
+from fedfs.nnunet.score.case_pictures import _grey_range, take_pictures
 from fedfs.nnunet.score.outlines import grey_png, outline
 from support.shown_cases import dataset_json, write_cases
 
@@ -68,6 +68,13 @@ def test_a_channel_can_be_chosen(tmp_path):
         for c in (0, 1)
     ]
     assert greys[1][0] > greys[0][1]
+
+
+def test_black_and_white_are_chosen_for_the_structure():
+    image, structure = np.full((1, 20, 20), -1000.0), np.zeros((1, 20, 20), bool)
+    image[0, 5:15, 5:15] = np.linspace(0, 100, 10)
+    structure[0, 5:15, 5:15] = True
+    assert _grey_range(image, structure) == pytest.approx((-100, 100), abs=1)
 
 
 def test_what_is_not_annotated_is_no_error(tmp_path):
