@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+import SimpleITK
 
 from fedfs.exchange.read import open_study
 from fedfs.protocol.state import StudyState
@@ -123,25 +124,60 @@ def test_one_hospital_by_usb(by_usb):
     assert not [entry for entry in outpost.digests if entry.startswith("sites/north/")]
 
 
-@by_itself
-def test_a_model_is_used_in_python(by_usb, tmp_path):
-    """On what the site without a network has in its own nnUNet_results."""
-    (model,) = (by_usb / "south" / "nnUNet_results").glob("Dataset042_Organ/*")
-    images = tmp_path / "images"
-    images.mkdir()
-    source = by_usb / "south" / "nnUNet_raw" / "Dataset042_Organ" / "imagesTr"
-    (images / "case_0000.nii.gz").symlink_to(min(source.iterdir()))
+def python(*words: str | Path, cwd: Path | None = None, **more: str) -> str:
     done = subprocess.run(
-        [sys.executable, str(EXAMPLES / "predict.py"), str(model), str(images),
-         str(tmp_path / "out"), "--fold", "all", "--device", "cpu"],
-        env=environment(), capture_output=True, text=True, check=False, timeout=TIMEOUT_S,
+        [sys.executable, *map(str, words)], env=environment(**more), cwd=cwd,
+        capture_output=True, text=True, check=False, timeout=TIMEOUT_S,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "out" / "case.nii.gz").is_file()
-    (from_file,) = [line for line in done.stdout.splitlines() if line.startswith("case: ")]
-    (from_array,) = [line for line in done.stdout.splitlines() if line.startswith("case, as")]
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def predicted(by_usb, tmp_path_factory) -> tuple[Path, str]:
+    """Folder with an image and its segmentation by predict.py, and what that printed.
+
+    The model is that which the site without a network has in its own nnUNet_results.
+    """
+    (model,) = (by_usb / "south" / "nnUNet_results").glob("Dataset042_Organ/*")
+    folder = tmp_path_factory.mktemp("predicted")
+    (folder / "images").mkdir()
+    source = by_usb / "south" / "nnUNet_raw" / "Dataset042_Organ" / "imagesTr"
+    (folder / "images" / "case_0000.nii.gz").symlink_to(min(source.iterdir()))
+    options = ("--fold", "all", "--device", "cpu")
+    script = EXAMPLES / "predict.py"
+    return folder, python(script, model, folder / "images", folder / "out", *options)
+
+
+@by_itself
+def test_a_model_is_used_in_python(predicted):
+    folder, said = predicted
+    assert (folder / "out" / "case.nii.gz").is_file()
+    (from_file,) = [line for line in said.splitlines() if line.startswith("case: ")]
+    (from_array,) = [line for line in said.splitlines() if line.startswith("case, as")]
     assert from_file.partition(": ")[2] == from_array.partition(": ")[2]
     assert {"background", "organ", "lesion"} & set(from_file.split())
+
+
+@by_itself
+def test_a_monai_bundle_predicts_as_nnunet_does(by_usb, predicted, tmp_path):
+    folder, _ = predicted
+    said = python("-m", "fedfs", "export", by_usb / "share", "-o", tmp_path / "model", "--json",
+                  FEDFS_HOME=str(tmp_path / "home"), PYTHONPATH=str(ROOT))  # fmt: skip
+    (model,) = json.loads(said)["models"]
+    bundle = tmp_path / "bundle"
+    python(EXAMPLES / "monai-bundle" / "convert.py", model["folder"], bundle, "--fold", "all")
+    assert "# Model card: " in (bundle / "docs" / "README.md").read_text()
+    python(
+        "-m", "monai.bundle", "run", "--config_file", "configs/inference.json",
+        "--meta_file", "configs/metadata.json", "--dataset_dir", folder / "images",
+        "--output_dir", tmp_path / "out", "--device", "$torch.device('cpu')", cwd=bundle,
+    )  # fmt: skip
+    ours = SimpleITK.ReadImage(str(tmp_path / "out" / "case_0000.nii.gz"))
+    theirs = SimpleITK.ReadImage(str(folder / "out" / "case.nii.gz"))
+    assert ours.GetSpacing() == theirs.GetSpacing()
+    same = SimpleITK.GetArrayFromImage(ours) == SimpleITK.GetArrayFromImage(theirs)
+    assert same.all()
 
 
 def test_gains_are_read_from_the_numbers_of_a_comparison(tmp_path):
