@@ -9,10 +9,12 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 
 from fedfs.aggregation.shared_tensors import shared_by
+from fedfs.errors import FedfsError
 from fedfs.exchange.read import open_study
 from fedfs.protocol.state import StudyState
 from fedfs.simulation.cases import place_dataset, read_cases
@@ -160,6 +162,7 @@ def test_two_sites_with_unlike_networks_and_lossy_encodings(tmp_path, hosts, pha
     text = hosts["coordinator"].run("status", store)
     assert "asym" in text
     check_comparison(state, hosts, store, tmp_path)
+    check_cases(state, hosts["east"], store)
     assert TRAINER in repr(state)
     assert "of_the_sites" not in repr(state)  # whose copy it is, and where, is each site's business
     assert list(hosts["east"].results.glob(f"Dataset*/{TRAINER}__*/fold_0/checkpoint_final.pth"))
@@ -181,6 +184,28 @@ def check_comparison(
     assert [row["site"] for row in report["local"]] == ["east", "north"]
     assert [row["model"] for row in report["matrix"]] == ["east", "north"]
     assert "Local against federated" in (folder / "report.html").read_text()
+
+
+def check_cases(state: StudyState, host: Host, store: str) -> None:
+    """The page of a site's own cases has the scores that the site published the means of."""
+    command = ("site", "cases", store, "--site", "east")
+    with pytest.raises(FedfsError, match="lies in the study's store"):
+        host.run(*command, "-o", f"{store}/cases.html")
+    page = host.folder / "cases.html"
+    told = json.loads(host.run(*command, "-o", str(page), "--json"))
+    assert told["page"] == str(page)
+    assert told["models"] == ["local", "federated"]
+    assert told["n_shown"] == len(told["cases"]) == state.evaluations["east", 2, "full"].n_cases
+    for model, variant in (("local", "local"), ("federated", "full")):
+        published = state.evaluations["east", 2, variant]
+        for name, score in published.classes.items():
+            dice = [case["dice"][model][name] for case in told["cases"]]
+            assert fmean(d for d in dice if d is not None) == pytest.approx(score.dice)
+            found = [case["hd95_mm"][model].get(name) for case in told["cases"]]
+            distances = [mm for mm in found if mm is not None]
+            assert (fmean(distances) if distances else None) == pytest.approx(score.hd95_mm)
+    assert page.stat().st_mode & 0o777 == 0o600
+    assert page.read_text().count("data:image/png") >= told["n_shown"]
 
 
 @pytest.mark.xdist_group("spinalcord")
