@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 
 from fedfs.cli.store_words import with_store
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 REQUIRED = "Required"
 OPTIONS = "Options"
@@ -184,8 +186,12 @@ def _write_sections(
 
 option = functools.partial(click.option, cls=Option)
 """An option with a section; ``option("--fold", section=TRAINING)``."""
-argument = functools.partial(click.argument, cls=Argument)
-"""An argument with an explanation; ``argument("store", help="A folder.")``."""
+
+
+def argument(*names: str, **settings: Any) -> Callable[[_Function], _Function]:
+    """Return an argument with an explanation: ``argument("store", help="A folder.")``."""
+    # Anew for each command: in click 8.1.0 a decorator forgets its class once it is used.
+    return lambda function: click.argument(*names, cls=Argument, **settings)(function)  # noqa: PLW0108
 
 
 def command(name: str | None = None, **settings: Any) -> Callable[[Callable[..., Any]], Command]:
