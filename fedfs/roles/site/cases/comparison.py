@@ -99,8 +99,8 @@ def answer(cases: Sequence[CaseScores], n_shown: int, ranked_by: str) -> str:
     text = "1 case." if len(cases) == 1 else f"{len(cases)} cases, the worst first."
     if n_shown < len(cases):
         text = (
-            f"{len(cases)} cases; pictures of the {n_shown} in which the model {ranked_by} has "
-            "the lowest Dice, the worst first."
+            f"{len(cases)} cases, {n_shown} of them with pictures: the lowest Dice of the model "
+            f"{ranked_by} first."
         )
     for other in cases[0].mean_dice:
         if other == ranked_by:

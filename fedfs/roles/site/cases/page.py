@@ -16,6 +16,7 @@ from functools import cache
 from typing import Any
 
 from fedfs import __version__
+from fedfs.errors import DatasetError
 from fedfs.learner import OnProgress
 from fedfs.nnunet.score.case_pictures import CasePictures, take_pictures
 from fedfs.nnunet.score.case_scores import CaseView, mean_dice, read_dice
@@ -109,7 +110,7 @@ def make_page(
         on_progress: progress callback.
 
     Raises:
-        DatasetError: there are no scores of a case, or no reader of its images.
+        DatasetError: there are no scores of a case, or no case that can be read.
         TrainingError: memory ran out.
     """
     names = list(views[0].predictions)
@@ -125,6 +126,11 @@ def make_page(
         on_progress=on_progress,
         on_broken=broken.__setitem__,
     )
+    if not pictures:
+        raise DatasetError(
+            f"None of {len(broken)} cases can be shown. {next(iter(broken.values()))}",
+            hint="are images, references and predictions where nnU-Net left them?",
+        )
     cases = tuple(
         CaseScores(
             case=view.name,

@@ -7,6 +7,7 @@ import re
 import pytest
 from markupsafe import escape
 
+from fedfs.errors import DatasetError
 from fedfs.roles.site.cases.page import STAYS, Table, make_page
 from support.browser import accessibility, browse, in_a_browser
 from support.shown_cases import dataset_json, write_cases
@@ -31,7 +32,7 @@ def test_the_worst_case_is_first_and_the_rest_is_counted(views):
     page = page_of(views, n_shown=2)
     assert [case.case for case in page.cases] == ["case_2", "case_1", "case_0", "case_3"]
     assert page.n_shown == 2
-    assert "4 cases; pictures of the 2 in which the model federated has the lowest" in page.html
+    assert "4 cases, 2 of them with pictures: the lowest Dice of the model federated" in page.html
     assert "Against local, federated is better in 3, alike in 0 and worse in 1." in page.html
     assert page.html.index("case_2") < page.html.index("case_1")
     assert page.html.count("case_0") == 1  # in the table of all
@@ -84,6 +85,9 @@ def test_a_case_that_cannot_be_read_is_named(tmp_path):
     page = page_of(views)
     assert list(page.broken) == ["case_1"]
     assert "Case case_1: " in page.html
+    views[0].reference.unlink()
+    with pytest.raises(DatasetError, match=r"None of 2 cases can be shown\. Case case_"):
+        page_of(views)
 
 
 @in_a_browser
