@@ -1,15 +1,16 @@
-"""The tutorial, followed literally: three terminals, real processes, nothing edited but a study."""
+"""The tutorial, followed literally: three terminals, real processes, nothing edited but a study.
+
+It is the package that is followed with: the wheel, where the checkout is not on the path.
+"""
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from support.code_blocks import ROOT, blocks_of, simple_commands, steps_of
+from support.installed import InstalledPackage
 from support.terminals import Terminals, follow
 
 TUTORIAL = ROOT / "docs" / "tutorial.md"
@@ -31,11 +32,12 @@ def test_the_tutorial_has_at_most_eight_commands():
 @pytest.mark.xdist_group("documents")
 def test_the_tutorial_ends_with_a_model_at_both_hospitals(tmp_path):
     ours = ("nnUNet_", "FEDFS_", "OMP_")
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    package = InstalledPackage(tmp_path / "package")
+    environment = {k: v for k, v in package.environment().items() if not k.startswith(ours)}
     study = tmp_path / "fedfs" / "first-study"
     study.parent.mkdir()
     subprocess.run(["bash", PREPARE, study], env=environment, check=True)
+    assert str(package.programs) in (study / "on").read_text()
     with Terminals(tmp_path, tmp_path, lambda _: environment) as terminals:
         for wrong in follow(TUTORIAL, terminals):
             pytest.fail(wrong)
