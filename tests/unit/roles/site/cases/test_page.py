@@ -14,6 +14,8 @@ from support.shown_cases import dataset_json, write_cases
 
 MODELS = {"local": [3, 1, 4, 2], "federated": [1, 2, 3, 0], "personal": [1, 1, 0, 0]}
 
+TABLE = Table("Results", "Mean Dice.", ("site", "alone"), [("north", "0.8")])
+
 
 @pytest.fixture(scope="module")
 def views(tmp_path_factory):
@@ -64,8 +66,7 @@ def test_names_out_of_files_are_text(tmp_path):
 
 
 def test_a_table_can_stand_above_the_cases(views):
-    table = Table("Results", "Mean Dice.", ("site", "alone"), [("north", "0.8")])
-    html = page_of(views, intro=table).html
+    html = page_of(views, intro=TABLE).html
     assert html.index("Mean Dice.") < html.index('id="cases"') < html.index("All cases")
 
 
@@ -93,7 +94,8 @@ def test_a_case_that_cannot_be_read_is_named(tmp_path):
 @in_a_browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_is_accessible(views, tmp_path, scheme):
-    found = accessibility(page_of(views, n_shown=2).html, tmp_path, scheme)
+    intro = TABLE if scheme == "dark" else None
+    found = accessibility(page_of(views, n_shown=2, intro=intro).html, tmp_path, scheme)
     assert found["dark"] == (scheme == "dark")
     assert found["violations"] == []
     assert {"color-contrast", "label", "svg-img-alt", "scope-attr-valid"} <= set(found["passes"])
@@ -105,3 +107,25 @@ def test_the_browser_has_nothing_to_complain_about(views, tmp_path):
     path.write_text(page_of(views).html)
     done = browse(path, tmp_path)
     assert "CONSOLE" not in done.stderr
+
+
+@in_a_browser
+def test_outlines_can_be_switched_off_without_a_script_of_the_page(views, tmp_path):
+    script = """<script>
+      const shown = (what) => [...document.querySelectorAll(".picture " + what)]
+        .some((one) => getComputedStyle(one).display !== "none");
+      const told = [];
+      for (const [button, outline] of [
+        ["reference", ".reference"], ["models", ".model"], ["1", ".c1"], ["2", ".c2"],
+      ]) {
+        const before = shown(outline);
+        document.getElementById("show-" + button).click();
+        told.push(before && !shown(outline));
+        document.getElementById("show-" + button).click();
+      }
+      document.title = told.join();
+    </script></body>"""
+    html = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page_of(views).html)
+    path = tmp_path / "cases.html"
+    path.write_text(html.replace("</body>", script))
+    assert "<title>true,true,true,true</title>" in browse(path, tmp_path).stdout
