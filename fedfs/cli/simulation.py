@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 @default_option(
     "--arms",
     default="local,ffe,asym,central",
+    names=lambda: ("local", "ffe", "asym", "central"),
     section=STUDY,
     help="What to compare: sites alone, federated in mode ffe, in mode asym, all data together.",
 )
