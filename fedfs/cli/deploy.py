@@ -9,7 +9,8 @@ import click
 from fedfs.cli.command import HOST, OPTIONS, OUTPUT, STORAGE, STUDY, argument, group, option
 from fedfs.cli.options import FOLDER, default_option, json_option
 from fedfs.cli.terminal import show_json, show_table
-from fedfs.deploy.files import (
+from fedfs.errors import UserError
+from fedfs.roles.deploy.files import (
     KINDS,
     USER,
     HostValues,
@@ -20,7 +21,6 @@ from fedfs.deploy.files import (
     names_of,
     write_files,
 )
-from fedfs.errors import UserError
 
 _POLICY = "s3-policy"
 _POLICY_PURPOSE = "the policy of a study's bucket"
@@ -136,7 +136,7 @@ def s3_policy(
     **users: tuple[str, ...],
 ) -> None:
     """Print a policy; its help is above."""
-    from fedfs.deploy.bucket_policy import Grant, Place, bucket_policy, lifecycle_rule
+    from fedfs.roles.deploy.bucket_policy import Grant, Place, bucket_policy, lifecycle_rule
 
     place = Place(bucket, prefix)
     rule = {"lifecycle.json": lifecycle_rule(place) + "\n"}

@@ -51,7 +51,7 @@ def test_every_file_of_the_package_is_in_the_wheel(package):
     files = {name for name in listed.stdout.splitlines() if (ROOT / name).exists()}
     assert files <= names
     rest = {name for name in names - files if ".dist-info/" not in name}
-    assert {name.rpartition("fedfs/deploy/files/")[0] for name in rest} == {""}
+    assert {name.rpartition("fedfs/roles/deploy/files/")[0] for name in rest} == {""}
 
 
 def test_the_files_for_a_host_are_those_of_the_checkout(package, tmp_path):

@@ -7,8 +7,8 @@ import json
 from click.testing import CliRunner
 
 from fedfs.cli import fedfs as cli
-from fedfs.deploy.files import KINDS, names_of
 from fedfs.errors import UserError
+from fedfs.roles.deploy.files import KINDS, names_of
 
 POLICY = ("s3-policy", "--bucket", "studies", "--aggregator", "arn:aws:iam:::user/a")
 

@@ -8,7 +8,8 @@ import stat
 
 import pytest
 
-from fedfs.deploy.files import (
+from fedfs.errors import UserError
+from fedfs.roles.deploy.files import (
     KINDS,
     PROGRAM,
     HostValues,
@@ -18,7 +19,6 @@ from fedfs.deploy.files import (
     names_of,
     write_files,
 )
-from fedfs.errors import UserError
 from support.command_lines import understood
 
 FILES = [path for path in folder().rglob("*") if path.is_file() and path.suffix != ".pyc"]

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from fedfs.deploy.bucket_policy import MAX_BYTES, Grant, Place, bucket_policy, lifecycle_rule
 from fedfs.errors import UserError
+from fedfs.roles.deploy.bucket_policy import MAX_BYTES, Grant, Place, bucket_policy, lifecycle_rule
 
 ARN = "arn:aws:iam:::user/{}".format
 PLACE = Place("studies", "organ")

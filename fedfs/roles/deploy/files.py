@@ -2,7 +2,7 @@
 
 Rules:
  * There is one copy, ``deploy/`` at the top of the repository. A wheel holds it as
-   ``fedfs/deploy/files`` (``pyproject.toml``); a checkout is read where it lies.
+   ``fedfs/roles/deploy/files`` (``pyproject.toml``); a checkout is read where it lies.
  * Each file works as it is, for a host like the one in ``docs/operations.md``. Filling in replaces
    the values that such a host has by those of this one.
 """
@@ -22,7 +22,7 @@ from fedfs.protocol.layout import check_site
 from fedfs.store.local_files import replacing
 
 _PACKAGED = Path(__file__).with_name("files")
-_CHECKOUT = Path(__file__).parents[2] / "deploy"
+_CHECKOUT = Path(__file__).parents[3] / "deploy"
 
 PROGRAM = "/opt/fedfs/bin/fedfs"
 USER = "fedfs"

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fedfs.deploy.files import folder
 from fedfs.errors import UserError
 from fedfs.protocol.layout import check_site
+from fedfs.roles.deploy.files import folder
 
 MAX_BYTES = 20_480
 """Largest bucket policy, at AWS and at Ceph."""
