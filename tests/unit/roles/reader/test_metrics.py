@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from prometheus_client.parser import text_string_to_metric_families
 
 from fedfs.cli import fedfs as cli
-from fedfs.protocol.messages import from_utc
+from fedfs.protocol.messages import FAILED, from_utc
 from fedfs.roles.reader.metrics import METRICS, failure_text, metrics_text
 from fedfs.roles.reader.status import summarize
 from fedfs.store import open_store
@@ -75,6 +75,12 @@ def test_they_say_who_is_waited_for(tmp_path):
     assert by_role(found["last_seen_timestamp_seconds"]) == seen
     assert list(found["finished"].values()) == [0]
     assert {dict(labels)["kind"]: n for labels, n in found["store_bytes"].items()} == view.n_bytes
+
+
+def test_a_process_that_stopped_with_an_error_is_told(federation):
+    federation.process("south")._status.say(FAILED, error="its log on that host says why")
+    failed = by_role(metrics_of(federation)["failed"])
+    assert failed == {"aggregator": 0, "east": 0, "north": 0, "south": 1}
 
 
 def test_several_tracks_are_told_apart_and_a_finished_study_waits_for_nobody(tmp_path):
