@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fedfs.cli import options
+from fedfs.cli.attendance import leave, pause, resume
 from fedfs.cli.command import HOST, NETWORK, OUTPUT, TRAINING, group, option
 from fedfs.cli.exit_codes import end_with
 from fedfs.cli.progress import ProgressDisplay
 from fedfs.cli.terminal import (
-    confirm,
     show_event,
     show_facts,
     show_json,
@@ -288,56 +288,5 @@ def cases(
         click.echo(f"To compare with a {model} model:  fedfs site run {store} --site {name} {flag}")
 
 
-def _attendance_command(
-    command_name: str, status: str, text: str, *, needs_yes: bool = False
-) -> None:
-    """Give ``site`` a command by which it pauses, leaves or comes back."""
-
-    @site.command(
-        command_name,
-        help=text,
-        example=f"fedfs site {command_name} /mnt/share/organ --site north"
-        + (" --yes" if needs_yes else ""),
-    )
-    @options.store_argument
-    @options.this_site_option
-    @option("--reason", default="", help="Reason, for the others to read.")
-    @options.yes_option_if(needs_yes)
-    @options.json_option
-    def command(
-        store: StorePlace, name: str, *, reason: str, as_json: bool, yes: bool = True
-    ) -> None:
-        from fedfs.roles.site.config import SiteConfig
-        from fedfs.roles.site.run import attend
-        from fedfs.trust.keyring import default_home
-
-        confirm(f"Leave the study at {store} for good, with site {name}?", yes=yes)
-        is_new = attend(SiteConfig(store, name, default_home()), status, reason)
-        if as_json:
-            show_json({"site": name, "status": status, "changed": is_new})
-        else:
-            click.echo(f"site {name!r} is {status}{'' if is_new else ' already'}")
-
-
-_attendance_command(
-    "pause",
-    "paused",
-    """Let the others go on without this site.
-
-It comes back with fedfs site resume.""",
-)
-_attendance_command(
-    "leave",
-    "left",
-    """Leave the study for good.
-
-What this site has published stays.""",
-    needs_yes=True,
-)
-_attendance_command(
-    "resume",
-    "present",
-    """Take part again after a pause.
-
-From the newest version on.""",
-)
+for _command in (pause, leave, resume):
+    site.add_command(_command)

@@ -18,7 +18,10 @@ from fedfs.store.prefix import TrackStore
 from support.federation import Federation
 
 HIDDEN = "published is hidden from it"
-READERS = "fedfs.cli.status", "fedfs.cli.reader", "fedfs.cli.key", "fedfs.roles.coordinator.begin"
+READERS = (
+    "fedfs.cli.status", "fedfs.cli.reader", "fedfs.cli.report", "fedfs.cli.key",
+    "fedfs.roles.coordinator.begin",
+)  # fmt: skip
 
 
 class Policy(MemoryStore):
