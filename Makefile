@@ -3,7 +3,10 @@
 #   make test   tests, lint, types, import rules
 # and a third builds the site of the documents:
 #   make docs   into site/
-# All create .venv and install the pinned versions of constraints.txt. Apart from these,
+# All create .venv and install the pinned versions of constraints.txt. A first study for the
+# tutorial is made by
+#   make first-study   into first-study/
+# Apart from these,
 #   make test-oldest   tests with the oldest versions that pyproject.toml allows
 # in .venv-oldest, and
 #   make release   the files of a release, from the last commit, into dist/
@@ -11,6 +14,7 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
 READY := $(VENV)/ready
 OLDEST := .venv-oldest
 
@@ -18,7 +22,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo test test-oldest lint unit docs first-study release clean
 
-demo: $(READY)
+demo: $(INSTALLED)
 	$(BIN)/fedfs demo
 
 test: lint unit
@@ -42,7 +46,7 @@ test-oldest: $(OLDEST)/ready
 		tests/unit tests/nnunet tests/contract tests/property tests/golden
 
 # For docs/tutorial.md.
-first-study: $(READY)
+first-study: $(INSTALLED)
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/first-study/prepare.sh first-study
 
 docs: $(READY)
@@ -51,8 +55,13 @@ docs: $(READY)
 release: $(READY)
 	$(BIN)/python .ci/release.py
 
-$(READY): pyproject.toml constraints.txt
+# Without the tools of developers, which take as long again: for the demo and the tutorial.
+$(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV) || { echo "on Debian: apt-get install python3.11-venv"; exit 1; }
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	touch $@
+
+$(READY): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@
 
