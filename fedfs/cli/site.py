@@ -149,6 +149,24 @@ def _facts_of(charter: Charter, request: JoinRequest) -> dict[str, Any]:
     section=TRAINING,
     help="In the end also train on this site's data alone, with the same budget, to compare.",
 )
+@option(
+    "--personal",
+    is_flag=True,
+    section=TRAINING,
+    help="In the end also fine-tune the last version on this site's data, and keep it here.",
+)
+@options.default_option(
+    "--personal-share",
+    section=TRAINING,
+    default=0.25,
+    help="Budget of the personal model, as a share of the study's.",
+)
+@options.default_option(
+    "--personal-learning-rate",
+    section=TRAINING,
+    default=0.001,
+    help="Learning rate that nnU-Net's schedule of the personal model begins with.",
+)
 @options.tracks_option
 @options.allow_trainer_option
 @options.skip_broken_option(
@@ -176,6 +194,9 @@ def run(
     once: bool,
     host: HostSettings,
     local_minutes: float | None,
+    personal: bool,
+    personal_share: float,
+    personal_learning_rate: float,
     verbose: bool,
     log_format: str,
     as_json: bool,
@@ -189,6 +210,7 @@ def run(
     from fedfs.protocol.ranges import check_minutes
     from fedfs.roles.site.config import JoinConfig, SiteConfig
     from fedfs.roles.site.join import join_once
+    from fedfs.roles.site.own_model import FineTuning
     from fedfs.roles.site.run import run_site
     from fedfs.trust.keyring import default_home
 
@@ -197,9 +219,11 @@ def run(
     if expect_key is not None and dataset is None:
         raise click.UsageError("--expect-key is for a site that joins: also give --dataset.")
     minutes = check_minutes(local_minutes)
+    tuning = FineTuning(personal_share, personal_learning_rate)
     config = SiteConfig(
-        store, name, default_home(), host, local_minutes=minutes, once=once, **others
-    )
+        store, name, default_home(), host,
+        local_minutes=minutes, personal=tuning if personal else None, once=once, **others,
+    )  # fmt: skip
     start_logging(verbose=verbose, log_format=log_format)
     if dataset is not None:
         joins = JoinConfig(store, name, dataset, config.home, expect_key, host=host)

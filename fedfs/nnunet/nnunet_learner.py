@@ -45,6 +45,7 @@ from fedfs.nnunet.system import files
 from fedfs.nnunet.system.environment import limit_pools, set_variables
 from fedfs.nnunet.system.failures import translate
 from fedfs.nnunet.system.output import Captured, capture_output
+from fedfs.nnunet.system.workers import single_process_pools_are_threads
 from fedfs.nnunet.train import model_folders, parallel
 from fedfs.nnunet.train.checkpoints import CheckpointStore, RoundProgress
 from fedfs.nnunet.train.session import Session
@@ -302,7 +303,11 @@ class NnUNetLearner:
     @contextmanager
     def _nnunet(self) -> Iterator[Captured]:
         """Set nnU-Net's variables, capture its output and translate its errors."""
-        with set_variables(self._settings.paths.variables()), capture_output(log) as output:
+        with (
+            set_variables(self._settings.paths.variables()),
+            single_process_pools_are_threads(),
+            capture_output(log) as output,
+        ):
             try:
                 yield output
             except FedfsError:

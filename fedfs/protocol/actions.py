@@ -87,6 +87,13 @@ class TrainAlone:
 
 
 @dataclass(frozen=True)
+class FineTune:
+    """Site: fine-tune the last version on own data, and keep it; publish nothing."""
+
+    version: int
+
+
+@dataclass(frozen=True)
 class CrossValidate:
     """Site: score the final models of all tracks on own validation cases, and their ensembles."""
 
@@ -158,6 +165,7 @@ SiteAction = (
     | PublishModel
     | CrossEvaluate
     | TrainAlone
+    | FineTune
     | Wait
     | Done
 )

@@ -6,7 +6,7 @@ Rules:
    the newest version: evaluate it, train from it. Versions it missed are skipped. The last version
    is evaluated, then finished. After that, where the charter asks for it, a site publishes its
    model and scores those of the sites that made the last version; and where it wants to compare,
-   it trains alone.
+   it trains alone; where it wants a personal model, it fine-tunes the last version.
  * The aggregator does: plan once, initial weights, admit sites that come later, close rounds,
    finish. Creating the round record is the decision; a record without its manifest is completed
    before anything else.
@@ -42,6 +42,7 @@ def decide_site(
     prepared: bool,
     attendance: Attendance | None = None,
     alone: bool = False,
+    personal: bool = False,
 ) -> SiteAction:
     """Return what ``site`` does next.
 
@@ -51,6 +52,7 @@ def decide_site(
         prepared: whether this process has adopted the plan and preprocessed.
         attendance: what the site itself wants, of any number; None to be present.
         alone: whether the site also wants a model of its own data alone, in the end.
+        personal: whether the site still lacks a personal model that it wants of the last version.
 
     Raises:
         StudyError: the site is not (or no longer) on the roster.
@@ -75,7 +77,7 @@ def decide_site(
         return _not_planned(state)
     if not state.is_admitted(site):
         return Wait("the aggregator to admit this site, as the plan was made before it came")
-    action = _work_on_newest(state, site, alone=alone)
+    action = _work_on_newest(state, site, alone=alone, personal=personal)
     has_begun = any(of == site for of, _, _ in state.evaluations)
     if not prepared and (not has_begun or not isinstance(action, Wait | Done)):
         return actions.Prepare()  # early the first time; later only if there is work to do
@@ -95,7 +97,7 @@ def _stay_away(state: StudyState, site: str) -> Wait | Done | None:
     return None
 
 
-def _work_on_newest(state: StudyState, site: str, *, alone: bool) -> SiteAction:
+def _work_on_newest(state: StudyState, site: str, *, alone: bool, personal: bool) -> SiteAction:
     version = state.newest
     if version < 0:
         return Wait("the initial weights from the aggregator")
@@ -107,10 +109,10 @@ def _work_on_newest(state: StudyState, site: str, *, alone: bool) -> SiteAction:
         return Wait(f"version {version + 1} from the aggregator")
     if not state.is_validated(site, version):
         return actions.Finish(version)
-    return _compare(state, site, alone=alone)
+    return _compare(state, site, alone=alone, personal=personal)
 
 
-def _compare(state: StudyState, site: str, *, alone: bool) -> SiteAction:
+def _compare(state: StudyState, site: str, *, alone: bool, personal: bool) -> SiteAction:
     """Return what a site does once it has the final model."""
     version = state.newest
     if state.charter.cross_evaluates and site not in state.site_models:
@@ -120,6 +122,8 @@ def _compare(state: StudyState, site: str, *, alone: bool) -> SiteAction:
         return actions.CrossEvaluate(version, min(unscored))
     if alone and (site, version, "local") not in state.evaluations:
         return actions.TrainAlone(version)
+    if personal:
+        return actions.FineTune(version)
     missing = [of for of in models_to_score(state, site) if of not in state.site_models]
     if missing:
         return Wait(

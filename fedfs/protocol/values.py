@@ -92,5 +92,6 @@ DISTANCE_MM = Range(low=0, high=1e10)
 Count = Annotated[int, COUNT]
 Version = Annotated[int, Range(low=-1, high=10**6, whole=True)]
 Seconds = Annotated[float, Range(low=0, high=1e10)]
+Positive = Annotated[float, Range(low=0, high=1e10, low_is_open=True)]
 Dice = Annotated[float, DICE]
 Share = Annotated[float, DICE]

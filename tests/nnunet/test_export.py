@@ -21,7 +21,7 @@ from fedfs.nnunet.score.model_export import ExportRequest, export_model
 from fedfs.nnunet.score.predict import ScoreRequest
 from fedfs.nnunet.system.environment import HostSettings
 from fedfs.nnunet.system.isolated import run_isolated
-from fedfs.roles.site.local_model import train_alone
+from fedfs.roles.site.own_model import train_to_the_end
 from fedfs.tensors.canonical import TensorFile
 
 pytestmark = pytest.mark.nnunet
@@ -202,7 +202,7 @@ def test_training_alone_is_one_round_of_all_epochs(study, tmp_path, no_workers):
 
     def train(report):
         task, learner = RoundTask(0, "0", 0, 2, 2, 2, 2), NnUNetLearner(settings)
-        train_alone(learner, study.plans, study.fingerprint, task, study.tensors, report)
+        train_to_the_end(learner, study.plans, study.fingerprint, task, study.tensors, report)
         return learner.model_folder()
 
     report = Reports()

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from synthetic import DATASET, LABELS, make_paths, write_dataset
 
 from fedfs.errors import UserError
@@ -33,6 +34,7 @@ from fedfs.roles.reader import export
 from fedfs.roles.site import run as site_process
 from fedfs.roles.site.config import JoinConfig, SiteConfig
 from fedfs.roles.site.join import join
+from fedfs.roles.site.own_model import FineTuning
 from fedfs.roles.site.run import attend, run_site
 from fedfs.store import open_store
 
@@ -220,7 +222,7 @@ def test_the_cascade_is_federated_after_its_first_stage(tmp_path, monkeypatch, i
     hospitals.run_aggregator()
     one_track = hospitals.run_site("north", tracks=("3d_cascade_fullres-all",))
     assert one_track.text.endswith("waiting for track 3d_lowres-all")
-    hospitals.run(local_model=True)
+    hospitals.run(local_model=True, personal=FineTuning(learning_rate=1e-4))
     states = {name: one.state for name, one in open_tracks(hospitals.store).items()}
     second = states["3d_cascade_fullres-all"]
     assert second.finished.version == 1
@@ -235,6 +237,11 @@ def test_the_cascade_is_federated_after_its_first_stage(tmp_path, monkeypatch, i
     assert {("north", 1, "local")} <= set(second.evaluations)
     (alone,) = hospitals.paths["north"].results.glob("fedfs/*/north/local-model")
     assert (alone / final.relative_to(models.parent) / "checkpoint_final.pth").exists()
+    personal = alone.with_name("personal-model") / final.relative_to(models.parent)
+    tuned = torch.load(personal / "checkpoint_final.pth", weights_only=False)
+    assert tuned["optimizer_state"]["param_groups"][0]["initial_lr"] == 1e-4
+    untuned = torch.load(final / "checkpoint_final.pth", weights_only=False)
+    assert untuned["optimizer_state"]["param_groups"][0]["initial_lr"] == 1e-2
     assert open_study(hospitals.store).state.choice is None  # no case that was not trained on
     network = second.models[1].weights_sha256
     assert [m.weights_sha256 for m in hospitals.export().models][1] == network

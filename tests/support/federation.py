@@ -49,6 +49,7 @@ from fedfs.roles.coordinator.roster import approve_sites
 from fedfs.roles.loop import Outcome
 from fedfs.roles.site.best_configuration import SiteChoice
 from fedfs.roles.site.join import join_study
+from fedfs.roles.site.own_model import FineTuning, PersonalModel
 from fedfs.roles.site.step import Site
 from fedfs.roles.step import AFTER_TRACKS
 from fedfs.roles.tracks import at_once
@@ -80,6 +81,7 @@ class FakeLearner:
         self.network = network_of(network or {})
         self.seen: dict[int, dict[str, Any]] = {}
         self.scored: list[str] = []
+        self.tasks: list[Any] = []
         self.target = np.float32(target)
         self.n_cases = n_cases
         self.calls: list[tuple[str, int]] = []
@@ -118,6 +120,7 @@ class FakeLearner:
 
     def train(self, task: Any, tensors: Any, on_progress: Any) -> TrainResult:
         self.calls.append(("train", task.version))
+        self.tasks.append(task)
         self.seen[task.version] = dict(tensors)
         on_progress(Progress("train", 1, 2, "iterations", task.first_epoch, {"loss": 0.5}))
         trained = {name: value + (self.target - value) / 2 for name, value in tensors.items()}
@@ -185,6 +188,7 @@ class Federation:
         networks: Mapping[str, Mapping[str, Any]] | None = None,
         store: Store | None = None,
         alone: tuple[str, ...] = (),
+        personal: Mapping[str, FineTuning] | None = None,
         finished: FinishedStudy | None = None,
         pretrained: Path | None = None,
         **options: Any,
@@ -198,6 +202,8 @@ class Federation:
             for i, (site, target) in enumerate(sorted(self.targets.items()))
         }
         self.alone = {site: FakeLearner(self.targets[site]) for site in alone}
+        self.tunings = dict(personal or {})
+        self.personal = {site: FakeLearner(self.targets[site]) for site in self.tunings}
         self.planner: Any = FakePlanner()
         settings: dict[str, Any] = {
             "name": "test",
@@ -281,8 +287,14 @@ class Federation:
             learner=self.learner_on(site, observer.track.name),
             folder=folder,
             alone=self.alone.get(site),
+            personal=self._personal_model(site, folder),
             attendance=lambda: self.attendances.get(site),
         )
+
+    def _personal_model(self, site: str, folder: Path) -> PersonalModel | None:
+        if site not in self.personal:
+            return None
+        return PersonalModel(self.personal[site], folder / "personal", self.tunings[site])
 
     def _work(self, host: str, work: str, track: str | None) -> Path:
         folder = self.home(host) / work

@@ -1,4 +1,7 @@
-"""Prediction and scores of a model folder on images that it was not trained on."""
+"""Predictions and scores of model folders on images that they were not trained on.
+
+A process predicts with all models that it is given, one after the other: nnU-Net is imported once.
+"""
 
 import logging
 import time
@@ -13,6 +16,7 @@ from fedfs.nnunet.score.summary import class_values, read_summary
 from fedfs.nnunet.system import files
 from fedfs.nnunet.system.environment import HostSettings, limit_pools
 from fedfs.nnunet.system.output import capture_output
+from fedfs.nnunet.system.workers import single_process_pools_are_threads
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +43,13 @@ class ScoreRequest:
     use_mirroring: bool = True
 
 
+@dataclass(frozen=True)
+class ScoreRequests:
+    """Sets of images to predict and to score in one process, in this order."""
+
+    parts: tuple[ScoreRequest, ...]
+
+
 def predict_and_score(request: ScoreRequest) -> EvaluationResult:
     """Predict with nnU-Net's predictor and score with its metrics: means over the cases.
 
@@ -50,7 +61,7 @@ def predict_and_score(request: ScoreRequest) -> EvaluationResult:
     summary = Path(request.output, "summary.json")
     summary.parent.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
-    with capture_output(log):
+    with capture_output(log), single_process_pools_are_threads():
         from nnunetv2.evaluation.evaluate_predictions import compute_metrics_on_folder
         from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
@@ -62,12 +73,15 @@ def predict_and_score(request: ScoreRequest) -> EvaluationResult:
         predictor.initialize_from_trained_model_folder(
             request.model, use_folds=(classes.fold_of(request.fold),)
         )
-        predictor.predict_from_files(
-            request.images,
-            request.output,
-            num_processes_preprocessing=request.host.num_processes,
-            num_processes_segmentation_export=request.host.num_processes,
-        )
+        if request.host.num_processes == 1:
+            predictor.predict_from_files_sequential(request.images, request.output)
+        else:
+            predictor.predict_from_files(
+                request.images,
+                request.output,
+                num_processes_preprocessing=request.host.num_processes,
+                num_processes_segmentation_export=request.host.num_processes,
+            )
         manager = predictor.label_manager
         reader = predictor.plans_manager.image_reader_writer_class()
         compute_metrics_on_folder(

@@ -4,6 +4,8 @@ Rules:
  * Workers are spawned, never forked: this process may hold a GPU or threads.
  * A worker ends when this process does, also if this process is killed. nnU-Net's data loaders do
    not by themselves: they go on for ever and hold the GPU's memory.
+ * nnU-Net's own pools of a single process are a thread of this one: a spawned process imports
+   nnU-Net again, for seconds, and one beside this one shortens nothing.
  * What goes wrong with a case comes back as a value and is raised here with the case's name; a
    worker that vanishes was killed, usually for want of memory.
 """
@@ -20,7 +22,9 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import cache
-from typing import Protocol, TypeVar
+from multiprocessing.context import SpawnContext
+from multiprocessing.pool import ThreadPool
+from typing import Any, Protocol, TypeVar
 
 from fedfs.errors import FedfsError, TrainingError
 
@@ -94,6 +98,23 @@ def _results(
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def single_process_pools_are_threads() -> Iterator[None]:
+    """Let a pool of one process, which nnU-Net spawns in this block, be a thread."""
+    spawned = SpawnContext.Pool
+
+    def make_pool(
+        self: SpawnContext, processes: int | None = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        return ThreadPool(1) if processes == 1 else spawned(self, processes, *args, **kwargs)
+
+    SpawnContext.Pool = make_pool  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        SpawnContext.Pool = spawned  # type: ignore[method-assign]
 
 
 @contextmanager

@@ -50,7 +50,7 @@ class Session:
         settings: of the site's learner.
         plans: the adopted plan.
         dataset: the site's, without the cases that it goes on without.
-        task: the first round; total epochs and iterations hold for all.
+        task: the first round; total epochs, iterations and learning rate hold for all.
         clock: seconds, for progress only.
     """
 
@@ -78,6 +78,8 @@ class Session:
         self.trainer.num_epochs = task.total_epochs
         self.trainer.num_iterations_per_epoch = task.iterations_per_epoch
         self.trainer.num_val_iterations_per_epoch = task.val_iterations_per_epoch
+        if task.learning_rate is not None:
+            self.trainer.initial_lr = task.learning_rate
         self._quieten()
         self._plot_rarely(settings.plot_interval_s)
         if self.trainer.is_ddp and settings.host.device == "cpu":
@@ -276,8 +278,9 @@ class Session:
         return len(training), len(validation), is_apart or self.trainer.fold == "all"
 
 
-def _budget(task: RoundTask) -> tuple[int, int, int]:
-    return task.total_epochs, task.iterations_per_epoch, task.val_iterations_per_epoch
+def _budget(task: RoundTask) -> tuple[int, int, int, float | None]:
+    iterations = (task.iterations_per_epoch, task.val_iterations_per_epoch)
+    return task.total_epochs, *iterations, task.learning_rate
 
 
 def _not_finite(message: str) -> TrainingError:

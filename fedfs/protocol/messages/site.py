@@ -17,6 +17,7 @@ from fedfs.protocol.values import (
     Count,
     Dice,
     Hash,
+    Positive,
     Seconds,
     SiteName,
     TrackName,
@@ -140,8 +141,8 @@ class EvaluationMessage(Message):
 
     ``variant`` is ``pseudo`` (nnU-Net's pseudo Dice on random patches), ``full`` (nnU-Net's full
     validation: mean over cases, tp, fp and fn are 0) or ``local`` (the same of a model that this
-    site trained on its own data alone, with the budget of all rounds up to ``version``) or
-    ``of-<site>`` (nnU-Net's prediction of whole validation cases by another site's model).
+    site trained on its own data alone, with ``budget`` times that of all rounds up to ``version``)
+    or ``of-<site>`` (nnU-Net's prediction of whole validation cases by another site's model).
     """
 
     TYPE: ClassVar[str] = "evaluation"
@@ -153,6 +154,7 @@ class EvaluationMessage(Message):
     classes: Mapping[str, ClassScore]
     loss: float | None
     seconds: Seconds
+    budget: Positive = 1.0
 
     def check(self) -> None:
         """See :meth:`Message.check`."""

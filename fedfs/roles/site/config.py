@@ -8,6 +8,7 @@ from typing import Any
 from fedfs.nnunet.system.environment import HostSettings
 from fedfs.protocol.layout import check_site
 from fedfs.roles.polling import WaitSettings
+from fedfs.roles.site.own_model import FineTuning
 from fedfs.store import StorePlace
 
 
@@ -46,6 +47,7 @@ class SiteConfig:
         local_minutes: as of the charter, where this site wants less.
         keep_versions: own payloads to older versions are deleted once used; None keeps all.
         local_model: in the end, also train a model of this site's data alone, to compare with.
+        personal: in the end, also fine-tune the last version on this site's data; None for not.
         tracks: names of the tracks that this process works on; empty for all.
         status_interval_s: shortest time between two published statuses of one step.
     """
@@ -57,6 +59,7 @@ class SiteConfig:
     local_minutes: float | None = None
     keep_versions: int | None = None
     local_model: bool = False
+    personal: FineTuning | None = None
     tracks: tuple[str, ...] = ()
     once: bool = False
     status_interval_s: float = 15.0

@@ -26,8 +26,16 @@ from fedfs.roles.process import guard_against_rollback, hold_tracks, publisher_o
 from fedfs.roles.site.admission import Admission
 from fedfs.roles.site.best_configuration import SiteChoice
 from fedfs.roles.site.config import SiteConfig
+from fedfs.roles.site.own_model import PersonalModel
 from fedfs.roles.site.step import Site
-from fedfs.roles.site.training import site_folder, site_parts, track_folder
+from fedfs.roles.site.training import (
+    LOCAL,
+    PERSONAL,
+    site_folder,
+    site_parts,
+    track_folder,
+    training_folder,
+)
 from fedfs.roles.step import AFTER_TRACKS, Role
 from fedfs.roles.tracks import at_once
 from fedfs.store import open_store
@@ -114,7 +122,11 @@ def _make_site(
     learner, folder = site_parts(config, store, charter, paths)
     alone = None
     if config.local_model:
-        alone, _ = site_parts(config, store, charter, paths, local_model=True)
+        alone, _ = site_parts(config, store, charter, paths, own_model=LOCAL)
+    personal = None
+    if config.personal is not None:
+        tuner, _ = site_parts(config, store, charter, paths, own_model=PERSONAL)
+        personal = PersonalModel(tuner, training_folder(folder, PERSONAL), config.personal)
     return Site(
         config.site,
         observer=observer,
@@ -125,6 +137,7 @@ def _make_site(
         local_minutes=config.local_minutes,
         keep_versions=config.keep_versions,
         alone=alone,
+        personal=personal,
         attendance=lambda: _remembered_attendance(keyring, config.site),
     )
 

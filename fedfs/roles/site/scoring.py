@@ -10,7 +10,6 @@ Rules:
 import logging
 import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,8 @@ from fedfs.exchange.publish import Publisher
 from fedfs.learner import EvaluationResult, Learner, RoundTask, Tensors
 from fedfs.protocol import layout
 from fedfs.protocol.messages import Charter, EvaluationMessage, SiteModel
-from fedfs.roles.site.local_model import train_alone
 from fedfs.roles.site.network import SiteNetwork
+from fedfs.roles.site.own_model import PersonalModel, stretched, train_to_the_end
 from fedfs.tensors.canonical import write_safetensors
 from fedfs.trust.recipients import Vault, for_readers
 
@@ -38,6 +37,7 @@ class Scoring:
         status: takes the progress.
         learner: knows the site's data.
         alone: trains a model of this site's data alone; None if nobody wants one.
+        personal: fine-tunes the last version for this site; likewise.
         folder: fedfs's own folder for this site.
         vault: decrypts other sites' models, where they are encrypted.
     """
@@ -50,6 +50,7 @@ class Scoring:
         status: StatusReporter,
         learner: Learner,
         alone: Learner | None,
+        personal: PersonalModel | None,
         folder: Path,
         vault: Vault | None,
     ) -> None:
@@ -58,6 +59,7 @@ class Scoring:
         self._status = status
         self._learner = learner
         self._alone = alone
+        self._personal = personal
         self._folder = folder
         self._vault = vault
 
@@ -125,6 +127,8 @@ class Scoring:
     ) -> str:
         """Train as the federation did up to ``version``, from the same weights, but alone.
 
+        Where the federated model is fine-tuned here too, it is for as long as both together.
+
         Args:
             task: the first round's.
             tensors: initial weights of this site's network.
@@ -134,18 +138,39 @@ class Scoring:
         """
         if self._alone is None:
             raise StudyError("This process was not told to train alone.")
-        n_rounds = task.total_epochs // task.n_epochs
-        whole = replace(
-            task,
-            n_epochs=task.total_epochs,
-            proximal_mu=0.0,
-            max_seconds=None if task.max_seconds is None else task.max_seconds * n_rounds,
-        )
-        result = train_alone(self._alone, plans, fingerprint, whole, tensors, self._status.progress)
-        self._publish(version, "local", result)
+        n_epochs = task.total_epochs
+        if self._personal is not None:
+            n_epochs += self._personal.tuning.n_epochs(task.total_epochs)
+        result = train_to_the_end(
+            self._alone, plans, fingerprint, stretched(task, n_epochs), tensors,
+            self._status.progress,
+        )  # fmt: skip
+        self._publish(version, "local", result, budget=n_epochs / task.total_epochs)
         return f"trained and validated a model of this site's data alone: {_dice(result)}"
 
-    def _publish(self, version: int, variant: str, result: EvaluationResult) -> None:
+    def fine_tune(
+        self,
+        task: RoundTask,
+        tensors: Tensors,
+        plans: Mapping[str, Any],
+        fingerprint: Mapping[str, Any],
+    ) -> str:
+        """Make the personal model of the last version; nothing of it is published.
+
+        Args:
+            task: of the last version.
+            tensors: its weights, at this site.
+            plans: that this site trains with.
+            fingerprint: that they were made from.
+        """
+        if self._personal is None:
+            raise StudyError("This process was not told to make a personal model.")
+        result = self._personal.make(plans, fingerprint, task, tensors, self._status.progress)
+        return f"fine-tuned version {task.version} on this site's data: {_dice(result)}"
+
+    def _publish(
+        self, version: int, variant: str, result: EvaluationResult, *, budget: float = 1.0
+    ) -> None:
         self._publisher.publish(
             EvaluationMessage(
                 key=layout.evaluation(self._site, version, variant),
@@ -157,6 +182,7 @@ class Scoring:
                 classes=result.classes,
                 loss=result.loss,
                 seconds=result.seconds,
+                budget=budget,
             )
         )
 

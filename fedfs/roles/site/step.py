@@ -34,6 +34,7 @@ from fedfs.protocol.decide import decide_site
 from fedfs.protocol.messages import ASYM, Attendance, Charter
 from fedfs.protocol.state import StudyState
 from fedfs.roles.site.network import SiteNetworks, own_plan
+from fedfs.roles.site.own_model import PersonalModel
 from fedfs.roles.site.scoring import Scoring
 from fedfs.roles.step import Role
 from fedfs.trust import key_validity
@@ -54,6 +55,7 @@ class Site(Role[SiteAction]):
         attendance: whether this site wants to take part, asked at every step; None to be present.
         keep_versions: payloads of own updates to older versions are deleted; None keeps all.
         alone: trains a model of this site's data alone in the end, beside the other; None for none.
+        personal: fine-tunes the last version on this site's data in the end; None for none.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Site(Role[SiteAction]):
         attendance: Callable[[], Attendance | None] = lambda: None,
         keep_versions: int | None = None,
         alone: Learner | None = None,
+        personal: PersonalModel | None = None,
     ) -> None:
         super().__init__(f"site {name!r}", observer, publisher, status)
         self._keep_versions = keep_versions
@@ -78,6 +81,7 @@ class Site(Role[SiteAction]):
             status=status,
             learner=learner,
             alone=alone,
+            personal=personal,
             folder=folder,
             vault=observer.vault,
         )
@@ -90,10 +94,12 @@ class Site(Role[SiteAction]):
         self._networks = SiteNetworks(name, publisher.store, learner, folder, vault=observer.vault)
         self._prepared = False
         self._alone = alone
+        self._personal = personal
 
     def rest(self) -> None:
         """Free the memory that only training needs."""
-        for learner in (self._learner, self._alone):
+        personal = self._personal.learner if self._personal is not None else None
+        for learner in (self._learner, self._alone, personal):
             if learner is not None:
                 learner.close()
 
@@ -113,6 +119,15 @@ class Site(Role[SiteAction]):
             prepared=self._prepared,
             attendance=self._attendance(),
             alone=self._alone is not None,
+            personal=self._lacks_personal_model(state),
+        )
+
+    def _lacks_personal_model(self, state: StudyState) -> bool:
+        newest = state.models.get(state.newest)
+        return (
+            self._personal is not None
+            and newest is not None
+            and not self._personal.is_kept(newest.weights_sha256)
         )
 
     def explain_wait(self, action: Wait, state: StudyState) -> tuple[str, str]:
@@ -155,7 +170,7 @@ class Site(Role[SiteAction]):
         if isinstance(action, actions.Train) and self._keep_versions is not None:
             prune_updates(self._publisher.store, state, self.name, self._keep_versions)
 
-    def act(self, action: SiteAction, state: StudyState) -> str:
+    def act(self, action: SiteAction, state: StudyState) -> str:  # noqa: PLR0911  one for each action
         """Carry an action out; see :meth:`fedfs.roles.step.Role.act`."""
         match action:
             case actions.SayAttendance(attendance):
@@ -173,8 +188,15 @@ class Site(Role[SiteAction]):
                 return self._train(version, state)
             case actions.Finish(version):
                 return self._evaluate(version, state, "full")
-            case actions.PublishModel() | actions.CrossEvaluate() | actions.TrainAlone():
-                return self._compare(action, state)
+            case actions.PublishModel(version):
+                self._status.say("publish model")
+                network = self._networks.load(version, state)
+                return self._scoring.publish_model(network, state.charter)
+            case actions.CrossEvaluate(version, of):
+                self._status.say("score others")
+                return self._scoring.score_other(state.site_models[of], version)
+            case actions.TrainAlone() | actions.FineTune():
+                return self._train_own_model(action, state)
         raise StudyError(f"A site cannot do {action!r}.")
 
     def _fingerprint(self, state: StudyState) -> str:
@@ -249,32 +271,26 @@ class Site(Role[SiteAction]):
             self._task(version, state, network.private), network.tensors, variant
         )
 
-    def _compare(
-        self,
-        action: actions.PublishModel | actions.CrossEvaluate | actions.TrainAlone,
-        state: StudyState,
+    def _train_own_model(
+        self, action: actions.TrainAlone | actions.FineTune, state: StudyState
     ) -> str:
-        match action:
-            case actions.PublishModel(version):
-                self._status.say("publish model")
-                network = self._networks.load(version, state)
-                return self._scoring.publish_model(network, state.charter)
-            case actions.CrossEvaluate(version, of):
-                self._status.say("score others")
-                return self._scoring.score_other(state.site_models[of], version)
-            case actions.TrainAlone(version):
-                return self._train_alone(version, state)
-
-    def _train_alone(self, version: int, state: StudyState) -> str:
-        self._status.say("local model")
         plans, fingerprint, _ = self._adopted(state)
+        if isinstance(action, actions.FineTune):
+            self._status.say("personal model")
+            return self._scoring.fine_tune(
+                self._task(action.version, state),
+                self._networks.load(action.version, state).tensors,
+                plans,
+                fingerprint,
+            )
+        self._status.say("local model")
         is_own = state.charter.mode == ASYM
         return self._scoring.train_alone(
             self._task(0, state),
             self._learner.initial_weights() if is_own else self._networks.load(0, state).tensors,
             plans,
             fingerprint,
-            version=version,
+            version=action.version,
         )
 
     def _train(self, version: int, state: StudyState) -> str:

@@ -19,6 +19,9 @@ from fedfs.store.base import ReadableStore
 from fedfs.trust.keyring import Keyring
 from fedfs.trust.recipients import Vault
 
+LOCAL, PERSONAL = "local", "personal"
+"""Models that a site trains by itself, see :mod:`fedfs.roles.site.own_model`."""
+
 
 def make_learner(
     charter: TrackCharter,
@@ -29,7 +32,7 @@ def make_learner(
     host: HostSettings = DEFAULT_HOST,
     own_planning: Mapping[str, Any] | None = None,
     pretrained: Path | None = None,
-    local_model: bool = False,
+    own_model: str = "",
 ) -> NnUNetLearner:
     """Return a site's learner, set as the charter says.
 
@@ -41,13 +44,13 @@ def make_learner(
         host: hardware and software of this host.
         own_planning: where the site's own plan is not as the charter says (mode ``asym``).
         pretrained: tensors that the site's own plan starts from.
-        local_model: its models are of this site's data alone: those of all tracks, as the second
-            stage of a cascade continues the first, lie in a folder of their own, to be used as
-            ``nnUNet_results``.
+        own_model: :data:`LOCAL` or :data:`PERSONAL`, where its models are not the federation's:
+            those of all tracks, as the second stage of a cascade continues the first, lie in a
+            folder of their own, to be used as ``nnUNet_results``.
     """
     common, folder = site_folder(paths, charter.study, site), track_folder(paths, charter, site)
-    if local_model:
-        paths = replace(paths, results=common / "local-model")
+    if own_model:
+        paths = replace(paths, results=common / f"{own_model}-model")
     spec = asym_spec(charter)
     planning = None
     if spec is not None:
@@ -75,7 +78,7 @@ def make_learner(
             trainer=charter.nnunet.trainer,
             fold=charter.fold,
             host=host,
-            state_dir=folder / ("local-training" if local_model else "training"),
+            state_dir=training_folder(folder, own_model),
             planning=planning,
             broken_list=common / broken_cases.FILE,
             announced_list=(common if planning is None else folder) / broken_cases.ANNOUNCED_FILE,
@@ -112,13 +115,18 @@ def joined_as(config: SiteConfig, charter: Charter) -> Mapping[str, Any]:
     return remembered
 
 
+def training_folder(folder: Path, own_model: str = "") -> Path:
+    """Return the folder of a training's checkpoints, in the track's."""
+    return folder / (f"{own_model}-training" if own_model else "training")
+
+
 def site_parts(
     config: SiteConfig,
     store: ReadableStore,
     charter: TrackCharter,
     paths: NnUNetPaths,
     *,
-    local_model: bool = False,
+    own_model: str = "",
 ) -> tuple[Learner, Path]:
     """Return a site's learner, as it joined, and fedfs's folder for it."""
     remembered = joined_as(config, charter)
@@ -132,7 +140,7 @@ def site_parts(
         host=config.host,
         own_planning=remembered.get("planning"),
         pretrained=_pretrained(store, charter, folder, Vault(config.home)),
-        local_model=local_model,
+        own_model=own_model,
     )
     return learner, folder
 

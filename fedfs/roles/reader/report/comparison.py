@@ -16,12 +16,13 @@ GLOBAL = "final model"
 
 @dataclass(frozen=True)
 class LocalRow:
-    """At one site: a model of its data alone, and the federated one, with the same budget.
+    """At one site: a model of its data alone, and the federated one.
 
     Attributes:
         local, federated: mean Dice of nnU-Net's full validation.
         local_hd95_mm, federated_hd95_mm: mean over classes.
         classes: class -> Dice, local and federated.
+        budget: training iterations of the local model, in those of the study.
     """
 
     site: str
@@ -31,6 +32,7 @@ class LocalRow:
     local_hd95_mm: float | None
     federated_hd95_mm: float | None
     classes: Mapping[str, tuple[float | None, float | None]]
+    budget: float = 1.0
 
     @property
     def gain(self) -> float | None:
@@ -73,6 +75,7 @@ def local_rows(state: StudyState) -> tuple[LocalRow, ...]:
                     for name, score in local.classes.items()
                     if name in federated.classes
                 },
+                budget=local.budget,
             )
         )
     return tuple(out)

@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 FEDERATED = "federated"
 _STATE = "training"
-_OPTIONS = {"local": "--local-model"}
+_OPTIONS = {"local": "--local-model", "personal": "--personal"}
 """Model -> the option of ``fedfs site run`` that makes it."""
 _TRAINED_ON = (
     " The models were trained on these very cases: their scores say nothing about new patients."

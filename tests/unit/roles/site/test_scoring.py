@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 
@@ -18,6 +19,7 @@ from fedfs.roles.reader.log import events
 from fedfs.roles.reader.report.data import collect
 from fedfs.roles.reader.report.html import render
 from fedfs.roles.reader.status import summarize
+from fedfs.roles.site.own_model import FineTuning
 from support.courier import Courier
 from support.federation import Federation
 from support.unlike_networks import NETWORKS, TARGETS
@@ -50,6 +52,57 @@ def test_a_site_that_wants_to_trains_alone_with_the_budget_of_all_rounds(tmp_pat
     )
     assert row.gain == row.federated - row.local
     assert not state.rejected
+
+
+def test_a_personal_model_is_the_last_version_trained_further_and_stays_here(tmp_path):
+    federation = Federation(tmp_path, personal={"north": FineTuning(0.5, 1e-4)}, rounds=4).start()
+    federation.run()
+    tuned, last = federation.personal["north"], federation.weights(4)
+    assert [call for call, _ in tuned.calls] == ["prepare", "train", "finish"]
+    assert all((tuned.seen[4][name] == value).all() for name, value in last.items())
+    (task,) = tuned.tasks
+    assert (task.first_epoch, task.n_epochs, task.total_epochs) == (0, 2, 2)
+    assert task.learning_rate == 1e-4
+    assert all(one.learning_rate is None for one in federation.learners["north"].tasks)
+    variants = {variant for _, _, variant in federation.observe().state.evaluations}
+    assert variants == {"pseudo", "full"}
+
+
+def test_a_personal_model_is_made_once_of_the_same_weights_in_the_same_way(tmp_path):
+    federation = Federation(tmp_path, personal={"north": FineTuning()}).start()
+    tuned = federation.personal["north"]
+    finish, tuned.finish = tuned.finish, lambda *_: 1 / 0  # killed between training and its record
+    with pytest.raises(ZeroDivisionError):
+        federation.run()
+    tuned.finish = finish
+    federation.kill("north")
+    federation.run()
+    assert [call for call, _ in tuned.calls].count("finish") == 1
+    federation.kill("north")
+    assert federation.step("north").finished
+    federation.tunings["north"] = FineTuning(share=1.0)
+    federation.kill("north")
+    federation.run_process("north")
+    assert [task.n_epochs for task in tuned.tasks] == [1, 1, 3]
+
+
+@pytest.mark.parametrize("values", [(0, 1e-3), (-1, 1e-3), (0.25, 0), (0.25, 2), (math.nan, 1e-3)])
+def test_impossible_fine_tuning_is_refused(values):
+    with pytest.raises(UserError):
+        FineTuning(*values)
+
+
+def test_a_local_model_beside_a_personal_one_has_the_budget_of_both_parts(tmp_path):
+    federation = Federation(
+        tmp_path, alone=("north",), personal={"north": FineTuning(0.5)}, rounds=4
+    ).start()
+    federation.run()
+    (task,) = federation.alone["north"].tasks
+    assert (task.n_epochs, task.total_epochs) == (6, 6)
+    observer = federation.observe()
+    assert observer.state.evaluations["north", 4, "local"].budget == 1.5
+    (row,) = collect(observer.state, observer.sizes).local
+    assert row.budget == 1.5
 
 
 @pytest.mark.parametrize("unscored", [("north",), ("east", "north", "south")])
