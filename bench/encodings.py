@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from fedfs.exchange.read import open_study
-from fedfs.nnunet.score.predict import ScoreRequest
+from fedfs.nnunet.score.predict import ScoreRequest, ScoreRequests
 from fedfs.nnunet.system.environment import HostSettings
 from fedfs.nnunet.system.isolated import run_isolated
 from fedfs.roles.reader.export import export_versions
@@ -110,12 +110,12 @@ def run(name: str, seed: int, source: Path, folder: Path, rounds: int) -> dict[s
         host=HostSettings(device="cpu", num_processes=1),
         use_mirroring=False,
     )
-    scores = run_isolated(
+    (scores,) = run_isolated(
         "score",
-        request,
+        ScoreRequests((request,)),
         environ=Host("score", folder, Slot(threads=2)).environment(),
         workdir=folder,
-    )
+    )["results"]
     last = state.models[rounds]
     up = [update.payload.size for update in state.updates.values()]
     return {

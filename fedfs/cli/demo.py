@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,12 @@ from fedfs.cli.terminal import make_table, show_json, show_table
 
 if TYPE_CHECKING:
     from fedfs.roles.reader.status import StudyStatus
+    from fedfs.simulation.demo import DemoResult
+
+_PHASES = {
+    "joining": "the hospitals ask to take part",
+    "planning": "sizes, spacings and grey values of the images lead to one plan for all",
+}
 
 
 @command(example="fedfs demo")
@@ -29,17 +36,22 @@ if TYPE_CHECKING:
     type=FOLDER,
     help="Where everything goes and stays; default: a new temporary folder.",
 )
-@click.option("--rounds", type=int, help="Default: 12, 20 with --data.")
+@click.option("--full", is_flag=True, help="A larger network, more images and rounds; ten minutes.")
+@click.option("--rounds", type=int, help="Default: 8; 12 with --full, 20 with --data.")
 @click.option(
-    "--local-iterations", type=int, help="Per round and site; default: 40, 50 with --data."
+    "--local-iterations",
+    type=int,
+    help="Per round and site; default: 30; 40 with --full, 50 with --data.",
 )
 @default_option("-c", "--configuration", default="2d", help="2d or 3d_fullres.")
+@default_option("--seed", default=12345, help="Of the images and the initial weights.")
 @device_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, and progress to stderr.")
 def demo(
     *,
     data: Path | None,
     folder: Path | None,
+    full: bool,
     rounds: int | None,
     local_iterations: int | None,
     as_json: bool,
@@ -50,21 +62,28 @@ def demo(
     It shows what federation is worth. Made-up images by default, or real ones with --data.
     Everything is real but the distance: separate processes share nothing but a folder.
     """
-    from fedfs.simulation.demo import Demo
+    from fedfs.simulation.demo import FULL, QUICK, REAL, Demo
     from fedfs.simulation.hosts import interrupted_by_sigterm
 
     place = folder or Path(tempfile.mkdtemp(prefix="fedfs-demo-"))
     if folder is not None and folder.exists() and any(folder.iterdir()):
         raise click.UsageError(f"{folder} is not empty.")
+    if full and data:
+        raise click.UsageError("--full is for made-up images; with --data give --rounds.")
     place.mkdir(parents=True, exist_ok=True)
+    effort = REAL if data else FULL if full else QUICK
+    effort = replace(
+        effort,
+        rounds=rounds or effort.rounds,
+        local_iterations=local_iterations or effort.local_iterations,
+    )
     with interrupted_by_sigterm(), contextlib.closing(_Display(to_stderr=as_json)) as display:
         result = Demo(
             place.resolve(),
             display.log,
             display.watch,
-            data=data,
-            rounds=rounds or (20 if data else 12),
-            local_iterations=local_iterations or (50 if data else 40),
+            effort=effort,
+            data=data.resolve() if data else None,
             **others,
         ).run()
     if as_json:
@@ -73,27 +92,27 @@ def demo(
         _show(result)
 
 
-def _show(result: Any) -> None:
-    click.echo(f"\nmean Dice on {result.n_test_cases} cases that no site trained on\n")
-    rows = [
-        (
-            s.site, s.n_training_cases,
-            f"{s.local_own:.3f}", f"{s.federated_own:.3f}",
-            f"{s.local_all:.3f}", f"{s.federated_all:.3f}",
-        )
-        for s in result.sites
-    ]  # fmt: skip
-    show_table(
-        ("site", "cases", "own images: alone", "federated", "all images: alone", "federated"), rows
+def _show(result: DemoResult) -> None:
+    from fedfs.simulation.demo_page import table
+
+    click.echo(f"\nmean Dice on {result.n_test_cases} test cases that no hospital trained on\n")
+    show_table(*table(result.sites, result.iterations))
+    click.echo(
+        "\nown: the hospital's own kind of images; all: those of all hospitals\n"
+        "local: trained alone; federated: by all together; personal: the federated one, trained "
+        "further at home"
     )
     phases = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in result.seconds.items())
     click.echo(f"\ntime: {phases}")
-    click.echo("predict with it:")
-    click.echo(f"  export nnUNet_results={result.model.parents[1]}\n  {result.predict_command}\n")
+    click.echo(f"report with pictures: {result.report}\n")
+    click.echo("next, see what left each hospital, read the study's report, use the model:")
+    click.echo(f"  fedfs privacy {result.store}")
+    click.echo(f"  fedfs report {result.store} -o {result.report.with_name('study.html')}")
+    click.echo(f"  nnUNet_results={result.model.parents[1]} {result.predict_command}\n")
     click.echo(
         f"demo: sites={len(result.sites)} rounds={result.rounds} "
         f"dice_local={result.dice_local:.4f} dice_federated={result.dice_federated:.4f} "
-        f"model={result.model}"
+        f"dice_personal={result.dice_personal:.4f} model={result.model} report={result.report}"
     )
 
 
@@ -117,24 +136,37 @@ class _Display:
     def watch(self, status: StudyStatus) -> None:
         """Show where the study is."""
         if self._page.is_live:
-            rows = [("aggregator", status.aggregator, "")]
-            for site in status.sites:
-                dice = "" if site.mean_dice is None else f"{site.mean_dice:.3f}"
-                rows.append((site.site, site.activity, dice))
-            table = make_table(("who", "doing", "pseudo Dice"), rows)
-            table.title = f"{status.name}: version {max(status.version, 0)} of {status.rounds}"
+            rows = [
+                (
+                    site.site,
+                    site.activity,
+                    "" if site.mean_dice is None else f"{site.mean_dice:.2f}",
+                )
+                for site in status.sites
+            ]
+            table = make_table(("hospital", "doing", "pseudo Dice on its own cases"), rows)
+            table.title = f"{status.name}: {_round(status)}"
             table.title_justify, table.pad_edge = "left", True
             self._page.show(table)
             return
-        mean = status.mean_dice.get(str(status.version))
-        if mean is not None:
-            n_scores = sum(s.evaluated_version == status.version for s in status.sites)
-            if n_scores == len(status.sites):
-                self._once(f"  version {status.version} of {status.rounds}: pseudo Dice {mean:.3f}")
-        else:
-            self._once(f"  {status.phase}: waiting for {', '.join(status.waiting_for) or 'nobody'}")
+        if status.version < 0:
+            self._once(f"  {_PHASES.get(status.phase, status.phase)}")
+        elif all(site.evaluated_version == status.version for site in status.sites):
+            found = [
+                f"{site.mean_dice:.2f} of {site.site}'s" for site in status.sites if site.mean_dice
+            ]
+            self._once(
+                f"  {_round(status)}: the shared model covers {', '.join(found) or 'none'} "
+                "own outlines (pseudo Dice)"
+            )
 
     def _once(self, line: str) -> None:
         if line not in self._lines:
             self._lines.add(line)
             click.echo(line, err=self._to_stderr)
+
+
+def _round(status: StudyStatus) -> str:
+    if status.version < 1:
+        return f"before the first of {status.rounds} rounds"
+    return f"round {status.version} of {status.rounds}"

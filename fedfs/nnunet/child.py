@@ -104,11 +104,11 @@ def _train_round(request: dict[str, Any], on_progress: OnProgress) -> dict[str, 
     return train_round(from_json(RoundRequest, request), on_progress)
 
 
-def _score(request: dict[str, Any], _: OnProgress) -> dict[str, Any]:
-    from fedfs.nnunet.score.predict import ScoreRequest, predict_and_score
+def _score(request: dict[str, Any], on_progress: OnProgress) -> dict[str, Any]:
+    from fedfs.nnunet.score.predict import ScoreRequests, predict_all
 
-    result = predict_and_score(from_json(ScoreRequest, request))
-    return {**dataclasses.asdict(result), "mean_dice": result.mean_dice}
+    results = predict_all(from_json(ScoreRequests, request), on_progress)
+    return {"results": [{**dataclasses.asdict(r), "mean_dice": r.mean_dice} for r in results]}
 
 
 def _cross_validate(request: dict[str, Any], on_progress: OnProgress) -> dict[str, Any]:

@@ -2,71 +2,126 @@
 
 Three hosts and a coordinator, each with a folder, keys and processes of its own, share nothing but
 a store folder. A part of every site's cases is kept away from all of them. On these cases, which
-include every site's kind of images, two models per site are compared: the federated one, and the
-one that ``fedfs site run --local-model`` trains on the site's data alone, with the same plan, the
-same initial weights and the same number of iterations.
+include every site's kind of images, three models per site are compared: the federated one; the one
+that ``fedfs site run --local-model`` trains on the site's data alone; and the personal one, which
+``--personal`` makes of the federated one on the site's data. Local and personal models have the
+same plan, initial weights and number of iterations in total.
 """
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 from fedfs.errors import TrainingError
 from fedfs.exchange.read import open_study
-from fedfs.roles.reader.export import export_versions, predict_commands
+from fedfs.roles.reader.export import Exported, export_versions, predict_commands
 from fedfs.roles.reader.status import StudyStatus, summarize
+from fedfs.roles.site.own_model import FineTuning
 from fedfs.simulation import phantoms
 from fedfs.simulation.cases import (
     Split,
     dice_by_case,
     place_dataset,
+    raw_dataset_json,
     read_cases,
     split_cases,
     with_site_names,
 )
+from fedfs.simulation.demo_page import (
+    FEDERATED,
+    LOCAL,
+    PERSONAL,
+    SiteScores,
+    case_views,
+    mean,
+    model_name,
+    site_scores,
+    write_page,
+)
 from fedfs.simulation.gpu_slots import slot_of
 from fedfs.simulation.hosts import Host, LocalStudy
-from fedfs.simulation.jobs import Prediction, run_here
+from fedfs.simulation.jobs import PredictedSet, Prediction
 from fedfs.store import open_store
 
 _DATASET = "Dataset900_Demo"
 
-
 PLANNER_OPTIONS = ("UNet_base_num_features=16", "UNet_max_features_2d=128")
 """A network that two CPU cores can train; everything else is nnU-Net's own plan."""
 
-_N_CASES: Mapping[str, int] = {"east": 12, "north": 16, "south": 12}
-_TEST_SHARE = 0.25  # of every site's cases: no site may train on them
-_SEED = 12345
 
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """Size of the demo.
 
-@dataclass(frozen=True)
-class SiteScores:
-    """Mean foreground Dice at one site, of its own model and of the federated one.
-
-    ``own`` is on test cases of this site's kind, ``all`` on the test cases of all sites.
+    Attributes:
+        rounds, local_iterations: of the study.
+        val_iterations: of nnU-Net's pseudo Dice.
+        gpu_memory_gb: by which nnU-Net plans the batch.
+        planner_options: of the network.
+        trainer: nnU-Net's.
+        tuning: of the personal models.
+        n_cases: made-up images of each hospital.
+        scanners: that the hospitals have.
+        test_share: share of every site's cases that no site may train on.
     """
 
-    site: str
-    n_training_cases: int
-    local_own: float
-    local_all: float
-    federated_own: float
-    federated_all: float
+    rounds: int
+    local_iterations: int
+    val_iterations: int = 5
+    gpu_memory_gb: float = 0.02
+    planner_options: Sequence[str] = PLANNER_OPTIONS
+    trainer: str = "nnUNetTrainer"
+    tuning: FineTuning = field(default_factory=FineTuning)
+    n_cases: Mapping[str, int] = field(default_factory=dict)
+    scanners: Mapping[str, phantoms.Scanner] = field(default_factory=lambda: phantoms.SCANNERS)
+    test_share: float = 0.25
+
+
+QUICK = Effort(
+    rounds=8,
+    local_iterations=30,
+    val_iterations=2,
+    gpu_memory_gb=0.006,
+    planner_options=("UNet_base_num_features=8", "UNet_max_features_2d=64"),
+    trainer="nnUNetTrainerAdam1en3",  # SGD learns no lesion in so few iterations
+    tuning=FineTuning(learning_rate=5e-4),
+    n_cases={"east": 10, "north": 10, "south": 10},
+    scanners=phantoms.RELATED,
+    test_share=0.5,
+)
+"""Two minutes on two cores."""
+FULL = Effort(rounds=12, local_iterations=40, n_cases={"east": 12, "north": 16, "south": 12})
+"""A larger network and more cases."""
+REAL = Effort(rounds=20, local_iterations=50)
+"""For real images."""
 
 
 @dataclass(frozen=True)
 class DemoResult:
-    """Results of the demo; ``seconds`` by phase."""
+    """Results of the demo.
+
+    Attributes:
+        iterations: model -> training iterations at each site.
+        model: nnU-Net folder of the federated model.
+        report: page with the table and pictures of the test cases.
+        store: of the study.
+        predict_command: by which the model predicts the test cases.
+        seconds: by phase.
+    """
 
     sites: tuple[SiteScores, ...]
     rounds: int
+    iterations: Mapping[str, int]
     n_test_cases: int
     dice_local: float
     dice_federated: float
+    dice_personal: float
     model: Path
+    report: Path
+    store: Path
     predict_command: str
     seconds: Mapping[str, float]
 
@@ -79,17 +134,19 @@ class Demo:
         folder: everything goes in here.
         log: called with a line about each phase.
         watch: called with the study's status about every second while it runs.
+        effort: size of it.
         data: nnU-Net raw dataset folder with ``cases.csv``; None for made-up images.
+        seed: of the made-up images and the initial weights.
     """
 
     folder: Path
     log: Callable[[str], None]
     watch: Callable[[StudyStatus], None]
+    effort: Effort = QUICK
     data: Path | None = None
     configuration: str = "2d"
-    rounds: int = 12
-    local_iterations: int = 40
     device: str | None = None
+    seed: int = 12345
     _seconds: dict[str, float] = field(init=False, default_factory=dict)
 
     def run(self) -> DemoResult:
@@ -101,23 +158,34 @@ class Demo:
         """
         source, splits = self._data()
         hosts = self._hosts(source, splits)
-        self._train(source, hosts)
-        exported = export_versions(open_store(str(self.folder / "store")), self.folder / "model")
-        federated = exported[0].folder
-        self.log(f"all models predict the {sum(len(s.test) for s in splits)} cases kept away")
-        models = {"federated": federated, **{name: _local_model(h) for name, h in hosts.items()}}
-        began_s = time.monotonic()
-        dice = self._score(source, splits, models)
-        self._note("prediction", began_s)
-        sites = tuple(_site_scores(split, dice) for split in splits)
+        exported = self._train(source, hosts)
+        models = {FEDERATED: exported[0].folder}
+        for model in (LOCAL, PERSONAL):
+            models |= {model_name(model, n): _own_model(h, model) for n, h in hosts.items()}
+        images = self.folder / "test"
+        place_dataset(source, images, [case for split in splits for case in split.test])
+        outputs = self._predict(images, models)
+        dice = {name: _read_dice(output) for name, output in outputs.items()}
+        sites = tuple(site_scores(split, dice) for split in splits)
+        report = self.folder / "report.html"
+        iterations = self._iterations()
+        self._write_report(report, sites, iterations, splits, images, outputs)
+        command = predict_commands(exported)[0]
+        paths = {"IMAGES": images / "imagesTr", "PREDICTIONS": self.folder / "predictions"}
+        for word, path in paths.items():
+            command = command.replace(word, str(path))
         return DemoResult(
             sites=sites,
-            rounds=self.rounds,
-            n_test_cases=len(dice["federated"]),
-            dice_local=_mean([score.local_all for score in sites]),
-            dice_federated=_mean(list(dice["federated"].values())),
-            model=federated,
-            predict_command=predict_commands(exported)[0],
+            rounds=self.effort.rounds,
+            iterations=iterations,
+            n_test_cases=len(dice[FEDERATED]),
+            dice_local=mean([score.local_all for score in sites]),
+            dice_federated=mean(list(dice[FEDERATED].values())),
+            dice_personal=mean([score.personal_all for score in sites]),
+            model=models[FEDERATED],
+            report=report,
+            store=self.folder / "store",
+            predict_command=command,
             seconds=self._seconds,
         )
 
@@ -125,9 +193,12 @@ class Demo:
         source = self.data or self.folder / "images"
         if self.data is None:
             self.log("making images of three hospitals whose scanners differ")
-            phantoms.write_dataset(source, n_cases=_N_CASES, seed=_SEED)
+            effort = self.effort
+            phantoms.write_dataset(
+                source, n_cases=effort.n_cases, seed=self.seed, scanners=effort.scanners
+            )
         cases = with_site_names(read_cases(source), self.log)
-        return source, split_cases(cases, test_share=_TEST_SHARE)
+        return source, split_cases(cases, test_share=self.effort.test_share)
 
     def _hosts(self, source: Path, splits: Sequence[Split]) -> dict[str, Host]:
         hosts = {}
@@ -139,9 +210,16 @@ class Demo:
             hosts[split.site] = host
         return hosts
 
-    def _train(self, source: Path, hosts: Mapping[str, Host]) -> None:
-        """Train the federated model, and then a model at each site alone."""
-        began_s = time.monotonic()
+    def _iterations(self) -> dict[str, int]:
+        effort = self.effort
+        n_rounds = {LOCAL: effort.rounds, FEDERATED: effort.rounds, PERSONAL: effort.rounds}
+        for model in (LOCAL, PERSONAL):
+            n_rounds[model] += self.effort.tuning.n_epochs(effort.rounds)
+        return {model: n * effort.local_iterations for model, n in n_rounds.items()}
+
+    def _train(self, source: Path, hosts: Mapping[str, Host]) -> tuple[Exported, ...]:
+        """Train the federated model, then two models at each site; export the federated one."""
+        began_s, effort, iterations = time.monotonic(), self.effort, self._iterations()
         study = LocalStudy(
             store=self.folder / "store",
             dataset=_DATASET,
@@ -150,48 +228,87 @@ class Demo:
             sites=hosts,
             init=(
                 "--name", "demo", "--configuration", self.configuration, "--fold", "0",
-                "--rounds", str(self.rounds),
-                "--local-iterations", str(self.local_iterations), "--val-iterations", "5",
-                "--gpu-memory-target", "0.02", "--seed", str(_SEED),
-                *(word for o in PLANNER_OPTIONS for word in ("--planner-option", o)),
+                "--rounds", str(effort.rounds),
+                "--local-iterations", str(effort.local_iterations),
+                "--val-iterations", str(effort.val_iterations),
+                "--trainer", effort.trainer, "--seed", str(self.seed),
+                "--gpu-memory-target", str(effort.gpu_memory_gb),
+                *(word for o in effort.planner_options for word in ("--planner-option", o)),
             ),
-            run=("--local-model", *(("--device", self.device) if self.device else ())),
+            run=(
+                "--local-model", "--personal", "--personal-share", str(self.effort.tuning.share),
+                "--personal-learning-rate", str(self.effort.tuning.learning_rate),
+                *(("--device", self.device) if self.device else ()),
+            ),
         )  # fmt: skip
-        self.log("the coordinator writes the charter, the sites join, the coordinator approves")
+        self.log("the coordinator writes the charter, the hospitals join, the coordinator approves")
         study.begin()
-        self.log(f"one process per site and one aggregator share nothing but {study.store}")
-        observer = open_study(open_store(str(study.store)))
+        self.log(
+            "each hospital trains on its own images; nothing but files in one folder is shared"
+        )
+        store = open_store(str(study.store))
+        observer = open_study(store)
+        exporting: Future[tuple[Exported, ...]] | None = None
+        with ThreadPoolExecutor(1) as pool:
 
-        def look() -> None:
-            nonlocal began_s
-            status = summarize(observer.refresh(everything=True))  # statuses of sites, too
-            if status.version == self.rounds and "federation" not in self._seconds:
-                began_s = self._note("federation", began_s)
-                self.log("each site trains alone, for the same number of iterations")
-            self.watch(status)
+            def look() -> None:
+                nonlocal began_s, exporting
+                status = summarize(observer.refresh(everything=True))  # statuses of sites, too
+                self.watch(status)
+                if status.version == effort.rounds and exporting is None:
+                    began_s = self._note("federation", began_s)
+                    more = iterations[PERSONAL] - iterations[FEDERATED]
+                    self.log(
+                        f"each hospital trains a model alone ({iterations[LOCAL]} iterations), and "
+                        f"the shared one further on its own images ({more})"
+                    )
+                    exporting = pool.submit(export_versions, store, self.folder / "model")
 
-        study.federate(look)
-        self._note("local training", began_s)
+            study.federate(look)
+            if exporting is None:
+                raise TrainingError(
+                    "The study ended before its last version.",
+                    kind="crash",
+                    hint=f"does nnU-Net plan {self.configuration} for these images? See: "
+                    f"fedfs status {study.store}",
+                )
+            exported = exporting.result()
+        self._note("own models", began_s)
+        return exported
 
-    def _score(
-        self, source: Path, splits: Sequence[Split], models: Mapping[str, Path]
-    ) -> dict[str, dict[str, float]]:
-        """Return model -> test case -> mean foreground Dice."""
-        host = Host("scores", self.folder / "scores")
-        images = host.folder / "test"
-        place_dataset(source, images, [case for split in splits for case in split.test])
-        predictions = {
-            name: Prediction(host, model, images, host.folder / name, device=self.device)
-            for name, model in models.items()
-        }
-        run_here(list(predictions.values()), os.cpu_count() or 1)
-        return {
-            name: {
-                case.split(".")[0]: _mean(dice)
-                for case, dice in dice_by_case(one.output / "summary.json")
-            }
-            for name, one in predictions.items()
-        }
+    def _predict(self, images: Path, models: Mapping[str, Path]) -> dict[str, Path]:
+        """Let all models predict and score all test cases, in one process; return the outputs."""
+        n_cases = sum(1 for _ in (images / "labelsTr").iterdir())
+        self.log(f"{len(models)} models outline the {n_cases} test cases that no hospital saw")
+        began_s = time.monotonic()
+        host = Host("scores", self.folder / "scores").make()
+        outputs = {name: host.folder / name for name in models}
+        sets = tuple(PredictedSet(models[name], images, outputs[name]) for name in models)
+        Prediction(host, sets, device=self.device)()
+        self._note("prediction", began_s)
+        return outputs
+
+    def _write_report(
+        self,
+        path: Path,
+        sites: Sequence[SiteScores],
+        iterations: Mapping[str, int],
+        splits: Sequence[Split],
+        images: Path,
+        outputs: Mapping[str, Path],
+    ) -> None:
+        began_s = time.monotonic()
+        dataset_json = raw_dataset_json(images)
+        write_page(
+            path,
+            sites,
+            iterations=iterations,
+            views=case_views(splits, images, outputs, str(dataset_json["file_ending"])),
+            dataset_json=dataset_json,
+            is_made_up=self.data is None,
+            made_at=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        )
+        self._note("report", began_s)
 
     def _note(self, phase: str, began_s: float) -> float:
         """Note how long a phase lasted that ends now; return the time."""
@@ -200,25 +317,13 @@ class Demo:
         return now_s
 
 
-def _local_model(host: Host) -> Path:
-    """Return the model folder that ``fedfs site run --local-model`` has written at a site."""
-    (plans,) = host.results.glob(f"fedfs/**/local-model/{_DATASET}/*/plans.json")
+def _own_model(host: Host, model: str) -> Path:
+    """Return the folder of the local or the personal model that a site has made."""
+    (plans,) = host.results.glob(f"fedfs/**/{model}-model/{_DATASET}/*/plans.json")
     return plans.parent
 
 
-def _site_scores(split: Split, dice: Mapping[str, Mapping[str, float]]) -> SiteScores:
-    local, federated = dice[split.site], dice["federated"]
-    return SiteScores(
-        site=split.site,
-        n_training_cases=len(split.training),
-        local_own=_mean([local[case] for case in split.test]),
-        local_all=_mean(list(local.values())),
-        federated_own=_mean([federated[case] for case in split.test]),
-        federated_all=_mean(list(federated.values())),
-    )
-
-
-def _mean(values: Sequence[float]) -> float:
-    if not values:
-        raise TrainingError("There is nothing to score.", kind="no-cases")
-    return sum(values) / len(values)
+def _read_dice(output: Path) -> dict[str, float]:
+    """Return test case -> mean foreground Dice, of one model."""
+    scores = dice_by_case(output / "summary.json")
+    return {case.split(".")[0]: mean(dice) for case, dice in scores}

@@ -35,7 +35,7 @@ from fedfs.simulation.cluster import SLURM, Cluster, parse_parameters
 from fedfs.simulation.gpu_slots import Slot, slot_of
 from fedfs.simulation.heartbeat import heartbeat, look_at
 from fedfs.simulation.hosts import Host, LocalStudy, ended_with_us
-from fedfs.simulation.jobs import Prediction, Task, run_here, take_turns
+from fedfs.simulation.jobs import PredictedSet, Prediction, Task, run_here, take_turns
 from fedfs.simulation.table import ExperimentResult, mean_scores, read_scores, tabulate
 from fedfs.store import open_store
 from fedfs.store.local_files import replacing
@@ -317,33 +317,40 @@ class Experiment:
 
         The external site is predicted by every model, and the mean of these is taken.
         """
-        made: dict[str, list[Prediction]] = {}
+        made: dict[str, list[PredictedSet]] = {}
         for split in self._splits:
             images = self.options.folder / "test" / split.site
             place_dataset(self.options.data, images, split.test)
             own = [models[split.site]] if split.site in models else list(models.values())
             made[split.site] = [
-                self._prediction(run, model, images, f"{split.site}/{i}")
+                PredictedSet(model, images, run.folder / "predicted" / split.site / str(i))
                 for i, model in enumerate(own)
             ]
-        all_parts = [one for parts in made.values() for one in parts]
+        all_sets = [one for sets in made.values() for one in sets]
 
         def look() -> tuple[object, str]:
-            n_done = sum(one.is_done for one in all_parts)
-            return n_done, f"{run.name}: predicted {n_done} of {len(all_parts)} sets of cases"
+            n_done = sum(one.is_done for one in all_sets)
+            return n_done, f"{run.name}: predicted {n_done} of {len(all_sets)} sets of cases"
 
         with heartbeat(look, self.log):
-            self._run_tasks([one for one in all_parts if not one.is_done], 1)
+            self._run_tasks(self._predictions(run, all_sets), 1)
         return {
-            site: mean_scores([read_scores(one.output) for one in parts])
-            for site, parts in made.items()
+            site: mean_scores([read_scores(one.output) for one in sets])
+            for site, sets in made.items()
         }
 
-    def _prediction(self, run: _Run, model: Path, images: Path, place: str) -> Prediction:
-        host = Host("scores", run.folder / "scores" / place, self._slot())
-        host.folder.mkdir(parents=True, exist_ok=True)
-        output = run.folder / "predicted" / place
-        return Prediction(host, model, images, output, run.fold, self.options.device)
+    def _predictions(self, run: _Run, sets: Sequence[PredictedSet]) -> list[Prediction]:
+        """Return a task for each model that has something left to predict."""
+        by_model: dict[Path, list[PredictedSet]] = {}
+        for one in sets:
+            if not one.is_done:
+                by_model.setdefault(one.model, []).append(one)
+        tasks = []
+        for number, parts in enumerate(by_model.values()):
+            host = Host("scores", run.folder / "scores" / str(number), self._slot())
+            host.folder.mkdir(parents=True, exist_ok=True)
+            tasks.append(Prediction(host, tuple(parts), run.fold, self.options.device))
+        return tasks
 
 
 def _write(path: Path, value: Any) -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Protocol
 
 from fedfs.errors import EXIT_NOTHING, EXIT_OK, EXIT_WAITING, FedfsError
-from fedfs.nnunet.score.predict import ScoreRequest
+from fedfs.learner import OnProgress
+from fedfs.nnunet.score.predict import ScoreRequest, ScoreRequests
 from fedfs.nnunet.system.environment import HostSettings
 from fedfs.nnunet.system.isolated import run_isolated
 from fedfs.simulation.hosts import Host, LocalStudy, ended_with_us, stop
@@ -57,41 +58,59 @@ class Turn:
 
 
 @dataclass(frozen=True)
-class Prediction:
+class PredictedSet:
     """A model's predictions of a raw dataset's cases, and their scores.
 
     Attributes:
         model: model folder, ``.../nnUNetTrainer__nnUNetPlans__2d``.
         images: raw dataset, with ``imagesTr`` and ``labelsTr``.
         output: folder for predictions and scores.
-        device: as in :class:`~fedfs.nnunet.system.environment.HostSettings`.
     """
 
-    host: Host
     model: Path
     images: Path
     output: Path
-    fold: str = "0"
-    device: str | None = None
 
     @property
     def is_done(self) -> bool:
         """True if it was made before."""
         return (self.output / "hd95.json").exists()  # what is written last
 
-    def __call__(self) -> int:
-        """Predict and score, in a process."""
+
+@dataclass(frozen=True)
+class Prediction:
+    """A process that predicts sets, one after the other: importing nnU-Net takes it seconds.
+
+    Attributes:
+        device: as in :class:`~fedfs.nnunet.system.environment.HostSettings`.
+    """
+
+    host: Host
+    sets: tuple[PredictedSet, ...]
+    fold: str = "0"
+    device: str | None = None
+
+    def __call__(self, on_progress: OnProgress | None = None) -> int:
+        """Predict and score what is not done yet, in a process."""
         host = self.host
-        request = ScoreRequest(
-            model=str(self.model),
-            fold=self.fold,
-            images=str(self.images / "imagesTr"),
-            labels=str(self.images / "labelsTr"),
-            output=str(self.output),
-            host=HostSettings(device=self.device, num_processes=1),
-            use_mirroring=False,
-        )
-        run_isolated("score", request, environ=host.environment(), workdir=host.folder)
+        settings = HostSettings(device=self.device, num_processes=1)
+        requests = [
+            ScoreRequest(
+                model=str(one.model),
+                fold=self.fold,
+                images=str(one.images / "imagesTr"),
+                labels=str(one.images / "labelsTr"),
+                output=str(one.output),
+                host=settings,
+                use_mirroring=False,
+            )
+            for one in self.sets
+            if not one.is_done
+        ]
+        run_isolated(
+            "score", ScoreRequests(tuple(requests)), environ=host.environment(),
+            workdir=host.folder, on_progress=on_progress,
+        )  # fmt: skip
         return EXIT_OK
 
 

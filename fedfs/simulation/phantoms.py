@@ -1,9 +1,14 @@
 """Made-up three-dimensional images of three hospitals whose scanners differ.
 
 The anatomy is the same everywhere, an ellipsoidal organ (label 1) with a round lesion in it
-(label 2); how it looks is not: ``north`` has bright organs and dark lesions, ``east`` the reverse,
-``south`` weak contrast, noise and an uneven field, with small organs. A model that saw one of them
-does not know the others.
+(label 2); how it looks is not. There are two kinds of scanners:
+
+ * :data:`SCANNERS` contradict each other: ``north`` has bright organs and dark lesions, ``east``
+   the reverse, ``south`` weak contrast, noise and an uneven field, with small organs. A model that
+   saw one of them does not know the others, and gains little from them.
+ * :data:`RELATED` have bright organs. Lesions are dark at ``north`` and bright at ``east``;
+   ``south`` has dark ones too, with small organs, weak contrast and an uneven field. Patients
+   differ as well, so that a few cases of one hospital do not show all that it will see.
 """
 
 import json
@@ -26,7 +31,10 @@ DATASET_JSON: Mapping[str, object] = {
 
 @dataclass(frozen=True)
 class Scanner:
-    """Appearance of a hospital's images: mean intensities, noise, field, and size of the organ."""
+    """Appearance of a hospital's images: mean intensities, noise, field, and size of the organ.
+
+    ``spread`` is the relative standard deviation of a tissue's intensity from patient to patient.
+    """
 
     background: float
     organ: float
@@ -34,12 +42,25 @@ class Scanner:
     noise: float
     field: float
     radius: float
+    spread: float = 0.0
 
 
 SCANNERS: Mapping[str, Scanner] = {
     "east": Scanner(background=260, organ=120, lesion=200, noise=22, field=0.1, radius=11.0),
     "north": Scanner(background=90, organ=230, lesion=150, noise=20, field=0.1, radius=12.0),
     "south": Scanner(background=100, organ=135, lesion=190, noise=16, field=0.25, radius=8.5),
+}
+
+RELATED: Mapping[str, Scanner] = {
+    "east": Scanner(
+        background=100, organ=170, lesion=240, noise=20, field=0.15, radius=12.0, spread=0.08
+    ),
+    "north": Scanner(
+        background=90, organ=230, lesion=150, noise=24, field=0.1, radius=11.0, spread=0.08
+    ),
+    "south": Scanner(
+        background=110, organ=165, lesion=130, noise=16, field=0.25, radius=9.0, spread=0.08
+    ),
 }
 
 
@@ -61,27 +82,37 @@ def make_case(
         <= size**2
     )
     label = organ.astype(np.uint8) + lesion.astype(np.uint8)
-    image = np.choose(label, (scanner.background, scanner.organ, scanner.lesion)).astype(np.float64)
+    means = np.array((scanner.background, scanner.organ, scanner.lesion), dtype=np.float64)
+    if scanner.spread:
+        means *= rng.normal(1, scanner.spread, 3)
+    image = np.choose(label, means)
     # Distractors of the organ's brightness: position and size matter, not intensity alone.
     for _ in range(3):
         at = rng.uniform(0, 1, 3) * SHAPE_ZYX
         blob = ((z - at[0]) * 2.5) ** 2 + (y - at[1]) ** 2 + (x - at[2]) ** 2 <= rng.uniform(
             2, 4
         ) ** 2
-        image[blob & (label == 0)] = scanner.organ
+        image[blob & (label == 0)] = means[1]
     slope = rng.normal(0, 1, 2)
     field = 1 + scanner.field * (slope[0] * (y / y.max() - 0.5) + slope[1] * (x / x.max() - 0.5))
     image = image * field + rng.normal(0, scanner.noise, SHAPE_ZYX)
     return np.clip(image, 1, None).astype(np.float32), label
 
 
-def write_dataset(folder: Path, *, n_cases: Mapping[str, int], seed: int) -> None:
+def write_dataset(
+    folder: Path,
+    *,
+    n_cases: Mapping[str, int],
+    seed: int,
+    scanners: Mapping[str, Scanner] = SCANNERS,
+) -> None:
     """Write an nnU-Net raw dataset of all sites, with ``cases.csv`` (columns ``case,site``).
 
     Args:
         folder: where ``imagesTr``, ``labelsTr``, ``dataset.json`` go.
-        n_cases: cases of each scanner in :data:`SCANNERS`.
+        n_cases: cases of each scanner.
         seed: equal seeds give equal images.
+        scanners: of the hospitals.
     """
     import SimpleITK as sitk  # noqa: PLC0415, N813  comes with nnunetv2, heavy
 
@@ -92,7 +123,7 @@ def write_dataset(folder: Path, *, n_cases: Mapping[str, int], seed: int) -> Non
         rng = np.random.default_rng((seed, index))
         for case in range(number):
             name = f"{site}_{case:03d}"
-            image, label = make_case(SCANNERS[site], rng)
+            image, label = make_case(scanners[site], rng)
             for array, path in (
                 (image, folder / "imagesTr" / f"{name}_0000.nii.gz"),
                 (label, folder / "labelsTr" / f"{name}.nii.gz"),

@@ -20,6 +20,7 @@ WITHOUT = {  # guards against a mistake in fedfs itself
     "There is no plan to adopt.", "There is no plan to initialise a network from.",
     "There is no plan yet.", "There is nothing to score.",
     "This process was not told to train alone.",
+    "This process was not told to make a personal model.",
     "Case …: …", "Case …: ….", "Case … cannot be processed: ….",  # with the hint of the cause
 }  # fmt: skip
 

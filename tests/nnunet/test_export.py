@@ -18,7 +18,7 @@ from fedfs.learner import RoundTask
 from fedfs.nnunet.nnunet_learner import NnUNetLearner
 from fedfs.nnunet.plan.pretrained import read_checkpoint
 from fedfs.nnunet.score.model_export import ExportRequest, export_model
-from fedfs.nnunet.score.predict import ScoreRequest
+from fedfs.nnunet.score.predict import ScoreRequest, ScoreRequests
 from fedfs.nnunet.system.environment import HostSettings
 from fedfs.nnunet.system.isolated import run_isolated
 from fedfs.roles.site.own_model import train_to_the_end
@@ -191,10 +191,17 @@ def test_a_model_folder_is_scored_on_other_images(exported, study, tmp_path):
         host=HostSettings(device="cpu", num_processes=1),
         use_mirroring=False,
     )
-    result = run_isolated("score", score, workdir=tmp_path)
-    assert result["n_cases"] == 6
-    assert set(result["classes"]) == {"shell", "core"}
+    again = dataclasses.replace(score, output=str(tmp_path / "again"))
+    seen = []
+    made = run_isolated(
+        "score", ScoreRequests((score, again)), workdir=tmp_path, on_progress=seen.append
+    )
+    for result in made["results"]:
+        assert result["n_cases"] == 6
+        assert set(result["classes"]) == {"shell", "core"}
+    assert [one.done for one in seen] == [0, 1, 2]
     assert (tmp_path / "predicted" / "summary.json").exists()
+    assert (tmp_path / "again" / "hd95.json").exists()
 
 
 def test_training_alone_is_one_round_of_all_epochs(study, tmp_path, no_workers):

@@ -21,7 +21,7 @@ from fedfs.nnunet.data.fingerprint import reader_name
 from fedfs.nnunet.data.preprocess import adopt
 from fedfs.nnunet.plan.published import check_size
 from fedfs.nnunet.score.model_export import ExportRequest, ExportRequests
-from fedfs.nnunet.score.predict import ScoreRequest
+from fedfs.nnunet.score.predict import ScoreRequest, ScoreRequests
 from fedfs.nnunet.settings import LearnerSettings
 from fedfs.nnunet.system.isolated import run_isolated
 
@@ -72,18 +72,15 @@ def score_other(
             host=settings.host,
         )
         made = run_isolated("export", ExportRequests((request,)), workdir=room)
-        scores = run_isolated(
-            "score",
-            ScoreRequest(
-                model=made["models"][0],
-                fold=settings.fold,
-                images=str(room / "images"),
-                labels=str(room / "labels"),
-                output=str(room / "predicted"),
-                host=settings.host,
-            ),
-            workdir=room,
+        part = ScoreRequest(
+            model=made["models"][0],
+            fold=settings.fold,
+            images=str(room / "images"),
+            labels=str(room / "labels"),
+            output=str(room / "predicted"),
+            host=settings.host,
         )
+        (scores,) = run_isolated("score", ScoreRequests((part,)), workdir=room)["results"]
     return EvaluationResult(
         n_cases=scores["n_cases"],
         classes={name: ClassScore(**score) for name, score in scores["classes"].items()},

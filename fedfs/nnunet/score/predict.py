@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedfs.learner import EvaluationResult
+from fedfs.learner import EvaluationResult, OnProgress, Progress
 from fedfs.nnunet.allowed import classes
 from fedfs.nnunet.data.dataset_json import read_json
 from fedfs.nnunet.score.distances import hd95_by_case, mean_by_class
@@ -48,6 +48,20 @@ class ScoreRequests:
     """Sets of images to predict and to score in one process, in this order."""
 
     parts: tuple[ScoreRequest, ...]
+
+
+def predict_all(requests: ScoreRequests, on_progress: OnProgress) -> list[EvaluationResult]:
+    """Predict and score set after set; see :func:`predict_and_score`.
+
+    Raises:
+        DatasetError: a model folder is incomplete.
+    """
+    results = []
+    on_progress(Progress("predict", 0, len(requests.parts), "set"))
+    for request in requests.parts:
+        results.append(predict_and_score(request))
+        on_progress(Progress("predict", len(results), len(requests.parts), "set"))
+    return results
 
 
 def predict_and_score(request: ScoreRequest) -> EvaluationResult:

@@ -1,0 +1,52 @@
+"""``fedfs demo``: the first command that anybody runs, here with the shortest training there is.
+
+It takes a minute of processor time: seven models of real processes, which nothing else makes.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fedfs.exchange.read import open_study
+from fedfs.store import open_store
+
+pytestmark = pytest.mark.nnunet
+
+LAST_LINE = re.compile(
+    r"demo: sites=3 rounds=1 dice_local=(\S+) dice_federated=(\S+) dice_personal=(\S+) "
+    r"model=(\S+) report=(\S+)"
+)
+
+
+def test_the_demo_ends_with_a_table_a_page_of_pictures_and_three_commands(tmp_path):
+    place = tmp_path / "demo"
+    done = subprocess.run(
+        [sys.executable, "-m", "fedfs", "demo", "--folder", str(place), "--rounds", "1",
+         "--local-iterations", "1", "--device", "cpu"],
+        capture_output=True, text=True, check=False, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    *lines, last = done.stdout.splitlines()
+    found = LAST_LINE.fullmatch(last)
+    assert found
+    dice_local, dice_federated, dice_personal, model, report = found.groups()
+    assert all(0 <= float(dice) <= 1 for dice in (dice_local, dice_federated, dice_personal))
+    assert (Path(model) / "fold_0" / "checkpoint_final.pth").is_file()
+
+    rows = {words[0]: words[1:] for line in lines if (words := line.split())}
+    assert {"east", "north", "south", "mean"} <= rows.keys()
+    assert rows["iterations"] == ["2", "1", "2"] * 2
+    commands = [line.split() for line in lines if line.startswith("  ") and str(place) in line]
+    assert [words[1] for words in commands] == ["privacy", "report", "nnUNetv2_predict"]
+
+    html = Path(report).read_text(encoding="utf-8")
+    assert all(dice in html for dice in rows["mean"])
+    assert "no patient is shown" in html
+    state = open_study(open_store(str(place / "store"))).state
+    assert {variant for _, _, variant in state.evaluations} == {"pseudo", "full", "local"}
+    assert {score.budget for score in state.evaluations.values()} == {1.0, 2.0}
