@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fedfs.cli.command import command
-from fedfs.cli.options import FOLDER, default_option, device_option
+from fedfs.cli.command import OUTPUT, ROUNDS, STUDY, TRAINING, command, option
+from fedfs.cli.options import FOLDER, device_option
 from fedfs.cli.progress import LivePage
 from fedfs.cli.terminal import make_table, show_json, show_table
 
@@ -26,27 +26,53 @@ _PHASES = {
 
 
 @command(example="fedfs demo")
-@click.option(
+@option(
     "--data",
     type=FOLDER,
+    section=STUDY,
     help="nnU-Net raw dataset with cases.csv (case,site); default: made-up images.",
 )
-@click.option(
+@option(
     "--folder",
     type=FOLDER,
+    section=OUTPUT,
     help="Where everything goes and stays; default: a new temporary folder.",
 )
-@click.option("--full", is_flag=True, help="A larger network, more images and rounds; ten minutes.")
-@click.option("--rounds", type=int, help="Default: 8; 12 with --full, 20 with --data.")
-@click.option(
+@option(
+    "--full",
+    is_flag=True,
+    section=STUDY,
+    help="Take a larger network, more images and rounds; ten minutes.",
+)
+@option(
+    "--rounds",
+    type=int,
+    section=ROUNDS,
+    help="Global versions to make; default: 8; 12 with --full, 20 with --data.",
+)
+@option(
     "--local-iterations",
     type=int,
-    help="Per round and site; default: 30; 40 with --full, 50 with --data.",
+    section=ROUNDS,
+    help="Iterations per round and site; default: 30; 40 with --full, 50 with --data.",
 )
-@default_option("-c", "--configuration", default="2d", help="2d or 3d_fullres.")
-@default_option("--seed", default=12345, help="Of the images and the initial weights.")
+@option(
+    "-c",
+    "--configuration",
+    default="2d",
+    show_default=True,
+    section=TRAINING,
+    help="2d or 3d_fullres.",
+)
+@option(
+    "--seed",
+    default=12345,
+    show_default=True,
+    section=STUDY,
+    help="Seed of the images and the initial weights.",
+)
 @device_option
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, and progress to stderr.")
+@option("--json", "as_json", is_flag=True, help="Print JSON, and progress to stderr.")
 def demo(
     *,
     data: Path | None,
