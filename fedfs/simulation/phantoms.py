@@ -6,9 +6,9 @@ The anatomy is the same everywhere, an ellipsoidal organ (label 1) with a round 
  * :data:`SCANNERS` contradict each other: ``north`` has bright organs and dark lesions, ``east``
    the reverse, ``south`` weak contrast, noise and an uneven field, with small organs. A model that
    saw one of them does not know the others, and gains little from them.
- * :data:`RELATED` have bright organs. Lesions are dark at ``north`` and bright at ``east``;
-   ``south`` has dark ones too, with small organs, weak contrast and an uneven field. Patients
-   differ as well, so that a few cases of one hospital do not show all that it will see.
+ * :data:`RELATED` have bright organs with dark lesions, and differ in contrast, noise, evenness of
+   the field and size of the organs. Patients differ as well, so that a few cases of one hospital
+   do not show all that it will see.
 """
 
 import json
@@ -53,7 +53,7 @@ SCANNERS: Mapping[str, Scanner] = {
 
 RELATED: Mapping[str, Scanner] = {
     "east": Scanner(
-        background=100, organ=170, lesion=240, noise=20, field=0.15, radius=12.0, spread=0.08
+        background=100, organ=190, lesion=110, noise=20, field=0.3, radius=12.5, spread=0.08
     ),
     "north": Scanner(
         background=90, organ=230, lesion=150, noise=24, field=0.1, radius=11.0, spread=0.08
