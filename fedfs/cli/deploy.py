@@ -155,7 +155,9 @@ def s3_policy(
         "policy.json": bucket_policy(place, grants, tls_only=tls_only, identity=identity) + "\n"
     }
     if output and not identity:
-        texts |= rule | {"make_bucket.py": (folder() / "s3" / "make_bucket.py").read_text()}
+        texts |= rule | {
+            "make_bucket.py": (folder() / "s3" / "make_bucket.py").read_text(encoding="utf-8")
+        }
     _show(texts, output, as_json=as_json)
 
 

@@ -91,7 +91,7 @@ def export(
         show_table(("model", "fold", "version"), rows)
     click.echo(f"\nPredict with:\n  export nnUNet_results={output}")
     if instructions is not None:
-        commands = instructions.read_text().strip().split("\n")
+        commands = instructions.read_text(encoding="utf-8").strip().split("\n")
     for line in commands:
         click.echo(f"  {line}")
 

@@ -50,7 +50,7 @@ def pool(sources: Mapping[str, Path], target: Path) -> Path:
     (target / "dataset.json").write_text(
         json.dumps({**read[first], "numTraining": len(rows)}, indent=1)
     )
-    with (target / "cases.csv").open("w", newline="") as file:
+    with (target / "cases.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("case", "site"), *rows])
     return target
 
@@ -80,7 +80,7 @@ def read_cases(folder: Path) -> Mapping[str, tuple[str, ...]]:
     """
     path = folder / "cases.csv"
     try:
-        with path.open(newline="") as file:
+        with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
     except OSError as error:
         raise UserError(
@@ -152,7 +152,7 @@ def dice_by_case(summary: Path) -> Iterator[tuple[str, list[float]]]:
     Args:
         summary: nnU-Net's ``summary.json``.
     """
-    for case in json.loads(summary.read_text())["metric_per_case"]:
+    for case in json.loads(summary.read_text(encoding="utf-8"))["metric_per_case"]:
         dice = (metrics["Dice"] for metrics in case["metrics"].values())
         found = [value for value in dice if not math.isnan(value)]  # NaN: no such class
         yield Path(case["reference_file"]).name, found
@@ -165,7 +165,7 @@ def raw_dataset_json(folder: Path) -> dict[str, Any]:
         UserError: it is none.
     """
     try:
-        found: dict[str, Any] = json.loads((folder / "dataset.json").read_text())
+        found: dict[str, Any] = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
         found["file_ending"], found["channel_names"], found["labels"]
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{folder} is not an nnU-Net raw dataset: {error}.") from error

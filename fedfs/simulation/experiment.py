@@ -170,7 +170,7 @@ class Experiment:
         path = self.options.folder / "options.json"
         now = {name: codec.to_json(getattr(self.options, name)) for name in _DECIDE}
         now["cases"] = {one.site: [len(one.training), len(one.test)] for one in self._splits}
-        before = json.loads(path.read_text()) if path.exists() else now
+        before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else now
         if before != now and not self._has_trained():
             self.log("the folder is begun anew: nothing was trained with its earlier options")
             for old in (*self.options.folder.glob(_RUNS), self.options.folder / "test"):
@@ -207,7 +207,7 @@ class Experiment:
                 models = self._train(run)
                 self.log(f"{run.name}: predicting")
                 _write(done, self._score(run, models))
-            scores.setdefault(row, []).append(json.loads(done.read_text()))
+            scores.setdefault(row, []).append(json.loads(done.read_text(encoding="utf-8")))
         return scores
 
     def _split(self) -> tuple[Split, ...]:

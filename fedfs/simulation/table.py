@@ -93,7 +93,7 @@ def mean(values: Sequence[float | None]) -> float | None:
 
 def read_scores(output: Path) -> Scores:
     """Return what a prediction has left in its output folder."""
-    distances = json.loads((output / "hd95.json").read_text())
+    distances = json.loads((output / "hd95.json").read_text(encoding="utf-8"))
     return {
         name: {"dice": mean(dice), "hd95": mean(list(distances.get(name, {}).values()))}
         for name, dice in dice_by_case(output / "summary.json")

@@ -285,7 +285,7 @@ class Keyring:
         """
         given, path = os.environ.get("FEDFS_PASSPHRASE"), os.environ.get("FEDFS_PASSPHRASE_FILE")
         try:
-            text = given or (Path(path).read_text().strip() if path else "")
+            text = given or (Path(path).read_text(encoding="utf-8").strip() if path else "")
         except OSError as error:
             raise KeyFileError(
                 f"The file of the passphrase, {path}, cannot be read: {error.strerror}.",
@@ -295,7 +295,7 @@ class Keyring:
 
     def _read(self, path: Path) -> Mapping[str, Any]:
         try:
-            value = json.loads(path.read_text())
+            value = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import locale
 import os
 import sys
 from pathlib import Path
@@ -56,7 +57,15 @@ def write_series(image: sitk.Image, folder: Path, uid: str, description: str) ->
 
 
 @pytest.fixture(scope="module")
-def patients(tmp_path_factory) -> Path:
+def same_locale():
+    """SimpleITK's reader of DICOM sets the locale of the process to C, and leaves it."""
+    before = locale.setlocale(locale.LC_ALL)
+    yield
+    locale.setlocale(locale.LC_ALL, before)
+
+
+@pytest.fixture(scope="module")
+def patients(tmp_path_factory, same_locale) -> Path:
     folder = tmp_path_factory.mktemp("pacs")
     (folder / "segmentations").mkdir()
     rng = np.random.default_rng(1)

@@ -82,7 +82,7 @@ def hd95_by_case(
     if not has_spacing(reader):
         return {}
     out = {}
-    cases = json.loads(summary.read_text())["metric_per_case"]
+    cases = json.loads(summary.read_text(encoding="utf-8"))["metric_per_case"]
     for number, case in enumerate(cases):
         on_progress(Progress("distances", number + 1, len(cases), "case"))
         with capture_output(log):

@@ -246,7 +246,7 @@ def read_dataset_json(path: Path) -> Mapping[str, Any]:
         UserError: missing, not JSON, or without ``channel_names`` or ``labels``.
     """
     try:
-        value = json.loads(path.read_text())
+        value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(
             f"Cannot read {path}: {error.strerror}.", hint="check the path and its permissions"

@@ -68,7 +68,7 @@ class Place:
     def fill(self, template: str, **values: str) -> Any:
         """Return a template of ``deploy/s3`` with its ``@PLACEHOLDERS@`` replaced."""
         known = {"BUCKET": self.bucket, "PREFIX": self._folder, **values}
-        text = (folder() / "s3" / f"{template}.json").read_text()
+        text = (folder() / "s3" / f"{template}.json").read_text(encoding="utf-8")
         return json.loads(re.sub(r"@([A-Z]+)@", lambda found: known[found[1]], text))
 
 

@@ -115,7 +115,10 @@ def files_of(kind: Kind, values: HostValues) -> dict[str, str]:
         UserError: a variable has a value that its file cannot hold.
     """
     paths = _paths_of(kind)
-    return {name: _filled(kind, name, path.read_text(), values) for name, path in paths.items()}
+    return {
+        name: _filled(kind, name, path.read_text(encoding="utf-8"), values)
+        for name, path in paths.items()
+    }
 
 
 def write_files(texts: Mapping[str, str], target: Path) -> list[Path]:
@@ -127,7 +130,7 @@ def write_files(texts: Mapping[str, str], target: Path) -> list[Path]:
     """
     paths = {target / name: text for name, text in texts.items()}
     for path, text in paths.items():
-        if path.exists() and not (path.is_file() and path.read_text() == text):
+        if path.exists() and not (path.is_file() and path.read_text(encoding="utf-8") == text):
             raise UserError(
                 f"{path} is there already, with another content.",
                 hint="give another folder, or remove the file",
@@ -135,7 +138,7 @@ def write_files(texts: Mapping[str, str], target: Path) -> list[Path]:
     for path, text in paths.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
-            temporary.write_text(text)
+            temporary.write_text(text, encoding="utf-8")
             temporary.chmod(0o600 if path.name == ENVIRONMENT else 0o644)
     return list(paths)
 
