@@ -131,8 +131,8 @@ def _show(result: DemoResult) -> None:
     phases = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in result.seconds.items())
     click.echo(f"\ntime: {phases}")
     click.echo(f"report with pictures: {result.report}\n")
-    click.echo("next, see what left each hospital, read the study's report, use the model:")
-    click.echo(f"  fedfs privacy {result.store}")
+    click.echo("next, see what left a hospital, read the study's report, use the model:")
+    click.echo(f"  fedfs privacy {result.store} --site {result.sites[0].site}")
     click.echo(f"  fedfs report {result.store} -o {result.report.with_name('study.html')}")
     click.echo(f"  nnUNet_results={result.model.parents[1]} {result.predict_command}\n")
     click.echo(

@@ -43,6 +43,10 @@ def test_the_demo_ends_with_a_table_a_page_of_pictures_and_three_commands(tmp_pa
     assert rows["iterations"] == ["2", "1", "2"] * 2
     commands = [line.split() for line in lines if line.startswith("  ") and str(place) in line]
     assert [words[1] for words in commands] == ["privacy", "report", "nnUNetv2_predict"]
+    for words in commands[:2]:  # the third is nnU-Net's, and takes a while
+        command = [sys.executable, "-m", *words]
+        shown = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        assert shown.returncode == 0, shown.stderr
 
     html = Path(report).read_text(encoding="utf-8")
     assert all(dice in html for dice in rows["mean"])
