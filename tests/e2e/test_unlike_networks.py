@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -22,11 +21,11 @@ from fedfs.simulation.hosts import Host, LocalStudy
 from fedfs.store import open_store
 from fedfs.tensors.safetensors_reader import TensorFile
 from support.phantom_hosts import DATASET
+from support.slow import slow
 
 pytestmark = [pytest.mark.nnunet]
 
 TIMEOUT_S = 600.0
-SLOW = bool(os.environ.get("FEDFS_SLOW_TESTS"))
 SMALL = (
     "--planner-option",
     "UNet_base_num_features=8",
@@ -208,20 +207,14 @@ def check_cases(state: StudyState, host: Host, store: str) -> None:
     assert page.read_text().count("data:image/png") >= told["n_shown"]
 
 
+@slow
 @pytest.mark.xdist_group("spinalcord")
 def test_institutions_each_with_a_plan_of_its_own(tmp_path, shared_data, record_property):
-    """Real images of really different geometry; a tiny budget, to a finished federation.
-
-    Of three institutions; of all six with FEDFS_SLOW_TESTS=1.
-    """
+    """Real images of really different geometry; a tiny budget, to a finished federation."""
     source = shared_data / "spinalcord_gm_multisite"
     hosts = {"coordinator": Host("coordinator", tmp_path / "coordinator").make()}
     joins = {}
-    institutions = read_cases(source)
-    chosen = institutions if SLOW else ("CEITEC", "Milan", "UCL")
-    for institution, cases in institutions.items():
-        if institution not in chosen:
-            continue
+    for institution, cases in read_cases(source).items():
         site = institution.lower()
         hosts[site] = Host(site, tmp_path / site).make()
         place_dataset(source, hosts[site].raw / DATASET, cases)

@@ -21,6 +21,7 @@ from fedfs.protocol.state import StudyState
 from fedfs.store import S3Options, StorePlace, open_store
 from fedfs.trust.keyring import Keyring
 from support import s3_server
+from support.slow import slow
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -159,6 +160,7 @@ def test_a_model_is_used_in_python(predicted):
     assert {"background", "organ", "lesion"} & set(from_file.split())
 
 
+@slow
 @by_itself
 def test_a_monai_bundle_predicts_as_nnunet_does(by_usb, predicted, tmp_path):
     folder, _ = predicted

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import pytest
 
+from support.slow import SLOW
 from support.soak import draw, live
 
-N_STUDIES = 200 if os.environ.get("FEDFS_SLOW_TESTS") else 16
+N_STUDIES = 200 if SLOW else 16
 
 
 @pytest.mark.parametrize("seed", range(N_STUDIES))
