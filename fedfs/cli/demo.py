@@ -93,7 +93,7 @@ def demo(
 
     place = folder or Path(tempfile.mkdtemp(prefix="fedfs-demo-"))
     if folder is not None and folder.exists() and any(folder.iterdir()):
-        raise click.UsageError(f"{folder} is not empty.")
+        raise click.UsageError(f"{folder} is not empty. Remove it, or name a new folder.")
     if full and data:
         raise click.UsageError("--full is for made-up images; with --data give --rounds.")
     place.mkdir(parents=True, exist_ok=True)

@@ -118,7 +118,7 @@ def write_page(
     page = make_page(
         views,
         dataset_json,
-        title="What federation is worth: the demo's test cases",
+        title="The demo: three models on cases that no hospital trained on",
         ranked_by=FEDERATED,
         made_at=made_at,
         notice=_MADE_UP if is_made_up else STAYS,

@@ -1,14 +1,9 @@
 """Made-up three-dimensional images of three hospitals whose scanners differ.
 
 The anatomy is the same everywhere, an ellipsoidal organ (label 1) with a round lesion in it
-(label 2); how it looks is not. There are two kinds of scanners:
-
- * :data:`SCANNERS` contradict each other: ``north`` has bright organs and dark lesions, ``east``
-   the reverse, ``south`` weak contrast, noise and an uneven field, with small organs. A model that
-   saw one of them does not know the others, and gains little from them.
- * :data:`RELATED` have bright organs with dark lesions, and differ in contrast, noise, evenness of
-   the field and size of the organs. Patients differ as well, so that a few cases of one hospital
-   do not show all that it will see.
+(label 2); how it looks is not: ``north`` has bright organs and dark lesions, ``east`` the reverse,
+``south`` weak contrast, noise and an uneven field, with small organs. A model that saw one of them
+does not know the others.
 """
 
 import json
@@ -31,10 +26,7 @@ DATASET_JSON: Mapping[str, object] = {
 
 @dataclass(frozen=True)
 class Scanner:
-    """Appearance of a hospital's images: mean intensities, noise, field, and size of the organ.
-
-    ``spread`` is the relative standard deviation of a tissue's intensity from patient to patient.
-    """
+    """Appearance of a hospital's images: mean intensities, noise, field, and size of the organ."""
 
     background: float
     organ: float
@@ -42,25 +34,12 @@ class Scanner:
     noise: float
     field: float
     radius: float
-    spread: float = 0.0
 
 
 SCANNERS: Mapping[str, Scanner] = {
     "east": Scanner(background=260, organ=120, lesion=200, noise=22, field=0.1, radius=11.0),
     "north": Scanner(background=90, organ=230, lesion=150, noise=20, field=0.1, radius=12.0),
     "south": Scanner(background=100, organ=135, lesion=190, noise=16, field=0.25, radius=8.5),
-}
-
-RELATED: Mapping[str, Scanner] = {
-    "east": Scanner(
-        background=100, organ=190, lesion=110, noise=20, field=0.3, radius=12.5, spread=0.08
-    ),
-    "north": Scanner(
-        background=90, organ=230, lesion=150, noise=24, field=0.1, radius=11.0, spread=0.08
-    ),
-    "south": Scanner(
-        background=110, organ=165, lesion=130, noise=16, field=0.25, radius=9.0, spread=0.08
-    ),
 }
 
 
@@ -82,17 +61,14 @@ def make_case(
         <= size**2
     )
     label = organ.astype(np.uint8) + lesion.astype(np.uint8)
-    means = np.array((scanner.background, scanner.organ, scanner.lesion), dtype=np.float64)
-    if scanner.spread:
-        means *= rng.normal(1, scanner.spread, 3)
-    image = np.choose(label, means)
+    image = np.choose(label, (scanner.background, scanner.organ, scanner.lesion)).astype(np.float64)
     # Distractors of the organ's brightness: position and size matter, not intensity alone.
     for _ in range(3):
         at = rng.uniform(0, 1, 3) * SHAPE_ZYX
         blob = ((z - at[0]) * 2.5) ** 2 + (y - at[1]) ** 2 + (x - at[2]) ** 2 <= rng.uniform(
             2, 4
         ) ** 2
-        image[blob & (label == 0)] = means[1]
+        image[blob & (label == 0)] = scanner.organ
     slope = rng.normal(0, 1, 2)
     field = 1 + scanner.field * (slope[0] * (y / y.max() - 0.5) + slope[1] * (x / x.max() - 0.5))
     image = image * field + rng.normal(0, scanner.noise, SHAPE_ZYX)
@@ -100,19 +76,15 @@ def make_case(
 
 
 def write_dataset(
-    folder: Path,
-    *,
-    n_cases: Mapping[str, int],
-    seed: int,
-    scanners: Mapping[str, Scanner] = SCANNERS,
+    folder: Path, *, n_cases: Mapping[str, int], seed: int, with_lesions: bool = True
 ) -> None:
     """Write an nnU-Net raw dataset of all sites, with ``cases.csv`` (columns ``case,site``).
 
     Args:
         folder: where ``imagesTr``, ``labelsTr``, ``dataset.json`` go.
-        n_cases: cases of each scanner.
+        n_cases: cases of each scanner in :data:`SCANNERS`.
         seed: equal seeds give equal images.
-        scanners: of the hospitals.
+        with_lesions: whether a lesion is a class of its own, or a part of the organ.
     """
     import SimpleITK as sitk  # noqa: PLC0415, N813  comes with nnunetv2, heavy
 
@@ -123,7 +95,9 @@ def write_dataset(
         rng = np.random.default_rng((seed, index))
         for case in range(number):
             name = f"{site}_{case:03d}"
-            image, label = make_case(scanners[site], rng)
+            image, label = make_case(SCANNERS[site], rng)
+            if not with_lesions:
+                label = np.minimum(label, 1)
             for array, path in (
                 (image, folder / "imagesTr" / f"{name}_0000.nii.gz"),
                 (label, folder / "labelsTr" / f"{name}.nii.gz"),
@@ -133,5 +107,7 @@ def write_dataset(
                 sitk.WriteImage(picture, str(path))
             lines.append(f"{name},{site}")
     dataset = {**DATASET_JSON, "numTraining": sum(n_cases.values())}
+    if not with_lesions:
+        dataset["labels"] = {"background": 0, "organ": 1}
     (folder / "dataset.json").write_text(json.dumps(dataset, indent=1))
     (folder / "cases.csv").write_text("\n".join(lines) + "\n")
