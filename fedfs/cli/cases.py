@@ -33,11 +33,7 @@ if TYPE_CHECKING:
     help="Show pictures of the N worst.",
 )
 @option("--channel", help="Name or number of the channel to show; default: the first.")
-@option(
-    "--track",
-    "tracks",
-    multiple=True,
-    metavar="NAME",
+@options.some_tracks_option(
     help="Show this track only, in a study of several; repeatable. Default: all of them.",
 )
 @options.num_processes_option(help="Workers that read images.")

@@ -69,11 +69,8 @@ allow_trainer_option = option(
     metavar="NAME",
     help="Trainer below nnUNet_extTrainer that this host may import and run. Repeatable.",
 )
-tracks_option = option(
-    "--track",
-    "tracks",
-    multiple=True,
-    metavar="NAME",
+some_tracks_option = functools.partial(option, "--track", "tracks", multiple=True, metavar="NAME")
+tracks_option = some_tracks_option(
     help="Work on this track only, in a study of several; repeatable. Default: all of them.",
 )
 device_option = option(

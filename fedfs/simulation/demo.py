@@ -19,7 +19,9 @@ from fedfs.errors import TrainingError
 from fedfs.exchange.read import open_study
 from fedfs.roles.reader.export import Exported, export_versions, predict_commands
 from fedfs.roles.reader.status import StudyStatus, summarize
+from fedfs.roles.site.cases.page import FEDERATED
 from fedfs.roles.site.own_model import FineTuning
+from fedfs.roles.site.training import LOCAL, PERSONAL
 from fedfs.simulation import phantoms
 from fedfs.simulation.cases import (
     Split,
@@ -31,9 +33,6 @@ from fedfs.simulation.cases import (
     with_site_names,
 )
 from fedfs.simulation.demo_page import (
-    FEDERATED,
-    LOCAL,
-    PERSONAL,
     SiteScores,
     case_views,
     mean,

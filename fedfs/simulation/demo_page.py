@@ -7,11 +7,9 @@ from typing import Any
 
 from fedfs.errors import TrainingError
 from fedfs.nnunet.score.case_scores import CaseView
-from fedfs.roles.site.cases.page import STAYS, Table, make_page
+from fedfs.roles.site.cases.page import FEDERATED, MODELS, STAYS, Table, make_page
 from fedfs.roles.site.cases.validation import write_page as write_private_page
 from fedfs.simulation.cases import Split
-
-LOCAL, FEDERATED, PERSONAL = MODELS = ("local", "federated", "personal")
 
 _MADE_UP = "The images are made up: no patient is shown."
 _CAPTION = (

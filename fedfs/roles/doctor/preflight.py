@@ -25,7 +25,7 @@ _NAMED_AT_MOST = 5
 _PREPROCESSED_PER_RAW = 4
 """Preprocessed cases take about so many times the space of the images, in all configurations."""
 _ENOUGH = 0.9
-"""Of the memory that a GPU is sold with, it shows a little less."""
+"""Share of the memory that a GPU is sold with: it shows a little less."""
 
 
 def check_new_dataset(

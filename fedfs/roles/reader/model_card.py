@@ -57,7 +57,7 @@ class CardFold:
 
 @dataclass(frozen=True)
 class _Row:
-    """What one site gave to the fold."""
+    """Part of one site in the fold."""
 
     site: str
     n_cases: int | None

@@ -19,7 +19,7 @@ ASKS = "asks to join"
 """State of a site that nobody has approved yet."""
 
 APPROVAL = "the coordinator's approval"
-"""What a study waits for while sites ask to join and too few are on the roster."""
+"""Awaited while sites ask to join and too few are on the roster."""
 
 NOT_PLANNED = "not planned"
 """Phase of a track whose configuration nnU-Net does not plan for these data."""

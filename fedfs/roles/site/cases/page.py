@@ -30,14 +30,16 @@ from fedfs.roles.site.cases.comparison import (
     model_rows,
     verdict,
 )
+from fedfs.roles.site.training import LOCAL, PERSONAL
 
 _PACKAGE = "fedfs.roles.site.cases"
 
 STAYS = "This page stays in the hospital: it shows patients' images."
+FEDERATED = "federated"
 MODELS = {
-    "local": "trained on this site's images alone",
-    "federated": "trained by all sites together",
-    "personal": "the federated model, trained further on this site's images",
+    LOCAL: "trained on this site's images alone",
+    FEDERATED: "trained by all sites together",
+    PERSONAL: "the federated model, trained further on this site's images",
 }
 """Models that fedfs makes, and the way in which each was trained."""
 

@@ -26,18 +26,17 @@ from fedfs.nnunet.score.finish import Validation, find_validation
 from fedfs.nnunet.system.environment import NnUNetPaths, from_environment
 from fedfs.protocol import layout
 from fedfs.protocol.messages import TrackCharter, chosen_tracks, utc
-from fedfs.roles.site.cases.page import MODELS, N_SHOWN, STAYS, CasesPage, make_page
+from fedfs.roles.site.cases.page import FEDERATED, MODELS, N_SHOWN, STAYS, CasesPage, make_page
 from fedfs.roles.site.config import SiteConfig
-from fedfs.roles.site.training import joined_as, track_folder
+from fedfs.roles.site.training import LOCAL, PERSONAL, joined_as, track_folder
 from fedfs.store import Store, open_store
 from fedfs.store.local_files import replacing
 from fedfs.trust.recipients import Vault
 
 log = logging.getLogger(__name__)
 
-FEDERATED = "federated"
 _STATE = "training"
-_OPTIONS = {"local": "--local-model", "personal": "--personal"}
+_OPTIONS = {LOCAL: "--local-model", PERSONAL: "--personal"}
 """Model -> the option of ``fedfs site run`` that makes it."""
 _TRAINED_ON = (
     " The models were trained on these very cases: their scores say nothing about new patients."
