@@ -205,14 +205,31 @@ class ClassScore:
     hd95_mm: float | None = None
 
 
+METRICS = (
+    "dice", "nsd", "hd95_mm", "f1", "sensitivity", "false_positives", "volume_ml",
+    "reference_volume_ml", "calibration_error",
+)  # fmt: skip
+"""Metrics of a case and class: overlap; share of both surfaces within a tolerance of each other;
+95th percentile of distances between surfaces; F1, sensitivity and number of false positives of
+lesions; volumes of prediction and reference; expected calibration error."""
+
+CaseScores = Mapping[str, Mapping[str, Mapping[str, float]]]
+"""Name of a case -> class -> metric, of :data:`METRICS`, where it is defined."""
+
+
 @dataclass(frozen=True)
 class EvaluationResult:
-    """Scores of given weights on the site's own validation cases; aggregate numbers only."""
+    """Scores of given weights on the site's own validation cases.
+
+    Attributes:
+        by_case: stays at the site; empty where there are no scores of single cases.
+    """
 
     n_cases: int
     classes: Mapping[str, ClassScore]
     loss: float | None
     seconds: float
+    by_case: CaseScores = field(default_factory=dict)
 
     @classmethod
     def unscored(cls, seconds: float = 0.0) -> EvaluationResult:

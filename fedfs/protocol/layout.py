@@ -67,7 +67,7 @@ _FIELDS = {
     "site": values.SITE.pattern,
     "admitted": values.SITE.pattern,
     "sha256": "[0-9a-f]{64}",
-    "variant": f"pseudo|full|local|of-{values.SITE.pattern}",
+    "variant": values.VARIANT.pattern,
 }
 
 

@@ -82,6 +82,12 @@ _HASH = r"[0-9a-f]{64}"
 Hash = Annotated[str, Form(_HASH, "a SHA-256 in hexadecimal digits")]
 HashOrNone = Annotated[str, Form(f"({_HASH})?", "a SHA-256 in hexadecimal digits, or empty")]
 
+VARIANT = Form(
+    f"pseudo|full|local|personal|average|ema|ensemble|of-{SITE.pattern}", "a variant of a score"
+)
+"""Models that a site scores: see :class:`fedfs.protocol.messages.EvaluationMessage`."""
+VariantName = Annotated[str, VARIANT]
+
 Time = Annotated[str, Moment()]
 TimeOrNever = Annotated[str, Moment(or_never=True)]
 

@@ -59,6 +59,7 @@ from fedfs.protocol.messages.coordinator import (
     chosen_tracks,
     track_names,
 )
+from fedfs.protocol.messages.scores import ChosenModel, PairedDifference, Summaries, Summary
 from fedfs.protocol.messages.site import (
     Attendance,
     CrossValidation,

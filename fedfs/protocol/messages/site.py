@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from fedfs.errors import MalformedError
 from fedfs.learner import CaseGeometry, ChannelSketch, ClassScore, DiceSum
 from fedfs.protocol import layout
 from fedfs.protocol.messages.base import Message, PayloadRef
+from fedfs.protocol.messages.scores import ChosenModel, PairedDifference, Summaries
 from fedfs.protocol.values import (
     COUNT,
     DICE,
@@ -21,6 +22,7 @@ from fedfs.protocol.values import (
     Seconds,
     SiteName,
     TrackName,
+    VariantName,
     Version,
 )
 
@@ -139,22 +141,43 @@ class Attendance(Message):
 class EvaluationMessage(Message):
     """Scores at one site: of a global version after aggregation, or of a model to compare it with.
 
-    ``variant`` is ``pseudo`` (nnU-Net's pseudo Dice on random patches), ``full`` (nnU-Net's full
-    validation: mean over cases, tp, fp and fn are 0) or ``local`` (the same of a model that this
-    site trained on its own data alone, with ``budget`` times that of all rounds up to ``version``)
-    or ``of-<site>`` (nnU-Net's prediction of whole validation cases by another site's model).
+    ``variant`` is one of
+
+     * ``pseudo``: nnU-Net's pseudo Dice on random patches of the version.
+     * ``full``: nnU-Net's full validation of the version: mean over cases; tp, fp and fn are 0.
+     * ``local``: the same of a model that this site trained on its own data alone, with ``budget``
+       times the iterations of all rounds up to ``version``.
+     * ``personal``: of the version, fine-tuned on this site's data with ``budget`` times those.
+     * ``average``, ``ema``: of the mean of the last versions, and their exponential average.
+     * ``ensemble``: of the mean of the probabilities of all sites' models after one round.
+     * ``of-<name>``: nnU-Net's prediction of whole validation cases by another site's model, or
+       by one that the charter gives.
+
+    Attributes:
+        budget: training iterations at this site, in those of the federation.
+        metrics: distribution over cases of the mean over classes; empty for ``pseudo``.
+        metrics_by_class: class -> distribution over cases.
+        against: variant that was scored before on the same cases -> metric -> this one minus that.
+        chosen: among the variants that this site has scored so far.
+        cases: scores of single cases, as far as the site publishes them: metric -> mean over
+            classes. In the same order in all of its evaluations, and without names.
     """
 
     TYPE: ClassVar[str] = "evaluation"
     site: SiteName
     version: Version
-    variant: str
+    variant: VariantName
     n_cases: Count
     mean_dice: Dice | None
     classes: Mapping[str, ClassScore]
     loss: float | None
     seconds: Seconds
     budget: Positive = 1.0
+    metrics: Summaries = field(default_factory=dict)
+    metrics_by_class: Mapping[str, Summaries] = field(default_factory=dict)
+    against: Mapping[VariantName, Mapping[str, PairedDifference]] = field(default_factory=dict)
+    chosen: ChosenModel | None = None
+    cases: tuple[Mapping[str, float], ...] = ()
 
     def check(self) -> None:
         """See :meth:`Message.check`."""
@@ -166,6 +189,12 @@ class EvaluationMessage(Message):
                 or (score.hd95_mm is not None and score.hd95_mm not in DISTANCE_MM)
             ):
                 raise MalformedError("is impossible", about=f"the score of class {name!r}")
+        for summaries in (self.metrics, *self.metrics_by_class.values()):
+            for metric, summary in summaries.items():
+                summary.check(f"the distribution of {metric!r}")
+        for variant, differences in self.against.items():
+            for metric, difference in differences.items():
+                difference.check(f"the difference of {metric!r} to {variant!r}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,107 @@
+"""Parts of evaluations that say how a number is distributed over a site's cases.
+
+They describe cases together: none of them names a case, or holds its smallest or largest number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from fedfs.errors import MalformedError
+from fedfs.protocol.messages.base import Extra
+from fedfs.protocol.ranges import Range
+from fedfs.protocol.values import Count, Dice, Share, VariantName
+
+Measured = Annotated[float, Range(low=-1e10, high=1e10)]
+Spread = Annotated[float, Range(low=0, high=1e10)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """Distribution of one metric over the cases in which it is defined.
+
+    Attributes:
+        n: cases.
+        mean: over the cases.
+        sd: standard deviation of a sample (n - 1); None of fewer than two cases.
+        quartiles: 25 %, 50 %, 75 %, interpolated linearly.
+    """
+
+    n: Count
+    mean: Measured
+    sd: Spread | None
+    quartiles: tuple[Measured, ...]
+    extra: Extra = field(default_factory=dict)
+
+    def check(self, about: str) -> None:
+        """Check what types do not say.
+
+        Raises:
+            MalformedError: the quartiles are not three in ascending order, or there is no case.
+        """
+        ascending = tuple(sorted(self.quartiles)) == self.quartiles
+        if self.n < 1 or len(self.quartiles) != 3 or not ascending:  # noqa: PLR2004  quartiles
+            raise MalformedError("is impossible", about=about)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedDifference:
+    """One model minus another, on the same cases of one site.
+
+    Attributes:
+        n: cases in which both are defined.
+        n_patients: patients that these cases are of, which the interval takes for independent.
+        mean: of the differences.
+        low, high: 95 % interval of the mean: bias-corrected and accelerated bootstrap over
+            patients; None of fewer than two patients.
+        p: of Wilcoxon's signed-rank test over patients, two-sided; likewise.
+    """
+
+    n: Count
+    n_patients: Count
+    mean: Measured
+    low: Measured | None
+    high: Measured | None
+    p: Share | None
+    extra: Extra = field(default_factory=dict)
+
+    def check(self, about: str) -> None:
+        """Check what types do not say.
+
+        Raises:
+            MalformedError: there is no case, or the interval ends before it begins.
+        """
+        bounds = self.low, self.high
+        is_interval = None not in bounds and (self.low or 0) <= (self.high or 0)
+        if not 1 <= self.n_patients <= self.n or not (is_interval or bounds == (None, None)):
+            raise MalformedError("is impossible", about=about)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChosenModel:
+    """The model that a site would choose among those that it has scored, by their mean Dice.
+
+    Its Dice is estimated on cases that did not choose: of each half of the cases, with the model
+    that is best on the other half.
+
+    Attributes:
+        variant: chosen on all cases.
+        among: variants that it was chosen from.
+        n: cases.
+        dice: mean over the cases, as above.
+        low, high: its 95 % interval, as of :class:`PairedDifference`.
+    """
+
+    variant: VariantName
+    among: tuple[VariantName, ...]
+    n: Count
+    dice: Dice
+    low: Measured | None
+    high: Measured | None
+    extra: Extra = field(default_factory=dict)
+
+
+Summaries = Mapping[str, Summary]
+"""Metric -> distribution; see :data:`fedfs.learner.METRICS`."""
