@@ -26,7 +26,8 @@ class Summary:
         n: cases.
         mean: over the cases.
         sd: standard deviation of a sample (n - 1); None of fewer than two cases.
-        quartiles: 25 %, 50 %, 75 %, interpolated linearly.
+        quartiles: 25 %, 50 %, 75 %, interpolated linearly; empty of so few cases that they would
+            show single ones.
     """
 
     n: Count
@@ -39,10 +40,10 @@ class Summary:
         """Check what types do not say.
 
         Raises:
-            MalformedError: the quartiles are not three in ascending order, or there is no case.
+            MalformedError: quartiles are not three in ascending order, or there is no case.
         """
         ascending = tuple(sorted(self.quartiles)) == self.quartiles
-        if self.n < 1 or len(self.quartiles) != 3 or not ascending:  # noqa: PLR2004  quartiles
+        if self.n < 1 or len(self.quartiles) not in {0, 3} or not ascending:
             raise MalformedError("is impossible", about=about)
 
 
@@ -55,7 +56,7 @@ class PairedDifference:
         n_patients: patients that these cases are of, which the interval takes for independent.
         mean: of the differences.
         low, high: 95 % interval of the mean: bias-corrected and accelerated bootstrap over
-            patients; None of fewer than two patients.
+            patients; None of fewer than five patients.
         p: of Wilcoxon's signed-rank test over patients, two-sided; likewise.
     """
 
