@@ -37,27 +37,15 @@ from fedfs.protocol.messages.base import (
     opened,
     payload_type,
 )
-from fedfs.protocol.messages.coordinator import (
+from fedfs.protocol.messages.coordinator import Charter, TrackCharter, chosen_tracks, track_names
+from fedfs.protocol.messages.roster import (
     ACTIVE,
     ADMITTED,
-    ASYM,
-    FFE,
-    MODES,
     PAUSED,
     REMOVED,
     ROSTER_STATES,
-    AsymSpec,
-    Charter,
-    Continued,
-    DatasetSpec,
-    NnUNetSpec,
     ReadKey,
     RosterEntry,
-    Schedule,
-    Track,
-    TrackCharter,
-    chosen_tracks,
-    track_names,
 )
 from fedfs.protocol.messages.scores import ChosenModel, PairedDifference, Summaries, Summary
 from fedfs.protocol.messages.site import (
@@ -70,6 +58,17 @@ from fedfs.protocol.messages.site import (
     SiteModel,
     SitePlan,
     UpdateManifest,
+)
+from fedfs.protocol.messages.specs import (
+    ASYM,
+    FFE,
+    MODES,
+    AsymSpec,
+    Continued,
+    DatasetSpec,
+    NnUNetSpec,
+    Schedule,
+    Track,
 )
 from fedfs.protocol.times import from_utc, utc
 

@@ -1,4 +1,4 @@
-"""Messages of the coordinator: the charter and its parts."""
+"""Messages of the coordinator: the charter, and how it reads for one track."""
 
 from __future__ import annotations
 
@@ -8,176 +8,18 @@ from typing import Any, ClassVar
 
 from fedfs.errors import MisplacedError, UserError
 from fedfs.protocol import codec
-from fedfs.protocol.messages.base import Extra, Message, Named, PayloadRef
-from fedfs.protocol.values import (
-    ClassName,
-    DatasetName,
-    Ending,
-    FileName,
-    Fold,
-    Hash,
-    HashOrNone,
-    SiteName,
-    StudyId,
-    StudyName,
-    TrackName,
-    Version,
+from fedfs.protocol.messages.base import Message, Named, PayloadRef
+from fedfs.protocol.messages.roster import ReadKey, RosterEntry
+from fedfs.protocol.messages.specs import (
+    FFE,
+    AsymSpec,
+    Continued,
+    DatasetSpec,
+    NnUNetSpec,
+    Schedule,
+    Track,
 )
-
-FFE, ASYM = MODES = ("ffe", "asym")
-"""One plan for all sites; or every site plans for itself and shares the tensors that fit."""
-
-ACTIVE, PAUSED, REMOVED = ROSTER_STATES = ("active", "paused", "removed")
-"""States of a site on the roster, set by the coordinator."""
-
-ADMITTED = (ACTIVE, PAUSED)
-"""States in which a site is believed."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DatasetSpec:
-    """Channels and labels that every site's ``dataset.json`` has to agree with, in nnU-Net's names.
-
-    ``label_order`` keeps the order of the labels, which matters to regions and which JSON objects
-    do not promise to keep.
-    """
-
-    name: DatasetName
-    channel_names: Mapping[str, str]
-    labels: Mapping[str, Any]
-    label_order: tuple[str, ...] = ()
-    regions_class_order: tuple[int, ...] | None = None
-    file_ending: Ending = ".nii.gz"
-    extra: Extra = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class NnUNetSpec:
-    """nnU-Net settings that all tracks have in common; names and meanings are nnU-Net's.
-
-    Attributes:
-        planner_options: attributes set on nnU-Net's planner before it plans.
-        versions: software the study was set up with (``nnunetv2``, ``torch``).
-    """
-
-    planner: ClassName
-    plans_name: FileName
-    trainer: ClassName
-    gpu_memory_target_gb: float | None = None
-    target_spacing: tuple[float, ...] | None = None
-    planner_options: Mapping[str, float] = field(default_factory=dict)
-    versions: Mapping[str, str] = field(default_factory=dict)
-    extra: Extra = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Track:
-    """A model of the study that advances by itself: one configuration and fold.
-
-    Attributes:
-        name: in keys.
-        after: tracks whose final models a site needs before it begins with this one.
-    """
-
-    name: TrackName
-    configuration: FileName
-    fold: Fold
-    after: tuple[TrackName, ...] = ()
-    extra: Extra = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Schedule:
-    """Rounds, and the local budget of each in nnU-Net epochs.
-
-    Attributes:
-        local_minutes: minutes after which a site ends a round's training with what it has; None
-            if it may take as long as it needs.
-    """
-
-    rounds: int
-    local_epochs: int
-    iterations_per_epoch: int
-    val_iterations_per_epoch: int
-    seed: int
-    local_minutes: float | None = None
-    extra: Extra = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class AsymSpec:
-    """Sharing of tensors between unlike networks; see :mod:`fedfs.aggregation.alignment`.
-
-    Attributes:
-        alignment: which tensors of unlike networks are the same.
-        sharing: which of these are shared.
-        min_coverage: smallest share of its parameters, 0 to 1, that every site must share.
-        cross_evaluation: in the end each site publishes its whole model, and scores the others'.
-    """
-
-    alignment: str
-    sharing: str
-    min_coverage: float
-    cross_evaluation: bool = False
-    extra: Extra = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Continued:
-    """The finished study that a study goes on from.
-
-    Attributes:
-        study: its id.
-        version: its last version.
-        weights_sha256: hash of the weights of that version, which are those of version 0.
-        plans: its nnU-Net plans, under the names that they have in the study that goes on; empty
-            where they are encrypted.
-        versions: packages that made them.
-        sealed: ``plans``, where they are encrypted.
-    """
-
-    study: StudyId
-    version: Version
-    weights_sha256: Hash
-    plans: Mapping[str, Any]
-    versions: Mapping[str, str]
-    sealed: str = ""
-    extra: Extra = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class RosterEntry:
-    """A site admitted to the study by the coordinator.
-
-    Attributes:
-        from_versions: of each track, the version from which on this key and this state count, 0
-            if absent; messages about earlier ones are believed as the charters before say.
-        encryption_key: public key of age, to which others encrypt; "" if it has none.
-    """
-
-    site: SiteName
-    public_key: str
-    state: str = "active"
-    from_versions: Mapping[TrackName, Version] = field(default_factory=dict)
-    encryption_key: str = ""
-    extra: Extra = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReadKey:
-    """A key pair to whose public half models and plans are encrypted.
-
-    Attributes:
-        number: 1 for the first; the last one of a charter is in use.
-        recipient: public half, of age.
-        sealed_for: ``coordinator``, ``aggregator``, ``site-<name>`` -> base64 of the private half,
-            encrypted for it.
-    """
-
-    number: int
-    recipient: str
-    sealed_for: Mapping[str, str]
-    extra: Extra = field(default_factory=dict)
+from fedfs.protocol.values import Hash, HashOrNone, StudyName, TrackName, Version
 
 
 @dataclass(frozen=True, kw_only=True)

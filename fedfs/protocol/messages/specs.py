@@ -1,0 +1,134 @@
+"""Parts of the charter that say what is trained: dataset, nnU-Net settings, tracks, rounds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fedfs.protocol.messages.base import Extra
+from fedfs.protocol.values import (
+    ClassName,
+    DatasetName,
+    Ending,
+    FileName,
+    Fold,
+    Hash,
+    StudyId,
+    TrackName,
+    Version,
+)
+
+FFE, ASYM = MODES = ("ffe", "asym")
+"""One plan for all sites; or every site plans for itself and shares the tensors that fit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetSpec:
+    """Channels and labels that every site's ``dataset.json`` has to agree with, in nnU-Net's names.
+
+    ``label_order`` keeps the order of the labels, which matters to regions and which JSON objects
+    do not promise to keep.
+    """
+
+    name: DatasetName
+    channel_names: Mapping[str, str]
+    labels: Mapping[str, Any]
+    label_order: tuple[str, ...] = ()
+    regions_class_order: tuple[int, ...] | None = None
+    file_ending: Ending = ".nii.gz"
+    extra: Extra = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NnUNetSpec:
+    """nnU-Net settings that all tracks have in common; names and meanings are nnU-Net's.
+
+    Attributes:
+        planner_options: attributes set on nnU-Net's planner before it plans.
+        versions: software the study was set up with (``nnunetv2``, ``torch``).
+    """
+
+    planner: ClassName
+    plans_name: FileName
+    trainer: ClassName
+    gpu_memory_target_gb: float | None = None
+    target_spacing: tuple[float, ...] | None = None
+    planner_options: Mapping[str, float] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    extra: Extra = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Track:
+    """A model of the study that advances by itself: one configuration and fold.
+
+    Attributes:
+        name: in keys.
+        after: tracks whose final models a site needs before it begins with this one.
+    """
+
+    name: TrackName
+    configuration: FileName
+    fold: Fold
+    after: tuple[TrackName, ...] = ()
+    extra: Extra = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """Rounds, and the local budget of each in nnU-Net epochs.
+
+    Attributes:
+        local_minutes: minutes after which a site ends a round's training with what it has; None
+            if it may take as long as it needs.
+    """
+
+    rounds: int
+    local_epochs: int
+    iterations_per_epoch: int
+    val_iterations_per_epoch: int
+    seed: int
+    local_minutes: float | None = None
+    extra: Extra = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AsymSpec:
+    """Sharing of tensors between unlike networks; see :mod:`fedfs.aggregation.alignment`.
+
+    Attributes:
+        alignment: which tensors of unlike networks are the same.
+        sharing: which of these are shared.
+        min_coverage: smallest share of its parameters, 0 to 1, that every site must share.
+        cross_evaluation: in the end each site publishes its whole model, and scores the others'.
+    """
+
+    alignment: str
+    sharing: str
+    min_coverage: float
+    cross_evaluation: bool = False
+    extra: Extra = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Continued:
+    """The finished study that a study goes on from.
+
+    Attributes:
+        study: its id.
+        version: its last version.
+        weights_sha256: hash of the weights of that version, which are those of version 0.
+        plans: its nnU-Net plans, under the names that they have in the study that goes on; empty
+            where they are encrypted.
+        versions: packages that made them.
+        sealed: ``plans``, where they are encrypted.
+    """
+
+    study: StudyId
+    version: Version
+    weights_sha256: Hash
+    plans: Mapping[str, Any]
+    versions: Mapping[str, str]
+    sealed: str = ""
+    extra: Extra = field(default_factory=dict)
