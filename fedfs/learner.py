@@ -13,7 +13,6 @@ Rules:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,32 +105,6 @@ class OwnPlan:
     tensors: Mapping[str, tuple[int, ...]]
     n_cases: int
     plans_sha256: str
-
-
-@dataclass(frozen=True)
-class DiceSum:
-    """Sum of a class's Dice over the cases in whose prediction or reference it occurs."""
-
-    total: float
-    n: int
-
-    @property
-    def mean(self) -> float:
-        """Mean Dice; NaN if the class never occurs."""
-        return self.total / self.n if self.n else math.nan
-
-
-Candidates = Mapping[str, Mapping[str, Mapping[str, DiceSum]]]
-"""Configuration or ensemble -> steps of postprocessing -> class -> sum over own validation cases;
-see :mod:`fedfs.aggregation.best_configuration`."""
-
-
-@dataclass(frozen=True)
-class CrossValidated:
-    """Scores of the final models of all configurations on ``n_cases`` validation cases."""
-
-    scores: Candidates
-    n_cases: int
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fedfs.errors import StudyError
-from fedfs.learner import Candidates, DiceSum
+from fedfs.protocol.messages.scores import DiceSum
 
 FOREGROUND = "foreground"
 JOINT = "+"
@@ -25,6 +25,18 @@ JOINT = "+"
 
 MAX_REGIONS = 6
 """Most regions whose combinations are all scored."""
+
+
+Candidates = Mapping[str, Mapping[str, Mapping[str, DiceSum]]]
+"""Configuration or ensemble -> steps of postprocessing -> class -> sum over validation cases."""
+
+
+@dataclass(frozen=True)
+class CrossValidated:
+    """Scores of the final models of all configurations on ``n_cases`` validation cases."""
+
+    scores: Candidates
+    n_cases: int
 
 
 @dataclass(frozen=True)

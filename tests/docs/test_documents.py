@@ -35,7 +35,7 @@ THREATS = (ROOT / "docs" / "threat-model.md").read_text()
 COMMON = {field.name for field in dataclasses.fields(messages.Message)}
 CLASSES = [cls for cls in vars(messages).values() if dataclasses.is_dataclass(cls)]
 # Parts of messages:
-CLASSES += [learner.ChannelSketch, learner.CaseGeometry, learner.ClassScore, learner.DiceSum]
+CLASSES += [learner.ChannelSketch, learner.CaseGeometry, learner.ClassScore]
 MESSAGES = [cls for cls in CLASSES if issubclass(cls, messages.Message) and hasattr(cls, "TYPE")]
 MESSAGES.remove(messages.TrackCharter)  # a charter as it is read, which nobody writes
 OBJECTS = [cls for cls in CLASSES if not issubclass(cls, messages.Message)]

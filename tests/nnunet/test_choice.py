@@ -15,11 +15,11 @@ from synthetic import make_paths
 
 from fedfs.aggregation.best_configuration import choose
 from fedfs.errors import SetupError, StudyError
-from fedfs.learner import DiceSum
 from fedfs.nnunet.score.cross_validation import CrossValidationRequest, cross_validate
 from fedfs.nnunet.score.inference_information import ChoiceRequest, write_choice
 from fedfs.nnunet.score.summary import class_names
 from fedfs.nnunet.system.environment import HostSettings, set_variables
+from fedfs.protocol.messages import DiceSum
 
 DATASET = "Dataset901_Ellipsoids"
 CONFIGURATIONS = ("2d", "3d_fullres")

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from fedfs.aggregation import fingerprints
-from fedfs.aggregation.best_configuration import JOINT, candidates_of, steps_of
+from fedfs.aggregation.best_configuration import JOINT, CrossValidated, candidates_of, steps_of
 from fedfs.exchange.global_weights import WeightFiles
 from fedfs.exchange.progress import StatusReporter
 from fedfs.exchange.publish import Publisher
@@ -27,8 +27,6 @@ from fedfs.learner import (
     Array,
     CaseGeometry,
     ClassScore,
-    CrossValidated,
-    DiceSum,
     EvaluationResult,
     OwnPlan,
     Progress,
@@ -37,7 +35,7 @@ from fedfs.learner import (
 )
 from fedfs.nnunet.plan.plans import PlanResult
 from fedfs.protocol import codec, participation
-from fedfs.protocol.messages import Attendance, track_names
+from fedfs.protocol.messages import Attendance, DiceSum, track_names
 from fedfs.protocol.track_place import TrackPlace
 from fedfs.roles.aggregator.best_configuration import AggregatorChoice
 from fedfs.roles.aggregator.step import Aggregator

@@ -17,13 +17,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fedfs.aggregation.best_configuration import FOREGROUND, JOINT, candidates_of, steps_of
+from fedfs.aggregation.best_configuration import (
+    FOREGROUND,
+    JOINT,
+    Candidates,
+    CrossValidated,
+    candidates_of,
+    steps_of,
+)
 from fedfs.errors import SetupError
-from fedfs.learner import Candidates, CrossValidated, DiceSum, OnProgress, Progress
+from fedfs.learner import OnProgress, Progress
 from fedfs.nnunet.data.dataset_json import has_regions, read_json
 from fedfs.nnunet.score.summary import class_names, classes_of
 from fedfs.nnunet.system.environment import DEFAULT_HOST, HostSettings, NnUNetPaths, set_variables
 from fedfs.nnunet.system.workers import map_cases
+from fedfs.protocol.messages import DiceSum
 
 _Seg = npt.NDArray[np.generic]
 _Scores = dict[str, dict[str, dict[str, float]]]

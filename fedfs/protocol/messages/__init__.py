@@ -47,7 +47,13 @@ from fedfs.protocol.messages.roster import (
     ReadKey,
     RosterEntry,
 )
-from fedfs.protocol.messages.scores import ChosenModel, PairedDifference, Summaries, Summary
+from fedfs.protocol.messages.scores import (
+    ChosenModel,
+    DiceSum,
+    PairedDifference,
+    Summaries,
+    Summary,
+)
 from fedfs.protocol.messages.site import (
     Attendance,
     CrossValidation,

@@ -1,10 +1,11 @@
-"""Parts of evaluations that say how a number is distributed over a site's cases.
+"""Parts of messages that say how a number is distributed, or adds up, over a site's cases.
 
 They describe cases together: none of them names a case, or holds its smallest or largest number.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -106,3 +107,16 @@ class ChosenModel:
 
 Summaries = Mapping[str, Summary]
 """Metric -> distribution; see :data:`fedfs.learner.METRICS`."""
+
+
+@dataclass(frozen=True)
+class DiceSum:
+    """Sum of a class's Dice over the cases in whose prediction or reference it occurs."""
+
+    total: float
+    n: int
+
+    @property
+    def mean(self) -> float:
+        """Mean Dice; NaN if the class never occurs."""
+        return self.total / self.n if self.n else math.nan

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from fedfs.errors import MalformedError
-from fedfs.learner import CaseGeometry, ChannelSketch, ClassScore, DiceSum
+from fedfs.learner import CaseGeometry, ChannelSketch, ClassScore
 from fedfs.protocol import layout
 from fedfs.protocol.messages.base import Message, PayloadRef
-from fedfs.protocol.messages.scores import ChosenModel, PairedDifference, Summaries
+from fedfs.protocol.messages.scores import ChosenModel, DiceSum, PairedDifference, Summaries
 from fedfs.protocol.values import (
     COUNT,
     DICE,

@@ -6,10 +6,11 @@ process. What they publish is the study's and not a track's.
 
 from collections.abc import Callable, Mapping
 
+from fedfs.aggregation.best_configuration import CrossValidated
 from fedfs.exchange.progress import StatusReporter
 from fedfs.exchange.publish import Publisher
 from fedfs.exchange.read import Observer
-from fedfs.learner import CrossValidated, OnProgress
+from fedfs.learner import OnProgress
 from fedfs.protocol import layout
 from fedfs.protocol.actions import CrossValidate, Done
 from fedfs.protocol.decide import decide_site_after_tracks

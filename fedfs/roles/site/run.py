@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from fedfs.aggregation.best_configuration import CrossValidated
 from fedfs.errors import ObjectExistsError
 from fedfs.exchange.read import Observer, open_study, open_tracks
-from fedfs.learner import CrossValidated, OnProgress
+from fedfs.learner import OnProgress
 from fedfs.nnunet.allowed import classes
 from fedfs.nnunet.data.broken_cases import cases_of_study
 from fedfs.nnunet.data.dataset import RawDataset

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from fedfs.learner import DiceSum
 from fedfs.protocol import layout
+from fedfs.protocol.messages import DiceSum
 from fedfs.roles.coordinator.amend import Coordinator
 from fedfs.roles.coordinator.roster import set_state
 from fedfs.roles.courier.sync import Sync
