@@ -70,12 +70,11 @@ class Session:
             settings, plans, dataset.dataset_json, wandb=settings.host.wandb
         )
         folds.restrict_split(self.trainer, {case.name for case in dataset.cases})
-        if self.trainer.num_epochs not in (_NNUNET_EPOCHS, task.total_epochs):
-            own, total = self.trainer.num_epochs, task.total_epochs
-            log.info(
-                "%s is made for %d epochs; it gets the study's %d", settings.trainer, own, total
-            )
-        self.trainer.num_epochs = task.total_epochs
+        own, total = self.trainer.num_epochs, task.total_epochs
+        if own not in (_NNUNET_EPOCHS, total):
+            text = "%s is made for %d epochs; it gets the study's %d"
+            log.info(text, settings.trainer, own, total)
+        self.trainer.num_epochs = total
         self.trainer.num_iterations_per_epoch = task.iterations_per_epoch
         self.trainer.num_val_iterations_per_epoch = task.val_iterations_per_epoch
         if task.learning_rate is not None:
@@ -203,11 +202,8 @@ class Session:
             if self.clock() - reported >= _REPORT_EVERY_S or iteration + 1 == total:
                 reported = self.clock()
                 done = (epoch - task.first_epoch) * total + iteration + 1
-                on_progress(
-                    Progress(
-                        "train", done, task.n_epochs * total, "iteration", epoch, {"loss": loss}
-                    )
-                )
+                of = task.n_epochs * total
+                on_progress(Progress("train", done, of, "iteration", epoch, {"loss": loss}))
             if math.isfinite(until_s) and ranks.broadcast_first(trainer, self.clock() >= until_s):
                 break
         if task.proximal_mu:

@@ -15,10 +15,8 @@ from fedfs.tensors.encodings.base import (
     Entry,
     Lossy,
     Shape,
-    from_levels,
-    scale_of,
-    to_levels,
 )
+from fedfs.tensors.encodings.levels import from_levels, scale_of, to_levels
 
 N_LEVELS = 127
 
