@@ -18,7 +18,7 @@ from fedfs.cli.options import (
 from fedfs.cli.progress import ProgressDisplay
 from fedfs.cli.terminal import show_json, show_table, start_logging
 from fedfs.errors import EXIT_WAITING, SealedError
-from fedfs.protocol import layout
+from fedfs.protocol import values
 from fedfs.roles.reader.units import format_count, format_size
 from fedfs.store import StorePlace, open_store
 
@@ -86,7 +86,7 @@ def export_(
         raise click.UsageError("Give --for SITE or --from SITE.")
     if plain and recipients:
         raise click.UsageError("Give --plain or --recipient, not both.")
-    site = layout.check_site(for_site or from_site or "")
+    site = values.check_site(for_site or from_site or "")
     for recipient in recipients:
         parse_recipient(recipient)
     start_logging()
@@ -237,7 +237,7 @@ def sync(
         outcome = run_sync(
             open_store(store),
             open_store(dataclasses.replace(store, url=outpost), must_exist=False),
-            [layout.check_site(site) for site in sites],
+            [values.check_site(site) for site in sites],
             on_progress=display,
             once=not watch,
             settings=WaitSettings(poll_interval, max_poll_interval),

@@ -16,7 +16,7 @@ from fedfs.cli.options import (
 )
 from fedfs.cli.progress import ProgressDisplay
 from fedfs.cli.terminal import show_findings
-from fedfs.protocol import layout
+from fedfs.protocol import values
 from fedfs.roles.reader.finding import OK, Finding
 from fedfs.store import StorePlace
 
@@ -50,7 +50,7 @@ def doctor(
     name = site_unless(name, other_role=aggregator)
     if aggregator == (name is not None):
         raise click.UsageError("Give --site NAME or --aggregator.")
-    site = None if name is None else layout.check_site(name)
+    site = None if name is None else values.check_site(name)
     if dataset is not None and site is None:
         raise click.UsageError("--dataset goes with --site.")
     with ProgressDisplay() as display:

@@ -19,7 +19,7 @@ from fedfs.cli.options import (
     yes_option,
 )
 from fedfs.cli.terminal import confirm, show_facts, show_json, show_table
-from fedfs.protocol import layout
+from fedfs.protocol import values
 from fedfs.store import StorePlace, open_store
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def _role(name: str | None, *, aggregator: bool, coordinator: bool) -> str:
     if (name is not None) + aggregator + coordinator != 1:
         raise click.UsageError("Give one of --site NAME, --aggregator and --coordinator.")
     if name is not None:
-        return f"site-{layout.check_site(name)}"
+        return f"site-{values.check_site(name)}"
     return "aggregator" if aggregator else "coordinator"
 
 

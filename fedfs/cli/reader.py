@@ -22,7 +22,7 @@ from fedfs.cli.options import (
 )
 from fedfs.cli.terminal import show_findings, show_json, show_pairs, show_table
 from fedfs.errors import MisplacedError
-from fedfs.protocol import layout
+from fedfs.protocol import values
 from fedfs.roles.reader.units import format_size
 from fedfs.store import StorePlace, open_store
 
@@ -195,7 +195,7 @@ def privacy(store: StorePlace, *, name: str, as_json: bool) -> None:
     from fedfs.trust.keyring import default_home
     from fedfs.trust.recipients import Vault
 
-    layout.check_site(name)
+    values.check_site(name)
     observers = open_tracks(open_store(store), site=name, vault=Vault(default_home()))
     items = merged(
         {t: disclosures(o.refresh(everything=True), name, o.sizes) for t, o in observers.items()}

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from fedfs.errors import MalformedError, UserError
+from fedfs.errors import MalformedError
 from fedfs.protocol import values
 
 FEDERATION = "federation/"
@@ -147,31 +147,6 @@ def parse(text: str) -> Key | None:
                 variant=found.get("variant"),
             )
     return None
-
-
-def check_site(name: str) -> str:
-    """Return a site's name if it can be used in keys.
-
-    Raises:
-        UserError: with the rule it breaks.
-    """
-    if name not in values.SITE:
-        raise UserError(
-            f"Site name {name!r} is not usable.",
-            hint="use 1 to 32 of a-z, 0-9 and -, starting and ending with a letter or digit",
-        )
-    return name
-
-
-def check_study(text: str) -> str:
-    """Return the id of a study if it can name a folder of keys.
-
-    Raises:
-        MalformedError: it is none.
-    """
-    if text not in values.STUDY_ID:
-        raise MalformedError("is not an id of a study", about=f"the name {text[:80]!r}")
-    return text
 
 
 def site_prefix(site: str) -> str:

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated
 
-from fedfs.errors import MalformedError
+from fedfs.errors import MalformedError, UserError
 from fedfs.protocol.ranges import Range
 from fedfs.protocol.times import from_utc
 
@@ -101,3 +101,28 @@ Seconds = Annotated[float, Range(low=0, high=1e10)]
 Positive = Annotated[float, Range(low=0, high=1e10, low_is_open=True)]
 Dice = Annotated[float, DICE]
 Share = Annotated[float, DICE]
+
+
+def check_site(name: str) -> str:
+    """Return a site's name if it has the form of one.
+
+    Raises:
+        UserError: with the rule it breaks.
+    """
+    if name not in SITE:
+        raise UserError(
+            f"Site name {name!r} is not usable.",
+            hint="use 1 to 32 of a-z, 0-9 and -, starting and ending with a letter or digit",
+        )
+    return name
+
+
+def check_study(text: str) -> str:
+    """Return the id of a study if it has the form of one.
+
+    Raises:
+        MalformedError: it is none.
+    """
+    if text not in STUDY_ID:
+        raise MalformedError("is not an id of a study", about=f"the name {text[:80]!r}")
+    return text

@@ -11,7 +11,7 @@ from typing import Any
 from fedfs.errors import UserError
 from fedfs.nnunet.data.dataset import NATURAL_IMAGES
 from fedfs.nnunet.data.dataset_json import difference
-from fedfs.protocol import layout
+from fedfs.protocol import values
 
 _FIRST_CHANNEL = "_0000"
 
@@ -103,7 +103,7 @@ def site_name(text: str, log: Callable[[str], None]) -> str:
     Raises:
         UserError: no site can have the name.
     """
-    name = layout.check_site(text.strip().lower())
+    name = values.check_site(text.strip().lower())
     if name != text:
         log(f"site {text!r} is called {name!r}, as names of sites are in lower case")
     return name

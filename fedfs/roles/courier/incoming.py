@@ -19,7 +19,7 @@ from fedfs.errors import BundleError, ObjectNotFoundError, StudyError
 from fedfs.exchange.payloads import MAX_MODEL_BYTES
 from fedfs.exchange.read import MAX_ENVELOPE_BYTES
 from fedfs.learner import OnProgress, Progress
-from fedfs.protocol import layout
+from fedfs.protocol import values
 from fedfs.protocol.track_place import parse_on_store
 from fedfs.roles.courier.bundle.format import CHUNK_BYTES, Header, Index, Item
 from fedfs.roles.courier.bundle.hashing import Hashing
@@ -67,11 +67,11 @@ def import_bundle(
     """
     with BundleReader(path) as bundle, store.scratch() as scratch:
         header = bundle.header
-        keyring = Keyring(home, layout.check_study(header.study))
+        keyring = Keyring(home, values.check_study(header.study))
         keys = _identities(header, keyring, identities)
         index = bundle.index(partial(sealing.unseal, identities=keys))
         unpacked = _Unpacked(bundle, index, keys, scratch, on_progress)
-        site, direction = layout.check_site(header.site), header.direction
+        site, direction = values.check_site(header.site), header.direction
         if direction not in DIRECTIONS:
             raise BundleError(f"has the unknown direction {direction!r}")
         for key in unpacked.keys:
@@ -97,7 +97,7 @@ def unsealer(
     header: Header, home: Path, identities: Sequence[Identity]
 ) -> Callable[[bytes], bytes]:
     """Return a function that opens a bundle's index with this host's keys and further ones."""
-    keyring = Keyring(home, layout.check_study(header.study))
+    keyring = Keyring(home, values.check_study(header.study))
     return partial(sealing.unseal, identities=_identities(header, keyring, identities))
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedfs.errors import UserError
-from fedfs.protocol.layout import check_site
+from fedfs.protocol.values import check_site
 from fedfs.roles.deploy.files import folder
 
 MAX_BYTES = 20_480

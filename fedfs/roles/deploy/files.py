@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedfs.errors import UserError
-from fedfs.protocol.layout import check_site
+from fedfs.protocol.values import check_site
 from fedfs.store.local_files import replacing
 
 _PACKAGED = Path(__file__).with_name("files")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fedfs.nnunet.system.environment import HostSettings
-from fedfs.protocol.layout import check_site
+from fedfs.protocol.values import check_site
 from fedfs.roles.polling import WaitSettings
 from fedfs.roles.site.own_model import FineTuning
 from fedfs.store import StorePlace

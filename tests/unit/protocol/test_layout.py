@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedfs.errors import MalformedError, UserError
+from fedfs.errors import MalformedError
 from fedfs.protocol import layout
 from fedfs.protocol.track_place import TrackPlace, parse_on_store, split_track
 
@@ -109,9 +109,3 @@ def test_names_that_no_site_may_have_are_no_keys(name):
     for key in ("sites/{}/join-0001.json", "aggregator/admissions/{}.json"):
         assert layout.parse(key.format(name)) is None
         assert layout.parse(key.format("north")) is not None
-
-
-@pytest.mark.parametrize("name", ["", "North", "-a", "a-", "a_b", "a/b", "..", "a" * 33, "ü"])
-def test_site_names_that_do_not_fit_into_keys_are_refused(name):
-    with pytest.raises(UserError, match="not usable"):
-        layout.check_site(name)
