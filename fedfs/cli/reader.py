@@ -116,7 +116,8 @@ def verify(store: StorePlace, *, expect_key: str | None, no_recompute: bool, as_
     that its record names: it has to be the same, bit by bit. Exits with 1 if there is a problem.
     """
     from fedfs.exchange.visible import open_visible, tell_hidden
-    from fedfs.roles.reader.audit import verify_choice, verify_study
+    from fedfs.roles.reader.audit import verify_study
+    from fedfs.roles.reader.choice_audit import verify_choice
     from fedfs.roles.reader.finding import NOTE, Finding
     from fedfs.trust.keyring import default_home
     from fedfs.trust.recipients import Vault

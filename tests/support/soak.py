@@ -25,7 +25,8 @@ from fedfs.roles.coordinator.amend import Coordinator
 from fedfs.roles.coordinator.keys import replace_aggregator_key
 from fedfs.roles.coordinator.roster import approve_sites, set_state
 from fedfs.roles.loop import Outcome
-from fedfs.roles.reader.audit import verify_choice, verify_study
+from fedfs.roles.reader.audit import verify_study
+from fedfs.roles.reader.choice_audit import verify_choice
 from fedfs.roles.reader.finding import PROBLEM
 from fedfs.roles.site.join import ask_for_new_key
 from fedfs.store.memory import MemoryStore

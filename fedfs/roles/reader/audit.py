@@ -14,14 +14,12 @@ Rules:
 
 import math
 import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 
 from fedfs.aggregation.shared_tensors import share_of
 from fedfs.errors import ObjectNotFoundError, RejectedError, SealedError, StudyError
 from fedfs.exchange import versions
-from fedfs.exchange.choose_configuration import choose_configuration, scored_sites
 from fedfs.exchange.global_weights import WeightFiles
 from fedfs.exchange.make_version import make_version, outputs_in, strategy_of
 from fedfs.exchange.payloads import (
@@ -32,7 +30,7 @@ from fedfs.exchange.payloads import (
     update_layout,
 )
 from fedfs.exchange.read import Observer
-from fedfs.protocol import layout, participation
+from fedfs.protocol import layout
 from fedfs.protocol.messages import ADMITTED, PayloadRef, RoundRecord, UpdateManifest
 from fedfs.protocol.state import StudyState
 from fedfs.roles.reader.finding import NOTE, OK, PROBLEM, Finding
@@ -279,39 +277,3 @@ def verify_study(observer: Observer, *, recompute: bool = True) -> Iterator[Find
     """
     with tempfile.TemporaryDirectory(prefix="fedfs-verify-") as folder:
         yield from _Audit(observer, Path(folder)).run(recompute=recompute)
-
-
-def verify_choice(observer: Observer, tracks: Mapping[str, Observer]) -> Iterator[Finding]:
-    """Choose the configuration again, and yield how that compares with the choice made.
-
-    Args:
-        observer: of what is common to all tracks.
-        tracks: observers of the tracks.
-
-    Raises:
-        StoreError: the store cannot be read.
-    """
-    state = observer.refresh(everything=True)
-    choice, key = state.choice, layout.choice()
-    if choice is None:
-        return
-    scored = scored_sites(
-        state, participation.active_tracks({name: one.state for name, one in tracks.items()})
-    )
-    for site, sha256 in choice.sites.items():
-        if site not in scored or state.digests[layout.cross_validation(site)] != sha256:
-            yield Finding(key, PROBLEM, f"counts scores of {site} that are not there")
-            return
-    if later := sorted(set(scored) - set(choice.sites)):
-        yield Finding(key, NOTE, f"was made without {', '.join(later)}, whose scores are there now")
-    try:
-        again = choose_configuration(state, list(choice.sites))
-    except StudyError as error:
-        yield Finding(key, PROBLEM, f"cannot be made again: {error}")
-        return
-    stamped = replace(again, study=choice.study, created_at=choice.created_at, extra=choice.extra)
-    differs = [name for name, value in vars(stamped).items() if getattr(choice, name) != value]
-    if differs:
-        yield Finding(key, PROBLEM, f"made again, it has another {differs[0]}")
-    else:
-        yield Finding(key, OK, f"made again from {len(choice.sites)} sites: the same")

@@ -16,7 +16,8 @@ from fedfs.roles.coordinator.amend import Coordinator
 from fedfs.roles.coordinator.options import StudyOptions
 from fedfs.roles.coordinator.roster import set_state
 from fedfs.roles.loop import Outcome
-from fedfs.roles.reader.audit import verify_choice, verify_study
+from fedfs.roles.reader.audit import verify_study
+from fedfs.roles.reader.choice_audit import verify_choice
 from fedfs.roles.reader.finding import OK, PROBLEM
 from fedfs.roles.reader.report.data import collect
 from fedfs.roles.reader.report.overview import overview

@@ -12,7 +12,7 @@ from fedfs.roles.coordinator.amend import Coordinator
 from fedfs.roles.coordinator.roster import set_state
 from fedfs.roles.courier.sync import Sync
 from fedfs.roles.loop import Outcome
-from fedfs.roles.reader.audit import verify_choice
+from fedfs.roles.reader.choice_audit import verify_choice
 from fedfs.roles.reader.finding import OK, PROBLEM
 from fedfs.roles.reader.privacy import disclosures
 from fedfs.roles.step import AFTER_TRACKS

@@ -15,7 +15,8 @@ from fedfs.protocol import layout
 from fedfs.roles.coordinator.amend import Coordinator
 from fedfs.roles.coordinator.roster import set_state
 from fedfs.roles.reader import audit
-from fedfs.roles.reader.audit import verify_choice, verify_study
+from fedfs.roles.reader.audit import verify_study
+from fedfs.roles.reader.choice_audit import verify_choice
 from fedfs.roles.reader.finding import NOTE, OK, PROBLEM, Finding
 from support.federation import Federation, forge
 from support.unlike_networks import NETWORKS, TARGETS
