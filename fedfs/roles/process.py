@@ -122,9 +122,9 @@ class _Seen:
         """
         state, track = self._observer.state, self._observer.track.name
         charter, newest = state.charter, state.newest
-        self._keyring.note_charter(charter.number, state.digests[charter.key])
+        self._keyring.memory.note_charter(charter.number, state.digests[charter.key])
         sha256 = state.models[newest].weights_sha256 if newest >= 0 else ""
-        self._keyring.note_version(self._role, track, newest, sha256)
+        self._keyring.memory.note_version(self._role, track, newest, sha256)
         self._noted = charter.number, newest
 
     def note_newer(self) -> None:

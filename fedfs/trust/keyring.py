@@ -1,4 +1,4 @@
-"""Private keys and memory of this host: ``FEDFS_HOME/studies/<study>/``.
+"""Private keys of this host: ``FEDFS_HOME/studies/<study>/``.
 
 ::
 
@@ -6,9 +6,6 @@
     site-<name>.2.key                                 its successor; the charter says which counts
     site-<name>.signer                                a key that another program holds
     site-<name>.age                                   age identity: others encrypt to it
-    site-<name>.json                                  what `site join` was told: dataset, store
-    seen.json                                         newest charter and version seen here
-    lock                                              held while one of the last two is written
 
 Keys are encrypted if ``FEDFS_PASSPHRASE`` or ``FEDFS_PASSPHRASE_FILE`` is set when they are made.
 One folder per study, not per store: a study keeps its keys when its files move to another store,
@@ -16,38 +13,41 @@ and several sites can live on one host.
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from fedfs.errors import KeyFileError, MisplacedError, SetupError
-from fedfs.store.local_files import create_secret, replacing
+from fedfs.errors import KeyFileError
+from fedfs.store.local_files import create_secret
 from fedfs.trust.home import default_cache, default_home
+from fedfs.trust.host_memory import FILE_HINT, HostMemory, not_writable
 from fedfs.trust.sealing import Identity
 from fedfs.trust.signing import ExternalKey, SigningKey
 
 __all__ = ["Keyring", "default_cache", "default_home"]
 
 _NAME = re.compile(r"([a-z0-9-]+?)(?:\.([0-9]{1,4}))?\.(?:key|signer|age)")
-_FILE_HINT = "check its owner and permissions, or restore it from a backup"
 _KEYS = (".key", ".signer")
 
 
 class Keyring:
-    """Keys and memory of one study on this host.
+    """Keys of one study on this host, with its memory of the study.
 
     Args:
         home: the fedfs home of this host.
         study: id of the study.
+
+    Attributes:
+        folder: where they lie.
+        memory: what this host has seen of the study, beside them.
     """
 
     def __init__(self, home: Path, study: str) -> None:
         self.folder = home / "studies" / study
+        self.memory = HostMemory(self.folder)
 
     def has(self, role: str) -> bool:
         """Return whether this host holds a key of ``role`` (``site-<name>`` for a site)."""
@@ -160,67 +160,6 @@ class Keyring:
         """Return the newest key of ``role``, made now if there is none."""
         return self.load(role) if self.has(role) else self.create(role)
 
-    def remember(self, role: str, values: Mapping[str, Any]) -> None:
-        """Keep what a role needs to know the next time, beside what it keeps already."""
-        with self._locked():
-            self._write(self.folder / f"{role}.json", {**self.recall(role), **values})
-
-    def recall(self, role: str) -> Mapping[str, Any]:
-        """Return what :meth:`remember` kept; empty if nothing."""
-        return self._read(self.folder / f"{role}.json")
-
-    def note_charter(self, number: int, sha256: str) -> None:
-        """Check the newest charter on the store against the newest ever seen here; remember it.
-
-        Raises:
-            MisplacedError: the store shows an older charter, or another one of the same number.
-        """
-        path = self.folder / "seen.json"
-        with self._locked():
-            seen = self._read(path)
-            known = seen.get("charter_number", 0), seen.get("charter_sha256")
-            if _is_newer("charter", (number, sha256), known, hint=", ask the coordinator"):
-                self._write(path, {**seen, "charter_number": number, "charter_sha256": sha256})
-
-    def note_version(self, role: str, track: str, number: int, sha256: str) -> None:
-        """Check the newest version on a role's store against the newest it has seen; remember it.
-
-        Args:
-            role: whose store it is; that of a site without a network lags behind.
-            track: the track.
-            number: the newest version, -1 if there is none.
-            sha256: hash of its weights.
-
-        Raises:
-            MisplacedError: the store shows an older version, or other weights of the same one.
-        """
-        path, name = self.folder / "seen.json", f"{role} {track}"
-        with self._locked():
-            seen = self._read(path)
-            versions = dict(seen.get("versions", {}))
-            known, hint = versions.get(name, (-1, "")), f". If that was meant, remove {path}"
-            if _is_newer("version", (number, sha256), known, hint=hint):
-                self._write(path, {**seen, "versions": {**versions, name: (number, sha256)}})
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Hold this host's memory of the study: processes of several roles and tracks write it.
-
-        Raises:
-            SetupError: the folder cannot be written.
-        """
-        path = self.folder / "lock"
-        try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise _not_writable(path, error) from error
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(handle)
-
     def _files(self, endings: Sequence[str]) -> list[tuple[str, int, Path]]:
         """Return role, number and path of all files with one of the endings, sorted."""
         paths = self.folder.iterdir() if self.folder.is_dir() else ()
@@ -251,7 +190,7 @@ class Keyring:
         except OSError as error:
             raise KeyFileError(
                 f"{path} cannot be read: {error.strerror}.",
-                hint=_FILE_HINT,
+                hint=FILE_HINT,
             ) from error
 
     def _load(self, path: Path) -> SigningKey:
@@ -274,7 +213,7 @@ class Keyring:
         except FileExistsError as error:
             raise KeyFileError(f"{path} exists already.", hint="keys are never replaced") from error
         except OSError as error:
-            raise _not_writable(path, error) from error
+            raise not_writable(path, error) from error
 
     @staticmethod
     def _passphrase() -> bytes | None:
@@ -292,46 +231,3 @@ class Keyring:
                 hint="FEDFS_PASSPHRASE_FILE names it",
             ) from error
         return text.encode() or None
-
-    def _read(self, path: Path) -> Mapping[str, Any]:
-        try:
-            value = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError) as error:
-            raise SetupError(
-                f"{path} cannot be read: {error}.",
-                hint=_FILE_HINT,
-            ) from error
-        return value if isinstance(value, dict) else {}
-
-    def _write(self, path: Path, values: Mapping[str, Any]) -> None:
-        try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with replacing(path) as temporary:
-                temporary.write_text(json.dumps(dict(values), indent=1, sort_keys=True))
-        except OSError as error:
-            raise _not_writable(path, error) from error
-
-
-def _is_newer(what: str, found: tuple[int, str], known: tuple[int, Any], *, hint: str) -> bool:
-    """Return whether number and hash on the store are of something newer than this host knows.
-
-    Raises:
-        MisplacedError: they are of something older, or the hash of the same number has changed.
-    """
-    number, before = found[0], known[0]
-    if number < before or (number == before >= 0 and found[1] != known[1]):
-        raise MisplacedError(
-            f"shows {what} {number}, but this host has seen {what} {before} of it",
-            about="the store",
-            hint=f"the store was rolled back or tampered with: restore it{hint}",
-        )
-    return bool(number > before)
-
-
-def _not_writable(path: Path, error: OSError) -> SetupError:
-    return SetupError(
-        f"{path} cannot be written: {error.strerror}.",
-        hint="set FEDFS_HOME to a folder that you can write",
-    )

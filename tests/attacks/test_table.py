@@ -421,13 +421,15 @@ def test_versions_that_are_taken_away_are_noticed_by_whoever_saw_them(running):
     state, keyring = running.observe().state, running.keyring("north")
     (track,) = running.tracks
     assert state.newest == 1
-    keyring.note_version("site-north", track, 2, "a" * 64)
+    keyring.memory.note_version("site-north", track, 2, "a" * 64)
     with pytest.raises(MisplacedError, match="shows version 1, but this host has seen version 2"):
-        keyring.note_version("site-north", track, 1, state.models[1].weights_sha256)
+        keyring.memory.note_version("site-north", track, 1, state.models[1].weights_sha256)
     with pytest.raises(MisplacedError):
-        keyring.note_version("site-north", track, 2, "b" * 64)
-    keyring.note_version("site-north", track, 2, "a" * 64)
-    keyring.note_version("aggregator", track, 1, "a" * 64)  # another role's store may lag behind
+        keyring.memory.note_version("site-north", track, 2, "b" * 64)
+    keyring.memory.note_version("site-north", track, 2, "a" * 64)
+    keyring.memory.note_version(
+        "aggregator", track, 1, "a" * 64
+    )  # another role's store may lag behind
 
 
 def test_an_update_of_another_federation_is_refused(running, tmp_path):
@@ -480,12 +482,12 @@ def test_a_replaced_first_charter_is_another_study(running):
 
 def test_a_rolled_back_charter_is_noticed_by_whoever_saw_the_newer(running):
     state, keyring = running.observe().state, running.keyring("north")
-    keyring.note_charter(2, state.digests[layout.charter(2)])
-    keyring.note_charter(2, state.digests[layout.charter(2)])
+    keyring.memory.note_charter(2, state.digests[layout.charter(2)])
+    keyring.memory.note_charter(2, state.digests[layout.charter(2)])
     with pytest.raises(MisplacedError, match="shows charter 1, but this host has seen charter 2"):
-        keyring.note_charter(1, state.digests[layout.charter(1)])
+        keyring.memory.note_charter(1, state.digests[layout.charter(1)])
     with pytest.raises(MisplacedError):
-        keyring.note_charter(2, "0" * 64)
+        keyring.memory.note_charter(2, "0" * 64)
 
 
 def test_a_second_fingerprint_or_plan_does_not_exist(running):

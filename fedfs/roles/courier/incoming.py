@@ -88,7 +88,7 @@ def import_bundle(
             on_progress(Progress("publish", number, len(ordered), "objects"))
             n_new += unpacked.publish(key, store)
         back = FROM if direction == FOR else FOR
-        keyring.remember(memory_of(site, back), {"has": list(index.has)})
+        keyring.memory.remember(memory_of(site, back), {"has": list(index.has)})
     n_bytes = sum(item.size for item in index.items)
     return Imported(header, n_new, len(index.items) - n_new, n_bytes)
 

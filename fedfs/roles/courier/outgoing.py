@@ -82,7 +82,7 @@ def export_bundle(
     """
     view = SiteView(store, site)
     charter, sizes = view.state.charter, view.sizes
-    memory = Keyring(home, charter.study)
+    memory = Keyring(home, charter.study).memory
     known: set[str] = set()
     if not everything:
         known |= set(memory.recall(memory_of(site, direction)).get("has", ()))

@@ -74,11 +74,11 @@ def examine(
         yield host_checks.check_trainer(charter.nnunet.trainer)
         yield from check_gpu_memory(charter)
         if dataset is not None:
-            joined = keyring.recall(role).get("dataset")
+            joined = keyring.memory.recall(role).get("dataset")
             yield from check_new_dataset(
                 dataset, charter, num_processes, on_progress, joined=joined
             )
         elif not is_stranger:
-            remembered, announced = keyring.recall(role), state.n_cases(site)
+            remembered, announced = keyring.memory.recall(role), state.n_cases(site)
             yield host_checks.check_dataset(remembered, charter, announced)
     yield from host_checks.check_disk(model_bytes, is_site=site is not None)

@@ -163,7 +163,7 @@ def join(config: JoinConfig, listener: OnProgress) -> tuple[Charter, JoinRequest
         learner.examine(listener)
     is_new = not keyring.has(role)
     key = keyring.load_or_create(role)
-    _check_same_dataset(config.site, raw.name, observer.state, keyring.recall(role))
+    _check_same_dataset(config.site, raw.name, observer.state, keyring.memory.recall(role))
     try:
         request = join_study(
             observer,
@@ -177,8 +177,8 @@ def join(config: JoinConfig, listener: OnProgress) -> tuple[Charter, JoinRequest
         if is_new:
             keyring.discard(role)
         raise
-    planning = dict(config.planning) or keyring.recall(role).get("planning", {})
-    keyring.remember(
+    planning = dict(config.planning) or keyring.memory.recall(role).get("planning", {})
+    keyring.memory.remember(
         role, {"dataset": raw.name, "planning": planning, "skip_broken": config.host.skip_broken}
     )
     return charter, request
@@ -196,7 +196,7 @@ def join_once(config: JoinConfig, listener: OnProgress) -> tuple[Charter, JoinRe
     if not (keyring.has(role) and config.site in observer.state.joins):
         return join(config, listener)
     given = RawDataset.listed(from_environment(os.environ), config.dataset).name
-    before = keyring.recall(role).get("dataset", given)
+    before = keyring.memory.recall(role).get("dataset", given)
     if before != given:
         raise UserError(
             f"Site {config.site!r} has asked to join with {before}, not with {given}.",
@@ -238,7 +238,7 @@ def _check_planning(
             hint="leave out the options about planning",
         )
     if config.site in state.site_plans:
-        before = keyring.recall(f"site-{config.site}").get("planning")
+        before = keyring.memory.recall(f"site-{config.site}").get("planning")
         if before != codec.to_json(dict(config.planning)):
             raise UserError(
                 f"Site {config.site!r} has published its plan already.",

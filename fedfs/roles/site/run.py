@@ -156,7 +156,7 @@ def _make_choice(
     charter, role = observer.state.charter, f"site-{config.site}"
     store = ReportingStore(TrackStore(place, observer.track), listener)
     publisher = publisher_on(store, observer, keyring, role)
-    spec, dataset = charter.nnunet, str(keyring.recall(role)["dataset"])
+    spec, dataset = charter.nnunet, str(keyring.memory.recall(role)["dataset"])
 
     def validate(on_progress: OnProgress) -> CrossValidated:
         planned = participation.planned_configurations(next(iter(observers.values())).state)
@@ -185,7 +185,7 @@ def _make_choice(
 
 def _remembered_attendance(keyring: Keyring, site: str) -> Attendance | None:
     """Return whether a site wants to take part, as its operator has told this host."""
-    remembered = keyring.recall(f"site-{site}").get("attendance")
+    remembered = keyring.memory.recall(f"site-{site}").get("attendance")
     return Attendance.wanted(site, **remembered) if remembered else None
 
 
@@ -207,7 +207,7 @@ def attend(config: SiteConfig, status: str, reason: str = "") -> bool:
     charter = next(iter(observers.values())).state.charter
     keyring, role = Keyring(config.home, charter.study), f"site-{config.site}"
     keyring.load_all(role)  # on another host than the site's nothing is remembered
-    keyring.remember(role, {"attendance": {"status": status, "reason": reason}})
+    keyring.memory.remember(role, {"attendance": {"status": status, "reason": reason}})
     wanted, is_new = _remembered_attendance(keyring, config.site), False
     for observer in observers.values():
         action = decide.decide_site(observer.state, config.site, prepared=True, attendance=wanted)

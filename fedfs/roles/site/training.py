@@ -106,7 +106,7 @@ def joined_as(config: SiteConfig, charter: Charter) -> Mapping[str, Any]:
     Raises:
         StudyError: nothing is noted, as on another host than that of the site.
     """
-    remembered = Keyring(config.home, charter.study).recall(f"site-{config.site}")
+    remembered = Keyring(config.home, charter.study).memory.recall(f"site-{config.site}")
     if not remembered.get("dataset"):
         raise StudyError(
             f"This host does not know the dataset of site {config.site!r}.",

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from concurrent.futures import ThreadPoolExecutor
-
 import pytest
 
 from fedfs.errors import MisplacedError
 from fedfs.protocol.messages import Attendance
 from fedfs.roles.process import guard_against_rollback, hold_tracks, publisher_on
 from fedfs.roles.site.join import ask_for_new_key
-from fedfs.trust.keyring import Keyring
 from support.federation import Federation
 
 
@@ -34,7 +30,7 @@ def test_a_start_that_saw_more_does_not_make_a_process_end_in_alarm(federation):
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
-    kept = federation.keyring("north")
+    kept = federation.keyring("north").memory
     with pytest.raises(MisplacedError, match="this host has seen version 3 of it"):
         kept.note_version("site-north", federation.tracks[0], 2, "")
 
@@ -68,7 +64,7 @@ def test_what_is_accepted_is_noted_at_once_and_not_in_the_end(federation):
     with seen(federation, observer):
         federation.run()
         observer.refresh()
-        kept = federation.keyring("north")
+        kept = federation.keyring("north").memory
         with pytest.raises(MisplacedError, match="this host has seen version 3 of it"):
             kept.note_version("site-north", federation.tracks[0], 2, "")
 
@@ -82,19 +78,6 @@ def test_temporary_folders_of_a_killed_process_are_removed_and_nothing_else(fede
         pass
     left = {str(path.relative_to(folder)) for path in folder.rglob("payload")}
     assert left == {"tmp-mine/payload", "tensors/kept/payload"}
-
-
-def test_processes_that_note_at_the_same_time_lose_nothing(tmp_path):
-    keyring, n_roles, n_versions = Keyring(tmp_path, "study"), 4, 25
-
-    def note(role: int) -> None:
-        for version in range(n_versions):
-            keyring.note_version(f"site-{role}", "2d-0", version, f"{version}")
-
-    with ThreadPoolExecutor(n_roles) as pool:
-        list(pool.map(note, range(n_roles)))
-    kept = json.loads((keyring.folder / "seen.json").read_text())["versions"]
-    assert kept == {f"site-{role} 2d-0": [24, "24"] for role in range(n_roles)}
 
 
 def test_a_key_that_is_not_approved_yet_signs_nothing(federation):
