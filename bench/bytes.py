@@ -30,7 +30,7 @@ from alignment import default_net
 
 from fedfs.tensors import encodings
 from fedfs.tensors.canonical import write_safetensors
-from fedfs.tensors.safetensors_reader import file_bytes
+from fedfs.tensors.safetensors_layout import file_bytes
 
 REFERENCE_BYTES = 604_000_000
 N_STAGES = 6

@@ -28,7 +28,7 @@ from fedfs.learner import Array
 from fedfs.tensors import encodings
 from fedfs.tensors.canonical import hashed_header
 from fedfs.tensors.encodings import Encoding
-from fedfs.tensors.safetensors_reader import Entry, Shape
+from fedfs.tensors.safetensors_layout import Entry, Shape
 from fedfs.tensors.safetensors_writer import TensorWriter, raw_bytes
 
 __all__ = ["RESIDUAL", "Combination", "Outputs", "Written", "combine", "state_layout"]

@@ -28,7 +28,8 @@ from fedfs.aggregation.strategies.base import Borrowed
 from fedfs.learner import Array
 from fedfs.tensors import encodings
 from fedfs.tensors.encodings import Encoding
-from fedfs.tensors.safetensors_reader import BF16, AnyArray, Shape, TensorFile
+from fedfs.tensors.safetensors_layout import BF16, AnyArray, Shape
+from fedfs.tensors.safetensors_reader import TensorFile
 
 SLICE = 32_768
 """Values that are scanned at a time. Part of the protocol."""

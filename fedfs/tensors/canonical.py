@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from fedfs.errors import TensorError
 from fedfs.protocol import codec
+from fedfs.tensors.safetensors_layout import AnyArray, Shape, check_layout, dtype_of
 from fedfs.tensors.safetensors_library import write_safetensors
-from fedfs.tensors.safetensors_reader import AnyArray, Shape, TensorFile, check_layout, dtype_of
+from fedfs.tensors.safetensors_reader import TensorFile
 from fedfs.tensors.safetensors_writer import TensorWriter, raw_bytes
 
 if TYPE_CHECKING:

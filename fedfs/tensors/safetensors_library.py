@@ -19,15 +19,8 @@ import safetensors.numpy
 
 from fedfs.errors import TensorError
 from fedfs.store.local_files import replacing
-from fedfs.tensors.safetensors_reader import (
-    BF16,
-    DTYPES,
-    AnyArray,
-    Entry,
-    TensorFile,
-    check_layout,
-    dtype_of,
-)
+from fedfs.tensors.safetensors_layout import BF16, DTYPES, AnyArray, Entry, check_layout, dtype_of
+from fedfs.tensors.safetensors_reader import TensorFile
 from fedfs.tensors.safetensors_writer import check_array, raw_bytes
 
 

@@ -1,4 +1,4 @@
-"""The safetensors format: types, layouts, sizes, and a reader that trusts nothing.
+"""A reader of safetensors files that trusts nothing.
 
 The safetensors library is a second reader, see :mod:`fedfs.tensors.safetensors_library`, and no
 replacement (``bench/safetensors_readers.py``, safetensors 0.8.0):
@@ -11,15 +11,10 @@ replacement (``bench/safetensors_readers.py``, safetensors 0.8.0):
 Rules:
  * A file is validated before a byte of it is believed, and read tensor by tensor with positioned
    reads: mapping a file that somebody truncates kills the process.
- * A layout (name -> type and shape) is all that decides how large a file is, so a reader who knows
-   what to expect knows the size before the download.
  * numpy has no bfloat16. Such values are float32 arrays here whose lower 16 bits are zero, on the
    way in and on the way out, so that no bit pattern is ever taken for a number.
-
-Format: https://github.com/huggingface/safetensors#format
 """
 
-import itertools
 import math
 import os
 import stat
@@ -32,102 +27,23 @@ from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from fedfs.errors import MalformedError, TensorError
 from fedfs.protocol import codec
-
-AnyArray = npt.NDArray[Any]
-Shape = tuple[int, ...]
-Entry = tuple[str, Shape]
-"""Type as safetensors spells it, and shape."""
-
-BF16 = "BF16"
-LENGTH_BYTES = 8
-METADATA = "__metadata__"
-
-DTYPES: dict[str, tuple[int, str]] = {
-    "BOOL": (1, "?"),
-    "U8": (1, "<u1"),
-    "I8": (1, "<i1"),
-    "I16": (2, "<i2"),
-    "F16": (2, "<f2"),
-    BF16: (2, "<f4"),
-    "I32": (4, "<i4"),
-    "F32": (4, "<f4"),
-    "I64": (8, "<i8"),
-    "F64": (8, "<f8"),
-}
-"""Types in a file: bytes per value in the file, and numpy's type for arrays of it."""
+from fedfs.tensors.safetensors_layout import (
+    BF16,
+    DTYPES,
+    LENGTH_BYTES,
+    METADATA,
+    AnyArray,
+    Entry,
+    Shape,
+    check_layout,
+    short_name,
+)
 
 _STORED = {name: np.dtype("<u2" if name == BF16 else numpy) for name, (_, numpy) in DTYPES.items()}
-_NAMES = {np.dtype(numpy): name for name, (_, numpy) in DTYPES.items() if name != BF16}
 _MAX_NAME, _MAX_DIMENSIONS = 512, 16
-_SHOWN, _SHOWN_CHARACTERS = 3, 80
-
-
-def dtype_of(array: AnyArray) -> str:
-    """Return the type of an array as safetensors spells it.
-
-    Raises:
-        TensorError: safetensors has no such type.
-    """
-    name = _NAMES.get(array.dtype.newbyteorder("<"))
-    if name is None:
-        raise TensorError(
-            "cannot be written as safetensors", about=f"an array of type {array.dtype}"
-        )
-    return name
-
-
-def header_bytes(layout: Mapping[str, Entry], metadata: Mapping[str, str] | None = None) -> bytes:
-    """Return the beginning of a file, up to the data: equal layouts give equal bytes."""
-    header: dict[str, Any] = {METADATA: dict(metadata)} if metadata else {}
-    for name, (begin, end) in places(layout).items():
-        dtype, shape = layout[name]
-        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
-    raw = codec.dumps(header)
-    raw += b" " * (-len(raw) % 8)  # so that tensors are aligned where a reader maps the file
-    return len(raw).to_bytes(LENGTH_BYTES, "little") + raw
-
-
-def places(layout: Mapping[str, Entry]) -> dict[str, tuple[int, int]]:
-    """Return name -> first byte and byte after the last, from the end of the header; ascending."""
-    out, end = {}, 0
-    for name, entry in sorted(layout.items()):
-        begin, end = end, end + _n_bytes(entry)
-        out[name] = (begin, end)
-    return out
-
-
-def file_bytes(layout: Mapping[str, Entry], metadata: Mapping[str, str] | None = None) -> int:
-    """Return the size in bytes of the file that fedfs writes for a layout."""
-    return len(header_bytes(layout, metadata)) + sum(map(_n_bytes, layout.values()))
-
-
-def check_layout(found: Mapping[str, Entry], expected: Mapping[str, Entry]) -> None:
-    """Check that two layouts are the same.
-
-    Raises:
-        TensorError: naming the first few differences.
-    """
-    differences = itertools.chain(
-        (f"{_short(name)} is missing" for name in sorted(expected.keys() - found.keys())),
-        (f"{_short(name)} is unexpected" for name in sorted(found.keys() - expected.keys())),
-        (
-            f"{_short(name)} is {_text(entry)}, not {_text(expected[name])}"
-            for name, entry in sorted(found.items())
-            if name in expected and entry != (expected[name][0], tuple(expected[name][1]))
-        ),
-    )
-    shown = list(itertools.islice(differences, _SHOWN))
-    if shown:
-        more = sum(1 for _ in differences)
-        raise TensorError(
-            "has other tensors than expected: "
-            + "; ".join(shown)
-            + (f"; and {more} more" if more else "")
-        )
 
 
 @dataclass(frozen=True)
@@ -288,18 +204,6 @@ class TensorFile(Mapping[str, AnyArray]):
             buffer, begin = buffer[n:], begin + n
 
 
-def _n_bytes(entry: Entry) -> int:
-    return DTYPES[entry[0]][0] * math.prod(entry[1])
-
-
-def _text(entry: Entry) -> str:
-    return f"{entry[0]} {list(entry[1])}"
-
-
-def _short(name: str) -> str:
-    return repr(name if len(name) <= _SHOWN_CHARACTERS else name[:_SHOWN_CHARACTERS] + "...")
-
-
 @lru_cache(maxsize=1)  # all updates of a round have the same header
 def _parse(
     raw: bytes, n_data_bytes: int, max_tensors: int
@@ -327,12 +231,12 @@ def _parse_entry(name: str, value: Any) -> _Entry:
         raise TensorError(
             f"has {len(name)} characters; 1 to {_MAX_NAME} are allowed", about="a tensor's name"
         )
-    about = f"the tensor {_short(name)}"
+    about = f"the tensor {short_name(name)}"
     if not (isinstance(value, dict) and value.keys() == {"dtype", "shape", "data_offsets"}):
         raise TensorError("has other fields than dtype, shape and data_offsets", about=about)
     dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPES:
-        raise TensorError(f"has the unknown type {_short(str(dtype))}", about=about)
+        raise TensorError(f"has the unknown type {short_name(str(dtype))}", about=about)
     if not (_are_counts(shape) and len(shape) <= _MAX_DIMENSIONS):
         raise TensorError(f"has a shape that is not at most {_MAX_DIMENSIONS} counts", about=about)
     if not (_are_counts(offsets) and len(offsets) == 2):  # noqa: PLR2004  begin and end
@@ -355,7 +259,7 @@ def _parse_entries(header: dict[str, Any], size: int, max_tensors: int) -> dict[
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)):
         if entry.begin != end:
             raise TensorError(
-                "overlaps another or leaves a gap", about=f"the tensor {_short(name)}"
+                "overlaps another or leaves a gap", about=f"the tensor {short_name(name)}"
             )
         end = entry.end
     if end != size:

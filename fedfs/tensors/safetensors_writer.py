@@ -27,7 +27,7 @@ import numpy as np
 
 from fedfs.errors import TensorError
 from fedfs.store.local_files import replacing
-from fedfs.tensors.safetensors_reader import (
+from fedfs.tensors.safetensors_layout import (
     BF16,
     DTYPES,
     AnyArray,

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedfs.tensors import canonical
-from fedfs.tensors.safetensors_reader import dtype_of
+from fedfs.tensors.safetensors_layout import dtype_of
 
 TENSORS: dict[str, npt.NDArray[Any]] = {
     "b.weight": np.arange(12, dtype=np.float32).reshape(3, 4),

@@ -42,7 +42,7 @@ from fedfs.roles.aggregator.publish_version import Release, in_full
 from fedfs.roles.loop import Outcome
 from fedfs.roles.step import Role
 from fedfs.tensors.canonical import TensorFile
-from fedfs.tensors.safetensors_reader import file_bytes
+from fedfs.tensors.safetensors_layout import file_bytes
 from fedfs.trust import key_validity
 from fedfs.trust.recipients import for_readers
 

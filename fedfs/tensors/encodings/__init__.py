@@ -10,12 +10,13 @@ from types import MappingProxyType
 from typing import Any
 
 from fedfs.errors import UserError
-from fedfs.tensors.encodings.base import Encoded, Encoding, Entry, Lossy, payload_layout
+from fedfs.tensors.encodings.base import Encoded, Encoding, Lossy, payload_layout
 from fedfs.tensors.encodings.bf16 import Bf16
 from fedfs.tensors.encodings.fp16 import Fp16
 from fedfs.tensors.encodings.fp32 import Fp32
 from fedfs.tensors.encodings.int8 import Int8
 from fedfs.tensors.encodings.topk import TopK
+from fedfs.tensors.safetensors_layout import Entry
 
 ENCODINGS: Mapping[str, type[Any]] = MappingProxyType(
     {cls.name: cls for cls in (Bf16, Fp16, Fp32, Int8, TopK)}

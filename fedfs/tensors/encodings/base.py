@@ -26,19 +26,13 @@ import numpy.typing as npt
 
 from fedfs.errors import TensorError
 from fedfs.learner import Array
-from fedfs.tensors.safetensors_reader import DTYPES
-
-AnyArray = npt.NDArray[Any]
+from fedfs.tensors.safetensors_layout import DTYPES, AnyArray, Entry, Shape
 
 Delta = npt.NDArray[np.float64]
 """Trained minus the version it was trained from, both float32, formed in float64."""
 
 Base = npt.NDArray[np.floating[Any]]
 """Float32 values, in float64 if the caller has them so: that saves widening them per update."""
-
-Shape = tuple[int, ...]
-Entry = tuple[str, Shape]
-"""Type as safetensors spells it, and shape."""
 
 # Between a canonical name and the part of it that a payload tensor holds. In ASCII it precedes the
 # full stop, so that the parts of a tensor follow each other in a sorted file.

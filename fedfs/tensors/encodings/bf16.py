@@ -7,7 +7,8 @@ from typing import ClassVar
 import numpy as np
 
 from fedfs.errors import TensorError
-from fedfs.tensors.encodings.base import VALUES, AnyArray, Delta, Entry, Lossy, Shape
+from fedfs.tensors.encodings.base import VALUES, Delta, Lossy
+from fedfs.tensors.safetensors_layout import AnyArray, Entry, Shape
 
 LARGEST = (2 - 2**-7) * 2.0**127
 

@@ -6,7 +6,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from fedfs.tensors.encodings.base import VALUES, AnyArray, Delta, Entry, Lossy, Shape
+from fedfs.tensors.encodings.base import VALUES, Delta, Lossy
+from fedfs.tensors.safetensors_layout import AnyArray, Entry, Shape
 
 LARGEST = 65504.0
 

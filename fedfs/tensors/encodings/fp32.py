@@ -8,16 +8,8 @@ import numpy as np
 
 from fedfs.errors import TensorError
 from fedfs.learner import Array
-from fedfs.tensors.encodings.base import (
-    AnyArray,
-    Base,
-    Delta,
-    Encoded,
-    Entry,
-    Shape,
-    check_shape,
-    checked,
-)
+from fedfs.tensors.encodings.base import Base, Delta, Encoded, check_shape, checked
+from fedfs.tensors.safetensors_layout import AnyArray, Entry, Shape
 
 
 @dataclass(frozen=True)

@@ -7,16 +7,9 @@ from typing import ClassVar
 import numpy as np
 
 from fedfs.errors import TensorError
-from fedfs.tensors.encodings.base import (
-    SCALE,
-    VALUES,
-    AnyArray,
-    Delta,
-    Entry,
-    Lossy,
-    Shape,
-)
+from fedfs.tensors.encodings.base import SCALE, VALUES, Delta, Lossy
 from fedfs.tensors.encodings.levels import from_levels, scale_of, to_levels
+from fedfs.tensors.safetensors_layout import AnyArray, Entry, Shape
 
 N_LEVELS = 127
 

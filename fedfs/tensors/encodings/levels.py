@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fedfs.errors import TensorError
-from fedfs.tensors.encodings.base import AnyArray, Delta
+from fedfs.tensors.encodings.base import Delta
+from fedfs.tensors.safetensors_layout import AnyArray
 
 
 def scale_of(values: Delta, n_levels: int) -> np.float32:

@@ -15,17 +15,9 @@ import numpy.typing as npt
 from fedfs.errors import TensorError
 from fedfs.protocol.ranges import Range, check_options, option
 from fedfs.tensors.encodings import bits as bitstream
-from fedfs.tensors.encodings.base import (
-    INDICES,
-    SCALE,
-    VALUES,
-    AnyArray,
-    Delta,
-    Entry,
-    Lossy,
-    Shape,
-)
+from fedfs.tensors.encodings.base import INDICES, SCALE, VALUES, Delta, Lossy
 from fedfs.tensors.encodings.levels import from_levels, scale_of, to_levels
+from fedfs.tensors.safetensors_layout import AnyArray, Entry, Shape
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from fedfs.tensors import encodings
 from fedfs.tensors.canonical import TensorFile, weights_sha256, write_safetensors
 from fedfs.tensors.encodings import bits
 from fedfs.tensors.encodings.base import SEPARATOR, part_name
-from fedfs.tensors.safetensors_reader import file_bytes
+from fedfs.tensors.safetensors_layout import file_bytes
 
 BASE = np.arange(6, dtype=np.float32).reshape(2, 3)
 FP32 = encodings.by_name("fp32")

@@ -12,7 +12,7 @@ import pytest
 from fedfs.errors import MalformedError, TensorError
 from fedfs.tensors import canonical as checkpoint
 from fedfs.tensors.canonical import TensorFile
-from fedfs.tensors.safetensors_reader import file_bytes
+from fedfs.tensors.safetensors_layout import file_bytes
 from support.tensor_files import OTHERS, TENSORS, entry, forged, stream
 
 
