@@ -33,7 +33,7 @@ from fedfs.nnunet.system.environment import HostSettings
 from fedfs.nnunet.system.isolated import run_isolated
 from fedfs.roles.reader.export import export_versions
 from fedfs.simulation.cases import place_dataset, read_cases
-from fedfs.simulation.demo import PLANNER_OPTIONS
+from fedfs.simulation.demo_effort import PLANNER_OPTIONS
 from fedfs.simulation.gpu_slots import Slot
 from fedfs.simulation.hosts import Host, LocalStudy
 from fedfs.store import open_store

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from fedfs.cli.simulation import table
-from fedfs.simulation.demo import PLANNER_OPTIONS
+from fedfs.simulation.demo_effort import PLANNER_OPTIONS
 from fedfs.simulation.experiment import Experiment, ExperimentOptions
 
 

@@ -88,7 +88,8 @@ def demo(
     It shows what federation is worth. Made-up images by default, or real ones with --data.
     Everything is real but the distance: separate processes share nothing but a folder.
     """
-    from fedfs.simulation.demo import FULL, QUICK, REAL, Demo
+    from fedfs.simulation.demo import Demo
+    from fedfs.simulation.demo_effort import FULL, QUICK, REAL
     from fedfs.simulation.hosts import interrupted_by_sigterm
 
     place = folder or Path(tempfile.mkdtemp(prefix="fedfs-demo-"))
