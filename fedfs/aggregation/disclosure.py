@@ -13,7 +13,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fedfs.aggregation.fingerprints import MAX_SHAPE, largest_m2
+from fedfs.aggregation.fingerprint_checks import MAX_SHAPE
+from fedfs.aggregation.fingerprints import largest_m2
 from fedfs.learner import CaseGeometry, ChannelSketch, SiteFingerprint
 
 

@@ -9,7 +9,8 @@ import reference
 import SimpleITK
 from synthetic import DATASET, Reports, write_dataset
 
-from fedfs.aggregation.fingerprints import merge_fingerprints, to_nnunet, validate_fingerprint
+from fedfs.aggregation.fingerprint_checks import validate_fingerprint
+from fedfs.aggregation.fingerprints import merge_fingerprints, to_nnunet
 from fedfs.errors import DatasetError, TrainingError
 from fedfs.nnunet.data import fingerprint
 from fedfs.nnunet.data.dataset import RawDataset

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from fedfs.aggregation import fingerprints as fp
 from fedfs.aggregation.disclosure import coarsen
+from fedfs.aggregation.fingerprint_checks import validate_fingerprint
 from fedfs.errors import DatasetError, MalformedError, StudyError
 from fedfs.learner import CaseGeometry, ChannelSketch, SiteFingerprint
 
@@ -110,7 +111,7 @@ def test_merging_the_sites_equals_pooling_the_cases(sites):
 def test_every_sketch_that_is_made_is_also_accepted(sites):
     merged = fp.merge_fingerprints({f"s{i}": fingerprint_of(site) for i, site in enumerate(sites)})
     if merged.n_cases:
-        fp.validate_fingerprint(merged)
+        validate_fingerprint(merged)
 
 
 @given(sites_of_cases, st.randoms(use_true_random=False))
@@ -303,9 +304,9 @@ def with_case(**changes):
     ],
 )
 def test_what_no_dataset_could_have_is_refused_and_named(field, bad):
-    fp.validate_fingerprint(GOOD)
+    validate_fingerprint(GOOD)
     with pytest.raises(MalformedError, match=f"^The fingerprint's {field}"):
-        fp.validate_fingerprint(bad)
+        validate_fingerprint(bad)
 
 
 def nnunet_properties(cases, n_samples=100_000):
@@ -365,7 +366,7 @@ def test_real_images_federated_equals_pooled(split, hippocampus, capsys):
         for key in pooled
     }
     merged = fp.merge_fingerprints({site: fingerprint_of(cases) for site, cases in sites.items()})
-    fp.validate_fingerprint(merged)
+    validate_fingerprint(merged)
     federated = fp.to_nnunet(merged)["foreground_intensity_properties_per_channel"]["0"]
 
     lines = [f"{split.__name__:28}{'pooled':>14}{'federated':>14}{'averaged':>14}"]
@@ -413,7 +414,7 @@ def _site(seed: int, n_cases: int) -> SiteFingerprint:
 def test_a_coarse_fingerprint_is_a_fingerprint(seed, n_cases, quantiles, digits):
     site = _site(seed, n_cases)
     coarse = coarsen(site, digits=digits, quantiles=quantiles)
-    fp.validate_fingerprint(coarse)
+    validate_fingerprint(coarse)
     assert coarse.n_cases == n_cases
     lines = set(coarse.geometry)
     assert len(lines) <= max(1, min(quantiles, n_cases // 2))
@@ -432,7 +433,7 @@ def test_values_at_two_extremes_stay_a_fingerprint_however_they_are_rounded(
     sketch = fp.mix_cases([fp.sketch_case(values)] * n_cases)
     geometry = (CaseGeometry((1.0, 1.0, 1.0), (99_999, 9, 9), 1.0),) * n_cases
     coarse = coarsen(SiteFingerprint(n_cases, (sketch,), geometry), digits=digits)
-    fp.validate_fingerprint(coarse)
+    validate_fingerprint(coarse)
 
 
 @given(st.integers(0, 1000))

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from fedfs.aggregation import fingerprints
 from fedfs.aggregation.alignment import Shapes
+from fedfs.aggregation.fingerprint_checks import validate_fingerprint
 from fedfs.aggregation.shared_tensors import agree, asym_spec, check_site_plan, join_in
 from fedfs.errors import MalformedError, RejectedError, SetupError, StudyError
 from fedfs.learner import SiteFingerprint
@@ -182,7 +183,7 @@ def _usable_fingerprint(site: str, state: StudyState) -> SiteFingerprint:
     message = state.fingerprints[site]
     part = SiteFingerprint(message.n_cases, message.channels, message.geometry)
     with using("fingerprint", site):
-        fingerprints.validate_fingerprint(part)
+        validate_fingerprint(part)
         if len(part.channels) != len(state.charter.dataset.channel_names):
             raise MalformedError(f"holds {len(part.channels)} channels", about="the fingerprint")
     return part

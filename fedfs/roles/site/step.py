@@ -13,7 +13,7 @@ from typing import Any
 
 from fedfs.aggregation import strategies
 from fedfs.aggregation.disclosure import coarsen
-from fedfs.aggregation.fingerprints import validate_fingerprint
+from fedfs.aggregation.fingerprint_checks import validate_fingerprint
 from fedfs.errors import (
     DatasetError,
     FedfsError,
