@@ -3,16 +3,11 @@
 Written on ``os``, because fsspec's local files promise neither atomic creation nor whole files to
 readers. POSIX only.
 
-Rules:
+Rules, beside those of :mod:`fedfs.store.root_folder`:
  * An object is written to a hidden file beside its place, synchronised, and then given its name by
    ``link``, which fails if the name is taken: readers see all of it or nothing, one writer wins.
    Where the share has no links, :func:`fedfs.store.posix.rename_exclusively` does the same under
    a lock. Links and locks do not see each other: all writers of one key must use the same.
- * Names are resolved one folder at a time from the root, and a symbolic link is never followed, so
-   nobody who can write to the share leads a reader out of it. The root itself may be a link.
- * A share that went away is a store that cannot be reached now, never an empty one: nothing is read
-   or made beneath a folder that has lost what this process has seen in it, such as a mount point
-   that is not mounted.
  * Folders that were made for an object which then could not be written stay: listings do not show
    them, and removing them would race with other writers.
 """
@@ -25,45 +20,20 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
-from fedfs.errors import (
-    StoreError,
-    StoreFullError,
-    StorePermissionError,
-    StoreUnavailableError,
-)
 from fedfs.protocol.layout import check_key
 from fedfs.store import local_files, posix
 from fedfs.store.base import Entry, Store, check_prefix, is_key
+from fedfs.store.folder_errors import ABSENT, foreign, translated
+from fedfs.store.root_folder import RootFolder
 
 _log = logging.getLogger(__name__)
 
 _SWEEP_EVERY_S = 3600.0
 _SCRATCH, _SCRATCH_STALE_S = ".fedfs-scratch-", 86_400.0
-_ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
-_RIVAL = "does a second process run in the same role?"
-_MOUNTED = "is the share mounted?"
-_REASONS: dict[int, tuple[type[StoreError], str, str]] = {
-    errno.ENOSPC: (StoreFullError, "no space is left", "free some space on the store"),
-    errno.EDQUOT: (StoreFullError, "the quota is used up", "free some space, or raise the quota"),
-    errno.EROFS: (StorePermissionError, "the store is read-only", "mount it for writing"),
-    errno.EACCES: (StorePermissionError, "access is denied", "check the folder's permissions"),
-    errno.EPERM: (StorePermissionError, "it is not permitted", "check the folder's permissions"),
-    errno.EDEADLK: (StoreUnavailableError, "another writer keeps its name locked", _RIVAL),
-}
-_PASSING = frozenset(
-    getattr(errno, name)
-    for name in (
-        "EAGAIN", "EBUSY", "ECONNABORTED", "ECONNREFUSED", "ECONNRESET", "EHOSTDOWN",
-        "EHOSTUNREACH", "EINTR", "EIO", "ENETDOWN", "ENETUNREACH", "ENODEV", "ENOLINK", "ENOTCONN",
-        "EPIPE", "EREMOTEIO", "ESHUTDOWN", "ESTALE", "ETIMEDOUT",
-    )
-    if hasattr(errno, name)
-)  # fmt: skip
-"""Errors of a share whose server, line or mount has gone, which may come back."""
 _OPEN_AGAIN_S = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
 
 
@@ -92,15 +62,13 @@ class FolderStore(Store):
             StoreUnavailableError: ``root`` is missing.
             StoreError: it is not a folder.
         """
-        self._root = root.absolute()
-        self.url = self._root.as_uri()
-        self._must_exist = must_exist
+        self.url = root.absolute().as_uri()
+        self._root = RootFolder(root.absolute(), self.url, must_exist=must_exist)
         self._links = use_links
         self._pause = pause
         self._swept_s: dict[str, float] = {}
-        self._seen: set[str] = set()
         with contextlib.suppress(FileNotFoundError), self._errors("the store", "opened"):
-            os.close(self._open_root(create=False))
+            os.close(self._root.open(create=False))
 
     def get(self, key: str, *, max_bytes: int) -> bytes:
         """See :meth:`fedfs.store.base.Store.get`."""
@@ -121,7 +89,7 @@ class FolderStore(Store):
         """See :meth:`fedfs.store.base.Store.adopt`."""
         *folders, name = check_key(key).split("/")
         if self._links is not False:
-            with self._errors(key, "written"), self._folder(folders, create=True) as folder:
+            with self._errors(key, "written"), self._root.folder(folders, create=True) as folder:
                 try:
                     os.link(path, name, dst_dir_fd=folder, follow_symlinks=False)
                 except FileExistsError:
@@ -139,11 +107,11 @@ class FolderStore(Store):
     def scratch(self) -> Iterator[Path]:
         """See :meth:`fedfs.store.base.Store.scratch`; beside the objects, hidden from listings."""
         with self._errors("the store", "written"):
-            os.close(self._open_root(create=True))
-            for old in self._root.glob(f"{_SCRATCH}*"):  # of an import that was killed
+            os.close(self._root.open(create=True))
+            for old in self._root.path.glob(f"{_SCRATCH}*"):  # of an import that was killed
                 if time.time() - old.stat().st_mtime > _SCRATCH_STALE_S:
                     shutil.rmtree(old, ignore_errors=True)
-            folder = tempfile.mkdtemp(prefix=_SCRATCH, dir=self._root)
+            folder = tempfile.mkdtemp(prefix=_SCRATCH, dir=self._root.path)
         try:
             yield Path(folder)
         finally:
@@ -162,33 +130,36 @@ class FolderStore(Store):
         """See :meth:`fedfs.store.base.Store.delete`."""
         *folders, name = check_key(key).split("/")
         with (
-            contextlib.suppress(*_ABSENT),
+            contextlib.suppress(*ABSENT),
             self._errors(key, "deleted"),
-            self._folder(folders) as folder,
+            self._root.folder(folders) as folder,
         ):
             mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
             if stat.S_ISREG(mode):
                 os.unlink(name, dir_fd=folder)
             elif not stat.S_ISDIR(mode):
-                raise self._foreign(key)
+                raise foreign(key, self.url)
 
     def remove_empty_folder(self, prefix: str) -> None:
         """See :meth:`fedfs.store.base.Store.remove_empty_folder`."""
         *folders, name = check_prefix(prefix).split("/")[:-1]
-        with contextlib.suppress(OSError), self._folder(folders) as folder:
+        with contextlib.suppress(OSError), self._root.folder(folders) as folder:
             os.rmdir(name, dir_fd=folder)
 
     def watch_path(self) -> Path:
         """See :meth:`fedfs.store.base.Store.watch_path`."""
-        return self._root
+        return self._root.path
+
+    def _errors(self, what: str, verb: str) -> contextlib.AbstractContextManager[None]:
+        return translated(what, verb, store=self.url)
 
     @contextlib.contextmanager
     def _open_object(self, key: str) -> Iterator[int]:
         *folders, name = key.split("/")
         try:
-            with self._errors(key, "read"), self._folder(folders) as folder:
+            with self._errors(key, "read"), self._root.folder(folders) as folder:
                 fd = self._open_regular(key, name, folder)
-        except _ABSENT:
+        except ABSENT:
             raise self._not_found(key) from None
         try:
             yield fd
@@ -200,7 +171,7 @@ class FolderStore(Store):
             fd = self._open_again(name, folder)
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENXIO):  # a symbolic link, a socket
-                raise self._foreign(key) from error
+                raise foreign(key, self.url) from error
             raise
         mode = os.fstat(fd).st_mode
         if stat.S_ISREG(mode):
@@ -208,7 +179,7 @@ class FolderStore(Store):
         os.close(fd)
         if stat.S_ISDIR(mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
-        raise self._foreign(key)
+        raise foreign(key, self.url)
 
     def _open_again(self, name: str, folder: int) -> int:
         """Open a file; on SMB that fails for as long as its writer's temporary name goes."""
@@ -240,9 +211,9 @@ class FolderStore(Store):
         try:
             with self._errors(prefix or "the store", "listed"):
                 names = prefix.split("/")[:-1]
-                with self._folder(names) as step, posix.listable(step) as folder:
+                with self._root.folder(names) as step, posix.listable(step) as folder:
                     found = _scan(prefix, folder, after)
-        except _ABSENT:
+        except ABSENT:
             return
         for name, entry in found:
             if entry is None:
@@ -252,7 +223,7 @@ class FolderStore(Store):
 
     def _publish(self, key: str, chunks: Callable[[], Iterable[bytes]]) -> bool:
         *folders, name = key.split("/")
-        with self._errors(key, "written"), self._folder(folders, create=True) as folder:
+        with self._errors(key, "written"), self._root.folder(folders, create=True) as folder:
             if posix.is_free(name, folder):  # otherwise a retry would write everything again
                 with posix.temporary_file(folder, chunks()) as (temporary, now_s):
                     self._sweep("/".join(folders), folder, now_s)
@@ -279,93 +250,6 @@ class FolderStore(Store):
         if now_s - self._swept_s.get(where, -_SWEEP_EVERY_S) >= _SWEEP_EVERY_S:
             self._swept_s[where] = now_s
             posix.sweep_temporary_files(folder, now_s)
-
-    @contextlib.contextmanager
-    def _folder(self, names: Sequence[str], *, create: bool = False) -> Iterator[int]:
-        """Go down from the root and yield a descriptor of the folder, good for ``dir_fd``."""
-        fd = self._open_root(create=create)
-        try:
-            if not names or posix.is_free(names[0], fd):
-                self._require_seen(fd)
-            for name in names:
-                if create and posix.is_free(name, fd):
-                    with contextlib.suppress(FileExistsError):
-                        os.mkdir(name, dir_fd=fd)
-                        posix.sync_folder(fd)
-                child = self._step(name, fd)
-                os.close(fd)
-                fd = child
-            self._seen.update(names[:1])
-            yield fd
-        finally:
-            os.close(fd)
-
-    def _step(self, name: str, folder: int) -> int:
-        try:
-            return os.open(name, posix.STEP_FLAGS, dir_fd=folder)
-        except OSError as error:
-            if error.errno in (errno.ENOTDIR, errno.ELOOP):
-                mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
-                if stat.S_ISLNK(mode):
-                    raise self._foreign(name) from error
-            raise
-
-    def _open_root(self, *, create: bool) -> int:
-        try:
-            if create and not self._must_exist:
-                self._root.mkdir(parents=True, exist_ok=True)
-            fd = os.open(self._root, posix.STEP_FLAGS & ~os.O_NOFOLLOW)
-        except FileNotFoundError as error:
-            if not self._must_exist:
-                raise
-            raise StoreUnavailableError(
-                "The store's folder is not there.", hint=_MOUNTED, store=self.url
-            ) from error
-        except (NotADirectoryError, FileExistsError) as error:
-            raise StoreError(
-                "The store is not a folder.", hint="give a folder", store=self.url
-            ) from error
-        self._must_exist = True  # what was there once is not made anew
-        return fd
-
-    def _require_seen(self, root: int) -> None:
-        """Check that what this process has seen in the store's folder is still there.
-
-        Raises:
-            StoreUnavailableError: it is not.
-        """
-        for name in sorted(self._seen):
-            if posix.is_free(name, root):
-                raise StoreUnavailableError(
-                    f"The store's folder has lost {name}, which was there before.",
-                    hint=_MOUNTED,
-                    store=self.url,
-                )
-
-    def _foreign(self, what: str) -> StoreError:
-        return StoreError(
-            f"{what} is a symbolic link or a device, not a file of the store.",
-            hint="links could lead out of the store; put a copy there instead",
-            store=self.url,
-        )
-
-    @contextlib.contextmanager
-    def _errors(self, key: str, verb: str) -> Iterator[None]:
-        """Turn errors of the operating system into this project's.
-
-        Those which mean that nothing is there pass through, except to a writer.
-        """
-        try:
-            yield
-        except OSError as error:
-            if isinstance(error, _ABSENT) and verb != "written":
-                raise
-            code = error.errno or errno.EIO
-            of_share = StoreUnavailableError if code in _PASSING else StoreError
-            default = (of_share, os.strerror(code), "check the share, its mount and its server")
-            kind, reason, hint = _REASONS.get(code, default)
-            text = f"{key} cannot be {verb}: {reason}."
-            raise kind(text, hint=hint, store=self.url) from error
 
 
 def _scan(prefix: str, folder: int, after: str) -> list[tuple[str, Entry | None]]:
