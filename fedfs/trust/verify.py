@@ -15,9 +15,8 @@
    is removed.
  * Every message names the study, its track unless the whole study shares it, and the key it lies
    under, so that it cannot be moved.
- * An update names a version that exists, and the weights that version has.
- * A model's manifest agrees with the round record of its version; versions start at 0 without a
-   gap.
+ * Every message agrees with its key and with what has been accepted
+   (:mod:`fedfs.trust.consistency`).
  * An object is written once: the first accepted message under a key stays.
  * What is refused is remembered with the reason, and tried again when the charter changes.
 """
@@ -33,22 +32,12 @@ from fedfs.protocol.messages import Charter, JoinRequest, Message
 from fedfs.protocol.state import StudyState
 from fedfs.protocol.track_place import TrackPlace
 from fedfs.trust import key_validity
+from fedfs.trust.consistency import check_consistency
 from fedfs.trust.key_validity import Tenure
 from fedfs.trust.signing import Envelope, study_id
 
 AGGREGATOR_ONCE = ("plan", "admission", "choice")
 """Kinds of message that the aggregator decides by and that are about no version."""
-
-_ONLY_ONE = ("fingerprint", "site-plan", "plan", "cross-validation", "choice")
-
-# A model's manifest repeats what its round record says.
-_FROM_RECORD = {
-    "model": "payload",
-    "weights_sha256": "weights_sha256",
-    "encoding": "encoding",
-    "encoding_options": "encoding_options",
-    "keyframe": "keyframe",
-}
 
 
 class Decryption(Protocol):
@@ -133,7 +122,7 @@ class TrustedView:
                 message = self._verify_join(key, envelope)
         else:
             message = self._verify_signed(key, envelope, cls)
-        self._check_place(key, message)
+        check_consistency(self.state, key, message)
         self.state.digests[key.text] = envelope.sha256
         return message
 
@@ -198,46 +187,6 @@ class TrustedView:
                 f"is about version {version}, for which the key that signed it does not count"
             )
 
-    def _check_place(self, key: Key, message: Message) -> None:
-        """Check that numbers inside the message are those of the key it was signed for."""
-        inside = {
-            "site": getattr(message, "site", None),
-            "version": getattr(message, "base_version", getattr(message, "version", None)),
-            "number": getattr(message, "number", None),
-            "variant": getattr(message, "variant", None),
-        }
-        for name, value in inside.items():
-            expected = getattr(key, name)
-            if expected is not None and value not in (None, expected):
-                raise MisplacedError(f"says {name} {value!r}, but its key says {expected!r}")
-        if key.kind in _ONLY_ONE and key.number != 1:
-            raise MisplacedError(f"has the number {key.number}, but there is only one {key.kind}")
-        if key.kind == "aggregator-status" and inside["site"] != "":
-            raise MisplacedError(f"is the aggregator's, but says site {inside['site']!r}")
-        if isinstance(message, messages.Admission) and key.text != layout.admission(message.site):
-            raise MisplacedError(f"admits {message.site!r}, but its key says another site")
-        if isinstance(message, messages.ModelManifest):
-            self._check_model(message)
-        given = self.state.given_plans
-        if isinstance(message, messages.PlanMessage) and given and message.plans != given:
-            raise MisplacedError("is not the plan of the study that this one continues")
-        if isinstance(message, messages.UpdateManifest):
-            self._check_update(message)
-        if isinstance(message, messages.SiteModel):
-            self._check_site_model(message)
-
-    def _check_model(self, model: messages.ModelManifest) -> None:
-        record = self.state.rounds.get(model.version)
-        if record is None:
-            raise MisplacedError(f"is version {model.version}, which has no round record")
-        if any(getattr(record, of) != getattr(model, here) for of, here in _FROM_RECORD.items()):
-            raise MisplacedError(f"disagrees with the round record of version {model.version}")
-        if model.version > 0 and model.version - 1 not in self.state.models:
-            raise MisplacedError(f"is version {model.version}, but there is none before it")
-        continues = self.state.charter.continues
-        if model.version == 0 and continues and model.weights_sha256 != continues.weights_sha256:
-            raise MisplacedError("is not the version that the study continues from")
-
     def _given(self, continues: messages.Continued | None) -> Mapping[str, Any]:
         if continues is None or not continues.sealed:
             return continues.plans if continues is not None else {}
@@ -248,26 +197,6 @@ class TrustedView:
             return {}
         plans = found.get("plans")
         return plans if isinstance(plans, dict) else {}
-
-    def _check_update(self, update: messages.UpdateManifest) -> None:
-        base = self.state.models.get(update.base_version)
-        if base is None:
-            raise MisplacedError(
-                f"was trained from version {update.base_version}, which is not there"
-            )
-        if update.base_weights_sha256 != base.weights_sha256:
-            raise MisplacedError(f"was trained from other weights than version {base.version} has")
-        if update.encoding != self.state.charter.encoding.name:
-            raise MisplacedError(f"has the encoding {update.encoding!r}, not the charter's")
-        own = layout.update_payload(update.site, update.base_version, update.payload.sha256)
-        if update.payload.key != own:
-            raise MisplacedError("names a payload outside its own place")
-
-    def _check_site_model(self, model: messages.SiteModel) -> None:
-        if not self.state.charter.cross_evaluates:
-            raise MisplacedError("is a site's model, for which the charter does not ask")
-        if model.payload.key != layout.site_model_payload(model.site, model.payload.sha256):
-            raise MisplacedError("names a payload outside its own place")
 
     def _keep(self, message: Message) -> None:  # noqa: C901, PLR0912  one branch per message
         state = self.state
