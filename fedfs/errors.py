@@ -91,6 +91,10 @@ class DatasetError(SetupError):
     """The nnU-Net raw dataset is incomplete or disagrees with the charter."""
 
 
+BROKEN_CASE_HINT = "repair the case, or go on without it: --skip-broken-cases"
+"""Advice about a case that cannot be read or used."""
+
+
 class KeyFileError(SetupError):
     """A private key is missing, unreadable or readable by others."""
 

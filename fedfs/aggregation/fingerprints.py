@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fedfs.errors import DatasetError, MalformedError, StudyError
+from fedfs.errors import BROKEN_CASE_HINT, DatasetError, MalformedError, StudyError
 from fedfs.learner import ChannelSketch, SiteFingerprint
 
 FloatArray = npt.NDArray[np.floating[Any]]
@@ -96,7 +96,7 @@ def sketch_case(values: npt.NDArray[Any]) -> CaseSketch:
     if not (exact[0] >= -MAX_INTENSITY and exact[-1] <= MAX_INTENSITY):
         raise DatasetError(
             "The foreground of an image holds NaN or infinite intensities.",
-            hint="repair the case, or go on without it: --skip-broken-cases",
+            hint=BROKEN_CASE_HINT,
         )
     mean = float(exact.mean())
     variance = float(np.square(exact - mean).mean())

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from fedfs.aggregation.fingerprints import CaseSketch, mix_cases, sketch_case
-from fedfs.errors import DatasetError
+from fedfs.errors import BROKEN_CASE_HINT, DatasetError
 from fedfs.learner import CaseGeometry, OnProgress, Progress, SiteFingerprint
 from fedfs.nnunet.data.broken_cases import OnBroken, missing_files, require_some
 from fedfs.nnunet.data.dataset import Case, RawDataset
@@ -28,7 +28,6 @@ from fedfs.nnunet.data.integrity import check_whole
 from fedfs.nnunet.system.output import capture_output
 from fedfs.nnunet.system.workers import map_cases
 
-_CASE_HINT = "repair the case, or go on without it: --skip-broken-cases"
 log = logging.getLogger(__name__)
 
 
@@ -159,31 +158,31 @@ def _measure(
         # nnU-Net prints the reason, and raises without a word.
         raise DatasetError(
             "Its channels have different shapes or spacings.",
-            hint=_CASE_HINT,
+            hint=BROKEN_CASE_HINT,
         ) from error
     if len(images_CZYX) != n_channels:
         raise DatasetError(
             f"Its images hold {len(images_CZYX)} channels, dataset.json names {n_channels}.",
-            hint=_CASE_HINT,
+            hint=BROKEN_CASE_HINT,
         )
     segmentation_1ZYX, _ = reader.read_seg(str(case.label))  # noqa: N806  same
     if images_CZYX.shape[1:] != segmentation_1ZYX.shape[1:]:
         raise DatasetError(
             f"The image has shape {images_CZYX.shape[1:]}, "
             f"its segmentation {segmentation_1ZYX.shape[1:]}.",
-            hint=_CASE_HINT,
+            hint=BROKEN_CASE_HINT,
         )
     if not np.isfinite(images_CZYX).all() or not np.isfinite(segmentation_1ZYX).all():
         raise DatasetError(
             "The image or its segmentation holds NaN or infinite values.",
-            hint=_CASE_HINT,
+            hint=BROKEN_CASE_HINT,
         )
     found = {float(value) for value in np.unique(segmentation_1ZYX)}
     if not found <= labels:
         unknown = ", ".join(f"{value:g}" for value in sorted(found - labels)[:5])
         raise DatasetError(
             f"The segmentation holds {unknown}, which dataset.json does not name.",
-            hint=_CASE_HINT,
+            hint=BROKEN_CASE_HINT,
         )
     cropped, segmentation, _ = crop_to_nonzero(images_CZYX, segmentation_1ZYX)
     foreground = segmentation[0] > 0

@@ -26,11 +26,10 @@ from multiprocessing.context import SpawnContext
 from multiprocessing.pool import ThreadPool
 from typing import Any, Protocol, TypeVar
 
-from fedfs.errors import FedfsError, TrainingError
+from fedfs.errors import BROKEN_CASE_HINT, FedfsError, TrainingError
 
 OUT_OF_MEMORY_HINT = "use fewer processes, or a machine with more memory"
 BROKEN_CASE = "broken-case"
-BROKEN_CASE_HINT = "repair it, or go on without it: --skip-broken-cases"
 _REASON_LENGTH = 300
 
 
