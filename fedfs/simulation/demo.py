@@ -20,7 +20,7 @@ from fedfs.exchange.read import open_study
 from fedfs.roles.reader.export import Exported, export_versions, predict_commands
 from fedfs.roles.reader.status import StudyStatus, summarize
 from fedfs.roles.site.cases.page import FEDERATED
-from fedfs.roles.site.training import LOCAL, PERSONAL
+from fedfs.roles.site.training import LOCAL, PERSONAL, own_results
 from fedfs.simulation import phantoms
 from fedfs.simulation.cases import (
     Split,
@@ -107,10 +107,11 @@ class Demo:
         """
         source, splits = self._data()
         hosts = self._hosts(source, splits)
-        exported = self._train(source, hosts)
+        exported, study = self._train(source, hosts)
         models = {FEDERATED: exported[0].folder}
         for model in (LOCAL, PERSONAL):
-            models |= {model_name(model, n): _own_model(h, model) for n, h in hosts.items()}
+            for name, host in hosts.items():
+                models[model_name(model, name)] = _own_model(host, study, model)
         images = self.folder / "test"
         place_dataset(source, images, [case for split in splits for case in split.test])
         outputs = self._predict(images, models)
@@ -166,8 +167,8 @@ class Demo:
             n_rounds[model] += self.effort.tuning.n_epochs(effort.rounds)
         return {model: n * effort.local_iterations for model, n in n_rounds.items()}
 
-    def _train(self, source: Path, hosts: Mapping[str, Host]) -> tuple[Exported, ...]:
-        """Train the federated model, then two models at each site; export the federated one."""
+    def _train(self, source: Path, hosts: Mapping[str, Host]) -> tuple[tuple[Exported, ...], str]:
+        """Train the federated model, then two at each site; return the federated one, the study."""
         began_s, effort, iterations = time.monotonic(), self.effort, self._iterations()
         study = LocalStudy(
             store=self.folder / "store",
@@ -223,7 +224,7 @@ class Demo:
                 )
             exported = exporting.result()
         self._note("own models", began_s)
-        return exported
+        return exported, observer.state.charter.study
 
     def _predict(self, images: Path, models: Mapping[str, Path]) -> dict[str, Path]:
         """Let all models predict and score all test cases, in one process; return the outputs."""
@@ -266,9 +267,10 @@ class Demo:
         return now_s
 
 
-def _own_model(host: Host, model: str) -> Path:
+def _own_model(host: Host, study: str, model: str) -> Path:
     """Return the folder of the local or the personal model that a site has made."""
-    (plans,) = host.results.glob(f"fedfs/**/{model}-model/{_DATASET}/*/plans.json")
+    results = own_results(host.paths, study, host.name, model)
+    (plans,) = results.glob(f"{_DATASET}/*/plans.json")
     return plans.parent
 
 

@@ -64,6 +64,11 @@ class Host:
         """This host's ``nnUNet_results``."""
         return self.folder / "nnUNet_results"
 
+    @property
+    def paths(self) -> NnUNetPaths:
+        """nnU-Net's folders of this host."""
+        return NnUNetPaths(self.raw, self.preprocessed, self.results)
+
     def make(self) -> Host:
         """Make the folders."""
         for folder in (self.raw, self.preprocessed, self.results):
@@ -79,7 +84,7 @@ class Host:
             **self.slot.variables(),
             "FEDFS_HOME": str(self.folder / "fedfs"),
             "FEDFS_SYSTEM_CONFIG": "",  # this machine's is not about its hosts
-            **NnUNetPaths(self.raw, self.preprocessed, self.results).variables(),
+            **self.paths.variables(),
             "nnUNet_n_proc_DA": str(self.slot.workers),  # 0: augmentation in the training process
             "nnUNet_def_n_proc": str(max(1, self.slot.workers)),
             **dict.fromkeys(threads, str(self.slot.threads)),

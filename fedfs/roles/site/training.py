@@ -22,6 +22,8 @@ from fedfs.trust.recipients import Vault
 LOCAL, PERSONAL = "local", "personal"
 """Models that a site trains by itself, see :mod:`fedfs.roles.site.own_model`."""
 
+_TRAINING = "training"
+
 
 def make_learner(
     charter: TrackCharter,
@@ -44,13 +46,11 @@ def make_learner(
         host: hardware and software of this host.
         own_planning: where the site's own plan is not as the charter says (mode ``asym``).
         pretrained: tensors that the site's own plan starts from.
-        own_model: :data:`LOCAL` or :data:`PERSONAL`, where its models are not the federation's:
-            those of all tracks, as the second stage of a cascade continues the first, lie in a
-            folder of their own, to be used as ``nnUNet_results``.
+        own_model: :data:`LOCAL` or :data:`PERSONAL`, where its models are not the federation's.
     """
     common, folder = site_folder(paths, charter.study, site), track_folder(paths, charter, site)
     if own_model:
-        paths = replace(paths, results=common / f"{own_model}-model")
+        paths = replace(paths, results=own_results(paths, charter.study, site, own_model))
     spec = asym_spec(charter)
     planning = None
     if spec is not None:
@@ -95,6 +95,14 @@ def site_folder(paths: NnUNetPaths, study: str, site: str) -> Path:
     return paths.results / "fedfs" / study / site
 
 
+def own_results(paths: NnUNetPaths, study: str, site: str, own_model: str) -> Path:
+    """Return the folder of a site's own models of all tracks, to be used as ``nnUNet_results``.
+
+    It is one for all tracks, as the second stage of a cascade continues the first.
+    """
+    return site_folder(paths, study, site) / f"{own_model}-model"
+
+
 def track_folder(paths: NnUNetPaths, charter: TrackCharter, site: str) -> Path:
     """Return fedfs's own folder for a site on one track of a study."""
     return site_folder(paths, charter.study, site) / "tracks" / charter.track.name
@@ -117,7 +125,13 @@ def joined_as(config: SiteConfig, charter: Charter) -> Mapping[str, Any]:
 
 def training_folder(folder: Path, own_model: str = "") -> Path:
     """Return the folder of a training's checkpoints, in the track's."""
-    return folder / (f"{own_model}-training" if own_model else "training")
+    return folder / (f"{own_model}-{_TRAINING}" if own_model else _TRAINING)
+
+
+def training_folders(folder: Path) -> dict[str, Path]:
+    """Return own model -> the folder of its training, of all in a track's; "" is the federation."""
+    found = folder.glob(f"*{_TRAINING}")
+    return {path.name.removesuffix(_TRAINING).removesuffix("-"): path for path in found}
 
 
 def site_parts(

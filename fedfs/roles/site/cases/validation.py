@@ -1,8 +1,7 @@
 """Validation cases of a site, with what each of its finished models predicts for them.
 
 Rules:
- * Models are found by what fedfs notes when it finishes one: ``training`` holds the note of the
-   federated model, ``NAME-training`` beside it that of the site's model NAME.
+ * Models are found by what fedfs notes when it finishes one, in the folder of its training.
  * Several folds of a configuration are shown together; of several configurations, one is chosen.
  * The page is for the hospital's eyes: only its user may read the file, and it never lies in the
    study's store.
@@ -28,14 +27,19 @@ from fedfs.protocol import layout
 from fedfs.protocol.messages import TrackCharter, chosen_tracks, utc
 from fedfs.roles.site.cases.page import FEDERATED, MODELS, N_SHOWN, STAYS, CasesPage, make_page
 from fedfs.roles.site.config import SiteConfig
-from fedfs.roles.site.training import LOCAL, PERSONAL, joined_as, track_folder
+from fedfs.roles.site.training import (
+    LOCAL,
+    PERSONAL,
+    joined_as,
+    track_folder,
+    training_folders,
+)
 from fedfs.store import Store, open_store
 from fedfs.store.local_files import replacing
 from fedfs.trust.recipients import Vault
 
 log = logging.getLogger(__name__)
 
-_STATE = "training"
 _OPTIONS = {LOCAL: "--local-model", PERSONAL: "--personal"}
 """Model -> the option of ``fedfs site run`` that makes it."""
 _TRAINED_ON = (
@@ -168,12 +172,11 @@ def write_page(path: Path, html: str) -> None:
 
 def _validations(paths: NnUNetPaths, charter: TrackCharter, site: str) -> dict[str, Validation]:
     """Return name of a finished model on a track -> its validation; the federated one second."""
-    folder = track_folder(paths, charter, site)
-    states = {path.name: path for path in folder.glob(f"*{_STATE}")}
-    names = {name.removesuffix(_STATE).rstrip("-") or FEDERATED: name for name in states}
-    order = [name for name in MODELS if name in names]
-    order += sorted(name for name in names if name not in MODELS)
-    found = {name: find_validation(states[names[name]]) for name in order}
+    trainings = training_folders(track_folder(paths, charter, site))
+    folders = {name or FEDERATED: folder for name, folder in trainings.items()}
+    order = [name for name in MODELS if name in folders]
+    order += sorted(name for name in folders if name not in MODELS)
+    found = {name: find_validation(folders[name]) for name in order}
     return {name: one for name, one in found.items() if one is not None}
 
 
