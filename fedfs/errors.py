@@ -259,6 +259,10 @@ class TrainingError(FedfsError):
         self.kind = kind
 
 
+class Terminated(BaseException):
+    """SIGTERM asks this process to end; no error, so that nothing that handles errors stops it."""
+
+
 def _escaped(text: str) -> str:
     """Return text of a peer in one line, not too long, with escapes for what cannot be seen."""
     cut = text if len(text) <= _MAX_FAULT else f"{text[:_MAX_FAULT]}..."

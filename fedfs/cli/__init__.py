@@ -18,9 +18,9 @@ from fedfs.cli.doctor import doctor
 from fedfs.cli.exit_codes import (
     EXIT_CODES,
     EXIT_INTERRUPTED,
-    Terminated,
     end_as_terminated,
     terminated_by_sigterm,
+    terminated_with_input,
 )
 from fedfs.cli.key import key
 from fedfs.cli.reader import export, log, privacy, verify
@@ -31,7 +31,7 @@ from fedfs.cli.spelling import name_variables
 from fedfs.cli.status import status
 from fedfs.cli.study import charter, init
 from fedfs.cli.terminal import show_error
-from fedfs.errors import FedfsError, SetupError
+from fedfs.errors import FedfsError, SetupError, Terminated
 
 _EPILOG = f"""{EXIT_CODES}\
 FEDFS_STORE and FEDFS_SITE, or a fedfs.toml in /etc/fedfs or ~/.config/fedfs, serve
@@ -85,6 +85,7 @@ def main() -> None:
     """Run the command line and exit with its code."""
     try:
         with terminated_by_sigterm():
+            terminated_with_input()
             code = fedfs.main(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except click.Abort:

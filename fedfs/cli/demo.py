@@ -90,7 +90,7 @@ def demo(
     """
     from fedfs.simulation.demo import Demo
     from fedfs.simulation.demo_effort import FULL, QUICK, REAL
-    from fedfs.simulation.hosts import interrupted_by_sigterm
+    from fedfs.simulation.hosts import ended_with_us
 
     place = folder or Path(tempfile.mkdtemp(prefix="fedfs-demo-"))
     if folder is not None and folder.exists() and any(folder.iterdir()):
@@ -104,7 +104,7 @@ def demo(
         rounds=rounds or effort.rounds,
         local_iterations=local_iterations or effort.local_iterations,
     )
-    with interrupted_by_sigterm(), contextlib.closing(_Display(to_stderr=as_json)) as display:
+    with ended_with_us(), contextlib.closing(_Display(to_stderr=as_json)) as display:
         result = Demo(
             place.resolve(),
             display.log,

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from fedfs.cli.terminal import show_event, show_json
-from fedfs.errors import EXIT_NOTHING, EXIT_WAITING
+from fedfs.errors import EXIT_NOTHING, EXIT_WAITING, Terminated
+from fedfs.nnunet.system.parent import ENDS_WITH_INPUT, when_input_ends
 
 if TYPE_CHECKING:
     from fedfs.roles.loop import Outcome
@@ -37,10 +38,6 @@ to do (--once); 2 usage; 3 this host's set-up; 4 the store; 5 a peer's message;
 6 the study; 7 training.
 """
 """For the help of ``fedfs``; each class of :mod:`fedfs.errors` has its own."""
-
-
-class Terminated(BaseException):
-    """SIGTERM asks this process to end; no error, so that nothing that handles errors stops it."""
 
 
 @contextlib.contextmanager
@@ -68,6 +65,12 @@ def terminated_by_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def terminated_with_input() -> None:
+    """End this process by SIGTERM with its standard input, if whoever started it says so."""
+    if os.environ.pop(ENDS_WITH_INPUT, ""):  # not said of processes that this one starts
+        when_input_ends(lambda: os.kill(os.getpid(), signal.SIGTERM))
 
 
 def end_as_terminated() -> NoReturn:

@@ -103,7 +103,7 @@ def simulate(
     study of real processes. Given again, the command goes on where it was.
     """
     from fedfs.simulation.experiment import Experiment, ExperimentOptions
-    from fedfs.simulation.hosts import interrupted_by_sigterm
+    from fedfs.simulation.hosts import ended_with_us
 
     if not all(text.strip().isdecimal() for text in seeds.split(",")):
         raise click.UsageError(f"--seeds {seeds} is not a list of numbers, such as 1,2,3.")
@@ -123,7 +123,7 @@ def simulate(
     def log(text: str) -> None:
         show_event(text if log_format == JSON else f"- {text}", err=as_json)
 
-    with interrupted_by_sigterm():
+    with ended_with_us():
         result = Experiment(options, log=log).run()
     if as_json:
         show_json(result)

@@ -14,7 +14,6 @@ import json
 import logging
 import os
 import sys
-import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
@@ -22,12 +21,13 @@ from typing import Any, TextIO
 from fedfs import errors
 from fedfs.learner import OnProgress, Progress
 from fedfs.nnunet.system import isolated
+from fedfs.nnunet.system.parent import when_input_ends
 from fedfs.nnunet.system.requests import from_json
 
 
 def main(function: str, room: Path) -> None:
     """Run in the child: read the request, call the function, write the response."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    when_input_ends(lambda: os._exit(1))
     progress = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # workers of nnU-Net inherit it
     logging.basicConfig(stream=sys.stderr, level=logging.INFO)
@@ -42,13 +42,6 @@ def main(function: str, room: Path) -> None:
 def _send(stream: TextIO, progress: Progress) -> None:
     stream.write(json.dumps(dataclasses.asdict(progress)) + "\n")
     stream.flush()
-
-
-def _end_with_parent() -> None:
-    # Not through sys.stdin: a thread that waits in it blocks the interpreter's shutdown.
-    while os.read(0, 1):
-        pass
-    os._exit(1)
 
 
 def _plan(request: dict[str, Any], _: OnProgress) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedfs.errors import FedfsError, SetupError, UserError
+from fedfs.errors import FedfsError, SetupError, Terminated, UserError
 from fedfs.roles.lock import hold_lock
 from fedfs.simulation.gpu_slots import set_visible_gpus, visible_gpus
 from fedfs.simulation.jobs import SUCCESS_CODES, Task
@@ -138,10 +138,10 @@ class Cluster:
 
     @contextlib.contextmanager
     def cancelled_with_us(self) -> Iterator[None]:
-        """Cancel all jobs when the block is left by Ctrl-C."""
+        """Cancel all jobs when the block is left by Ctrl-C or SIGTERM."""
         try:
             yield
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Terminated):
             self._interrupted.set()
             for job in list(self._running):
                 job.cancel(check=False)

@@ -1,15 +1,14 @@
 """Several hosts on one machine: a folder, an environment and operating-system processes for each.
 
 Hosts share nothing but the store: each has its own nnU-Net folders, its own keys, its own
-processes. No process of theirs outlives an interruption of ours, by Ctrl-C or by SIGTERM: a
-scheduler, ``timeout`` or ``docker stop`` sends it to us alone.
+processes. No process of theirs outlives ours, whether it is interrupted by Ctrl-C, terminated by
+SIGTERM, which a scheduler, ``timeout`` or ``docker stop`` sends to us alone, or killed.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -17,16 +16,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from subprocess import PIPE
 from typing import IO, Any
 from weakref import WeakSet
 
-from fedfs.errors import FedfsError
+from fedfs.errors import FedfsError, Terminated
 from fedfs.nnunet.system.environment import NnUNetPaths
+from fedfs.nnunet.system.parent import ENDS_WITH_INPUT
+from fedfs.protocol import layout
 from fedfs.simulation.gpu_slots import Slot
 
 _TERMINATE_S = 20.0
 _LOOK_EVERY_S = 1.0
-_AGAIN_S = 0.05
 _processes: WeakSet[subprocess.Popen[bytes]] = WeakSet()
 """Every process of a host that this one has started."""
 _interrupted = threading.Event()
@@ -97,7 +98,7 @@ class Host:
         Raises:
             FedfsError: it failed; with its standard error.
         """
-        process = self._start(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        process = self._start(arguments, stdin=subprocess.DEVNULL, stdout=PIPE, stderr=PIPE)
         try:
             out, err = process.communicate()
         finally:
@@ -110,22 +111,25 @@ class Host:
         return out.decode()
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        """Start a fedfs command as a process of its own; it logs to :attr:`log_path`."""
+        """Start a fedfs command as a process of its own; it logs to :attr:`log_path`.
+
+        It ends with this one, or if nobody holds what is returned any more.
+        """
         with self.log_path.open("ab") as log:
-            return self._start(arguments, stdout=log, stderr=subprocess.STDOUT)
+            return self._start(arguments, stdin=PIPE, stdout=log, stderr=subprocess.STDOUT)
 
     def _start(
-        self, arguments: Sequence[str], *, stdout: IO[Any] | int, stderr: int
+        self, arguments: Sequence[str], *, stdin: int, stdout: IO[Any] | int, stderr: int
     ) -> subprocess.Popen[bytes]:
         with _starting:
             if _interrupted.is_set():
                 raise FedfsError(f"{self.name} was interrupted.")
             process = subprocess.Popen(
                 [sys.executable, "-m", "fedfs", *arguments],
-                env=self.environment(),
+                env={**self.environment(), **({ENDS_WITH_INPUT: "1"} if stdin == PIPE else {})},
+                stdin=stdin,
                 stdout=stdout,
                 stderr=stderr,
-                stdin=subprocess.DEVNULL,
             )
             _processes.add(process)
         return process
@@ -165,32 +169,12 @@ def ended_with_us() -> Iterator[None]:
     """
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Terminated):
         with _starting:
             _interrupted.set()
             started = list(_processes)
         stop(started)
         raise
-
-
-@contextlib.contextmanager
-def interrupted_by_sigterm() -> Iterator[None]:
-    """Have SIGTERM interrupt the block as Ctrl-C does; for the main thread."""
-
-    def interrupt(number: int, _: object) -> None:
-        if _starting.locked():  # a process that nobody has noted yet would be left
-            threading.Timer(_AGAIN_S, os.kill, (os.getpid(), number)).start()
-            return
-        signal.signal(number, signal.SIG_IGN)  # this one is being heeded
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        with ended_with_us():
-            yield
-    finally:
-        _interrupted.clear()
-        signal.signal(signal.SIGTERM, before)
 
 
 @dataclass(frozen=True)
@@ -224,7 +208,7 @@ class LocalStudy:
             FedfsError: a command failed; with its standard error.
         """
         store = str(self.store)
-        if not (self.store / "federation").exists():
+        if not (self.store / layout.charter(1)).exists():
             self.coordinator.run(
                 "init", store, "--dataset-json", str(self.dataset_json),
                 "--dataset-name", self.dataset, "--min-sites", str(len(self.sites)), *self.init,

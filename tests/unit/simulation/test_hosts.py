@@ -1,4 +1,4 @@
-"""Processes of hosts end with the simulation, however it is told to end."""
+"""Processes of hosts end with the simulation, however it ends."""
 
 from __future__ import annotations
 
@@ -24,6 +24,27 @@ experiment.open_study = lambda _: type("Observer", (), {"state": None})
 experiment.participation.is_over = lambda *_: False
 from fedfs.cli import main
 main()
+"""
+
+# A site at work, which has yet to let go of what it holds.
+SITE = """#!{python}
+import os, pathlib, sys, time
+from fedfs import cli
+def work(**_):
+    pathlib.Path({pids!r}).write_text(str(os.getpid()))
+    try:
+        time.sleep(600)
+    finally:
+        pathlib.Path({pids!r}).write_text("released")
+cli.fedfs.main = work
+cli.main()
+"""
+START = """
+import sys
+from fedfs.simulation.hosts import Host
+from pathlib import Path
+sys.executable, folder = sys.argv[1:]
+Host("north", Path(folder)).start("site", "run").wait()
 """
 
 
@@ -54,7 +75,7 @@ def test_sigterm_ends_every_site_and_the_aggregator(tmp_path, arm, n_processes):
     stand_in.write_text(STAND_IN)
     stand_in.chmod(0o755)
     for site in ("east", "north", "study"):
-        (out / f"{arm}-2d-fold0-seed1" / site / "store" / "federation").mkdir(parents=True)
+        (out / f"{arm}-2d-fold0-seed1" / site / "store").mkdir(parents=True)
     process = subprocess.Popen(
         [sys.executable, "-c", SIMULATE, str(stand_in), "simulate", str(out), "--data", str(data),
          "--arms", arm],
@@ -67,6 +88,25 @@ def test_sigterm_ends_every_site_and_the_aggregator(tmp_path, arm, n_processes):
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
+    assert process.returncode == -signal.SIGTERM, err
     assert "start the same command again to go on" in err
     assert not any(is_alive(int(pid)) for pid in started)
+
+
+def test_a_site_ends_in_good_order_with_a_simulation_that_is_killed(tmp_path):
+    pids, stand_in = tmp_path / "pids", tmp_path / "stand-in"
+    stand_in.write_text(SITE.format(python=sys.executable, pids=str(pids)))
+    stand_in.chmod(0o755)
+    command = [sys.executable, "-c", START, str(stand_in), str(tmp_path)]
+    with subprocess.Popen(command) as process:
+        deadline_s = time.monotonic() + 60
+        while not pids.exists() or not pids.read_text():
+            assert process.poll() is None
+            assert time.monotonic() < deadline_s
+            time.sleep(0.05)
+        pid = int(pids.read_text())
+        process.kill()
+    while is_alive(pid):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+    assert pids.read_text() == "released"
