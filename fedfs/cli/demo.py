@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from fedfs.cli.command import OUTPUT, ROUNDS, STUDY, TRAINING, command, option
 from fedfs.cli.options import FOLDER, device_option
 from fedfs.cli.progress import LivePage
 from fedfs.cli.terminal import make_table, show_json, show_table
+from fedfs.errors import Terminated
 
 if TYPE_CHECKING:
     from fedfs.roles.reader.status import StudyStatus
@@ -86,17 +88,18 @@ def demo(
     """Run a study of three hospitals on this host.
 
     It shows what federation is worth. Made-up images by default, or real ones with --data.
-    Everything is real but the distance: separate processes share nothing but a folder.
+    Everything is real but the distance: separate processes share nothing but a folder. Given
+    again with the same folder, the command goes on where it was.
     """
     from fedfs.simulation.demo import Demo
     from fedfs.simulation.demo_effort import FULL, QUICK, REAL
     from fedfs.simulation.hosts import ended_with_us
 
-    place = folder or Path(tempfile.mkdtemp(prefix="fedfs-demo-"))
-    if folder is not None and folder.exists() and any(folder.iterdir()):
-        raise click.UsageError(f"{folder} is not empty. Remove it, or name a new folder.")
+    if folder is not None and _is_foreign(folder):
+        raise click.UsageError(f"{folder} is not empty, and holds no demo. Name a new folder.")
     if full and data:
         raise click.UsageError("--full is for made-up images; with --data give --rounds.")
+    place = folder or Path(tempfile.mkdtemp(prefix="fedfs-demo-"))
     place.mkdir(parents=True, exist_ok=True)
     effort = REAL if data else FULL if full else QUICK
     effort = replace(
@@ -104,7 +107,11 @@ def demo(
         rounds=rounds or effort.rounds,
         local_iterations=local_iterations or effort.local_iterations,
     )
-    with ended_with_us(), contextlib.closing(_Display(to_stderr=as_json)) as display:
+    with (
+        _told_where(place if folder is None else None),
+        ended_with_us(),
+        contextlib.closing(_Display(to_stderr=as_json)) as display,
+    ):
         result = Demo(
             place.resolve(),
             display.log,
@@ -117,6 +124,24 @@ def demo(
         show_json(result)
     else:
         _show(result)
+
+
+def _is_foreign(folder: Path) -> bool:
+    """Return whether a folder holds something, and no demo."""
+    from fedfs.simulation.kept_options import OPTIONS_FILE
+
+    return folder.exists() and any(folder.iterdir()) and not (folder / OPTIONS_FILE).exists()
+
+
+@contextlib.contextmanager
+def _told_where(place: Path | None) -> Iterator[None]:
+    """If the demo is stopped, say by which option it goes on, where nobody gave it."""
+    try:
+        yield
+    except (KeyboardInterrupt, Terminated):
+        if place is not None:
+            click.echo(f"- all is kept: add --folder {place} to go on where it was", err=True)
+        raise
 
 
 def _show(result: DemoResult) -> None:

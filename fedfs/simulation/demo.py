@@ -6,6 +6,8 @@ include every site's kind of images, three models per site are compared: the fed
 that ``fedfs site run --local-model`` trains on the site's data alone; and the personal one, which
 ``--personal`` makes of the federated one on the site's data. Local and personal models have the
 same plan, initial weights and number of iterations in total.
+
+Stopped at any moment, it goes on where it was: what is finished is on disk.
 """
 
 import time
@@ -17,6 +19,7 @@ from pathlib import Path
 
 from fedfs.errors import TrainingError
 from fedfs.exchange.read import open_study
+from fedfs.protocol import codec
 from fedfs.roles.reader.export import Exported, export_versions, predict_commands
 from fedfs.roles.reader.status import StudyStatus, summarize
 from fedfs.roles.site.cases.page import FEDERATED
@@ -43,6 +46,7 @@ from fedfs.simulation.demo_page import (
 from fedfs.simulation.gpu_slots import slot_of
 from fedfs.simulation.hosts import Host, LocalStudy
 from fedfs.simulation.jobs import PredictedSet, Prediction
+from fedfs.simulation.kept_options import keep_options
 from fedfs.store import open_store
 
 _DATASET = "Dataset900_Demo"
@@ -99,12 +103,23 @@ class Demo:
     _seconds: dict[str, float] = field(init=False, default_factory=dict)
 
     def run(self) -> DemoResult:
-        """Do all of it.
+        """Do what is left to do.
 
         Raises:
-            UserError: the data cannot be used.
+            UserError: the data cannot be used, the demo in the folder is another one, or another
+                process runs it.
             FedfsError: a process failed; with the end of its log.
         """
+        options = {
+            "data": str(self.data or "made up"),
+            "configuration": self.configuration,
+            "seed": self.seed,
+            **codec.to_json(self.effort),
+        }
+        with keep_options(self.folder, "demo", options):
+            return self._run()
+
+    def _run(self) -> DemoResult:
         source, splits = self._data()
         hosts = self._hosts(source, splits)
         exported, study = self._train(source, hosts)
@@ -141,7 +156,7 @@ class Demo:
 
     def _data(self) -> tuple[Path, tuple[Split, ...]]:
         source = self.data or self.folder / "images"
-        if self.data is None:
+        if self.data is None and not phantoms.is_written(source):
             self.log("making images of three hospitals whose scanners differ")
             effort = self.effort
             phantoms.write_dataset(

@@ -75,6 +75,11 @@ def make_case(
     return np.clip(image, 1, None).astype(np.float32), label
 
 
+def is_written(folder: Path) -> bool:
+    """Return whether :func:`write_dataset` has come to its end in a folder."""
+    return (folder / "cases.csv").exists()  # what is written last
+
+
 def write_dataset(
     folder: Path, *, n_cases: Mapping[str, int], seed: int, with_lesions: bool = True
 ) -> None:

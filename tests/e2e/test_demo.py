@@ -6,8 +6,10 @@ It takes a minute of processor time: seven models of real processes, which nothi
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -23,13 +25,23 @@ LAST_LINE = re.compile(
 )
 
 
-def test_the_demo_ends_with_a_table_a_page_of_pictures_and_three_commands(tmp_path):
+def test_the_demo_goes_on_after_ctrl_c_and_ends_with_a_table_pictures_and_three_commands(
+    tmp_path,
+):
     place = tmp_path / "demo"
-    done = subprocess.run(
-        [sys.executable, "-m", "fedfs", "demo", "--folder", str(place), "--rounds", "1",
-         "--local-iterations", "1", "--device", "cpu"],
-        capture_output=True, text=True, check=False, timeout=600,
-    )  # fmt: skip
+    command = [
+        sys.executable, "-m", "fedfs", "demo", "--folder", str(place), "--rounds", "1",
+        "--local-iterations", "1", "--device", "cpu",
+    ]  # fmt: skip
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as stopped:
+        while not (place / "store" / "federation").exists():
+            assert stopped.poll() is None
+            time.sleep(0.1)
+        stopped.send_signal(signal.SIGINT)
+        _, err = stopped.communicate(timeout=60)
+    assert stopped.returncode == 130
+    assert "start the same command again to go on" in err
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr
     *lines, last = done.stdout.splitlines()
     found = LAST_LINE.fullmatch(last)

@@ -7,7 +7,9 @@ from click.testing import CliRunner
 
 from fedfs.cli import fedfs as cli
 from fedfs.cli.demo import _Display
+from fedfs.errors import UserError
 from fedfs.roles.reader.status import summarize
+from fedfs.simulation.demo import Demo
 from support.federation import Federation
 
 
@@ -25,7 +27,7 @@ def test_each_round_is_a_line_with_a_number_for_each_hospital(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("more", "reason"), [(["--full", "--data", "."], "--full is for"), ([], "is not empty")]
+    ("more", "reason"), [(["--full", "--data", "."], "--full is for"), ([], "holds no demo")]
 )
 def test_what_it_cannot_do_is_refused_before_anything_is_written(tmp_path, more, reason):
     (tmp_path / "mine").write_text("")
@@ -34,3 +36,14 @@ def test_what_it_cannot_do_is_refused_before_anything_is_written(tmp_path, more,
     assert done.exit_code == 2
     assert reason in done.output
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_demo_that_goes_on_has_the_options_that_it_was_begun_with(tmp_path):
+    def run(seed):
+        return Demo(tmp_path, log=lambda _: None, watch=lambda _: None, seed=seed, data=tmp_path)
+
+    for _ in range(2):
+        with pytest.raises(UserError, match="cases.csv"):
+            run(1).run()
+    with pytest.raises(UserError, match="has seed 1, not 2"):
+        run(2).run()
