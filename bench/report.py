@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fedfs.roles.reader.report.comparison import LocalRow, MatrixRow
+from fedfs.roles.reader.report.comparison import Comparison, LocalRow, MatrixRow
 from fedfs.roles.reader.report.data import Exclusion, Report, SiteRow
 from fedfs.roles.reader.report.html import render
 
@@ -72,6 +72,7 @@ def made_up(n_sites: int, n_versions: int) -> Report:
         readers=(),
         audit={},
         rejected={},
+        comparison=Comparison(),
         local=tuple(
             LocalRow(site, 40, 0.84, 0.86, 3.5, 3.1, {"organ": (0.88, 0.9), "lesion": (0.8, 0.82)})
             for site in sites

@@ -128,19 +128,31 @@ def _write(
     """Write the report of a track; beside those of others, with its name."""
     from fedfs.protocol.messages import utc
     from fedfs.roles.reader.report.html import render
-    from fedfs.roles.reader.report.tables import write_csv
+    from fedfs.roles.reader.report.tables import write_csv, write_models_csv
 
     if csv_file is not None:
         path = _of_track(csv_file, track)
         with write_whole(path) as file:
             write_csv(content, file)
         click.echo(f"wrote {path}", err=output is None)
+        if content.comparison.models:
+            of_models = path.with_stem(f"{path.stem}-models")
+            with write_whole(of_models) as file:
+                write_models_csv(content.comparison, file)
+            click.echo(f"wrote {of_models}", err=output is None)
     if events is not None:
         from fedfs.roles.reader.report.events import write_events
 
         write_events(content, events / track if track else events, now_s=time.time())
     if output is not None:
         _write_page(_of_track(output, track), render(content, made_at=utc(time.time())))
+        _show_comparison(content, track)
+
+
+def _show_comparison(content: Report, track: str | None) -> None:
+    """Print what is shown of models beside each other, in words."""
+    for paragraph in content.comparison.paragraphs:
+        click.echo(f"\n{track}: {paragraph}" if track else f"\n{paragraph}")
 
 
 def _of_track(path: Path, track: str | None) -> Path:

@@ -196,6 +196,7 @@ def _page(views: Mapping[str, StudyStatus]) -> _Page:
     first = next(iter(views.values()))
     if len(views) == 1:
         notes = [f"{one.site}: {one.left_out}" for one in first.sites if one.left_out]
+        notes += _best_models(first)
         is_validated = first.validated_dice is not None
         columns = ["full Dice" if is_validated and c == "pseudo Dice" else c for c in _COLUMNS]
         return _facts(first), tuple(columns), _rows(first), [*notes, *_asking(first)]
@@ -269,6 +270,19 @@ def _asking(view: StudyStatus) -> list[str]:
         for site in view.sites
         if site.state == ASKS
     ]
+
+
+def _best_models(view: StudyStatus) -> list[str]:
+    """Return a note on the model that each site would choose, where any has compared several."""
+    from fedfs.roles.reader.model_scores import model_name
+    from fedfs.roles.reader.report.sentences import format_choice
+
+    lines = [
+        f"best at {site.site}: {model_name(site.best.model)}, Dice {format_choice(site.best)}"
+        for site in view.sites
+        if site.best
+    ]
+    return ["\n".join(lines)] if lines else []
 
 
 def _rows(view: StudyStatus) -> list[tuple[object, ...]]:

@@ -75,9 +75,7 @@ class PairedDifference:
         Raises:
             MalformedError: there is no case, or the interval ends before it begins.
         """
-        bounds = self.low, self.high
-        is_interval = None not in bounds and (self.low or 0) <= (self.high or 0)
-        if not 1 <= self.n_patients <= self.n or not (is_interval or bounds == (None, None)):
+        if not 1 <= self.n_patients <= self.n or not _is_interval(self.low, self.high):
             raise MalformedError("is impossible", about=about)
 
 
@@ -103,6 +101,20 @@ class ChosenModel:
     low: Measured | None
     high: Measured | None
     extra: Extra = field(default_factory=dict)
+
+    def check(self, about: str) -> None:
+        """Check what types do not say.
+
+        Raises:
+            MalformedError: it was chosen from others, or the interval ends before it begins.
+        """
+        if self.variant not in self.among or not _is_interval(self.low, self.high):
+            raise MalformedError("is impossible", about=about)
+
+
+def _is_interval(low: float | None, high: float | None) -> bool:
+    """Return whether both ends are in order, or neither is known."""
+    return low is high is None or (low is not None and high is not None and low <= high)
 
 
 Summaries = Mapping[str, Summary]

@@ -195,6 +195,8 @@ class EvaluationMessage(Message):
         for variant, differences in self.against.items():
             for metric, difference in differences.items():
                 difference.check(f"the difference of {metric!r} to {variant!r}")
+        if self.chosen is not None:
+            self.chosen.check("the chosen model")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,8 +3,9 @@
 It is made from accepted messages, and is the same for the same model, whenever it is exported.
 
 Rules:
- * Nothing is made up. Sites publish the mean Dice of their validation cases and no spread, so that
-   one fold has no interval; of several the lowest and the highest mean are shown.
+ * Nothing is made up. The interval of a site is of its mean over cases, by Student's t. Where a
+   site has published no spread there is none; of several folds the lowest and the highest mean are
+   shown then.
  * What fedfs cannot know is marked as to be filled in.
 
 M. Mitchell et al.: Model Cards for Model Reporting. FAT* 2019, doi:10.1145/3287560.3287596.
@@ -16,8 +17,11 @@ from dataclasses import dataclass
 import fedfs
 from fedfs.protocol.messages import ASYM, EvaluationMessage, TrackCharter
 from fedfs.protocol.state import StudyState
+from fedfs.roles.reader.evaluations import is_credible, weighted_mean
+from fedfs.roles.reader.model_scores import merged_dice
+from fedfs.roles.reader.report.comparison import pool_scores
 from fedfs.roles.reader.report.data import collect
-from fedfs.roles.reader.status import weighted_mean
+from fedfs.roles.reader.report.sentences import format_p, format_spread
 from fedfs.roles.reader.templates import templates_of
 from fedfs.trust.signing import key_fingerprint
 
@@ -110,6 +114,7 @@ def model_card(
             training=_training(folds[0]),
             is_full=bool(of_full),
             scores=scores,
+            over_sites=_over_sites(messages),
             score_classes=classes,
             has_distances=any(mm is not None for row in scores for mm in row.hd95_mm.values()),
             coordinator_key=key_fingerprint(charter.coordinator_key),
@@ -183,7 +188,7 @@ def _scores_of(folds: Sequence[CardFold], kind: str, only: str | None) -> _Messa
     for fold in folds:
         for (site, version, variant), score in fold.state.evaluations.items():
             is_meant = (version, variant) == (fold.version, kind) and only in (None, site)
-            if is_meant and score.n_cases:
+            if is_meant and score.n_cases and is_credible(fold.state, score):
                 found.setdefault(site, []).append(score)
     return dict(sorted(found.items()))
 
@@ -211,7 +216,23 @@ def _score(
     )
 
 
+def _over_sites(messages: _Messages) -> str:
+    """Return a sentence on the mean over sites and on how much they differ; "" of one site."""
+    known = [score for of in messages.values() if (score := merged_dice(of))]
+    found = pool_scores(known)
+    if found is None or found.low is None or found.high is None:
+        return ""
+    text = (
+        f"Random-effects mean over {found.n_sites} sites: {found.mean:.3f} "
+        f"(95 % interval {found.low:.3f} to {found.high:.3f}); {format_spread(found)}"
+    )
+    return text + (f", p of Cochran's Q {format_p(found.q_p)}." if found.q_p is not None else ".")
+
+
 def _of_folds(scores: Sequence[EvaluationMessage]) -> str:
+    known = merged_dice(scores)
+    if known is not None and known.low is not None:
+        return f"{known.low:.3f} to {known.high:.3f}"
     if len(scores) > 1:
         return _range((score.mean_dice for score in scores), "folds")
     return f"no interval: a site publishes only the mean of {scores[0].n_cases} cases"

@@ -3,8 +3,7 @@
 Pure: no I/O, no clock. ``summarize`` makes the view model that the terminal and ``--json`` show.
 """
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -12,6 +11,8 @@ from fedfs.errors import MalformedError
 from fedfs.protocol import layout, participation
 from fedfs.protocol.messages import ACTIVE, ASYM, Charter, RosterEntry, StatusMessage, from_utc
 from fedfs.protocol.state import StudyState
+from fedfs.roles.reader.evaluations import mean_dice
+from fedfs.roles.reader.model_scores import Choice, choices
 from fedfs.roles.reader.units import format_duration
 from fedfs.trust.signing import key_fingerprint
 
@@ -43,6 +44,7 @@ class SiteStatus:
         last_update: newest version it trained from; None if none.
         mean_dice: nnU-Net's pseudo Dice of the newest version it has evaluated, with that version.
         validated_dice: mean Dice of nnU-Net's full validation of the last version; None before it.
+        best: the model that it would choose, where it has compared several.
         failures: number of failure records.
         left_out: since when nothing of it went into a version, and why; "" if something did.
     """
@@ -58,6 +60,7 @@ class SiteStatus:
     evaluated_version: int | None
     mean_dice: float | None
     validated_dice: float | None
+    best: Choice | None
     failures: int
     left_out: str
 
@@ -130,6 +133,7 @@ def summarize(
     waiting = _seen(waiting, seen_by, charter)
     aggregator = state.statuses.get("")
     names = sorted({*charter.active_sites, *(e.site for e in charter.roster), *state.joins})
+    best = {choice.site: choice for choice in choices(state)}
     return StudyStatus(
         study=charter.study,
         name=charter.name,
@@ -142,7 +146,7 @@ def summarize(
         waiting_since=since,
         aggregator=_activity(aggregator),
         aggregator_since=aggregator.created_at if aggregator else "",
-        sites=tuple(_site(state, charter, name, seen_by) for name in names),
+        sites=tuple(_site(state, charter, name, seen_by, best.get(name)) for name in names),
         mean_dice={
             str(v): dice for v in sorted(state.models) if (dice := mean_dice(state, v)) is not None
         },
@@ -216,28 +220,6 @@ def _rejected(state: StudyState) -> dict[str, str]:
     return {**left_out, **(aggregator.rejected if aggregator else {}), **state.rejected}
 
 
-def mean_dice(state: StudyState, version: int, kind: str = "pseudo") -> float | None:
-    """Return the mean over sites of a version's mean Dice, weighted by validation cases.
-
-    Args:
-        state: accepted messages.
-        version: the version that was scored.
-        kind: ``pseudo`` for nnU-Net's pseudo Dice, ``full`` for its full validation.
-    """
-    return weighted_mean(
-        (message.n_cases, message.mean_dice)
-        for (_, of, variant), message in sorted(state.evaluations.items())
-        if of == version and variant == kind
-    )
-
-
-def weighted_mean(pairs: Iterable[tuple[int, float | None]]) -> float | None:
-    """Return the mean of the values that are known by their weights; None without any weight."""
-    known = [(weight, value) for weight, value in pairs if value is not None]
-    total = sum(weight for weight, _ in known)
-    return math.fsum(weight * value for weight, value in known) / total if total else None
-
-
 def _waiting(state: StudyState, charter: Charter) -> tuple[str, tuple[str, ...], str]:
     """Return the phase, who is waited for, and since when."""
     if state.finished is not None:
@@ -262,7 +244,9 @@ def _waiting(state: StudyState, charter: Charter) -> tuple[str, tuple[str, ...],
     return "training", late or ("aggregator",), newest.created_at
 
 
-def _site(state: StudyState, charter: Charter, name: str, seen_by: str | None) -> SiteStatus:
+def _site(
+    state: StudyState, charter: Charter, name: str, seen_by: str | None, best: Choice | None
+) -> SiteStatus:
     entry, join, status = charter.entry(name), state.joins.get(name), state.statuses.get(name)
     public_key = entry.public_key if entry else join.public_key if join else ""
     updates = [version for site, version in state.updates if site == name]
@@ -290,6 +274,7 @@ def _site(state: StudyState, charter: Charter, name: str, seen_by: str | None) -
         evaluated_version=evaluated,
         mean_dice=score.mean_dice if score else None,
         validated_dice=validated.mean_dice if validated else None,
+        best=best,
         failures=sum(failure.site == name for failure in state.failures),
         left_out=_left_out(state, name),
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 from fedfs.protocol.messages import EvaluationMessage, from_utc
 from fedfs.protocol.state import StudyState
-from fedfs.roles.reader.status import mean_dice, weighted_mean
+from fedfs.roles.reader.evaluations import mean_dice, weighted_mean
 
 
 def training_log(state: StudyState, version: int) -> list[dict[str, Any]]:

@@ -1,14 +1,20 @@
-"""Models beside each other: federated against local, and each model at each site. Pure.
+"""Models beside each other: at each site, in pairs, over all sites, and in words. Pure.
 
 A number that is not known is None. What is compared at a site was scored on the same cases.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
+from fedfs.aggregation.random_effects import Estimate, RandomEffects, pool
 from fedfs.protocol import layout
 from fedfs.protocol.messages import ASYM, EvaluationMessage
 from fedfs.protocol.state import StudyState
+from fedfs.roles.reader import model_scores
+from fedfs.roles.reader.evaluations import is_credible
+from fedfs.roles.reader.model_scores import DICE, Choice, Difference, ModelAtSite, Score
+from fedfs.roles.reader.report import sentences
 from fedfs.roles.reader.report.columns import mean_of_known
 
 GLOBAL = "final model"
@@ -53,6 +59,122 @@ class MatrixRow:
     def mean(self) -> float | None:
         """Over the sites where it is known."""
         return mean_of_known(self.dice.values())
+
+
+@dataclass(frozen=True)
+class PooledModel:
+    """The Dice of one model over all sites.
+
+    Attributes:
+        effects: random-effects mean; of one site at least.
+        lowest, highest: means of single sites.
+    """
+
+    model: str
+    effects: RandomEffects
+    lowest: float
+    highest: float
+
+
+@dataclass(frozen=True)
+class PooledDifference:
+    """The difference in Dice of two models over all sites."""
+
+    model: str
+    other: str
+    effects: RandomEffects
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything that is known of models beside each other.
+
+    Attributes:
+        models: by site and model.
+        best: site -> best model, where there are several.
+        differences: pairs of models by site, of each metric.
+        pooled, pooled_differences: over sites, of Dice, where two sites or more can be weighed.
+        left_out: sites whose scores cannot be true.
+        paragraphs: the same in words.
+    """
+
+    models: tuple[ModelAtSite, ...] = ()
+    choices: tuple[Choice, ...] = ()
+    best: Mapping[str, str] = field(default_factory=dict)
+    differences: tuple[Difference, ...] = ()
+    pooled: tuple[PooledModel, ...] = ()
+    pooled_differences: tuple[PooledDifference, ...] = ()
+    left_out: tuple[str, ...] = ()
+    paragraphs: tuple[str, ...] = ()
+
+    @property
+    def of_dice(self) -> list[Difference]:
+        """Differences of Dice."""
+        return [row for row in self.differences if row.metric == DICE]
+
+
+def compare(state: StudyState) -> Comparison:
+    """Return what sites have published of their models."""
+    models, choices = model_scores.models_at_sites(state), model_scores.choices(state)
+    found = model_scores.differences(state)
+    of_dice = [row for row in found if row.metric == DICE]
+    pooled, pooled_differences = _pooled_models(models), _pooled_differences(of_dice)
+    left_out = sorted({site for (site, _, _), message in state.evaluations.items()
+                       if not is_credible(state, message)})  # fmt: skip
+    over_sites = {one.model: one.effects for one in pooled}
+    told = [
+        *sentences.tell_pairs(
+            of_dice, {(one.model, one.other): one.effects for one in pooled_differences}
+        ),
+        " ".join(sentences.tell_sites(models, over_sites)),
+        " ".join(sentences.tell_choices(models, choices)),
+        *sentences.tell_intervals(of_dice),
+        *sentences.tell_exclusions(left_out),
+    ]
+    return Comparison(
+        models=tuple(models),
+        choices=tuple(choices),
+        best=sentences.best_at_sites(models, choices),
+        differences=tuple(found),
+        pooled=tuple(pooled),
+        pooled_differences=tuple(pooled_differences),
+        left_out=tuple(left_out),
+        paragraphs=tuple(paragraph for paragraph in told if paragraph),
+    )
+
+
+def pool_scores(scores: Iterable[Score]) -> RandomEffects | None:
+    """Return the random-effects mean of a metric, of one score for each site."""
+    return pool([Estimate(s.mean, None if s.sd is None else s.sd / math.sqrt(s.n)) for s in scores])
+
+
+def _pooled_models(models: Sequence[ModelAtSite]) -> list[PooledModel]:
+    out = []
+    for model in sorted({row.model for row in models}, key=model_scores.order):
+        scores = [row.dice for row in models if row.model == model]
+        effects = pool_scores(scores)
+        if effects is not None and effects.low is not None:
+            means = [score.mean for score in scores]
+            out.append(PooledModel(model, _inside(effects), min(means), max(means)))
+    return out
+
+
+def _inside(effects: RandomEffects) -> RandomEffects:
+    """Return a mean of Dice whose intervals end where Dice does."""
+    ends = ("low", "high", "next_low", "next_high")
+    known = {name: value for name in ends if (value := getattr(effects, name)) is not None}
+    return replace(effects, **{name: min(max(v, 0.0), 1.0) for name, v in known.items()})
+
+
+def _pooled_differences(rows: Sequence[Difference]) -> list[PooledDifference]:
+    pairs = dict.fromkeys((row.model, row.other) for row in rows)
+    out = []
+    for model, other in pairs:
+        of_pair = [row for row in rows if (row.model, row.other) == (model, other)]
+        effects = pool([Estimate(row.mean, row.error) for row in of_pair])
+        if effects is not None and effects.low is not None:
+            out.append(PooledDifference(model, other, effects))
+    return out
 
 
 def local_rows(state: StudyState) -> tuple[LocalRow, ...]:

@@ -22,12 +22,13 @@ def curves(report: Report) -> dict[str, list[Values]]:
     """Return the values of each run by version."""
     seconds = {f"seconds/{phase}": column for phase, column in report.seconds.items()}
     of_all = {"dice": report.mean_dice, "n_bytes": report.n_bytes, **seconds}
-    runs = {GLOBAL: _by_version(report, of_all)}
+    over_sites = {one.model: one.effects.mean for one in report.comparison.pooled}
+    runs = {GLOBAL: _with_last(_by_version(report, of_all), _of_models(over_sites))}
     return runs | {f"sites/{row.site}": _of_site(report, row) for row in report.sites}
 
 
 def _of_site(report: Report, row: SiteRow) -> list[Values]:
-    """Return a site's curves; the last version also has its full validation, if there is one."""
+    """Return a site's curves; the last version also has its full validation and other models."""
     columns = {
         "dice": report.dice[row.site],
         "train_loss": report.train_loss[row.site],
@@ -39,7 +40,19 @@ def _of_site(report: Report, row: SiteRow) -> list[Values]:
         "final_dice/mean": row.final_mean,
         **{f"final_dice/{name}": value for name, value in row.final.items()},
         **{f"final_hd95_mm/{name}": value for name, value in row.final_hd95_mm.items()},
+        **_of_models(
+            {m.model: m.dice.mean for m in report.comparison.models if m.site == row.site}
+        ),
     }
+    return _with_last(steps, final)
+
+
+def _of_models(dice: Mapping[str, float]) -> Values:
+    return {f"model_dice/{model}": value for model, value in dice.items()}
+
+
+def _with_last(steps: list[Values], final: Mapping[str, float | None]) -> list[Values]:
+    """Return the values of all versions, with more at the last one."""
     return steps and [*steps[:-1], {**steps[-1], **_known(final)}]
 
 

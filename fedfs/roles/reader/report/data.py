@@ -14,10 +14,18 @@ from fedfs.protocol import layout
 from fedfs.protocol.messages import ASYM, Charter, EvaluationMessage, TrackCharter
 from fedfs.protocol.state import StudyState
 from fedfs.roles.reader import privacy
+from fedfs.roles.reader.evaluations import last_scored, mean_dice
 from fedfs.roles.reader.report import columns
 from fedfs.roles.reader.report.columns import Column, shorten
-from fedfs.roles.reader.report.comparison import LocalRow, MatrixRow, local_rows, matrix
-from fedfs.roles.reader.status import SiteStatus, StudyStatus, mean_dice, summarize
+from fedfs.roles.reader.report.comparison import (
+    Comparison,
+    LocalRow,
+    MatrixRow,
+    compare,
+    local_rows,
+    matrix,
+)
+from fedfs.roles.reader.status import SiteStatus, StudyStatus, summarize
 from fedfs.roles.reader.units import format_count
 from fedfs.trust.signing import key_fingerprint
 
@@ -80,6 +88,7 @@ class Report:
         readers: sentences: who can decrypt what.
         audit: name -> value, as text.
         rejected: key -> reason, of what nobody accepts.
+        comparison: of models at sites, with intervals.
         local: of sites that have also trained alone.
         matrix: models at sites; see :mod:`fedfs.roles.reader.report.comparison`.
     """
@@ -102,6 +111,7 @@ class Report:
     readers: tuple[str, ...]
     audit: Mapping[str, str]
     rejected: Mapping[str, str]
+    comparison: Comparison
     local: tuple[LocalRow, ...]
     matrix: tuple[MatrixRow, ...]
 
@@ -142,6 +152,7 @@ def collect(state: StudyState, sizes: Mapping[str, int], *, seen_by: str | None 
         readers=tuple(privacy.readers(charter)),
         audit=_audit(state, charter),
         rejected=dict(sorted(state.rejected.items())),
+        comparison=compare(state),
         local=local_rows(state),
         matrix=matrix(state, final),
     )
@@ -175,9 +186,12 @@ def _facts(view: StudyStatus, state: StudyState, charter: TrackCharter) -> dict[
 
 def _final(state: StudyState) -> dict[str, EvaluationMessage]:
     """Return site -> nnU-Net's full validation of the newest version that has one."""
-    full = {(s, v): m for (s, v, variant), m in state.evaluations.items() if variant == "full"}
-    newest = max((version for _, version in full), default=None)
-    return {site: score for (site, version), score in full.items() if version == newest}
+    last = last_scored(state)
+    return {
+        site: score
+        for (site, version, variant), score in state.evaluations.items()
+        if (version, variant) == (last, "full")
+    }
 
 
 def _site(

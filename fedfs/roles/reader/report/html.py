@@ -5,14 +5,26 @@ page carries.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
 from fedfs import __version__
 from fedfs.aggregation.best_configuration import JOINT
+from fedfs.aggregation.random_effects import RandomEffects
+from fedfs.roles.reader.model_scores import (
+    FEDERATED,
+    LOCAL,
+    SMALL_DIFFERENCE,
+    Difference,
+    Score,
+    model_name,
+)
+from fedfs.roles.reader.report.bars import axis
+from fedfs.roles.reader.report.comparison import Comparison
 from fedfs.roles.reader.report.data import Report
 from fedfs.roles.reader.report.overview import Overview
+from fedfs.roles.reader.report.sentences import format_cases, format_p, tell_pair, tell_verdict
 from fedfs.roles.reader.templates import Templates, as_markup, read_part, templates_of
 
 _PACKAGE = "fedfs.roles.reader.report"
@@ -22,6 +34,19 @@ _DRAWN = (
     "seconds",
 )  # fmt: skip
 """Fields of a report that ``report.js`` draws."""
+
+METRIC_NAMES = {
+    "dice": "Dice",
+    "nsd": "Surface Dice (NSD)",
+    "hd95_mm": "HD95, mm",
+    "f1": "F1 of lesions",
+    "sensitivity": "Sensitivity",
+    "false_positives": "False positives",
+    "volume_ml": "Volume, ml",
+    "reference_volume_ml": "Reference, ml",
+    "calibration_error": "Calibration error",
+}
+"""Metric -> its name for people, in the order of tables."""
 
 
 def render(report: Report, *, made_at: str) -> str:
@@ -35,7 +60,7 @@ def render(report: Report, *, made_at: str) -> str:
     columns["sites"] = [row.site for row in report.sites]
     return _page(
         "report", columns, facts=report.facts, answer=_answer(report), made_at=made_at,
-        report=report,
+        report=report, **_scales(report.comparison),
     )  # fmt: skip
 
 
@@ -57,6 +82,28 @@ def render_overview(overview: Overview, pages: Mapping[str, str], *, made_at: st
         "overview", columns, facts=overview.facts, answer=_answer_of_all(overview),
         made_at=made_at, overview=overview, pages=pages,
     )  # fmt: skip
+
+
+def _scales(shown: Comparison) -> dict[str, Any]:
+    """Return the axes of bars, and the metrics that are known of any model."""
+    scores: list[Score | RandomEffects] = [row.dice for row in shown.models]
+    scores += [row.effects for row in shown.pooled]
+    changes: list[Difference | RandomEffects] = [*shown.of_dice]
+    changes += [row.effects for row in shown.pooled_differences]
+    known = {name for row in shown.models for name in row.metrics}
+    return {
+        "dice_axis": axis((end for one in scores for end in _ends(one)), low=0, high=1),
+        "difference_axis": axis(
+            (end for one in changes for end in _ends(one)), low=-1, high=1, zero=True
+        ),
+        "metrics": [name for name in METRIC_NAMES if name in known],
+        "metric_names": METRIC_NAMES,
+        "small": SMALL_DIFFERENCE,
+    }
+
+
+def _ends(one: Score | Difference | RandomEffects) -> tuple[float | None, ...]:
+    return one.low, one.mean, one.high
 
 
 def _page(template: str, columns: Mapping[str, Any], *, made_at: str, **shown: Any) -> str:
@@ -89,13 +136,7 @@ def _answer(report: Report) -> str:
         f"Mean Dice over all sites' validation cases is {newest[1]:.3f} at version {newest[0]}"
         f" (first {known[0][1]:.3f}, best {best[1]:.3f} at version {best[0]})."
     )
-    gains = [row.gain for row in report.local if row.gain is not None]
-    if gains:
-        better = sum(gain > 0 for gain in gains)
-        text += (
-            f" Against a model of its own data alone, federation is better at {better} of "
-            f"{len(gains)} sites that compared (gain {min(gains):+.3f} to {max(gains):+.3f})."
-        )
+    text += _gains(report)
     finals = [row.final_mean for row in report.sites if row.final_mean is not None]
     if finals:
         text += (
@@ -103,6 +144,24 @@ def _answer(report: Report) -> str:
             f"where it does worst, {max(finals):.3f} where it does best."
         )
     return text
+
+
+def _gains(report: Report) -> str:
+    """Return a sentence on federated and local models, where sites have both."""
+    pair = [
+        row for row in report.comparison.of_dice if (row.model, row.other) == (FEDERATED, LOCAL)
+    ]
+    if pair:
+        return " " + " ".join(tell_verdict(pair) if len(pair) > 1 else tell_pair(pair))
+    gains = [row.gain for row in report.local if row.gain is not None]
+    if not gains:
+        return ""
+    higher = sum(gain > 0 for gain in gains)
+    return (
+        f" The mean Dice of the federated model is above that of a local one at {higher} of "
+        f"{len(gains)} sites that compared (difference {min(gains):+.3f} to {max(gains):+.3f}, no "
+        "intervals known)."
+    )
 
 
 def _answer_of_all(overview: Overview) -> str:
@@ -131,9 +190,33 @@ def _model_name(candidate: str) -> str:
     return parts[0] if len(parts) == 1 else f"the ensemble of {' and '.join(parts)}"
 
 
+def _interval(form: str, low: str = "low", high: str = "high") -> Callable[[Any], str]:
+    """Return a filter that writes the interval of whatever has these two ends."""
+
+    def write(one: Any) -> str:
+        ends = getattr(one, low), getattr(one, high)
+        return "–" if None in ends else " to ".join(form.format(end) for end in ends)  # noqa: RUF001  a dash
+
+    return write
+
+
+_INTERVALS = {
+    "ends": _interval("{:.3f}"),
+    "signed_ends": _interval("{:+.3f}"),
+    "number_ends": _interval("{:.3g}"),
+    "next_ends": _interval("{:.3f}", "next_low", "next_high"),
+    "next_signed_ends": _interval("{:+.3f}", "next_low", "next_high"),
+    "number": "{:.3g}".format,
+    "p_value": lambda p: "–" if p is None else format_p(p),  # noqa: RUF001  a dash
+    "cases": lambda n: "–" if n is None else format_cases(n),  # noqa: RUF001  a dash
+    "model": lambda model: model_name(model).removesuffix(" model"),
+}
+
+
 @cache
 def _templates() -> Templates:
     environment = templates_of(_PACKAGE)
     environment.filters["model_name"] = _model_name
+    environment.filters.update(_INTERVALS)
     environment.filters["megabytes"] = lambda value: f"{value / 1e6:,.1f} MB"
     return environment

@@ -11,9 +11,9 @@ from fedfs.nnunet.data.dataset_json import ordered
 from fedfs.nnunet.score.summary import class_names
 from fedfs.protocol.messages import Choice
 from fedfs.protocol.state import StudyState
+from fedfs.roles.reader.evaluations import weighted_mean
 from fedfs.roles.reader.report.columns import Column, mean_of_known
 from fedfs.roles.reader.report.data import Report
-from fedfs.roles.reader.status import weighted_mean
 
 _OF_TRACKS = ("Phase", "Version", "Ended", "nnU-Net", "Best of the study")
 

@@ -52,6 +52,9 @@ def test_scores_of_cases_survive_the_way():
         replace(SCORES, against={"full": {"dice": replace(GAIN, n_patients=5)}}),
         replace(SCORES, against={"full": {"dice": replace(GAIN, p=1.5)}}),
         replace(SCORES, against={"../full": {"dice": GAIN}}),
+        replace(SCORES, chosen=replace(SCORES.chosen, variant="local")),
+        replace(SCORES, chosen=replace(SCORES.chosen, low=0.9)),
+        replace(SCORES, chosen=replace(SCORES.chosen, low=None)),
         replace(SCORES, metrics={"dice": replace(DICE, mean=1e99)}),
     ],
 )

@@ -12,6 +12,7 @@ from fedfs.roles.reader.export import CARD, Exported, write_cards
 from fedfs.roles.reader.model_card import CardFold, model_card
 from fedfs.trust.signing import key_fingerprint
 from support.federation import Federation
+from support.scored_models import FOUR_SITES, with_models
 
 HEADINGS = (
     "Model details", "Intended use", "Out-of-scope use", "Training data", "Training procedure",
@@ -68,6 +69,23 @@ def test_it_says_who_trained_what_and_how_well(finished):
     ):  # fmt: skip
         assert text in card
     assert card == card_of([state])
+
+
+def test_where_sites_publish_a_spread_each_has_an_interval_and_all_a_mean(tmp_path):
+    targets = {"east": 1.0, "north": 2.0, "south": -3.0, "west": 0.5}
+    federation = Federation(tmp_path, targets=targets, rounds=1).start()
+    federation.run()
+    state = with_models(states_of(federation)[0], FOUR_SITES)
+    card = card_of([state])
+    scores = table(card, "Site | Cases | Mean Dice")
+    assert scores["north"][:3] == ["6", "0.880", "0.848 to 0.912"]
+    assert (
+        "Random-effects mean over 4 sites: 0.826 (95 % interval 0.712 to 0.941); the sites differ "
+        "by a standard deviation of 0.070 (I² 95 %), p of Cochran's Q < 0.001."
+    ) in card
+    alone = card_of([state], site="north")
+    assert "0.848 to 0.912" in alone
+    assert "Random-effects" not in alone
 
 
 def test_an_older_version_has_pseudo_dice_only(finished):
