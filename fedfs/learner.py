@@ -196,6 +196,7 @@ class EvaluationResult:
 
     Attributes:
         by_case: stays at the site; empty where there are no scores of single cases.
+        nsd_tolerance_mm: distance between surfaces that ``nsd`` takes for none; None without it.
     """
 
     n_cases: int
@@ -203,6 +204,7 @@ class EvaluationResult:
     loss: float | None
     seconds: float
     by_case: CaseScores = field(default_factory=dict)
+    nsd_tolerance_mm: float | None = None
 
     @classmethod
     def unscored(cls, seconds: float = 0.0) -> EvaluationResult:

@@ -276,7 +276,12 @@ class NnUNetLearner:
             return EvaluationResult.unscored()
         on_progress(Progress("predict", 0, 0, "case"))
         return score_other(
-            plans, tensors, dataset=self._raw(), cases=cases, settings=self._settings
+            plans,
+            tensors,
+            dataset=self._raw(),
+            cases=cases,
+            settings=self._settings,
+            own_plans=self._adopted(),
         )
 
     def _final_model(self) -> FinalModel:

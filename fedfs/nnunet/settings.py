@@ -1,10 +1,12 @@
 """Settings of a site's learner: folders, model and host, and the site's own planning."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fedfs.errors import UserError
 from fedfs.nnunet.system.environment import DEFAULT_HOST, HostSettings, NnUNetPaths
 
 
@@ -60,6 +62,31 @@ class Planning(PlannerSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScoreOptions:
+    """Options of the metrics of single cases.
+
+    Attributes:
+        nsd_tolerance_mm: of the surface distance of NSD; None for one voxel of the plan, see
+            :func:`~fedfs.nnunet.score.case_metrics.nsd_tolerance_mm`.
+        calibration: save the probabilities of predictions for as long as it takes to compute their
+            calibration error.
+    """
+
+    nsd_tolerance_mm: float | None = None
+    calibration: bool = False
+
+    def __post_init__(self) -> None:
+        if self.nsd_tolerance_mm is not None and not 0 < self.nsd_tolerance_mm < math.inf:
+            raise UserError(
+                f"A tolerance of {self.nsd_tolerance_mm:g} mm between surfaces is not above 0.",
+                hint="leave it out for one voxel of the plan",
+            )
+
+
+DEFAULT_SCORES = ScoreOptions()
+
+
+@dataclass(frozen=True, kw_only=True)
 class LearnerSettings(TrainerSettings):
     """Settings of a site's learner.
 
@@ -79,6 +106,7 @@ class LearnerSettings(TrainerSettings):
         broken_list: file in which cases are kept that this site goes on without; None for one in
             ``state_dir``.
         announced_list: file in which the cases are kept that the study knows of; likewise.
+        scores: options of the metrics of single cases.
     """
 
     paths: NnUNetPaths
@@ -92,6 +120,7 @@ class LearnerSettings(TrainerSettings):
     save_probabilities: bool = False
     broken_list: Path | None = None
     announced_list: Path | None = None
+    scores: ScoreOptions = DEFAULT_SCORES
 
     @property
     def preparing_lock(self) -> Path:

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from fedfs.errors import EXIT_NOTHING, EXIT_OK, EXIT_WAITING, FedfsError
 from fedfs.learner import OnProgress
+from fedfs.nnunet.score.case_metrics import CASE_SCORES
 from fedfs.nnunet.score.predict import ScoreRequest, ScoreRequests
 from fedfs.nnunet.system.environment import HostSettings
 from fedfs.nnunet.system.isolated import run_isolated
@@ -74,7 +75,7 @@ class PredictedSet:
     @property
     def is_done(self) -> bool:
         """True if it was made before."""
-        return (self.output / "hd95.json").exists()  # what is written last
+        return (self.output / CASE_SCORES).exists()  # what is written last
 
 
 @dataclass(frozen=True)

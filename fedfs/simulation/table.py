@@ -7,7 +7,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 from fedfs.errors import FedfsError
-from fedfs.simulation.cases import Split, dice_by_case
+from fedfs.nnunet.score.case_metrics import CASE_SCORES
+from fedfs.simulation.cases import Split
 
 Scores = Mapping[str, Mapping[str, float | None]]
 """Test case -> ``dice`` and ``hd95`` (mm); None where it is not defined."""
@@ -93,10 +94,13 @@ def mean(values: Sequence[float | None]) -> float | None:
 
 def read_scores(output: Path) -> Scores:
     """Return what a prediction has left in its output folder."""
-    distances = json.loads((output / "hd95.json").read_text(encoding="utf-8"))
+    cases = json.loads((output / CASE_SCORES).read_text(encoding="utf-8"))
     return {
-        name: {"dice": mean(dice), "hd95": mean(list(distances.get(name, {}).values()))}
-        for name, dice in dice_by_case(output / "summary.json")
+        case: {
+            name: mean([metrics.get(metric) for metrics in classes.values()])
+            for name, metric in (("dice", "dice"), ("hd95", "hd95_mm"))
+        }
+        for case, classes in cases.items()
     }
 
 

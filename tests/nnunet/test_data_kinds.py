@@ -120,7 +120,8 @@ def hd95_of(life, paths, reader_name, ending):
             for path in (paths.raw / NAME / "labelsTr" / predicted.name, predicted)
         ]
         for name, values in class_values(labels).items():
-            masks = [np.isin(array, values) for array in arrays]
+            counted = arrays[0] != labels["labels"].get("ignore", -1)
+            masks = [np.isin(array, values) & counted for array in arrays]
             found.setdefault(name, []).append(hd95_mm(*masks, SPACING_MM))
     return {name: mm[0] for name, mm in found.items()}
 

@@ -14,11 +14,12 @@ import torch
 from synthetic import DATASET, Reports
 
 from fedfs.errors import TensorError, UserError
-from fedfs.learner import RoundTask
+from fedfs.learner import METRICS, RoundTask
 from fedfs.nnunet.nnunet_learner import NnUNetLearner
 from fedfs.nnunet.plan.pretrained import read_checkpoint
 from fedfs.nnunet.score.model_export import ExportRequest, export_model
 from fedfs.nnunet.score.predict import ScoreRequest, ScoreRequests
+from fedfs.nnunet.settings import ScoreOptions
 from fedfs.nnunet.system.environment import HostSettings
 from fedfs.nnunet.system.isolated import run_isolated
 from fedfs.roles.site.own_model import train_to_the_end
@@ -190,6 +191,7 @@ def test_a_model_folder_is_scored_on_other_images(exported, study, tmp_path):
         output=str(tmp_path / "predicted"),
         host=HostSettings(device="cpu", num_processes=1),
         use_mirroring=False,
+        scores=ScoreOptions(nsd_tolerance_mm=2.0, calibration=True),
     )
     again = dataclasses.replace(score, output=str(tmp_path / "again"))
     seen = []
@@ -199,9 +201,12 @@ def test_a_model_folder_is_scored_on_other_images(exported, study, tmp_path):
     for result in made["results"]:
         assert result["n_cases"] == 6
         assert set(result["classes"]) == {"shell", "core"}
+        assert result["nsd_tolerance_mm"] == 2.0
+        found = {metric for case in result["by_case"].values() for metric in case["shell"]}
+        assert found == set(METRICS)
     assert [one.done for one in seen] == [0, 1, 2]
     assert (tmp_path / "predicted" / "summary.json").exists()
-    assert (tmp_path / "again" / "hd95.json").exists()
+    assert (tmp_path / "again" / "case_scores.json").exists()
 
 
 def test_training_alone_is_one_round_of_all_epochs(study, tmp_path, no_workers):

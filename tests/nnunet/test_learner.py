@@ -17,7 +17,9 @@ import torch
 from synthetic import DATASET, Reports, Study, task
 
 from fedfs.errors import SetupError, TensorError, TrainingError
+from fedfs.learner import METRICS
 from fedfs.nnunet.nnunet_learner import NnUNetLearner
+from fedfs.nnunet.settings import ScoreOptions
 from fedfs.nnunet.system.failures import translate
 from fedfs.tensors.canonical import weights_sha256
 
@@ -328,7 +330,7 @@ def test_only_callbacks_print(study, tmp_path, capfd):
 
 
 def test_the_end_is_an_nnunet_model_folder(study, start, tmp_path):
-    learner = start()
+    learner = start(scores=ScoreOptions(calibration=True))
     trained = learner.train(the_round(0, study.tensors), study.tensors, Reports()).tensors
     final = the_round(4, trained, n_epochs=0)
     report = Reports()
@@ -351,10 +353,19 @@ def test_the_end_is_an_nnunet_model_folder(study, start, tmp_path):
     assert result.n_cases == 2
     assert list(result.classes) == ["shell", "core"]
     assert [p["done"] for p in report if p["step"] == "validate"] == [1, 2]
-    assert [p["done"] for p in report if p["step"] == "distances"] == [1, 2]
+    assert [p["done"] for p in report if p["step"] == "metrics"] == [1, 2]
     for score in result.classes.values():
         assert score.hd95_mm is None or 0 <= score.hd95_mm < 1000
     assert any(score.hd95_mm is not None for score in result.classes.values())
+    validation = model / "fold_0" / "validation"
+    predicted = {path.name.removesuffix(".nii.gz") for path in validation.glob("*.nii.gz")}
+    assert set(result.by_case) == predicted
+    for case in result.by_case.values():
+        assert {*case["shell"], "hd95_mm"} == set(METRICS)
+    plans = json.loads((model / "plans.json").read_text())
+    assert result.nsd_tolerance_mm == max(plans["configurations"]["3d_fullres"]["spacing"])
+    assert json.loads((validation / "case_scores.json").read_text()) == result.by_case
+    assert not [*validation.glob("*.npz"), *validation.glob("*.pkl")]
 
     written = (model / "fold_0" / "checkpoint_final.pth").stat().st_mtime_ns
     again = start().finish(final, trained, Reports())

@@ -25,7 +25,7 @@ from fedfs.learner import OnProgress, Progress
 from fedfs.nnunet.data.fingerprint import reader_of
 from fedfs.nnunet.data.integrity import check_whole
 from fedfs.nnunet.score.case_scores import CaseView
-from fedfs.nnunet.score.distances import has_spacing, hd95_mm
+from fedfs.nnunet.score.distances import bounding_box, has_spacing, hd95_mm, long_axes
 from fedfs.nnunet.score.orientation import Display, display_of
 from fedfs.nnunet.score.outlines import Outline, grey_png, outline
 from fedfs.nnunet.score.summary import class_values
@@ -179,7 +179,9 @@ def _take(
     models = {n: _read_seg(reader, path, image.shape) for n, path in view.predictions.items()}
     spacing = tuple(float(mm) for mm in properties["spacing"])
     distances = {
-        model: {} if not has_spacing(reader) else _distances(reference, prediction, values, spacing)
+        model: _distances(reference, np.where(reference == ignored, 0, prediction), values, spacing)
+        if has_spacing(reader)
+        else {}
         for model, prediction in models.items()
     }
     display = display_of(properties)
@@ -234,12 +236,12 @@ def _distances(
     spacing_mm: Sequence[float],
 ) -> dict[str, float]:
     """Return class -> HD95 where it is defined."""
-    from scipy import ndimage
-
-    for box in ndimage.find_objects(((reference != 0) | (prediction != 0)).astype(np.uint8)):
-        reference, prediction = reference[box], prediction[box]  # of a large image a small part
+    axes = long_axes(reference.shape)
+    spacing_mm = [spacing_mm[axis] for axis in axes]
+    true, predicted = (s.reshape([s.shape[a] for a in axes]) for s in (reference, prediction))
+    box = bounding_box((true != 0) | (predicted != 0))  # of a large image a small part
     found = {
-        name: hd95_mm(np.isin(reference, labels), np.isin(prediction, labels), spacing_mm)
+        name: hd95_mm(np.isin(true[box], labels), np.isin(predicted[box], labels), spacing_mm)
         for name, labels in values.items()
     }
     return {name: mm for name, mm in found.items() if mm is not None}

@@ -13,9 +13,7 @@ from typing import Any
 
 from fedfs.errors import DatasetError
 from fedfs.nnunet.data.dataset_json import read_json
-from fedfs.nnunet.score.summary import class_names
-
-SUMMARY = "summary.json"
+from fedfs.nnunet.score.summary import SUMMARY, class_names
 
 Dice = Mapping[str, Mapping[str, float | None]]
 """Model -> class -> Dice; None where the class occurs in neither reference nor prediction."""

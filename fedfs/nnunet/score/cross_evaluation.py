@@ -10,18 +10,21 @@ Rules:
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fedfs.errors import MalformedError
-from fedfs.learner import ClassScore, EvaluationResult
+from fedfs.learner import EvaluationResult
 from fedfs.nnunet.allowed import allowlist
 from fedfs.nnunet.data.dataset import Case, RawDataset
 from fedfs.nnunet.data.fingerprint import reader_name
 from fedfs.nnunet.data.preprocess import adopt
 from fedfs.nnunet.plan.published import check_size
+from fedfs.nnunet.score.case_metrics import tolerance_of
 from fedfs.nnunet.score.model_export import ExportRequest, ExportRequests
 from fedfs.nnunet.score.predict import ScoreRequest, ScoreRequests
+from fedfs.nnunet.score.summary import result_of
 from fedfs.nnunet.settings import LearnerSettings
 from fedfs.nnunet.system.isolated import run_isolated
 
@@ -33,8 +36,9 @@ def score_other(
     dataset: RawDataset,
     cases: Sequence[str],
     settings: LearnerSettings,
+    own_plans: Mapping[str, Any],
 ) -> EvaluationResult:
-    """Predict cases and return mean Dice and HD95 by class.
+    """Predict cases and return their scores.
 
     Args:
         plans: nnU-Net plans of the other site.
@@ -42,6 +46,7 @@ def score_other(
         dataset: this site's.
         cases: names of the cases to predict.
         settings: of this site's learner.
+        own_plans: nnU-Net plans of this site, whose tolerance of NSD is that of all models here.
 
     Raises:
         RejectedError: plans or tensors are refused.
@@ -79,14 +84,10 @@ def score_other(
             labels=str(room / "labels"),
             output=str(room / "predicted"),
             host=settings.host,
+            scores=replace(settings.scores, nsd_tolerance_mm=tolerance_of(settings, own_plans)),
         )
         (scores,) = run_isolated("score", ScoreRequests((part,)), workdir=room)["results"]
-    return EvaluationResult(
-        n_cases=scores["n_cases"],
-        classes={name: ClassScore(**score) for name, score in scores["classes"].items()},
-        loss=None,
-        seconds=scores["seconds"],
-    )
+    return result_of(scores)
 
 
 def _link(cases: Sequence[Case], room: Path, ending: str) -> None:

@@ -11,15 +11,15 @@ import json
 import logging
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fedfs.learner import ClassScore, EvaluationResult, OnProgress, Progress
+from fedfs.learner import EvaluationResult, OnProgress, Progress
 from fedfs.nnunet.data.dataset_json import read_json
 from fedfs.nnunet.score import pseudo_dice
-from fedfs.nnunet.score.distances import hd95_by_case, mean_by_class
-from fedfs.nnunet.score.summary import class_values, read_summary
+from fedfs.nnunet.score.case_metrics import CaseMetrics, delete_probabilities
+from fedfs.nnunet.score.summary import SUMMARY, result_of
 from fedfs.nnunet.settings import LearnerSettings
 from fedfs.nnunet.system import files
 from fedfs.nnunet.train.session import Session
@@ -80,9 +80,7 @@ class FinalModel:
                 return None
             if files.file_sha256(checkpoint) != record["checkpoint_sha256"]:
                 return None
-            result = record["result"]
-            scores = {name: ClassScore(**score) for name, score in result["classes"].items()}
-            return EvaluationResult(**{**result, "classes": scores})
+            return result_of(record["result"])
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError, KeyError) as error:
@@ -98,7 +96,7 @@ class FinalModel:
         record = read_json(self._record)
         if not record["result"]["n_cases"]:
             return []
-        summary = read_json(Path(record["checkpoint"]).with_name(VALIDATION) / "summary.json")
+        summary = read_json(Path(record["checkpoint"]).with_name(VALIDATION) / SUMMARY)
         names = (Path(case["reference_file"]).name for case in summary["metric_per_case"])
         return [name.removesuffix(self._file_ending) for name in names]
 
@@ -144,13 +142,16 @@ class FinalModel:
         began = session.clock()
         session.watch_lines(on_line)
         trainer = session.trainer
-        trainer.perform_actual_validation(self._settings.save_probabilities)
+        keep, scores = self._settings.save_probabilities, self._settings.scores
+        trainer.perform_actual_validation(keep or scores.calibration)
         if not session.can_score:
             return EvaluationResult.unscored(session.clock() - began)
-        summary = folder / "summary.json"
-        values = class_values(trainer.dataset_json)
-        reader = trainer.plans_manager.image_reader_writer_class()
-        distances = mean_by_class(hd95_by_case(summary, values, reader, on_progress))
-        return read_summary(
-            summary, trainer.dataset_json, seconds=session.clock() - began, distances_mm=distances
+        metrics = CaseMetrics.of_model(
+            trainer,
+            with_calibration=keep or scores.calibration,
+            tolerance_mm=scores.nsd_tolerance_mm,
         )
+        result = metrics.of_folder(folder, on_progress)
+        if not keep:
+            delete_probabilities(folder)
+        return replace(result, seconds=session.clock() - began)

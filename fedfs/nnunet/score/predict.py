@@ -5,15 +5,15 @@ A process predicts with all models that it is given, one after the other: nnU-Ne
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fedfs.learner import EvaluationResult, OnProgress, Progress
 from fedfs.nnunet.allowed import classes
 from fedfs.nnunet.data.dataset_json import read_json
-from fedfs.nnunet.score.distances import hd95_by_case, mean_by_class
-from fedfs.nnunet.score.summary import class_values, read_summary
-from fedfs.nnunet.system import files
+from fedfs.nnunet.score.case_metrics import CaseMetrics, delete_probabilities
+from fedfs.nnunet.score.summary import SUMMARY
+from fedfs.nnunet.settings import DEFAULT_SCORES, ScoreOptions
 from fedfs.nnunet.system.environment import HostSettings, limit_pools
 from fedfs.nnunet.system.output import capture_output
 from fedfs.nnunet.system.workers import single_process_pools_are_threads
@@ -29,9 +29,10 @@ class ScoreRequest:
         model: model folder, ``.../nnUNetTrainer__nnUNetPlans__2d``.
         images: folder of images named as in ``imagesTs``.
         labels: folder of their segmentations.
-        output: folder for predictions, ``summary.json``, and ``hd95.json``: case -> class -> mm.
+        output: folder for predictions, ``summary.json`` and ``case_scores.json``.
         host: hardware to predict with.
         use_mirroring: nnU-Net's test-time augmentation.
+        scores: options of the metrics of single cases.
     """
 
     model: str
@@ -41,6 +42,7 @@ class ScoreRequest:
     output: str
     host: HostSettings
     use_mirroring: bool = True
+    scores: ScoreOptions = DEFAULT_SCORES
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,8 @@ def predict_and_score(request: ScoreRequest) -> EvaluationResult:
     """
     limit_pools(request.host.num_processes)
     dataset_json = read_json(Path(request.model, "dataset.json"))
-    summary = Path(request.output, "summary.json")
-    summary.parent.mkdir(parents=True, exist_ok=True)
+    output = Path(request.output)
+    output.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     with capture_output(log), single_process_pools_are_threads():
         from nnunetv2.evaluation.evaluate_predictions import compute_metrics_on_folder
@@ -88,31 +90,33 @@ def predict_and_score(request: ScoreRequest) -> EvaluationResult:
             request.model, use_folds=(classes.fold_of(request.fold),)
         )
         if request.host.num_processes == 1:
-            predictor.predict_from_files_sequential(request.images, request.output)
+            predictor.predict_from_files_sequential(
+                request.images, request.output, save_probabilities=request.scores.calibration
+            )
         else:
             predictor.predict_from_files(
                 request.images,
                 request.output,
+                save_probabilities=request.scores.calibration,
                 num_processes_preprocessing=request.host.num_processes,
                 num_processes_segmentation_export=request.host.num_processes,
             )
         manager = predictor.label_manager
-        reader = predictor.plans_manager.image_reader_writer_class()
         compute_metrics_on_folder(
             request.labels,
             request.output,
-            str(summary),
-            reader,
+            str(output / SUMMARY),
+            predictor.plans_manager.image_reader_writer_class(),
             dataset_json["file_ending"],
             manager.foreground_regions if manager.has_regions else manager.foreground_labels,
             manager.ignore_label,
             num_processes=request.host.num_processes,
         )
-        distances = hd95_by_case(summary, class_values(dataset_json), reader)
-    files.write_json(summary.with_name("hd95.json"), distances)
-    return read_summary(
-        summary,
-        dataset_json,
-        seconds=time.monotonic() - began,
-        distances_mm=mean_by_class(distances),
-    )
+        metrics = CaseMetrics.of_model(
+            predictor,
+            tolerance_mm=request.scores.nsd_tolerance_mm,
+            with_calibration=request.scores.calibration,
+        )
+        result = metrics.of_folder(output)
+        delete_probabilities(output)
+    return replace(result, seconds=time.monotonic() - began)

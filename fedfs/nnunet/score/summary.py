@@ -5,38 +5,57 @@ Classes are reported under the names that ``dataset.json`` gives them.
 
 import math
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-from fedfs.learner import ClassScore, EvaluationResult
+from fedfs.learner import CaseScores, ClassScore, EvaluationResult
 from fedfs.nnunet.data.dataset_json import has_regions, read_json
+
+SUMMARY = "summary.json"
+"""nnU-Net's file of scores, beside the predictions."""
 
 
 def read_summary(
-    path: Path,
-    dataset_json: Mapping[str, Any],
-    *,
-    seconds: float,
-    distances_mm: Mapping[str, float] | None = None,
+    path: Path, dataset_json: Mapping[str, Any], by_case: CaseScores
 ) -> EvaluationResult:
     """Return what nnU-Net's ``summary.json`` says, classes by name: mean Dice over the cases.
 
     Args:
         path: the file.
         dataset_json: names of the classes.
-        seconds: that validation took.
-        distances_mm: class -> mean HD95, where known.
+        by_case: metrics of its cases.
     """
     summary = read_json(path)
     classes = {}
     for name, key in class_names(dataset_json).items():
         dice = float(summary["mean"][key]["Dice"])
+        scores = [case[name] for case in by_case.values()]
+        distances = [score["hd95_mm"] for score in scores if "hd95_mm" in score]
         classes[name] = ClassScore(
-            dice if math.isfinite(dice) else None, hd95_mm=(distances_mm or {}).get(name)
+            dice if math.isfinite(dice) else None,
+            hd95_mm=fmean(distances) if distances else None,
         )
     return EvaluationResult(
-        n_cases=len(summary["metric_per_case"]), classes=classes, loss=None, seconds=seconds
+        n_cases=len(summary["metric_per_case"]),
+        classes=classes,
+        loss=None,
+        seconds=0.0,
+        by_case=by_case,
     )
+
+
+def result_of(record: Mapping[str, Any]) -> EvaluationResult:
+    """Return a result that was kept as JSON.
+
+    Raises:
+        TypeError, KeyError: it is not one.
+    """
+    classes = {name: ClassScore(**score) for name, score in record["classes"].items()}
+    names = {field.name for field in fields(EvaluationResult)}
+    kept = {name: value for name, value in record.items() if name in names}
+    return EvaluationResult(**{**kept, "classes": classes})
 
 
 def class_names(dataset_json: Mapping[str, Any]) -> dict[str, str]:

@@ -20,8 +20,9 @@ from fedfs.exchange.read import open_tracks
 from fedfs.learner import OnProgress
 from fedfs.nnunet.data.dataset import RawDataset
 from fedfs.nnunet.data.dataset_json import read_json
-from fedfs.nnunet.score.case_scores import SUMMARY, CaseView
+from fedfs.nnunet.score.case_scores import CaseView
 from fedfs.nnunet.score.finish import Validation, find_validation
+from fedfs.nnunet.score.summary import SUMMARY
 from fedfs.nnunet.system.environment import NnUNetPaths, from_environment
 from fedfs.protocol import layout
 from fedfs.protocol.messages import TrackCharter, chosen_tracks, utc

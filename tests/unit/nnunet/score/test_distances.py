@@ -1,15 +1,18 @@
-"""HD95: against distances that can be counted by hand, and all pairs of surface voxels."""
+"""HD95 and NSD: against distances that can be counted by hand, and all pairs of surface voxels."""
 
 from __future__ import annotations
-
-import json
 
 import numpy as np
 import pytest
 from scipy import ndimage
 from scipy.spatial.distance import cdist
 
-from fedfs.nnunet.score.distances import hd95_by_case, hd95_mm, mean_by_class
+from fedfs.nnunet.score.distances import (
+    bounding_box,
+    hd95_mm,
+    long_axes,
+    surface_distances,
+)
 
 
 def ball(shape, centre, radius):
@@ -54,34 +57,35 @@ def test_where_one_is_empty_there_is_no_distance():
     assert hd95_mm(full, full, (1, 1)) == 0
 
 
-class Reader:
-    """Gives segmentations by name."""
+def test_nsd_is_the_share_of_both_surfaces_within_the_tolerance():
+    """Two cubes one voxel apart: of each, one face is further from the other than the tolerance."""
+    mask = np.zeros((9, 9, 12), bool)
+    mask[2:7, 2:7, 2:7] = True
+    shifted = np.roll(mask, 2, axis=2)
+    found = surface_distances(mask, shifted, (1, 1, 0.5))
+    assert found is not None
+    assert found.nsd(1.0) == 1.0
+    assert found.nsd(0.9) < 1.0
+    n_far = np.count_nonzero(found.of_reference > 0.9)
+    assert found.nsd(0.9) == pytest.approx(1 - 2 * n_far / (2 * len(found.of_reference)))
 
-    def __init__(self, segmentations):
-        self.segmentations = segmentations
 
-    def read_seg(self, name):
-        return self.segmentations[name][None], {"spacing": (2.0, 1.0, 1.0)}
-
-
-class NaturalImage2DIO(Reader):
-    """Named as nnU-Net's reader of images without a scale."""
+def test_a_tolerance_of_a_voxel_holds_a_voxel_whatever_the_rounding():
+    mask = np.zeros((5, 5, 9), bool)
+    mask[1:4, 1:4, 1:4] = True
+    found = surface_distances(mask, np.roll(mask, 3, axis=2), (0.1, 0.1, 0.1))
+    assert found is not None
+    assert found.nsd(0.3) == 1.0
 
 
-def test_classes_are_averaged_over_cases_in_which_they_are_defined(tmp_path):
-    reference = np.zeros((3, 12, 12), int)
-    reference[1, 2:6, 2:6] = 1
-    prediction = np.roll(reference, 2, axis=1)
-    empty = np.zeros_like(reference)
-    files = {"a": reference, "b": reference, "c": reference, "p": prediction, "e": empty}
-    pairs = (("a", "p"), ("b", "b"), ("c", "e"))
-    cases = [{"reference_file": r, "prediction_file": p} for r, p in pairs]
-    (tmp_path / "summary.json").write_text(json.dumps({"metric_per_case": cases}))
-    labels = {"organ": (1,), "lesion": (2,), "both": (1, 2)}
-    seen = []
-    found = hd95_by_case(tmp_path / "summary.json", labels, Reader(files), seen.append)
-    assert list(found) == ["a", "b", "c"]
-    assert mean_by_class(found) == {"organ": pytest.approx(1.0), "both": pytest.approx(1.0)}
-    assert len(seen) == 3
-    natural = NaturalImage2DIO(files)
-    assert hd95_by_case(tmp_path / "summary.json", labels, natural, seen.append) == {}
+def test_a_box_holds_all_that_is_inside_and_no_more():
+    mask = np.zeros((6, 7, 8), bool)
+    mask[1, 2, 3] = mask[4, 2, 6] = True
+    assert bounding_box(mask) == (slice(1, 5), slice(2, 3), slice(3, 7))
+    assert not mask[bounding_box(np.zeros_like(mask))].any()
+
+
+def test_an_image_of_one_slice_has_no_axis_across():
+    assert long_axes((1, 20, 30)) == [1, 2]
+    assert long_axes((4, 20, 30)) == [0, 1, 2]
+    assert long_axes((1, 1)) == [1]
