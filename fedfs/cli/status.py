@@ -275,7 +275,7 @@ def _asking(view: StudyStatus) -> list[str]:
 def _best_models(view: StudyStatus) -> list[str]:
     """Return a note on the model that each site would choose, where any has compared several."""
     from fedfs.roles.reader.model_scores import model_name
-    from fedfs.roles.reader.report.sentences import format_choice
+    from fedfs.roles.reader.report.format import format_choice
 
     lines = [
         f"best at {site.site}: {model_name(site.best.model)}, Dice {format_choice(site.best)}"

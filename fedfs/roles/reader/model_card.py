@@ -21,7 +21,7 @@ from fedfs.roles.reader.evaluations import is_credible, weighted_mean
 from fedfs.roles.reader.model_scores import merged_dice
 from fedfs.roles.reader.report.comparison import pool_scores
 from fedfs.roles.reader.report.data import collect
-from fedfs.roles.reader.report.sentences import format_p, format_spread
+from fedfs.roles.reader.report.format import format_p, format_spread
 from fedfs.roles.reader.templates import templates_of
 from fedfs.trust.signing import key_fingerprint
 

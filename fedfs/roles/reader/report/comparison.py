@@ -13,7 +13,15 @@ from fedfs.protocol.messages import ASYM, EvaluationMessage
 from fedfs.protocol.state import StudyState
 from fedfs.roles.reader import model_scores
 from fedfs.roles.reader.evaluations import is_credible
-from fedfs.roles.reader.model_scores import DICE, Choice, Difference, ModelAtSite, Score
+from fedfs.roles.reader.model_scores import (
+    DICE,
+    FEDERATED,
+    OF,
+    Choice,
+    Difference,
+    ModelAtSite,
+    Score,
+)
 from fedfs.roles.reader.report import sentences
 from fedfs.roles.reader.report.columns import mean_of_known
 
@@ -109,15 +117,15 @@ class Comparison:
 
     @property
     def of_dice(self) -> list[Difference]:
-        """Differences of Dice."""
-        return [row for row in self.differences if row.metric == DICE]
+        """Differences of Dice; of models of other sites only to a model of the site's own."""
+        return _of_dice(self.differences)
 
 
 def compare(state: StudyState) -> Comparison:
     """Return what sites have published of their models."""
     models, choices = model_scores.models_at_sites(state), model_scores.choices(state)
     found = model_scores.differences(state)
-    of_dice = [row for row in found if row.metric == DICE]
+    of_dice = _of_dice(found)
     pooled, pooled_differences = _pooled_models(models), _pooled_differences(of_dice)
     left_out = sorted({site for (site, _, _), message in state.evaluations.items()
                        if not is_credible(state, message)})  # fmt: skip
@@ -128,7 +136,7 @@ def compare(state: StudyState) -> Comparison:
         ),
         " ".join(sentences.tell_sites(models, over_sites)),
         " ".join(sentences.tell_choices(models, choices)),
-        *sentences.tell_intervals(of_dice),
+        " ".join(sentences.tell_intervals(of_dice)),
         *sentences.tell_exclusions(left_out),
     ]
     return Comparison(
@@ -146,6 +154,13 @@ def compare(state: StudyState) -> Comparison:
 def pool_scores(scores: Iterable[Score]) -> RandomEffects | None:
     """Return the random-effects mean of a metric, of one score for each site."""
     return pool([Estimate(s.mean, None if s.sd is None else s.sd / math.sqrt(s.n)) for s in scores])
+
+
+def _of_dice(rows: Iterable[Difference]) -> list[Difference]:
+    of_dice = [row for row in rows if row.metric == DICE]
+    if not any(FEDERATED in (row.model, row.other) for row in of_dice):
+        return of_dice
+    return [row for row in of_dice if not row.other.startswith(OF)]
 
 
 def _pooled_models(models: Sequence[ModelAtSite]) -> list[PooledModel]:

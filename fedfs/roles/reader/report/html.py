@@ -23,8 +23,9 @@ from fedfs.roles.reader.model_scores import (
 from fedfs.roles.reader.report.bars import axis
 from fedfs.roles.reader.report.comparison import Comparison
 from fedfs.roles.reader.report.data import Report
+from fedfs.roles.reader.report.format import format_cases, format_p
 from fedfs.roles.reader.report.overview import Overview
-from fedfs.roles.reader.report.sentences import format_cases, format_p, tell_pair, tell_verdict
+from fedfs.roles.reader.report.sentences import tell_pair, tell_verdict
 from fedfs.roles.reader.templates import Templates, as_markup, read_part, templates_of
 
 _PACKAGE = "fedfs.roles.reader.report"

@@ -25,11 +25,19 @@ from fedfs.roles.reader.model_scores import (
     model_name,
     order,
 )
+from fedfs.roles.reader.report.format import (
+    MOST_NAMED,
+    format_cases,
+    format_choice,
+    format_difference,
+    format_score,
+    format_sites,
+    format_spread,
+    join,
+)
 from fedfs.roles.reader.units import format_count
 
-_MOST_NAMED = 6
-_MANY_CASES = 10_000
-_LEAST_P = 0.001
+_FEW_PATIENTS = 20
 _OPEN = (NOT_SHOWN, UNKNOWN)
 
 
@@ -60,10 +68,10 @@ def tell_pair(rows: Sequence[Difference], pooled: RandomEffects | None = None) -
         return
     yield from tell_verdict(rows)
     of = {verdict: [row for row in rows if row.verdict == verdict] for verdict in _OPEN}
-    for row in of[NOT_SHOWN][:_MOST_NAMED]:
+    for row in of[NOT_SHOWN][:MOST_NAMED]:
         yield f"At {row.site} no difference is shown: {format_difference(row)}{_hint(row)}."
-    if len(of[NOT_SHOWN]) > _MOST_NAMED:
-        yield f"No difference is shown at {len(of[NOT_SHOWN]) - _MOST_NAMED} more sites."
+    if len(of[NOT_SHOWN]) > MOST_NAMED:
+        yield f"No difference is shown at {len(of[NOT_SHOWN]) - MOST_NAMED} more sites."
     if of[UNKNOWN]:
         yield f"Too few cases for an interval: {_each(of[UNKNOWN])}."
     if pooled is not None:
@@ -74,14 +82,13 @@ def tell_verdict(rows: Sequence[Difference]) -> Iterator[str]:
     """Yield where one model of a pair is better than the other, and where it is worse."""
     one, other = (model_name(name) for name in (rows[0].model, rows[0].other))
     better, worse = ([r for r in rows if r.verdict == verdict] for verdict in (BETTER, WORSE))
-    if better:
+    if all(row.verdict == UNKNOWN for row in rows):
+        yield f"At no site are there enough cases to compare the {one} and the {other}."
+    elif better:
         where = "" if len(better) == len(rows) else f" ({format_sites([r.site for r in better])})"
         yield f"The {one} is better than the {other} at {_share(better, rows)}{where}."
     else:
-        yield (
-            f"The {one} is not shown to be better than the {other} at any of "
-            f"{format_count(len(rows), 'site')}."
-        )
+        yield (f"The {one} is not shown to be better than the {other} at any of {len(rows)} sites.")
     if worse:
         yield f"It is worse at {_each(worse)}."
 
@@ -94,7 +101,7 @@ def tell_sites(models: Sequence[ModelAtSite], pooled: Mapping[str, RandomEffects
         pooled: model -> mean over sites, where there are several.
     """
     names = sorted({row.model for row in models}, key=order)
-    for model in [FEDERATED] if FEDERATED in names else names[:_MOST_NAMED]:
+    for model in [FEDERATED] if FEDERATED in names else names[:MOST_NAMED]:
         rows = sorted((r for r in models if r.model == model), key=lambda row: row.dice.mean)
         worst, best = rows[0], rows[-1]
         if len(rows) == 1:
@@ -120,9 +127,9 @@ def tell_choices(models: Sequence[ModelAtSite], choices: Sequence[Choice]) -> It
         f"the {model_name(model)} at {format_sites(by_model[model])}"
         for model in sorted(by_model, key=order)
     ]
-    yield f"By mean Dice, the best is {_joined(parts)}."
+    yield f"By mean Dice, the best is {join(parts)}."
     if choices:
-        told = [f"{one.site}, {format_choice(one)}" for one in choices[:_MOST_NAMED]]
+        told = [f"{one.site}, {format_choice(one)}" for one in choices[:MOST_NAMED]]
         yield (
             "The mean of the best flatters it, as the same cases chose it. On cases that did not "
             f"choose, the chosen model reaches: {'; '.join(told)}{_more(len(choices))}."
@@ -130,13 +137,18 @@ def tell_choices(models: Sequence[ModelAtSite], choices: Sequence[Choice]) -> It
 
 
 def tell_intervals(differences: Sequence[Difference]) -> Iterator[str]:
-    """Yield how many intervals there are, and that none allows for the others."""
-    n = sum(row.low is not None for row in differences)
-    if n > 1:
+    """Yield how many intervals there are, that none allows for the others, and which are short."""
+    known = [row for row in differences if row.low is not None]
+    if len(known) > 1:
         yield (
-            f"There are {n:,} intervals of differences of Dice, each of 95 % by itself and not "
-            "adjusted for their number: where nothing differs, about 1 in 20 leaves out zero "
-            "all the same."
+            f"There are {len(known):,} intervals of differences of Dice, each of 95 % by itself "
+            "and not adjusted for their number: where nothing differs, about 1 in 20 leaves out "
+            "zero all the same."
+        )
+    if any(row.n_patients < _FEW_PATIENTS for row in known):
+        yield (
+            "Intervals of few patients are too short: those of 5 hold the true difference in about "
+            "85 of 100 studies, those of 10 in 89, those of 20 in 93."
         )
 
 
@@ -159,57 +171,6 @@ def best_at_sites(models: Sequence[ModelAtSite], choices: Sequence[Choice]) -> d
     return dict(sorted(found.items()))
 
 
-def format_choice(one: Choice) -> str:
-    """Return the Dice of a choice as text, like that of a model."""
-    size = format_count(one.n, "case")
-    return f"{one.dice:.3f}{_in_brackets(one.low, one.high, '.3f', size)}"
-
-
-def format_score(row: ModelAtSite) -> str:
-    """Return a Dice as text: ``0.812 (0.790 to 0.834, 14 cases)``."""
-    dice = row.dice
-    return (
-        f"{dice.mean:.3f}{_in_brackets(dice.low, dice.high, '.3f', format_count(dice.n, 'case'))}"
-    )
-
-
-def format_difference(row: Difference) -> str:
-    """Return a difference as text: ``+0.004 (-0.011 to +0.019, 14 cases of 9 patients)``."""
-    size = format_count(row.n, "case")
-    if row.n_patients < row.n:
-        size += f" of {format_count(row.n_patients, 'patient')}"
-    return f"{row.mean:+.3f}{_in_brackets(row.low, row.high, '+.3f', size)}"
-
-
-def format_cases(n: int) -> str:
-    """Return a number of cases as precise as such a plan is: two digits."""
-    if n >= _MANY_CASES:
-        return f"more than {_MANY_CASES:,}"
-    digits = len(str(n))
-    return f"about {round(n, 2 - digits) if digits > 2 else n:,}"  # noqa: PLR2004  digits
-
-
-def format_p(p: float) -> str:
-    """Return a p as text, with three digits."""
-    return f"{p:.3f}" if p >= _LEAST_P else f"< {_LEAST_P}"
-
-
-def format_spread(found: RandomEffects) -> str:
-    """Return how much the sites differ, as part of a sentence."""
-    if not found.tau:
-        return "the sites differ no more than chance makes them"
-    i2 = f"I² {100 * (found.i2 or 0):.0f} %"
-    return f"the sites differ by a standard deviation of {found.tau:.3f} ({i2})"
-
-
-def format_sites(sites: Sequence[str]) -> str:
-    """Return names of sites as text: ``north``, ``north and south``, of many ``… and 4 more``."""
-    shown = list(sites[:_MOST_NAMED])
-    if len(sites) > len(shown):
-        return f"{', '.join(shown)} and {len(sites) - len(shown)} more"
-    return _joined(shown)
-
-
 def _told_pairs(differences: Sequence[Difference]) -> list[tuple[str, str]]:
     """Return the pairs that sentences are on: against local or federated, or all without these."""
     pairs = {(row.model, row.other) for row in differences}
@@ -218,7 +179,7 @@ def _told_pairs(differences: Sequence[Difference]) -> list[tuple[str, str]]:
     told = sorted(
         without_sites or with_base or pairs, key=lambda pair: (order(pair[1]), order(pair[0]))
     )
-    return told[:_MOST_NAMED]
+    return told[:MOST_NAMED]
 
 
 def _at_one_site(row: Difference, one: str, other: str) -> Iterator[str]:
@@ -283,18 +244,9 @@ def _share(some: Sequence[Difference], rows: Sequence[Difference]) -> str:
 
 
 def _each(rows: Sequence[Difference]) -> str:
-    told = [f"{row.site}, {format_difference(row)}" for row in rows[:_MOST_NAMED]]
+    told = [f"{row.site}, {format_difference(row)}" for row in rows[:MOST_NAMED]]
     return "; ".join(told) + _more(len(rows))
 
 
 def _more(n: int) -> str:
-    return f"; and {n - _MOST_NAMED} more" if n > _MOST_NAMED else ""
-
-
-def _in_brackets(low: float | None, high: float | None, form: str, size: str) -> str:
-    ends = "" if low is None or high is None else f"{low:{form}} to {high:{form}}, "
-    return f" ({ends}{size})"
-
-
-def _joined(parts: Sequence[str]) -> str:
-    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+    return f"; and {n - MOST_NAMED} more" if n > MOST_NAMED else ""

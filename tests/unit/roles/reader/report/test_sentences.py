@@ -7,6 +7,7 @@ import pytest
 from fedfs.aggregation.random_effects import RandomEffects
 from fedfs.roles.reader.model_scores import Choice, Difference, ModelAtSite, Score
 from fedfs.roles.reader.report import sentences
+from fedfs.roles.reader.report.format import format_cases, format_sites
 
 
 def difference(site, mean, half, **changes) -> Difference:
@@ -94,6 +95,18 @@ def test_one_site_has_a_sentence_of_its_own(row, text):
     assert told(row) == text
 
 
+def test_sites_with_too_few_cases_are_said_to_have_them():
+    few = [difference(site, 0.01, None, n=3, n_patients=3) for site in ("east", "north")]
+    assert told(*few) == (
+        "At no site are there enough cases to compare the federated model and the local model. Too "
+        "few cases for an interval: east, +0.010 (3 cases); north, +0.010 (3 cases)."
+    )
+    assert told(*GOOD[:2], few[0]) == (
+        "The federated model is better than the local model at 2 of 3 sites (north and south). Too "
+        "few cases for an interval: east, +0.010 (3 cases)."
+    )
+
+
 def test_cases_of_one_patient_are_told_apart():
     row = difference("east", 0.004, 0.015, n=20, n_patients=9, needed=80)
     assert "(-0.011 to +0.019, 20 cases of 9 patients)" in told(row)
@@ -122,7 +135,7 @@ def test_enough_cases_for_a_difference_that_matters_say_that_there_is_none():
     ],
 )
 def test_numbers_of_cases_are_as_precise_as_a_plan(n, text):
-    assert sentences.format_cases(n) == text
+    assert format_cases(n) == text
 
 
 def test_over_sites_the_mean_and_how_much_they_differ():
@@ -145,9 +158,7 @@ def test_of_many_sites_some_are_named():
     text = told(*many, *GOOD)
     assert text.count("no difference is shown") == 6
     assert text.endswith("No difference is shown at 14 more sites.")
-    assert (
-        sentences.format_sites([f"s{i}" for i in range(9)]) == "s0, s1, s2, s3, s4, s5 and 3 more"
-    )
+    assert format_sites([f"s{i}" for i in range(9)]) == "s0, s1, s2, s3, s4, s5 and 3 more"
     worse = told(*(difference(f"s{i}", -0.1, 0.01) for i in range(8)))
     assert worse.endswith("; and 2 more.")
 
@@ -199,10 +210,16 @@ def test_the_best_model_of_each_site_is_judged_on_other_cases():
 
 
 def test_the_number_of_intervals_is_told_and_that_none_allows_for_the_others():
-    assert list(sentences.tell_intervals([SMALL])) == []
-    assert list(sentences.tell_intervals([SMALL, difference("x", 0.1, None)])) == []
-    (text,) = sentences.tell_intervals([*GOOD, SMALL])
+    many = [difference(f"s{i}", 0.1, 0.01, n=40, n_patients=40) for i in range(4)]
+    (text,) = sentences.tell_intervals(many)
     assert text.startswith("There are 4 intervals of differences of Dice, each of 95 % by itself")
+    assert list(sentences.tell_intervals(many[:1])) == []
+    assert list(sentences.tell_intervals([*many[:1], difference("x", 0.1, None)])) == []
+
+
+def test_intervals_of_few_patients_are_said_to_be_short():
+    (text,) = sentences.tell_intervals([SMALL])
+    assert text.startswith("Intervals of few patients are too short")
 
 
 def test_nothing_known_says_nothing():
