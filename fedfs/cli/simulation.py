@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from fedfs.cli.command import HOST, OUTPUT, ROUNDS, STUDY, TRAINING, argument, command, option
-from fedfs.cli.options import FOLDER, default_option, device_option, log_format_option
+from fedfs.cli.options import FILE, FOLDER, default_option, device_option, log_format_option
 from fedfs.cli.terminal import show_event, show_json, show_table, start_logging
 from fedfs.roles.log_format import JSON
 
 if TYPE_CHECKING:
-    from fedfs.simulation.table import Cell, ExperimentResult
+    from fedfs.simulation.site_lists import SiteList
+
+
+def _arms() -> tuple[str, ...]:
+    from fedfs.simulation.arms import ARMS
+
+    return tuple(ARMS)
 
 
 @command(example="fedfs simulate out --data Dataset042_Organ --arms local,ffe --rounds 5")
@@ -25,12 +32,27 @@ if TYPE_CHECKING:
     metavar="DIR | SITE=DIR",
     help="nnU-Net raw dataset with cases.csv (case,site); or one of each site, repeated.",
 )
+@option(
+    "--sites",
+    type=FILE,
+    metavar="FILE",
+    help="Table (CSV) that says which site a case of --data is from, instead of cases.csv.",
+)
+@default_option("--case-column", default="case", help="Column of --sites: case, or patient.")
+@default_option("--site-column", default="site", help="Column of --sites: site.")
 @default_option(
     "--arms",
     default="local,ffe,asym,central",
-    names=lambda: ("local", "ffe", "asym", "central"),
+    names=_arms,
     section=STUDY,
-    help="What to compare: sites alone, federated in mode ffe, in mode asym, all data together.",
+    help="What to compare: {names}.",
+)
+@option(
+    "--reference",
+    names=_arms,
+    section=STUDY,
+    metavar="ARM",
+    help="Arm that the others are compared with; default: local.",
 )
 @option(
     "--external",
@@ -47,6 +69,18 @@ if TYPE_CHECKING:
     "--local-iterations", default=50, section=ROUNDS, help="Iterations per round and site."
 )
 @default_option("--val-iterations", default=5, section=ROUNDS, help="Validation iterations.")
+@option(
+    "--no-final-validation",
+    is_flag=True,
+    section=TRAINING,
+    help="Sites do not validate the last version, which takes long; the table does not need it.",
+)
+@option(
+    "--mirroring",
+    is_flag=True,
+    section=TRAINING,
+    help="Predict test cases with nnU-Net's test-time augmentation.",
+)
 @default_option(
     "--test-share",
     default=0.25,
@@ -60,6 +94,14 @@ if TYPE_CHECKING:
     metavar="OPTION",
     section=STUDY,
     help="Option of fedfs init with its value, e.g. strategy=FedAvgM. Repeatable.",
+)
+@option(
+    "--run",
+    "site_run",
+    multiple=True,
+    metavar="OPTION",
+    section=STUDY,
+    help="Option of fedfs site run with its value, e.g. personal-share=0.5. Repeatable.",
 )
 @device_option
 @option("--gpus", default="", section=HOST, help="GPUs, e.g. 0,1, given to the sites in turn.")
@@ -91,46 +133,66 @@ def simulate(
     folder: Path,
     *,
     data: tuple[str, ...],
+    sites: Path | None,
+    case_column: str,
+    site_column: str,
     seeds: str,
     init: tuple[str, ...],
+    site_run: tuple[str, ...],
+    no_final_validation: bool,
     as_json: bool,
     log_format: str,
     **others: Any,
 ) -> None:
     """Compare federation with its alternatives.
 
-    Sites alone, federated in both modes, and all data in one place, in FOLDER. Every arm is a real
-    study of real processes. Given again, the command goes on where it was.
+    Sites alone, federated in several ways, and all data in one place, in FOLDER. Every arm is a
+    real study of real processes. Given again, the command goes on where it was. The tables are also
+    in FOLDER: table.md, table.csv, table.tex.
     """
     from fedfs.simulation.experiment import Experiment, ExperimentOptions
     from fedfs.simulation.hosts import ended_with_us
+    from fedfs.simulation.site_lists import SiteList
+    from fedfs.simulation.table_text import tables
 
     if not all(text.strip().isdecimal() for text in seeds.split(",")):
         raise click.UsageError(f"--seeds {seeds} is not a list of numbers, such as 1,2,3.")
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("arms", "folds", "configurations", "gpus"):
         others[name] = [part.strip() for part in others[name].split(",") if part.strip()]
-    options = ExperimentOptions(
-        folder=folder.resolve(),
-        data=_pooled(data, folder.resolve()),
-        seeds=[int(seed) for seed in seeds.split(",")],
-        init=[word for option in init for word in option.split("=", 1)],
-        **others,
-    )
     if log_format == JSON:
         start_logging(log_format=JSON)
 
     def log(text: str) -> None:
         show_event(text if log_format == JSON else f"- {text}", err=as_json)
 
+    listed = None if sites is None else SiteList(sites, case_column, site_column)
+    options = ExperimentOptions(
+        folder=folder.resolve(),
+        data=_dataset(data, listed, folder.resolve(), log),
+        seeds=[int(seed) for seed in seeds.split(",")],
+        init=_words(init),
+        site_run=_words(site_run),
+        final_validation=not no_final_validation,
+        **others,
+    )
+
     with ended_with_us():
         result = Experiment(options, log=log).run()
     if as_json:
         show_json(result)
         return
-    click.echo("\nDice, and HD95 in mm, of cases that no arm trained on\n")
-    show_table(*table(result))
-    click.echo(f"\nEach study has its report: {folder}/*/**/store/aggregator/reports/")
+    for table in tables(result):
+        click.echo(f"\n{table.caption}\n")
+        show_table(table.heading, table.rows)
+    click.echo(f"\nThe tables are in {folder}/table.md, table.csv and table.tex.")
+    click.echo(f"Each study has its report: {folder}/*/**/store/aggregator/reports/")
+
+
+def _words(options: tuple[str, ...]) -> list[str]:
+    """Return the words of options that are given as OPTION or OPTION=VALUE."""
+    words = (option if option.startswith("-") else f"--{option}" for option in options)
+    return [word for option in words for word in option.split("=", 1)]
 
 
 def stores_of_simulation(place: str) -> list[Path]:
@@ -141,36 +203,25 @@ def stores_of_simulation(place: str) -> list[Path]:
     return sorted(path.parent for path in folder.glob("*/*/store/federation"))
 
 
-def _pooled(data: tuple[str, ...], folder: Path) -> Path:
-    """Return the dataset that ``--data`` names, or makes of several."""
+def _dataset(
+    data: tuple[str, ...], sites: SiteList | None, folder: Path, log: Callable[[str], None]
+) -> Path:
+    """Return the dataset that ``--data`` names, or makes of several or with ``--sites``."""
     from fedfs.simulation.cases import pool, site_name
+    from fedfs.simulation.site_lists import assign_sites
 
     if len(data) == 1 and (Path(data[0]).exists() or "=" not in data[0]):
-        return Path(data[0]).resolve()
+        source = Path(data[0]).resolve()
+        return source if sites is None else assign_sites(source, sites, folder / "data", log=log)
+    if sites is not None:
+        raise click.UsageError("--sites is for one dataset; SITE=DIR says the site itself.")
     pairs = [text.partition("=") for text in data]
     for site, sign, place in pairs:
         if not sign or not place:
             raise click.UsageError(
                 f"--data {site} is not SITE=DIR, as each of several datasets has to be."
             )
-    sources = {
-        site_name(site, lambda text: click.echo(f"- {text}", err=True)): Path(place).resolve()
-        for site, _, place in pairs
-    }
+    sources = {site_name(site, log): Path(place).resolve() for site, _, place in pairs}
     if len(sources) < len(pairs):
         raise click.UsageError("--data names a site twice; a site has one dataset.")
     return pool(sources, folder / "data")
-
-
-def table(result: ExperimentResult) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Return heading and rows: methods by sites, as in the paper."""
-    sites = [*result.n_training_cases, "mean", *([result.external] if result.external else [])]
-    names = {result.external: f"{result.external} (external)"} if result.external else {}
-    rows = [(arm, *(_cell(row[site]) for site in sites)) for arm, row in result.cells.items()]
-    return ("method", *(names.get(site, site) for site in sites)), rows
-
-
-def _cell(cell: Cell) -> str:
-    spread = f" ± {cell.dice_sd:.3f}" if cell.dice_sd is not None else ""
-    distance = f"  {cell.hd95_mm:.1f}" if cell.hd95_mm is not None else ""
-    return f"{cell.dice:.3f}{spread}{distance}"

@@ -165,6 +165,12 @@ def _facts_of(charter: Charter, request: JoinRequest) -> dict[str, Any]:
     default=0.001,
     help="Learning rate that nnU-Net's schedule of the personal model begins with.",
 )
+@option(
+    "--no-final-validation",
+    is_flag=True,
+    section=TRAINING,
+    help="Do not validate the last version on whole cases; no score of it is published.",
+)
 @options.tracks_option
 @options.allow_trainer_option
 @options.skip_broken_option(
@@ -195,6 +201,7 @@ def run(
     personal: bool,
     personal_share: float,
     personal_learning_rate: float,
+    no_final_validation: bool,
     verbose: bool,
     log_format: str,
     as_json: bool,
@@ -220,7 +227,8 @@ def run(
     tuning = FineTuning(personal_share, personal_learning_rate)
     config = SiteConfig(
         store, name, default_home(), host,
-        local_minutes=minutes, personal=tuning if personal else None, once=once, **others,
+        local_minutes=minutes, personal=tuning if personal else None,
+        final_validation=not no_final_validation, once=once, **others,
     )  # fmt: skip
     start_logging(verbose=verbose, log_format=log_format)
     if dataset is not None:

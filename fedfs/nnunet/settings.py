@@ -96,8 +96,8 @@ class LearnerSettings(TrainerSettings):
         state_dir: fedfs's own folder for this study and site.
         checkpoint_interval_s: shortest time between two checkpoints within a round.
         plot_interval_s: shortest time between two drawings of nnU-Net's ``progress.png``.
-        full_validation: run nnU-Net's validation of whole cases at the end; else score random
-            patches.
+        full_validation: run nnU-Net's validation of whole cases at the end; else the final model
+            has no scores.
         planning: how to plan for this site alone; None where the aggregator plans for all.
         next_stages: configurations that will need this one's segmentations (cascade): their data
             have to be there when the model is validated.

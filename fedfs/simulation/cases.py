@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from fedfs.errors import UserError
@@ -44,7 +45,7 @@ def pool(sources: Mapping[str, Path], target: Path) -> Path:
             )
     rows = []
     for site, folder in sources.items():
-        cases = _cases(folder, str(read[site]["file_ending"]))
+        cases = case_names(folder, str(read[site]["file_ending"]))
         place_dataset(folder, target, cases, prefix=f"{site}-")
         rows += [(f"{site}-{case}", site) for case in cases]
     (target / "dataset.json").write_text(
@@ -55,7 +56,12 @@ def pool(sources: Mapping[str, Path], target: Path) -> Path:
     return target
 
 
-def _cases(folder: Path, ending: str) -> list[str]:
+def case_names(folder: Path, ending: str) -> list[str]:
+    """Return the names of the cases of a raw dataset, sorted.
+
+    Raises:
+        UserError: it has no images.
+    """
     tail = f"{_FIRST_CHANNEL}{ending}"
     found = sorted(p.name.removesuffix(tail) for p in (folder / "imagesTr").glob(f"*{tail}"))
     if not found:
@@ -78,6 +84,22 @@ def read_cases(folder: Path) -> Mapping[str, tuple[str, ...]]:
     Raises:
         UserError: the file is missing, or has no columns ``case`` and ``site``.
     """
+    sites: dict[str, list[str]] = {}
+    for row in _rows(folder):
+        sites.setdefault(row["site"], []).append(row["case"])
+    return {site: tuple(sorted(cases)) for site, cases in sorted(sites.items())}
+
+
+def read_patients(folder: Path) -> dict[str, str]:
+    """Return case -> patient from the column ``patient`` of a ``cases.csv``, if it has one.
+
+    Raises:
+        UserError: as :func:`read_cases`.
+    """
+    return {row["case"]: row["patient"] for row in _rows(folder) if row.get("patient")}
+
+
+def _rows(folder: Path) -> list[dict[str, str]]:
     path = folder / "cases.csv"
     try:
         with path.open(newline="", encoding="utf-8") as file:
@@ -85,16 +107,14 @@ def read_cases(folder: Path) -> Mapping[str, tuple[str, ...]]:
     except OSError as error:
         raise UserError(
             f"Cannot read {path}: {error.strerror}.",
-            hint="the folder needs imagesTr, labelsTr, dataset.json, and cases.csv (case,site)",
+            hint="the folder needs imagesTr, labelsTr, dataset.json, and cases.csv (case,site); "
+            "fedfs simulate --sites takes another table",
         ) from error
     if not rows or not {"case", "site"} <= set(rows[0]):
         raise UserError(
             f"{path} has no columns 'case' and 'site'.", hint="its first line is: case,site"
         )
-    sites: dict[str, list[str]] = {}
-    for row in rows:
-        sites.setdefault(row["site"], []).append(row["case"])
-    return {site: tuple(sorted(cases)) for site, cases in sorted(sites.items())}
+    return rows
 
 
 def site_name(text: str, log: Callable[[str], None]) -> str:
@@ -124,8 +144,18 @@ def with_site_names(
     return out
 
 
-def split_cases(cases: Mapping[str, Sequence[str]], *, test_share: float) -> tuple[Split, ...]:
-    """Keep every n-th case of each site for the test that all models take.
+def split_cases(
+    cases: Mapping[str, Sequence[str]],
+    *,
+    test_share: float,
+    patients: Mapping[str, str] = MappingProxyType({}),
+) -> tuple[Split, ...]:
+    """Keep every n-th patient of each site for the test that all models take.
+
+    Args:
+        cases: site -> cases.
+        test_share: about this share of them is kept.
+        patients: case -> patient; a case that is not named is a patient of its own.
 
     Raises:
         UserError: a site has too few cases to keep one away and train on five.
@@ -133,7 +163,9 @@ def split_cases(cases: Mapping[str, Sequence[str]], *, test_share: float) -> tup
     every = max(2, round(1 / test_share))
     out = []
     for site, names in sorted(cases.items()):
-        test = tuple(names[every - 1 :: every])
+        found = list(dict.fromkeys(patients.get(name, name) for name in names))
+        kept = set(found[every - 1 :: every])
+        test = tuple(name for name in names if patients.get(name, name) in kept)
         training = tuple(name for name in names if name not in test)
         if not test or len(training) < 5:  # noqa: PLR2004  nnU-Net's five folds
             raise UserError(

@@ -1,51 +1,46 @@
-"""The paper's comparison on one machine: sites alone, federated in both modes, and all data pooled.
+"""The paper's comparison: sites alone, federated in several ways, and all data pooled.
 
-Each arm is a study of its own, of real processes that share nothing but a folder: ``local`` one of
-a single site for each site, ``central`` one of a single site that has all training cases, ``ffe``
-and ``asym`` one of all sites. All have the same number of rounds and iterations and nnU-Net's
-schedule over all of them. A part of each site's cases, and all of an external site's, is kept away
-from every arm and predicted by every model.
+Each arm (:mod:`fedfs.simulation.arms`) is a study of real processes that share nothing but a
+folder. A part of each site's cases, and all of an external site's, is kept away from every arm and
+predicted by every model.
 
 Stopped at any moment, it goes on where it was: what is finished is on disk.
 """
 
-import contextlib
 import itertools
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fedfs.errors import UserError
-from fedfs.exchange.read import open_study
-from fedfs.protocol import codec, participation
+from fedfs.nnunet.data.dataset_json import read_json
+from fedfs.protocol import codec
 from fedfs.roles.lock import hold_lock
+from fedfs.simulation.arms import ARMS, DEFAULT_ARMS, Run, check_arms
 from fedfs.simulation.cases import (
     Split,
-    place_dataset,
     read_cases,
+    read_patients,
     site_name,
     split_cases,
     with_site_names,
 )
 from fedfs.simulation.cluster import SLURM, Cluster, parse_parameters
-from fedfs.simulation.gpu_slots import Slot, slot_of
-from fedfs.simulation.heartbeat import heartbeat, look_at
-from fedfs.simulation.hosts import Host, LocalStudy, ended_with_us
-from fedfs.simulation.jobs import PredictedSet, Prediction, Task, run_here, take_turns
-from fedfs.simulation.table import ExperimentResult, mean_scores, read_scores, tabulate
-from fedfs.store import open_store
-from fedfs.store.local_files import replacing
+from fedfs.simulation.machine import Machine
+from fedfs.simulation.prediction import Predictor, write_json
+from fedfs.simulation.studies import Schedule, Studies
+from fedfs.simulation.table import ExperimentResult, tabulate
+from fedfs.simulation.table_text import write_tables
 
-LOCAL, FFE, ASYM, CENTRAL = ARMS = ("local", "ffe", "asym", "central")
-_DECIDE = ("external", "rounds", "local_iterations", "val_iterations", "test_share", "init")
-_DATASET = "Dataset900_Simulation"
-_POOLED = "central"
+_DECIDE = (
+    "external", "rounds", "local_iterations", "val_iterations", "test_share", "init", "site_run",
+    "mirroring",
+)  # fmt: skip
 _RUNS = "*-fold*-seed*"
-"""Names of the folders of runs, see :attr:`_Run.folder`."""
+"""Names of the folders of runs, see :class:`~fedfs.simulation.arms.Run`."""
 _UPDATES = "*/store/tracks/*/sites/*/updates/*/manifest.json"
 """Updates in the stores of a run's studies."""
 
@@ -56,14 +51,19 @@ class ExperimentOptions:
 
     Attributes:
         folder: everything goes in here; an experiment that is there goes on.
-        data: nnU-Net raw dataset with ``cases.csv``.
-        arms: some of :data:`ARMS`.
+        data: nnU-Net raw dataset with ``cases.csv``; of its columns, ``patient`` may be there.
+        arms: some of :data:`~fedfs.simulation.arms.ARMS`.
+        reference: arm that the others are compared with; None for ``local`` if it is one of them,
+            else the first.
         external: a site of which no case is trained on; None for none.
         configurations: nnU-Net's; each is an experiment of its own, with rows of its own.
         folds: nnU-Net's folds; likewise, but the table has their mean.
         seeds: of the initial weights; likewise.
         test_share: share of every other site's cases that no arm may train on.
         init: further options of ``fedfs init``.
+        site_run: further options of ``fedfs site run``.
+        final_validation: whether sites validate the last version as nnU-Net does.
+        mirroring: whether test cases are predicted with nnU-Net's test-time augmentation.
         gpus: as CUDA counts them, given to sites in turn; empty for whatever there is.
         at_once: sites that run at the same time; 0 for all.
         cluster: ``slurm`` or ``local``: every turn of a site is a job; None for processes.
@@ -72,7 +72,8 @@ class ExperimentOptions:
 
     folder: Path
     data: Path
-    arms: Sequence[str] = ARMS
+    arms: Sequence[str] = DEFAULT_ARMS
+    reference: str | None = None
     external: str | None = None
     folds: Sequence[str] = ("0",)
     seeds: Sequence[int] = (1,)
@@ -82,6 +83,9 @@ class ExperimentOptions:
     val_iterations: int = 5
     test_share: float = 0.25
     init: Sequence[str] = ()
+    site_run: Sequence[str] = ()
+    final_validation: bool = True
+    mirroring: bool = False
     device: str | None = None
     gpus: Sequence[str] = ()
     at_once: int = 0
@@ -89,11 +93,11 @@ class ExperimentOptions:
     slurm: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        unknown = sorted(set(self.arms) - set(ARMS))
-        if unknown or not self.arms:
+        check_arms(self.arms)
+        if self.reference is not None and self.reference not in self.arms:
             raise UserError(
-                f"Arm {unknown[0] if unknown else ''!r} is unknown.",
-                hint=f"some of {', '.join(ARMS)}",
+                f"The reference {self.reference!r} is none of the arms.",
+                hint=f"one of {', '.join(self.arms)}",
             )
         if any(name.endswith("cascade_fullres") for name in self.configurations):
             raise UserError(
@@ -105,24 +109,10 @@ class ExperimentOptions:
         if self.gpus and self.cluster == SLURM:
             raise UserError("SLURM gives its jobs their GPUs.", hint="--slurm gpus_per_node=1")
 
-
-@dataclass(frozen=True)
-class _Run:
-    """One arm, configuration, fold and seed; ``root`` is the experiment's folder."""
-
-    arm: str
-    configuration: str
-    fold: str
-    seed: int
-    root: Path
-
     @property
-    def name(self) -> str:
-        return f"{self.arm}, {self.configuration}, fold {self.fold}, seed {self.seed}"
-
-    @property
-    def folder(self) -> Path:
-        return self.root / f"{self.arm}-{self.configuration}-fold{self.fold}-seed{self.seed}"
+    def compared_with(self) -> str:
+        """The reference arm."""
+        return self.reference or ("local" if "local" in self.arms else self.arms[0])
 
 
 @dataclass
@@ -137,10 +127,11 @@ class Experiment:
     options: ExperimentOptions
     log: Callable[[str], None]
     _splits: tuple[Split, ...] = field(init=False, default=())
-    _cluster: Cluster | None = field(init=False, default=None)
+    _patients: dict[str, str] = field(init=False, default_factory=dict)
+    _machine: Machine = field(init=False, default_factory=Machine)
 
     def run(self) -> ExperimentResult:
-        """Do what is left to do; return the numbers.
+        """Do what is left to do; return the numbers, and write them as tables.
 
         Raises:
             UserError: the data cannot be used, or another process runs this experiment.
@@ -148,18 +139,35 @@ class Experiment:
             FedfsError: a process failed; with the end of its log.
         """
         options = self.options
+        self._patients = read_patients(options.data)
         self._splits = self._split()
+        cluster = None
         if options.cluster is not None:
             parameters = parse_parameters(options.slurm)
-            self._cluster = Cluster(options.cluster, parameters, at_once=options.at_once)
-        with hold_lock(options.folder / "lock") as holder, self._cancelled_with_us():
+            cluster = Cluster(options.cluster, parameters, at_once=options.at_once)
+        self._machine = Machine(options.gpus, options.at_once, cluster)
+        with hold_lock(options.folder / "lock") as holder, self._machine.cancelled_with_us():
             if holder:
                 raise UserError(
                     f"{holder} runs the experiment in {options.folder} already.",
                     hint="wait for it, or choose another folder",
                 )
             self._settle()
-            return tabulate(self._repeats(), self._splits)
+            result = tabulate(
+                self._repeats(),
+                self._splits,
+                reference=options.compared_with,
+                patients=self._patients_of_files(),
+            )
+            write_tables(options.folder, result)
+            return result
+
+    def _patients_of_files(self) -> dict[str, str]:
+        """Return name of a case's segmentation -> patient."""
+        if not self._patients:
+            return {}
+        ending = read_json(self.options.data / "dataset.json")["file_ending"]
+        return {f"{case}{ending}": patient for case, patient in self._patients.items()}
 
     def _settle(self) -> None:
         """Note what decides the numbers; of what is in the folder already, it has to be the same.
@@ -177,13 +185,13 @@ class Experiment:
                 shutil.rmtree(old, ignore_errors=True)
             before = now
         for name, value in now.items():
-            if before[name] != value:
+            if before.get(name) != value:
                 raise UserError(
-                    f"The experiment in {self.options.folder} has {name} {before[name]}, "
+                    f"The experiment in {self.options.folder} has {name} {before.get(name)}, "
                     f"not {value}.",
                     hint="give the same as before, or another folder",
                 )
-        _write(path, now)
+        write_json(path, now)
 
     def _has_trained(self) -> bool:
         """Return whether a site of any of the studies has published an update, or a run is done."""
@@ -193,22 +201,55 @@ class Experiment:
         return any(True for _ in (*done, *updates))
 
     def _repeats(self) -> dict[str, list[dict[str, Any]]]:
-        """Return row of the table -> what :meth:`_score` returns, for each fold and seed."""
+        """Return row of the table -> site -> case -> scores, for each fold and seed."""
         options = self.options
         scores: dict[str, list[dict[str, Any]]] = {}
-        for configuration, fold, seed, arm in itertools.product(
-            options.configurations, options.folds, options.seeds, options.arms
+        for configuration, fold, seed in itertools.product(
+            options.configurations, options.folds, options.seeds
         ):
-            run = _Run(arm, configuration, fold, seed, options.folder)
-            row = f"{arm}, {configuration}" if len(options.configurations) > 1 else arm
-            done = run.folder / "scores.json"
-            if not done.exists():
-                self.log(f"{run.name}: training")
-                models = self._train(run)
-                self.log(f"{run.name}: predicting")
-                _write(done, self._score(run, models))
-            scores.setdefault(row, []).append(json.loads(done.read_text(encoding="utf-8")))
+            runs = [Run(arm, configuration, fold, seed, options.folder) for arm in options.arms]
+            self._do([run for run in runs if not run.scores.exists()])
+            for run in runs:
+                several = len(options.configurations) > 1
+                row = f"{run.arm}, {configuration}" if several else run.arm
+                found = json.loads(run.scores.read_text(encoding="utf-8"))
+                scores.setdefault(row, []).append(found)
         return scores
+
+    def _do(self, runs: Sequence[Run]) -> None:
+        """Train what runs need, of one configuration, fold and seed; then predict with all."""
+        options, models = self.options, {}
+        schedule = Schedule(
+            arms=options.arms,
+            rounds=options.rounds,
+            local_iterations=options.local_iterations,
+            val_iterations=options.val_iterations,
+            init=options.init,
+            run=(
+                *(() if options.final_validation else ("--no-final-validation",)),
+                *(("--device", options.device) if options.device else ()),
+                *options.site_run,
+            ),
+        )
+        training = {split.site: split.training for split in self._splits if split.training}
+        studies = Studies(options.data, training, schedule, self._machine, self.log)
+        for run in runs:
+            shared = ARMS[run.arm].study
+            self.log(f"{run.name}: training" + (f" ({shared})" if shared != run.arm else ""))
+            models[run] = studies.train(run)
+        if not models:
+            return
+        self.log(f"{', '.join(run.arm for run in runs)}, seed {runs[0].seed}: predicting")
+        predictor = Predictor(
+            options.data,
+            self._splits,
+            options.folder / "test",
+            self._machine,
+            self.log,
+            mirroring=options.mirroring,
+            device=options.device,
+        )
+        predictor.score(models, runs[0].folder / "scores")
 
     def _split(self) -> tuple[Split, ...]:
         options = self.options
@@ -222,137 +263,5 @@ class Experiment:
                     hint=f"sites: {', '.join(cases)}",
                 )
             splits.append(Split(external, (), cases.pop(external)))
-        return (*split_cases(cases, test_share=options.test_share), *splits)
-
-    @property
-    def _training(self) -> dict[str, tuple[str, ...]]:
-        return {split.site: split.training for split in self._splits if split.training}
-
-    def _train(self, run: _Run) -> dict[str, Path]:
-        """Run an arm's studies; return site (or ``""`` for all) -> model folder."""
-        training = self._training
-        if run.arm == LOCAL:
-
-            def alone(site: str) -> Path:
-                return self._study(run, run.folder / site, {site: training[site]})[""]
-
-            n_at_once = self.options.at_once or len(training)
-            with ThreadPoolExecutor(n_at_once) as pool, self._cancelled_with_us(), ended_with_us():
-                return dict(zip(training, pool.map(alone, training), strict=True))
-        if run.arm == CENTRAL:
-            pooled = tuple(case for cases in training.values() for case in cases)
-            return self._study(run, run.folder / "study", {_POOLED: pooled})
-        return self._study(run, run.folder / "study", training)
-
-    def _study(
-        self, run: _Run, folder: Path, sites: Mapping[str, Sequence[str]]
-    ) -> dict[str, Path]:
-        options = self.options
-        n_sites = 1 if run.arm == CENTRAL else len(self._training)  # beside which others train
-        n_at_once = min(options.at_once or n_sites, n_sites)
-        hosts, numbers = {}, {site: number for number, site in enumerate(self._training)}
-        for site, cases in sites.items():
-            slot = self._slot(numbers.get(site, 0), n_at_once=n_at_once, gpus=options.gpus)
-            hosts[site] = Host(site, folder / "hosts" / site, slot).make()
-            place_dataset(options.data, hosts[site].raw / _DATASET, cases)
-        mode = ASYM if run.arm == ASYM else FFE
-        study = LocalStudy(
-            store=folder / "store",
-            dataset=_DATASET,
-            dataset_json=options.data / "dataset.json",
-            coordinator=Host("coordinator", folder / "coordinator").make(),
-            sites=hosts,
-            init=(
-                "--name", "simulation", "--mode", mode, "-c", run.configuration,
-                "--fold", run.fold, "--rounds", str(options.rounds),
-                "--local-iterations", str(options.local_iterations),
-                "--val-iterations", str(options.val_iterations), "--seed", str(run.seed),
-                *options.init,
-            ),
-            run=("--device", options.device) if options.device else (),
-        )  # fmt: skip
-        name = f"{run.name}, {folder.name}" if run.arm == LOCAL else run.name
-        with heartbeat(look_at(study.store, name), self.log):
-            self._complete(study, n_at_once)
-        return self._export(study, run.arm, folder)
-
-    def _complete(self, study: LocalStudy, n_at_once: int) -> None:
-        """Begin a study, or go on with it, to its end."""
-        study.begin()
-
-        def is_over() -> bool:
-            state = open_study(open_store(str(study.store))).state
-            return participation.is_over(state, study.sites)
-
-        if self._cluster is not None or 0 < self.options.at_once < len(study.sites):
-            take_turns(study, lambda turns: self._run_tasks(turns, n_at_once), is_over=is_over)
-        elif not is_over():
-            study.federate()
-
-    def _slot(self, number: int = 0, *, n_at_once: int = 1, gpus: Sequence[str] = ()) -> Slot:
-        n_job_cpus = None if self._cluster is None else self._cluster.n_cpus
-        return slot_of(number, gpus=gpus, n_at_once=n_at_once, n_job_cpus=n_job_cpus)
-
-    def _run_tasks(self, tasks: Sequence[Task], n_here: int) -> list[int]:
-        """Run tasks as jobs if there is a cluster, otherwise so many at a time on this machine."""
-        return run_here(tasks, n_here) if self._cluster is None else self._cluster.run(tasks)
-
-    def _cancelled_with_us(self) -> contextlib.AbstractContextManager[None]:
-        cluster = self._cluster
-        return contextlib.nullcontext() if cluster is None else cluster.cancelled_with_us()
-
-    def _export(self, study: LocalStudy, arm: str, folder: Path) -> dict[str, Path]:
-        models = {}
-        for site, host in (study.sites if arm == ASYM else {"": study.coordinator}).items():
-            output = folder / "models" / (site or "global")
-            pattern = f"{_DATASET}/*/plans.json"
-            if not any(output.glob(pattern)):
-                option = ("--site", site) if site else ()
-                host.run("export", str(study.store), "-o", str(output), *option)
-            models[site] = next(output.glob(pattern)).parent
-        return models
-
-    def _score(self, run: _Run, models: Mapping[str, Path]) -> dict[str, Any]:
-        """Return site -> test case -> Dice and HD95, by the model that this arm has for the site.
-
-        The external site is predicted by every model, and the mean of these is taken.
-        """
-        made: dict[str, list[PredictedSet]] = {}
-        for split in self._splits:
-            images = self.options.folder / "test" / split.site
-            place_dataset(self.options.data, images, split.test)
-            own = [models[split.site]] if split.site in models else list(models.values())
-            made[split.site] = [
-                PredictedSet(model, images, run.folder / "predicted" / split.site / str(i))
-                for i, model in enumerate(own)
-            ]
-        all_sets = [one for sets in made.values() for one in sets]
-
-        def look() -> tuple[object, str]:
-            n_done = sum(one.is_done for one in all_sets)
-            return n_done, f"{run.name}: predicted {n_done} of {len(all_sets)} sets of cases"
-
-        with heartbeat(look, self.log):
-            self._run_tasks(self._predictions(run, all_sets), 1)
-        return {
-            site: mean_scores([read_scores(one.output) for one in sets])
-            for site, sets in made.items()
-        }
-
-    def _predictions(self, run: _Run, sets: Sequence[PredictedSet]) -> list[Prediction]:
-        """Return a task for each model that has something left to predict."""
-        by_model: dict[Path, list[PredictedSet]] = {}
-        for one in sets:
-            if not one.is_done:
-                by_model.setdefault(one.model, []).append(one)
-        tasks = []
-        for number, parts in enumerate(by_model.values()):
-            host = Host("scores", run.folder / "scores" / str(number), self._slot())
-            host.folder.mkdir(parents=True, exist_ok=True)
-            tasks.append(Prediction(host, tuple(parts), run.fold, self.options.device))
-        return tasks
-
-
-def _write(path: Path, value: Any) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1))
+        shares = split_cases(cases, test_share=options.test_share, patients=self._patients)
+        return (*shares, *splits)

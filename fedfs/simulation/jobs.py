@@ -84,12 +84,14 @@ class Prediction:
 
     Attributes:
         device: as in :class:`~fedfs.nnunet.system.environment.HostSettings`.
+        use_mirroring: nnU-Net's test-time augmentation.
     """
 
     host: Host
     sets: tuple[PredictedSet, ...]
     fold: str = "0"
     device: str | None = None
+    use_mirroring: bool = False
 
     def __call__(self, on_progress: OnProgress | None = None) -> int:
         """Predict and score what is not done yet, in a process."""
@@ -103,7 +105,7 @@ class Prediction:
                 labels=str(one.images / "labelsTr"),
                 output=str(one.output),
                 host=settings,
-                use_mirroring=False,
+                use_mirroring=self.use_mirroring,
             )
             for one in self.sets
             if not one.is_done

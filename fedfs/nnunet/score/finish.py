@@ -4,6 +4,7 @@ Rules:
  * The model folder is the one ``nnUNetv2_train`` would have filled, with the federated fingerprint.
    ``checkpoint_best.pth`` in it, if any, is nnU-Net's best epoch of local training.
  * Where the validation cases were trained on, nnU-Net validates as ever, and nothing is published.
+   Where the host wants no final validation, there is no score of the model either.
  * Finishing twice with the same weights gives the result of the first time.
 """
 
@@ -17,7 +18,6 @@ from typing import Any
 
 from fedfs.learner import EvaluationResult, OnProgress, Progress
 from fedfs.nnunet.data.dataset_json import read_json
-from fedfs.nnunet.score import pseudo_dice
 from fedfs.nnunet.score.case_metrics import CaseMetrics, delete_probabilities
 from fedfs.nnunet.score.summary import SUMMARY, result_of
 from fedfs.nnunet.settings import LearnerSettings
@@ -106,14 +106,13 @@ class FinalModel:
         """Write the model of the network's present weights and validate it."""
         trainer = session.trainer
         folder = Path(trainer.output_folder)
-        whole = self._settings.full_validation
-        result = None if whole else pseudo_dice.pseudo_dice(session, on_progress)
         trainer.on_train_end()
         checkpoint = folder / "checkpoint_final.pth"
         files.write_json(
             Path(trainer.output_folder_base, "dataset_fingerprint.json"), self._fingerprint
         )
-        if result is None:
+        result = EvaluationResult.unscored()
+        if self._settings.full_validation:
             result = self._validate(session, folder / VALIDATION, on_progress)
         files.sync(checkpoint)
         files.write_json(

@@ -48,6 +48,8 @@ class SiteConfig:
         keep_versions: own payloads to older versions are deleted once used; None keeps all.
         local_model: in the end, also train a model of this site's data alone, to compare with.
         personal: in the end, also fine-tune the last version on this site's data; None for not.
+        final_validation: validate the last version, and own models, as nnU-Net does; else no score
+            of them is published.
         tracks: names of the tracks that this process works on; empty for all.
         status_interval_s: shortest time between two published statuses of one step.
     """
@@ -60,6 +62,7 @@ class SiteConfig:
     keep_versions: int | None = None
     local_model: bool = False
     personal: FineTuning | None = None
+    final_validation: bool = True
     tracks: tuple[str, ...] = ()
     once: bool = False
     status_interval_s: float = 15.0

@@ -35,6 +35,7 @@ def make_learner(
     own_planning: Mapping[str, Any] | None = None,
     pretrained: Path | None = None,
     own_model: str = "",
+    final_validation: bool = True,
 ) -> NnUNetLearner:
     """Return a site's learner, set as the charter says.
 
@@ -47,6 +48,7 @@ def make_learner(
         own_planning: where the site's own plan is not as the charter says (mode ``asym``).
         pretrained: tensors that the site's own plan starts from.
         own_model: :data:`LOCAL` or :data:`PERSONAL`, where its models are not the federation's.
+        final_validation: whether models are validated as nnU-Net does.
     """
     common, folder = site_folder(paths, charter.study, site), track_folder(paths, charter, site)
     if own_model:
@@ -86,6 +88,7 @@ def make_learner(
                 other.configuration for other in charter.tracks if charter.track.name in other.after
             ),
             save_probabilities=charter.chooses and len(charter.configurations) > 1,
+            full_validation=final_validation,
         )
     )
 
@@ -155,6 +158,7 @@ def site_parts(
         own_planning=remembered.get("planning"),
         pretrained=_pretrained(store, charter, folder, Vault(config.home)),
         own_model=own_model,
+        final_validation=config.final_validation,
     )
     return learner, folder
 

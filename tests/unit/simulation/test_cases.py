@@ -7,9 +7,10 @@ import json
 import click
 import pytest
 
-from fedfs.cli.simulation import _pooled
+from fedfs.cli.simulation import _dataset, _words
 from fedfs.errors import UserError
 from fedfs.simulation.cases import pool, read_cases
+from fedfs.simulation.site_lists import SiteList
 
 DATASET = {
     "channel_names": {"0": "T1", "1": "T2"},
@@ -67,10 +68,23 @@ def test_what_is_no_dataset_or_has_no_cases_is_named(tmp_path):
 
 
 def test_the_option_takes_one_dataset_or_one_of_each_site(tmp_path):
+    def from_option(*data, sites=None):
+        return _dataset(data, sites, tmp_path / "out", print)
+
     one = make(tmp_path / "north")
-    assert _pooled((str(one),), tmp_path / "out") == one
-    assert _pooled((str(tmp_path / "absent"),), tmp_path / "out") == tmp_path / "absent"
-    assert _pooled((f"north={one}",), tmp_path / "out") == tmp_path / "out" / "data"
+    assert from_option(str(one)) == one
+    assert from_option(str(tmp_path / "absent")) == tmp_path / "absent"
+    assert from_option(f"north={one}") == tmp_path / "out" / "data"
     for data in ((str(one), f"south={one}"), (f"north={one}", f"north={one}"), ("north=",)):
         with pytest.raises(click.UsageError):
-            _pooled(data, tmp_path / "out")
+            from_option(*data)
+    (tmp_path / "sites.csv").write_text("case,site\n001,a\n002,b\n")
+    sites = SiteList(tmp_path / "sites.csv")
+    assert set(read_cases(from_option(str(one), sites=sites))) == {"a", "b"}
+    with pytest.raises(click.UsageError, match="--sites is for one dataset"):
+        from_option(f"north={one}", sites=sites)
+
+
+def test_options_of_other_commands_may_be_given_with_or_without_dashes():
+    found = _words(("--weighting=uniform", "strategy=FedAvgM", "personal"))
+    assert found == ["--weighting", "uniform", "--strategy", "FedAvgM", "--personal"]

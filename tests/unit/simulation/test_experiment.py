@@ -6,8 +6,12 @@ import pytest
 
 from fedfs.errors import FedfsError, UserError
 from fedfs.roles.lock import hold_lock
-from fedfs.simulation.experiment import Experiment, ExperimentOptions, _Run
+from fedfs.simulation.arms import Run
+from fedfs.simulation.experiment import Experiment, ExperimentOptions
 from fedfs.simulation.gpu_slots import Slot
+from fedfs.simulation.machine import Machine
+from fedfs.simulation.prediction import write_json
+from fedfs.simulation.studies import Schedule, Studies
 
 
 def case(dice, hd95):
@@ -38,15 +42,14 @@ def test_several_configurations_have_rows_of_their_own_over_folds_and_seeds(tmp_
         folds=["0", "1"],
         configurations=["2d", "3d_fullres"],
     )
-    monkeypatch.setattr(Experiment, "_train", lambda *_: {})
 
-    def score(self, run, models):
-        run.folder.mkdir()
-        names.append(run.folder.name)
-        dice = {"2d": 0.5, "3d_fullres": 0.7}[run.configuration] + int(run.fold) / 10
-        return {"east": {"c": case(dice, 1.0)}}
+    def do(_, runs):
+        for run in runs:
+            names.append(run.folder.name)
+            dice = {"2d": 0.5, "3d_fullres": 0.7}[run.configuration] + int(run.fold) / 10
+            write_json(run.scores, {"east": {"c": case(dice, 1.0)}})
 
-    monkeypatch.setattr(Experiment, "_score", score)
+    monkeypatch.setattr(Experiment, "_do", do)
     result = Experiment(options, log=print).run()
     rows = {
         name: (row["east"].dice, row["east"].dice_sd is None) for name, row in result.cells.items()
@@ -60,6 +63,12 @@ def test_several_configurations_have_rows_of_their_own_over_folds_and_seeds(tmp_
     assert len(set(names)) == 8
     assert Experiment(options, log=print).run() == result
     assert len(names) == 8  # it goes on where it was
+    assert result.differences["ffe, 3d_fullres"]["east"]["dice"].mean == 0  # of that configuration
+    assert {path.name for path in tmp_path.glob("table.*")} == {
+        "table.md",
+        "table.csv",
+        "table.tex",
+    }
 
 
 def write_update(folder):
@@ -71,17 +80,18 @@ def write_update(folder):
 def test_a_first_attempt_that_trained_nothing_does_not_block_its_folder(tmp_path, monkeypatch):
     """A typo in ``--init`` is seen by ``fedfs init``, when the options have been written down."""
 
-    def fail(self):
+    def fail(self, _):
         run = self.options.folder / "ffe-2d-fold0-seed1"
         (run / "study" / "store" / "federation").mkdir(parents=True)
         (self.options.folder / "test" / "east").mkdir(parents=True)
         raise FedfsError("fedfs init exited with 2")
 
-    monkeypatch.setattr(Experiment, "_repeats", fail)
+    monkeypatch.setattr(Experiment, "_do", fail)
     data, lines = with_cases(tmp_path), []
     with pytest.raises(FedfsError):
         Experiment(ExperimentOptions(tmp_path, data, init=["--polcy"]), log=lines.append).run()
     monkeypatch.setattr(Experiment, "_repeats", lambda _: {})
+    monkeypatch.setattr("fedfs.simulation.experiment.write_tables", lambda *_: None)
     options = ExperimentOptions(tmp_path, data, init=["--policy"])
     Experiment(options, log=lines.append).run()
     assert lines == ["the folder is begun anew: nothing was trained with its earlier options"]
@@ -104,6 +114,12 @@ def test_names_of_sites_are_settled_before_anything_is_made(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["cases.csv"]
 
 
+def test_a_reference_that_is_none_of_the_arms_is_refused(tmp_path):
+    with pytest.raises(UserError, match="The reference 'local' is none of the arms"):
+        ExperimentOptions(tmp_path, tmp_path, arms=["ffe", "central"], reference="local")
+    assert ExperimentOptions(tmp_path, tmp_path, arms=["ffe", "central"]).compared_with == "ffe"
+
+
 def test_a_site_that_is_too_small_may_be_the_external_one(tmp_path):
     (tmp_path / "cases.csv").write_text("case,site\nc,ez\n")
     with pytest.raises(UserError, match="Site ez has 1 cases, too few to split") as caught:
@@ -114,28 +130,64 @@ def test_a_site_that_is_too_small_may_be_the_external_one(tmp_path):
 def test_the_cores_are_those_of_whoever_trains_at_the_same_time(tmp_path, monkeypatch):
     """Beside the one site of the central arm nothing runs; sites take the GPUs in turn."""
     monkeypatch.setattr("os.cpu_count", lambda: 8)
-    monkeypatch.setattr("fedfs.simulation.experiment.place_dataset", lambda *_, **__: None)
-    monkeypatch.setattr(Experiment, "_export", lambda *_: {"": tmp_path})
-    slots = {}
+    studies = train(tmp_path, monkeypatch, ["local", "ffe", "central"], Machine(gpus=["4", "5"]))
+    slots = {k: host.slot for k, study in studies.items() for host in study.sites.values()}
+    assert slots["local", "east"] == Slot(4, "4")
+    assert slots["local", "north"] == Slot(4, "5")
+    assert slots["central", "study"] == Slot(8, "4", workers=7)
+    ffe = studies["ffe", "study"].sites
+    assert [host.slot for host in ffe.values()] == [Slot(4, "4"), Slot(4, "5")]
 
-    def complete(_, study, n_at_once):
-        slots.update({(arm, site): host.slot for site, host in study.sites.items()})
 
-    monkeypatch.setattr(Experiment, "_complete", complete)
-    rows = [f"c{i},{site}" for i in range(9) for site in ("east", "north")]
-    (tmp_path / "cases.csv").write_text("case,site\n" + "\n".join(rows))
-    experiment = Experiment(ExperimentOptions(tmp_path, tmp_path, gpus=["4", "5"]), log=print)
-    experiment._splits = experiment._split()
-    for arm in ("local", "ffe", "central"):
-        experiment._train(_Run(arm, "2d", "0", 1, tmp_path))
-    for arm in ("local", "ffe"):
-        assert slots[arm, "east"] == Slot(4, "4")
-        assert slots[arm, "north"] == Slot(4, "5")
-    assert slots["central", "central"] == Slot(8, "4", workers=7)
+def train(folder, monkeypatch, arms, machine, **changes):
+    """Return (arm, name of its folder) -> a study that was to be run."""
+    monkeypatch.setattr("fedfs.simulation.studies.place_dataset", lambda *_, **__: None)
+    monkeypatch.setattr("fedfs.simulation.studies._models", lambda *_: {"": folder})
+    made = {}
+
+    def complete(_, study, n_at_once, **__):
+        made[arm, study.store.parent.name] = study
+
+    monkeypatch.setattr(Studies, "_complete", complete)
+    schedule = Schedule(arms=arms, rounds=4, local_iterations=10, val_iterations=2, **changes)
+    studies = Studies(
+        folder, {"east": ("a", "b"), "north": ("c",)}, schedule, machine, lambda _: None
+    )
+    for arm in arms:
+        studies.train(Run(arm, "2d", "0", 1, folder))
+    return made
+
+
+def value(study, option):
+    return study.init[study.init.index(option) + 1]
+
+
+def test_equal_compute_is_the_iterations_of_the_whole_federation(tmp_path, monkeypatch):
+    arms = ["local", "local-equal", "ffe", "central", "central-equal"]
+    studies = train(tmp_path, monkeypatch, arms, Machine())
+    found = {name: value(study, "--local-iterations") for name, study in studies.items()}
+    assert found == {
+        ("local", "east"): "10",
+        ("local", "north"): "10",
+        ("local-equal", "east"): "20",
+        ("local-equal", "north"): "20",
+        ("ffe", "study"): "10",
+        ("central", "study"): "10",
+        ("central-equal", "study"): "20",
+    }
+    assert {value(study, "--rounds") for study in studies.values()} == {"4"}
+
+
+def test_arms_of_the_same_study_share_its_training(tmp_path, monkeypatch):
+    studies = train(tmp_path, monkeypatch, ["ffe", "personal"], Machine(), run=("--x",))
+    ffe, personal = studies["ffe", "study"], studies["personal", "study"]
+    assert ffe.store == personal.store
+    assert ffe.run == personal.run == ("--personal", "--x")
 
 
 def test_a_folder_that_holds_another_experiment_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(Experiment, "_repeats", lambda _: {})
+    monkeypatch.setattr("fedfs.simulation.experiment.write_tables", lambda *_: None)
     data = with_cases(tmp_path)
     Experiment(ExperimentOptions(tmp_path, data), log=print).run()
     Experiment(ExperimentOptions(tmp_path, data, seeds=[1, 2], device="cpu"), log=print).run()
