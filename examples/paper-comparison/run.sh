@@ -11,8 +11,8 @@
 # FOLDER (default: out-paper): stopped at any moment, the same command goes on.
 #
 # To be set, if the defaults do not suit. They are those of bench/paper.py, for a CPU; its options
-# `-c 3d_fullres --full` are CONFIGURATION=3d_fullres NET= here, for a GPU.
-#   ARMS, SEEDS                some of local,ffe,asym,central; e.g. 1,2,3
+# `-c 3d_fullres --net full` are CONFIGURATION=3d_fullres NET= here, for a GPU.
+#   ARMS, SEEDS                e.g. local,local-equal,ffe,personal,central-equal; 1,2,3
 #   EXTERNAL                   a site that trains nothing and tests all
 #   ROUNDS, ITERATIONS         global versions; iterations of each round at each site
 #   CONFIGURATION, NET         nnU-Net's; options of fedfs init for the network, one word each

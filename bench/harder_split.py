@@ -1,0 +1,87 @@
+"""Divide a raw dataset among sites that are really unlike, by how their images look.
+
+    python bench/harder_split.py --data DIR --folder OUT
+
+Writes OUT, an nnU-Net raw dataset of links with a ``cases.csv`` (case, site, and the numbers that
+decided), and prints how unlike the sites are. Deterministic: the same images give the same file.
+
+nnU-Net normalises each MRI image to mean 0 and SD 1, so brightness and scale do not matter. What
+stays is measured on normalised images: sharpness (mean size of the gradient), contrast (range from
+the 5th to the 95th percentile) and skewness. The first principal component of their ranks orders
+the cases, and each site is a stretch of that order: no two sites have an image in common range.
+Neither labels nor the sites of an earlier ``cases.csv`` are looked at, except for its patients.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedfs.simulation.cases import case_names, place_dataset, raw_dataset_json
+
+FEATURES = ("sharpness", "contrast", "skewness")
+SHARES = {"north": 0.5, "east": 0.3, "south": 0.2}
+
+
+def features(path: Path) -> tuple[float, float, float]:
+    """Return sharpness, contrast and skewness of an image that is normalised as nnU-Net does."""
+    import SimpleITK as sitk  # noqa: N813  its usual name
+
+    image = sitk.GetArrayFromImage(sitk.ReadImage(str(path))).astype(np.float64)
+    image = (image - image.mean()) / max(image.std(), 1e-8)
+    gradient = np.sqrt(sum(part**2 for part in np.gradient(image)))
+    low, high = np.percentile(image, [5, 95])
+    return float(gradient.mean()), float(high - low), float((image**3).mean())
+
+
+def order(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return each case's place on the first principal component of the features' ranks."""
+    ranks = values.argsort(axis=0).argsort(axis=0).astype(float)
+    ranks -= ranks.mean(axis=0)
+    _, _, axes = np.linalg.svd(ranks, full_matrices=False)
+    first = axes[0] * np.sign(axes[0][np.abs(axes[0]).argmax()])
+    return np.asarray(ranks @ first)
+
+
+def divide(places: np.ndarray[Any, Any]) -> list[str]:
+    """Return the site of each case: stretches of the order, as large as :data:`SHARES` says."""
+    ends = np.cumsum([round(share * len(places)) for share in SHARES.values()])
+    sites = [""] * len(places)
+    for rank, case in enumerate(np.argsort(places, kind="stable")):
+        sites[case] = list(SHARES)[min(int(np.searchsorted(ends, rank, "right")), len(SHARES) - 1)]
+    return sites
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="raw dataset")
+    parser.add_argument("--folder", type=Path, required=True, help="raw dataset to make")
+    options = parser.parse_args()
+    ending = str(raw_dataset_json(options.data)["file_ending"])
+    cases = case_names(options.data, ending)
+    found = [features(options.data / "imagesTr" / f"{case}_0000{ending}") for case in cases]
+    values = np.array(found)
+    sites = divide(order(values))
+    place_dataset(options.data, options.folder, cases)
+    with (options.folder / "cases.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("case", "site", *FEATURES))
+        for case, site, row in zip(cases, sites, values, strict=True):
+            writer.writerow((case, site, *(f"{value:.6f}" for value in row)))
+    print(json.dumps({"cases": {site: sites.count(site) for site in SHARES}}))
+    of = {site: values[[s == site for s in sites]] for site in SHARES}
+    for number, name in enumerate(FEATURES):
+        means = (f"{site} {of[site][:, number].mean():.3f} ± {of[site][:, number].std():.3f}"
+                 for site in SHARES)  # fmt: skip
+        between = np.var([of[s][:, number].mean() for s in sites])
+        share = between / values[:, number].var()
+        print(f"{name:<10} {'   '.join(means)}   variance between sites {100 * share:.0f} %")
+
+
+if __name__ == "__main__":
+    main()

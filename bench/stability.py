@@ -1,0 +1,433 @@
+"""What makes FFE depend on its seed when iterations are few, and what does not.
+
+    python bench/stability.py --data DIR --folder OUT --seeds 1,2,3 --only ffe,local,reset
+
+Trains variants of a federation in one process: fedfs's learner at each site, fedfs's strategies
+and weights between rounds, no store. One plan and the same initial weights for all variants; the
+seed is that of the initial weights and of nnU-Net's random numbers. A quarter of each site's cases
+is kept away and predicted without mirroring, slices as a whole. Prints, for each variant, Dice and
+HD95 over seeds, and the paired difference to ``--reference``, with a 95 % interval over cases and
+the standard deviation over seeds. What is in OUT is not trained again; ``--only`` with nothing in
+it prints what is there.
+
+Variants that go on from ``ffe``: ``last-K`` (mean of the last K versions), ``ema-B`` (exponential
+average of versions, B of the average before), ``component`` (only the largest component of each
+class is kept), and ``personal-SHARE-RATE``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import numpy as np
+
+from fedfs.aggregation import intervals
+from fedfs.aggregation.strategies import by_name, proximal_mu
+from fedfs.learner import RoundTask, Tensors
+from fedfs.simulation.cases import (
+    place_dataset,
+    raw_dataset_json,
+    read_cases,
+    read_patients,
+    split_cases,
+    with_site_names,
+)
+from fedfs.simulation.demo_effort import PLANNER_OPTIONS, QUICK
+
+DATASET = "Dataset001_Stability"
+NETS: dict[str, tuple[float, Sequence[str]]] = {
+    "small": (0.02, PLANNER_OPTIONS),
+    "tiny": (QUICK.gpu_memory_gb, QUICK.planner_options),
+}
+PERSONAL = [(share, rate) for share in (0.25, 0.5, 1.0) for rate in (1e-2, 1e-3)]
+LAST = (3, 5)
+EMA = (0.5, 0.8)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """How a federation differs from the default.
+
+    Attributes:
+        finer: so many times as many rounds, with as many fewer iterations each.
+        strategy, options: of the aggregation.
+        is_uniform: sites weigh alike.
+        momentum: ``kept`` by each site over rounds, ``reset``, or ``mean`` over sites.
+        rate: learning rate that the schedule begins with; None for nnU-Net's.
+        warm_up: share of the rounds in which the learning rate rises.
+        alone: no aggregation.
+        epochs: into which a round's iterations are divided.
+    """
+
+    finer: float = 1.0
+    strategy: str = "FedAvg"
+    options: Mapping[str, float] = field(default_factory=dict)
+    is_uniform: bool = False
+    momentum: str = "kept"
+    rate: float | None = None
+    warm_up: float = 0.0
+    alone: bool = False
+    epochs: int = 1
+
+
+VARIANTS: dict[str, Variant] = {
+    "ffe": Variant(),
+    "local": Variant(alone=True),
+    "reset": Variant(momentum="reset"),
+    "mean-momentum": Variant(momentum="mean"),
+    "uniform": Variant(is_uniform=True),
+    "rounds-x2": Variant(finer=2),
+    "rounds-x4": Variant(finer=4),
+    "rounds-half": Variant(finer=0.5),
+    "epochs-5": Variant(epochs=5),
+    "rate-third": Variant(rate=3e-3),
+    "rate-x3": Variant(rate=3e-2),
+    "warm-up": Variant(warm_up=0.2),
+    "fedavgm": Variant(strategy="FedAvgM", options={"server_momentum": 0.3}),
+    "nesterov": Variant(strategy="Nesterov"),
+    "fedprox": Variant(strategy="FedProx", options={"proximal_mu": 0.01}),
+    "fedmedian": Variant(strategy="FedMedian"),
+}
+
+
+def quiet(_: object) -> None:
+    pass
+
+
+class Federation:
+    """Sites, test cases and plan; a run trains one variant with one seed.
+
+    Args:
+        folder: of everything.
+        seed: of initial weights and random numbers.
+        given: the command line.
+    """
+
+    def __init__(self, folder: Path, seed: int, given: argparse.Namespace) -> None:
+        from fedfs.nnunet.nnunet_learner import NnUNetLearner
+        from fedfs.nnunet.settings import LearnerSettings, Planning
+        from fedfs.nnunet.system.environment import HostSettings, NnUNetPaths
+
+        self.given, self.seed, self.folder = given, seed, folder
+        self.dataset_json = raw_dataset_json(given.data)
+        patients = read_patients(given.data)
+        cases = with_site_names(read_cases(given.data), lambda _: None)
+        self.splits = split_cases(cases, test_share=0.25, patients=patients)
+        pooled = tuple(case for split in self.splits for case in split.training)
+        memory_gb, options = NETS[given.net]
+        host = HostSettings(device="cpu", num_processes=1)
+
+        def learner(name: str, results: Path, cases: Sequence[str], planning: Any) -> Any:
+            base = given.folder / "hosts" / name
+            paths = NnUNetPaths(base / "raw", base / "preprocessed", results)
+            for path in (paths.raw, paths.preprocessed, paths.results):
+                path.mkdir(parents=True, exist_ok=True)
+            place_dataset(given.data, paths.raw / DATASET, cases)
+            return NnUNetLearner(
+                LearnerSettings(
+                    paths=paths, dataset=DATASET, configuration="2d", trainer="nnUNetTrainer",
+                    fold="0", host=host, state_dir=results / "state", planning=planning,
+                    checkpoint_interval_s=1e9, plot_interval_s=1e9,
+                )
+            )  # fmt: skip
+
+        planning = Planning(
+            dataset_json=self.dataset_json, dataset_name=DATASET, seed=seed,
+            gpu_memory_target_gb=memory_gb,
+            planner_options={o.split("=")[0]: float(o.split("=")[1]) for o in options},
+        )  # fmt: skip
+        place = given.folder / "hosts" / "pooled" / f"results-{seed}"
+        planner = learner("pooled", place, pooled, planning)
+        self.plan = planner.plan(quiet)
+        self.initial = dict(planner.initial_weights())
+        self.make = lambda site, cases, results: learner(site, results, cases, None)
+
+    def sites(self, name: str) -> dict[str, Any]:
+        """Return a learner for each site, ready to train."""
+        shutil.rmtree(self.folder / name, ignore_errors=True)  # of a run that was stopped
+        out = {}
+        for split in self.splits:
+            out[split.site] = self.make(split.site, split.training, self.folder / name / split.site)
+            out[split.site].prepare(self.plan.plans, self.plan.fingerprint, quiet)
+        return out
+
+    def task(self, variant: Variant, version: int) -> RoundTask:
+        rounds = round(self.given.rounds * variant.finer)
+        iterations = round(self.given.iterations / variant.finer / variant.epochs)
+        return RoundTask(
+            version=version, weights_sha256=str(version), first_epoch=version * variant.epochs,
+            n_epochs=variant.epochs, total_epochs=rounds * variant.epochs,
+            iterations_per_epoch=iterations, val_iterations_per_epoch=1,
+            learning_rate=variant.rate,
+            proximal_mu=proximal_mu(variant.strategy, variant.options),
+        )  # fmt: skip
+
+    def run(self, name: str, variant: Variant) -> None:
+        """Train, and write the scores of every version and of what follows from them."""
+        set_seeds(self.seed)
+        began = time.process_time()
+        learners = self.sites(name)
+        weights = {s.site: 1.0 if variant.is_uniform else len(s.training) for s in self.splits}
+        rounds = self.task(variant, 0).total_epochs // variant.epochs
+        model: dict[str, Any] = dict.fromkeys(learners, self.initial)
+        base, state, versions = self.initial, {}, []
+        for version in range(rounds):
+            task = self.task(variant, version)
+            if variant.warm_up:
+                raised = min(1.0, (version + 1) / (variant.warm_up * rounds + 1))
+                for learner in learners.values():
+                    with learner._nnunet():
+                        learner._open(task).trainer.lr_scheduler.initial_lr = 1e-2 * raised
+            if variant.momentum != "kept" and version:
+                change_momentum([one._session.trainer for one in learners.values()],
+                                variant.momentum, list(weights.values()))  # fmt: skip
+            model = {
+                site: learner.train(task, model[site], quiet).tensors
+                for site, learner in learners.items()
+            }
+            if not variant.alone:
+                base, state = aggregate(variant, base, model, weights, state, version + 1)
+                model = dict.fromkeys(learners, base)
+            versions.append(dict(model))
+            every = max(1, rounds // 5)
+            if version + 1 == rounds or (not variant.alone and (version + 1) % every == 0):
+                label = name if version + 1 == rounds else f"{name}@{(version + 1) / rounds:.1f}"
+                self.score(label, learners, model, time.process_time() - began)
+        if name == "ffe":
+            self.follow(learners, [next(iter(one.values())) for one in versions])
+        for learner in learners.values():
+            learner.close()
+
+    def follow(self, learners: Mapping[str, Any], versions: Sequence[Tensors]) -> None:
+        """Score what can be made of the versions of a federation."""
+        for number in LAST:
+            mean = mean_of(versions[-number:])
+            self.score(f"last-{number}", learners, dict.fromkeys(learners, mean), 0.0)
+        for factor in EMA:
+            ema = versions[0]
+            for one in versions[1:]:
+                ema = {n: factor * ema[n] + (1 - factor) * one[n] for n in one}
+            self.score(f"ema-{factor}", learners, dict.fromkeys(learners, ema), 0.0)
+        last = dict.fromkeys(learners, versions[-1])
+        self.score("component", learners, last, 0.0, largest=True)
+        for share, rate in PERSONAL if self.given.personal else ():
+            name = f"personal-{share:g}-{rate:g}"
+            set_seeds(self.seed)
+            began = time.process_time()
+            tuners = self.sites(name)
+            epochs = max(1, round(share * self.given.rounds))
+            task = replace(self.task(Variant(rate=rate), 0), n_epochs=epochs, total_epochs=epochs)
+            tuned = {s: one.train(task, versions[-1], quiet).tensors for s, one in tuners.items()}
+            self.score(name, tuners, tuned, time.process_time() - began)
+            for tuner in tuners.values():
+                tuner.close()
+
+    def score(
+        self,
+        name: str,
+        learners: Mapping[str, Any],
+        models: Mapping[str, Tensors],
+        seconds: float,
+        *,
+        largest: bool = False,
+    ) -> None:
+        """Predict each site's test cases with its model, and write a line."""
+        dice: dict[str, float] = {}
+        distance: dict[str, float] = {}
+        for split in self.splits:
+            predict = Network(learners[split.site], models[split.site], self.dataset_json)
+            for case in split.test:
+                found = predict.score(self.given.data, case, largest=largest)
+                dice[f"{split.site}/{case}"], distance[f"{split.site}/{case}"] = found
+        line = {
+            "variant": name, "seed": self.seed, "dice": dice, "hd95": distance,
+            "cpu_s": round(seconds, 1),
+        }  # fmt: skip
+        with (self.given.folder / "results.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        print(f"{name} seed {self.seed}: Dice {fmean(dice.values()):.4f}, {seconds:.0f} s of CPU",
+              file=sys.stderr, flush=True)  # fmt: skip
+
+
+class Network:
+    """A network with weights, which predicts whole slices."""
+
+    def __init__(self, learner: Any, tensors: Tensors, dataset_json: Mapping[str, Any]) -> None:
+        session = learner._session
+        session.load(tensors)
+        self.trainer, self.dataset_json = session.trainer, dataset_json
+
+    def score(self, data: Path, case: str, *, largest: bool) -> tuple[float, float]:
+        """Return mean Dice over classes, and mean HD95 where it is defined."""
+        import torch
+
+        from fedfs.nnunet.score.distances import hd95_mm
+
+        trainer = self.trainer
+        ending, channels = self.dataset_json["file_ending"], self.dataset_json["channel_names"]
+        images = [str(data / "imagesTr" / f"{case}_{i:04d}{ending}") for i in range(len(channels))]
+        configuration = trainer.configuration_manager
+        preprocessor = configuration.preprocessor_class(verbose=False)
+        label = str(data / "labelsTr" / f"{case}{ending}")
+        image_CZYX, reference, properties = preprocessor.run_case(  # noqa: N806  axes
+            images, label, trainer.plans_manager, configuration, trainer.dataset_json
+        )
+        stride = np.prod(np.array(configuration.pool_op_kernel_sizes), axis=0)
+        size = np.array(image_CZYX.shape[2:])
+        pad = [int(n) for n in -(-size // stride) * stride - size]
+        slices = torch.as_tensor(np.asarray(image_CZYX)).float().transpose(0, 1)
+        slices = torch.nn.functional.pad(slices, (0, pad[1], 0, pad[0]))
+        trainer.set_deep_supervision_enabled(False)
+        trainer.network.eval()
+        with torch.no_grad():
+            logits = trainer.network(slices)[..., : size[0], : size[1]]
+        trainer.network.train()
+        trainer.set_deep_supervision_enabled(True)
+        predicted = logits.argmax(1).numpy()
+        reference_ZYX, spacing = np.asarray(reference)[0], configuration.spacing  # noqa: N806  axes
+        between = properties["spacing"][trainer.plans_manager.transpose_forward[0]]
+        dice, distances = [], []
+        for value in trainer.label_manager.foreground_labels:
+            one, other = predicted == value, reference_ZYX == value
+            if largest:
+                one = largest_component(one)
+            if one.any() or other.any():
+                dice.append(2 * float((one & other).sum()) / float(one.sum() + other.sum()))
+            found = hd95_mm(other, one, [between, *spacing])
+            if found is not None:
+                distances.append(found)
+        return fmean(dice), fmean(distances) if distances else float("nan")
+
+
+def largest_component(mask: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    from scipy import ndimage
+
+    labels, n = ndimage.label(mask)
+    return labels == 1 + int(np.bincount(labels.ravel())[1:].argmax()) if n > 1 else mask
+
+
+def set_seeds(seed: int) -> None:
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002  nnU-Net draws from the global stream
+    torch.manual_seed(seed)
+
+
+def change_momentum(trainers: Sequence[Any], how: str, weights: Sequence[float]) -> None:
+    """Forget the momentum of all sites, or give all of them its weighted mean."""
+    if how == "reset":
+        for trainer in trainers:
+            trainer.optimizer.state.clear()
+        return
+    total = sum(weights)
+    parameters = [[p for g in t.optimizer.param_groups for p in g["params"]] for t in trainers]
+    for same in zip(*parameters, strict=True):
+        states = [t.optimizer.state[p] for t, p in zip(trainers, same, strict=True)]
+        if any(state.get("momentum_buffer") is None for state in states):
+            continue
+        mean = sum(s["momentum_buffer"] * (w / total) for s, w in zip(states, weights, strict=True))
+        for state in states:
+            state["momentum_buffer"] = mean.clone()
+
+
+def aggregate(
+    variant: Variant,
+    base: Tensors,
+    trained: Mapping[str, Tensors],
+    weights: Mapping[str, float],
+    state: Mapping[str, Any],
+    version: int,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the next version and the strategy's memory, as the aggregator makes them."""
+    one = by_name(variant.strategy, variant.options).begin(weights, version=version)
+    names = sorted(trained)
+
+    def deltas(name: str) -> list[Any]:
+        return [np.subtract(trained[s][name], base[name], dtype=np.float64) for s in names]
+
+    while one.scanning:
+        for name in base:
+            one.scan(names, deltas(name))
+        one.end_scan()
+    done = {n: one.combine(n, base[n], names, deltas(n), state.get(n, {})) for n in base}
+    return {n: c.value for n, c in done.items()}, {n: dict(c.state) for n, c in done.items()}
+
+
+def mean_of(versions: Sequence[Tensors]) -> dict[str, Any]:
+    return {
+        name: np.mean([one[name] for one in versions], axis=0, dtype=np.float64).astype(np.float32)
+        for name in versions[0]
+    }
+
+
+def report(folder: Path, reference: str) -> None:
+    """Print each variant beside the reference, over the seeds that both have."""
+    found: dict[str, dict[int, Any]] = {}
+    for text in (folder / "results.jsonl").read_text().splitlines():
+        line = json.loads(text)
+        found.setdefault(line["variant"], {})[line["seed"]] = line
+    for name, lines in found.items():
+        seeds = sorted(set(lines) & set(found.get(reference, lines)))
+        if not seeds:
+            continue
+        means = [fmean(lines[seed]["dice"].values()) for seed in seeds]
+        sd = f" ± {stdev(means):.3f}" if len(means) > 1 else ""
+        distance = float(np.nanmean([v for s in seeds for v in lines[s]["hd95"].values()]))
+        text = f"{name:<22} {len(seeds)} seeds  {fmean(means):.3f}{sd}  HD95 {distance:5.1f}"
+        if name != reference and reference in found:
+            other = found[reference]
+            of = [
+                {c: fmean([run[s]["dice"][c] for s in seeds]) for c in lines[seeds[0]]["dice"]}
+                for run in (lines, other)
+            ]
+            paired = intervals.paired_difference(of[0], of[1], {}, 1)
+            by_seed = [
+                m - fmean(other[s]["dice"].values()) for m, s in zip(means, seeds, strict=True)
+            ]
+            if paired is not None:
+                text += (
+                    f"  {paired.mean:+.4f} ({paired.low:+.4f} to {paired.high:+.4f}), n={paired.n}"
+                )
+                text += f"; by seed {' '.join(f'{value:+.3f}' for value in by_seed)}"
+        print(text)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="raw dataset with cases.csv")
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--seeds", default="1,2,3")
+    parser.add_argument("--only", default=",".join(VARIANTS))
+    parser.add_argument("--reference", default="ffe")
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--iterations", type=int, default=100)
+    parser.add_argument("--net", choices=NETS, default="tiny")
+    parser.add_argument("--personal", action="store_true", help="also shares and learning rates")
+    given = parser.parse_args()
+    given.data, given.folder = given.data.resolve(), given.folder.resolve()
+    given.folder.mkdir(parents=True, exist_ok=True)
+    results = given.folder / "results.jsonl"
+    results.touch()
+    done = {(v["variant"], v["seed"]) for v in map(json.loads, results.read_text().splitlines())}
+    for seed in (int(text) for text in given.seeds.split(",")):
+        names = [n for n in given.only.split(",") if n and (n, seed) not in done]
+        if names:
+            federation = Federation(given.folder / f"seed-{seed}", seed, given)
+            for name in names:
+                federation.run(name, VARIANTS[name])
+    report(given.folder, given.reference)
+
+
+if __name__ == "__main__":
+    main()
