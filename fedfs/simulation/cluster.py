@@ -87,6 +87,7 @@ class Cluster:
         at_once: jobs that are submitted at the same time; 0 for all.
 
     Attributes:
+        kind: as given.
         n_cpus: those of a job; None where jobs share this machine.
 
     Raises:
@@ -101,7 +102,7 @@ class Cluster:
                 f"This host has no SLURM: there is no command {missing[0]}.",
                 hint="run it where jobs are submitted, or with --cluster local on this machine",
             )
-        self._kind = kind
+        self.kind = kind
         self._parameters = _as_submitit_wants(kind, parameters)
         self._at_once = at_once
         self.n_cpus: int | None = None if kind == LOCAL else parameters.get("cpus_per_task", 1)
@@ -151,13 +152,13 @@ class Cluster:
         submitit, errors = _load_submitit()
         host = task.host
         folder = host.folder / "jobs"
-        job = _left_over(folder) if self._kind == SLURM else None
+        job = _left_over(folder) if self.kind == SLURM else None
         if job is not None:
             log.warning("job %s of %s goes on from an earlier start", job.job_id, host.name)
         else:
-            executor = submitit.AutoExecutor(folder, cluster=self._kind)
+            executor = submitit.AutoExecutor(folder, cluster=self.kind)
             executor.update_parameters(name=f"fedfs-{host.name}", **self._parameters)
-            call = (_work, task) if self._kind == SLURM else (_work_here, task, visible_gpus())
+            call = (_work, task) if self.kind == SLURM else (_work_here, task, visible_gpus())
             try:
                 job = executor.submit(*call)
             except (errors.FailedJobError, errors.FailedSubmissionError) as error:

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fedfs.simulation.cluster import Cluster
+from fedfs.simulation.cluster import LOCAL, Cluster
 from fedfs.simulation.gpu_slots import Slot, slot_of
 from fedfs.simulation.jobs import Task, run_here
 
@@ -24,6 +24,11 @@ class Machine:
     gpus: Sequence[str] = ()
     at_once: int = 0
     cluster: Cluster | None = None
+
+    @property
+    def is_one(self) -> bool:
+        """True where all processes run on this machine."""
+        return self.cluster is None or self.cluster.kind == LOCAL
 
     def n_at_once(self, n_sites: int) -> int:
         """Return how many of so many sites run at the same time."""

@@ -48,7 +48,7 @@ class Predictor:
     def score(self, models: Mapping[Run, Models], host_folder: Path) -> None:
         """Predict with all models of runs of one fold, and write the scores of each run.
 
-        On this machine one process does it, as importing nnU-Net takes seconds; on a cluster each
+        On one machine one process does it, as importing nnU-Net takes seconds; on a cluster each
         model has a job.
 
         Raises:
@@ -86,7 +86,7 @@ class Predictor:
     def _tasks(self, sets: Sequence[PredictedSet], fold: str, folder: Path) -> list[Prediction]:
         groups: dict[Path | None, list[PredictedSet]] = {}
         for one in sets:
-            groups.setdefault(one.model if self.machine.cluster else None, []).append(one)
+            groups.setdefault(None if self.machine.is_one else one.model, []).append(one)
         tasks = []
         for number, group in enumerate(groups.values()):
             host = Host("scores", folder / str(number), self.machine.slot())

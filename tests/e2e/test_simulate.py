@@ -15,14 +15,16 @@ from pathlib import Path
 
 import pytest
 
+from fedfs.exchange.read import open_study
 from fedfs.simulation import phantoms
+from fedfs.store import open_store
 
 pytestmark = [pytest.mark.nnunet, pytest.mark.xdist_group("simulate")]
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "paper-comparison" / "run.sh"
 OPTIONS = (
-    "--external", "south", "--arms", "ffe", "--rounds", "1", "--local-iterations", "3",
-    "--val-iterations", "2", "--at-once", "1", "--device", "cpu", "--json",
+    "--external", "south", "--arms", "ffe,personal", "--rounds", "1", "--local-iterations", "3",
+    "--val-iterations", "2", "--no-final-validation", "--at-once", "1", "--device", "cpu", "--json",
     "--init", "--gpu-memory-target=0.02", "--init", "--planner-option=UNet_base_num_features=8",
     "--init", "--planner-option=UNet_max_features_2d=16",
 )  # fmt: skip
@@ -30,7 +32,7 @@ OPTIONS = (
 
 SETTINGS = {
     "EXTERNAL": "south",
-    "ARMS": "ffe",
+    "ARMS": "ffe,personal",
     "ROUNDS": "1",
     "ITERATIONS": "3",
     "AT_ONCE": "1",
@@ -80,10 +82,17 @@ def test_it_goes_on_where_it_was_stopped(tmp_path):
         assert 1 <= len(list(jobs.glob("*_log.out"))) <= 3
         assert not list(jobs.glob("*.pkl"))
     predicted = tmp_path / "out" / "ffe-2d-fold0-seed1" / "scores"
-    assert len(list(predicted.glob("*/jobs/*_log.out"))) == 1  # one model, one process
+    assert len(list(predicted.glob("*/jobs/*_log.out"))) == 1  # three models, one process
     assert sorted(path.name for path in record.iterdir())[: len(versions)] == versions
     result = json.loads(out)
-    assert set(result["cells"]) == {"ffe"}
+    assert set(result["cells"]) == {"ffe", "personal"}
+    assert not (tmp_path / "out" / "personal-2d-fold0-seed1" / "study").exists()
+    evaluations = open_study(open_store(str(study / "store"))).state.evaluations
+    final = [one for (_, _, variant), one in evaluations.items() if variant == "full"]
+    assert [(one.n_cases, one.mean_dice, one.classes) for one in final] == [(0, None, {})] * 2
+    personal = result["differences"]["personal"]
+    assert personal["south"]["dice"]["n_cases"] == 2
+    assert (tmp_path / "out" / "table.tex").exists()
     assert result["n_training_cases"] == {"east": 6, "north": 6}
     for row in result["cells"].values():
         assert set(row) == {"east", "north", "south", "mean"}
