@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fedfs.errors import UserError
 from fedfs.nnunet.system.environment import HostSettings
+from fedfs.protocol.messages import Charter
 from fedfs.protocol.values import check_site
 from fedfs.roles.polling import WaitSettings
 from fedfs.roles.site.own_model import FineTuning
@@ -70,3 +72,17 @@ class SiteConfig:
 
     def __post_init__(self) -> None:
         check_site(self.site)
+
+    def check_against(self, charter: Charter) -> None:
+        """Check that a site can take part like this.
+
+        Raises:
+            UserError: the study needs the final validation: to compare models by it, or for the
+                second stage of a cascade.
+        """
+        needs_it = len(charter.tracks) > 1 or charter.cross_evaluates
+        if needs_it and not self.final_validation:
+            raise UserError(
+                f"Study {charter.name!r} needs the final validation of its models.",
+                hint="leave out --no-final-validation",
+            )

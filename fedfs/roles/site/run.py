@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from fedfs.aggregation.best_configuration import CrossValidated
-from fedfs.errors import ObjectExistsError, UserError
+from fedfs.errors import ObjectExistsError
 from fedfs.exchange.read import Observer, open_study, open_tracks
 from fedfs.learner import OnProgress
 from fedfs.nnunet.allowed import classes
@@ -19,7 +19,7 @@ from fedfs.nnunet.system.environment import NnUNetPaths, from_environment
 from fedfs.nnunet.system.isolated import run_isolated
 from fedfs.nnunet.train import parallel
 from fedfs.protocol import actions, codec, decide, layout, participation, software
-from fedfs.protocol.messages import Attendance, Charter, chosen_tracks
+from fedfs.protocol.messages import Attendance, chosen_tracks
 from fedfs.roles.log_format import set_log_fields
 from fedfs.roles.loop import Outcome, run
 from fedfs.roles.polling import Waiter
@@ -64,7 +64,7 @@ def run_site(config: SiteConfig, listener: OnProgress) -> Outcome:
     )
     charter = next(iter(observers.values())).state.charter
     names = chosen_tracks(charter, config.tracks)
-    _check_final_validation(config, charter)
+    config.check_against(charter)
     only = charter.tracks[0].name if len(charter.tracks) == 1 else ""
     set_log_fields(study=charter.study, site=config.site, track=only)
     keyring, role = Keyring(config.home, charter.study), f"site-{config.site}"
@@ -107,18 +107,6 @@ def run_site(config: SiteConfig, listener: OnProgress) -> Outcome:
         finally:
             for site in sites.values():
                 site.rest()
-
-
-def _check_final_validation(config: SiteConfig, charter: Charter) -> None:
-    """Refuse to leave out the final validation where the study needs it."""
-    if config.final_validation:
-        return
-    if len(charter.tracks) > 1 or charter.cross_evaluates:
-        raise UserError(
-            f"Study {charter.name!r} compares models by their final validation, and the second "
-            "stage of a cascade needs it.",
-            hint="leave out --no-final-validation",
-        )
 
 
 def _make_site(
