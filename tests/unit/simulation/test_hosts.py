@@ -19,9 +19,9 @@ esac
 SIMULATE = """
 import sys
 sys.executable = sys.argv.pop(1)
-from fedfs.simulation import experiment
-experiment.open_study = lambda _: type("Observer", (), {"state": None})
-experiment.participation.is_over = lambda *_: False
+from fedfs.simulation import studies
+studies.open_study = lambda _: type("Observer", (), {"state": None})
+studies.participation.is_over = lambda *_: False
 from fedfs.cli import main
 main()
 """
