@@ -135,7 +135,7 @@ class Federation:
             place_dataset(given.data, paths.raw / DATASET, cases)
             return NnUNetLearner(
                 LearnerSettings(
-                    paths=paths, dataset=DATASET, configuration="2d", trainer="nnUNetTrainer",
+                    paths=paths, dataset=DATASET, configuration="2d", trainer=given.trainer,
                     fold="0", host=host, state_dir=results / "state", planning=planning,
                     checkpoint_interval_s=1e9, plot_interval_s=1e9,
                 )
@@ -422,6 +422,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--iterations", type=int, default=100)
     parser.add_argument("--net", choices=NETS, default="tiny")
+    parser.add_argument("--trainer", default="nnUNetTrainer")
     parser.add_argument("--personal", action="store_true", help="also shares and learning rates")
     given = parser.parse_args()
     given.data, given.folder = given.data.resolve(), given.folder.resolve()
