@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from fedfs.errors import UserError
-from fedfs.nnunet.data.dataset_json import read_json
 from fedfs.protocol import codec
 from fedfs.roles.lock import hold_lock
 from fedfs.simulation.arms import ARMS, DEFAULT_ARMS, Run, check_arms
@@ -157,17 +156,10 @@ class Experiment:
                 self._repeats(),
                 self._splits,
                 reference=options.compared_with,
-                patients=self._patients_of_files(),
+                patients=self._patients,
             )
             write_tables(options.folder, result)
             return result
-
-    def _patients_of_files(self) -> dict[str, str]:
-        """Return name of a case's segmentation -> patient."""
-        if not self._patients:
-            return {}
-        ending = read_json(self.options.data / "dataset.json")["file_ending"]
-        return {f"{case}{ending}": patient for case, patient in self._patients.items()}
 
     def _settle(self) -> None:
         """Note what decides the numbers; of what is in the folder already, it has to be the same.

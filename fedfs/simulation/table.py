@@ -109,8 +109,7 @@ def tabulate(
         scores: row of the table -> for each fold and seed, site -> scores.
         splits: of all sites; the one without training cases is external.
         reference: arm that others are compared with.
-        patients: reference file of a case -> patient; one that is not named is a patient of its
-            own.
+        patients: case -> patient; a case that is not named is a patient of its own.
 
     Raises:
         FedfsError: no test case holds a class of the study.
