@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from fedfs.simulation.table import Cell, Difference, ExperimentResult
 from fedfs.store.local_files import replacing
@@ -50,7 +51,7 @@ def _heading(result: ExperimentResult) -> tuple[str, ...]:
 
 
 def _rows(
-    result: ExperimentResult, by_arm: dict[str, dict[str, object]], text: Callable[..., str]
+    result: ExperimentResult, by_arm: Mapping[str, Mapping[str, Any]], text: Callable[..., str]
 ) -> tuple[tuple[str, ...], ...]:
     return tuple((arm, *(text(row[site]) for site in result.sites)) for arm, row in by_arm.items())
 
