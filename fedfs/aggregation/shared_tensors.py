@@ -5,14 +5,18 @@ Rules:
  * In the mode ``asym`` the aggregator decides once, from the tensors that every site says its
    network has, and publishes the decision with the plan. Sites and aggregator then go by the plan.
  * What a site does not share is private: it is in no update and in no global version.
+ * Of local tensors (:mod:`fedfs.aggregation.local_tensors`) each site has its own values. In the
+   mode ``asym`` they are private. In the mode ``ffe`` versions have them, for sites to begin with:
+   as version 0 has them, or their mean where they are in updates.
 """
 
 import math
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fedfs.aggregation import alignment
 from fedfs.aggregation.alignment import Shapes
+from fedfs.aggregation.local_tensors import local_names, withheld_names
 from fedfs.errors import MalformedError, StudyError, TensorError
 from fedfs.learner import Array, Tensors
 from fedfs.protocol.messages import ASYM, AsymSpec, Charter, Participation, SitePlan
@@ -28,21 +32,32 @@ nnU-Net's largest preset has 200 million parameters.
 
 @dataclass(frozen=True)
 class Share:
-    """Shared tensors of a site: canonical name -> its own name; the others are private."""
+    """Tensors that a site has in common with others: canonical name -> its own name.
+
+    Attributes:
+        own: of its updates.
+        local: of versions, where the site has values of its own; in ``own`` only if they travel.
+    """
 
     own: Mapping[str, str]
+    local: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def in_versions(self) -> dict[str, str]:
+        """Tensors of the site's network that versions have."""
+        return {**self.local, **self.own}
 
     def compose(self, version: Tensors, private: Tensors) -> dict[str, Array]:
-        """Return the site's network, by own names: shared tensors of a version, and private."""
-        return {**private, **{own: version[name] for name, own in self.own.items()}}
+        """Return the site's network, by own names: tensors of a version, and private ones."""
+        return {**{own: version[name] for name, own in self.in_versions.items()}, **private}
 
     def shared(self, network: Tensors) -> dict[str, Array]:
         """Return the shared tensors of the site's network, by canonical name."""
         return {name: network[own] for name, own in self.own.items()}
 
     def private(self, network: Iterable[str]) -> frozenset[str]:
-        """Return the own names of the tensors that never leave the site."""
-        return frozenset(network) - set(self.own.values())
+        """Return the own names of the tensors of which the site has its own values."""
+        return frozenset(network) - (set(self.own.values()) - set(self.local.values()))
 
 
 def asym_spec(charter: Charter) -> AsymSpec | None:
@@ -83,19 +98,22 @@ def check_site_plan(plan: SitePlan) -> None:
 
 
 def agree(
-    plans: Mapping[str, Shapes], spec: AsymSpec
+    plans: Mapping[str, Shapes], spec: AsymSpec, charter: Charter
 ) -> tuple[tuple[Participation, ...], dict[str, alignment.Coverage]]:
     """Decide who shares what, and say how much that is of each site's network.
 
     Args:
         plans: site -> own names and shapes of its tensors.
         spec: the charter's rules.
+        charter: says what stays at every site.
 
     Raises:
         StudyError: a site would share less than the charter asks for.
         TensorError: a site's tensors cannot be named.
     """
     shared = alignment.share(plans, alignment=spec.alignment, sharing=spec.sharing)
+    withheld = withheld_names(charter, shared)
+    shared = {name: sites for name, sites in shared.items() if name not in withheld}
     coverage = alignment.coverage(plans, shared, alignment=spec.alignment)
     low = {s: c for s, c in coverage.items() if c.parameters < spec.min_coverage}
     if low:
@@ -128,11 +146,12 @@ def shared_by(state: StudyState) -> dict[str, tuple[str, ...]]:
     for site, admission in state.admissions.items():
         for name in admission.tensors:
             later.setdefault(name, []).append(site)
+    groups = sorted((name, group) for group in state.plan.shared for name in group.tensors)
+    withheld = withheld_names(state.charter, (name for name, _ in groups))
     return {
         name: tuple(sorted({*group.sites, *later.get(name, ())}))
-        for name, group in sorted(
-            (name, group) for group in state.plan.shared for name in group.tensors
-        )
+        for name, group in groups
+        if name not in withheld
     }
 
 
@@ -191,7 +210,10 @@ def share_of(state: StudyState, site: str, version: Iterable[str]) -> Share:
     if plan is None:
         raise StudyError("There is no plan yet.")
     if spec is None:
-        return Share({name: name for name in sorted(version)})
+        names = sorted(version)
+        local = {name: name for name in sorted(local_names(state.charter, names))}
+        withheld = withheld_names(state.charter, names)
+        return Share({name: name for name in names if name not in withheld}, local)
     if site not in state.site_plans:
         raise StudyError(
             f"Site {site!r} has not said which tensors its network has.",

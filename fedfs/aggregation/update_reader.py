@@ -53,6 +53,7 @@ class Combination:
         weights: update -> weight, of the same updates.
         version: the version to be made.
         shared_by: tensor -> sites that share it; None if every site has every tensor.
+        withheld: tensors that no update holds, as sites keep them.
         bases: of updates that were not trained from ``base``, update -> what they were trained
             from, with the same tensors.
     """
@@ -63,6 +64,7 @@ class Combination:
     weights: Mapping[str, float]
     version: int
     shared_by: Mapping[str, Collection[str]] | None = None
+    withheld: Collection[str] = ()
     bases: Mapping[str, TensorFile] = field(default_factory=dict)
 
     @property
@@ -72,6 +74,8 @@ class Combination:
 
     def updates_of(self, name: str) -> list[str]:
         """Return the updates that hold a tensor, ascending."""
+        if name in self.withheld:
+            return []
         if self.shared_by is None:
             return sorted(self.updates)
         shared = self.shared_by.get(name, ())

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 @option("--version", type=int, help="Global version to export; default: the newest.")
 @track_option(help="Export this track; default: all, as folds and configurations.")
 @option("--dataset-name", help="DatasetXXX_NAME; default: the charter's.")
-@site_option(help="Export the model of this site, on its own host (mode asym).")
+@site_option(help="Export the model of this site, on its own host (mode asym, --keep-local).")
 @allow_trainer_option
 @json_option
 @takes_host
@@ -54,8 +54,8 @@ def export(
 ) -> None:
     """Write a model that nnUNetv2_predict takes.
 
-    It is an nnU-Net results folder with the global model, or in a study of the mode asym, at a
-    site, that site's own.
+    It is an nnU-Net results folder with the global model; or, at a site, with that site's own,
+    where sites have models of their own.
     """
     from fedfs.roles.reader.export import (
         CARD,
@@ -72,13 +72,13 @@ def export(
     if name is not None and not _has_models_of_sites(store):
         name = site_unless(name, other_role=True)
     if name is None:
-        place, vault = open_store(store), Vault(home)
+        place = open_store(store)
         done = export_versions(place, output, track=track, home=home, host=host, **chosen)
-        if not track:
-            instructions = export_choice(place, done, vault=vault)
     else:
         config = SiteConfig(store, name, home, host=host)
         done = export_own(config, output, track=track, **chosen)
+    if not track:
+        instructions = export_choice(open_store(store), done, vault=Vault(home))
     commands = predict_commands(done)
     if as_json:
         show_json({"models": done, "predict_commands": commands, "instructions": instructions})
@@ -99,9 +99,8 @@ def export(
 def _has_models_of_sites(store: StorePlace) -> bool:
     from fedfs.exchange.read import open_study
     from fedfs.protocol.areas import NO_SITE
-    from fedfs.protocol.messages import ASYM
 
-    return open_study(open_store(store), site=NO_SITE).state.charter.mode == ASYM
+    return open_study(open_store(store), site=NO_SITE).state.charter.has_site_models
 
 
 @command(example="fedfs verify /mnt/share/organ")

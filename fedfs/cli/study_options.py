@@ -19,6 +19,11 @@ def _strategies() -> list[str]:
     return [*sorted(cls.__name__ for cls in STRATEGIES.values()), *installed.names()]
 
 
+def _unless_none(_context: click.Context, _option: click.Parameter, value: str) -> str:
+    """Return a value as the charter has it; a callback of click's."""
+    return "" if value == "none" else value
+
+
 _OPTIONS = (
     option(
         "--name",
@@ -89,6 +94,22 @@ _OPTIONS = (
         "--cross-evaluation",
         is_flag=True,
         help="Mode asym: in the end each site publishes its whole model, and scores the others'.",
+        section=NETWORK,
+    ),
+    option(
+        "--keep-local",
+        type=click.Choice(["none", "norm"]),
+        default="none",
+        callback=_unless_none,
+        help="norm: each site keeps its own normalisation layers, and a model of its own (FedBN).",
+        section=NETWORK,
+    ),
+    option(
+        "--keep-local-export",
+        type=click.Choice(["none", "mean"]),
+        default="none",
+        callback=_unless_none,
+        help="mean: their mean travels too, so that there is a model for others.",
         section=NETWORK,
     ),
     default_option(
@@ -212,7 +233,7 @@ _OPTIONS = (
         "--encryption",
         type=click.Choice(["none", "age"]),
         default="none",
-        callback=lambda _context, _option, value: "" if value == "none" else value,
+        callback=_unless_none,
         help="age: updates for the aggregator only, models and plans for the roster only.",
         section=PRIVACY,
     ),

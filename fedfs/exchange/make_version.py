@@ -10,6 +10,7 @@ from pathlib import Path
 
 from fedfs.aggregation import strategies
 from fedfs.aggregation.combine import Combination, Outputs, Written, combine
+from fedfs.aggregation.local_tensors import withheld_names
 from fedfs.aggregation.shared_tensors import shared_by
 from fedfs.aggregation.strategies import Strategy
 from fedfs.errors import SetupError, UserError
@@ -83,13 +84,15 @@ def make_version(
             number: opened(weight_files.fetch(state.models, number))
             for number in {update.base_version for update in updates} - {base}
         }
+        newest = opened(weight_files.fetch(state.models, base))
         combination = Combination(
-            base=opened(weight_files.fetch(state.models, base)),
+            base=newest,
             state=opened(memory) if memory else None,
             updates={u.site: payloads[u.key] for u in updates},
             weights=weights,
             version=version,
             shared_by=shared_by(state) or None,
+            withheld=withheld_names(charter, newest.names),
             bases={u.site: older[u.base_version] for u in updates if u.base_version in older},
         )
         return combine(

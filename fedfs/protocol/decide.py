@@ -4,9 +4,7 @@ Rules:
  * The same state gives the same action, on any host, after any number of restarts.
  * A site does, in this order: fingerprint (in the mode ``asym``: plan for itself), prepare, and for
    the newest version: evaluate it, train from it. Versions it missed are skipped. The last version
-   is evaluated, then finished. After that, where the charter asks for it, a site publishes its
-   model and scores those of the sites that made the last version; and where it wants to compare,
-   it trains alone; where it wants a personal model, it fine-tunes the last version.
+   is evaluated, then finished; for what comes then see :mod:`fedfs.protocol.last_version`.
  * The aggregator does: plan once, initial weights, admit sites that come later, close rounds,
    finish. Creating the round record is the decision; a record without its manifest is completed
    before anything else.
@@ -16,19 +14,26 @@ Rules:
  * Waiting is an action and says for whom.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 from fedfs.errors import StudyError
 from fedfs.protocol import actions, layout, round_policies
 from fedfs.protocol.actions import AggregatorAction, Done, SiteAction, Wait
-from fedfs.protocol.messages import ADMITTED, ASYM, MODES, Attendance, UpdateManifest, from_utc
+from fedfs.protocol.last_version import decide_after_last
+from fedfs.protocol.messages import (
+    ADMITTED,
+    ASYM,
+    KEPT_LOCAL,
+    LOCAL_EXPORTS,
+    MODES,
+    Attendance,
+    UpdateManifest,
+    from_utc,
+)
 from fedfs.protocol.participation import (
     announcement,
     believed_sites,
-    has_scored,
     lacks_configuration,
-    last_weights,
-    models_to_score,
     participants,
     paused_sites,
 )
@@ -109,58 +114,11 @@ def _work_on_newest(state: StudyState, site: str, *, alone: bool, personal: bool
         return Wait(f"version {version + 1} from the aggregator")
     if not state.is_validated(site, version):
         return actions.Finish(version)
-    return _compare(state, site, alone=alone, personal=personal)
-
-
-def _compare(state: StudyState, site: str, *, alone: bool, personal: bool) -> SiteAction:
-    """Return what a site does once it has the final model."""
-    version = state.newest
-    if state.charter.cross_evaluates and site not in state.site_models:
-        return actions.PublishModel(version)
-    unscored = [of for of in state.site_models if not has_scored(state, site, of)]
-    if unscored:
-        return actions.CrossEvaluate(version, min(unscored))
-    if alone and (site, version, "local") not in state.evaluations:
-        return actions.TrainAlone(version)
-    if personal:
-        return actions.FineTune(version)
-    missing = [of for of in models_to_score(state, site) if of not in state.site_models]
-    if missing:
-        return Wait(
-            f"the models of {', '.join(missing)}, to score them; the coordinator may pause a site "
-            "that will not come back"
-        )
-    if not state.finished:
-        return Wait("the aggregator to close the study")
-    return Done(f"finished: version {version} is the final model")
+    return decide_after_last(state, site, alone=alone, personal=personal)
 
 
 def _not_planned(state: StudyState) -> Done:
     return Done(f"nothing to do: nnU-Net plans no {state.charter.configuration} for these data")
-
-
-def decide_site_after_tracks(
-    state: StudyState, site: str, tracks: Mapping[str, StudyState]
-) -> actions.CrossValidate | Done:
-    """Return what ``site`` does once all tracks are done, from what is common to all of them."""
-    if site in state.cross_validations:
-        return Done("has scored all models")
-    return actions.CrossValidate(last_weights(tracks))
-
-
-def decide_aggregator_after_tracks(
-    state: StudyState, tracks: Mapping[str, StudyState]
-) -> actions.ChooseConfiguration | Wait | Done:
-    """Return what the aggregator does once all tracks are done: see the site's counterpart."""
-    if state.choice is not None:
-        return Done(f"chose {state.choice.words}")
-    scoring = set.intersection(*(set(participants(track)) for track in tracks.values()))
-    missing = sorted(scoring - set(state.cross_validations))
-    if missing:
-        return Wait(f"the cross-validation of {', '.join(missing)}")
-    if not scoring and not state.cross_validations:
-        return Wait("the cross-validation of a site: all are paused or have left")
-    return actions.ChooseConfiguration()
 
 
 def decide_aggregator(
@@ -291,10 +249,18 @@ def _announcement(state: StudyState) -> tuple[Collection[str], SiteAction, str]:
 
 
 def _require_known_mode(state: StudyState) -> None:
-    if state.charter.mode not in MODES:
+    charter = state.charter
+    if charter.mode not in MODES:
         raise StudyError(
-            f"The charter's mode {state.charter.mode!r} is unknown to this version of fedfs.",
+            f"The charter's mode {charter.mode!r} is unknown to this version of fedfs.",
             hint=f"it knows {', '.join(MODES)}; upgrade fedfs",
+        )
+    kept = (charter.keep_local, charter.keep_local_export)
+    if kept[0] not in KEPT_LOCAL or kept[1] not in LOCAL_EXPORTS:
+        raise StudyError(
+            f"The charter keeps {' '.join(kept).strip()!r} local, which this version of fedfs does "
+            "not know.",
+            hint="upgrade fedfs",
         )
 
 

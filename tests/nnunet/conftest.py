@@ -8,6 +8,7 @@ os.environ.setdefault("nnUNet_compile", "f")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+from hospitals import run_children_here
 from life import fork_pools
 from synthetic import Study, make_paths
 
@@ -39,3 +40,9 @@ def study(tmp_path_factory):
 def forked_pools(monkeypatch):
     """Fork the processes that nnU-Net spawns."""
     fork_pools(monkeypatch)
+
+
+@pytest.fixture
+def in_one_process(monkeypatch, no_workers, forked_pools):
+    """Call what fedfs runs in a child process."""
+    run_children_here(monkeypatch)

@@ -70,6 +70,13 @@ INITIAL: dict[str, Array] = {
 }
 
 
+WITH_NORM: dict[str, Array] = {
+    **INITIAL,
+    "c.norm.bias": np.zeros(3, dtype=np.float32),
+    "c.norm.weight": np.ones(3, dtype=np.float32),
+}
+
+
 class FakeLearner:
     """Moves every weight half way to the site's own target; counts what it is asked to do."""
 
@@ -155,7 +162,10 @@ def network_of(shapes: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 class FakePlanner:
-    """Plans nothing, but for the names of configurations, and starts from :data:`INITIAL`."""
+    """Plans nothing, but for the names of configurations, and starts from :data:`INITIAL`.
+
+    Where sites keep normalisation layers, there are some.
+    """
 
     configurations: tuple[str, ...] = ()
 
@@ -167,7 +177,7 @@ class FakePlanner:
         return PlanResult(plans=plans, dataset_json={**DATASET_JSON}, versions={})
 
     def initial_weights(self, charter: Any, plan: Any, path: Path, *, pretrained: Any) -> None:
-        write_safetensors(path, INITIAL)
+        write_safetensors(path, WITH_NORM if charter.keep_local else INITIAL)
 
     def network_weights(
         self, charter: Any, configuration: Any, path: Path, *, pretrained: Any, alignment: Any

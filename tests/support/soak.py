@@ -10,7 +10,7 @@ that are needed. Faults stop after a while, and the study has to come to its end
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from support import invariants
 from support.dying_store import KilledError
 from support.faulty_store import FaultyStore
 from support.federation import Federation
-from support.unlike_networks import NETWORKS, TARGETS
+from support.unlike_networks import NETWORKS, NORM, TARGETS
 
 FIRST, LATE = ("east", "north", "south"), "west"
 AGGREGATOR = "aggregator"
@@ -123,7 +123,17 @@ def draw(seed: int) -> Study:
     else:
         options |= rng.choice(_TRACKS)
         options |= {"strategy": rng.choice(["FedAvg", "FedAvg", "FedAvgM", "FedAdam", "FedMedian"])}
+    options |= _at_the_sites(random.Random(f"{seed} sites"), options)
     return Study(seed, options, _events(rng, rounds))
+
+
+def _at_the_sites(rng: random.Random, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what sites keep local, if anything."""
+    if rng.random() < 0.6:
+        return {}
+    can_average = options.get("strategy") in {"FedAvg", "FedMedian"}
+    export = rng.choice(["", "mean"]) if can_average else ""
+    return {"keep_local": "norm", "keep_local_export": export}
 
 
 def _events(rng: random.Random, rounds: int) -> tuple[Event, ...]:
@@ -142,8 +152,11 @@ class Life:
         self.study, self.faults = study, faults
         self.rng = random.Random(f"{study.seed} {faults}")
         self.store = MemoryStore()
+        networks = NETWORKS
+        if "keep_local" in study.options:
+            networks = {site: {**network, **NORM} for site, network in NETWORKS.items()}
         self.federation = Federation(
-            folder, targets=TARGETS, networks=NETWORKS, store=self.store, **study.options
+            folder, targets=TARGETS, networks=networks, store=self.store, **study.options
         )
         self.store._clock = self.federation.clock
         self.federation.has_all_keys = True

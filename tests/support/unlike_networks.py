@@ -8,5 +8,6 @@ DEEP = {
     "decoder.seg_layers.1.bias": [2],
 }
 WIDE = {**COMMON, "encoder.stages.1.0.conv.weight": [9, 4, 3, 3], "only.here": [5]}
+NORM = {"encoder.stages.0.0.norm.weight": [4]}
 NETWORKS = {"east": DEEP, "north": DEEP, "south": SHALLOW, "west": WIDE}
 TARGETS = {"east": 1.0, "north": 2.0, "south": -3.0, "west": 0.5}

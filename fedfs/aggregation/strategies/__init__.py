@@ -64,6 +64,7 @@ __all__ = [
     "Strategy",
     "by_name",
     "checked_deltas",
+    "ends_with_mean",
     "option",
     "package_of",
     "proximal_mu",
@@ -143,6 +144,16 @@ def proximal_mu(name: str, options: Mapping[str, float]) -> float:
     if name.lower() in STRATEGIES:
         return by_name(name, options).proximal_mu
     return FedProx(proximal_mu=options.get("proximal_mu", 0.0)).proximal_mu
+
+
+def ends_with_mean(strategy: Strategy) -> bool:
+    """Return whether a version has the strategy's mean itself, and no step along it.
+
+    >>> ends_with_mean(by_name("FedMedian")), ends_with_mean(by_name("FedAdam"))
+    (True, False)
+    """
+    inner = strategy.inner if isinstance(strategy, NormClipping) else strategy
+    return isinstance(inner, FedAvg) and type(inner).step is FedAvg.step
 
 
 def package_of(name: str) -> dict[str, str]:

@@ -56,6 +56,7 @@ class NnUNetPlanner:
             seed=charter.seed,
             output=str(path),
             pretrained=None if pretrained is None else str(pretrained),
+            keep_local=charter.keep_local,
             host=self._host,
         )
         self._run("initial_weights", request)
@@ -95,6 +96,7 @@ class NnUNetPlanner:
             output=str(path),
             pretrained=None if pretrained is None else str(pretrained),
             alignment=alignment,
+            keep_local=charter.keep_local,
             host=self._host,
         )
         try:

@@ -76,6 +76,7 @@ class WeightsRequest(TrainerSettings):
         alignment: take of the pretrained tensors what fits, see :mod:`fedfs.nnunet.plan.overlay`;
             None to require that they are those of this very network.
         output: safetensors file to write.
+        keep_local: as of the charter: the names of these tensors have to tell them.
         host: where the network is made, on its CPU.
     """
 
@@ -86,6 +87,7 @@ class WeightsRequest(TrainerSettings):
     output: str
     pretrained: str | None = None
     alignment: str | None = None
+    keep_local: str = ""
 
 
 def plan(request: PlanRequest) -> PlanResult:
@@ -160,9 +162,12 @@ def initial_tensors(request: WeightsRequest) -> dict[str, Array]:
     Raises:
         MalformedError: the plans are refused.
         SetupError: there is no such trainer, or not for this host.
+        StudyError: the names of normalisation layers do not tell them.
         UserError: the pretrained weights do not fit the network.
     """
     import torch
+
+    from fedfs.nnunet.plan.normalisation import check_normalisation
 
     allowlist.check_plans(request.plans, request.configuration)
     settings = replace(request, host=replace(request.host, device="cpu"))
@@ -172,6 +177,8 @@ def initial_tensors(request: WeightsRequest) -> dict[str, Array]:
             torch.manual_seed(request.seed)
             classes.initialize_without_data(trainer)
     tensors = extract(classes.plain_module(trainer))
+    if request.keep_local:
+        check_normalisation(classes.plain_module(trainer))
     if request.pretrained is None:
         return tensors
     if request.alignment is None:

@@ -68,7 +68,11 @@ from fedfs.protocol.messages.site import (
 from fedfs.protocol.messages.specs import (
     ASYM,
     FFE,
+    KEPT_LOCAL,
+    LOCAL_EXPORTS,
+    MEAN,
     MODES,
+    NORM,
     AsymSpec,
     Continued,
     DatasetSpec,

@@ -11,7 +11,9 @@ from fedfs.protocol import codec
 from fedfs.protocol.messages.base import Message, Named, PayloadRef
 from fedfs.protocol.messages.roster import ReadKey, RosterEntry
 from fedfs.protocol.messages.specs import (
+    ASYM,
     FFE,
+    MEAN,
     AsymSpec,
     Continued,
     DatasetSpec,
@@ -52,6 +54,8 @@ class Charter(Message):
             roster only; "" for nothing hidden.
         read_keys: key pairs of those who may read models and plans.
         continues: a finished study, with whose plan and last version this one begins.
+        keep_local: tensors of which every site keeps values of its own, of :data:`KEPT_LOCAL`.
+        keep_local_export: what others get of them, of :data:`LOCAL_EXPORTS`.
         tracks: models that the study makes, one or several, in the order in which a site that may
             choose works on them.
     """
@@ -90,6 +94,8 @@ class Charter(Message):
     encryption: str = ""
     read_keys: tuple[ReadKey, ...] = ()
     continues: Continued | None = None
+    keep_local: str = ""
+    keep_local_export: str = ""
 
     def on(self, name: str) -> TrackCharter:
         """Return the charter as it reads for one track.
@@ -130,6 +136,16 @@ class Charter(Message):
     def entry(self, site: str) -> RosterEntry | None:
         """Return the roster entry of ``site``, if it has one."""
         return next((entry for entry in self.roster if entry.site == site), None)
+
+    @property
+    def has_site_models(self) -> bool:
+        """Every site has a model of its own, part of which other sites do not use."""
+        return self.mode == ASYM or bool(self.keep_local)
+
+    @property
+    def withholds(self) -> bool:
+        """What sites keep local is in no update."""
+        return bool(self.keep_local) and (self.mode == ASYM or self.keep_local_export != MEAN)
 
     @property
     def cross_evaluates(self) -> bool:

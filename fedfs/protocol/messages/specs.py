@@ -22,6 +22,14 @@ from fedfs.protocol.values import (
 FFE, ASYM = MODES = ("ffe", "asym")
 """One plan for all sites; or every site plans for itself and shares the tensors that fit."""
 
+NORM = "norm"
+KEPT_LOCAL = ("", NORM)
+"""Tensors of which every site keeps values of its own: none, or those of normalisation layers."""
+
+MEAN = "mean"
+LOCAL_EXPORTS = ("", MEAN)
+"""They stay at the site; or they travel too, and versions have their mean, for exports alone."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetSpec:

@@ -7,7 +7,7 @@ from fedfs.exchange.progress import StatusReporter
 from fedfs.exchange.publish import Publisher
 from fedfs.exchange.read import Observer
 from fedfs.protocol.actions import ChooseConfiguration, Done, Wait
-from fedfs.protocol.decide import decide_aggregator_after_tracks
+from fedfs.protocol.last_version import decide_aggregator_after_tracks
 from fedfs.protocol.state import StudyState
 from fedfs.roles.step import AfterTracks
 from fedfs.trust import key_validity
@@ -26,7 +26,7 @@ class AggregatorChoice(AfterTracks[ChooseConfiguration]):
         super().__init__("the aggregator", observer, tracks, publisher, status)
 
     def decide(self, state: StudyState) -> ChooseConfiguration | Wait | Done:
-        """See :func:`fedfs.protocol.decide.decide_aggregator_after_tracks`."""
+        """See :func:`fedfs.protocol.last_version.decide_aggregator_after_tracks`."""
         return decide_aggregator_after_tracks(state, self._tracks)
 
     def keys(self, state: StudyState, action: ChooseConfiguration) -> list[str]:  # noqa: ARG002  see Role

@@ -195,7 +195,8 @@ def _plan_of_each(
     for site in sites:
         with using("plan", site):
             check_site_plan(state.site_plans[site])
-    shared, coverage = agree({site: state.site_plans[site].tensors for site in sites}, spec)
+    tensors = {site: state.site_plans[site].tensors for site in sites}
+    shared, coverage = agree(tensors, spec, state.charter)
     n_cases = sum(state.site_plans[site].n_cases for site in sites)
     message = PlanMessage(
         key=layout.plan(),

@@ -176,6 +176,8 @@ def _charter(options: StudyOptions, nonce: str, versions: Mapping[str, str]) -> 
         nonce=nonce,
         mode=options.mode,
         asym=options.asym(),
+        keep_local=options.keep_local,
+        keep_local_export=options.keep_local_export,
         dataset=DatasetSpec(
             name=_dataset_name(options),
             channel_names={str(k): str(v) for k, v in dataset["channel_names"].items()},

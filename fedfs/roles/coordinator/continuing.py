@@ -116,6 +116,12 @@ def read_finished(
             "network of its own, part of which only the site has.",
             hint="start anew; --pretrained takes a site's exported model",
         )
+    if charter.withholds:
+        raise StudyError(
+            f"Study {charter.name!r} cannot be continued: its last version lacks the normalisation "
+            "layers, which every site has kept to itself.",
+            hint="start anew; --pretrained takes a site's exported model",
+        )
     if plan is None or finished is None or finished.version not in state.models:
         raise StudyError(
             f"Study {charter.name!r} is not finished: it has version {max(state.newest, 0)} of "

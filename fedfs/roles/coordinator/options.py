@@ -17,6 +17,7 @@ from fedfs.protocol import round_policies
 from fedfs.protocol.messages import ASYM, FFE, MODES, AsymSpec, Schedule, Track
 from fedfs.protocol.ranges import check_minutes
 from fedfs.protocol.values import STUDY
+from fedfs.roles.coordinator.model_rules import check_local
 from fedfs.tensors import encodings
 
 _FORMAT_HINT = "write it as nnU-Net v2 wants it, see dataset_format.md in its documentation"
@@ -48,6 +49,8 @@ class StudyOptions:
     sharing: str = "per-tensor"
     min_coverage: float = 0.5
     cross_evaluation: bool = False
+    keep_local: str = ""
+    keep_local_export: str = ""
     dataset_name: str | None = None
     configuration: str = "3d_fullres"
     planner: str = "ExperimentPlanner"
@@ -205,6 +208,13 @@ class StudyOptions:
             encodings.by_name(self.encoding, self.encoding_options)
         with about("model_encoding", "model_encoding_options"):
             encodings.by_name(self.model_encoding, self.model_encoding_options)
+        check_local(
+            self.keep_local,
+            self.keep_local_export,
+            mode=self.mode,
+            strategy=strategies.by_name(self.strategy, self.strategy_options),
+            encoding=self.encoding,
+        )
 
     def asym(self) -> AsymSpec | None:
         """Return how sites with networks of their own share tensors; None in the mode ``ffe``."""

@@ -128,6 +128,11 @@ def _network(charter: Charter) -> Iterator[tuple[str, str]]:
         yield "mode", f"{charter.mode}: every site plans for itself and shares what fits"
         least = f"every site has to share at least {100 * rule.min_coverage:g}% of its parameters"
         yield "sharing", f"tensors aligned by {rule.alignment}, shared {rule.sharing}; {least}"
+    if charter.keep_local:
+        yield (
+            "stays local",
+            f"normalisation layers: each site has its own; {_local_export(charter)}",
+        )
     tracks = [f"{track.configuration} fold {track.fold}" for track in charter.tracks]
     yield "models" if len(tracks) > 1 else "model", ", ".join(tracks)
     memory = spec.gpu_memory_target_gb
@@ -136,6 +141,12 @@ def _network(charter: Charter) -> Iterator[tuple[str, str]]:
     if spec.target_spacing is not None:
         yield "spacing", f"{' x '.join(f'{mm:g}' for mm in spec.target_spacing)} mm"
     yield "begins with", _beginning(charter)
+
+
+def _local_export(charter: Charter) -> str:
+    if charter.withholds:
+        return "nothing of them leaves a site, and only sites have complete models"
+    return "their mean is in versions too, for others"
 
 
 def _beginning(charter: Charter) -> str:

@@ -97,6 +97,12 @@ def export_versions(
                     "site has.",
                     hint=f"at a site: fedfs export {store.url} --site NAME -o FOLDER",
                 )
+            if state.charter.withholds:
+                raise StudyError(
+                    "In this study every site keeps its own normalisation layers, and no model is "
+                    "complete without them.",
+                    hint=f"at a site: fedfs export {store.url} --site NAME -o FOLDER",
+                )
             if participation.lacks_configuration(state) and track is None:
                 continue
             chosen, plan = find_version(state, version, store)

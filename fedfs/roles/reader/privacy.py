@@ -140,12 +140,13 @@ def _updates(state: StudyState, site: str, n_bytes: Counter[str]) -> Iterator[Di
     if not updates:
         return
     iterations = sum(update.n_iterations for update in updates)
+    without = ", without normalisation layers" if state.charter.withholds else ""
     sealed = all(update.payload.is_sealed for update in updates)
     yield Disclosure(
         "updates",
         f"{len(updates)}, from version {updates[0].base_version} to {updates[-1].base_version}, "
-        f"as {updates[0].encoding}: {iterations} iterations on {updates[-1].n_training_cases} "
-        "cases",
+        f"as {updates[0].encoding}{without}: {iterations} iterations on "
+        f"{updates[-1].n_training_cases} cases",
         "trained weights. Whoever has them may test whether a given image was trained on, and may "
         "reconstruct something like a training image, the better the fewer cases there are",
         _only("the aggregator") if sealed else EVERYBODY,

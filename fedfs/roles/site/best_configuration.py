@@ -13,7 +13,7 @@ from fedfs.exchange.read import Observer
 from fedfs.learner import OnProgress
 from fedfs.protocol import layout
 from fedfs.protocol.actions import CrossValidate, Done
-from fedfs.protocol.decide import decide_site_after_tracks
+from fedfs.protocol.last_version import decide_site_after_tracks
 from fedfs.protocol.messages import CrossValidation
 from fedfs.protocol.state import StudyState
 from fedfs.roles.step import AfterTracks
@@ -45,7 +45,7 @@ class SiteChoice(AfterTracks[CrossValidate]):
         self._validate = validate
 
     def decide(self, state: StudyState) -> CrossValidate | Done:
-        """See :func:`fedfs.protocol.decide.decide_site_after_tracks`."""
+        """See :func:`fedfs.protocol.last_version.decide_site_after_tracks`."""
         return decide_site_after_tracks(state, self._site, self._tracks)
 
     def keys(self, state: StudyState, action: CrossValidate) -> list[str]:  # noqa: ARG002  see Role

@@ -1,8 +1,8 @@
 """A site's network at a global version: what it shares, as the version has it, and what is its own.
 
-In the mode ``ffe`` the whole network is the version's. In the mode ``asym`` the site's private
-tensors are those that its last update left at the site; before its first, those that the trainer
-initialises them with.
+In the mode ``ffe`` the whole network is the version's, but for what sites keep local. That, and in
+the mode ``asym`` the site's private tensors, are those that its last update left at the site.
+Before its first, they are the version's, where it has them, or as the trainer initialises them.
 """
 
 import logging
@@ -31,9 +31,10 @@ class SiteNetwork:
         version: the global version.
         weights_sha256: of the global version.
         share: what the site shares.
-        shared: canonical name -> tensor of the version, as far as the site shares it.
+        shared: canonical name -> tensor of the version, as far as it is in the site's updates.
         tensors: own name -> tensor, all of the site's network.
-        residual: what the site's last update did not carry.
+        residual: what the site's last update did not carry. Of local tensors there is none: the
+            site trains on from its own values, which have it.
     """
 
     version: int
@@ -45,7 +46,7 @@ class SiteNetwork:
 
     @property
     def private(self) -> frozenset[str]:
-        """Own names of the tensors that never leave the site."""
+        """Own names of the tensors of which the site has its own values."""
         return self.share.private(self.tensors)
 
 
@@ -108,11 +109,17 @@ class SiteNetworks:
         self._weights.prune([model.weights_sha256])
         with TensorFile(path) as file:
             share = share_of(state, self._site, file.names)
-            shared = {name: file.read(name) for name in share.own}
-        kept = self._kept_files.load(version, self._published(state))
-        tensors = share.compose(shared, self._private(share, state, kept.private))
+            of_version = {name: file.read(name) for name in share.in_versions}
+        before = {number for number in self._published(state) if number < version}
+        kept = self._kept_files.load(version, before)
+        private = self._private(share, state, kept.private, is_first=not before)
         self._loaded = SiteNetwork(
-            version, model.weights_sha256, share, shared, tensors, kept.residual
+            version,
+            model.weights_sha256,
+            share,
+            shared={name: of_version[name] for name in share.own},
+            tensors=share.compose(of_version, private),
+            residual={name: r for name, r in kept.residual.items() if name not in share.local},
         )
         return self._loaded
 
@@ -134,15 +141,20 @@ class SiteNetworks:
                 published, configuration=own.configuration, tensors=own.tensors
             )
 
-    def _private(self, share: Share, state: StudyState, kept: Tensors) -> Tensors:
-        plan = state.site_plans.get(self._site)
-        names = share.private(plan.tensors if plan else ())
-        if not names or names == set(kept):
+    def _private(
+        self, share: Share, state: StudyState, kept: Tensors, *, is_first: bool
+    ) -> Tensors:
+        plan, local = state.site_plans.get(self._site), share.local.values()
+        names = share.private(plan.tensors if plan else local)
+        if not names:
+            return {}
+        if names == set(kept):
             return kept
-        if self._published(state):
+        if not is_first:
             log.warning("this site's private tensors are lost: it starts them anew")
-        initial = self._learner.initial_weights()
-        return {name: initial[name] for name in names}
+        elsewhere = names - set(local)  # the version has the others
+        initial = self._learner.initial_weights() if elsewhere else {}
+        return {name: initial[name] for name in elsewhere}
 
     def _published(self, state: StudyState) -> set[int]:
         return {version for site, version in state.updates if site == self._site}
