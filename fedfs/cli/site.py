@@ -20,6 +20,7 @@ from fedfs.cli.terminal import (
     start_logging,
 )
 from fedfs.roles.log_format import is_json_log
+from fedfs.roles.site.fine_tuning import FineTuning
 from fedfs.store import StorePlace
 
 if TYPE_CHECKING:
@@ -153,16 +154,22 @@ def _facts_of(charter: Charter, request: JoinRequest) -> dict[str, Any]:
     section=TRAINING,
     help="In the end also fine-tune the last version on this site's data, and keep it here.",
 )
+@option(
+    "--publish-personal",
+    is_flag=True,
+    section=TRAINING,
+    help="Publish the scores of the personal model, and nothing else of it.",
+)
 @options.default_option(
     "--personal-share",
     section=TRAINING,
-    default=0.25,
+    default=FineTuning.share,
     help="Budget of the personal model, as a share of the study's.",
 )
 @options.default_option(
     "--personal-learning-rate",
     section=TRAINING,
-    default=0.001,
+    default=FineTuning.learning_rate,
     help="Learning rate that nnU-Net's schedule of the personal model begins with.",
 )
 @option(
@@ -201,6 +208,7 @@ def run(
     personal: bool,
     personal_share: float,
     personal_learning_rate: float,
+    publish_personal: bool,
     no_final_validation: bool,
     verbose: bool,
     log_format: str,
@@ -215,7 +223,6 @@ def run(
     from fedfs.protocol.ranges import check_minutes
     from fedfs.roles.site.config import JoinConfig, SiteConfig
     from fedfs.roles.site.join import join_once
-    from fedfs.roles.site.own_model import FineTuning
     from fedfs.roles.site.run import run_site
     from fedfs.trust.keyring import default_home
 
@@ -223,11 +230,14 @@ def run(
         raise click.UsageError("--num-gpus is for CUDA devices.")
     if expect_key is not None and dataset is None:
         raise click.UsageError("--expect-key is for a site that joins: also give --dataset.")
+    if publish_personal and not personal:
+        raise click.UsageError("--publish-personal is for --personal.")
     minutes = check_minutes(local_minutes)
     tuning = FineTuning(personal_share, personal_learning_rate)
     config = SiteConfig(
         store, name, default_home(), host,
         local_minutes=minutes, personal=tuning if personal else None,
+        publish_personal=publish_personal,
         final_validation=not no_final_validation, once=once, **others,
     )  # fmt: skip
     start_logging(verbose=verbose, log_format=log_format)

@@ -88,7 +88,7 @@ class TrainAlone:
 
 @dataclass(frozen=True)
 class FineTune:
-    """Site: fine-tune the last version on own data, and keep it; publish nothing."""
+    """Site: fine-tune the last version on own data, and keep it; publish its scores if wanted."""
 
     version: int
 

@@ -57,7 +57,8 @@ def decide_site(
         prepared: whether this process has adopted the plan and preprocessed.
         attendance: what the site itself wants, of any number; None to be present.
         alone: whether the site also wants a model of its own data alone, in the end.
-        personal: whether the site still lacks a personal model that it wants of the last version.
+        personal: whether the site lacks a personal model that it wants of the last version, or its
+            published scores.
 
     Raises:
         StudyError: the site is not (or no longer) on the roster.

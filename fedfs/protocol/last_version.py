@@ -23,7 +23,8 @@ def decide_after_last(state: StudyState, site: str, *, alone: bool, personal: bo
         state: what the site accepted from the store; the last version is validated in full.
         site: its name.
         alone: whether the site also wants a model of its own data alone.
-        personal: whether the site still lacks a personal model that it wants of the last version.
+        personal: whether the site lacks a personal model that it wants of the last version, or its
+            published scores.
     """
     version = state.newest
     if state.charter.cross_evaluates and site not in state.site_models:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from fedfs.roles.site.own_model import FineTuning
+from fedfs.roles.site.fine_tuning import FineTuning
 
 PLANNER_OPTIONS = ("UNet_base_num_features=16", "UNet_max_features_2d=128")
 """A network that two CPU cores can train; everything else is nnU-Net's own plan."""

@@ -19,7 +19,7 @@ from fedfs.exchange.read import open_study, open_tracks
 from fedfs.nnunet.system.environment import set_variables
 from fedfs.protocol import participation
 from fedfs.roles.site.config import SiteConfig
-from fedfs.roles.site.own_model import FineTuning
+from fedfs.roles.site.fine_tuning import FineTuning
 from fedfs.roles.site.run import attend
 
 

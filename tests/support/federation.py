@@ -46,8 +46,9 @@ from fedfs.roles.coordinator.options import StudyOptions
 from fedfs.roles.coordinator.roster import approve_sites
 from fedfs.roles.loop import Outcome
 from fedfs.roles.site.best_configuration import SiteChoice
+from fedfs.roles.site.fine_tuning import FineTuning
 from fedfs.roles.site.join import join_study
-from fedfs.roles.site.own_model import FineTuning, PersonalModel
+from fedfs.roles.site.own_model import PersonalModel
 from fedfs.roles.site.step import Site
 from fedfs.roles.step import AFTER_TRACKS
 from fedfs.roles.tracks import at_once
@@ -197,6 +198,7 @@ class Federation:
         store: Store | None = None,
         alone: tuple[str, ...] = (),
         personal: Mapping[str, FineTuning] | None = None,
+        publishes_personal: tuple[str, ...] = (),
         finished: FinishedStudy | None = None,
         pretrained: Path | None = None,
         **options: Any,
@@ -211,6 +213,7 @@ class Federation:
         }
         self.alone = {site: FakeLearner(self.targets[site]) for site in alone}
         self.tunings = dict(personal or {})
+        self.publishes_personal = publishes_personal
         self.personal = {site: FakeLearner(self.targets[site]) for site in self.tunings}
         self.planner: Any = FakePlanner()
         settings: dict[str, Any] = {
@@ -302,7 +305,12 @@ class Federation:
     def _personal_model(self, site: str, folder: Path) -> PersonalModel | None:
         if site not in self.personal:
             return None
-        return PersonalModel(self.personal[site], folder / "personal", self.tunings[site])
+        return PersonalModel(
+            self.personal[site],
+            folder / "personal",
+            self.tunings[site],
+            publishes=site in self.publishes_personal,
+        )
 
     def _work(self, host: str, work: str, track: str | None) -> Path:
         folder = self.home(host) / work

@@ -10,7 +10,7 @@ from fedfs.nnunet.system.environment import HostSettings
 from fedfs.protocol.messages import Charter
 from fedfs.protocol.values import check_site
 from fedfs.roles.polling import WaitSettings
-from fedfs.roles.site.own_model import FineTuning
+from fedfs.roles.site.fine_tuning import FineTuning
 from fedfs.store import StorePlace
 
 
@@ -50,6 +50,7 @@ class SiteConfig:
         keep_versions: own payloads to older versions are deleted once used; None keeps all.
         local_model: in the end, also train a model of this site's data alone, to compare with.
         personal: in the end, also fine-tune the last version on this site's data; None for not.
+        publish_personal: publish the scores of the personal model.
         final_validation: validate the last version, and own models, as nnU-Net does; else no score
             of them is published.
         tracks: names of the tracks that this process works on; empty for all.
@@ -64,6 +65,7 @@ class SiteConfig:
     keep_versions: int | None = None
     local_model: bool = False
     personal: FineTuning | None = None
+    publish_personal: bool = False
     final_validation: bool = True
     tracks: tuple[str, ...] = ()
     once: bool = False

@@ -12,47 +12,19 @@ import json
 import logging
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from fedfs.errors import UserError
-from fedfs.learner import EvaluationResult, Learner, OnProgress, RoundTask, Tensors
+from fedfs.learner import ClassScore, EvaluationResult, Learner, OnProgress, RoundTask, Tensors
 from fedfs.nnunet.system import files
+from fedfs.roles.site.fine_tuning import FineTuning
 from fedfs.tensors.canonical import weights_sha256
 
 log = logging.getLogger(__name__)
 
-_MOST_SHARE = 100.0
-
-
-@dataclass(frozen=True)
-class FineTuning:
-    """Budget and schedule of a personal model.
-
-    Attributes:
-        share: of the epochs of the whole federation; at least one epoch is trained.
-        learning_rate: that nnU-Net's schedule over these epochs begins with.
-    """
-
-    share: float = 0.25
-    learning_rate: float = 1e-3
-
-    def __post_init__(self) -> None:
-        if not 0 < self.share <= _MOST_SHARE:
-            raise UserError(
-                f"A personal model cannot have {self.share:g} times the federation's budget.",
-                hint=f"more than 0, at most {_MOST_SHARE:g}; default 0.25",
-            )
-        if not 0 < self.learning_rate <= 1:
-            raise UserError(
-                f"The learning rate {self.learning_rate:g} is not between 0 and 1.",
-                hint="default 0.001, a tenth of what nnU-Net's trainer begins with",
-            )
-
-    def n_epochs(self, n_federated: int) -> int:
-        """Return the epochs of a personal model after a federation of ``n_federated``."""
-        return max(1, round(self.share * n_federated))
+PERSONAL_RECORD = "personal.json"
+"""In the folder of a personal model's training: what it was made of, how, and its scores."""
 
 
 def stretched(task: RoundTask, n_epochs: int) -> RoundTask:
@@ -103,28 +75,33 @@ def train_to_the_end(
 class PersonalModel:
     """Fine-tunes the last version on a site's own data, and remembers that it did.
 
-    Nothing of it is published: a file of this host says of which weights it was made, and how.
+    A file of this host says of which weights it was made, how, and how it scored. Of that only the
+    scores are published, and only if the site wants it.
 
     Args:
         learner: has its own folder for models, and ``folder`` for its checkpoints.
         folder: of the training; begun anew where it belongs to other weights or another budget.
         tuning: budget and schedule.
+        publishes: whether the site publishes its scores.
     """
 
-    def __init__(self, learner: Learner, folder: Path, tuning: FineTuning) -> None:
+    def __init__(
+        self, learner: Learner, folder: Path, tuning: FineTuning, *, publishes: bool = False
+    ) -> None:
         self.learner = learner
         self.tuning = tuning
+        self.publishes = publishes
         self._folder = folder
-        self._record = folder / "personal.json"
+        self._record = folder / PERSONAL_RECORD
 
-    def is_kept(self, weights: str) -> bool:
-        """Return whether the model of these weights has been made.
+    def is_due(self, weights: str, *, is_published: bool) -> bool:
+        """Return whether something is left to do for the model of these weights.
 
         Args:
             weights: hash of the version that it starts from.
+            is_published: whether scores of a personal model of that version are.
         """
-        record = self._read()
-        return record.get("begun") == self._begun(weights) and record.get("result") is not None
+        return self._result(weights) is None or (self.publishes and not is_published)
 
     def make(
         self,
@@ -142,8 +119,14 @@ class PersonalModel:
             task: of the last version.
             tensors: its weights, at this site.
             on_progress: progress callback.
+
+        Returns:
+            Its scores; those of before, where it has been made already.
         """
         begun = self._begun(task.weights_sha256)
+        made = self._result(task.weights_sha256)
+        if made is not None:
+            return made
         if self._read().get("begun") != begun:
             self.learner.close()
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -155,6 +138,14 @@ class PersonalModel:
         result = train_to_the_end(self.learner, plans, fingerprint, whole, tensors, on_progress)
         files.write_json(self._record, {"begun": begun, "result": asdict(result)})
         return result
+
+    def _result(self, weights: str) -> EvaluationResult | None:
+        record = self._read()
+        result = record.get("result")
+        if record.get("begun") != self._begun(weights) or result is None:
+            return None
+        classes = {name: ClassScore(**score) for name, score in result["classes"].items()}
+        return EvaluationResult(**{**result, "classes": classes})
 
     def _begun(self, weights: str) -> dict[str, Any]:
         return {"weights_sha256": weights, **asdict(self.tuning)}

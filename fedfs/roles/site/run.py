@@ -128,7 +128,12 @@ def _make_site(
     personal = None
     if config.personal is not None:
         tuner, _ = site_parts(config, store, charter, paths, own_model=PERSONAL)
-        personal = PersonalModel(tuner, training_folder(folder, PERSONAL), config.personal)
+        personal = PersonalModel(
+            tuner,
+            training_folder(folder, PERSONAL),
+            config.personal,
+            publishes=config.publish_personal,
+        )
     return Site(
         config.site,
         observer=observer,

@@ -154,19 +154,29 @@ class Scoring:
         tensors: Tensors,
         plans: Mapping[str, Any],
         fingerprint: Mapping[str, Any],
+        *,
+        is_published: bool,
     ) -> str:
-        """Make the personal model of the last version; nothing of it is published.
+        """Make the personal model of the last version; publish its scores if the site wants it.
 
         Args:
             task: of the last version.
             tensors: its weights, at this site.
             plans: that this site trains with.
             fingerprint: that they were made from.
+            is_published: whether scores of such a model are; they are not replaced.
         """
         if self._personal is None:
             raise StudyError("This process was not told to make a personal model.")
         result = self._personal.make(plans, fingerprint, task, tensors, self._status.progress)
-        return f"fine-tuned version {task.version} on this site's data: {_dice(result)}"
+        text = f"fine-tuned version {task.version} on this site's data: {_dice(result)}"
+        if not self._personal.publishes:
+            return text
+        if is_published:
+            return f"{text}; the scores that are published are of the model before"
+        n_epochs = self._personal.tuning.n_epochs(task.total_epochs)
+        self._publish(task.version, "personal", result, budget=n_epochs / task.total_epochs)
+        return f"{text}; its scores are published"
 
     def _publish(
         self, version: int, variant: str, result: EvaluationResult, *, budget: float = 1.0

@@ -127,8 +127,13 @@ class Site(Role[SiteAction]):
         return (
             self._personal is not None
             and newest is not None
-            and not self._personal.is_kept(newest.weights_sha256)
+            and self._personal.is_due(
+                newest.weights_sha256, is_published=self._has_scored_personal(state)
+            )
         )
+
+    def _has_scored_personal(self, state: StudyState) -> bool:
+        return (self.name, state.newest, "personal") in state.evaluations
 
     def explain_wait(self, action: Wait, state: StudyState) -> tuple[str, str]:
         """Return what is waited for, with what the aggregator has refused of this site."""
@@ -282,6 +287,7 @@ class Site(Role[SiteAction]):
                 self._networks.load(action.version, state).tensors,
                 plans,
                 fingerprint,
+                is_published=self._has_scored_personal(state),
             )
         self._status.say("local model")
         is_own = state.charter.mode == ASYM

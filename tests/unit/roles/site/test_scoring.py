@@ -19,8 +19,9 @@ from fedfs.roles.reader.log import events
 from fedfs.roles.reader.report.data import collect
 from fedfs.roles.reader.report.html import render
 from fedfs.roles.reader.status import summarize
-from fedfs.roles.site.own_model import FineTuning
+from fedfs.roles.site.fine_tuning import FineTuning
 from support.courier import Courier
+from support.dying_store import KilledError
 from support.federation import Federation
 from support.unlike_networks import NETWORKS, TARGETS
 
@@ -298,3 +299,44 @@ def test_the_model_of_a_site_that_left_is_not_waited_for(tmp_path):
     assert "north" in {update.site for update in state.rounds[1].updates}
     assert "north" not in state.site_models
     assert state.finished.away == ("north",)
+
+
+def test_the_scores_of_a_personal_model_are_published_where_the_site_wants_it(tmp_path):
+    federation = Federation(
+        tmp_path, personal={"north": FineTuning(0.5)}, publishes_personal=("north",), rounds=4
+    ).start()
+    federation.run()
+    score = federation.observe().state.evaluations["north", 4, "personal"]
+    assert (score.budget, score.n_cases) == (0.5, 2)
+    federation.tunings["north"] = FineTuning(1.0)
+    federation.kill("north")
+    federation.run_process("north")
+    assert len(federation.personal["north"].tasks) == 2  # made again, and not published again
+    assert federation.observe().state.evaluations["north", 4, "personal"] == score
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_personal_model_that_was_not_published_yet_is_not_made_again(tmp_path, after):
+    """Killed at the publication of its scores."""
+    options = {"personal": {"north": FineTuning()}, "publishes_personal": ("north",)}
+    federation = Federation(tmp_path, **options).start()
+    while (("north", 3, "full")) not in federation.observe().state.evaluations:
+        for name in ("aggregator", *federation.targets):
+            federation.step(name)
+    process = federation.new_process("north")
+    publish = process._scoring._publish
+
+    def die(*args, **given):
+        if after:
+            publish(*args, **given)
+        raise KilledError
+
+    process._scoring._publish = die
+    federation.processes["north"] = process
+    with pytest.raises(KilledError):
+        federation.run_process("north")
+    federation.kill("north")
+    federation.run()
+    tuned = federation.personal["north"]
+    assert [call for call, _ in tuned.calls] == ["prepare", "train", "finish"]
+    assert federation.observe().state.evaluations["north", 3, "personal"].n_cases == 2

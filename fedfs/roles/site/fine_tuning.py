@@ -1,0 +1,36 @@
+"""Budget and schedule of a personal model; their defaults have their home here."""
+
+from dataclasses import dataclass
+
+from fedfs.errors import UserError
+
+_MOST_SHARE = 100.0
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """Budget and schedule of a personal model.
+
+    Attributes:
+        share: of the epochs of the whole federation; at least one epoch is trained.
+        learning_rate: that nnU-Net's schedule over these epochs begins with.
+    """
+
+    share: float = 0.25
+    learning_rate: float = 1e-3
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= _MOST_SHARE:
+            raise UserError(
+                f"A personal model cannot have {self.share:g} times the federation's budget.",
+                hint=f"more than 0, at most {_MOST_SHARE:g}; default {FineTuning.share:g}",
+            )
+        if not 0 < self.learning_rate <= 1:
+            raise UserError(
+                f"The learning rate {self.learning_rate:g} is not between 0 and 1.",
+                hint=f"default {FineTuning.learning_rate:g}; nnU-Net's trainer begins with 0.01",
+            )
+
+    def n_epochs(self, n_federated: int) -> int:
+        """Return the epochs of a personal model after a federation of ``n_federated``."""
+        return max(1, round(self.share * n_federated))
