@@ -39,7 +39,7 @@ def check_local(
         ).of("keep_local_export", "strategy")
     if export == MEAN and encoding == "topk":
         raise UserError(
-            "topk carries a part of each update, so that versions would not have the mean of what "
-            "sites keep local.",
+            "Updates as topk carry a part of each change, so that versions would not have the mean "
+            "of what sites keep local.",
             hint="choose another encoding, for example fp16",
         ).of("keep_local_export", "encoding")

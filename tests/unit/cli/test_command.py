@@ -16,7 +16,7 @@ from fedfs.aggregation import alignment, strategies, weighting
 from fedfs.cli import fedfs as cli
 from fedfs.cli.command import REQUIRED, S3, SECTIONS, Command, section_of
 from fedfs.protocol import round_policies
-from fedfs.protocol.messages import MODES
+from fedfs.protocol.messages import KEPT_LOCAL, LOCAL_EXPORTS, MODES
 from fedfs.roles.coordinator.options import StudyOptions
 from fedfs.tensors.encodings import ENCODINGS
 from support.command_lines import all_commands, understood
@@ -73,6 +73,8 @@ def test_choices_of_init_are_what_a_study_may_have():
         "encoding": ENCODINGS,
         "model_encoding": ENCODINGS,
         "encryption": ("none", "age"),
+        "keep_local": {word or "none" for word in KEPT_LOCAL},
+        "keep_local_export": {word or "none" for word in LOCAL_EXPORTS},
     }
     options = {option.name: option for option in cli.commands["init"].params}
     for name, known in rules.items():

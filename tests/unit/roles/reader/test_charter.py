@@ -24,6 +24,8 @@ OTHERS = {
     "dataset_json": {**DATASET_JSON, "channel_names": {"0": "PET"}},
     "mode": "asym",
     "dataset_name": "Dataset007_Other",
+    "keep_local": "norm",
+    "keep_local_export": "mean",
     "configuration": "2d,3d_fullres",
     "planner": "nnUNetPlannerResEncM",
     "trainer": "nnUNetTrainerNoMirroring",
@@ -61,6 +63,7 @@ NEEDS = {
     "model_encoding_options": {"model_encoding": "topk"},
     "keyframe_every": {"model_encoding": "fp16"},
     "strategy": {},
+    "keep_local_export": {"keep_local": "norm"},
 }
 OF_ASYM = {"alignment": "name", "sharing": "intersection", "min_coverage": 0.25}
 OF_ASYM |= {"cross_evaluation": True}
