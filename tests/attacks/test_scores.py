@@ -102,6 +102,8 @@ def test_a_lie_ends_no_report_and_changes_nobody_elses_numbers(finished, name):
     report = collect(state, sizes)
     page = render(report, made_at="2026-01-31T12:00:00Z")
     assert "<b>" not in page
+    assert "nobody" not in page[: page.index('id="rounds"')]
+    assert {name for row in report.comparison.models for name in row.classes} == {"organ"}
     assert page.count("<script") == 2
     assert json.dumps(dataclasses.asdict(report.comparison), allow_nan=False)
     told, truth = report.comparison, collect(honest, {}).comparison

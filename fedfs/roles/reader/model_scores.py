@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from fedfs.aggregation.random_effects import cases_needed, error_of_interval, mean_interval
 from fedfs.learner import METRICS
+from fedfs.protocol import participation
 from fedfs.protocol.messages import EvaluationMessage, PairedDifference, Summary
 from fedfs.protocol.state import StudyState
 from fedfs.roles.reader.evaluations import PSEUDO, is_credible, last_scored
@@ -149,7 +150,9 @@ def models_at_sites(state: StudyState) -> list[ModelAtSite]:
             metrics = {DICE: Score(message.n_cases, message.mean_dice), **metrics}
         if DICE in metrics:
             classes = {
-                name: _scores(of, message) for name, of in sorted(message.metrics_by_class.items())
+                name: _scores(of, message)
+                for name, of in sorted(message.metrics_by_class.items())
+                if name in state.charter.dataset.labels
             }
             rows.append(
                 ModelAtSite(message.site, message.variant, message.budget, metrics, classes)
@@ -220,9 +223,18 @@ def _evaluations(state: StudyState) -> Iterator[EvaluationMessage]:
     found = [
         message
         for (_, version, variant), message in state.evaluations.items()
-        if version == last and variant != PSEUDO and is_credible(state, message)
+        if version == last and _is_compared(state, message)
     ]
     yield from sorted(found, key=lambda message: (message.site, order(message.variant)))
+
+
+def _is_compared(state: StudyState, message: EvaluationMessage) -> bool:
+    """Return whether it is of a model that this site may score, and credible."""
+    model = message.variant
+    is_there = not model.startswith(OF) or model.removeprefix(OF) in participation.models_to_score(
+        state, message.site
+    )
+    return model != PSEUDO and is_there and is_credible(state, message)
 
 
 def _scores(summaries: Mapping[str, Summary], message: EvaluationMessage) -> dict[str, Score]:
