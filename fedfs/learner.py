@@ -218,6 +218,27 @@ class EvaluationResult:
         return sum(known) / len(known) if known else None
 
 
+@dataclass(frozen=True)
+class GivenNetwork:
+    """A trained nnU-Net that somebody else gives to be scored: somebody else's word.
+
+    Attributes:
+        name: it is called by, in messages.
+        plans: nnU-Net plans.
+        trainer, configuration: nnU-Net's names.
+        folds: fold -> safetensors file of its network's tensors; predictions are averaged.
+        reference: plans of the first network that is given, whose spacing is the tolerance of
+            surface distances for all of them.
+    """
+
+    name: str
+    plans: Mapping[str, Any]
+    trainer: str
+    configuration: str
+    folds: Mapping[str, Path]
+    reference: Mapping[str, Any]
+
+
 class Learner(Protocol):
     """Interface of whatever learns from a site's own data."""
 
@@ -291,6 +312,14 @@ class Learner(Protocol):
 
         Raises:
             RejectedError: plans or tensors are refused.
+        """
+
+    def score_given(self, network: GivenNetwork, on_progress: OnProgress) -> EvaluationResult:
+        """Predict all own cases, as ``nnUNetv2_predict`` does, with a network from elsewhere.
+
+        Raises:
+            RejectedError: plans or tensors are refused.
+            SetupError: nnunetv2 has no such trainer, or not for this host.
         """
 
     def close(self) -> None:

@@ -18,6 +18,8 @@ from fedfs.cli.toml_file import TomlFile
 from fedfs.errors import FedfsError, UserError
 
 SITE = "FEDFS_SITE"
+NAMED_PLACE = "[NAME=]MODEL"
+"""Metavar of an option that takes a path, and a name for it where it has none of its own."""
 
 
 def spelled(option: click.Option) -> str:
@@ -155,8 +157,11 @@ def _scalar(parameter: click.Parameter, value: Any) -> Any:
 
 def _is_place(parameter: click.Parameter) -> bool:
     is_store = parameter.name == "store" or parameter.metavar == "STORE"
-    return is_store or isinstance(parameter.type, click.Path)
+    return is_store or parameter.metavar == NAMED_PLACE or isinstance(parameter.type, click.Path)
 
 
 def _beneath(base: Path, place: str) -> str:
+    name, sign, path = place.partition("=")
+    if sign and "/" not in name:
+        return f"{name}={_beneath(base, path)}"
     return place if "://" in place else str(base / Path(place).expanduser())

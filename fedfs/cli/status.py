@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fedfs.cli.command import OUTPUT, command, option
+from fedfs.cli.evaluation_status import columns_of, models_line, rows_of
 from fedfs.cli.metrics_file import MetricsFile, named_prom
 from fedfs.cli.options import FILE, default_option, store_argument, track_option
 from fedfs.cli.progress import LivePage
@@ -170,9 +171,10 @@ def _is_over(view: StudyStatus) -> bool:
 
 def _line(view: StudyStatus) -> str:
     dice = f", mean Dice {_dice(view)}" if _dice(view) else ""
+    newest = f"version {view.version} of {view.rounds}{dice}"
     waits = f", waits for {', '.join(view.waiting_for)}" if view.waiting_for else ""
     best = f", best: {view.best}" if view.best else ""
-    return f"{view.phase}, version {view.version} of {view.rounds}{dice}{waits}{best}"
+    return f"{view.phase}, {models_line(view) if view.given_dice else newest}{waits}{best}"
 
 
 def _dice(view: StudyStatus) -> str:
@@ -197,6 +199,8 @@ def _page(views: Mapping[str, StudyStatus]) -> _Page:
     if len(views) == 1:
         notes = [f"{one.site}: {one.left_out}" for one in first.sites if one.left_out]
         notes += _best_models(first)
+        if first.given_dice:
+            return _facts(first), columns_of(first), rows_of(first), [*notes, *_asking(first)]
         is_validated = first.validated_dice is not None
         columns = ["full Dice" if is_validated and c == "pseudo Dice" else c for c in _COLUMNS]
         return _facts(first), tuple(columns), _rows(first), [*notes, *_asking(first)]
@@ -244,10 +248,9 @@ def _facts(view: StudyStatus) -> dict[str, str]:
         "coordinator key": view.coordinator_fingerprint,
         "mode": view.mode,
         "phase": view.phase,
-        "version": f"{view.version} of {view.rounds}" if view.version >= 0 else "none yet",
-        "mean Dice": _dice(view) or "-",
+        **_newest(view),
         "aggregator": f"{view.aggregator} ({view.aggregator_since or '-'})",
-        "rounds close": view.policy,
+        **({} if view.given_dice else {"rounds close": view.policy}),
         "on the store": ", ".join(
             f"{size / 1e6:.1f} MB of {what}" for what, size in view.n_bytes.items()
         ),
@@ -259,6 +262,14 @@ def _facts(view: StudyStatus) -> dict[str, str]:
         if view.hidden
         else "nobody",
     }
+
+
+def _newest(view: StudyStatus) -> dict[str, str]:
+    """Return the newest version and its Dice, or those of given models."""
+    if view.given_dice:
+        return {"models": models_line(view)}
+    version = f"{view.version} of {view.rounds}" if view.version >= 0 else "none yet"
+    return {"version": version, "mean Dice": _dice(view) or "-"}
 
 
 def _asking(view: StudyStatus) -> list[str]:

@@ -20,6 +20,7 @@ from fedfs.store import StorePlace, open_store
 
 if TYPE_CHECKING:
     from fedfs.protocol.messages import Charter, Continued
+    from fedfs.roles.coordinator.evaluation import NamedModel
     from fedfs.roles.coordinator.options import StudyOptions
 
 
@@ -46,13 +47,12 @@ def init(store: StorePlace, *, dry_run: bool, as_json: bool, **options: Any) -> 
 
 
 def _begin(store: StorePlace, *, is_dry: bool, dataset_json: Path | None, pretrained: Path | None,
-           continued: str | None, continue_track: str | None, one_aggregator: bool,
-           allowed_trainers: tuple[str, ...], **options: Any,
+           continued: str | None, continue_track: str | None, evaluate: tuple[str, ...],
+           one_aggregator: bool, allowed_trainers: tuple[str, ...], **options: Any,
            ) -> tuple[Charter, Continued | None]:  # fmt: skip
     """Start a study, or only draft its charter; return it, and the study that it continues."""
     from fedfs.aggregation.strategies import package_of
     from fedfs.nnunet.allowed.classes import versions
-    from fedfs.nnunet.system.isolated import run_isolated
     from fedfs.roles.coordinator.begin import draft_study, init_study
     from fedfs.roles.coordinator.continuing import read_finished
     from fedfs.roles.coordinator.options import StudyOptions, about, read_dataset_json
@@ -60,7 +60,7 @@ def _begin(store: StorePlace, *, is_dry: bool, dataset_json: Path | None, pretra
     from fedfs.trust.keyring import default_home
     from fedfs.trust.recipients import Vault
 
-    if dataset_json is None and continued is None:
+    if dataset_json is None and continued is None and not evaluate:
         raise click.UsageError("Missing option '--dataset-json'.")
     if pretrained is not None and continued is not None:
         text = "A study begins with --pretrained or with --continue, not with both."
@@ -78,6 +78,10 @@ def _begin(store: StorePlace, *, is_dry: bool, dataset_json: Path | None, pretra
                 finished = read_finished(old, Path(folder), continue_track, vault)
             options = finished.options(_given(options))
             continues, pretrained = finished.continues, finished.weights
+        models, options = _models_to_evaluate(
+            evaluate, options, Path(folder), allowed_trainers,
+            dataset_json=dataset_json, pretrained=pretrained, continued=continued,
+        )  # fmt: skip
         chosen = StudyOptions(**options)
         if pretrained is not None and "," in chosen.configuration:
             text = "--pretrained is the network of one configuration, not of several."
@@ -87,19 +91,48 @@ def _begin(store: StorePlace, *, is_dry: bool, dataset_json: Path | None, pretra
             require_atomic_create(place)
         _check_classes(chosen, allowed_trainers, Path(folder))
         if pretrained is not None and continues is None:
-            converted = Path(folder) / "pretrained.safetensors"
-            request = {"checkpoint": str(pretrained.absolute()), "output": str(converted)}
-            with about("pretrained"):
-                run_isolated("convert_checkpoint", request, workdir=Path(folder))
-            pretrained = converted
+            pretrained = _converted(pretrained, Path(folder))
         software = {**versions(), **package_of(chosen.strategy)}
         start: dict[str, Any] = {
             "versions": software, "pretrained": pretrained, "continues": continues,
+            "evaluates": models,
         }  # fmt: skip
         if is_dry:
             return draft_study(place, chosen, **start), continues
         charter = init_study(place, default_home(), chosen, clock=time.time, **start)
         return charter, continues
+
+
+def _models_to_evaluate(
+    places: tuple[str, ...],
+    options: dict[str, Any],
+    folder: Path,
+    allowed_trainers: tuple[str, ...],
+    **others: object,
+) -> tuple[tuple[NamedModel, ...], dict[str, Any]]:
+    """Return the models of a study that trains nothing, and its options; none of any other."""
+    from fedfs.roles.coordinator.evaluation import check_choices, evaluation_options, read_models
+    from fedfs.roles.coordinator.options import about
+
+    if not places:
+        return (), options
+    given = _given(options)
+    check_choices([*given, *(name for name, value in others.items() if value)])
+    with about("evaluate"):
+        models = read_models(places, folder, allowed_trainers=allowed_trainers)
+    return models, evaluation_options(models, given)
+
+
+def _converted(checkpoint: Path, folder: Path) -> Path:
+    """Return a file of the tensors of a checkpoint."""
+    from fedfs.nnunet.system.isolated import run_isolated
+    from fedfs.roles.coordinator.options import about
+
+    made = folder / "pretrained.safetensors"
+    request = {"checkpoint": str(checkpoint.absolute()), "output": str(made)}
+    with about("pretrained"):
+        run_isolated("convert_checkpoint", request, workdir=folder)
+    return made
 
 
 def _show_draft(charter: Charter, *, as_json: bool) -> None:

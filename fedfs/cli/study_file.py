@@ -126,7 +126,8 @@ def _require_needed(context: click.Context, path: Path) -> None:
     known = {**(context.default_map or {}), **context.meta.get(GIVEN, {})}
     for key in _NEEDED:
         is_set = options[key].name in known or options[key].resolve_envvar_value(context)
-        if not is_set and not (key == "dataset_json" and "continued" in known):
+        has_its_own = key == "dataset_json" and ("continued" in known or "evaluate" in known)
+        if not is_set and not has_its_own:
             hint = f"write {key} = ... into it, or give --{key.replace('_', '-')}"
             raise UserError(f"{path} has no {key}, which every study needs.", hint=hint)
 

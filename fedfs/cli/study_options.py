@@ -8,6 +8,7 @@ import click
 
 from fedfs.cli.command import NETWORK, PRIVACY, ROUNDS, STORAGE, STUDY, TRAINING, option
 from fedfs.cli.options import allow_trainer_option, default_option, numbers_option, with_options
+from fedfs.cli.spelling import NAMED_PLACE
 
 _ENCODINGS = ("fp32", "fp16", "bf16", "int8", "topk")
 
@@ -49,6 +50,13 @@ _OPTIONS = (
         "continued",
         metavar="STORE",
         help="A finished study: go on from its last version, with its plan, dataset and trainer.",
+        section=STUDY,
+    ),
+    option(
+        "--evaluate",
+        multiple=True,
+        metavar=NAMED_PLACE,
+        help="Train nothing: every site scores this model, a model folder or zip. Repeatable.",
         section=STUDY,
     ),
     option(

@@ -94,7 +94,9 @@ class Observer:
         self.store = store
         self._view = view
         self._site = site
-        self._skip = frozenset(skip)
+        # Where nothing is trained, scores are what the aggregator decides by.
+        by_scores = {"evaluation"} if view.state.charter.evaluates else set()
+        self._skip = frozenset(skip) - by_scores
         self._cache = cache
         self._refusals = Refusals()
         self._n_looks = 0

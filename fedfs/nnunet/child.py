@@ -77,6 +77,12 @@ def _convert_checkpoint(request: dict[str, Any], _: OnProgress) -> dict[str, Any
     return {"tensors": request["output"]}
 
 
+def _read_model(request: dict[str, Any], _: OnProgress) -> dict[str, Any]:
+    from fedfs.nnunet.plan.trained_model import ReadRequest, read_model
+
+    return dataclasses.asdict(read_model(from_json(ReadRequest, request)))
+
+
 def _export(request: dict[str, Any], _: OnProgress) -> dict[str, Any]:
     from fedfs.nnunet.score.model_export import ExportRequests, export_model
 

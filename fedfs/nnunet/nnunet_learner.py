@@ -23,6 +23,7 @@ from fedfs.aggregation.fingerprints import to_nnunet
 from fedfs.errors import FedfsError, SetupError
 from fedfs.learner import (
     EvaluationResult,
+    GivenNetwork,
     OnProgress,
     OwnPlan,
     Progress,
@@ -38,7 +39,7 @@ from fedfs.nnunet.data.broken_cases import BrokenCases
 from fedfs.nnunet.data.dataset import RawDataset
 from fedfs.nnunet.plan.own_plan import OwnPlanner
 from fedfs.nnunet.score import pseudo_dice
-from fedfs.nnunet.score.cross_evaluation import score_other
+from fedfs.nnunet.score.cross_evaluation import score_network, score_other
 from fedfs.nnunet.score.finish import FinalModel
 from fedfs.nnunet.settings import LearnerSettings
 from fedfs.nnunet.system import files
@@ -282,6 +283,21 @@ class NnUNetLearner:
             cases=cases,
             settings=self._settings,
             own_plans=self._adopted(),
+        )
+
+    def score_given(self, network: GivenNetwork, on_progress: OnProgress) -> EvaluationResult:
+        """See :class:`fedfs.learner.Learner`."""
+        self.close()
+        self._broken.keep_to_these_cases()
+        dataset = self._raw()
+        on_progress(Progress("predict", 0, 0, "case"))
+        allowlist.check_plans(network.reference, self._settings.configuration)
+        return score_network(
+            network,
+            dataset=dataset,
+            cases=[case.name for case in dataset.cases],
+            settings=self._settings,
+            own_plans=network.reference,
         )
 
     def _final_model(self) -> FinalModel:

@@ -80,6 +80,13 @@ class CrossEvaluate:
 
 
 @dataclass(frozen=True)
+class ScoreGiven:
+    """Site: score a model that the charter gives on all own cases."""
+
+    model: str
+
+
+@dataclass(frozen=True)
 class TrainAlone:
     """Site: train on own data only, with the budget of all rounds; validate in full."""
 
@@ -164,6 +171,7 @@ SiteAction = (
     | Finish
     | PublishModel
     | CrossEvaluate
+    | ScoreGiven
     | TrainAlone
     | FineTune
     | Wait

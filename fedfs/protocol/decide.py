@@ -12,12 +12,13 @@ Rules:
    coordinator has paused it, or its own attendance says so: nobody waits for it, and what it has
    published counts.
  * Waiting is an action and says for whom.
+ * Studies that train nothing: :mod:`fedfs.protocol.decide_evaluation`.
 """
 
 from collections.abc import Collection
 
 from fedfs.errors import StudyError
-from fedfs.protocol import actions, layout, round_policies
+from fedfs.protocol import actions, decide_evaluation, layout, round_policies
 from fedfs.protocol.actions import AggregatorAction, Done, SiteAction, Wait
 from fedfs.protocol.last_version import decide_after_last
 from fedfs.protocol.messages import (
@@ -72,8 +73,8 @@ def decide_site(
             Attendance.numbered(site, number, status=wanted.status, reason=wanted.reason)
         )
     stays_away = _stay_away(state, site)
-    if stays_away is not None:
-        return stays_away
+    if stays_away is not None or state.charter.evaluates:
+        return stays_away or decide_evaluation.decide_site(state, site)
     announced, publish, what = _announcement(state)
     if site not in announced:
         return publish
@@ -122,7 +123,7 @@ def _not_planned(state: StudyState) -> Done:
     return Done(f"nothing to do: nnU-Net plans no {state.charter.configuration} for these data")
 
 
-def decide_aggregator(
+def decide_aggregator(  # noqa: PLR0911  one for each state of a track
     state: StudyState,
     *,
     now_s: float,
@@ -143,6 +144,8 @@ def decide_aggregator(
     """
     charter = state.charter
     _require_known_mode(state)
+    if charter.evaluates:
+        return decide_evaluation.decide_aggregator(state)
     if state.finished is not None:
         return Done(f"finished: version {state.finished.version} is the last")
     if state.plan is None:

@@ -34,6 +34,7 @@ STATUS_KINDS = ("status", "aggregator-status")
 FORMS = {
     "charter": "federation/charter-{number:04d}.json",
     "pretrained": "federation/pretrained-{sha256}.safetensors",
+    "given-model": "federation/model-{sha256}.safetensors",
     "join": "sites/{site}/join-{number:04d}.json",
     "fingerprint": "sites/{site}/fingerprint-{number:04d}.json",
     "site-plan": "sites/{site}/plan-{number:04d}.json",
@@ -162,6 +163,11 @@ def charter(number: int) -> str:
 def pretrained(sha256: str) -> str:
     """Key of the pretrained weights that a charter names."""
     return FORMS["pretrained"].format(sha256=sha256)
+
+
+def given_model(sha256: str) -> str:
+    """Key of a network of a model that a charter gives the sites to score."""
+    return FORMS["given-model"].format(sha256=sha256)
 
 
 def join(site: str, number: int) -> str:

@@ -5,8 +5,8 @@ from fedfs.protocol.layout import Key
 # What a message may refer to is read before it, and what vouches for it.
 _ORDER = (
     "charter", "join", "plan", "choice", "admission", "fingerprint", "site-plan", "round", "model",
-    "update", "attendance", "site-model", "evaluation", "cross-validation", "failure", "status",
-    "aggregator-status", "finished",
+    "update", "attendance", "site-model", "finished", "evaluation", "cross-validation", "failure",
+    "status", "aggregator-status",
 )  # fmt: skip
 
 

@@ -8,12 +8,21 @@ from fedfs.protocol.state import StudyState
 
 
 def has_scored(state: StudyState, site: str, of: str) -> bool:
-    """Return whether a site has scored another one's last model; its own needs no score."""
-    return of == site or (site, state.newest, layout.score_of(of)) in state.evaluations
+    """Return whether a site has scored another one's last model; its own needs no score.
+
+    Or a given model, which no version is about: its scores have the version 0.
+    """
+    is_own = of == site and not state.charter.evaluates
+    return is_own or (site, max(state.newest, 0), layout.score_of(of)) in state.evaluations
 
 
 def models_to_score(state: StudyState, site: str) -> list[str]:
-    """Return the other sites whose models ``site`` scores: those that made the last version."""
+    """Return the other sites whose models ``site`` scores: those that made the last version.
+
+    Or the given models, in the order in which the charter has them.
+    """
+    if state.charter.evaluates:
+        return [model.name for model in state.charter.given]
     record = state.rounds.get(state.newest)
     if not state.charter.cross_evaluates or record is None:
         return []
@@ -21,6 +30,11 @@ def models_to_score(state: StudyState, site: str) -> list[str]:
     # A site does not see the attendances of others.
     active -= set(state.finished.away if state.finished is not None else ())
     return sorted({u.site for u in record.updates if u.site in active and u.site != site})
+
+
+def unscored(state: StudyState, site: str) -> list[str]:
+    """Return the models that ``site`` is to score and has not scored yet."""
+    return [of for of in models_to_score(state, site) if not has_scored(state, site, of)]
 
 
 def participants(state: StudyState) -> tuple[str, ...]:
@@ -37,8 +51,8 @@ def is_over(state: StudyState, sites: Iterable[str]) -> bool:
     return lacks_configuration(state) or (
         state.finished is not None
         and all(
-            state.is_validated(site, state.newest)
-            and all(has_scored(state, site, of) for of in models_to_score(state, site))
+            (state.charter.evaluates or state.is_validated(site, state.newest))
+            and not unscored(state, site)
             for site in sites
         )
     )

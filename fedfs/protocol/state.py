@@ -106,12 +106,20 @@ class StudyState:
         return self.charters[max(self.charters)]
 
     def n_cases(self, site: str) -> int | None:
-        """Training cases that a site announced with its fingerprint or its own plan."""
+        """Cases that a site announced: with its fingerprint, its own plan, or as it joined."""
+        announced: FingerprintMessage | SitePlan | JoinRequest | None
         announced = self.fingerprints.get(site) or self.site_plans.get(site)
+        if self.charter.evaluates:
+            announced = self.joins.get(site)
         return announced.n_cases if announced else None
 
     def is_admitted(self, site: str) -> bool:
-        """Return whether a site is in the plan, or was admitted to it later."""
+        """Return whether a site is in the plan, or was admitted to it later.
+
+        Where nothing is planned, whether it is on the roster.
+        """
+        if self.charter.evaluates:
+            return self.charter.entry(site) is not None
         return (self.plan is not None and site in self.plan.sites) or site in self.admissions
 
     def is_validated(self, site: str, version: int) -> bool:
@@ -145,6 +153,11 @@ class StudyState:
             self.settled.add(key)
             self.waiting.pop(key, None)
 
+    def keep_end(self, end: FinishedMessage) -> None:
+        """Note that the study is closed, and with which scores, where it only evaluates."""
+        self.finished = end
+        self.vouched.update(end.scores)
+
     def keep_plan(self, plan: PlanMessage) -> None:
         """Note the accepted plan, and what it was made from."""
         self.plan = plan
@@ -169,6 +182,7 @@ class StudyState:
         found += ((update.payload, update.base_version) for update in self.updates.values())
         found += ((model.payload, model.version) for model in self.site_models.values())
         found.append((self.charter.pretrained, self.newest))
+        found += ((one.payload, 0) for model in self.charter.given for one in model.folds)
         return {ref.key: (ref, version) for ref, version in found if ref is not None}
 
     @property

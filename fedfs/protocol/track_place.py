@@ -21,7 +21,16 @@ from fedfs.protocol.values import TRACK
 TRACKS = "tracks/"
 
 SHARED = frozenset(
-    {"charter", "pretrained", "join", "fingerprint", "plan", "cross-validation", "choice"}
+    {
+        "charter",
+        "pretrained",
+        "given-model",
+        "join",
+        "fingerprint",
+        "plan",
+        "cross-validation",
+        "choice",
+    }
 )
 """Kinds of key that a study has once, whatever its tracks; but in the mode ``asym`` each track has
 a plan of its own."""

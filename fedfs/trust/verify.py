@@ -136,6 +136,8 @@ class TrustedView:
         charter = messages.decode(Charter, payload, key=key.text, study=self.study)
         if charter.tracks != before.tracks:
             raise MisplacedError("changes the tracks of the study")
+        if charter.given != before.given:
+            raise MisplacedError("changes the models that the study evaluates")
         if charter.previous_sha256 != self.state.digests[before.key]:
             raise MisplacedError(f"does not amend the charter {number - 1} that is on the store")
         return charter
@@ -246,7 +248,7 @@ class TrustedView:
                 if before_status is None or before_status.key < message.key:
                     state.statuses[message.site] = message
             case messages.FinishedMessage():
-                state.finished = message
+                state.keep_end(message)
             case _:
                 raise MisplacedError("is of a kind that nobody reads", key=message.key)
 

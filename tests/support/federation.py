@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import random
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,6 +28,7 @@ from fedfs.learner import (
     CaseGeometry,
     ClassScore,
     EvaluationResult,
+    GivenNetwork,
     OwnPlan,
     Progress,
     SiteFingerprint,
@@ -42,6 +43,7 @@ from fedfs.roles.aggregator.step import Aggregator
 from fedfs.roles.coordinator.amend import Coordinator
 from fedfs.roles.coordinator.begin import init_study
 from fedfs.roles.coordinator.continuing import FinishedStudy
+from fedfs.roles.coordinator.evaluation import NamedModel
 from fedfs.roles.coordinator.options import StudyOptions
 from fedfs.roles.coordinator.roster import approve_sites
 from fedfs.roles.loop import Outcome
@@ -145,6 +147,17 @@ class FakeLearner:
             file.check_against({n: tuple(s) for n, s in plans["tensors"].items()})
             return self._score(dict(file))
 
+    def score_given(self, network: GivenNetwork, on_progress: Any) -> EvaluationResult:
+        self.scored.append(network.name)
+        shapes = {name: tuple(shape) for name, shape in network.plans["tensors"].items()}
+        parts = []
+        for path in network.folds.values():
+            with TensorFile(path) as file:
+                file.check_against(shapes)
+                parts.append(dict(file))
+        mean = {name: np.mean([part[name] for part in parts], axis=0) for name in shapes}
+        return dataclasses.replace(self._score(mean), n_cases=self.n_cases)
+
     def close(self) -> None:
         self.closed = True
 
@@ -201,6 +214,7 @@ class Federation:
         publishes_personal: tuple[str, ...] = (),
         finished: FinishedStudy | None = None,
         pretrained: Path | None = None,
+        evaluates: Sequence[NamedModel] = (),
         **options: Any,
     ) -> None:
         self.folder = folder
@@ -232,6 +246,7 @@ class Federation:
             versions={},
             pretrained=finished.weights if finished else pretrained,
             continues=finished.continues if finished else None,
+            evaluates=evaluates,
         )
         self.tracks = track_names(self.charter)
         self.place = OneTrack(self.store, TrackPlace.of(self.charter))

@@ -94,6 +94,11 @@ class BrokenCases:
         broken = {*self._read(), *self.incomplete(listed.without(added))}
         return added | (broken & {case.name for case in listed.cases})
 
+    def keep_to_these_cases(self) -> None:
+        """Note which cases there are now, unless that is noted: what comes later is left out."""
+        if not self._announced.exists():
+            files.write_json(self._announced, [case.name for case in self._listed().cases])
+
     def incomplete(self, dataset: RawDataset) -> dict[str, str]:
         """Return the cases that lack a file, and which; none if this site stops at them."""
         if not self._settings.host.skip_broken:

@@ -5,6 +5,7 @@ types; nnU-Net's checkpoints need numpy's numbers beside those.
 """
 
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,15 @@ def read_checkpoint(path: Path) -> dict[str, Array]:
     Raises:
         UserError: the file is missing, damaged, not nnU-Net's, or holds more than data.
     """
+    return tensors_of(load_checkpoint(path), path)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Return what a checkpoint holds.
+
+    Raises:
+        UserError: see :func:`read_checkpoint`.
+    """
     import torch
 
     try:
@@ -36,7 +46,18 @@ def read_checkpoint(path: Path) -> dict[str, Array]:
             f"{path} is not a checkpoint of nnU-Net, or is damaged.",
             hint="give checkpoint_final.pth of a trained model",
         ) from error
-    weights = content.get("network_weights") if isinstance(content, dict) else None
+    return content if isinstance(content, dict) else {}
+
+
+def tensors_of(content: Mapping[str, Any], path: Path) -> dict[str, Array]:
+    """Return the canonical tensors of a checkpoint's content, read from ``path``.
+
+    Raises:
+        UserError: it has none.
+    """
+    import torch
+
+    weights = content.get("network_weights")
     if not isinstance(weights, dict):
         raise UserError(f"{path} holds no network_weights.", hint="give a checkpoint of nnU-Net")
     return {

@@ -1,10 +1,10 @@
-"""Another site's network, scored on this site's validation cases.
+"""A network from elsewhere, another site's or a given one, scored on this site's cases.
 
 Rules:
  * Plans and tensors are somebody else's word: they pass the allow-list, the network is counted
    before it is built, and the tensors have to be its own.
  * nnU-Net's predictor does the work, in processes of their own, on the raw images: preprocessed as
-   that site's plan says, read as this site reads them.
+   its plan says, read as this site reads them.
  * Model and predictions are gone when the scores are there.
 """
 
@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from fedfs.errors import MalformedError
-from fedfs.learner import EvaluationResult
+from fedfs.learner import EvaluationResult, GivenNetwork
 from fedfs.nnunet.allowed import allowlist
 from fedfs.nnunet.data.dataset import Case, RawDataset
+from fedfs.nnunet.data.dataset_json import LABEL_ORDER
 from fedfs.nnunet.data.fingerprint import reader_name
 from fedfs.nnunet.data.preprocess import adopt
 from fedfs.nnunet.plan.published import check_size
@@ -38,48 +39,77 @@ def score_other(
     settings: LearnerSettings,
     own_plans: Mapping[str, Any],
 ) -> EvaluationResult:
-    """Predict cases and return their scores.
+    """Predict cases with another site's network; see :func:`score_network`.
 
     Args:
         plans: nnU-Net plans of the other site.
         tensors: safetensors file of its network.
         dataset: this site's.
         cases: names of the cases to predict.
+        settings: of this site's learner, and in all but the plan those of the other's.
+        own_plans: nnU-Net plans of this site.
+    """
+    folds = {settings.fold: tensors}
+    other = GivenNetwork("other", plans, settings.trainer, settings.configuration, folds, own_plans)
+    return score_network(
+        other, dataset=dataset, cases=cases, settings=settings, own_plans=own_plans
+    )
+
+
+def score_network(
+    network: GivenNetwork,
+    *,
+    dataset: RawDataset,
+    cases: Sequence[str],
+    settings: LearnerSettings,
+    own_plans: Mapping[str, Any],
+) -> EvaluationResult:
+    """Predict cases and return their scores.
+
+    Args:
+        network: to predict with; the predictions of its folds are averaged.
+        dataset: this site's.
+        cases: names of the cases to predict.
         settings: of this site's learner.
-        own_plans: nnU-Net plans of this site, whose tolerance of NSD is that of all models here.
+        own_plans: nnU-Net plans whose tolerance of NSD is that of all models here.
 
     Raises:
         RejectedError: plans or tensors are refused.
         TrainingError: nnU-Net failed.
     """
     try:
-        adopted = adopt(plans, dataset, reader_name(dataset))
-        allowlist.check_plans(adopted, settings.configuration)
+        adopted = adopt(network.plans, dataset, reader_name(dataset))
+        allowlist.check_plans(adopted, network.configuration)
     except (TypeError, ValueError) as error:
         raise MalformedError(f"cannot be used: {error}", about="the plan") from error
-    check_size(adopted, settings.configuration, dataset.dataset_json)
+    check_size(adopted, network.configuration, dataset.dataset_json)
+    labels = list(dataset.dataset_json["labels"])
+    settings.state_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="other-model-", dir=settings.state_dir) as folder:
         room = Path(folder)
         chosen = [case for case in dataset.cases if case.name in set(cases)]
         _link(chosen, room, str(dataset.dataset_json["file_ending"]))
-        request = ExportRequest(
-            plans=adopted,
-            dataset_json=dataset.dataset_json,
-            fingerprint={},
-            trainer=settings.trainer,
-            configuration=settings.configuration,
-            fold=settings.fold,
-            tensors=str(tensors),
-            output=str(room / "results"),
-            dataset_name=dataset.name,
-            version=0,
-            epochs=1,
-            host=settings.host,
+        requests = tuple(
+            ExportRequest(
+                plans=adopted,
+                dataset_json={**dataset.dataset_json, LABEL_ORDER: labels},
+                fingerprint={},
+                trainer=network.trainer,
+                configuration=network.configuration,
+                fold=fold,
+                tensors=str(tensors),
+                output=str(room / "results"),
+                dataset_name=dataset.name,
+                version=0,
+                epochs=1,
+                host=settings.host,
+            )
+            for fold, tensors in network.folds.items()
         )
-        made = run_isolated("export", ExportRequests((request,)), workdir=room)
+        made = run_isolated("export", ExportRequests(requests), workdir=room)
         part = ScoreRequest(
             model=made["models"][0],
-            fold=settings.fold,
+            fold=",".join(network.folds),
             images=str(room / "images"),
             labels=str(room / "labels"),
             output=str(room / "predicted"),

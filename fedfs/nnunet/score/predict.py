@@ -27,6 +27,7 @@ class ScoreRequest:
 
     Attributes:
         model: model folder, ``.../nnUNetTrainer__nnUNetPlans__2d``.
+        fold: a number or ``all``; or several, with commas, whose predictions are averaged.
         images: folder of images named as in ``imagesTs``.
         labels: folder of their segmentations.
         output: folder for predictions, ``summary.json`` and ``case_scores.json``.
@@ -86,9 +87,8 @@ def predict_and_score(request: ScoreRequest) -> EvaluationResult:
             device=classes.device(request.host.device),
             allow_tqdm=False,
         )
-        predictor.initialize_from_trained_model_folder(
-            request.model, use_folds=(classes.fold_of(request.fold),)
-        )
+        folds = tuple(classes.fold_of(fold) for fold in request.fold.split(","))
+        predictor.initialize_from_trained_model_folder(request.model, use_folds=folds)
         if request.host.num_processes == 1:
             predictor.predict_from_files_sequential(
                 request.images, request.output, save_probabilities=request.scores.calibration

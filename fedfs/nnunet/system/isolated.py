@@ -38,6 +38,7 @@ FUNCTION_NAMES = (
     "check_planner",
     "initial_weights",
     "convert_checkpoint",
+    "read_model",
     "export",
     "train_round",
     "score",

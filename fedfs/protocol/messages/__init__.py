@@ -38,6 +38,7 @@ from fedfs.protocol.messages.base import (
     payload_type,
 )
 from fedfs.protocol.messages.coordinator import Charter, TrackCharter, chosen_tracks, track_names
+from fedfs.protocol.messages.given import GivenFold, GivenModel
 from fedfs.protocol.messages.roster import (
     ACTIVE,
     ADMITTED,
@@ -67,12 +68,14 @@ from fedfs.protocol.messages.site import (
 )
 from fedfs.protocol.messages.specs import (
     ASYM,
+    EVALUATE,
     FFE,
     KEPT_LOCAL,
     LOCAL_EXPORTS,
     MEAN,
     MODES,
     NORM,
+    TRAINING_MODES,
     AsymSpec,
     Continued,
     DatasetSpec,

@@ -5,7 +5,17 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from fedfs.protocol.messages.base import Extra, Message, Named, Participation, PayloadRef
-from fedfs.protocol.values import Count, Dice, Hash, Seconds, Share, SiteName, TimeOrNever, Version
+from fedfs.protocol.values import (
+    Count,
+    Dice,
+    Hash,
+    HashOrNone,
+    Seconds,
+    Share,
+    SiteName,
+    TimeOrNever,
+    Version,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,10 +203,13 @@ class FinishedMessage(Message):
     """The last version has been made; nothing follows.
 
     Attributes:
+        weights_sha256: of the last version; "" in the mode ``evaluate``, which makes none.
         away: sites that were away then: nobody waits for their models (mode ``asym``).
+        scores: in the mode ``evaluate``, key of an evaluation -> hash of its payload.
     """
 
     TYPE: ClassVar[str] = "finished"
     version: Version
-    weights_sha256: Hash
+    weights_sha256: HashOrNone
     away: tuple[str, ...] = ()
+    scores: Mapping[str, Hash] = field(default_factory=dict)

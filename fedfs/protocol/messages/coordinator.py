@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
-from fedfs.errors import MisplacedError, UserError
+from fedfs.errors import MalformedError, MisplacedError, UserError
 from fedfs.protocol import codec
 from fedfs.protocol.messages.base import Message, Named, PayloadRef
+from fedfs.protocol.messages.given import GivenModel, check_given
 from fedfs.protocol.messages.roster import ReadKey, RosterEntry
 from fedfs.protocol.messages.specs import (
     ASYM,
+    EVALUATE,
     FFE,
     MEAN,
     AsymSpec,
@@ -35,7 +37,8 @@ class Charter(Message):
         coordinator_key: base64 of the raw Ed25519 public key, as all keys in messages.
         min_sites: planning waits until so many sites are on the roster.
         minimum_cases: a site with fewer cases publishes no fingerprint.
-        mode: ``ffe`` (one plan for all sites) or ``asym`` (every site plans for itself).
+        mode: ``ffe`` (one plan for all sites), ``asym`` (every site plans for itself) or
+            ``evaluate`` (the sites score given models).
         asym: how tensors are shared in the mode ``asym``; None in the other.
         model_encoding: how global versions travel; anything but ``fp32`` makes them deltas.
         keyframe_every: of versions that travel as deltas, each so-many-th is also there in full.
@@ -56,6 +59,7 @@ class Charter(Message):
         continues: a finished study, with whose plan and last version this one begins.
         keep_local: tensors of which every site keeps values of its own, of :data:`KEPT_LOCAL`.
         keep_local_export: what others get of them, of :data:`LOCAL_EXPORTS`.
+        given: models that the sites score, in the mode ``evaluate``; empty in the others.
         tracks: models that the study makes, one or several, in the order in which a site that may
             choose works on them.
     """
@@ -96,6 +100,13 @@ class Charter(Message):
     continues: Continued | None = None
     keep_local: str = ""
     keep_local_export: str = ""
+    given: tuple[GivenModel, ...] = ()
+
+    def check(self) -> None:
+        """See :meth:`Message.check`."""
+        if self.evaluates != bool(self.given):
+            raise MalformedError(f"has the mode {self.mode!r} and {len(self.given)} given models")
+        check_given(self.given)
 
     def on(self, name: str) -> TrackCharter:
         """Return the charter as it reads for one track.
@@ -146,6 +157,11 @@ class Charter(Message):
     def withholds(self) -> bool:
         """What sites keep local is in no update."""
         return bool(self.keep_local) and (self.mode == ASYM or self.keep_local_export != MEAN)
+
+    @property
+    def evaluates(self) -> bool:
+        """Nothing is trained: the sites score given models."""
+        return self.mode == EVALUATE
 
     @property
     def cross_evaluates(self) -> bool:

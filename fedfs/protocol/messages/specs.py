@@ -19,8 +19,11 @@ from fedfs.protocol.values import (
     Version,
 )
 
-FFE, ASYM = MODES = ("ffe", "asym")
-"""One plan for all sites; or every site plans for itself and shares the tensors that fit."""
+FFE, ASYM = TRAINING_MODES = ("ffe", "asym")
+EVALUATE = "evaluate"
+MODES = (*TRAINING_MODES, EVALUATE)
+"""One plan for all sites; every site plans for itself and shares the tensors that fit; or nothing
+is trained, and the sites score given models."""
 
 NORM = "norm"
 KEPT_LOCAL = ("", NORM)

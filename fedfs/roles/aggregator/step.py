@@ -11,6 +11,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from fedfs.aggregation.shared_tensors import share_of, tensor_participation
@@ -31,7 +32,7 @@ from fedfs.exchange.progress import StatusReporter
 from fedfs.exchange.publish import Clock, Publisher
 from fedfs.exchange.read import Observer
 from fedfs.exchange.retention import prune_versions
-from fedfs.protocol import actions, layout, participation
+from fedfs.protocol import actions, decide_evaluation, layout, participation
 from fedfs.protocol.actions import AggregatorAction, Wait
 from fedfs.protocol.decide import decide_aggregator
 from fedfs.protocol.messages import FAILED, FinishedMessage, PayloadRef, UpdateManifest
@@ -157,7 +158,8 @@ class Aggregator(Role[AggregatorAction]):
 
     def keys(self, state: StudyState, action: AggregatorAction) -> tuple[str]:
         """Return the key that counts for the version that an action makes or closes with."""
-        version = state.newest if isinstance(action, actions.CloseStudy) else state.newest + 1
+        is_end = isinstance(action, actions.CloseStudy)
+        version = max(state.newest, 0) if is_end else state.newest + 1
         return (key_validity.in_force(key_validity.of_aggregator(state.charters), version),)
 
     def tell_failure(self, error: FedfsError, action: AggregatorAction, state: StudyState) -> str:
@@ -192,17 +194,7 @@ class Aggregator(Role[AggregatorAction]):
             case actions.CloseRound():
                 return self._close_round(action, state)
             case actions.CloseStudy(version):
-                self._publisher.publish(
-                    FinishedMessage(
-                        key=layout.FINISHED,
-                        version=version,
-                        weights_sha256=state.models[version].weights_sha256,
-                        away=tuple(
-                            site for site in state.charter.active_sites if state.is_away(site)
-                        ),
-                    ),
-                )
-                return f"closed the study with version {version}"
+                return self._close_study(version, state)
         raise StudyError(f"An aggregator cannot do {action!r}.")
 
     def _make_plan(self, sites: tuple[str, ...], state: StudyState) -> str:
@@ -282,6 +274,19 @@ class Aggregator(Role[AggregatorAction]):
         if not updates:
             return f"{text}, equal to the one before, as no update could be used"
         return f"{text} from {len(updates)} updates ({', '.join(u.site for u in updates)})"
+
+    def _close_study(self, version: int, state: StudyState) -> str:
+        away = tuple(site for site in state.charter.active_sites if state.is_away(site))
+        end = FinishedMessage(key=layout.FINISHED, version=version, weights_sha256="", away=away)
+        if state.charter.evaluates:
+            sites = decide_evaluation.sites_with_scores(state)
+            scores = [score.key for score in state.evaluations.values() if score.site in sites]
+            end = replace(end, scores={key: state.digests[key] for key in sorted(scores)})
+            self._publisher.publish(end)
+            return f"closed the study with the scores of {', '.join(sites)}"
+        weights = state.models[version].weights_sha256
+        self._publisher.publish(replace(end, weights_sha256=weights))
+        return f"closed the study with version {version}"
 
     def _check_update(self, key: str, state: StudyState) -> str:
         """Fetch an update's payload and read it once; note whether it can be used."""

@@ -25,6 +25,13 @@ from fedfs.protocol.messages import (
     closed,
 )
 from fedfs.protocol.track_place import TrackPlace
+from fedfs.roles.coordinator.evaluation import (
+    TRACK,
+    NamedModel,
+    drafted,
+    evaluating,
+    publish_models,
+)
 from fedfs.roles.coordinator.options import StudyOptions
 from fedfs.store import StorePlace, open_store
 from fedfs.store.base import Store
@@ -44,6 +51,7 @@ def init_study(
     versions: Mapping[str, str],
     pretrained: Path | None = None,
     continues: Continued | None = None,
+    evaluates: Sequence[NamedModel] = (),
 ) -> Charter:
     """Write the charter of a new study; make the coordinator's and the aggregator's keys.
 
@@ -56,6 +64,7 @@ def init_study(
         pretrained: safetensors file of canonical tensors to start from.
         continues: the study whose last version these are, see
             :mod:`fedfs.roles.coordinator.continuing`.
+        evaluates: models that the sites score, in a study that trains nothing.
 
     Raises:
         StudyError: the store holds a study already.
@@ -73,7 +82,7 @@ def init_study(
         }
         read_keys = (make_read_key(1, holders),) if options.encryption else ()
         readers = [pair.recipient for pair in read_keys]
-        track = TrackPlace(options.tracks()[0].name)
+        track = TrackPlace(TRACK if evaluates else options.tracks()[0].name)
         publisher = Publisher(store, coordinator, study, clock=clock, track=track)
         payload = None
         if pretrained is not None:
@@ -88,7 +97,8 @@ def init_study(
             pretrained=payload,
             continues=continues and _continued(continues, options, nonce, readers),
         )
-        charter = publisher.publish(draft)
+        given = publish_models(evaluates, publisher, readers)
+        charter = publisher.publish(evaluating(draft, given))
     except FedfsError as error:
         keyring.discard("aggregator")
         keyring.discard("coordinator")
@@ -108,6 +118,7 @@ def draft_study(
     versions: Mapping[str, str],
     pretrained: Path | None = None,
     continues: Continued | None = None,
+    evaluates: Sequence[NamedModel] = (),
 ) -> Charter:
     """Return the charter that :func:`init_study` would write, without keys and id; write nothing.
 
@@ -120,7 +131,8 @@ def draft_study(
     if pretrained is not None:
         sha256, size = file_sha256(pretrained), pretrained.stat().st_size
         payload = PayloadRef(key=layout.pretrained(sha256), sha256=sha256, size=size)
-    return replace(_charter(options, "", versions), pretrained=payload, continues=continues)
+    draft = replace(_charter(options, "", versions), pretrained=payload, continues=continues)
+    return evaluating(draft, drafted(evaluates))
 
 
 def _require_no_study(store: Store) -> None:

@@ -122,6 +122,11 @@ def read_finished(
             "layers, which every site has kept to itself.",
             hint="start anew; --pretrained takes a site's exported model",
         )
+    if charter.evaluates:
+        raise StudyError(
+            f"Study {charter.name!r} trains nothing, so that there is nothing to go on from.",
+            hint="--pretrained takes a checkpoint of a model that it evaluates",
+        )
     if plan is None or finished is None or finished.version not in state.models:
         raise StudyError(
             f"Study {charter.name!r} is not finished: it has version {max(state.newest, 0)} of "

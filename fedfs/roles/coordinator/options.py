@@ -14,7 +14,7 @@ from fedfs.errors import FedfsError, MalformedError, UserError
 from fedfs.nnunet.allowed import allowlist
 from fedfs.nnunet.allowed.names import PLANNER_OPTIONS
 from fedfs.protocol import round_policies
-from fedfs.protocol.messages import ASYM, FFE, MODES, AsymSpec, Schedule, Track
+from fedfs.protocol.messages import ASYM, FFE, TRAINING_MODES, AsymSpec, Schedule, Track
 from fedfs.protocol.ranges import check_minutes
 from fedfs.protocol.values import STUDY
 from fedfs.roles.coordinator.model_rules import check_local
@@ -185,9 +185,9 @@ class StudyOptions:
         )
 
     def _check_rules(self) -> None:
-        if self.mode not in MODES:
+        if self.mode not in TRAINING_MODES:
             text = f"Mode {self.mode!r} is unknown."
-            raise UserError(text, hint=f"one of {', '.join(MODES)}").of("mode")
+            raise UserError(text, hint=f"one of {', '.join(TRAINING_MODES)}").of("mode")
         if self.cross_evaluation and self.mode != ASYM:
             raise UserError(
                 "--cross-evaluation is for the mode asym.",

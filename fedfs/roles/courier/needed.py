@@ -98,8 +98,7 @@ class TrackContent:
         whole = [version for version in models if payloads_in_use(models, [version]) <= keys]
         if whole:
             here |= payloads_in_use(models, [max(whole)])
-        pretrained = self.state.charter.pretrained
-        return here | ({pretrained.key} & keys if pretrained else set())
+        return here | (self._given_by_charter() & keys)
 
     def implied(self) -> set[str]:
         """Return the keys that the site must have had, as follows from what it has published."""
@@ -122,6 +121,8 @@ class TrackContent:
         if direction == FROM:
             waiting = state.waiting.values()
             return {update.payload.key for update in waiting if update.site == self.site} - keys
+        if state.charter.evaluates:
+            return self._given_by_charter() - keys if self._needs_given() else set()
         if state.newest < 0 or state.finished is not None:
             return set()
         full = payloads_in_use(state.models, [state.newest])
@@ -140,12 +141,23 @@ class TrackContent:
                 out.add(key.text)
         return out - payloads_in_use(state.models, [max(state.newest, 0)] if state.models else [])
 
+    def _given_by_charter(self) -> set[str]:
+        """Return the payloads that the coordinator has published."""
+        charter = self.state.charter
+        given = [one.payload for model in charter.given for one in model.folds]
+        return {ref.key for ref in (charter.pretrained, *given) if ref is not None}
+
+    def _needs_given(self) -> bool:
+        """Return whether the site works with what the coordinator has published."""
+        if self.state.charter.evaluates:
+            is_member = self.state.is_admitted(self.site)
+            return is_member and bool(participation.unscored(self.state, self.site))
+        return self.state.charter.mode == ASYM
+
     def _payloads_of_newest(self) -> set[str]:
         """Return the payloads that make the newest version, in as few bytes as possible."""
-        state, charter, known = self.state, self.state.charter, set(self.known)
-        wanted: set[str] = set()
-        if charter.pretrained is not None and charter.mode == ASYM:
-            wanted.add(charter.pretrained.key)
+        state, known = self.state, set(self.known)
+        wanted = self._given_by_charter() if self._needs_given() else set()
         if state.newest < 0 or state.is_validated(self.site, state.newest):
             return wanted
         full = payloads_in_use(state.models, [state.newest]) - known

@@ -51,7 +51,8 @@ def examine(
         return
     state, charter = observer.state, observer.state.charter
     sizes = (model.payload.size for model in state.models.values())
-    model_bytes = max(sizes, default=_GUESSED_MODEL_BYTES)
+    given = (sum(one.payload.size for one in model.folds) for model in charter.given)
+    model_bytes = max([*sizes, *given], default=_GUESSED_MODEL_BYTES)
     yield Finding("store", OK, f"{store.url} holds study {charter.name!r}")
     role = "aggregator" if site is None else f"site-{site}"
     keyring = Keyring(home, charter.study)
@@ -71,8 +72,9 @@ def examine(
     if site is None:
         yield host_checks.check_strategy(charter)
     else:
-        yield host_checks.check_trainer(charter.nnunet.trainer)
-        yield from check_gpu_memory(charter)
+        trainers = [charter.nnunet.trainer, *(model.trainer for model in charter.given)]
+        yield from map(host_checks.check_trainer, dict.fromkeys(trainers))
+        yield from (() if charter.evaluates else check_gpu_memory(charter))
         if dataset is not None:
             joined = keyring.memory.recall(role).get("dataset")
             yield from check_new_dataset(

@@ -91,12 +91,29 @@ class _Audit:
             yield Finding(layout.round_record(version), NOTE, "its version is not published yet")
         for record in state.rounds.values():
             yield from self._record(record)
+        if state.charter.evaluates:
+            yield from self._scores()
+            return
         if state.finished is not None:
             model = state.models.get(state.finished.version)
             if model is None or model.weights_sha256 != state.finished.weights_sha256:
                 yield Finding(layout.FINISHED, PROBLEM, "ends the study with unknown weights")
         if not missing and state.models:
             yield Finding("versions", OK, f"0 to {state.newest}, each follows from its record")
+
+    def _scores(self) -> Iterator[Finding]:
+        """Compare the scores that a study closed with, which trains nothing, with those there."""
+        end, digests = self.state.finished, self.state.digests
+        if end is None:
+            yield Finding("scores", OK, f"{len(self.state.evaluations)} so far")
+            return
+        for text, sha256 in sorted(end.scores.items()):
+            key = layout.parse(text)
+            if key is not None and self._sees(key.site or "") and digests.get(text) != sha256:
+                fault = "is not what" if text in digests else "is not there, and is what"
+                yield Finding(text, PROBLEM, f"{fault} the aggregator closed the study with")
+        same = sum(digests.get(text) == sha256 for text, sha256 in end.scores.items())
+        yield Finding("scores", OK, f"{same} of {len(end.scores)} are those the study closed with")
 
     def _record(self, record: RoundRecord) -> Iterator[Finding]:
         state, key = self.state, layout.round_record(record.version)

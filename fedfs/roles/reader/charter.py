@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fedfs.nnunet.data.dataset_json import ordered
 from fedfs.protocol.messages import ASYM, Charter, Named, RosterEntry, TrackCharter
 from fedfs.protocol.round_policies import staleness_exponent
+from fedfs.roles.reader.given_models import NOT_TRAINED_HERE, describe_models
 from fedfs.roles.reader.log import charter_changes
 from fedfs.roles.reader.units import format_count, format_size
 from fedfs.trust.recipients import AGE
@@ -54,6 +55,16 @@ class Amendment:
 
 def describe(charter: Charter) -> dict[str, Facts]:
     """Return section -> name -> text: all that the coordinator chose for a study."""
+    if charter.evaluates:
+        return {
+            "Study": dict(_study(charter)),
+            "Models": {
+                "mode": f"{charter.mode}: nothing is trained, every site scores these models",
+                **dict(describe_models(charter)),
+                "cases": f"all of each site: {NOT_TRAINED_HERE}",
+            },
+            "Privacy": dict(_privacy(charter)),
+        }
     return {
         "Study": dict(_study(charter)),
         "Network": dict(_network(charter)),
@@ -108,7 +119,8 @@ def _study(charter: Charter) -> Iterator[tuple[str, str]]:
     yield "labels", ", ".join(f"{name} {_label(value)}" for name, value in labels.items())
     if dataset.regions_class_order is not None:
         yield "regions", f"written in the order {', '.join(map(str, dataset.regions_class_order))}"
-    yield "sites", f"planning waits for {format_count(charter.min_sites, 'site')}"
+    what = "the end" if charter.evaluates else "planning"
+    yield "sites", f"{what} waits for {format_count(charter.min_sites, 'site')}"
     yield "cases", f"a site needs at least {format_count(charter.minimum_cases, 'case')}"
     if charter.continues is not None:
         yield "continues", f"version {charter.continues.version} of {charter.continues.study}"
@@ -209,12 +221,13 @@ def _policy(policy: Named) -> str:
 
 def _privacy(charter: Charter) -> Iterator[tuple[str, str]]:
     if charter.encryption == AGE:
-        yield (
-            "encryption",
-            "age: updates and fingerprints for the aggregator, models and plans for the roster",
-        )
+        updates = "" if charter.evaluates else "updates and fingerprints for the aggregator, "
+        yield "encryption", f"age: {updates}models and plans for the roster"
     else:
         yield "encryption", "none: who can read the store can read everything on it"
+    if charter.evaluates:
+        yield "scores", "sites publish numbers over all of their cases together"
+        return
     digits, quantiles = charter.fingerprint_digits, charter.fingerprint_quantiles
     precision = "all digits" if digits is None else f"{digits} significant digits"
     amount = "a line for each case" if quantiles is None else f"{quantiles} quantiles of each axis"

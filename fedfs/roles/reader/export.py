@@ -103,6 +103,11 @@ def export_versions(
                     "complete without them.",
                     hint=f"at a site: fedfs export {store.url} --site NAME -o FOLDER",
                 )
+            if state.charter.evaluates:
+                raise StudyError(
+                    "This study trains nothing, and makes no model.",
+                    hint="the models that it evaluates are where its coordinator has them",
+                )
             if participation.lacks_configuration(state) and track is None:
                 continue
             chosen, plan = find_version(state, version, store)

@@ -57,6 +57,13 @@ def _coordinator(state: StudyState) -> Iterator[Event]:
 
 def _began(charter: Charter) -> str:
     nnunet, schedule = charter.nnunet, charter.schedule
+    if charter.evaluates:
+        models = ", ".join(model.name for model in charter.given)
+        return (
+            f"began study {charter.study}: evaluation of {models}; coordinator "
+            f"{key_fingerprint(charter.coordinator_key)}, aggregator "
+            f"{key_fingerprint(charter.aggregator_key)}"
+        )
     return (
         f"began study {charter.study}: {_models(charter)}, {nnunet.trainer}, mode "
         f"{charter.mode}, {schedule.rounds} rounds, {charter.strategy.name}, policy "
@@ -118,7 +125,7 @@ def _sites(state: StudyState) -> Iterator[Event]:
         none = "no class occurs" if score.n_cases else "no scores"
         kind = "pseudo" if score.variant == "pseudo" else "mean"
         dice = none if score.mean_dice is None else f"{kind} Dice {score.mean_dice:.4f}"
-        yield _event(score, score.site, f"{_scored(score)}: {dice}")
+        yield _event(score, score.site, f"{_scored(score, state)}: {dice}")
     for scored in state.cross_validations.values():
         text = f"scored {len(scored.scores)} configurations and ensembles on {scored.n_cases} cases"
         yield _event(scored, scored.site, text)
@@ -136,7 +143,7 @@ def _sites(state: StudyState) -> Iterator[Event]:
         yield _event(failure, failure.site, f"failed at version {failure.version}: {failure.kind}")
 
 
-def _scored(score: messages.EvaluationMessage) -> str:
+def _scored(score: messages.EvaluationMessage, state: StudyState) -> str:
     """Return the model that was scored, as text."""
     if score.variant == "pseudo":
         return f"evaluated version {score.version}"
@@ -144,7 +151,8 @@ def _scored(score: messages.EvaluationMessage) -> str:
         return f"validated in full version {score.version}"
     if score.variant == "local":
         return "trained and validated a model of its data alone"
-    return f"scored the model of {score.variant.removeprefix(layout.score_of(''))}"
+    of = "" if state.charter.evaluates else "of "
+    return f"scored the model {of}{score.variant.removeprefix(layout.score_of(''))}"
 
 
 def _aggregator(state: StudyState) -> Iterator[Event]:
@@ -158,6 +166,8 @@ def _aggregator(state: StudyState) -> Iterator[Event]:
         yield _event(record, "aggregator", _round(record))
     if state.finished is not None:
         text = f"ended the study with version {state.finished.version}"
+        if state.charter.evaluates:
+            text = f"closed the study with {len(state.finished.scores)} scores"
         yield _event(state.finished, "aggregator", text)
     if state.choice is not None:
         yield _event(state.choice, "aggregator", f"chose {state.choice.words}")

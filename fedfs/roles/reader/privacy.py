@@ -164,9 +164,10 @@ def _updates(state: StudyState, site: str, n_bytes: Counter[str]) -> Iterator[Di
 def _scores(state: StudyState, site: str, n_bytes: Counter[str]) -> Iterator[Disclosure]:
     scores = [score for (of, _, _), score in sorted(state.evaluations.items()) if of == site]
     if scores:
+        cases = "cases" if state.charter.evaluates else "validation cases"
         classes = sorted({name for score in scores for name in score.classes})
         yield Disclosure(
-            "scores", f"{len(scores)} times, of {scores[0].n_cases} validation cases together",
+            "scores", f"{len(scores)} times, of {scores[0].n_cases} {cases} together",
             f"mean Dice and counts of voxels of {', '.join(classes)}; none of a single case, "
             "unless there is only one validation case",
             EVERYBODY, min(score.created_at for score in scores), n_bytes["evaluation"],
@@ -220,6 +221,9 @@ def _through_others(state: StudyState, site: str) -> Iterator[Disclosure]:
         )  # fmt: skip
 
 
+_AGGREGATOR_READS = "The aggregator's host can decrypt updates and fingerprints."
+
+
 def readers(charter: Charter) -> Sequence[str]:
     """Return sentences on who can decrypt messages, updates and models."""
     if charter.encryption != AGE:
@@ -228,7 +232,7 @@ def readers(charter: Charter) -> Sequence[str]:
     sites = [name.removeprefix("site-") for name in last.sealed_for if name.startswith("site-")]
     roster = ", ".join(sorted(sites)) or "no site"
     return (
-        "The aggregator's host can decrypt updates and fingerprints.",
+        *(() if charter.evaluates else (_AGGREGATOR_READS,)),
         f"Coordinator, aggregator and {roster} can decrypt models and plans.",
         "Everything else is signed and in the open.",
     )

@@ -12,6 +12,7 @@ from fedfs.protocol import layout, participation
 from fedfs.protocol.messages import ACTIVE, ASYM, Charter, RosterEntry, StatusMessage, from_utc
 from fedfs.protocol.state import StudyState
 from fedfs.roles.reader.evaluations import mean_dice
+from fedfs.roles.reader.given_models import mean_dice_of, progress_of
 from fedfs.roles.reader.model_scores import Choice, choices
 from fedfs.roles.reader.units import format_duration
 from fedfs.trust.signing import key_fingerprint
@@ -71,8 +72,8 @@ class StudyStatus:
 
     Attributes:
         mode: ``ffe``: one plan for all sites; ``asym``: every site plans for itself.
-        phase: ``joining``, ``planning``, ``training``, ``finished``; of a track also
-            ``not planned``, if nnU-Net has no such configuration for these data.
+        phase: ``joining``, ``planning``, ``training`` (or ``evaluating``), ``finished``; of a track
+            also ``not planned``, if nnU-Net has no such configuration for these data.
         version: newest global version, -1 before there is one.
         waiting_for: names of who is waited for; ``waiting_since`` says since when (UTC).
         mean_dice: by version, the case-weighted mean of the sites' pseudo Dice.
@@ -85,6 +86,7 @@ class StudyStatus:
         best: configuration or ensemble that was chosen in the end, as text; "" if none was.
         choice_waits_for: whose scores the choice lacks, or ``aggregator``; empty if it is made, and
             before all of this track is done.
+        given_dice: given model -> site -> mean Dice there, of a study that trains nothing.
         hidden: sites of which this host may read nothing, so that it shows only what others say.
     """
 
@@ -109,6 +111,7 @@ class StudyStatus:
     requests_per_month: int | None
     best: str
     choice_waits_for: tuple[str, ...]
+    given_dice: Mapping[str, Mapping[str, float | None]]
     hidden: tuple[str, ...]
 
 
@@ -162,6 +165,7 @@ def summarize(
         requests_per_month=_requests_per_month(state),
         best=state.choice.words if state.choice else "",
         choice_waits_for=_seen(_choice_waits_for(state, charter), seen_by, charter),
+        given_dice=mean_dice_of(state),
         hidden=tuple(name for name in names if seen_by not in (None, name)),
     )
 
@@ -222,6 +226,9 @@ def _rejected(state: StudyState) -> dict[str, str]:
 
 def _waiting(state: StudyState, charter: Charter) -> tuple[str, tuple[str, ...], str]:
     """Return the phase, who is waited for, and since when."""
+    is_evaluating = charter.evaluates and len(charter.active_sites) >= charter.min_sites
+    if charter.evaluates and (is_evaluating or state.finished is not None):
+        return progress_of(state)
     if state.finished is not None:
         last = state.finished.version
         missing = tuple(s for s in charter.active_sites if not state.is_validated(s, last))

@@ -19,7 +19,9 @@ from fedfs.exchange.progress import StatusReporter
 from fedfs.exchange.publish import Publisher
 from fedfs.learner import EvaluationResult, Learner, RoundTask, Tensors
 from fedfs.protocol import layout
+from fedfs.protocol.decide_evaluation import VERSION
 from fedfs.protocol.messages import Charter, EvaluationMessage, SiteModel
+from fedfs.roles.site.given_network import fetch_given
 from fedfs.roles.site.network import SiteNetwork
 from fedfs.roles.site.own_model import PersonalModel, stretched, train_to_the_end
 from fedfs.tensors.canonical import write_safetensors
@@ -115,6 +117,18 @@ class Scoring:
             result = EvaluationResult.unscored()
         self._publish(version, layout.score_of(model.site), result)
         return f"scored the model of {model.site}: {_dice(result)}"
+
+    def score_given(self, name: str, charter: Charter) -> str:
+        """Predict all own cases with a model that the charter gives."""
+        with tempfile.TemporaryDirectory(dir=self._folder) as folder:
+            network = fetch_given(name, charter, self._publisher.store, Path(folder), self._vault)
+            try:
+                result = self._learner.score_given(network, self._status.progress)
+            except RejectedError as error:
+                log.warning("the model %s cannot be scored: %s", name, error.reason)
+                result = EvaluationResult.unscored()
+        self._publish(VERSION, layout.score_of(name), result)
+        return f"scored {name} on {result.n_cases} cases: {_dice(result)}"
 
     def train_alone(
         self,

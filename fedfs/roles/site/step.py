@@ -200,6 +200,8 @@ class Site(Role[SiteAction]):
             case actions.CrossEvaluate(version, of):
                 self._status.say("score others")
                 return self._scoring.score_other(state.site_models[of], version)
+            case actions.ScoreGiven(name):
+                return self._score_given(name, state)
             case actions.TrainAlone() | actions.FineTune():
                 return self._train_own_model(action, state)
         raise StudyError(f"A site cannot do {action!r}.")
@@ -275,6 +277,12 @@ class Site(Role[SiteAction]):
         return self._scoring.evaluate(
             self._task(version, state, network.private), network.tensors, variant
         )
+
+    def _score_given(self, name: str, state: StudyState) -> str:
+        self._status.say("score models")
+        n_cases = self._learner.dataset_facts()["n_cases"]
+        _require_cases(n_cases, state.charter, "scores")
+        return self._scoring.score_given(name, state.charter)
 
     def _train_own_model(
         self, action: actions.TrainAlone | actions.FineTune, state: StudyState

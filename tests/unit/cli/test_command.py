@@ -16,7 +16,7 @@ from fedfs.aggregation import alignment, strategies, weighting
 from fedfs.cli import fedfs as cli
 from fedfs.cli.command import REQUIRED, S3, SECTIONS, Command, section_of
 from fedfs.protocol import round_policies
-from fedfs.protocol.messages import KEPT_LOCAL, LOCAL_EXPORTS, MODES
+from fedfs.protocol.messages import KEPT_LOCAL, LOCAL_EXPORTS, TRAINING_MODES
 from fedfs.roles.coordinator.options import StudyOptions
 from fedfs.tensors.encodings import ENCODINGS
 from support.command_lines import all_commands, understood
@@ -67,7 +67,7 @@ def test_choices_of_init_are_what_a_study_may_have():
     rules = {
         "alignment": alignment.ALIGNMENTS,
         "sharing": alignment.SHARINGS,
-        "mode": MODES,
+        "mode": TRAINING_MODES,
         "policy": round_policies.POLICIES,
         "weighting": weighting.POLICIES,
         "encoding": ENCODINGS,

@@ -16,6 +16,7 @@ VARIANT = st.sampled_from(["pseudo", "full", "local"]) | SITE.map(layout.score_o
 MAKERS = [
     (layout.charter, "charter", {"number": NUMBER}),
     (layout.pretrained, "pretrained", {"sha256": DIGEST}),
+    (layout.given_model, "given-model", {"sha256": DIGEST}),
     (layout.join, "join", {"site": SITE, "number": NUMBER}),
     (layout.fingerprint, "fingerprint", {"site": SITE, "number": NUMBER}),
     (layout.site_plan, "site-plan", {"site": SITE, "number": NUMBER}),

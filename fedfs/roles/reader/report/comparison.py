@@ -13,6 +13,7 @@ from fedfs.protocol.messages import ASYM, EvaluationMessage
 from fedfs.protocol.state import StudyState
 from fedfs.roles.reader import model_scores
 from fedfs.roles.reader.evaluations import is_credible
+from fedfs.roles.reader.given_models import mean_dice_of
 from fedfs.roles.reader.model_scores import (
     DICE,
     FEDERATED,
@@ -221,10 +222,14 @@ def local_rows(state: StudyState) -> tuple[LocalRow, ...]:
 def matrix(state: StudyState, final: Mapping[str, EvaluationMessage]) -> tuple[MatrixRow, ...]:
     """Return a row for the final model, or in the mode ``asym`` for each site's that others scored.
 
+    Where nothing is trained, a row for each given model.
+
     Args:
         state: accepted messages.
         final: site -> full validation of the last version; these sites are the columns.
     """
+    if state.charter.evaluates:
+        return tuple(MatrixRow(model, dice) for model, dice in mean_dice_of(state).items() if dice)
     if not final:
         return ()
     last = max(score.version for score in final.values())

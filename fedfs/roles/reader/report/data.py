@@ -15,6 +15,7 @@ from fedfs.protocol.messages import ASYM, Charter, EvaluationMessage, TrackChart
 from fedfs.protocol.state import StudyState
 from fedfs.roles.reader import privacy
 from fedfs.roles.reader.evaluations import last_scored, mean_dice
+from fedfs.roles.reader.given_models import facts_of
 from fedfs.roles.reader.report import columns
 from fedfs.roles.reader.report.columns import Column, shorten
 from fedfs.roles.reader.report.comparison import (
@@ -28,6 +29,9 @@ from fedfs.roles.reader.report.comparison import (
 from fedfs.roles.reader.status import SiteStatus, StudyStatus, summarize
 from fedfs.roles.reader.units import format_count
 from fedfs.trust.signing import key_fingerprint
+
+_OF_TRAINING = ("Version", "nnU-Net", "Each round", "Averaging", "Updates travel as")
+"""Facts that a study which trains nothing does not have."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,7 @@ class Report:
     """Everything that a report shows.
 
     Attributes:
+        mode: of the charter.
         facts: name -> value, as text.
         versions: 0 to the newest.
         published: POSIX-like UTC text of each version's record.
@@ -93,6 +98,7 @@ class Report:
         matrix: models at sites; see :mod:`fedfs.roles.reader.report.comparison`.
     """
 
+    mode: str
     facts: Mapping[str, str]
     versions: tuple[int, ...]
     published: tuple[str, ...]
@@ -134,6 +140,7 @@ def collect(state: StudyState, sizes: Mapping[str, int], *, seen_by: str | None 
     view = summarize(state, seen_by=seen_by)
     views = {row.site: row for row in view.sites}
     return Report(
+        mode=charter.mode,
         facts=_facts(view, state, charter),
         versions=versions,
         published=tuple(state.rounds[v].created_at for v in versions if v in state.rounds),
@@ -161,12 +168,13 @@ def collect(state: StudyState, sizes: Mapping[str, int], *, seen_by: str | None 
 def _facts(view: StudyStatus, state: StudyState, charter: TrackCharter) -> dict[str, str]:
     schedule, nnunet = charter.schedule, charter.nnunet
     cases = sum(state.n_cases(site) or 0 for site in charter.active_sites)
-    return {
+    what = "case" if charter.evaluates else "training case"
+    facts = {
         "Study": charter.study,
         "Phase": view.phase
         + (f", waits for {', '.join(view.waiting_for)}" if view.waiting_for else ""),
         "Version": f"{state.newest} of {schedule.rounds}" if state.newest >= 0 else "none yet",
-        "Sites": f"{len(charter.active_sites)} with {format_count(cases, 'training case')}",
+        "Sites": f"{len(charter.active_sites)} with {format_count(cases, what)}",
         "Began": state.charters[1].created_at,
         "Ended": state.finished.created_at if state.finished else "not yet",
         "Dataset": f"{charter.dataset.name}: {', '.join(charter.dataset.channel_names.values())}; "
@@ -182,6 +190,10 @@ def _facts(view: StudyStatus, state: StudyState, charter: TrackCharter) -> dict[
         **({"Best of the study": view.best} if view.best else {}),
         "Coordinator's key": key_fingerprint(charter.coordinator_key),
     }
+    if charter.evaluates:
+        facts = {name: text for name, text in facts.items() if name not in _OF_TRAINING}
+        return {**facts, **facts_of(state)}
+    return facts
 
 
 def _final(state: StudyState) -> dict[str, EvaluationMessage]:
@@ -273,10 +285,13 @@ def _disclosures(
 
 def _audit(state: StudyState, charter: Charter) -> dict[str, str]:
     n_used = sum(len(record.updates) for record in state.rounds.values())
-    return {
+    audit = {
         "Messages with valid signatures": str(len(state.digests)),
         "Objects that nobody accepts": str(len(state.rejected)),
         "Charter": f"number {charter.number}, each signed and chained to the one before",
-        "Updates used": str(n_used),
-        "Versions": f"0 to {state.newest}, each with one record" if state.models else "none yet",
     }
+    if charter.evaluates:
+        n_scores = str(len(state.finished.scores)) if state.finished else "not closed yet"
+        return {**audit, "Scores that the study was closed with": n_scores}
+    versions = f"0 to {state.newest}, each with one record" if state.models else "none yet"
+    return {**audit, "Updates used": str(n_used), "Versions": versions}

@@ -12,6 +12,7 @@ from typing import Any
 from fedfs import __version__
 from fedfs.aggregation.best_configuration import JOINT
 from fedfs.aggregation.random_effects import RandomEffects
+from fedfs.protocol.messages import EVALUATE
 from fedfs.roles.reader.model_scores import (
     FEDERATED,
     LOCAL,
@@ -59,8 +60,9 @@ def render(report: Report, *, made_at: str) -> str:
     """
     columns = {name: getattr(report, name) for name in _DRAWN}
     columns["sites"] = [row.site for row in report.sites]
+    template = "evaluation" if report.mode == EVALUATE else "report"
     return _page(
-        "report", columns, facts=report.facts, answer=_answer(report), made_at=made_at,
+        template, columns, facts=report.facts, answer=_answer(report), made_at=made_at,
         report=report, **_scales(report.comparison),
     )  # fmt: skip
 
@@ -126,6 +128,8 @@ def _page(template: str, columns: Mapping[str, Any], *, made_at: str, **shown: A
 
 def _answer(report: Report) -> str:
     """Return a sentence on the newest scores, which an investigator asks for first."""
+    if report.mode == EVALUATE:
+        return _answer_of_models(report)
     known = [
         (v, d) for v, d in zip(report.versions, report.mean_dice, strict=True) if d is not None
     ]
@@ -163,6 +167,20 @@ def _gains(report: Report) -> str:
         f"{len(gains)} sites that compared (difference {min(gains):+.3f} to {max(gains):+.3f}, no "
         "intervals known)."
     )
+
+
+def _answer_of_models(report: Report) -> str:
+    """Return a sentence on each given model that a site has scored."""
+    sentences = []
+    for row in report.matrix:
+        known = {site: dice for site, dice in row.dice.items() if dice is not None}
+        if known:
+            worst, best = min(known, key=known.__getitem__), max(known, key=known.__getitem__)
+            sentences.append(
+                f"{row.model} has a mean Dice of {known[worst]:.3f} at {worst}, where it does "
+                f"worst of {len(known)} sites, and of {known[best]:.3f} at {best}."
+            )
+    return " ".join(sentences) or "No site has scored a model yet."
 
 
 def _answer_of_all(overview: Overview) -> str:
