@@ -5,7 +5,7 @@ hashing, writing, uploading. The aggregator's share is all it does between the l
 next version. Both are measured inside one run of a real federation of one site on made-up images,
 with a network of the size of nnU-Net's default 2d one.
 
-    python bench/overhead.py            # a table
+    python bench/overhead.py            # a table; three rounds, two minutes on two cores
     python bench/overhead.py --json     # for a machine
 """
 
@@ -171,7 +171,9 @@ def measure(  # noqa: PLR0915
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--iterations", type=int, default=900, help="per round")
+    parser.add_argument(
+        "--iterations", type=int, default=250, help="per round; nnU-Net's epoch has 250"
+    )
     parser.add_argument("--features", type=int, default=32, help="UNet_base_num_features")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
