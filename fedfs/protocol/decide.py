@@ -129,6 +129,7 @@ def decide_aggregator(  # noqa: PLR0911  one for each state of a track
     now_s: float,
     checked: Checked = NOTHING_CHECKED,
     barred: Collection[str] = (),
+    fewest_updates: int = 1,
 ) -> AggregatorAction:
     """Return what the aggregator does next.
 
@@ -138,6 +139,7 @@ def decide_aggregator(  # noqa: PLR0911  one for each state of a track
         checked: what this process has found out about what sites announced.
         barred: sites that take no part in a track that comes before this one, and so can never
             begin with it: nobody waits for them.
+        fewest_updates: of which the charter's strategy makes a version.
 
     Raises:
         StudyError: the charter names a policy or a mode that this software does not know.
@@ -162,11 +164,11 @@ def decide_aggregator(  # noqa: PLR0911  one for each state of a track
     newcomer = _newcomer(state, {*checked.refused, *checked.absent}, barred)
     if newcomer is not None:
         return actions.Admit(newcomer)
-    return _decide_round(state, version, now_s, checked)
+    return _decide_round(state, version, now_s, checked, fewest_updates)
 
 
 def _decide_round(
-    state: StudyState, version: int, now_s: float, checked: Checked
+    state: StudyState, version: int, now_s: float, checked: Checked, fewest_updates: int
 ) -> AggregatorAction:
     charter = state.charter
     candidates = _candidates(state, version, checked)
@@ -176,8 +178,12 @@ def _decide_round(
     usable = [update for update in candidates if update.key in checked.usable]
     status = _round_status(state, version, usable, checked.absent, now_s)
     reason = round_policies.waits_for(charter.policy, status)
+    if not reason and len(usable) < fewest_updates:
+        reason = round_policies.lacks_updates(charter.strategy.name, fewest_updates, status)
     if reason and version != charter.closed_round:
         return Wait(reason)
+    if len(usable) < fewest_updates:
+        usable = []
     return actions.CloseRound(version, tuple(update.key for update in usable))
 
 

@@ -161,6 +161,15 @@ def waits_for(policy: Named, status: RoundStatus) -> str:
     )
 
 
+def lacks_updates(strategy: str, fewest: int, status: RoundStatus) -> str:
+    """Return what a round waits for of which the strategy cannot make a version yet."""
+    return (
+        f"{_updates(status) if status.missing else 'more sites'}: {strategy} needs "
+        f"{fewest} usable updates, and has {status.n_usable}. fedfs close-round makes a version of "
+        "none, from which all sites train"
+    )
+
+
 def staleness_exponent(policy: Named) -> float:
     """Return by how much updates from earlier versions count less."""
     return policy.options.get("staleness_exponent", STALENESS_EXPONENT)

@@ -108,6 +108,10 @@ class Strategy(Protocol):
     def proximal_mu(self) -> float:
         """Factor of FedProx's proximal term in the sites' training loss; 0 for none."""
 
+    @property
+    def fewest_updates(self) -> int:
+        """Fewest updates, at least 1, of which it makes a version."""
+
     def tolerates(self, n_updates: int) -> int:
         """Return how many updates of so many may hold anything without ruling the result."""
 

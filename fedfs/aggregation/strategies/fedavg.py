@@ -46,6 +46,11 @@ class FedAvg:
         """Sites train freely."""
         return 0.0
 
+    @property
+    def fewest_updates(self) -> int:
+        """One is a mean."""
+        return 1
+
     def tolerates(self, n_updates: int) -> int:  # noqa: ARG002  others depend on it
         """None: one update can move a mean anywhere."""
         return 0

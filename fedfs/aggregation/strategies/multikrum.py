@@ -41,18 +41,24 @@ class MultiKrum(FedAvg):
         """Distances are between all pairs of updates."""
         return True
 
+    @property
+    def fewest_updates(self) -> int:
+        """As many as it takes to tolerate the attackers that the option names."""
+        f = int(self.num_malicious_nodes)
+        return 2 * f + 3 if f else 1
+
     def tolerates(self, n_updates: int) -> int:
         """As many as the option says, if there are updates enough."""
-        f = int(self.num_malicious_nodes)
-        return f if n_updates >= 2 * f + 3 else 0
+        return int(self.num_malicious_nodes) if n_updates >= self.fewest_updates else 0
 
     def begin(self, weights: Mapping[str, float], *, version: int) -> Round:
         """Begin an aggregation; see :class:`~fedfs.aggregation.strategies.base.Strategy`."""
         n, f = sum(weight > 0 for weight in weights.values()), int(self.num_malicious_nodes)
-        if self.tolerates(n) < f:
+        if n < self.fewest_updates:
             raise StudyError(
                 f"{type(self).__name__} cannot tolerate {f} attackers among {n} updates.",
-                hint=f"it needs {2 * f + 3} updates: more sites, or a smaller num_malicious_nodes",
+                hint=f"it needs {self.fewest_updates} updates: more sites, or a smaller "
+                "num_malicious_nodes",
             )
         return KrumRound(self, weights, version)
 

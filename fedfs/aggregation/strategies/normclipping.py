@@ -46,6 +46,11 @@ class NormClipping:
         """The inner strategy's."""
         return self.inner.proximal_mu
 
+    @property
+    def fewest_updates(self) -> int:
+        """As many as the inner strategy needs."""
+        return self.inner.fewest_updates
+
     def tolerates(self, n_updates: int) -> int:
         """As many as the inner strategy: a bounded attack is an attack."""
         return self.inner.tolerates(n_updates)

@@ -27,7 +27,7 @@ from fedfs.errors import (
 )
 from fedfs.exchange import payloads, versions
 from fedfs.exchange.global_weights import WeightFiles
-from fedfs.exchange.make_version import make_version, outputs_in
+from fedfs.exchange.make_version import make_version, outputs_in, strategy_of
 from fedfs.exchange.progress import StatusReporter
 from fedfs.exchange.publish import Clock, Publisher
 from fedfs.exchange.read import Observer
@@ -144,7 +144,13 @@ class Aggregator(Role[AggregatorAction]):
             for site in state.charter.active_sites
             if not all(before.state.is_admitted(site) for before in self._before)
         }
-        return decide_aggregator(state, now_s=self._clock(), checked=self._checked, barred=barred)
+        return decide_aggregator(
+            state,
+            now_s=self._clock(),
+            checked=self._checked,
+            barred=barred,
+            fewest_updates=strategy_of(state.charter).fewest_updates,
+        )
 
     def explain_wait(self, action: Wait, state: StudyState) -> tuple[str, str]:  # noqa: ARG002  see Role
         """Return what is waited for, and which payloads are not there or cannot be decrypted."""

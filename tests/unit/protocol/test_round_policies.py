@@ -414,6 +414,26 @@ def test_a_round_in_which_all_was_refused_is_closed_and_the_sites_train_again(
     assert f"made version {first + 1} of no update" in said
 
 
+@pytest.mark.parametrize("more_come", [True, False], ids=["more come", "closed by hand"])
+def test_krum_waits_until_it_has_the_updates_that_it_needs(tmp_path, more_come):
+    federation = begin(
+        tmp_path, policy="quorum", policy_options={"sites": 2}, rounds=1, strategy="Krum",
+        strategy_options={"num_malicious_nodes": 1.0}, targets=dict.fromkeys("abcde", 1.0),
+    )  # fmt: skip
+    run_all(federation, "a", "b")
+    outcome = federation.run_process("aggregator")
+    assert "the update of c, d, e from version 0: Krum needs 5 usable updates" in outcome.text
+    if more_come:
+        federation.run()
+    else:
+        home = federation.home("coordinator")
+        rounds.close_round(Coordinator(federation.store, home, clock=federation.clock))
+        federation.run_process("aggregator")
+    state = federation.observe().state
+    assert len(state.rounds[1].updates) == (5 if more_come else 0)
+    assert not [f for f in verify_study(federation.observe()) if f.level == PROBLEM]
+
+
 def test_only_a_round_that_was_answered_can_be_closed_by_the_coordinator(tmp_path):
     federation = begin(tmp_path, rounds=1)
     home = federation.home("coordinator")
