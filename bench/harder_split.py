@@ -5,11 +5,11 @@
 Writes OUT, an nnU-Net raw dataset of links with a ``cases.csv`` (case, site, and the numbers that
 decided), and prints how unlike the sites are. Deterministic: the same images give the same file.
 
-nnU-Net normalises each MRI image to mean 0 and SD 1, so brightness and scale do not matter. What
-stays is measured on normalised images: sharpness (mean size of the gradient), contrast (range from
-the 5th to the 95th percentile) and skewness. The first principal component of their ranks orders
-the cases, and each site is a stretch of that order: no two sites have an image in common range.
-Neither labels nor the sites of an earlier ``cases.csv`` are looked at, except for its patients.
+nnU-Net normalises each MRI image to mean 0 and SD 1, so brightness and scale of an image do not
+matter. What stays for a network to learn is how the organ looks in a normalised image: its mean
+brightness, and its contrast to the two voxels around it. The first principal component of their
+ranks orders the cases, and each site is a stretch of that order, so that no two sites have such
+cases in common. The sites of an earlier ``cases.csv`` are not looked at.
 """
 
 from __future__ import annotations
@@ -24,19 +24,22 @@ import numpy as np
 
 from fedfs.simulation.cases import case_names, place_dataset, raw_dataset_json
 
-FEATURES = ("sharpness", "contrast", "skewness")
+FEATURES = ("brightness", "contrast")
 SHARES = {"north": 0.5, "east": 0.3, "south": 0.2}
+SHELL_VOXELS = 2
 
 
-def features(path: Path) -> tuple[float, float, float]:
-    """Return sharpness, contrast and skewness of an image that is normalised as nnU-Net does."""
+def features(image: Path, labels: Path) -> tuple[float, float]:
+    """Return mean brightness and contrast of an organ in an image normalised as nnU-Net does."""
     import SimpleITK as sitk  # noqa: N813  its usual name
+    from scipy import ndimage
 
-    image = sitk.GetArrayFromImage(sitk.ReadImage(str(path))).astype(np.float64)
-    image = (image - image.mean()) / max(image.std(), 1e-8)
-    gradient = np.sqrt(sum(part**2 for part in np.gradient(image)))
-    low, high = np.percentile(image, [5, 95])
-    return float(gradient.mean()), float(high - low), float((image**3).mean())
+    values = sitk.GetArrayFromImage(sitk.ReadImage(str(image))).astype(np.float64)
+    values = (values - values.mean()) / max(values.std(), 1e-8)
+    organ = sitk.GetArrayFromImage(sitk.ReadImage(str(labels))) > 0
+    shell = ndimage.binary_dilation(organ, iterations=SHELL_VOXELS) & ~organ
+    brightness = float(values[organ].mean())
+    return brightness, brightness - float(values[shell].mean())
 
 
 def order(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -64,8 +67,16 @@ def main() -> None:
     options = parser.parse_args()
     ending = str(raw_dataset_json(options.data)["file_ending"])
     cases = case_names(options.data, ending)
-    found = [features(options.data / "imagesTr" / f"{case}_0000{ending}") for case in cases]
-    values = np.array(found)
+    folder = options.data
+    values = np.array(
+        [
+            features(
+                folder / "imagesTr" / f"{case}_0000{ending}",
+                folder / "labelsTr" / f"{case}{ending}",
+            )
+            for case in cases
+        ]
+    )
     sites = divide(order(values))
     place_dataset(options.data, options.folder, cases)
     with (options.folder / "cases.csv").open("w", newline="", encoding="utf-8") as file:
