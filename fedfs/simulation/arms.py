@@ -51,6 +51,9 @@ ARMS: Mapping[str, Arm] = {
     "local-equal": Arm(study="local-equal", sites=ALONE, is_equal=True),
     "ffe": Arm(study="ffe", sites=TOGETHER),
     "personal": Arm(study="ffe", sites=TOGETHER, model=PERSONAL, run=("--personal",)),
+    "keep-local": Arm(
+        study="keep-local", sites=TOGETHER, model=OF_SITE, init=("--keep-local", "norm")
+    ),
     "asym": Arm(study="asym", sites=TOGETHER, model=OF_SITE, mode=ASYM),
     "central": Arm(study="central", sites=POOLED),
     "central-equal": Arm(study="central-equal", sites=POOLED, is_equal=True),
