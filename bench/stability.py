@@ -293,12 +293,17 @@ class Network:
             logits = trainer.network(slices)[..., : size[0], : size[1]]
         trainer.network.train()
         trainer.set_deep_supervision_enabled(True)
-        predicted = logits.argmax(1).numpy()
+        labels = trainer.label_manager
+        if labels.has_regions:
+            masks = [(logits[:, i] > 0).numpy() for i in range(logits.shape[1])]
+        else:
+            masks = [(logits.argmax(1) == value).numpy() for value in labels.foreground_labels]
+        classes = labels.foreground_regions if labels.has_regions else labels.foreground_labels
         reference_ZYX, spacing = np.asarray(reference)[0], configuration.spacing  # noqa: N806  axes
         between = properties["spacing"][trainer.plans_manager.transpose_forward[0]]
         dice, distances = [], []
-        for value in trainer.label_manager.foreground_labels:
-            one, other = predicted == value, reference_ZYX == value
+        for one, values in zip(masks, classes, strict=True):
+            other = np.isin(reference_ZYX, values)
             if largest:
                 one = largest_component(one)
             if one.any() or other.any():
