@@ -120,6 +120,8 @@ class Federation:
 
         self.given, self.seed, self.folder = given, seed, folder
         self.dataset_json = raw_dataset_json(given.data)
+        if "regions_class_order" in self.dataset_json:
+            self.dataset_json["label_order"] = list(self.dataset_json["labels"])
         patients = read_patients(given.data)
         cases = with_site_names(read_cases(given.data), lambda _: None)
         self.splits = split_cases(cases, test_share=0.25, patients=patients)
@@ -302,10 +304,11 @@ class Network:
         reference_ZYX, spacing = np.asarray(reference)[0], configuration.spacing  # noqa: N806  axes
         between = properties["spacing"][trainer.plans_manager.transpose_forward[0]]
         dice, distances = [], []
-        for one, values in zip(masks, classes, strict=True):
-            other = np.isin(reference_ZYX, values)
-            if largest:
-                one = largest_component(one)
+        for mask, values in zip(masks, classes, strict=True):
+            one, other = (
+                largest_component(mask) if largest else mask,
+                np.isin(reference_ZYX, values),
+            )
             if one.any() or other.any():
                 dice.append(2 * float((one & other).sum()) / float(one.sum() + other.sum()))
             found = hd95_mm(other, one, [between, *spacing])
