@@ -202,7 +202,7 @@ class Federation:
                 model = dict.fromkeys(learners, base)
             versions.append(dict(model))
             every = max(1, rounds // 5)
-            if version + 1 == rounds or (not variant.alone and (version + 1) % every == 0):
+            if version + 1 == rounds or (name == "ffe" and (version + 1) % every == 0):
                 label = name if version + 1 == rounds else f"{name}@{(version + 1) / rounds:.1f}"
                 self.score(label, learners, model, time.process_time() - began)
         if name == "ffe":
