@@ -80,7 +80,9 @@ def aggregate(folder: Path, updates: list[Path]) -> None:
             strategy=strategies.by_name("FedAvg"),
             update_encoding=fp32,
             model_encoding=fp32,
-            outputs=Outputs(*(folder / f"written-{what}" for what in ("model", "delta", "state"))),
+            outputs=Outputs(
+                *(folder / f"written-{what}" for what in ("model", "delta", "state", "ema"))
+            ),
         )
 
 

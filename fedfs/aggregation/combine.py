@@ -7,6 +7,7 @@ Rules:
    lock, and are taken in the order of the file: neither bits nor errors depend on threads.
  * If no site that shares a tensor is here, the tensor and its memory stay as they are; so do all
    of them where there is no update.
+ * Where there is an exponential average, it is made of the version as its readers have it.
  * A version whose encoding is lossy is what its readers will make of the delta. What the delta
    does not carry is kept beside the strategy's memory and is added to the next delta.
 """
@@ -22,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fedfs.aggregation.moving_average import moved
 from fedfs.aggregation.strategies import Combined, Strategy
 from fedfs.aggregation.update_reader import Combination, DeltaReader, Piece
 from fedfs.learner import Array
@@ -48,11 +50,13 @@ class Outputs:
         model: its weights, float32.
         delta: its payload, if its encoding is lossy.
         state: memory of the strategy, and what the delta does not carry.
+        ema: exponential average of versions.
     """
 
     model: Path
     delta: Path
     state: Path
+    ema: Path
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,7 @@ class Written:
         weights_sha256: hash of the weights, see :func:`fedfs.tensors.canonical.weights_sha256`.
         has_delta: whether there is a delta.
         has_state: whether there is a memory.
+        has_ema: whether there is an exponential average.
         n_tensors: tensors of the model.
         n_parameters: their values.
     """
@@ -70,6 +75,7 @@ class Written:
     weights_sha256: str
     has_delta: bool
     has_state: bool
+    has_ema: bool
     n_tensors: int
     n_parameters: int
 
@@ -128,6 +134,7 @@ def combine(
         weights_sha256=output.digest.hexdigest(),
         has_delta=output.delta is not None,
         has_state=output.state is not None,
+        has_ema=output.ema is not None,
         n_tensors=len(shapes),
         n_parameters=sum(map(math.prod, shapes.values())),
     )
@@ -159,13 +166,17 @@ class _Output:
         if parts.state is not None:
             parts.state.check_layout(memory)
         self._before = parts.state
+        self._average = parts.ema
+        self._ema_weight = parts.ema_weight
         self._target = np.empty(0, dtype=np.float32)
 
         def writer(path: Path, layout: Mapping[str, Entry]) -> TensorWriter:
             return stack.enter_context(TensorWriter(path, layout))
 
-        self.model = writer(outputs.model, {n: ("F32", shape) for n, shape in shapes.items()})
+        weights = {name: ("F32", shape) for name, shape in shapes.items()}
+        self.model = writer(outputs.model, weights)
         self.state = writer(outputs.state, memory) if memory else None
+        self.ema = writer(outputs.ema, weights) if parts.ema_weight is not None else None
         self.delta = None
         if not encoding.lossless:
             self.delta = writer(outputs.delta, encodings.payload_layout(encoding, shapes))
@@ -203,6 +214,15 @@ class _Output:
             self.digest.update(hashed_header(piece.name, "F32", piece.shape))
         self.digest.update(raw_bytes(values, "F32"))
         self.model.write_slice(piece.name, start, values)
+        if self.ema is not None and self._ema_weight is not None:
+            self.ema.write_slice(piece.name, start, self._averaged(piece, start, values))
+
+    def _averaged(self, piece: Piece, start: int, values: Array) -> Array:
+        """Return the average's values, once those of this version went into it."""
+        if self._average is None or self._ema_weight is None:
+            return values
+        before = self._average.read_slice(piece.name, start, start + values.size)
+        return moved(before.reshape(values.shape), values, self._ema_weight)
 
 
 def _in_order(

@@ -53,6 +53,8 @@ class Combination:
         weights: update -> weight, of the same updates.
         version: the version to be made.
         shared_by: tensor -> sites that share it; None if every site has every tensor.
+        ema: exponential average up to the version before; None at the first.
+        ema_weight: of the version to be made in that average; None if there is none.
         withheld: tensors that no update holds, as sites keep them.
         bases: of updates that were not trained from ``base``, update -> what they were trained
             from, with the same tensors.
@@ -64,6 +66,8 @@ class Combination:
     weights: Mapping[str, float]
     version: int
     shared_by: Mapping[str, Collection[str]] | None = None
+    ema: TensorFile | None = None
+    ema_weight: float | None = None
     withheld: Collection[str] = ()
     bases: Mapping[str, TensorFile] = field(default_factory=dict)
 

@@ -36,6 +36,11 @@ if TYPE_CHECKING:
 @store_argument
 @option("-o", "--output", required=True, type=FOLDER, help="Folder to use as nnUNet_results.")
 @option("--version", type=int, help="Global version to export; default: the newest.")
+@option(
+    "--average-last", type=int, metavar="K", help="Export the mean of the last K versions instead."
+)
+@option("--ema", is_flag=True, help="Export the exponential average of versions instead.")
+@option("--personal", is_flag=True, help="Export the personal model of the site, on its own host.")
 @track_option(help="Export this track; default: all, as folds and configurations.")
 @option("--dataset-name", help="DatasetXXX_NAME; default: the charter's.")
 @site_option(help="Export the model of this site, on its own host (mode asym, --keep-local).")
@@ -46,11 +51,14 @@ def export(
     store: StorePlace,
     output: Path,
     *,
+    average_last: int | None,
+    ema: bool,
+    personal: bool,
     track: str | None,
     name: str | None,
     host: HostSettings,
     as_json: bool,
-    **chosen: Any,
+    **others: Any,
 ) -> None:
     """Write a model that nnUNetv2_predict takes.
 
@@ -63,21 +71,29 @@ def export(
         export_versions,
         predict_commands,
     )
+    from fedfs.roles.reader.model_kind import Chosen
     from fedfs.roles.site.config import SiteConfig
     from fedfs.roles.site.export import export_own
     from fedfs.trust.keyring import default_home
     from fedfs.trust.recipients import Vault
 
     home, instructions = default_home(), None
-    if name is not None and not _has_models_of_sites(store):
+    if (average_last is not None) + ema + personal > 1:
+        raise click.UsageError("Give one of --average-last, --ema and --personal.")
+    if personal and name is None:
+        raise click.UsageError("--personal is the model of a site, on its host: also give --site.")
+    chosen = Chosen(average_last, ema=ema, personal=personal)
+    if name is not None and not personal and not _has_models_of_sites(store):
         name = site_unless(name, other_role=True)
     if name is None:
         place = open_store(store)
-        done = export_versions(place, output, track=track, home=home, host=host, **chosen)
+        done = export_versions(
+            place, output, track=track, home=home, host=host, chosen=chosen, **others
+        )
     else:
         config = SiteConfig(store, name, home, host=host)
-        done = export_own(config, output, track=track, **chosen)
-    if not track:
+        done = export_own(config, output, track=track, chosen=chosen, **others)
+    if not (track or average_last or ema or personal):
         instructions = export_choice(open_store(store), done, vault=Vault(home))
     commands = predict_commands(done)
     if as_json:
@@ -85,7 +101,8 @@ def export(
         return
     if len(done) == 1:
         card = f"{CARD} in it; fill in what it leaves open"
-        show_pairs({"model": done[0].folder, "version": done[0].version, "card": card})
+        kind = {"weights": done[0].model} if done[0].model else {}
+        show_pairs({"model": done[0].folder, "version": done[0].version, **kind, "card": card})
     else:
         rows = [(one.folder, one.fold, one.version) for one in done]
         show_table(("model", "fold", "version"), rows)

@@ -223,6 +223,20 @@ _OPTIONS = (
         help="Weight of each site: its number of cases, or the same for all.",
         section=ROUNDS,
     ),
+    option(
+        "--average-last",
+        type=int,
+        metavar="K",
+        help="In the end sites also validate the mean of the last K versions.",
+        section=ROUNDS,
+    ),
+    option(
+        "--ema",
+        type=float,
+        metavar="DECAY",
+        help="Publish an exponential average with each version, which sites also validate.",
+        section=ROUNDS,
+    ),
     default_option(
         "--strategy",
         default="FedAvg",

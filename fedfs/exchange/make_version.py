@@ -11,6 +11,7 @@ from pathlib import Path
 from fedfs.aggregation import strategies
 from fedfs.aggregation.combine import Combination, Outputs, Written, combine
 from fedfs.aggregation.local_tensors import withheld_names
+from fedfs.aggregation.moving_average import weight_of
 from fedfs.aggregation.shared_tensors import shared_by
 from fedfs.aggregation.strategies import Strategy
 from fedfs.errors import SetupError, UserError
@@ -24,7 +25,7 @@ from fedfs.tensors.canonical import TensorFile
 
 def outputs_in(folder: Path) -> Outputs:
     """Return where a version's files are made."""
-    return Outputs(*(folder / f"{name}.safetensors" for name in ("model", "delta", "state")))
+    return Outputs(*(folder / f"{name}.safetensors" for name in ("model", "delta", "state", "ema")))
 
 
 def strategy_of(charter: Charter) -> Strategy:
@@ -54,6 +55,7 @@ def make_version(
     payloads: Mapping[str, Path],
     weights: Mapping[str, float],
     memory: Path | None,
+    ema: Path | None = None,
 ) -> Written:
     """Write the files of a version.
 
@@ -66,6 +68,7 @@ def make_version(
         payloads: key of a manifest -> local file of its payload, checked.
         weights: site -> weight of its update.
         memory: local file of the optimizer state after the version before; None if there is none.
+        ema: likewise of the exponential average of versions.
 
     Raises:
         SetupError: this host does not have the strategy.
@@ -88,6 +91,8 @@ def make_version(
         combination = Combination(
             base=newest,
             state=opened(memory) if memory else None,
+            ema=opened(ema) if ema else None,
+            ema_weight=weight_of(version, charter.ema) if charter.ema else None,
             updates={u.site: payloads[u.key] for u in updates},
             weights=weights,
             version=version,

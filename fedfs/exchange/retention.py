@@ -1,9 +1,10 @@
 """Delete payloads that nobody needs any more; messages stay, so that a study can be read for ever.
 
 Rules:
- * Kept are the newest versions, as many as asked for; version 0, from which a site may train alone;
-   the version that a site may be training from; what an update that waits was trained from; and of
-   each whatever it is made from: the newest version in full before it, and the deltas after that.
+ * Kept are the newest versions, as many as asked for or as sites average, with the memory and the
+   exponential average after each of them; version 0, from which a site may train alone; the version
+   that a site may be training from; what an update that waits was trained from. Of each of them,
+   also what it is made from: the newest version in full before it, and the deltas after that.
  * A site tells by its evaluation what it trains from. One that is reached by a courier tells it
    together with the update: until then it may be training from any version after its last update.
  * Of updates only those go that a round record has settled, and that are older than these versions.
@@ -33,12 +34,14 @@ def prune_versions(store: Store, state: StudyState, keep: int) -> int:
     Raises:
         StoreError: the store refuses.
     """
+    keep = max(keep, state.charter.average_last)
     kept = payloads_in_use(state.models, _versions_in_use(store, state, keep))
     oldest = state.newest - keep + 1
     kept |= {
-        record.state.key
+        ref.key
         for record in state.rounds.values()
-        if record.state is not None and record.version >= oldest
+        for ref in (record.state, record.ema)
+        if ref is not None and record.version >= oldest
     }
     n_deleted = 0
     for entry in list(store.list(layout.models()[0])):

@@ -65,6 +65,14 @@ class Finish:
 
 
 @dataclass(frozen=True)
+class ScoreAverage:
+    """Site: keep an average of versions as a model too, and validate it in full."""
+
+    version: int
+    variant: str
+
+
+@dataclass(frozen=True)
 class PublishModel:
     """Site: publish its whole network for others to score."""
 
@@ -169,6 +177,7 @@ SiteAction = (
     | Train
     | SayAttendance
     | Finish
+    | ScoreAverage
     | PublishModel
     | CrossEvaluate
     | ScoreGiven

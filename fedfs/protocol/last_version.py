@@ -2,9 +2,9 @@
 
 Rules:
  * What the charter asks for comes first, and then what the site itself wants.
- * Where the charter asks for it, a site publishes its model and scores those of the sites that made
-   the last version. It trains alone where it wants to compare, and fine-tunes the last version
-   where it wants a personal model.
+ * Where the charter asks for it, a site validates averages of versions; publishes its model, and
+   scores those of the sites that made the last version. Where it wants to compare, it trains alone;
+   where it wants a personal model, it fine-tunes the last version.
  * Nobody is waited for before all that this site can do alone is done.
 """
 
@@ -27,6 +27,9 @@ def decide_after_last(state: StudyState, site: str, *, alone: bool, personal: bo
             published scores.
     """
     version = state.newest
+    for variant in state.charter.averages:
+        if (site, version, variant) not in state.evaluations:
+            return actions.ScoreAverage(version, variant)
     if state.charter.cross_evaluates and site not in state.site_models:
         return actions.PublishModel(version)
     unscored = [of for of in state.site_models if not has_scored(state, site, of)]

@@ -52,6 +52,7 @@ FORMS = {
     "model": "aggregator/models/{version:05d}/manifest.json",
     "model-payload": "aggregator/models/{version:05d}/model-{sha256}.safetensors",
     "keyframe-payload": "aggregator/models/{version:05d}/keyframe-{sha256}.safetensors",
+    "ema-payload": "aggregator/models/{version:05d}/ema-{sha256}.safetensors",
     "state-payload": "aggregator/models/{version:05d}/state-{sha256}.safetensors",
     "round": "aggregator/rounds/{version:05d}.json",
     "aggregator-status": "aggregator/status/{number:08d}.json",
@@ -281,17 +282,12 @@ def model(version: int) -> str:
 
 def model_payload(version: int, sha256: str) -> str:
     """Key of the tensors of global model ``version``."""
-    return FORMS["model-payload"].format(version=version, sha256=sha256)
+    return payload_of_version("model", version, sha256)
 
 
-def keyframe_payload(version: int, sha256: str) -> str:
-    """Key of the tensors in full of global model ``version``, which travels as a delta."""
-    return FORMS["keyframe-payload"].format(version=version, sha256=sha256)
-
-
-def state_payload(version: int, sha256: str) -> str:
-    """Key of the strategy's state that belongs to global model ``version``."""
-    return FORMS["state-payload"].format(version=version, sha256=sha256)
+def payload_of_version(kind: str, version: int, sha256: str) -> str:
+    """Key of a payload of ``version``: its ``model``, ``keyframe``, ``ema`` or ``state``."""
+    return FORMS[f"{kind}-payload"].format(version=version, sha256=sha256)
 
 
 def report(version: int, n_messages: int) -> str:

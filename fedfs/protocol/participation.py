@@ -16,6 +16,11 @@ def has_scored(state: StudyState, site: str, of: str) -> bool:
     return is_own or (site, max(state.newest, 0), layout.score_of(of)) in state.evaluations
 
 
+def has_scored_averages(state: StudyState, site: str) -> bool:
+    """Return whether a site has validated the averages of versions that the charter asks for."""
+    return all((site, state.newest, v) in state.evaluations for v in state.charter.averages)
+
+
 def models_to_score(state: StudyState, site: str) -> list[str]:
     """Return the other sites whose models ``site`` scores: those that made the last version.
 
@@ -53,6 +58,7 @@ def is_over(state: StudyState, sites: Iterable[str]) -> bool:
         and all(
             (state.charter.evaluates or state.is_validated(site, state.newest))
             and not unscored(state, site)
+            and has_scored_averages(state, site)
             for site in sites
         )
     )

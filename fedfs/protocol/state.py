@@ -177,7 +177,8 @@ class StudyState:
         found: list[tuple[PayloadRef | None, int]] = []
         for record in self.rounds.values():
             found += (
-                (ref, record.version) for ref in (record.model, record.keyframe, record.state)
+                (ref, record.version)
+                for ref in (record.model, record.keyframe, record.state, record.ema)
             )
         found += ((update.payload, update.base_version) for update in self.updates.values())
         found += ((model.payload, model.version) for model in self.site_models.values())

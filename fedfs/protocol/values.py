@@ -100,6 +100,7 @@ Version = Annotated[int, Range(low=-1, high=10**6, whole=True)]
 Seconds = Annotated[float, Range(low=0, high=1e10)]
 Positive = Annotated[float, Range(low=0, high=1e10, low_is_open=True)]
 Dice = Annotated[float, DICE]
+Decay = Annotated[float, Range(low=0, high=1)]
 Share = Annotated[float, DICE]
 
 

@@ -22,6 +22,7 @@ _FROM_RECORD = {
     "encoding": "encoding",
     "encoding_options": "encoding_options",
     "keyframe": "keyframe",
+    "ema": "ema",
 }
 
 

@@ -47,10 +47,11 @@ class Hospitals:
         for number, (site, n_cases) in enumerate(sites.items()):
             write_dataset(self.paths[site].raw, n_cases, shape=(12, 40, 40), seed=number)
         content = {"channel_names": {"0": "MRI"}, "labels": LABELS, "file_ending": ".nii.gz"}
-        chosen = StudyOptions(
-            name="test", dataset_json=content, rounds=1, local_iterations=2, val_iterations=1,
-            min_sites=len(sites), planner_options=SMALL, **options,
-        )  # fmt: skip
+        settings = {
+            "name": "test", "dataset_json": content, "rounds": 1, "local_iterations": 2,
+            "val_iterations": 1, "min_sites": len(sites), "planner_options": SMALL, **options,
+        }  # fmt: skip
+        chosen = StudyOptions(**settings)
         self.store = open_store(self.url, must_exist=False)
         self.charter = init_study(
             self.store,

@@ -15,6 +15,7 @@ import pytest
 from fedfs.errors import StoreError
 from fedfs.protocol import layout
 from fedfs.roles.reader.status import summarize
+from fedfs.roles.site.fine_tuning import FineTuning
 from support import invariants
 from support.dying_store import DyingStore, KilledError
 from support.federation import Federation, forge
@@ -120,6 +121,32 @@ def test_a_kill_on_any_track_changes_nothing(tmp_path, victim):
         if not killed:
             break
     assert k > 90
+
+
+@pytest.mark.parametrize("victim", ["aggregator", "north"])
+def test_a_kill_changes_none_of_the_models_that_sites_have_beside_the_last_version(
+    tmp_path, victim
+):
+    """Own normalisation layers, averages, a local and a personal model; at every eleventh call."""
+    options = {
+        "targets": TWO, "rounds": 2, "keep_local": "norm", "average_last": 2, "ema": 0.5,
+        "alone": ("north",), "personal": {"north": FineTuning()}, "publishes_personal": ("north",),
+    }  # fmt: skip
+    undisturbed = Federation(tmp_path / "undisturbed", **options).start()
+    take_turns(undisturbed)
+    expected = undisturbed.observe().state
+    for k in itertools.count(5, 11):
+        federation = Federation(tmp_path / str(k), **options)
+        killed = take_turns(federation.start(), victim, k, after=k % 2 == 0)
+        check_invariants(federation)
+        state = federation.observe().state
+        assert models_and_updates(federation) == models_and_updates(undisturbed), k
+        assert state.evaluations.keys() == expected.evaluations.keys()
+        for place, score in state.evaluations.items():
+            assert score.mean_dice == expected.evaluations[place].mean_dice, (k, place)
+        if not killed:
+            break
+    assert k > 50
 
 
 def overtake(federation: Federation) -> None:

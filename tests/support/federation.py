@@ -88,6 +88,7 @@ class FakeLearner:
     ) -> None:
         self.network = network_of(network or {})
         self.seen: dict[int, dict[str, Any]] = {}
+        self.kept: dict[str, np.ndarray] = {}
         self.scored: list[str] = []
         self.tasks: list[Any] = []
         self.target = np.float32(target)
@@ -139,6 +140,7 @@ class FakeLearner:
 
     def finish(self, task: Any, tensors: Any, on_progress: Any) -> EvaluationResult:
         self.calls.append(("finish", task.version))
+        self.kept = dict(tensors)
         return self._score(tensors)
 
     def score(self, plans: Any, tensors: Path, on_progress: Any) -> EvaluationResult:
@@ -228,6 +230,7 @@ class Federation:
         self.alone = {site: FakeLearner(self.targets[site]) for site in alone}
         self.tunings = dict(personal or {})
         self.publishes_personal = publishes_personal
+        self.averages: dict[tuple[str, str], FakeLearner] = {}
         self.personal = {site: FakeLearner(self.targets[site]) for site in self.tunings}
         self.planner: Any = FakePlanner()
         settings: dict[str, Any] = {
@@ -314,8 +317,13 @@ class Federation:
             folder=folder,
             alone=self.alone.get(site),
             personal=self._personal_model(site, folder),
+            averages={v: self.average_of(site, v) for v in observer.state.charter.averages},
             attendance=lambda: self.attendances.get(site),
         )
+
+    def average_of(self, site: str, variant: str) -> FakeLearner:
+        """The learner that keeps an average of versions at a site."""
+        return self.averages.setdefault((site, variant), FakeLearner(self.targets[site]))
 
     def _personal_model(self, site: str, folder: Path) -> PersonalModel | None:
         if site not in self.personal:

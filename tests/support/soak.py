@@ -128,12 +128,17 @@ def draw(seed: int) -> Study:
 
 
 def _at_the_sites(rng: random.Random, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what sites keep local, if anything."""
+    """Return what sites keep local, and which averages they validate, if any."""
+    rounds = options["rounds"]
+    averages = {
+        **rng.choice([{}, {}, {"average_last": rng.randint(2, rounds)}]),
+        **rng.choice([{}, {}, {"ema": 0.8}]),
+    }
     if rng.random() < 0.6:
-        return {}
+        return averages
     can_average = options.get("strategy") in {"FedAvg", "FedMedian"}
     export = rng.choice(["", "mean"]) if can_average else ""
-    return {"keep_local": "norm", "keep_local_export": export}
+    return {**averages, "keep_local": "norm", "keep_local_export": export}
 
 
 def _events(rng: random.Random, rounds: int) -> tuple[Event, ...]:

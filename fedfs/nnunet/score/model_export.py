@@ -42,6 +42,7 @@ class ExportRequest(TrainerSettings):
         dataset_name: ``DatasetXXX_NAME`` to export under.
         version: global version, for the record.
         epochs: nnU-Net epochs that went into it.
+        kind: more fields of the record, where it is not the version itself.
         log: what nnU-Net logs of an epoch, for each version; drawn as ``progress.png``.
         summary: for ``validation/summary.json``, which nnU-Net's zip files take along.
         host: where the checkpoint is written, on its CPU.
@@ -55,6 +56,7 @@ class ExportRequest(TrainerSettings):
     dataset_name: str
     version: int
     epochs: int
+    kind: Mapping[str, str] = field(default_factory=dict)
     log: Sequence[Mapping[str, Any]] = ()
     summary: Mapping[str, Any] = field(default_factory=dict)
 
@@ -85,6 +87,7 @@ def export_model(request: ExportRequest) -> Path:
             "version": request.version,
             "fold": request.fold,
             "weights_sha256": weights_sha256(tensors),
+            **request.kind,
         }
         fold = f"fold_{request.fold}"
         if (target / fold).exists():

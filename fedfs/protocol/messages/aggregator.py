@@ -68,6 +68,7 @@ class ModelManifest(Message):
     Attributes:
         payload: the weights (``fp32``), or the delta to the version before in ``encoding``.
         keyframe: the weights in full, where the payload is a delta and they are there too.
+        ema: exponential average of the versions up to this one; None if there is none.
     """
 
     TYPE: ClassVar[str] = "model"
@@ -79,6 +80,7 @@ class ModelManifest(Message):
     encoding: str
     encoding_options: Mapping[str, float] = field(default_factory=dict)
     keyframe: PayloadRef | None = None
+    ema: PayloadRef | None = None
 
     @property
     def full(self) -> PayloadRef | None:
@@ -138,6 +140,7 @@ class RoundRecord(Message):
         weights_sha256: hash of the decoded weights.
         state: memory of the aggregation (momentum, residual) after this version; None if none.
         keyframe: the weights in full, where ``model`` is a delta and they are there too.
+        ema: exponential average of the versions up to this one; None if there is none.
         participation: in the mode ``asym``, who took part in each shared tensor.
         left_out: sites of which nothing went in, and since when.
         opened_at: when the version before was published; "" for version 0.
@@ -161,6 +164,7 @@ class RoundRecord(Message):
     state: PayloadRef | None = None
     encoding_options: Mapping[str, float] = field(default_factory=dict)
     keyframe: PayloadRef | None = None
+    ema: PayloadRef | None = None
     participation: tuple[Participation, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
 

@@ -23,7 +23,7 @@ from fedfs.protocol.messages.specs import (
     Schedule,
     Track,
 )
-from fedfs.protocol.values import Hash, HashOrNone, StudyName, TrackName, Version
+from fedfs.protocol.values import Count, Decay, Hash, HashOrNone, StudyName, TrackName, Version
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +59,9 @@ class Charter(Message):
         continues: a finished study, with whose plan and last version this one begins.
         keep_local: tensors of which every site keeps values of its own, of :data:`KEPT_LOCAL`.
         keep_local_export: what others get of them, of :data:`LOCAL_EXPORTS`.
+        average_last: sites also validate the mean of so many last versions; 0 for none.
+        ema: decay of an exponential average of versions, which the aggregator publishes with each
+            and sites validate; 0 for none.
         given: models that the sites score, in the mode ``evaluate``; empty in the others.
         tracks: models that the study makes, one or several, in the order in which a site that may
             choose works on them.
@@ -100,6 +103,8 @@ class Charter(Message):
     continues: Continued | None = None
     keep_local: str = ""
     keep_local_export: str = ""
+    average_last: Count = 0
+    ema: Decay = 0.0
     given: tuple[GivenModel, ...] = ()
 
     def check(self) -> None:
@@ -157,6 +162,11 @@ class Charter(Message):
     def withholds(self) -> bool:
         """What sites keep local is in no update."""
         return bool(self.keep_local) and (self.mode == ASYM or self.keep_local_export != MEAN)
+
+    @property
+    def averages(self) -> tuple[str, ...]:
+        """Variants of averages of versions that sites validate."""
+        return (*(("average",) if self.average_last else ()), *(("ema",) if self.ema else ()))
 
     @property
     def evaluates(self) -> bool:

@@ -6,7 +6,7 @@ record, so that of two aggregators that decide differently both publish the same
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from fedfs.aggregation.combine import Outputs, Written
@@ -71,12 +71,16 @@ class Release:
         if written.has_delta:
             travels, encoding = outputs.delta, charter.model_encoding
             if version % charter.keyframe_every == 0 or version == charter.schedule.rounds:
-                keyframe = self._upload(outputs.model, layout.keyframe_payload, version, readers)
-        model, memory = self._upload(travels, layout.model_payload, version, readers), None
+                keyframe = self._upload(outputs.model, "keyframe", version, readers)
+        model = self._upload(travels, "model", version, readers)
+        memory = ema = None
         if written.has_state:
             own = for_aggregator(charter)
-            memory = self._upload(outputs.state, layout.state_payload, version, own)
+            memory = self._upload(outputs.state, "state", version, own)
             outputs.state.replace(self._cache / f"{memory.tensors_sha256}.safetensors")
+        if written.has_ema:
+            ema = self._upload(outputs.ema, "ema", version, readers)
+            outputs.ema.replace(self._cache / f"{ema.tensors_sha256}.safetensors")
         self._weights.keep(written.weights_sha256, outputs.model)
         spent = {**seconds, "publish": time.perf_counter() - began_s}
         record = self._publisher.publish(
@@ -93,6 +97,7 @@ class Release:
                 strategy=charter.strategy,
                 model=model,
                 keyframe=keyframe,
+                ema=ema,
                 state=memory,
                 weights_sha256=written.weights_sha256,
                 n_tensors=written.n_tensors,
@@ -104,7 +109,7 @@ class Release:
         )
         text = self.complete(record)
         self._weights.prune([record.weights_sha256])
-        prune_cache(self._cache, [memory.tensors_sha256] if memory else [])
+        prune_cache(self._cache, [ref.tensors_sha256 for ref in (memory, ema) if ref is not None])
         return text
 
     def complete(self, record: RoundRecord) -> str:
@@ -122,15 +127,16 @@ class Release:
                 encoding=record.encoding,
                 encoding_options=record.encoding_options,
                 keyframe=record.keyframe,
+                ema=record.ema,
             )
         )
         return f"published version {record.version}"
 
-    def _upload(
-        self, path: Path, key: Callable[[int, str], str], version: int, readers: Sequence[str]
-    ) -> PayloadRef:
+    def _upload(self, path: Path, kind: str, version: int, readers: Sequence[str]) -> PayloadRef:
         return self._publisher.payload(
-            path, lambda sha256: key(version, sha256), sealed_for=readers
+            path,
+            lambda sha256: layout.payload_of_version(kind, version, sha256),
+            sealed_for=readers,
         )
 
 
@@ -141,6 +147,7 @@ def in_full(path: Path) -> Written:
             weights_sha256=weights_sha256(file),
             has_delta=False,
             has_state=False,
+            has_ema=False,
             n_tensors=len(file.names),
             n_parameters=sum(math.prod(file.shape(name)) for name in file.names),
         )

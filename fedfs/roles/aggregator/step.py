@@ -252,7 +252,7 @@ class Aggregator(Role[AggregatorAction]):
         updates = [state.waiting[key] for key in action.keys]
         weights = versions.weigh(updates, charter, action.base)
         with self._scratch() as folder:
-            memory, outputs = state.rounds[action.base].state, outputs_in(folder)
+            before, outputs = state.rounds[action.base], outputs_in(folder)
             written = make_version(
                 state,
                 self._weights,
@@ -261,7 +261,8 @@ class Aggregator(Role[AggregatorAction]):
                 updates=updates,
                 payloads=self._usable,
                 weights=weights,
-                memory=self._fetch(memory) if memory else None,
+                memory=self._fetch(before.state) if before.state else None,
+                ema=self._fetch(before.ema) if before.ema else None,
             )
             seconds = {"aggregate": time.perf_counter() - began_s}
             text = self._release.publish(

@@ -190,6 +190,8 @@ def _charter(options: StudyOptions, nonce: str, versions: Mapping[str, str]) -> 
         asym=options.asym(),
         keep_local=options.keep_local,
         keep_local_export=options.keep_local_export,
+        average_last=options.average_last or 0,
+        ema=options.ema or 0.0,
         dataset=DatasetSpec(
             name=_dataset_name(options),
             channel_names={str(k): str(v) for k, v in dataset["channel_names"].items()},

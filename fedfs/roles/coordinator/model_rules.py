@@ -43,3 +43,26 @@ def check_local(
             "of what sites keep local.",
             hint="choose another encoding, for example fp16",
         ).of("keep_local_export", "encoding")
+
+
+def check_averages(average_last: int | None, ema: float | None, *, rounds: int) -> None:
+    """Check which averages of versions a study has.
+
+    Args:
+        average_last: versions that are averaged in the end; None for none.
+        ema: decay of the exponential average; None for none.
+        rounds: versions that the study makes.
+
+    Raises:
+        UserError: it cannot be so.
+    """
+    if average_last is not None and not 2 <= average_last <= rounds:  # noqa: PLR2004  one is none
+        raise UserError(
+            f"The mean of the last {average_last} versions cannot be made of {rounds} rounds.",
+            hint=f"2 to {rounds}; version 0, the initial weights, is never part of it",
+        ).of("average_last", "rounds")
+    if ema is not None and not 0 < ema < 1:
+        raise UserError(
+            f"The decay {ema:g} of the exponential average is not between 0 and 1.",
+            hint="for example 0.9, with which about the last ten versions count",
+        ).of("ema")

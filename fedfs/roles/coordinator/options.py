@@ -17,7 +17,7 @@ from fedfs.protocol import round_policies
 from fedfs.protocol.messages import ASYM, FFE, TRAINING_MODES, AsymSpec, Schedule, Track
 from fedfs.protocol.ranges import check_minutes
 from fedfs.protocol.values import STUDY
-from fedfs.roles.coordinator.model_rules import check_local
+from fedfs.roles.coordinator.model_rules import check_averages, check_local
 from fedfs.tensors import encodings
 
 _FORMAT_HINT = "write it as nnU-Net v2 wants it, see dataset_format.md in its documentation"
@@ -51,6 +51,8 @@ class StudyOptions:
     cross_evaluation: bool = False
     keep_local: str = ""
     keep_local_export: str = ""
+    average_last: int | None = None
+    ema: float | None = None
     dataset_name: str | None = None
     configuration: str = "3d_fullres"
     planner: str = "ExperimentPlanner"
@@ -208,6 +210,7 @@ class StudyOptions:
             encodings.by_name(self.encoding, self.encoding_options)
         with about("model_encoding", "model_encoding_options"):
             encodings.by_name(self.model_encoding, self.model_encoding_options)
+        check_averages(self.average_last, self.ema, rounds=self.rounds)
         check_local(
             self.keep_local,
             self.keep_local_export,

@@ -158,7 +158,10 @@ class TrackContent:
         """Return the payloads that make the newest version, in as few bytes as possible."""
         state, known = self.state, set(self.known)
         wanted = self._given_by_charter() if self._needs_given() else set()
-        if state.newest < 0 or state.is_validated(self.site, state.newest):
+        if state.newest < 0:
+            return wanted
+        wanted |= self._payloads_of_averages()
+        if state.is_validated(self.site, state.newest):
             return wanted
         full = payloads_in_use(state.models, [state.newest]) - known
         deltas = _deltas_from_known(state.models, state.newest, known)
@@ -166,6 +169,20 @@ class TrackContent:
         sizes |= {m.full.key: m.full.size for m in state.models.values() if m.full}
         ways = [way for way in (full, deltas) if way is not None]
         return wanted | min(ways, key=lambda way: sum(sizes[key] for key in way))
+
+    def _payloads_of_averages(self) -> set[str]:
+        """Return the payloads of the averages that the site has still to validate, in the end."""
+        state, charter = self.state, self.state.charter
+        version, wanted = state.newest, set[str]()
+        if version < charter.schedule.rounds:
+            return wanted
+        if charter.average_last and (self.site, version, "average") not in state.evaluations:
+            first = max(1, version - charter.average_last + 1)
+            wanted |= payloads_in_use(state.models, range(first, version + 1))
+        ema = state.models[version].ema
+        if ema is not None and (self.site, version, "ema") not in state.evaluations:
+            wanted.add(ema.key)
+        return wanted
 
 
 def _deltas_from_known(

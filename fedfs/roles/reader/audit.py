@@ -246,16 +246,21 @@ class _Audit:
             payloads=payloads,
             weights={used.site: used.weight for used in record.updates},
             memory=self._fetch(before.state, folder) if before.state else None,
+            ema=self._fetch(before.ema, folder) if before.ema else None,
         )
         if written.weights_sha256 != record.weights_sha256:
             return "it has other weights"
         travels = outputs.delta if written.has_delta else outputs.model
         if file_sha256(travels) != record.model.tensors_sha256:
             return "its tensors are written otherwise"
-        if written.has_state != (record.state is not None) or (
-            record.state is not None and file_sha256(outputs.state) != record.state.tensors_sha256
+        for ref, path, has_one, what in (
+            (record.state, outputs.state, written.has_state, "the strategy's memory"),
+            (record.ema, outputs.ema, written.has_ema, "the exponential average"),
         ):
-            return "the strategy's memory is another one"
+            if has_one != (ref is not None) or (
+                ref is not None and file_sha256(path) != ref.tensors_sha256
+            ):
+                return f"{what} is another one"
         self._weights.keep(written.weights_sha256, outputs.model)
         self._weights.prune([written.weights_sha256])
         return ""

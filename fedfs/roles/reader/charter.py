@@ -191,6 +191,10 @@ def _rounds(charter: Charter) -> Iterator[tuple[str, str]]:
     weights = {"n_cases": "weighted by training cases", "uniform": "all with the same weight"}
     how = weights.get(charter.weighting.name, f"weighted by {charter.weighting.name}")
     yield "updates", f"combined by {_named(charter.strategy)}, {how}"
+    if charter.average_last:
+        yield "mean", f"of the last {charter.average_last} versions, which sites validate too"
+    if charter.ema:
+        yield "average", f"exponential, decay {charter.ema:g}: with each version, validated too"
     ratio = charter.max_move_ratio
     refused = f"one that moves the model more than {ratio:g} times as far as their median"
     yield "refused", refused if ratio else "none for how far it moves the model"

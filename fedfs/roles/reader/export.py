@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from fedfs.errors import StudyError, UserError
-from fedfs.exchange.global_weights import WeightFiles
 from fedfs.exchange.read import open_study
 from fedfs.exchange.visible import open_visible
 from fedfs.nnunet.data.dataset_json import ordered, read_json
@@ -21,6 +20,7 @@ from fedfs.protocol.areas import NO_SITE
 from fedfs.protocol.messages import ASYM, PlanMessage, chosen_tracks
 from fedfs.protocol.state import StudyState
 from fedfs.roles.reader.model_card import CardFold, model_card
+from fedfs.roles.reader.model_kind import NO_CHOICE, VERSION, Chosen, ModelKind, fetch_model
 from fedfs.roles.reader.training_log import training_log, validation_summary
 from fedfs.store.base import ReadableStore
 from fedfs.store.local_files import replacing
@@ -34,24 +34,37 @@ _SECOND_STAGE = "3d_cascade_fullres"
 
 @dataclass(frozen=True)
 class Exported:
-    """A model that was written: its folder, configuration and fold."""
+    """A model that was written: its folder, configuration and fold; ``model`` of another kind."""
 
     folder: Path
     configuration: str
     fold: str
     version: int
     weights_sha256: str
+    model: str = ""
 
 
 @dataclass(frozen=True)
 class ModelToExport:
-    """A model to be written."""
+    """A model to be written.
+
+    Attributes:
+        state: accepted messages of its track.
+        version: global version that it is, or was made of last.
+        tensors: file of its canonical tensors.
+        plans: nnU-Net plans that it was trained with.
+        fingerprint: that these were made from.
+        kind: what it is.
+        n_epochs: nnU-Net epochs that went into it; None for those of the federation.
+    """
 
     state: StudyState
     version: int
     tensors: Path
     plans: Mapping[str, Any]
     fingerprint: Mapping[str, Any]
+    kind: ModelKind = VERSION
+    n_epochs: int | None = None
 
 
 def export_versions(
@@ -59,6 +72,7 @@ def export_versions(
     output: Path,
     *,
     version: int | None = None,
+    chosen: Chosen = NO_CHOICE,
     track: str | None = None,
     dataset_name: str | None = None,
     home: Path | None = None,
@@ -70,6 +84,7 @@ def export_versions(
         store: the study's store.
         output: results folder; made if absent.
         version: global version; None for the newest of each track.
+        chosen: an average up to that version, instead of itself.
         track: only this one; None for all.
         dataset_name: ``DatasetXXX_NAME``; None for the charter's.
         home: the fedfs home of this host, with its keys; None for none.
@@ -110,10 +125,9 @@ def export_versions(
                 )
             if participation.lacks_configuration(state) and track is None:
                 continue
-            chosen, plan = find_version(state, version, store)
-            room = Path(folder, name)
-            path = WeightFiles(observer.store, room, vault).fetch(state.models, chosen)
-            models.append(ModelToExport(state, chosen, path, plan.plans, plan.fingerprint))
+            number, plan = find_version(state, version, store)
+            path, kind = fetch_model(observer, number, chosen, Path(folder, name))
+            models.append(ModelToExport(state, number, path, plan.plans, plan.fingerprint, kind))
         exported = export_network(models, output, dataset_name, host=host, workdir=Path(folder))
     write_cards([observer.state for observer in observers.values()], exported)
     return exported
@@ -209,9 +223,12 @@ def export_network(
             output=str(output.resolve()),
             dataset_name=dataset_name or charter.dataset.name,
             version=model.version,
-            epochs=max(1, model.version * charter.schedule.local_epochs),
+            epochs=max(1, model.n_epochs or model.version * charter.schedule.local_epochs),
+            kind=model.kind.in_record,
             log=training_log(model.state, model.version),
-            summary=validation_summary(model.state, model.version, class_names(content)),
+            summary=validation_summary(
+                model.state, model.version, class_names(content), variant=model.kind.variant
+            ),
             host=host,
         )
         requests.append(request)
@@ -222,7 +239,10 @@ def export_network(
             configuration=request.configuration,
             fold=request.fold,
             version=model.version,
-            weights_sha256=model.state.models[model.version].weights_sha256,
+            weights_sha256=read_json(Path(folder, f"fold_{request.fold}", RECORD))[
+                "weights_sha256"
+            ],
+            model=model.kind.text,
         )
         for folder, request, model in zip(written["models"], requests, models, strict=True)
     )
@@ -239,7 +259,7 @@ def write_cards(
     Args:
         states: of the tracks of the study.
         exported: what has been exported now.
-        site: whose own model it is (mode ``asym``).
+        site: whose own model it is.
     """
     for folder, configuration in dict.fromkeys((one.folder, one.configuration) for one in exported):
         folds, models = [], []
@@ -249,7 +269,7 @@ def write_cards(
             if state.charter.configuration == configuration and path.exists():
                 record = read_json(path)
                 version, sha256 = record["version"], record["weights_sha256"]
-                folds.append(CardFold(state, version, sha256))
+                folds.append(CardFold(state, version, sha256, ModelKind.from_record(record)))
                 models.append(Exported(folder, configuration, fold, version, sha256))
         card = folder / CARD
         if card.exists():

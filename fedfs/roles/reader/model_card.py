@@ -18,6 +18,7 @@ import fedfs
 from fedfs.protocol.messages import ASYM, EvaluationMessage, TrackCharter
 from fedfs.protocol.state import StudyState
 from fedfs.roles.reader.evaluations import is_credible, weighted_mean
+from fedfs.roles.reader.model_kind import VERSION, ModelKind
 from fedfs.roles.reader.model_scores import merged_dice
 from fedfs.roles.reader.report.comparison import pool_scores
 from fedfs.roles.reader.report.data import collect
@@ -36,11 +37,13 @@ class CardFold:
         state: accepted messages of its track.
         version: global version.
         weights_sha256: hash of the weights that were exported.
+        kind: what they are.
     """
 
     state: StudyState
     version: int
     weights_sha256: str
+    kind: ModelKind = VERSION
 
     @property
     def name(self) -> str:
@@ -90,10 +93,12 @@ def model_card(
         folds: of the folder, at least one; they have study and configuration in common.
         folder: name of the model folder.
         commands: how to predict with it.
-        site: whose own model this is (mode ``asym``); None for the global model.
+        site: whose own model this is; None for the global model.
     """
     charter = folds[0].state.charter
-    of_full, of_pseudo = (_scores_of(folds, kind, site) for kind in ("full", "pseudo"))
+    kind = folds[0].kind
+    of_full = _scores_of(folds, kind.variant, site)
+    of_pseudo = {} if kind.text else _scores_of(folds, "pseudo", site)
     messages = of_full or of_pseudo
     classes = list(
         dict.fromkeys(name for of in messages.values() for s in of for name in s.classes)
@@ -107,6 +112,7 @@ def model_card(
             details=_details(folds, folder, site),
             folds=folds,
             site=site,
+            own=_own_part(folds[0]),
             classes=[name for name in charter.dataset.labels if name != "background"],
             channels=list(charter.dataset.channel_names.values()),
             commands=commands,
@@ -123,6 +129,16 @@ def model_card(
     )
 
 
+def _own_part(fold: CardFold) -> str:
+    """Return what a site's own model has that others have not, as the end of a sentence."""
+    charter = fold.state.charter
+    if fold.kind.variant == "personal":
+        return ", trained further on its own images alone"
+    if charter.mode == ASYM:
+        return ": only the tensors that fit are shared with other sites"
+    return ", with normalisation layers of its own" if charter.keep_local else ""
+
+
 def _details(folds: Sequence[CardFold], folder: str, site: str | None) -> dict[str, str]:
     state = folds[0].state
     charter, nnunet = state.charter, state.charter.nnunet
@@ -132,6 +148,7 @@ def _details(folds: Sequence[CardFold], folder: str, site: str | None) -> dict[s
         "Model": folder,
         "Study": charter.study,
         "Track": ", ".join(fold.state.charter.track.name for fold in folds),
+        **({"Weights": folds[0].kind.text} if folds[0].kind.text else {}),
         "Configuration": f"{charter.configuration}, {nnunet.trainer}, {nnunet.planner}",
         "Coordinator's key": key_fingerprint(charter.coordinator_key),
         "Aggregator's key": key_fingerprint(charter.aggregator_key),

@@ -39,15 +39,18 @@ def training_log(state: StudyState, version: int) -> list[dict[str, Any]]:
     return log
 
 
-def validation_summary(state: StudyState, version: int, keys: Mapping[str, str]) -> dict[str, Any]:
+def validation_summary(
+    state: StudyState, version: int, keys: Mapping[str, str], *, variant: str = "full"
+) -> dict[str, Any]:
     """Return nnU-Net's ``summary.json`` of the sites' full validations; it shows no case.
 
     Args:
         state: accepted messages.
         version: that was validated; one that was not gives NaN.
         keys: name of a class -> its key in such files.
+        variant: of the validation, where it is of another model beside the version.
     """
-    scores = _scores(state, version, "full")
+    scores = _scores(state, version, variant)
     means = _of_classes(scores)
     of_key = {key: means.get(name, math.nan) for name, key in keys.items()}
     known = [value for value in of_key.values() if not math.isnan(value)]

@@ -6,18 +6,20 @@ Before its first, they are the version's, where it has them, or as the trainer i
 """
 
 import logging
+import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fedfs.aggregation.shared_tensors import Share, share_of
 from fedfs.errors import SetupError
+from fedfs.exchange.averages import fetch_ema, last_versions, write_mean
 from fedfs.exchange.global_weights import WeightFiles
-from fedfs.learner import Learner, OnProgress, OwnPlan, Tensors
+from fedfs.learner import Array, Learner, OnProgress, OwnPlan, Tensors
 from fedfs.protocol.messages import ASYM, SitePlan
 from fedfs.protocol.state import StudyState
 from fedfs.roles.site.residual import KeptTensorFiles, KeptTensors
 from fedfs.store.base import ReadableStore
-from fedfs.tensors.canonical import TensorFile
+from fedfs.tensors.canonical import TensorFile, weights_sha256
 from fedfs.trust.recipients import Vault
 
 log = logging.getLogger(__name__)
@@ -48,6 +50,10 @@ class SiteNetwork:
     def private(self) -> frozenset[str]:
         """Own names of the tensors of which the site has its own values."""
         return self.share.private(self.tensors)
+
+    def with_shared(self, version: Tensors) -> dict[str, Array]:
+        """Return the site's network with other values of what versions have, by canonical name."""
+        return self.share.compose(version, {name: self.tensors[name] for name in self.private})
 
 
 def own_plan(learner: Learner, published: SitePlan, on_progress: OnProgress) -> OwnPlan:
@@ -89,6 +95,7 @@ class SiteNetworks:
         vault: Vault | None = None,
     ) -> None:
         self._site = site
+        self._store, self._vault, self._folder = store, vault, folder
         self._learner = learner
         self._weights = WeightFiles(store, cache or folder / "models", vault)
         self._kept_files = KeptTensorFiles(folder)
@@ -122,6 +129,31 @@ class SiteNetworks:
             residual={name: r for name, r in kept.residual.items() if name not in share.local},
         )
         return self._loaded
+
+    def at_average(self, version: int, variant: str, state: StudyState) -> tuple[Tensors, str]:
+        """Return the site's network with an average of versions, and the hash of its tensors.
+
+        What the site has values of its own of, it has as at that version.
+
+        Args:
+            version: the last that counts.
+            variant: ``average`` or ``ema``, as the charter says.
+            state: accepted messages.
+
+        Raises: as :meth:`load`.
+        """
+        network = self.load(version, state)
+        with tempfile.TemporaryDirectory(dir=self._folder) as folder:
+            if variant == "ema":
+                path = fetch_ema(state, self._store, version, Path(folder), self._vault)
+            else:
+                path = Path(folder) / "mean.safetensors"
+                versions = last_versions(version, state.charter.average_last)
+                write_mean(state, self._weights, versions, path)
+                self._weights.prune([network.weights_sha256])
+            with TensorFile(path) as file:
+                tensors = network.with_shared({n: file.read(n) for n in network.share.in_versions})
+        return tensors, weights_sha256(tensors)
 
     def keep(
         self, network: SiteNetwork, state: StudyState, *, trained: Tensors, residual: Tensors

@@ -12,11 +12,12 @@ import json
 import logging
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fedfs.learner import ClassScore, EvaluationResult, Learner, OnProgress, RoundTask, Tensors
+from fedfs.learner import EvaluationResult, Learner, OnProgress, RoundTask, Tensors
+from fedfs.nnunet.score.summary import result_of
 from fedfs.nnunet.system import files
 from fedfs.roles.site.fine_tuning import FineTuning
 from fedfs.tensors.canonical import weights_sha256
@@ -66,10 +67,48 @@ def train_to_the_end(
     """
     learner.prepare(plans, fingerprint, on_progress)
     trained = learner.train(task, tensors, on_progress).tensors
-    final = replace(
-        task, weights_sha256=weights_sha256(trained), first_epoch=task.total_epochs, n_epochs=0
-    )
-    return learner.finish(final, trained, on_progress)
+    done = replace(task, weights_sha256=weights_sha256(trained))
+    return _finish(learner, done, trained, on_progress)
+
+
+def keep_model(
+    learner: Learner,
+    plans: Mapping[str, Any],
+    fingerprint: Mapping[str, Any],
+    task: RoundTask,
+    tensors: Tensors,
+    on_progress: OnProgress,
+) -> EvaluationResult:
+    """Keep tensors as a model without training, and return nnU-Net's full validation of it.
+
+    Args and Raises as for :func:`train_to_the_end`; ``task`` has the hash of ``tensors``.
+    """
+    learner.prepare(plans, fingerprint, on_progress)
+    return _finish(learner, task, tensors, on_progress)
+
+
+def _finish(
+    learner: Learner, task: RoundTask, tensors: Tensors, on_progress: OnProgress
+) -> EvaluationResult:
+    final = replace(task, first_epoch=task.total_epochs, n_epochs=0)
+    return learner.finish(final, tensors, on_progress)
+
+
+@dataclass(frozen=True)
+class MadePersonal:
+    """A personal model that was made: of which weights, and how."""
+
+    weights_sha256: str
+    tuning: FineTuning
+
+
+def read_personal(folder: Path) -> MadePersonal | None:
+    """Return what the record of a personal model's training says; None if none was made."""
+    record = _read(folder / PERSONAL_RECORD)
+    if record.get("result") is None:
+        return None
+    begun = dict(record["begun"])
+    return MadePersonal(begun.pop("weights_sha256"), FineTuning(**begun))
 
 
 class PersonalModel:
@@ -127,7 +166,7 @@ class PersonalModel:
         made = self._result(task.weights_sha256)
         if made is not None:
             return made
-        if self._read().get("begun") != begun:
+        if _read(self._record).get("begun") != begun:
             self.learner.close()
             shutil.rmtree(self._folder, ignore_errors=True)
             files.write_json(self._record, {"begun": begun, "result": None})
@@ -140,22 +179,22 @@ class PersonalModel:
         return result
 
     def _result(self, weights: str) -> EvaluationResult | None:
-        record = self._read()
+        record = _read(self._record)
         result = record.get("result")
         if record.get("begun") != self._begun(weights) or result is None:
             return None
-        classes = {name: ClassScore(**score) for name, score in result["classes"].items()}
-        return EvaluationResult(**{**result, "classes": classes})
+        return result_of(result)
 
     def _begun(self, weights: str) -> dict[str, Any]:
         return {"weights_sha256": weights, **asdict(self.tuning)}
 
-    def _read(self) -> dict[str, Any]:
-        try:
-            record = json.loads(self._record.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError) as error:
-            log.warning("%s cannot be read (%s): fine-tuning begins anew", self._record, error)
-            return {}
-        return record if isinstance(record, dict) else {}
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        log.warning("%s cannot be read (%s): fine-tuning begins anew", path, error)
+        return {}
+    return record if isinstance(record, dict) else {}

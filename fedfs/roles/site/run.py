@@ -125,6 +125,10 @@ def _make_site(
     alone = None
     if config.local_model:
         alone, _ = site_parts(config, store, charter, paths, own_model=LOCAL)
+    averages = {
+        variant: site_parts(config, store, charter, paths, own_model=variant)[0]
+        for variant in charter.averages
+    }
     personal = None
     if config.personal is not None:
         tuner, _ = site_parts(config, store, charter, paths, own_model=PERSONAL)
@@ -145,6 +149,7 @@ def _make_site(
         keep_versions=config.keep_versions,
         alone=alone,
         personal=personal,
+        averages=averages,
         attendance=lambda: _remembered_attendance(keyring, config.site),
     )
 

@@ -23,11 +23,13 @@ from fedfs.protocol.decide_evaluation import VERSION
 from fedfs.protocol.messages import Charter, EvaluationMessage, SiteModel
 from fedfs.roles.site.given_network import fetch_given
 from fedfs.roles.site.network import SiteNetwork
-from fedfs.roles.site.own_model import PersonalModel, stretched, train_to_the_end
+from fedfs.roles.site.own_model import PersonalModel, keep_model, stretched, train_to_the_end
 from fedfs.tensors.canonical import write_safetensors
 from fedfs.trust.recipients import Vault, for_readers
 
 log = logging.getLogger(__name__)
+
+_NAMES = {"average": "mean", "ema": "exponential average"}
 
 
 class Scoring:
@@ -40,6 +42,7 @@ class Scoring:
         learner: knows the site's data.
         alone: trains a model of this site's data alone; None if nobody wants one.
         personal: fine-tunes the last version for this site; likewise.
+        averages: variant -> learner that keeps that average of versions as a model.
         folder: fedfs's own folder for this site.
         vault: decrypts other sites' models, where they are encrypted.
     """
@@ -53,6 +56,7 @@ class Scoring:
         learner: Learner,
         alone: Learner | None,
         personal: PersonalModel | None,
+        averages: Mapping[str, Learner],
         folder: Path,
         vault: Vault | None,
     ) -> None:
@@ -62,6 +66,7 @@ class Scoring:
         self._learner = learner
         self._alone = alone
         self._personal = personal
+        self._averages = averages
         self._folder = folder
         self._vault = vault
 
@@ -75,6 +80,35 @@ class Scoring:
         if variant == "pseudo":
             return f"evaluated version {task.version}: {_dice(result, 'pseudo')}"
         return f"validated in full version {task.version}: {_dice(result)}"
+
+    def score_average(
+        self,
+        task: RoundTask,
+        tensors: Tensors,
+        plans: Mapping[str, Any],
+        fingerprint: Mapping[str, Any],
+        *,
+        variant: str,
+    ) -> str:
+        """Keep an average of versions as a model of its own, and validate it in full.
+
+        Args:
+            task: of the last version, with the hash of ``tensors``.
+            tensors: of this site's network.
+            plans: that this site trains with.
+            fingerprint: that they were made from.
+            variant: ``average`` or ``ema``.
+        """
+        if variant not in self._averages:
+            raise StudyError(
+                f"This process keeps no model of the kind {variant!r}.",
+                hint="the charter has changed since it began: start fedfs site run again",
+            )
+        learner = self._averages[variant]
+        result = keep_model(learner, plans, fingerprint, task, tensors, self._status.progress)
+        learner.close()
+        self._publish(task.version, variant, result)
+        return f"validated in full the {_NAMES[variant]} of versions: {_dice(result)}"
 
     def publish_model(self, network: SiteNetwork, charter: Charter) -> str:
         """Let the other sites score this site's whole network (mode ``asym``)."""

@@ -8,7 +8,9 @@ import logging
 import re
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from fedfs.aggregation import strategies
@@ -56,6 +58,7 @@ class Site(Role[SiteAction]):
         keep_versions: payloads of own updates to older versions are deleted; None keeps all.
         alone: trains a model of this site's data alone in the end, beside the other; None for none.
         personal: fine-tunes the last version on this site's data in the end; None for none.
+        averages: variant -> learner that keeps that average of versions as a model.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class Site(Role[SiteAction]):
         keep_versions: int | None = None,
         alone: Learner | None = None,
         personal: PersonalModel | None = None,
+        averages: Mapping[str, Learner] = MappingProxyType({}),
     ) -> None:
         super().__init__(f"site {name!r}", observer, publisher, status)
         self._keep_versions = keep_versions
@@ -82,6 +86,7 @@ class Site(Role[SiteAction]):
             learner=learner,
             alone=alone,
             personal=personal,
+            averages=averages,
             folder=folder,
             vault=observer.vault,
         )
@@ -95,11 +100,12 @@ class Site(Role[SiteAction]):
         self._prepared = False
         self._alone = alone
         self._personal = personal
+        self._averages = averages
 
     def rest(self) -> None:
         """Free the memory that only training needs."""
         personal = self._personal.learner if self._personal is not None else None
-        for learner in (self._learner, self._alone, personal):
+        for learner in (self._learner, self._alone, personal, *self._averages.values()):
             if learner is not None:
                 learner.close()
 
@@ -193,6 +199,8 @@ class Site(Role[SiteAction]):
                 return self._train(version, state)
             case actions.Finish(version):
                 return self._evaluate(version, state, "full")
+            case actions.ScoreAverage(version, variant):
+                return self._score_average(version, variant, state)
             case actions.PublishModel(version):
                 self._status.say("publish model")
                 network = self._networks.load(version, state)
@@ -283,6 +291,13 @@ class Site(Role[SiteAction]):
         n_cases = self._learner.dataset_facts()["n_cases"]
         _require_cases(n_cases, state.charter, "scores")
         return self._scoring.score_given(name, state.charter)
+
+    def _score_average(self, version: int, variant: str, state: StudyState) -> str:
+        plans, fingerprint, _ = self._adopted(state)
+        self._status.say("average")
+        tensors, sha256 = self._networks.at_average(version, variant, state)
+        task = replace(self._task(version, state), weights_sha256=sha256)
+        return self._scoring.score_average(task, tensors, plans, fingerprint, variant=variant)
 
     def _train_own_model(
         self, action: actions.TrainAlone | actions.FineTune, state: StudyState

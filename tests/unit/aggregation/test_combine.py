@@ -85,7 +85,7 @@ class Made:
         """Return what was written, and the files."""
         out = self.folder / f"out-{version}"
         out.mkdir()
-        outputs = Outputs(out / "model", out / "delta", out / "state")
+        outputs = Outputs(out / "model", out / "delta", out / "state", out / "ema")
         with TensorFile(self.folder / "base") as base:
             written = combine(
                 Combination(
@@ -158,6 +158,7 @@ def test_federated_averaging_gives_the_bits_of_plain_numpy(tmp_path):
         weights_sha256=weights_sha256(expected),
         has_delta=False,
         has_state=False,
+        has_ema=False,
         n_tensors=5,
         n_parameters=40_038,
     )

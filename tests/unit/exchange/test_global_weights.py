@@ -56,7 +56,9 @@ def test_keyframes_are_there_every_so_many_versions_and_at_the_end(finished):
     models = finished.observe().state.models
     assert [v for v, model in models.items() if model.keyframe] == [3, 6, 7]
     assert [v for v, model in models.items() if model.full] == [0, 3, 6, 7]
-    assert models[3].keyframe.key == layout.keyframe_payload(3, models[3].keyframe.sha256)
+    assert models[3].keyframe.key == layout.payload_of_version(
+        "keyframe", 3, models[3].keyframe.sha256
+    )
 
 
 def test_a_late_joiner_starts_at_the_newest_keyframe(finished, tmp_path):

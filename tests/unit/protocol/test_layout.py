@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,8 +36,14 @@ MAKERS = [
     (layout.admission, "admission", {"site": SITE}),
     (layout.model, "model", {"version": VERSION}),
     (layout.model_payload, "model-payload", {"version": VERSION, "sha256": DIGEST}),
-    (layout.keyframe_payload, "keyframe-payload", {"version": VERSION, "sha256": DIGEST}),
-    (layout.state_payload, "state-payload", {"version": VERSION, "sha256": DIGEST}),
+    *(
+        (
+            partial(layout.payload_of_version, kind),
+            f"{kind}-payload",
+            {"version": VERSION, "sha256": DIGEST},
+        )
+        for kind in ("keyframe", "ema", "state")
+    ),
     (layout.round_record, "round", {"version": VERSION}),
     (layout.choice, "choice", {}),
     (lambda: layout.FINISHED, "finished", {}),

@@ -44,7 +44,8 @@ def n_bytes(state: StudyState, version: int) -> int:
     """Return the bytes that a version and its updates took."""
     record = state.rounds[version]
     keyframe = record.keyframe.size if record.keyframe else 0
-    return record.model.size + keyframe + sum(update.size for update in record.updates)
+    ema = record.ema.size if record.ema else 0
+    return record.model.size + keyframe + ema + sum(update.size for update in record.updates)
 
 
 def seconds(state: StudyState, versions: tuple[int, ...]) -> dict[str, Column]:

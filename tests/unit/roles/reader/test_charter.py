@@ -24,6 +24,8 @@ OTHERS = {
     "dataset_json": {**DATASET_JSON, "channel_names": {"0": "PET"}},
     "mode": "asym",
     "dataset_name": "Dataset007_Other",
+    "average_last": 4,
+    "ema": 0.9,
     "keep_local": "norm",
     "keep_local_export": "mean",
     "configuration": "2d,3d_fullres",
