@@ -8,6 +8,7 @@ import click
 
 from fedfs.cli.command import NETWORK, PRIVACY, ROUNDS, STORAGE, STUDY, TRAINING, option
 from fedfs.cli.options import allow_trainer_option, default_option, numbers_option, with_options
+from fedfs.cli.sharing_options import SHARING_OPTIONS, unless_none
 from fedfs.cli.spelling import NAMED_PLACE
 
 _ENCODINGS = ("fp32", "fp16", "bf16", "int8", "topk")
@@ -18,11 +19,6 @@ def _strategies() -> list[str]:
     from fedfs.aggregation.strategies import STRATEGIES, installed
 
     return [*sorted(cls.__name__ for cls in STRATEGIES.values()), *installed.names()]
-
-
-def _unless_none(_context: click.Context, _option: click.Parameter, value: str) -> str:
-    """Return a value as the charter has it; a callback of click's."""
-    return "" if value == "none" else value
 
 
 _OPTIONS = (
@@ -71,55 +67,7 @@ _OPTIONS = (
     default_option(
         "--minimum-cases", default=1, help="Fewest cases a site may have.", section=STUDY
     ),
-    default_option(
-        "--mode",
-        type=click.Choice(["ffe", "asym"]),
-        default="ffe",
-        help="One plan for all sites, or every site plans for itself and shares what fits.",
-        section=NETWORK,
-    ),
-    default_option(
-        "--alignment",
-        type=click.Choice(["resolution", "name"]),
-        default="resolution",
-        help="Mode asym: by what the tensors of unlike networks are matched.",
-        section=NETWORK,
-    ),
-    default_option(
-        "--sharing",
-        type=click.Choice(["per-tensor", "intersection"]),
-        default="per-tensor",
-        help="Mode asym: per-tensor shares what two sites have, intersection what all have.",
-        section=NETWORK,
-    ),
-    default_option(
-        "--min-coverage",
-        default=0.5,
-        help="Mode asym: smallest share of its parameters that every site has to share.",
-        section=NETWORK,
-    ),
-    option(
-        "--cross-evaluation",
-        is_flag=True,
-        help="Mode asym: in the end each site publishes its whole model, and scores the others'.",
-        section=NETWORK,
-    ),
-    option(
-        "--keep-local",
-        type=click.Choice(["none", "norm"]),
-        default="none",
-        callback=_unless_none,
-        help="norm: each site keeps its own normalisation layers, and a model of its own (FedBN).",
-        section=NETWORK,
-    ),
-    option(
-        "--keep-local-export",
-        type=click.Choice(["none", "mean"]),
-        default="none",
-        callback=_unless_none,
-        help="mean: their mean travels too, so that there is a model for others.",
-        section=NETWORK,
-    ),
+    *SHARING_OPTIONS,
     default_option(
         "-c",
         "--configuration",
@@ -255,7 +203,7 @@ _OPTIONS = (
         "--encryption",
         type=click.Choice(["none", "age"]),
         default="none",
-        callback=_unless_none,
+        callback=unless_none,
         help="age: updates for the aggregator only, models and plans for the roster only.",
         section=PRIVACY,
     ),

@@ -17,10 +17,17 @@ from fedfs.nnunet.system.environment import DEFAULT_HOST, HostSettings
 from fedfs.nnunet.system.isolated import run_isolated
 from fedfs.protocol import layout, participation
 from fedfs.protocol.areas import NO_SITE
-from fedfs.protocol.messages import ASYM, PlanMessage, chosen_tracks
+from fedfs.protocol.messages import PlanMessage, chosen_tracks
 from fedfs.protocol.state import StudyState
 from fedfs.roles.reader.model_card import CardFold, model_card
-from fedfs.roles.reader.model_kind import NO_CHOICE, VERSION, Chosen, ModelKind, fetch_model
+from fedfs.roles.reader.model_kind import (
+    NO_CHOICE,
+    VERSION,
+    Chosen,
+    ModelKind,
+    fetch_model,
+    require_common_model,
+)
 from fedfs.roles.reader.training_log import training_log, validation_summary
 from fedfs.store.base import ReadableStore
 from fedfs.store.local_files import replacing
@@ -100,29 +107,14 @@ def export_versions(
     """
     vault = Vault(home)
     observers = open_visible(store, home, skip=layout.STATUS_KINDS, vault=vault)
-    names = chosen_tracks(next(iter(observers.values())).state.charter, [track] if track else [])
+    charter = next(iter(observers.values())).state.charter
+    require_common_model(charter, store.url)
+    names = chosen_tracks(charter, [track] if track else [])
     models = []
     with tempfile.TemporaryDirectory() as folder:
         for name in names:
             observer = observers[name]
             state = observer.state
-            if state.charter.mode == ASYM:
-                raise StudyError(
-                    "In this study every site has a network of its own, part of which only the "
-                    "site has.",
-                    hint=f"at a site: fedfs export {store.url} --site NAME -o FOLDER",
-                )
-            if state.charter.withholds:
-                raise StudyError(
-                    "In this study every site keeps its own normalisation layers, and no model is "
-                    "complete without them.",
-                    hint=f"at a site: fedfs export {store.url} --site NAME -o FOLDER",
-                )
-            if state.charter.evaluates:
-                raise StudyError(
-                    "This study trains nothing, and makes no model.",
-                    hint="the models that it evaluates are where its coordinator has them",
-                )
             if participation.lacks_configuration(state) and track is None:
                 continue
             number, plan = find_version(state, version, store)

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fedfs.errors import StudyError
 from fedfs.exchange.averages import fetch_ema, last_versions, write_mean
 from fedfs.exchange.global_weights import WeightFiles
 from fedfs.exchange.read import Observer
+from fedfs.protocol.messages import ASYM, Charter
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,35 @@ class Chosen:
 
 NO_CHOICE = Chosen()
 """The version itself."""
+
+
+def require_common_model(charter: Charter, url: str) -> None:
+    """Check that versions of a study are models for others than its sites.
+
+    Args:
+        charter: the study.
+        url: of its store, for advice.
+
+    Raises:
+        StudyError: they are not.
+    """
+    at_site = f"at a site: fedfs export {url} --site NAME -o FOLDER"
+    if charter.mode == ASYM:
+        raise StudyError(
+            "In this study every site has a network of its own, part of which only the site has.",
+            hint=at_site,
+        )
+    if charter.withholds:
+        raise StudyError(
+            "In this study every site keeps its own normalisation layers, and no model is complete "
+            "without them.",
+            hint=at_site,
+        )
+    if charter.evaluates:
+        raise StudyError(
+            "This study trains nothing, and makes no model.",
+            hint="the models that it evaluates are where its coordinator has them",
+        )
 
 
 def fetch_model(

@@ -13,14 +13,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from fedfs.aggregation import strategies
-from fedfs.aggregation.disclosure import coarsen
-from fedfs.aggregation.fingerprint_checks import validate_fingerprint
 from fedfs.errors import (
     DatasetError,
     FedfsError,
-    MalformedError,
-    SetupError,
     StudyError,
     TrainingError,
 )
@@ -33,10 +28,12 @@ from fedfs.learner import Learner, RoundTask
 from fedfs.protocol import actions, layout, messages, participation
 from fedfs.protocol.actions import SiteAction, Wait
 from fedfs.protocol.decide import decide_site
-from fedfs.protocol.messages import ASYM, Attendance, Charter
+from fedfs.protocol.messages import ASYM, Attendance
 from fedfs.protocol.state import StudyState
+from fedfs.roles.site.announcement import Announcement, require_announced, require_cases
 from fedfs.roles.site.network import SiteNetworks, own_plan
 from fedfs.roles.site.own_model import PersonalModel
+from fedfs.roles.site.round_task import round_task
 from fedfs.roles.site.scoring import Scoring
 from fedfs.roles.step import Role
 from fedfs.trust import key_validity
@@ -96,6 +93,7 @@ class Site(Role[SiteAction]):
         self._logged_refusals: set[str] = set()
         self._learner = learner
         self._folder = folder
+        self._announcement = Announcement(name, publisher, learner, status)
         self._networks = SiteNetworks(name, publisher.store, learner, folder, vault=observer.vault)
         self._prepared = False
         self._alone = alone
@@ -188,9 +186,11 @@ class Site(Role[SiteAction]):
                 self._publisher.publish(attendance)
                 return f"told the aggregator: {attendance.status}"
             case actions.PublishFingerprint():
-                return self._fingerprint(state)
+                self._status.say("fingerprint")
+                return self._announcement.publish_fingerprint(state.charter)
             case actions.PublishPlan():
-                return self._plan(state)
+                self._status.say("plan")
+                return self._announcement.publish_plan(state.charter)
             case actions.Prepare():
                 return self._prepare(state)
             case actions.Evaluate(version):
@@ -199,6 +199,13 @@ class Site(Role[SiteAction]):
                 return self._train(version, state)
             case actions.Finish(version):
                 return self._evaluate(version, state, "full")
+            case actions.TrainAlone() | actions.FineTune():
+                return self._train_own_model(action, state)
+        return self._score_model(action, state)
+
+    def _score_model(self, action: SiteAction, state: StudyState) -> str:
+        """Score another model than the last version, or let others score this site's."""
+        match action:
             case actions.ScoreAverage(version, variant):
                 return self._score_average(version, variant, state)
             case actions.PublishModel(version):
@@ -209,62 +216,17 @@ class Site(Role[SiteAction]):
                 self._status.say("score others")
                 return self._scoring.score_other(state.site_models[of], version)
             case actions.ScoreGiven(name):
-                return self._score_given(name, state)
-            case actions.TrainAlone() | actions.FineTune():
-                return self._train_own_model(action, state)
+                self._status.say("score models")
+                n_cases = self._learner.dataset_facts()["n_cases"]
+                require_cases(n_cases, state.charter, "scores")
+                return self._scoring.score_given(name, state.charter)
         raise StudyError(f"A site cannot do {action!r}.")
-
-    def _fingerprint(self, state: StudyState) -> str:
-        self._status.say("fingerprint")
-        charter = state.charter
-        measured = self._learner.fingerprint(self._status.progress)
-        _require_cases(measured.n_cases, charter, "a fingerprint")
-        fingerprint = coarsen(
-            measured, digits=charter.fingerprint_digits, quantiles=charter.fingerprint_quantiles
-        )
-        try:  # what the aggregator refuses can never be replaced
-            validate_fingerprint(fingerprint)
-        except MalformedError as error:
-            raise DatasetError(
-                f"The aggregator would refuse the fingerprint of this site: {error}",
-                hint="are spacings, sizes and intensities of all images as they should be?",
-            ) from error
-        self._publisher.publish(
-            messages.FingerprintMessage(
-                key=layout.fingerprint(self.name),
-                site=self.name,
-                n_cases=fingerprint.n_cases,
-                channels=fingerprint.channels,
-                geometry=fingerprint.geometry,
-            ),
-            sealed_for=for_aggregator(charter),
-        )
-        return f"published the fingerprint of {fingerprint.n_cases} cases"
-
-    def _plan(self, state: StudyState) -> str:
-        self._status.say("plan")
-        plan = self._learner.plan(self._status.progress)
-        _require_cases(plan.n_cases, state.charter, "a plan")
-        entry = state.charter.entry(self.name)
-        self._publisher.publish(
-            messages.SitePlan(
-                key=layout.site_plan(self.name),
-                site=self.name,
-                n_cases=plan.n_cases,
-                configuration=plan.configuration,
-                tensors=plan.tensors,
-                plans_sha256=plan.plans_sha256,
-                versions=dict(self._learner.versions()),
-            ),
-            sealed_for=for_aggregator(state.charter, entry.encryption_key if entry else ""),
-        )
-        return f"planned for itself from {plan.n_cases} cases: {len(plan.tensors)} tensors"
 
     def _prepare(self, state: StudyState) -> str:
         plans, fingerprint, whose = self._adopted(state)
         self._status.say("prepare")
         self._learner.prepare(plans, fingerprint, self._status.progress)
-        _require_announced(self._learner.dataset_facts()["n_cases"], state.n_cases(self.name))
+        require_announced(self._learner.dataset_facts()["n_cases"], state.n_cases(self.name))
         self._prepared = True
         return f"adopted {whose} plan, data are preprocessed"
 
@@ -285,12 +247,6 @@ class Site(Role[SiteAction]):
         return self._scoring.evaluate(
             self._task(version, state, network.private), network.tensors, variant
         )
-
-    def _score_given(self, name: str, state: StudyState) -> str:
-        self._status.say("score models")
-        n_cases = self._learner.dataset_facts()["n_cases"]
-        _require_cases(n_cases, state.charter, "scores")
-        return self._scoring.score_given(name, state.charter)
 
     def _score_average(self, version: int, variant: str, state: StudyState) -> str:
         plans, fingerprint, _ = self._adopted(state)
@@ -363,41 +319,9 @@ class Site(Role[SiteAction]):
     def _task(
         self, version: int, state: StudyState, private: frozenset[str] = frozenset()
     ) -> RoundTask:
-        charter, schedule = state.charter, state.charter.schedule
-        minutes = [m for m in (schedule.local_minutes, self._local_minutes) if m is not None]
-        return RoundTask(
-            version=version,
-            weights_sha256=state.models[version].weights_sha256,
-            first_epoch=version * schedule.local_epochs,
-            n_epochs=schedule.local_epochs,
-            total_epochs=schedule.rounds * schedule.local_epochs,
-            iterations_per_epoch=schedule.iterations_per_epoch,
-            val_iterations_per_epoch=schedule.val_iterations_per_epoch,
-            max_seconds=60 * min(minutes) if minutes else None,
-            proximal_mu=strategies.proximal_mu(charter.strategy.name, charter.strategy.options),
-            private=private,
-        )
+        return round_task(version, state, private=private, local_minutes=self._local_minutes)
 
 
 def _step_name(action: SiteAction) -> str:
     """Return an action as a step of a status: ``publish fingerprint``."""
     return re.sub(r"\B(?=[A-Z])", " ", type(action).__name__).lower()
-
-
-def _require_announced(n_cases: int, announced: int | None) -> None:
-    """Refuse to train on more cases than the aggregator takes an update of."""
-    if announced is not None and n_cases > announced:
-        raise SetupError(
-            f"This site has {n_cases} cases; it announced {announced} to this study, and its list "
-            "of them is lost.",
-            hint="move the cases that were added since out of the dataset",
-        )
-
-
-def _require_cases(n_cases: int, charter: Charter, what: str) -> None:
-    if n_cases < charter.minimum_cases:
-        raise DatasetError(
-            f"This site has {n_cases} cases; the charter asks for at least "
-            f"{charter.minimum_cases} before {what} may be published.",
-            hint="talk to the coordinator",
-        )

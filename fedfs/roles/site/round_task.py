@@ -1,0 +1,36 @@
+"""The task of a round at a site, as the charter says it."""
+
+from fedfs.aggregation import strategies
+from fedfs.learner import RoundTask
+from fedfs.protocol.state import StudyState
+
+
+def round_task(
+    version: int,
+    state: StudyState,
+    *,
+    private: frozenset[str],
+    local_minutes: float | None,
+) -> RoundTask:
+    """Return the training of one round.
+
+    Args:
+        version: that it begins from.
+        state: accepted messages.
+        private: own names of the tensors of which the site has its own values.
+        local_minutes: as of the charter, where this site wants less.
+    """
+    charter, schedule = state.charter, state.charter.schedule
+    minutes = [m for m in (schedule.local_minutes, local_minutes) if m is not None]
+    return RoundTask(
+        version=version,
+        weights_sha256=state.models[version].weights_sha256,
+        first_epoch=version * schedule.local_epochs,
+        n_epochs=schedule.local_epochs,
+        total_epochs=schedule.rounds * schedule.local_epochs,
+        iterations_per_epoch=schedule.iterations_per_epoch,
+        val_iterations_per_epoch=schedule.val_iterations_per_epoch,
+        max_seconds=60 * min(minutes) if minutes else None,
+        proximal_mu=strategies.proximal_mu(charter.strategy.name, charter.strategy.options),
+        private=private,
+    )
