@@ -9,7 +9,10 @@ nnU-Net normalises each MRI image to mean 0 and SD 1, so brightness and scale of
 matter. What stays for a network to learn is how the organ looks in a normalised image: its mean
 brightness, and its contrast to the two voxels around it. The first principal component of their
 ranks orders the cases, and each site is a stretch of that order, so that no two sites have such
-cases in common. The sites of an earlier ``cases.csv`` are not looked at.
+cases in common.
+
+``--own`` keeps the sites of the dataset's ``cases.csv`` instead, to see how unlike those are.
+``--organ NAME`` makes one class of all labels, so that small networks converge in fewer iterations.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from fedfs.simulation.cases import case_names, place_dataset, raw_dataset_json
+from fedfs.simulation.cases import case_names, place_dataset, raw_dataset_json, read_cases
 
 FEATURES = ("brightness", "contrast")
 SHARES = {"north": 0.5, "east": 0.3, "south": 0.2}
@@ -60,10 +63,20 @@ def divide(places: np.ndarray[Any, Any]) -> list[str]:
     return sites
 
 
+def merge_labels(path: Path, organ: str) -> None:
+    """Make one region of all labels in a ``dataset.json``."""
+    dataset = json.loads(path.read_text())
+    values = [value for name, value in dataset["labels"].items() if name != "background"]
+    dataset |= {"labels": {"background": 0, organ: values}, "regions_class_order": [1]}
+    path.write_text(json.dumps(dataset, indent=1))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="raw dataset")
     parser.add_argument("--folder", type=Path, required=True, help="raw dataset to make")
+    parser.add_argument("--own", action="store_true", help="keep the sites of cases.csv")
+    parser.add_argument("--organ", metavar="NAME", help="make one class of all labels")
     options = parser.parse_args()
     ending = str(raw_dataset_json(options.data)["file_ending"])
     cases = case_names(options.data, ending)
@@ -78,17 +91,22 @@ def main() -> None:
         ]
     )
     sites = divide(order(values))
-    place_dataset(options.data, options.folder, cases)
+    if options.own:
+        site_of = {case: site for site, own in read_cases(folder).items() for case in own}
+        sites = [site_of[case] for case in cases]
+    place_dataset(folder, options.folder, cases)
+    if options.organ:
+        merge_labels(options.folder / "dataset.json", options.organ)
     with (options.folder / "cases.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(("case", "site", *FEATURES))
         for case, site, row in zip(cases, sites, values, strict=True):
             writer.writerow((case, site, *(f"{value:.6f}" for value in row)))
-    print(json.dumps({"cases": {site: sites.count(site) for site in SHARES}}))
-    of = {site: values[[s == site for s in sites]] for site in SHARES}
+    print(json.dumps({"cases": {site: sites.count(site) for site in sorted(set(sites))}}))
+    of = {site: values[[s == site for s in sites]] for site in sorted(set(sites))}
     for number, name in enumerate(FEATURES):
         means = (f"{site} {of[site][:, number].mean():.3f} ± {of[site][:, number].std():.3f}"
-                 for site in SHARES)  # fmt: skip
+                 for site in of)  # fmt: skip
         between = np.var([of[s][:, number].mean() for s in sites])
         share = between / values[:, number].var()
         print(f"{name:<10} {'   '.join(means)}   variance between sites {100 * share:.0f} %")
