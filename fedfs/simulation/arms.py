@@ -35,6 +35,7 @@ class Arm:
         mode: of the study.
         init: further options of ``fedfs init``.
         run: options of ``fedfs site run``.
+        last: number of last versions whose mean is the model; 1 for the last one itself.
     """
 
     study: str
@@ -44,6 +45,7 @@ class Arm:
     mode: str = FFE
     init: tuple[str, ...] = ()
     run: tuple[str, ...] = ()
+    last: int = 1
 
 
 ARMS: Mapping[str, Arm] = {
@@ -51,6 +53,7 @@ ARMS: Mapping[str, Arm] = {
     "local-equal": Arm(study="local-equal", sites=ALONE, is_equal=True),
     "ffe": Arm(study="ffe", sites=TOGETHER),
     "personal": Arm(study="ffe", sites=TOGETHER, model=PERSONAL, run=("--personal",)),
+    "average": Arm(study="ffe", sites=TOGETHER, last=3),
     "keep-local": Arm(
         study="keep-local", sites=TOGETHER, model=OF_SITE, init=("--keep-local", "norm")
     ),

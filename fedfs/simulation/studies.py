@@ -110,7 +110,7 @@ class Studies:
         name = f"{run.name}, {folder.name}" if arm.sites == ALONE else run.name
         with heartbeat(look_at(study.store, name), self.log):
             self._complete(study, n_at_once, personal=arm.model == PERSONAL)
-        return _models(study, arm, folder)
+        return _models(study, arm, folder, n_rounds=schedule.rounds)
 
     def _options_of_sites(self, arm: Arm) -> tuple[str, ...]:
         """Return the options that any arm of the same study needs its sites to have."""
@@ -138,19 +138,22 @@ def _has_personal_model(host: Host) -> bool:
     return any(json.loads(path.read_text(encoding="utf-8"))["result"] for path in records)
 
 
-def _models(study: LocalStudy, arm: Arm, folder: Path) -> dict[str, Path]:
+def _models(study: LocalStudy, arm: Arm, folder: Path, *, n_rounds: int) -> dict[str, Path]:
     """Return site (or ``""`` for all) -> model folder; export what is not exported yet."""
     if arm.model == PERSONAL:
         pattern = f"fedfs/*/*/personal-model/{_DATASET}/*/plans.json"
         found = {site: next(host.results.glob(pattern)) for site, host in study.sites.items()}
         return {site: path.parent for site, path in found.items()}
-    models = {}
+    models, options, name = {}, (), "global"
+    if arm.last > 1:
+        last = str(min(arm.last, n_rounds))
+        options, name = ("--average-last", last), f"average-{last}"
     hosts = {"": study.coordinator} if arm.model == GLOBAL else study.sites
     for site, host in hosts.items():
-        output = folder / "models" / (site or "global")
+        output = folder / "models" / (site or name)
         pattern = f"{_DATASET}/*/plans.json"
         if not any(output.glob(pattern)):
-            option = ("--site", site) if site else ()
+            option = ("--site", site) if site else options
             host.run("export", str(study.store), "-o", str(output), *option)
         models[site] = next(output.glob(pattern)).parent
     return models

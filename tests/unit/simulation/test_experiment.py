@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from fedfs.errors import FedfsError, UserError
 from fedfs.roles.lock import hold_lock
-from fedfs.simulation.arms import Run
+from fedfs.simulation.arms import ARMS, Run
 from fedfs.simulation.experiment import Experiment, ExperimentOptions
 from fedfs.simulation.gpu_slots import Slot
+from fedfs.simulation.hosts import Host, LocalStudy
 from fedfs.simulation.machine import Machine
 from fedfs.simulation.prediction import write_json
-from fedfs.simulation.studies import Schedule, Studies
+from fedfs.simulation.studies import Schedule, Studies, _models
 
 
 def case(dice, hd95):
@@ -142,7 +145,7 @@ def test_the_cores_are_those_of_whoever_trains_at_the_same_time(tmp_path, monkey
 def train(folder, monkeypatch, arms, machine, **changes):
     """Return (arm, name of its folder) -> a study that was to be run."""
     monkeypatch.setattr("fedfs.simulation.studies.place_dataset", lambda *_, **__: None)
-    monkeypatch.setattr("fedfs.simulation.studies._models", lambda *_: {"": folder})
+    monkeypatch.setattr("fedfs.simulation.studies._models", lambda *_, **__: {"": folder})
     made = {}
 
     def complete(_, study, n_at_once, **__):
@@ -183,6 +186,32 @@ def test_arms_of_the_same_study_share_its_training(tmp_path, monkeypatch):
     ffe, personal = studies["ffe", "study"], studies["personal", "study"]
     assert ffe.store == personal.store
     assert ffe.run == personal.run == ("--personal", "--x")
+
+
+def test_the_model_of_an_arm_is_exported_as_it_says(tmp_path, monkeypatch):
+    """The mean of no more versions than there are, and at each site what it keeps for itself."""
+    calls = []
+
+    def run(host, *words):
+        calls.append((host.name, words[4:]))
+        (Path(words[3]) / "Dataset900_Simulation" / "model").mkdir(parents=True)
+        (Path(words[3]) / "Dataset900_Simulation" / "model" / "plans.json").touch()
+
+    monkeypatch.setattr(Host, "run", run)
+    hosts = {site: Host(site, tmp_path / site) for site in ("east", "north")}
+    study = LocalStudy(tmp_path, "d", tmp_path, Host("coordinator", tmp_path / "c"), hosts)
+    for name, n_rounds in (("ffe", 9), ("average", 9), ("average", 2), ("keep-local", 9)):
+        for _ in range(2):  # what is exported stays
+            found = _models(study, ARMS[name], tmp_path, n_rounds=n_rounds)
+    assert set(found) == {"east", "north"}
+    assert calls == [
+        ("coordinator", ()),
+        ("coordinator", ("--average-last", "3")),
+        ("coordinator", ("--average-last", "2")),
+        ("east", ("--site", "east")),
+        ("north", ("--site", "north")),
+    ]
+    assert ARMS["keep-local"].init == ("--keep-local", "norm")
 
 
 def test_a_folder_that_holds_another_experiment_is_refused(tmp_path, monkeypatch):
