@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fedfs.exchange.read import open_study
 from fedfs.protocol import participation
-from fedfs.simulation.arms import ALONE, ARMS, GLOBAL, PERSONAL, POOLED, Arm, Run
+from fedfs.simulation.arms import ALONE, ARMS, OF_SITE, PERSONAL, POOLED, Arm, Run
 from fedfs.simulation.cases import place_dataset
 from fedfs.simulation.heartbeat import heartbeat, look_at
 from fedfs.simulation.hosts import Host, LocalStudy, ended_with_us
@@ -144,16 +144,17 @@ def _models(study: LocalStudy, arm: Arm, folder: Path, *, n_rounds: int) -> dict
         pattern = f"fedfs/*/*/personal-model/{_DATASET}/*/plans.json"
         found = {site: next(host.results.glob(pattern)) for site, host in study.sites.items()}
         return {site: path.parent for site, path in found.items()}
-    models, options, name = {}, (), "global"
-    if arm.last > 1:
+    options: dict[str, tuple[str, ...]] = {"global": ()}
+    if arm.model == OF_SITE:
+        options = {site: ("--site", site) for site in study.sites}
+    elif arm.last > 1:
         last = str(min(arm.last, n_rounds))
-        options, name = ("--average-last", last), f"average-{last}"
-    hosts = {"": study.coordinator} if arm.model == GLOBAL else study.sites
-    for site, host in hosts.items():
-        output = folder / "models" / (site or name)
-        pattern = f"{_DATASET}/*/plans.json"
+        options = {f"average-{last}": ("--average-last", last)}
+    models = {}
+    for name, words in options.items():
+        output, pattern = folder / "models" / name, f"{_DATASET}/*/plans.json"
         if not any(output.glob(pattern)):
-            option = ("--site", site) if site else options
-            host.run("export", str(study.store), "-o", str(output), *option)
-        models[site] = next(output.glob(pattern)).parent
+            host = study.sites.get(name, study.coordinator)
+            host.run("export", str(study.store), "-o", str(output), *words)
+        models[name if name in study.sites else ""] = next(output.glob(pattern)).parent
     return models
