@@ -257,6 +257,13 @@ class Learner(Protocol):
     def versions(self) -> Mapping[str, str]:
         """Return versions of the software that decides results (nnunetv2, torch, ...)."""
 
+    def patients(self) -> Mapping[str, str]:
+        """Return case -> patient, as far as this site says so; another is a patient of its own.
+
+        Raises:
+            DatasetError: the site says it in a way that cannot be used.
+        """
+
     def fingerprint(self, on_progress: OnProgress) -> SiteFingerprint:
         """Read every training case once and return the fingerprint."""
 

@@ -26,13 +26,14 @@ NETWORK = "Network"
 TRAINING = "Training"
 ROUNDS = "Rounds"
 PRIVACY = "Privacy"
+SCORES = "Scores"
 STORAGE = "Storage"
 HOST = "This host"
 OUTPUT = "Output"
 S3 = "Store in a bucket (S3)"
 
 SECTIONS = (
-    REQUIRED, OPTIONS, STUDY, NETWORK, TRAINING, ROUNDS, PRIVACY, STORAGE, HOST, OUTPUT, S3,
+    REQUIRED, OPTIONS, STUDY, NETWORK, TRAINING, ROUNDS, PRIVACY, SCORES, STORAGE, HOST, OUTPUT, S3,
 )  # fmt: skip
 """Titles of the sections of a help, in their order."""
 

@@ -207,7 +207,7 @@ def privacy(store: StorePlace, *, name: str, as_json: bool) -> None:
     With what it tells, and who can read it.
     """
     from fedfs.exchange.read import open_tracks
-    from fedfs.roles.reader.privacy import NEVER, disclosures, readers
+    from fedfs.roles.reader.privacy import disclosures, never_left, readers
     from fedfs.roles.tracks import merged
     from fedfs.trust.keyring import default_home
     from fedfs.trust.recipients import Vault
@@ -218,10 +218,11 @@ def privacy(store: StorePlace, *, name: str, as_json: bool) -> None:
         {t: disclosures(o.refresh(everything=True), name, o.sizes) for t, o in observers.items()}
     )
     charter = next(iter(observers.values())).state.charter
+    never = never_left(item for _, item in items)
     if as_json:
         entries = [{**vars(item), "track": track} for track, item in items]
         show_json(
-            {"site": name, "disclosures": entries, "never": NEVER, "readers": readers(charter)}
+            {"site": name, "disclosures": entries, "never": never, "readers": readers(charter)}
         )
         return
     total = format_size(sum(item.n_bytes for _, item in items))
@@ -233,6 +234,6 @@ def privacy(store: StorePlace, *, name: str, as_json: bool) -> None:
         click.echo(f"    {item.amount}")
         click.echo(f"    tells: {item.tells}")
         click.echo(f"    can be read by {item.readers}")
-    click.echo(f"\nNever leaves a site: {', '.join(NEVER)}.")
+    click.echo(f"\nNever leaves a site: {', '.join(never)}.")
     for sentence in readers(charter):
         click.echo(sentence)

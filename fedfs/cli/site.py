@@ -10,7 +10,7 @@ import click
 from fedfs.cli import options
 from fedfs.cli.attendance import leave, pause, resume
 from fedfs.cli.cases import cases
-from fedfs.cli.command import HOST, NETWORK, TRAINING, group, option
+from fedfs.cli.command import HOST, NETWORK, SCORES, TRAINING, group, option
 from fedfs.cli.exit_codes import end_with
 from fedfs.cli.progress import ProgressDisplay
 from fedfs.cli.terminal import (
@@ -178,6 +178,26 @@ def _facts_of(charter: Charter, request: JoinRequest) -> dict[str, Any]:
     section=TRAINING,
     help="Do not validate the last version on whole cases; no score of it is published.",
 )
+@option(
+    "--nsd-tolerance",
+    "nsd_tolerance_mm",
+    type=float,
+    metavar="MM",
+    section=SCORES,
+    help="Distance between surfaces that NSD takes for none; default: one voxel of the plan.",
+)
+@option(
+    "--calibration",
+    is_flag=True,
+    section=SCORES,
+    help="Also compute the calibration error, which takes room for probabilities.",
+)
+@option(
+    "--publish-cases",
+    is_flag=True,
+    section=SCORES,
+    help="Publish scores of single cases, too, without names.",
+)
 @options.tracks_option
 @options.allow_trainer_option
 @options.skip_broken_option(
@@ -210,6 +230,8 @@ def run(
     personal_learning_rate: float,
     publish_personal: bool,
     no_final_validation: bool,
+    nsd_tolerance_mm: float | None,
+    calibration: bool,
     verbose: bool,
     log_format: str,
     as_json: bool,
@@ -220,6 +242,7 @@ def run(
     Waits to be approved, publishes the fingerprint, preprocesses, then trains and evaluates each
     version, until the study is finished.
     """
+    from fedfs.nnunet.settings import ScoreOptions
     from fedfs.protocol.ranges import check_minutes
     from fedfs.roles.site.config import JoinConfig, SiteConfig
     from fedfs.roles.site.join import join_once
@@ -238,7 +261,8 @@ def run(
         store, name, default_home(), host,
         local_minutes=minutes, personal=tuning if personal else None,
         publish_personal=publish_personal,
-        final_validation=not no_final_validation, once=once, **others,
+        final_validation=not no_final_validation, once=once,
+        scores=ScoreOptions(nsd_tolerance_mm=nsd_tolerance_mm, calibration=calibration), **others,
     )  # fmt: skip
     start_logging(verbose=verbose, log_format=log_format)
     if dataset is not None:

@@ -79,6 +79,10 @@ class NnUNetLearner:
         """See :class:`fedfs.learner.Learner`."""
         return self._raw().facts()
 
+    def patients(self) -> Mapping[str, str]:
+        """See :class:`fedfs.learner.Learner`."""
+        return self._raw().patients
+
     def versions(self) -> Mapping[str, str]:
         """See :class:`fedfs.learner.Learner`."""
         return classes.versions()

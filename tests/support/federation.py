@@ -78,6 +78,8 @@ WITH_NORM: dict[str, Array] = {
     "c.norm.bias": np.zeros(3, dtype=np.float32),
     "c.norm.weight": np.ones(3, dtype=np.float32),
 }
+N_VALIDATED = 10
+"""Validation cases of each site."""
 
 
 class FakeLearner:
@@ -98,6 +100,9 @@ class FakeLearner:
 
     def dataset_facts(self) -> Mapping[str, Any]:
         return {**DATASET_JSON, "n_cases": self.n_cases, "regions_class_order": None}
+
+    def patients(self) -> Mapping[str, str]:
+        return {"case-0": "patient-a", "case-1": "patient-a"}
 
     def versions(self) -> Mapping[str, str]:
         return {"nnunetv2": "0"}
@@ -141,13 +146,13 @@ class FakeLearner:
     def finish(self, task: Any, tensors: Any, on_progress: Any) -> EvaluationResult:
         self.calls.append(("finish", task.version))
         self.kept = dict(tensors)
-        return self._score(tensors)
+        return with_cases(self._score(tensors))
 
     def score(self, plans: Any, tensors: Path, on_progress: Any) -> EvaluationResult:
         self.scored.append(plans["dataset_name"])
         with TensorFile(tensors) as file:
             file.check_against({n: tuple(s) for n, s in plans["tensors"].items()})
-            return self._score(dict(file))
+            return with_cases(self._score(dict(file)))
 
     def score_given(self, network: GivenNetwork, on_progress: Any) -> EvaluationResult:
         self.scored.append(network.name)
@@ -158,14 +163,30 @@ class FakeLearner:
                 file.check_against(shapes)
                 parts.append(dict(file))
         mean = {name: np.mean([part[name] for part in parts], axis=0) for name in shapes}
-        return dataclasses.replace(self._score(mean), n_cases=self.n_cases)
+        return with_cases(dataclasses.replace(self._score(mean), n_cases=self.n_cases))
 
     def close(self) -> None:
         self.closed = True
 
     def _score(self, tensors: Any) -> EvaluationResult:
         error = float(np.mean([np.mean(np.abs(value - self.target)) for value in tensors.values()]))
-        return EvaluationResult(2, {"organ": ClassScore(1 / (1 + error), 1, 1, 1)}, error, 0.0)
+        dice = ClassScore(1 / (1 + error), 1, 1, 1)
+        return EvaluationResult(N_VALIDATED, {"organ": dice}, error, 0.0)
+
+
+def with_cases(result: EvaluationResult) -> EvaluationResult:
+    """Return a result with scores of its cases around its mean Dice."""
+    mean = result.mean_dice
+    if mean is None:
+        return result
+    rng = np.random.default_rng(int(1e6 * mean))
+    spread = np.linspace(-1, 1, N_VALIDATED) + rng.normal(scale=0.1, size=N_VALIDATED)
+    dice = [float(d) for d in np.clip(1 - (1 - mean) * (1 + spread / 3), 0, 1)]
+    by_case = {
+        f"case-{i}": {"organ": {"dice": d, "nsd": d**2, "hd95_mm": 10 * (1 - d)}}
+        for i, d in enumerate(dice)
+    }
+    return dataclasses.replace(result, by_case=by_case, nsd_tolerance_mm=1.0)
 
 
 def network_of(shapes: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -214,6 +235,7 @@ class Federation:
         alone: tuple[str, ...] = (),
         personal: Mapping[str, FineTuning] | None = None,
         publishes_personal: tuple[str, ...] = (),
+        publish_cases: tuple[str, ...] = (),
         finished: FinishedStudy | None = None,
         pretrained: Path | None = None,
         evaluates: Sequence[NamedModel] = (),
@@ -232,6 +254,7 @@ class Federation:
         self.publishes_personal = publishes_personal
         self.averages: dict[tuple[str, str], FakeLearner] = {}
         self.personal = {site: FakeLearner(self.targets[site]) for site in self.tunings}
+        self.publish_cases = publish_cases
         self.planner: Any = FakePlanner()
         settings: dict[str, Any] = {
             "name": "test",
@@ -318,6 +341,7 @@ class Federation:
             alone=self.alone.get(site),
             personal=self._personal_model(site, folder),
             averages={v: self.average_of(site, v) for v in observer.state.charter.averages},
+            publish_cases=site in self.publish_cases,
             attendance=lambda: self.attendances.get(site),
         )
 

@@ -12,12 +12,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from fedfs.errors import DatasetError
 from fedfs.nnunet.data.dataset_json import read_dataset_json
+from fedfs.nnunet.data.patients import read_patients
 from fedfs.nnunet.system.environment import NnUNetPaths
 
 _NAMED_AT_MOST = 5
@@ -45,12 +46,14 @@ class RawDataset:
         folder: where it is.
         dataset_json: content of its ``dataset.json``.
         cases: training cases, sorted by name.
+        patients: case -> patient, of cases that ``patients.csv`` names.
     """
 
     name: str
     folder: Path
     dataset_json: Mapping[str, Any]
     cases: tuple[Case, ...]
+    patients: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def open(cls, paths: NnUNetPaths, name_or_id: str | int) -> RawDataset:
@@ -66,12 +69,13 @@ class RawDataset:
         """Open a dataset without a look at the files of its cases.
 
         Raises:
-            DatasetError: no such dataset, or unusable ``dataset.json``.
+            DatasetError: no such dataset, or unusable ``dataset.json`` or ``patients.csv``.
         """
         folder = _find(paths.raw, name_or_id)
         content = read_dataset_json(folder)
         cases = _listed(folder, content) if "dataset" in content else _scanned(folder, content)
-        return cls(folder.name, folder, content, tuple(cases))
+        patients = read_patients(folder, {case.name for case in cases})
+        return cls(folder.name, folder, content, tuple(cases), patients)
 
     def without(self, names: Collection[str]) -> RawDataset:
         """Return the dataset as if it did not have these cases."""

@@ -159,6 +159,7 @@ class EvaluationMessage(Message):
         metrics_by_class: class -> distribution over cases.
         against: variant that was scored before on the same cases -> metric -> this one minus that.
         chosen: among the variants that this site has scored so far.
+        nsd_tolerance_mm: of the metric ``nsd``, see docs/metrics.md; None without it.
         cases: scores of single cases, as far as the site publishes them: metric -> mean over
             classes. In the same order in all of its evaluations, and without names.
     """
@@ -177,6 +178,7 @@ class EvaluationMessage(Message):
     metrics_by_class: Mapping[str, Summaries] = field(default_factory=dict)
     against: Mapping[VariantName, Mapping[str, PairedDifference]] = field(default_factory=dict)
     chosen: ChosenModel | None = None
+    nsd_tolerance_mm: Positive | None = None
     cases: tuple[Mapping[str, float], ...] = ()
 
     def check(self) -> None:

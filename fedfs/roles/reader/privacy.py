@@ -5,7 +5,7 @@ carries on a stick, nobody can take back.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from fedfs.errors import StudyError
@@ -38,14 +38,18 @@ class Disclosure:
     n_bytes: int
 
 
-NEVER = (
-    "images and segmentations",
-    "names of cases, files and folders",
-    "scores of single cases",
-    "optimizer states, checkpoints and logs",
-    "private keys",
-)
-"""Things that no message has a field for."""
+_CASES = "scores of single cases"
+
+
+def never_left(disclosed: Iterable[Disclosure]) -> tuple[str, ...]:
+    """Return what has not left a site that disclosed this; most has no field in any message."""
+    return (
+        "images and segmentations",
+        "names of cases, files, folders and patients",
+        *(() if any(item.what == _CASES for item in disclosed) else (_CASES,)),
+        "optimizer states, checkpoints and logs",
+        "private keys",
+    )
 
 
 def disclosures(state: StudyState, site: str, sizes: Mapping[str, int]) -> list[Disclosure]:
@@ -163,14 +167,33 @@ def _updates(state: StudyState, site: str, n_bytes: Counter[str]) -> Iterator[Di
 
 def _scores(state: StudyState, site: str, n_bytes: Counter[str]) -> Iterator[Disclosure]:
     scores = [score for (of, _, _), score in sorted(state.evaluations.items()) if of == site]
-    if scores:
-        cases = "cases" if state.charter.evaluates else "validation cases"
-        classes = sorted({name for score in scores for name in score.classes})
+    if not scores:
+        return
+    cases = "cases" if state.charter.evaluates else "validation cases"
+    classes = sorted({name for score in scores for name in score.classes})
+    yield Disclosure(
+        "scores", f"{len(scores)} times, of {scores[0].n_cases} {cases} together",
+        f"mean Dice and counts of voxels of {', '.join(classes)}; none of a single case, "
+        "unless there is only one validation case",
+        EVERYBODY, min(score.created_at for score in scores), n_bytes["evaluation"],
+    )  # fmt: skip
+    spread = [score for score in scores if score.metrics]
+    if spread:
+        metrics = sorted({metric for score in spread for metric in score.metrics})
         yield Disclosure(
-            "scores", f"{len(scores)} times, of {scores[0].n_cases} {cases} together",
-            f"mean Dice and counts of voxels of {', '.join(classes)}; none of a single case, "
-            "unless there is only one validation case",
-            EVERYBODY, min(score.created_at for score in scores), n_bytes["evaluation"],
+            "distributions",
+            f"of {', '.join(score.variant for score in spread)}: {', '.join(metrics)}",
+            "how much patients differ: mean, standard deviation and, from 10 cases on, quartiles; "
+            "how much models differ on the same cases, with intervals; the number of patients",
+            EVERYBODY, min(score.created_at for score in spread), 0,
+        )  # fmt: skip
+    rows = [score for score in scores if score.cases]
+    if rows:
+        yield Disclosure(
+            _CASES, f"of {', '.join(score.variant for score in rows)}: {len(rows[0].cases)} cases",
+            "how good each model is in each case, and how large its structures are; the cases are "
+            "not named, and always in the same order, which tells nothing",
+            EVERYBODY, min(score.created_at for score in rows), 0,
         )  # fmt: skip
 
 

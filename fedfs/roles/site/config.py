@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fedfs.errors import UserError
+from fedfs.nnunet.settings import DEFAULT_SCORES, ScoreOptions
 from fedfs.nnunet.system.environment import HostSettings
 from fedfs.protocol.messages import Charter
 from fedfs.protocol.values import check_site
@@ -53,6 +54,8 @@ class SiteConfig:
         publish_personal: publish the scores of the personal model.
         final_validation: validate the last version, and own models, as nnU-Net does; else no score
             of them is published.
+        scores: options of the metrics of single cases.
+        publish_cases: publish scores of single cases, without names.
         tracks: names of the tracks that this process works on; empty for all.
         status_interval_s: shortest time between two published statuses of one step.
     """
@@ -67,6 +70,8 @@ class SiteConfig:
     personal: FineTuning | None = None
     publish_personal: bool = False
     final_validation: bool = True
+    scores: ScoreOptions = DEFAULT_SCORES
+    publish_cases: bool = False
     tracks: tuple[str, ...] = ()
     once: bool = False
     status_interval_s: float = 15.0

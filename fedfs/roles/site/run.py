@@ -150,6 +150,7 @@ def _make_site(
         alone=alone,
         personal=personal,
         averages=averages,
+        publish_cases=config.publish_cases,
         attendance=lambda: _remembered_attendance(keyring, config.site),
     )
 

@@ -56,6 +56,7 @@ class Site(Role[SiteAction]):
         alone: trains a model of this site's data alone in the end, beside the other; None for none.
         personal: fine-tunes the last version on this site's data in the end; None for none.
         averages: variant -> learner that keeps that average of versions as a model.
+        publish_cases: publish scores of single cases, without names.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Site(Role[SiteAction]):
         alone: Learner | None = None,
         personal: PersonalModel | None = None,
         averages: Mapping[str, Learner] = MappingProxyType({}),
+        publish_cases: bool = False,
     ) -> None:
         super().__init__(f"site {name!r}", observer, publisher, status)
         self._keep_versions = keep_versions
@@ -86,6 +88,8 @@ class Site(Role[SiteAction]):
             averages=averages,
             folder=folder,
             vault=observer.vault,
+            seed=observer.state.charter.schedule.seed,
+            publish_cases=publish_cases,
         )
         self.name = name
         self._local_minutes = local_minutes

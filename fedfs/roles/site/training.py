@@ -11,7 +11,7 @@ from fedfs.exchange.payloads import MAX_MODEL_BYTES, fetch_payload
 from fedfs.learner import Learner
 from fedfs.nnunet.data import broken_cases
 from fedfs.nnunet.nnunet_learner import NnUNetLearner
-from fedfs.nnunet.settings import LearnerSettings, Planning
+from fedfs.nnunet.settings import DEFAULT_SCORES, LearnerSettings, Planning, ScoreOptions
 from fedfs.nnunet.system.environment import DEFAULT_HOST, HostSettings, NnUNetPaths
 from fedfs.protocol.messages import ASYM, Charter, TrackCharter
 from fedfs.roles.site.config import SiteConfig
@@ -36,6 +36,7 @@ def make_learner(
     pretrained: Path | None = None,
     own_model: str = "",
     final_validation: bool = True,
+    scores: ScoreOptions = DEFAULT_SCORES,
 ) -> NnUNetLearner:
     """Return a site's learner, set as the charter says.
 
@@ -49,6 +50,7 @@ def make_learner(
         pretrained: tensors that the site's own plan starts from.
         own_model: :data:`LOCAL` or :data:`PERSONAL`, where its models are not the federation's.
         final_validation: whether models are validated as nnU-Net does.
+        scores: options of the metrics of single cases.
     """
     common, folder = site_folder(paths, charter.study, site), track_folder(paths, charter, site)
     if own_model:
@@ -87,6 +89,7 @@ def make_learner(
             next_stages=tuple(
                 other.configuration for other in charter.tracks if charter.track.name in other.after
             ),
+            scores=scores,
             save_probabilities=charter.chooses and len(charter.configurations) > 1,
             full_validation=final_validation,
         )
@@ -159,6 +162,7 @@ def site_parts(
         pretrained=_pretrained(store, charter, folder, Vault(config.home)),
         own_model=own_model,
         final_validation=config.final_validation,
+        scores=config.scores,
     )
     return learner, folder
 

@@ -11,7 +11,7 @@ import pytest
 from fedfs.roles.reader.export import CARD, Exported, write_cards
 from fedfs.roles.reader.model_card import CardFold, model_card
 from fedfs.trust.signing import key_fingerprint
-from support.federation import Federation
+from support.federation import N_VALIDATED, Federation
 from support.scored_models import FOUR_SITES, with_models
 
 HEADINGS = (
@@ -57,9 +57,9 @@ def test_it_says_who_trained_what_and_how_well(finished):
     scores = table(card, "Site | Cases | Mean Dice")
     for site in finished.targets:
         dice = state.evaluations[site, 3, "full"].mean_dice
-        interval = "no interval: a site publishes only the mean of 2 cases"
-        assert scores[site] == ["2", f"{dice:.3f}", interval, f"{dice:.3f}"]
-    assert scores["all, weighted by cases"][0] == "6"
+        n_cases, mean, interval, of_class = scores[site]
+        assert (n_cases, mean, of_class) == (str(N_VALIDATED), f"{dice:.3f}", f"{dice:.3f}")
+        assert re.fullmatch(r"0\.\d{3} to 0\.\d{3}", interval)
     for text in (
         state.charter.study, state.models[3].weights_sha256, state.digests[state.charter.key],
         key_fingerprint(state.charter.coordinator_key),
@@ -138,5 +138,5 @@ def test_a_card_that_was_filled_in_stays_until_a_fold_is_added(tmp_path):
     assert export(states[0]) == filled_in
     both = export(states[1])
     assert "-f 0 1\n" in both
-    assert "range of 2 folds" in both
+    assert re.search(r"\| east \| 20 \| 0\.\d+ \| 0\.\d+ to 0\.\d+ \|", both)
     assert (folder / f"{CARD}.old").read_text() == filled_in

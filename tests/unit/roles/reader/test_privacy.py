@@ -34,7 +34,7 @@ def test_every_byte_of_a_site_is_accounted_for(tmp_path, options):
     assert "3, from version 0 to 2" in found["updates"].amount
     assert "15 iterations on 20 cases" in found["updates"].amount
     assert "each of 20 cases" in found["fingerprint"].amount
-    assert found["scores"].amount == "5 times, of 2 validation cases together"
+    assert found["scores"].amount == "5 times, of 10 validation cases together"
     text = " ".join(readers(observer.state.charter))
     assert ("east, north, south can decrypt models" in text) == bool(options)
     assert ("Nothing on the store is encrypted" in text) != bool(options)

@@ -260,7 +260,7 @@ def test_it_is_accessible(tmp_path, scheme):
     ).start()  # fmt: skip
     federation.run()
     page = page_of(federation)
-    assert "Local against federated" in page
+    assert "Dice of each model at each site" in page
     assert "at south" in page
     found = accessibility(page, tmp_path, scheme)
     assert found["dark"] == (scheme == "dark")

@@ -22,7 +22,7 @@ from fedfs.roles.reader.status import summarize
 from fedfs.roles.site.fine_tuning import FineTuning
 from support.courier import Courier
 from support.dying_store import KilledError
-from support.federation import Federation
+from support.federation import N_VALIDATED, Federation
 from support.unlike_networks import NETWORKS, TARGETS
 
 CROSS = {"mode": "asym", "min_coverage": 0.1, "cross_evaluation": True}
@@ -307,7 +307,7 @@ def test_the_scores_of_a_personal_model_are_published_where_the_site_wants_it(tm
     ).start()
     federation.run()
     score = federation.observe().state.evaluations["north", 4, "personal"]
-    assert (score.budget, score.n_cases) == (0.5, 2)
+    assert (score.budget, score.n_cases) == (0.5, N_VALIDATED)
     federation.tunings["north"] = FineTuning(1.0)
     federation.kill("north")
     federation.run_process("north")
@@ -339,4 +339,4 @@ def test_a_personal_model_that_was_not_published_yet_is_not_made_again(tmp_path,
     federation.run()
     tuned = federation.personal["north"]
     assert [call for call, _ in tuned.calls] == ["prepare", "train", "finish"]
-    assert federation.observe().state.evaluations["north", 3, "personal"].n_cases == 2
+    assert federation.observe().state.evaluations["north", 3, "personal"].n_cases == N_VALIDATED
