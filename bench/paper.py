@@ -5,8 +5,9 @@
 A quarter of each site's cases is kept away from all arms (:mod:`fedfs.simulation.arms`) and
 predicted by each; every arm has nnU-Net's schedule over all of its iterations. The net is a small
 2d one by default; ``-c 3d_fullres --net full`` is nnU-Net's own plan, for a GPU. Prints the tables,
-then each criterion with what the numbers say: ``pass``, ``fail``, or ``not shown`` where the 95 %
-interval (over cases, of the means over seeds) has both in it. May be stopped and given again.
+then each criterion with what the numbers say: ``pass`` or ``fail`` where two 95 % intervals agree,
+that over cases (of the means over seeds) and that over seeds (Student's t), else ``not shown``.
+May be stopped and given again.
 
 Choosing among the federated models (``best``) is cross-fitted: of each half of a site's cases
 counts the model that is best on the other half.
@@ -19,6 +20,7 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -70,47 +72,58 @@ def mean_of_seeds(by_seed: BySeed) -> dict[str, float]:
     return {case: fmean([one[case] for one in by_seed]) for case in by_seed[0]}
 
 
-def cross_fitted(by_arm: Mapping[str, BySeed]) -> tuple[dict[str, float], dict[str, int]]:
-    """Return case -> Dice of the arm that is best on the other half, and how often each counts."""
+def cross_fitted(by_arm: Mapping[str, BySeed]) -> tuple[BySeed, dict[str, int]]:
+    """Return the Dice of the arm that is best on the other half, and how many cases it has."""
     means = {arm: mean_of_seeds(by_seed) for arm, by_seed in by_arm.items()}
     cases = sorted(next(iter(means.values())))
     drawn = [cases[i] for i in np.random.default_rng(SEED).permutation(len(cases))]
     halves = drawn[: len(drawn) // 2], drawn[len(drawn) // 2 :]
-    kept, counts = {}, dict.fromkeys(means, 0)
+    arm_of, counts = {}, dict.fromkeys(means, 0)
     for half, other in (halves, halves[::-1]):
         best = max(means, key=lambda arm: fmean([means[arm][case] for case in other]))
-        kept |= {case: means[best][case] for case in half}
+        arm_of |= dict.fromkeys(half, best)
         counts[best] += len(half)
+    n_seeds = len(next(iter(by_arm.values())))
+    kept = [{case: by_arm[arm][i][case] for case, arm in arm_of.items()} for i in range(n_seeds)]
     return kept, counts
 
 
-def verdict(found: PairedDifference, above: float) -> str:
-    if found.low is None or found.high is None:
-        return "not shown"
-    return "pass" if found.low > above else "fail" if found.high < above else "not shown"
+@dataclass(frozen=True)
+class Gain:
+    """Difference of two arms: interval over cases of the means over seeds, and over seeds."""
+
+    paired: PairedDifference
+    over_seeds: tuple[float, float] | None
+
+    def verdict(self, above: float) -> str:
+        """Return what both intervals say about a bound."""
+        if self.paired.low is None or self.paired.high is None or self.over_seeds is None:
+            return "not shown"
+        if min(self.paired.low, self.over_seeds[0]) > above:
+            return "pass"
+        return "fail" if max(self.paired.high, self.over_seeds[1]) < above else "not shown"
+
+    def text(self, above: float) -> str:
+        """Return the numbers, and how many cases would do where these do not."""
+        found, text = self.paired, f"{self.paired.mean:+.4f}, n={self.paired.n}"
+        if found.low is not None and found.high is not None:
+            text += f", over cases {found.low:+.4f} to {found.high:+.4f}"
+        if self.over_seeds is not None:
+            text += ", over seeds {:+.4f} to {:+.4f}".format(*self.over_seeds)
+        if found.low is not None and found.low <= above < found.mean:
+            n = math.ceil(found.n * ((found.mean - found.low) / (found.mean - above)) ** 2)
+            text += f"; some {n} cases would show it"
+        return text
 
 
-def text(found: PairedDifference) -> str:
-    interval = f"({found.low:+.4f} to {found.high:+.4f})" if found.low is not None else ""
-    return f"{found.mean:+.4f} {interval}, n={found.n}"
-
-
-def needed(found: PairedDifference, above: float) -> str:
-    """Return how many cases it takes until the interval ends at a bound, if the mean stays."""
-    if found.low is None or found.mean <= above:
-        return ""
-    n = math.ceil(found.n * ((found.mean - found.low) / (found.mean - above)) ** 2)
-    return f"; some {n} cases would show it" if n > found.n else ""
-
-
-def over_seeds(one: BySeed, other: BySeed) -> str:
-    """Return the mean difference of each seed as an interval of Student's t over seeds."""
-    by_seed = [fmean([a[c] - b[c] for c in a if c in b]) for a, b in zip(one, other, strict=True)]
-    if len(by_seed) < 2:
-        return "one seed"
-    half = float(stats.t.ppf(0.975, len(by_seed) - 1)) * stdev(by_seed) / len(by_seed) ** 0.5
-    mean = fmean(by_seed)
-    return f"over {len(by_seed)} seeds {mean - half:+.4f} to {mean + half:+.4f}"
+def gain(one: BySeed, other: BySeed) -> Gain | None:
+    found = intervals.paired_difference(mean_of_seeds(one), mean_of_seeds(other), {}, SEED)
+    means = [fmean([a[c] - b[c] for c in a if c in b]) for a, b in zip(one, other, strict=True)]
+    half = math.nan
+    if len(means) > 1:
+        half = float(stats.t.ppf(0.975, len(means) - 1)) * stdev(means) / len(means) ** 0.5
+    by_seed = (fmean(means) - half, fmean(means) + half) if len(means) > 1 else None
+    return None if found is None else Gain(found, by_seed)
 
 
 def criteria(by_arm: Mapping[str, Mapping[str, BySeed]]) -> list[str]:
@@ -119,36 +132,25 @@ def criteria(by_arm: Mapping[str, Mapping[str, BySeed]]) -> list[str]:
     sites = [site for site in next(iter(by_arm.values())) if site != "all"]
     federated = [arm for arm in FEDERATED if arm in by_arm]
 
-    def line(criterion: str, found: PairedDifference | None, above: float, more: str = "") -> None:
+    def line(criterion: str, found: Gain | None, above: float) -> None:
         if found is not None:
-            lines.append(
-                f"{verdict(found, above):<9} {criterion}: {text(found)}{more}"
-                + (needed(found, above) if verdict(found, above) == "not shown" else "")
-            )
-
-    def difference(one: BySeed, other: BySeed) -> PairedDifference | None:
-        return intervals.paired_difference(mean_of_seeds(one), mean_of_seeds(other), {}, SEED)
+            lines.append(f"{found.verdict(above):<9} {criterion}: {found.text(above)}")
 
     if EQUAL_LOCAL in by_arm:
         for site in sites:
             kept, counts = cross_fitted({arm: by_arm[arm][site] for arm in federated})
             local = by_arm[EQUAL_LOCAL][site]
-            found = intervals.paired_difference(kept, mean_of_seeds(local), {}, SEED)
             chosen = ", ".join(f"{arm} for {n}" for arm, n in counts.items() if n)
-            line(f"{site}: best ({chosen}) - {EQUAL_LOCAL} > -{MARGIN}", found, -MARGIN)
+            name = f"{site}: best ({chosen}) - {EQUAL_LOCAL} > -{MARGIN}"
+            line(name, gain(kept, local), -MARGIN)
             for arm in federated:
-                one = by_arm[arm][site]
-                more = f"; {over_seeds(one, local)}"
-                line(f"  {site}: {arm} - {EQUAL_LOCAL}", difference(one, local), -MARGIN, more)
+                line(f"  {arm} - {EQUAL_LOCAL}", gain(by_arm[arm][site], local), -MARGIN)
     if EQUAL_CENTRAL in by_arm:
-        one, other = by_arm["ffe"]["all"], by_arm[EQUAL_CENTRAL]["all"]
-        more = f"; {over_seeds(one, other)}"
-        line(f"all: ffe - {EQUAL_CENTRAL} > -{MARGIN}", difference(one, other), -MARGIN, more)
+        found = gain(by_arm["ffe"]["all"], by_arm[EQUAL_CENTRAL]["all"])
+        line(f"all: ffe - {EQUAL_CENTRAL} > -{MARGIN}", found, -MARGIN)
     if "local" in by_arm:
         for site in sites:
-            one, other = by_arm["ffe"][site], by_arm["local"][site]
-            more = f"; {over_seeds(one, other)}"
-            line(f"{site}: ffe - local > 0", difference(one, other), 0.0, more)
+            line(f"{site}: ffe - local > 0", gain(by_arm["ffe"][site], by_arm["local"][site]), 0.0)
         lines += [spread(by_arm, site) for site in (*sites, "all")]
     return lines
 
