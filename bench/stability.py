@@ -49,7 +49,7 @@ NETS: dict[str, tuple[float, Sequence[str]]] = {
     "small": (0.02, PLANNER_OPTIONS),
     "tiny": (QUICK.gpu_memory_gb, QUICK.planner_options),
 }
-PERSONAL = [(share, rate) for share in (0.25, 0.5, 1.0) for rate in (1e-2, 1e-3)]
+PERSONAL = ((0.25, 1e-3), (0.25, 1e-2), (0.5, 1e-3))
 LAST = (3, 5)
 EMA = (0.5, 0.8)
 
@@ -67,6 +67,8 @@ class Variant:
         warm_up: share of the rounds in which the learning rate rises.
         alone: no aggregation.
         epochs: into which a round's iterations are divided.
+        pooled: all cases in one place.
+        is_equal: a round has the iterations of all sites together.
     """
 
     finer: float = 1.0
@@ -78,11 +80,15 @@ class Variant:
     warm_up: float = 0.0
     alone: bool = False
     epochs: int = 1
+    pooled: bool = False
+    is_equal: bool = False
 
 
 VARIANTS: dict[str, Variant] = {
     "ffe": Variant(),
     "local": Variant(alone=True),
+    "local-equal": Variant(alone=True, is_equal=True),
+    "central-equal": Variant(alone=True, pooled=True, is_equal=True),
     "reset": Variant(momentum="reset"),
     "mean-momentum": Variant(momentum="mean"),
     "uniform": Variant(is_uniform=True),
@@ -154,18 +160,22 @@ class Federation:
         self.initial = dict(planner.initial_weights())
         self.make = lambda site, cases, results: learner(site, results, cases, None)
 
-    def sites(self, name: str) -> dict[str, Any]:
-        """Return a learner for each site, ready to train."""
+    def sites(self, name: str, *, pooled: bool = False) -> dict[str, Any]:
+        """Return a learner for each site, or for all cases, ready to train."""
         shutil.rmtree(self.folder / name, ignore_errors=True)  # of a run that was stopped
+        training = {split.site: split.training for split in self.splits}
+        if pooled:
+            training = {"pooled": tuple(case for cases in training.values() for case in cases)}
         out = {}
-        for split in self.splits:
-            out[split.site] = self.make(split.site, split.training, self.folder / name / split.site)
-            out[split.site].prepare(self.plan.plans, self.plan.fingerprint, quiet)
+        for site, cases in training.items():
+            out[site] = self.make(site, cases, self.folder / name / site)
+            out[site].prepare(self.plan.plans, self.plan.fingerprint, quiet)
         return out
 
     def task(self, variant: Variant, version: int) -> RoundTask:
         rounds = round(self.given.rounds * variant.finer)
-        iterations = round(self.given.iterations / variant.finer / variant.epochs)
+        times = len(self.splits) if variant.is_equal else 1
+        iterations = round(times * self.given.iterations / variant.finer / variant.epochs)
         return RoundTask(
             version=version, weights_sha256=str(version), first_epoch=version * variant.epochs,
             n_epochs=variant.epochs, total_epochs=rounds * variant.epochs,
@@ -178,7 +188,7 @@ class Federation:
         """Train, and write the scores of every version and of what follows from them."""
         set_seeds(self.seed)
         began = time.process_time()
-        learners = self.sites(name)
+        learners = self.sites(name, pooled=variant.pooled)
         weights = {s.site: 1.0 if variant.is_uniform else len(s.training) for s in self.splits}
         rounds = self.task(variant, 0).total_epochs // variant.epochs
         model: dict[str, Any] = dict.fromkeys(learners, self.initial)
@@ -247,7 +257,8 @@ class Federation:
         dice: dict[str, float] = {}
         distance: dict[str, float] = {}
         for split in self.splits:
-            predict = Network(learners[split.site], models[split.site], self.dataset_json)
+            site = split.site if split.site in models else "pooled"
+            predict = Network(learners[site], models[site], self.dataset_json)
             for case in split.test:
                 found = predict.score(self.given.data, case, largest=largest)
                 dice[f"{split.site}/{case}"], distance[f"{split.site}/{case}"] = found
