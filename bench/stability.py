@@ -272,6 +272,9 @@ class Federation:
               file=sys.stderr, flush=True)  # fmt: skip
 
 
+_preprocessed: dict[str, Any] = {}
+
+
 class Network:
     """A network with weights, which predicts whole slices."""
 
@@ -292,9 +295,11 @@ class Network:
         configuration = trainer.configuration_manager
         preprocessor = configuration.preprocessor_class(verbose=False)
         label = str(data / "labelsTr" / f"{case}{ending}")
-        image_CZYX, reference, properties = preprocessor.run_case(  # noqa: N806  axes
-            images, label, trainer.plans_manager, configuration, trainer.dataset_json
-        )
+        if case not in _preprocessed:
+            _preprocessed[case] = preprocessor.run_case(
+                images, label, trainer.plans_manager, configuration, trainer.dataset_json
+            )
+        image_CZYX, reference, properties = _preprocessed[case]  # noqa: N806  axes
         stride = np.prod(np.array(configuration.pool_op_kernel_sizes), axis=0)
         size = np.array(image_CZYX.shape[2:])
         pad = [int(n) for n in -(-size // stride) * stride - size]
