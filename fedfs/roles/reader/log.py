@@ -149,8 +149,14 @@ def _scored(score: messages.EvaluationMessage, state: StudyState) -> str:
         return f"evaluated version {score.version}"
     if score.variant == "full":
         return f"validated in full version {score.version}"
-    if score.variant == "local":
-        return "trained and validated a model of its data alone"
+    others = {
+        "local": "trained and validated a model of its data alone",
+        "personal": f"trained version {score.version} further on its data alone, and validated it",
+        "average": f"validated in full the mean of the last {state.charter.average_last} versions",
+        "ema": f"validated in full the exponential average up to version {score.version}",
+    }
+    if score.variant in others:
+        return others[score.variant]
     of = "" if state.charter.evaluates else "of "
     return f"scored the model {of}{score.variant.removeprefix(layout.score_of(''))}"
 

@@ -180,6 +180,7 @@ def _training(fold: CardFold) -> dict[str, str]:
         "Method": "asymmetric federated averaging: each site has its own plan"
         if charter.mode == ASYM
         else "federated averaging with one plan for all sites",
+        **({"Stays at each site": "normalisation layers"} if charter.keep_local else {}),
         "Rounds": f"{fold.version}: at most {steps:,} iterations at each site",
         **{name: report.facts[name] for name in _TRAINING},
         "Versions travel as": charter.model_encoding.name,

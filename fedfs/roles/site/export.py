@@ -20,6 +20,7 @@ from fedfs.roles.reader.export import (
     write_cards,
 )
 from fedfs.roles.reader.model_kind import NO_CHOICE, VERSION, Chosen, ModelKind, fetch_model
+from fedfs.roles.reader.units import format_count
 from fedfs.roles.site.config import SiteConfig
 from fedfs.roles.site.network import SiteNetworks
 from fedfs.roles.site.own_model import read_personal
@@ -141,7 +142,7 @@ def _personal(state: StudyState, folder: Path, scratch: Path) -> tuple[Path, Mod
     before = state.newest * schedule.local_epochs
     n_epochs = made.tuning.n_epochs(schedule.rounds * schedule.local_epochs)
     text = (
-        f"version {state.newest}, trained further for {n_epochs} epochs from a learning rate of "
-        f"{made.tuning.learning_rate:g}"
+        f"version {state.newest}, trained further for {format_count(n_epochs, 'epoch')} from a "
+        f"learning rate of {made.tuning.learning_rate:g}"
     )
     return path, ModelKind("personal", text), before + n_epochs

@@ -6,6 +6,8 @@ import pytest
 
 from fedfs.protocol import layout
 from fedfs.roles.reader.log import events
+from fedfs.roles.site.fine_tuning import FineTuning
+from support.federation import Federation
 
 
 @pytest.fixture
@@ -33,6 +35,18 @@ def test_the_log_tells_who_did_what_in_order(plain):
         "aggregator: ended the study with version 3",
     ):
         assert line in text
+
+
+def test_the_log_tells_which_models_a_site_has_scored(tmp_path):
+    federation = Federation(
+        tmp_path, average_last=2, ema=0.5, personal={"north": FineTuning()},
+        publishes_personal=("north",),
+    ).start()  # fmt: skip
+    federation.run()
+    text = "\n".join(f"{e.who}: {e.what}" for e in events(federation.observe().state))
+    assert "north: validated in full the mean of the last 2 versions: mean Dice" in text
+    assert "north: validated in full the exponential average up to version 3: mean Dice" in text
+    assert "north: trained version 3 further on its data alone, and validated it: mean" in text
 
 
 def test_the_log_names_what_nobody_accepts(plain):
