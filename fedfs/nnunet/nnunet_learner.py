@@ -10,12 +10,9 @@ Rules:
 """
 
 import logging
-import math
-import pickle
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +45,7 @@ from fedfs.nnunet.system.failures import translate
 from fedfs.nnunet.system.output import Captured, capture_output
 from fedfs.nnunet.system.workers import single_process_pools_are_threads
 from fedfs.nnunet.train import model_folders, parallel
-from fedfs.nnunet.train.checkpoints import CheckpointStore, RoundProgress
-from fedfs.nnunet.train.session import Session
+from fedfs.nnunet.train.rounds import Rounds
 from fedfs.tensors.canonical import weights_sha256
 
 __all__ = ["LearnerSettings", "NnUNetLearner"]
@@ -71,8 +67,7 @@ class NnUNetLearner:
         self._federated_fingerprint: Mapping[str, Any] = {}
         self._broken = BrokenCases(settings)
         self._dataset: RawDataset | None = None
-        self._session: Session | None = None
-        self._trained: RoundProgress | None = None
+        self._rounds: Rounds | None = None
         limit_pools(settings.host.num_processes)
 
     def dataset_facts(self) -> Mapping[str, Any]:
@@ -126,11 +121,15 @@ class NnUNetLearner:
             )
         self._broken.keep(found, dataset)
         self._dataset = None
+        self.close()
         if found:  # found out now, before anything is published
-            folds.settle(
-                classes.fold_of(settings.fold), self._raw(), settings.paths, self._broken.left_out()
-            )
+            self._settle_folds()
         return result
+
+    def _settle_folds(self) -> None:
+        """Settle which of the cases that can be used are validated."""
+        settings, left_out = self._settings, self._broken.left_out()
+        folds.settle(classes.fold_of(settings.fold), self._raw(), settings.paths, left_out)
 
     def plan(self, on_progress: OnProgress, *, is_published: bool = False) -> OwnPlan:
         """See :class:`fedfs.learner.Learner`."""
@@ -167,8 +166,7 @@ class NnUNetLearner:
     ) -> None:
         settings, dataset = self._settings, self._raw()
         allowlist.check_plans(plans, settings.configuration)
-        fold = classes.fold_of(settings.fold)
-        folds.settle(fold, dataset, settings.paths, self._broken.left_out())
+        self._settle_folds()
         broken = self._broken.incomplete(self._broken.known())
         with self._nnunet() as output:
             classes.trainer_class(settings.trainer, settings.host.allowed_trainers)
@@ -189,11 +187,11 @@ class NnUNetLearner:
         if broken:
             self._broken.add(broken)
             self._dataset = None
-            folds.settle(fold, self._raw(), settings.paths, self._broken.left_out())
+            self._settle_folds()
         local = settings.paths.preprocessed / dataset.name / _FINGERPRINT
         if not local.exists():  # nnU-Net's trainer copies it
             files.write_json(local, fingerprint)
-        if adopted != self._plans:
+        if broken or adopted != self._plans:
             self.close()
         self._plans, self._federated_fingerprint = adopted, fingerprint
 
@@ -206,7 +204,7 @@ class NnUNetLearner:
     ) -> EvaluationResult:
         """See :class:`fedfs.learner.Learner`."""
         with self._nnunet() as output:
-            session = self._open(task)
+            session = self._begun().open(task)
             session.load(tensors)
             return pseudo_dice.pseudo_dice(session, output.outside(on_progress))
 
@@ -216,42 +214,7 @@ class NnUNetLearner:
             self.close()  # its memory is the processes', and they write the next checkpoint
             return parallel.train(self._settings, self._adopted(), task, tensors, on_progress)
         with self._nnunet() as output:
-            session, progress = self._continue(task, tensors)
-            saved = self._clock()
-            seconds = {"training": 0.0, "validation": 0.0, "checkpoint": 0.0, **progress.seconds}
-            while not _is_over(progress, task):
-                left_s = math.inf if task.max_seconds is None else task.max_seconds
-                n_iterations, spent = session.train_epoch(
-                    output.outside(on_progress),
-                    task=task,
-                    until_s=self._clock() + left_s - seconds["training"],
-                )
-                for phase, value in spent.items():
-                    seconds[phase] += value
-                progress = replace(
-                    progress,
-                    epochs_done=progress.epochs_done + 1,
-                    n_iterations=progress.n_iterations + n_iterations,
-                    metrics=session.metrics(),
-                    seconds=dict(seconds),
-                )
-                is_due = self._clock() - saved >= self._settings.checkpoint_interval_s
-                if is_due or _is_over(progress, task):
-                    session.tensors()  # never keep what is not finite
-                    began = self._clock()
-                    if session.is_first:
-                        progress = self._store().save(progress, session.save)
-                    saved = self._clock()
-                    seconds["checkpoint"] += saved - began
-            self._trained = progress
-            return TrainResult(
-                tensors=session.tensors(),
-                n_training_cases=session.n_training_cases,
-                n_epochs=progress.n_iterations // task.iterations_per_epoch,
-                n_iterations=progress.n_iterations,
-                metrics=progress.metrics,
-                seconds=seconds,
-            )
+            return self._begun().train(task, tensors, output.outside(on_progress))
 
     def finish(
         self, task: RoundTask, tensors: Tensors, on_progress: OnProgress
@@ -263,7 +226,7 @@ class NnUNetLearner:
             finished = model.already(weights)
             if finished is not None:
                 return finished
-            session, _ = self._recover(task)
+            session, _ = self._begun().recover(task)
             session.load(tensors)
             session.start_at(task.total_epochs)
             try:
@@ -321,9 +284,9 @@ class NnUNetLearner:
 
     def close(self) -> None:
         """See :class:`fedfs.learner.Learner`."""
-        session, self._session, self._trained = self._session, None, None
-        if session is not None:
-            session.close()
+        rounds, self._rounds = self._rounds, None
+        if rounds is not None:
+            rounds.close()
 
     @contextmanager
     def _nnunet(self) -> Iterator[Captured]:
@@ -352,59 +315,8 @@ class NnUNetLearner:
             raise SetupError("The plan has not been adopted yet.", hint="call prepare() first")
         return self._plans
 
-    def _open(self, task: RoundTask) -> Session:
-        plans = self._adopted()
-        if self._session is not None and not self._session.serves(task):
-            self.close()
-        if self._session is None:
-            self._session = Session(
-                self._settings, plans, self._raw(), task=task, clock=self._clock
-            )
-        return self._session
-
-    def _store(self) -> CheckpointStore:
-        settings = self._settings
-        identity = files.json_sha256(
-            [self._adopted(), settings.trainer, settings.configuration, settings.fold]
-        )
-        return CheckpointStore(settings.state_dir, identity)
-
-    def _continue(self, task: RoundTask, tensors: Tensors) -> tuple[Session, RoundProgress]:
-        """Bring a trainer to where the round stands; return both."""
-        session, kept = self._recover(task)
-        if kept is not None and kept.belongs_to(task):
-            progress = kept
-            log.info(
-                "round of version %d continued after epoch %d", task.version, progress.epochs_done
-            )
-        else:
-            progress = self._store().fresh(task)
-            session.load(tensors)
-        session.start_at(task.first_epoch + progress.epochs_done)
-        session.set_proximal_base(tensors, task)
-        return session, progress
-
-    def _recover(self, task: RoundTask) -> tuple[Session, RoundProgress | None]:
-        """Return a trainer as the last checkpoint left it, and how far that is."""
-        session, kept = self._open(task), self._store().load()
-        if kept is None:
-            return session, None
-        progress, checkpoint = kept
-        if progress == self._trained and not progress.belongs_to(task):
-            return session, progress  # this very trainer wrote it
-        try:
-            session.restore(checkpoint)
-        except (RuntimeError, KeyError, ValueError, pickle.UnpicklingError) as error:
-            log.warning("%s is not used: it cannot be loaded (%s)", checkpoint, error)
-            self.close()
-            return self._open(task), None
-        return session, progress
-
-
-def _is_over(progress: RoundProgress, task: RoundTask) -> bool:
-    """Return True if a round has had its epochs, or its seconds of training in all processes."""
-    if progress.epochs_done >= task.n_epochs:
-        return True
-    if task.max_seconds is None or progress.n_iterations == 0:
-        return False
-    return progress.seconds.get("training", 0.0) >= task.max_seconds
+    def _begun(self) -> Rounds:
+        """Return the rounds in this process, with a trainer if there is one."""
+        if self._rounds is None:
+            self._rounds = Rounds(self._settings, self._adopted(), self._raw(), clock=self._clock)
+        return self._rounds

@@ -250,6 +250,6 @@ def test_a_federation_of_one_equals_training_alone(study, tmp_path, no_workers):
 def seeded(learner, task):
     if task.version == 0:
         with learner._nnunet():
-            learner._open(task)
+            learner._begun().open(task)
         np.random.seed(1)  # noqa: NPY002  the stream that nnU-Net's loaders draw from
         torch.manual_seed(1)

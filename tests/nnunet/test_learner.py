@@ -63,7 +63,7 @@ def start(study, tmp_path, monkeypatch):
 
 
 def trainer_of(learner):
-    return learner._session.trainer
+    return learner._rounds.session.trainer
 
 
 def momentum(learner):
@@ -136,7 +136,7 @@ def test_a_round_replaces_weights_and_keeps_momentum(study, start):
     first = learner.train(the_round(0, study.tensors), study.tensors, Reports()).tensors
     before = momentum(learner)
     other = {name: value * 0.5 for name, value in first.items()}
-    session, _ = learner._continue(the_round(1, other), other)
+    session, _ = learner._begun().resume(the_round(1, other), other)
     assert equal(momentum(learner), before)
     assert weights_sha256(session.tensors()) == weights_sha256(other)
 
@@ -146,7 +146,7 @@ def test_momentum_and_log_survive_a_restart(study, start):
     first = learner.train(the_round(0, study.tensors), study.tensors, Reports()).tensors
     before, log = momentum(learner), copy.deepcopy(log_of(learner))
     restarted = start()
-    session, _ = restarted._continue(the_round(1, first), first)
+    session, _ = restarted._begun().resume(the_round(1, first), first)
     assert equal(momentum(restarted), before)
     assert log_of(restarted) == log
     assert session.trainer.current_epoch == 2
@@ -183,7 +183,7 @@ def test_a_kill_within_a_round_loses_one_epoch_at_most(study, start):
 def test_checkpoints_within_a_round_are_rare(study, start, monkeypatch):
     learner = start()
     saved = []
-    keep = type(learner._store()).save
+    keep = type(learner._begun().checkpoints()).save
     monkeypatch.setattr(
         "fedfs.nnunet.train.checkpoints.CheckpointStore.save",
         lambda store, progress, write: saved.append(progress) or keep(store, progress, write),
@@ -235,7 +235,7 @@ def test_a_changed_schedule_is_followed(study, start):
     first = learner.train(the_round(0, study.tensors), study.tensors, Reports()).tensors
     before = momentum(learner)
     longer = task(1, first_epoch=2, total_epochs=20, iterations=3)
-    session, _ = learner._continue(longer, first)
+    session, _ = learner._begun().resume(longer, first)
     assert session.trainer.num_epochs == 20
     assert session.trainer.num_iterations_per_epoch == 3
     assert equal(momentum(learner), before)
@@ -260,7 +260,7 @@ def test_weights_of_another_network_are_refused(study, start):
 
 def test_a_compiled_network_takes_and_gives_the_same_tensors(study, start):
     learner = start()
-    session = learner._open(the_round(0, study.tensors))
+    session = learner._begun().open(the_round(0, study.tensors))
     session.trainer.network = torch.compile(session.trainer.network)
     session.load(study.tensors)
     assert weights_sha256(session.tensors()) == weights_sha256(study.tensors)
@@ -285,7 +285,7 @@ def test_training_needs_the_plan(study, tmp_path):
 )
 def test_what_goes_wrong_in_nnunet_has_a_kind(study, start, monkeypatch, error, kind):
     learner = start()
-    session = learner._open(the_round(0, study.tensors))
+    session = learner._begun().open(the_round(0, study.tensors))
 
     def fail(batch):
         raise error
@@ -294,7 +294,7 @@ def test_what_goes_wrong_in_nnunet_has_a_kind(study, start, monkeypatch, error, 
     with pytest.raises(TrainingError) as caught:
         learner.train(the_round(0, study.tensors), study.tensors, Reports())
     assert caught.value.kind == kind == translate(error).kind
-    assert learner._session is None
+    assert learner._rounds is None
 
 
 def test_an_evaluation_scores_and_leaves_no_trace(study, start):

@@ -296,7 +296,7 @@ def test_a_round_that_goes_on_after_a_kill_is_held_to_its_base(study, start):
 
     with pytest.raises(Killed):
         start(checkpoint_interval_s=0).train(the_round, study.tensors, kill_in_epoch_1)
-    session, progress = start()._continue(the_round, study.tensors)
+    session, progress = start()._begun().resume(the_round, study.tensors)
     assert progress.epochs_done == 1
     starts = [start.numpy() for _, start in session.trainer.loss._pairs]
     weights = [weight.detach().numpy() for weight, _ in session.trainer.loss._pairs]
@@ -312,11 +312,11 @@ def test_the_next_round_has_its_own_base_and_one_without_fedprox_none(study, sta
     first = learner.train(a_round(study, proximal_mu=1.0), study.tensors, Reports()).tensors
     learner.evaluate(a_round(study, version=1), first, Reports())
     then = {"version": 1, "first_epoch": 2, "weights_sha256": weights_sha256(first)}
-    session, _ = learner._continue(a_round(study, **then, proximal_mu=2.0), first)
+    session, _ = learner._begun().resume(a_round(study, **then, proximal_mu=2.0), first)
     for (_, start_), value in zip(session.trainer.loss._pairs, first.values(), strict=True):
         assert np.array_equal(start_.numpy(), value)
     own = session.trainer.loss.loss
-    session, _ = learner._continue(a_round(study, **then), first)
+    session, _ = learner._begun().resume(a_round(study, **then), first)
     assert session.trainer.loss is own
 
 
@@ -326,7 +326,7 @@ def test_validation_has_nnunets_own_loss(study, start):
     for site, mu in (("plain", 0.0), ("held", 1e6)):
         learner = start(site)
         far = {name: value + np.float32(1) for name, value in study.tensors.items()}
-        session, _ = learner._continue(a_round(study, proximal_mu=mu), far)
+        session, _ = learner._begun().resume(a_round(study, proximal_mu=mu), far)
         session.load(study.tensors)
         random.seed(2)
         np.random.seed(2)  # noqa: NPY002  the stream that nnU-Net draws from
@@ -352,7 +352,7 @@ def test_the_model_folder_is_as_ever(study, start):
 def test_a_trainer_that_makes_its_loss_anew_is_an_error(study, start, monkeypatch):
     learner = start()
     the_round = a_round(study, proximal_mu=1.0)
-    trainer = learner._open(the_round).trainer
+    trainer = learner._begun().open(the_round).trainer
     original = trainer.on_train_epoch_start
 
     def replace_loss():

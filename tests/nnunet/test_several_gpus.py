@@ -105,7 +105,7 @@ def test_a_round_that_is_killed_goes_on_and_a_site_alone_after_it(study, start, 
     learner = start(num_gpus=1)
     after = task(1, first_epoch=4, n_epochs=1, total_epochs=8, weights_sha256="b", iterations=2)
     learner.train(after, result.tensors, Reports())
-    trainer = learner._session.trainer
+    trainer = learner._rounds.session.trainer
     assert len(trainer.optimizer.state) > 0
     assert (trainer.current_epoch, trainer.is_ddp) == (5, False)
     assert len(trainer.logger.get_checkpoint()["lrs"]) == 5

@@ -93,7 +93,7 @@ def test_what_a_variant_of_nnunet_overrides_holds_in_a_round(study, site_folder,
     tensors = weights(study, name)
     learner = learner_of(study, site_folder, name)
     trained = learner.train(round_from(tensors, epoch=2), tensors, Reports()).tensors
-    trainer = learner._session.trainer
+    trainer = learner._rounds.session.trainer
     assert type(trainer).__name__ == name
     assert VARIANTS[name](trainer)
     assert learning_rate(trainer) == pytest.approx(POLY) or name == "nnUNetTrainerCosAnneal"
@@ -113,13 +113,15 @@ def test_a_site_that_comes_late_enters_a_schedule_of_stages_where_the_others_are
     tensors = weights(study, name)
     learner = learner_of(study, site_folder, name)
     first = learner.train(round_from(tensors, epoch=60, total=total), tensors, Reports()).tensors
-    assert learning_rate(learner._session.trainer) == pytest.approx(1e-2 * (1 - 10 / 50) ** 0.9)
-    before = momentum(learner._session.trainer)
+    assert learning_rate(learner._rounds.session.trainer) == pytest.approx(
+        1e-2 * (1 - 10 / 50) ** 0.9
+    )
+    before = momentum(learner._rounds.session.trainer)
     learner.close()
 
     again = learner_of(study, site_folder, name)
     with set_variables(study.site(site_folder).paths.variables()):
-        session, _ = again._continue(round_from(first, epoch=61, total=total), first)
+        session, _ = again._begun().resume(round_from(first, epoch=61, total=total), first)
     assert all(map(torch.equal, momentum(session.trainer), before))
     assert session.trainer.training_stage == "train"
     again.close()
@@ -212,7 +214,7 @@ def test_a_trainer_that_the_operator_allows_trains_and_is_named_in_the_checkpoin
     tensors = weights(study, NAME, **ALLOWED)
     learner = learner_of(study, tmp_path, NAME, **ALLOWED)
     trained = learner.train(round_from(tensors, epoch=0), tensors, Reports()).tensors
-    assert learning_rate(learner._session.trainer) == pytest.approx(1e-3)
+    assert learning_rate(learner._rounds.session.trainer) == pytest.approx(1e-3)
     assert finished(learner, trained)["trainer_name"] == NAME
     learner.close()
     assert f"trainer {NAME}: {elsewhere / 'hospital.py'}, sha256 " in caplog.text
