@@ -21,7 +21,7 @@ from fedfs.errors import StoreUnavailableError
 from fedfs.store import StorePlace, open_store
 
 if TYPE_CHECKING:
-    from fedfs.exchange.read import Observer
+    from fedfs.exchange.observer import Observer
     from fedfs.roles.reader.status import StudyStatus
 
 _COLUMNS = (

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from fedfs.errors import StorePermissionError
-from fedfs.exchange.read import Observer, open_study, open_tracks
+from fedfs.exchange.observer import Observer
+from fedfs.exchange.read import open_study, open_tracks
 from fedfs.protocol.areas import NO_SITE
 from fedfs.store.base import ReadableStore
 from fedfs.trust.keyring import Keyring

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from fedfs.errors import MisplacedError, SetupError
+from fedfs.exchange.observer import Observer
 from fedfs.exchange.progress import StatusReporter
 from fedfs.exchange.publish import Publisher
-from fedfs.exchange.read import Observer
 from fedfs.protocol.messages import Charter
 from fedfs.roles.lock import hold_lock
 from fedfs.roles.logfile import log_to_file

@@ -23,9 +23,9 @@ from fedfs.errors import (
     StudyError,
     TensorError,
 )
+from fedfs.exchange.observer import Observer
 from fedfs.exchange.progress import StatusReporter
 from fedfs.exchange.publish import Publisher
-from fedfs.exchange.read import Observer
 from fedfs.protocol import participation
 from fedfs.protocol.actions import Done, Wait
 from fedfs.protocol.messages import FAILED

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from fedfs.errors import FedfsError
-from fedfs.exchange.read import Observer, open_study
+from fedfs.exchange.observer import Observer
+from fedfs.exchange.read import open_study
 from fedfs.roles.reader.status import summarize
 from fedfs.store import open_store
 

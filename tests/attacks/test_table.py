@@ -527,7 +527,7 @@ def test_an_aggregator_status_cannot_speak_for_a_site(running):
 
 
 def test_an_object_larger_than_any_message_is_not_read(running, monkeypatch):
-    monkeypatch.setattr("fedfs.exchange.read.MAX_ENVELOPE_BYTES", 10_000)
+    monkeypatch.setattr("fedfs.exchange.observer.MAX_ENVELOPE_BYTES", 10_000)
     running.place.create(layout.failure("north", 0, 1), b"x" * 20_000)
     state = running.observe().state
     assert "larger than any message" in state.rejected[layout.failure("north", 0, 1)]

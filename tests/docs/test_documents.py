@@ -14,7 +14,7 @@ from fedfs import errors, learner
 from fedfs.aggregation.strategies import by_name
 from fedfs.aggregation.weighting import POLICIES as WEIGHTINGS
 from fedfs.cli import fedfs as cli
-from fedfs.exchange.read import MAX_ENVELOPE_BYTES
+from fedfs.exchange.observer import MAX_ENVELOPE_BYTES
 from fedfs.protocol import codec, layout, messages, round_policies
 from fedfs.protocol.track_place import SHARED
 from fedfs.roles.reader.metrics import METRICS

@@ -20,9 +20,10 @@ import numpy as np
 from fedfs.aggregation import fingerprints
 from fedfs.aggregation.best_configuration import JOINT, CrossValidated, candidates_of, steps_of
 from fedfs.exchange.global_weights import WeightFiles
+from fedfs.exchange.observer import Observer
 from fedfs.exchange.progress import StatusReporter
 from fedfs.exchange.publish import Publisher
-from fedfs.exchange.read import Observer, open_study
+from fedfs.exchange.read import open_study
 from fedfs.learner import (
     Array,
     CaseGeometry,

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 
 from fedfs.exchange.choose_configuration import choose_configuration, scored_sites
+from fedfs.exchange.observer import Observer
 from fedfs.exchange.progress import StatusReporter
 from fedfs.exchange.publish import Publisher
-from fedfs.exchange.read import Observer
 from fedfs.protocol.actions import ChooseConfiguration, Done, Wait
 from fedfs.protocol.last_version import decide_aggregator_after_tracks
 from fedfs.protocol.state import StudyState

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from fedfs.exchange.make_version import strategy_of
-from fedfs.exchange.read import Observer, open_study, open_tracks
+from fedfs.exchange.observer import Observer
+from fedfs.exchange.read import open_study, open_tracks
 from fedfs.learner import OnProgress
 from fedfs.nnunet.plan.planner import NnUNetPlanner
 from fedfs.protocol import layout, participation

@@ -28,9 +28,9 @@ from fedfs.errors import (
 from fedfs.exchange import payloads, versions
 from fedfs.exchange.global_weights import WeightFiles
 from fedfs.exchange.make_version import make_version, outputs_in, strategy_of
+from fedfs.exchange.observer import Observer
 from fedfs.exchange.progress import StatusReporter
 from fedfs.exchange.publish import Clock, Publisher
-from fedfs.exchange.read import Observer
 from fedfs.exchange.retention import prune_versions
 from fedfs.protocol import actions, decide_evaluation, layout, participation
 from fedfs.protocol.actions import AggregatorAction, Wait

@@ -16,8 +16,8 @@ from functools import partial
 from pathlib import Path
 
 from fedfs.errors import BundleError, ObjectNotFoundError, StudyError
+from fedfs.exchange.observer import MAX_ENVELOPE_BYTES
 from fedfs.exchange.payloads import MAX_MODEL_BYTES
-from fedfs.exchange.read import MAX_ENVELOPE_BYTES
 from fedfs.learner import OnProgress, Progress
 from fedfs.protocol import values
 from fedfs.protocol.track_place import parse_on_store

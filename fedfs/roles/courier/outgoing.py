@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from fedfs.errors import ObjectNotFoundError, StudyError, TensorError
+from fedfs.exchange.observer import MAX_ENVELOPE_BYTES
 from fedfs.exchange.publish import Clock
-from fedfs.exchange.read import MAX_ENVELOPE_BYTES
 from fedfs.learner import OnProgress, Progress
 from fedfs.protocol import messages
 from fedfs.protocol.messages import Charter

@@ -5,7 +5,8 @@ A study is carried as a whole, with all its tracks. Keys are here as they are on
 
 from collections.abc import Callable, Collection, Iterable
 
-from fedfs.exchange.read import Observer, open_tracks
+from fedfs.exchange.observer import Observer
+from fedfs.exchange.read import open_tracks
 from fedfs.protocol import layout, participation
 from fedfs.protocol.state import StudyState
 from fedfs.protocol.track_place import TRACKS, split_track

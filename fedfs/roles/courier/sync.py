@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from fedfs.errors import ObjectNotFoundError
+from fedfs.exchange.observer import MAX_ENVELOPE_BYTES
 from fedfs.exchange.payloads import MAX_MODEL_BYTES
-from fedfs.exchange.read import MAX_ENVELOPE_BYTES
 from fedfs.learner import OnProgress, Progress
 from fedfs.protocol.track_place import parse_on_store
 from fedfs.roles.courier.needed import TrackContent

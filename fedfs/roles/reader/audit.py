@@ -22,6 +22,7 @@ from fedfs.errors import ObjectNotFoundError, RejectedError, SealedError, StudyE
 from fedfs.exchange import versions
 from fedfs.exchange.global_weights import WeightFiles
 from fedfs.exchange.make_version import make_version, outputs_in, strategy_of
+from fedfs.exchange.observer import Observer
 from fedfs.exchange.payloads import (
     MAX_MODEL_BYTES,
     decrypt,
@@ -29,7 +30,6 @@ from fedfs.exchange.payloads import (
     update_encoding,
     update_layout,
 )
-from fedfs.exchange.read import Observer
 from fedfs.protocol import layout
 from fedfs.protocol.messages import ADMITTED, PayloadRef, RoundRecord, UpdateManifest
 from fedfs.protocol.state import StudyState

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from fedfs.errors import StudyError
 from fedfs.exchange.choose_configuration import choose_configuration, scored_sites
-from fedfs.exchange.read import Observer
+from fedfs.exchange.observer import Observer
 from fedfs.protocol import layout, participation
 from fedfs.roles.reader.finding import NOTE, OK, PROBLEM, Finding
 

@@ -10,7 +10,7 @@ from typing import Any
 from fedfs.errors import StudyError
 from fedfs.exchange.averages import fetch_ema, last_versions, write_mean
 from fedfs.exchange.global_weights import WeightFiles
-from fedfs.exchange.read import Observer
+from fedfs.exchange.observer import Observer
 from fedfs.protocol.messages import ASYM, Charter
 
 

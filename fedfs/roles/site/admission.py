@@ -2,7 +2,7 @@
 
 import logging
 
-from fedfs.exchange.read import Observer
+from fedfs.exchange.observer import Observer
 from fedfs.roles.loop import Outcome
 from fedfs.trust.keyring import Keyring
 

@@ -7,9 +7,9 @@ process. What they publish is the study's and not a track's.
 from collections.abc import Callable, Mapping
 
 from fedfs.aggregation.best_configuration import CrossValidated
+from fedfs.exchange.observer import Observer
 from fedfs.exchange.progress import StatusReporter
 from fedfs.exchange.publish import Publisher
-from fedfs.exchange.read import Observer
 from fedfs.learner import OnProgress
 from fedfs.protocol import layout
 from fedfs.protocol.actions import CrossValidate, Done

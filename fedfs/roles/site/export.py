@@ -5,7 +5,8 @@ import tempfile
 from pathlib import Path
 
 from fedfs.errors import StudyError, UserError
-from fedfs.exchange.read import Observer, open_tracks
+from fedfs.exchange.observer import Observer
+from fedfs.exchange.read import open_tracks
 from fedfs.nnunet.score.finish import find_validation
 from fedfs.nnunet.system.environment import from_environment
 from fedfs.nnunet.system.isolated import run_isolated

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedfs.errors import DatasetError, FedfsError, MisplacedError, StudyError, UserError
+from fedfs.exchange.observer import Observer
 from fedfs.exchange.publish import Clock, Publisher
-from fedfs.exchange.read import Observer, open_study
+from fedfs.exchange.read import open_study
 from fedfs.learner import Learner, OnProgress
 from fedfs.nnunet.allowed import classes
 from fedfs.nnunet.allowed.allowlist import check_name, check_planner_options, check_planning

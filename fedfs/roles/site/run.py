@@ -9,7 +9,8 @@ from typing import Any
 
 from fedfs.aggregation.best_configuration import CrossValidated
 from fedfs.errors import ObjectExistsError
-from fedfs.exchange.read import Observer, open_study, open_tracks
+from fedfs.exchange.observer import Observer
+from fedfs.exchange.read import open_study, open_tracks
 from fedfs.learner import OnProgress
 from fedfs.nnunet.allowed import classes
 from fedfs.nnunet.data.broken_cases import cases_of_study

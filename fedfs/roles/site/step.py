@@ -19,10 +19,10 @@ from fedfs.errors import (
     StudyError,
     TrainingError,
 )
+from fedfs.exchange.observer import Observer
 from fedfs.exchange.payloads import update_encoding, write_update
 from fedfs.exchange.progress import StatusReporter
 from fedfs.exchange.publish import Publisher
-from fedfs.exchange.read import Observer
 from fedfs.exchange.retention import prune_updates
 from fedfs.learner import Learner, RoundTask
 from fedfs.protocol import actions, layout, messages, participation

@@ -7,8 +7,8 @@ import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from fedfs.errors import FedfsError, ObjectExistsError
+from fedfs.exchange.observer import Observer
 from fedfs.exchange.publish import Clock
-from fedfs.exchange.read import Observer
 from fedfs.protocol import layout, participation
 from fedfs.protocol.messages import utc
 from fedfs.protocol.state import StudyState

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fedfs.errors import MisplacedError
-from fedfs.exchange import read, refusals
+from fedfs.exchange import refusals
 from fedfs.exchange.read import open_study
 from fedfs.protocol import layout, messages
 from fedfs.protocol.state import StudyState
@@ -135,7 +135,7 @@ def test_a_flood_of_garbage_is_downloaded_once(tmp_path):
 
 def test_what_is_larger_than_a_message_is_asked_for_once(tmp_path, monkeypatch):
     federation = Federation(tmp_path).start()
-    monkeypatch.setattr(read, "MAX_ENVELOPE_BYTES", 20_000)
+    monkeypatch.setattr("fedfs.exchange.observer.MAX_ENVELOPE_BYTES", 20_000)
     key = layout.join("mallory", 1)
     forge(federation.store, key, b" " * 20_001)
     store = Counting(federation.store)
