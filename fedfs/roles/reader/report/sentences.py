@@ -9,6 +9,7 @@ Rules:
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from fedfs.aggregation.intervals import MIN_PATIENTS
 from fedfs.aggregation.random_effects import RandomEffects
 from fedfs.roles.reader.model_scores import (
     BETTER,
@@ -162,10 +163,13 @@ def tell_exclusions(sites: Sequence[str]) -> Iterator[str]:
 
 
 def best_at_sites(models: Sequence[ModelAtSite], choices: Sequence[Choice]) -> dict[str, str]:
-    """Return site -> the model that it chose, or that has the highest mean Dice of several."""
+    """Return site -> the model that it chose, or that has the highest mean Dice of several.
+
+    Of fewer cases than an interval takes, none is called the best.
+    """
     found = {one.site: one.model for one in choices}
     for site in sorted({row.site for row in models} - found.keys()):
-        rows = [row for row in models if row.site == site]
+        rows = [row for row in models if row.site == site and row.dice.n >= MIN_PATIENTS]
         if len(rows) > 1:
             found[site] = max(rows, key=lambda row: row.dice.mean).model
     return dict(sorted(found.items()))

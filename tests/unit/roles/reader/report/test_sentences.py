@@ -209,6 +209,11 @@ def test_the_best_model_of_each_site_is_judged_on_other_cases():
     assert list(sentences.tell_choices(rows[:1], [])) == []
 
 
+def test_of_few_cases_no_model_is_called_the_best():
+    rows = [at("north", model, 0.8, n=4) for model in ("local", "full")]
+    assert list(sentences.tell_choices(rows, [])) == []
+
+
 def test_the_number_of_intervals_is_told_and_that_none_allows_for_the_others():
     many = [difference(f"s{i}", 0.1, 0.01, n=40, n_patients=40) for i in range(4)]
     (text,) = sentences.tell_intervals(many)
