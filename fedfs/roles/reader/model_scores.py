@@ -65,6 +65,7 @@ class ModelAtSite:
         budget: its training iterations at this site, in those of the federation.
         metrics: metric -> score of the mean over classes.
         classes: class -> metric -> score.
+        nsd_tolerance_mm: of the metric ``nsd``.
     """
 
     site: str
@@ -72,6 +73,7 @@ class ModelAtSite:
     budget: float
     metrics: Mapping[str, Score]
     classes: Mapping[str, Mapping[str, Score]]
+    nsd_tolerance_mm: float | None = None
 
     @property
     def dice(self) -> Score:
@@ -155,7 +157,14 @@ def models_at_sites(state: StudyState) -> list[ModelAtSite]:
                 if name in state.charter.dataset.labels
             }
             rows.append(
-                ModelAtSite(message.site, message.variant, message.budget, metrics, classes)
+                ModelAtSite(
+                    message.site,
+                    message.variant,
+                    message.budget,
+                    metrics,
+                    classes,
+                    message.nsd_tolerance_mm,
+                )
             )
     return rows
 

@@ -100,9 +100,16 @@ def _scales(shown: Comparison) -> dict[str, Any]:
             (end for one in changes for end in _ends(one)), low=-1, high=1, zero=True
         ),
         "metrics": [name for name in METRIC_NAMES if name in known],
-        "metric_names": METRIC_NAMES,
+        "metric_names": {**METRIC_NAMES, "nsd": _name_of_nsd(shown)},
         "small": SMALL_DIFFERENCE,
     }
+
+
+def _name_of_nsd(shown: Comparison) -> str:
+    tolerances = {row.nsd_tolerance_mm for row in shown.models if "nsd" in row.metrics} - {None}
+    if len(tolerances) > 1:
+        return f"{METRIC_NAMES['nsd']}, tolerances of sites differ"
+    return METRIC_NAMES["nsd"] + "".join(f" at {mm:g} mm" for mm in tolerances)
 
 
 def _ends(one: Score | Difference | RandomEffects) -> tuple[float | None, ...]:

@@ -90,6 +90,24 @@ def test_every_number_of_a_bar_stands_beside_it(report, page):
     assert "HD95, mm" in page
 
 
+def test_the_tolerance_of_surfaces_stands_with_the_metric(scored):
+    state, sizes = scored
+
+    def name(*tolerances):
+        messages = dict(state.evaluations)
+        keys = [key for key in messages if key[2] == "full"][: len(tolerances)]
+        for key, mm in zip(keys, tolerances, strict=True):
+            metrics = {**messages[key].metrics, "nsd": messages[key].metrics["dice"]}
+            changes = {"metrics": metrics, "nsd_tolerance_mm": mm}
+            messages[key] = dataclasses.replace(messages[key], **changes)
+        shown = render(collect(dataclasses.replace(state, evaluations=messages), sizes), made_at="")
+        return re.search(r">(Surface Dice[^<]*)<", shown)[1]
+
+    assert name(1.5, 1.5) == "Surface Dice (NSD) at 1.5 mm"
+    assert name(1.5, 3.0) == "Surface Dice (NSD), tolerances of sites differ"
+    assert name(None) == "Surface Dice (NSD)"
+
+
 def test_one_site_and_one_model(scored):
     state, sizes = scored
     one = collect(only(state, ["north"], ["full"]), sizes)
