@@ -14,10 +14,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from fedfs.aggregation.shared_tensors import share_of, tensor_participation
+from fedfs.aggregation.shared_tensors import tensor_participation
 from fedfs.errors import (
     FedfsError,
-    ObjectNotFoundError,
     RejectedError,
     SealedError,
     SetupError,
@@ -35,22 +34,19 @@ from fedfs.exchange.retention import prune_versions
 from fedfs.protocol import actions, decide_evaluation, layout, participation
 from fedfs.protocol.actions import AggregatorAction, Wait
 from fedfs.protocol.decide import decide_aggregator
-from fedfs.protocol.messages import FAILED, FinishedMessage, PayloadRef, UpdateManifest
-from fedfs.protocol.state import Checked, StudyState
+from fedfs.protocol.messages import FAILED, FinishedMessage, PayloadRef
+from fedfs.protocol.state import StudyState
 from fedfs.roles.aggregator import initial_version, planning
 from fedfs.roles.aggregator.planning import Planner
 from fedfs.roles.aggregator.publish_version import Release, in_full
+from fedfs.roles.aggregator.update_checks import UpdateChecks, unreadable
 from fedfs.roles.loop import Outcome
 from fedfs.roles.step import Role
 from fedfs.tensors.canonical import TensorFile
-from fedfs.tensors.safetensors_layout import file_bytes
 from fedfs.trust import key_validity
 from fedfs.trust.recipients import for_readers
 
 log = logging.getLogger(__name__)
-
-# A payload that is slightly too long is fetched all the same, so that its error can be named.
-_SLACK_BYTES = 2**16
 
 
 class Aggregator(Role[AggregatorAction]):
@@ -85,22 +81,13 @@ class Aggregator(Role[AggregatorAction]):
         self._cache = folder / "tensors"
         self._weights = WeightFiles(publisher.store, folder / "weights", observer.vault)
         self._release = Release(publisher, self._weights, self._cache)
-        self._usable: dict[str, Path] = {}
-        self._moves: dict[str, float] = {}
-        self._absent: dict[str, str] = {}
-        self._sealed: dict[str, str] = {}
+        self._checks = UpdateChecks(self._weights, self._fetch)
         self._only_checked = False
-        self._refused: dict[str, str] = {}
 
     @property
     def refused(self) -> Mapping[str, str]:
         """Key -> why it cannot be used, of updates and announcements that were checked here."""
-        return self._refused
-
-    @property
-    def _checked(self) -> Checked:
-        absent = {**self._absent, **self._sealed}
-        return Checked(usable=self._usable, absent=absent, refused=self._refused)
+        return self._checks.refused
 
     def step(self) -> Outcome:
         """Do the next thing; see :meth:`fedfs.roles.step.Role.step`.
@@ -147,20 +134,14 @@ class Aggregator(Role[AggregatorAction]):
         return decide_aggregator(
             state,
             now_s=self._clock(),
-            checked=self._checked,
+            checked=self._checks.results,
             barred=barred,
             fewest_updates=strategy_of(state.charter).fewest_updates,
         )
 
     def explain_wait(self, action: Wait, state: StudyState) -> tuple[str, str]:  # noqa: ARG002  see Role
         """Return what is waited for, and which payloads are not there or cannot be decrypted."""
-        reason, absent = action.reason, " ".join(self._absent.values())
-        for text in self._sealed.values():
-            reason += f"; {text}"
-        if absent:
-            reason += f"; payloads that are announced but not there: {absent}"
-        self._absent.clear()  # the next step looks again
-        return reason, absent
+        return self._checks.explain(action.reason)
 
     def keys(self, state: StudyState, action: AggregatorAction) -> tuple[str]:
         """Return the key that counts for the version that an action makes or closes with."""
@@ -195,8 +176,8 @@ class Aggregator(Role[AggregatorAction]):
             case actions.CheckUpdates(keys):
                 self._only_checked = True
                 for key in keys[:-1]:
-                    log.info("%s", self._check_update(key, state))
-                return self._check_update(keys[-1], state)
+                    log.info("%s", self._checks.check(key, state))
+                return self._checks.check(keys[-1], state)
             case actions.CloseRound():
                 return self._close_round(action, state)
             case actions.CloseStudy(version):
@@ -215,11 +196,11 @@ class Aggregator(Role[AggregatorAction]):
         try:  # of what is published, no text may come from this host's files
             message = planning.admit(site, state, shapes)
         except StudyError as error:
-            self._refused[participation.announcement(state, site)] = str(error)
+            self._checks.refused[participation.announcement(state, site)] = str(error)
             return f"did not admit {site}: {error}"
         except SetupError as error:
             key = participation.announcement(state, site)
-            self._sealed[key] = _unreadable(f"the announcement of {site}")
+            self._checks.sealed[key] = unreadable(f"the announcement of {site}")
             return f"did not admit {site} yet: {error}"
         self._publisher.publish(message)
         return f"admitted {site}, which came after the plan"
@@ -240,14 +221,14 @@ class Aggregator(Role[AggregatorAction]):
         charter, base = state.charter, state.models[action.base]
         self._status.say("aggregate")
         began_s = time.perf_counter()
-        if not all(self._usable[key].exists() for key in action.keys):
-            self._usable.clear()
+        if not all(self._checks.usable[key].exists() for key in action.keys):
+            self._checks.usable.clear()
             return "lost the cache, fetching the updates again"
-        moves = {key: self._moves[key] for key in action.keys if key in self._moves}
+        moves = {key: self._checks.moves[key] for key in action.keys if key in self._checks.moves}
         outliers = versions.outliers(moves, charter.max_move_ratio)
         if outliers:
             return "; ".join(
-                self._refuse(state.waiting[key], reason) for key, reason in outliers.items()
+                self._checks.refuse(state.waiting[key], reason) for key, reason in outliers.items()
             )
         updates = [state.waiting[key] for key in action.keys]
         weights = versions.weigh(updates, charter, action.base)
@@ -259,7 +240,7 @@ class Aggregator(Role[AggregatorAction]):
                 outputs,
                 version=action.base + 1,
                 updates=updates,
-                payloads=self._usable,
+                payloads=self._checks.usable,
                 weights=weights,
                 memory=self._fetch(before.state) if before.state else None,
                 ema=self._fetch(before.ema) if before.ema else None,
@@ -272,12 +253,12 @@ class Aggregator(Role[AggregatorAction]):
                 charter,
                 seconds=seconds,
                 updates=versions.used(updates, weights, state),
-                excluded=versions.excluded(action.base, updates, self._checked, state),
+                excluded=versions.excluded(action.base, updates, self._checks.results, state),
                 opened_at=base.created_at,
                 participation=tensor_participation(state, {update.site for update in updates}),
-                left_out=versions.left_out(action.base, updates, self._checked, state),
+                left_out=versions.left_out(action.base, updates, self._checks.results, state),
             )
-        self._usable.clear()
+        self._checks.usable.clear()
         if not updates:
             return f"{text}, equal to the one before, as no update could be used"
         return f"{text} from {len(updates)} updates ({', '.join(u.site for u in updates)})"
@@ -295,51 +276,6 @@ class Aggregator(Role[AggregatorAction]):
         self._publisher.publish(replace(end, weights_sha256=weights))
         return f"closed the study with version {version}"
 
-    def _check_update(self, key: str, state: StudyState) -> str:
-        """Fetch an update's payload and read it once; note whether it can be used."""
-        update = state.waiting[key]
-        encoding = payloads.update_encoding(state.charter)
-        try:
-            base_path = self._weights.fetch(state.models, update.base_version)
-        except ObjectNotFoundError:
-            if update.base_version == state.newest:
-                raise
-            return self._refuse(
-                update,
-                f"the update comes from version {update.base_version}, which is not kept any more",
-            )
-        if not planning.is_readable(update.site, state):
-            return self._wait_for_key(update, "it cannot decrypt the site's announcement")
-        try:
-            versions.check_claims(update, state)
-            with TensorFile(base_path) as base:
-                names = share_of(state, update.site, base.names).own
-                expected = payloads.update_layout(encoding, base, names)
-                path = self._fetch(update.payload, file_bytes(expected) + _SLACK_BYTES)
-                with TensorFile(path) as file:
-                    file.check_layout(expected)
-                    self._moves[key] = payloads.check_values(encoding, file, base, names)
-        except ObjectNotFoundError as error:
-            self._absent[key] = str(error)
-            return f"the update of {update.site} is announced, its payload is not there"
-        except SealedError as error:
-            return self._wait_for_key(update, error.reason)
-        except RejectedError as error:
-            return self._refuse(update, error.reason)
-        self._usable[key] = path
-        return f"received the update of {update.site} from version {update.base_version}"
-
-    def _wait_for_key(self, update: UpdateManifest, reason: str) -> str:
-        """Note an update that this host cannot decrypt, which is no fault of the site's."""
-        of = f"the update of {update.site} from version {update.base_version}"
-        text = self._sealed[update.key] = _unreadable(of)
-        log.warning("%s (%s)", text, reason)
-        return text
-
-    def _refuse(self, update: UpdateManifest, reason: str) -> str:
-        self._refused[update.key] = reason
-        return f"refused the update of {update.site}: {reason}"
-
     @contextlib.contextmanager
     def _scratch(self) -> Iterator[Path]:
         """A folder for a file that is being made, beside the cache it will move to."""
@@ -351,7 +287,3 @@ class Aggregator(Role[AggregatorAction]):
         return payloads.fetch_payload(
             self._publisher.store, ref, self._cache, max_bytes=max_bytes, vault=self._observer.vault
         )
-
-
-def _unreadable(what: str) -> str:
-    return f"{what} cannot be decrypted on the aggregator's host: {planning.BRING_KEYS}"
