@@ -31,7 +31,7 @@ from fedfs.protocol import codec, layout, messages
 from fedfs.protocol.messages import FailureMessage, JoinRequest, RosterEntry, UpdateManifest
 from fedfs.roles.coordinator.amend import Coordinator
 from fedfs.roles.coordinator.roster import set_state
-from fedfs.roles.site import step as site_step
+from fedfs.roles.site import announcement
 from fedfs.tensors.canonical import write_safetensors
 from fedfs.trust.signing import Envelope, SigningKey
 from fedfs.trust.verify import TrustedView
@@ -534,7 +534,9 @@ def test_an_object_larger_than_any_message_is_not_read(running, monkeypatch):
 
 
 def test_a_fingerprint_that_cannot_be_used_is_an_error_that_names_the_site(tmp_path, monkeypatch):
-    monkeypatch.setattr(site_step, "validate_fingerprint", lambda _: None)  # a rogue does not look
+    monkeypatch.setattr(
+        announcement, "validate_fingerprint", lambda _: None
+    )  # a rogue does not look
     federation = Federation(tmp_path).start()
     learner = federation.learners["north"]
     good = learner.fingerprint(None)
