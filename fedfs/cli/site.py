@@ -13,6 +13,7 @@ from fedfs.cli.cases import cases
 from fedfs.cli.command import HOST, NETWORK, SCORES, TRAINING, group, option
 from fedfs.cli.exit_codes import end_with
 from fedfs.cli.progress import ProgressDisplay
+from fedfs.cli.scores import scores
 from fedfs.cli.terminal import (
     show_event,
     show_facts,
@@ -286,5 +287,5 @@ def _show_joined(facts: Mapping[str, Any], *, to_stderr: bool) -> None:
     click.echo(_COMPARE, err=to_stderr)
 
 
-for _command in (cases, pause, leave, resume):
+for _command in (cases, scores, pause, leave, resume):
     site.add_command(_command)
