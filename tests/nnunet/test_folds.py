@@ -78,6 +78,22 @@ def test_a_sites_own_file_is_never_changed(paths, dataset, path):
         assert json.loads(path.read_text()) == folds.of_few(names(3))
 
 
+@pytest.mark.usefixtures("dataset")
+def test_a_patient_on_both_sides_is_warned_of(paths, path, caplog):
+    """nnU-Net knows no patients, and would divide cases at random."""
+    patients = paths.raw / DATASET / "patients.csv"
+    patients.write_text("case,patient\ncase_000,a\ncase_001,a\ncase_002,b\n")
+    dataset = RawDataset.open(paths, DATASET)
+    folds.settle(0, dataset, paths)
+    assert "nnU-Net divides the cases without asking whose they are" in caplog.text
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for first, said in ((1, True), (2, False)):
+        caplog.clear()
+        path.write_text(json.dumps([{"train": names(6)[first:], "val": names(6)[:first]}]))
+        folds.settle(0, dataset, paths)
+        assert ("validated on: 1; scores will be too good" in caplog.text) == said
+
+
 def test_one_case_has_nothing_to_train_on_in_a_fold_drawn_at_random(paths, dataset):
     folds.settle(6, dataset(2), paths)
     with pytest.raises(SetupError, match="leaves nothing to use of .* for fold 6"):

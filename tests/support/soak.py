@@ -18,7 +18,7 @@ from typing import Any
 from fedfs.errors import FedfsError
 from fedfs.exchange.read import open_tracks
 from fedfs.protocol import layout
-from fedfs.protocol.messages import Attendance
+from fedfs.protocol.messages import Attendance, encode
 from fedfs.protocol.participation import active_tracks
 from fedfs.protocol.track_place import parse_on_store
 from fedfs.roles.coordinator.amend import Coordinator
@@ -161,8 +161,9 @@ class Life:
         if "keep_local" in study.options:
             networks = {site: {**network, **NORM} for site, network in NETWORKS.items()}
         self.federation = Federation(
-            folder, targets=TARGETS, networks=networks, store=self.store, **study.options
-        )
+            folder, targets=TARGETS, networks=networks, store=self.store,
+            publish_cases=("east",), **study.options,
+        )  # fmt: skip
         self.store._clock = self.federation.clock
         self.federation.has_all_keys = True
         self.names = [AGGREGATOR, *FIRST]
@@ -347,4 +348,8 @@ def live(study: Study, folder: Path, *, faults: bool) -> Federation:
         problems += [str(one) for one in found if one.level == PROBLEM]
     foreign = [text for text in problems if any(key in text for key in _FOREIGN)]
     assert problems == foreign, f"{study}: {sorted(set(problems) - set(foreign))}"
+    for observer in observers.values():
+        for message in observer.state.evaluations.values():
+            assert not message.cases or message.site == "east"
+            assert b"case-" not in encode(message), f"{study}: {message.key} names a case"
     return federation

@@ -59,6 +59,12 @@ def settle(
         files.write_json(path, of_few(names))
     if path.exists():
         _check(path, fold, dataset, left_out)
+    elif len(set(dataset.patients.values())) < len(dataset.patients):
+        log.warning(
+            "nnU-Net divides the cases without asking whose they are, and some are of one patient: "
+            "write %s, with each patient on one side",
+            given,
+        )
 
 
 def restrict_split(trainer: Any, cases: Collection[str]) -> None:
@@ -108,9 +114,25 @@ def _check(path: Path, fold: int | str, dataset: RawDataset, left_out: Collectio
     nothing = not all(parts) or (
         chosen is None and int(len(dataset.cases) * _RANDOM_TRAINING_SHARE) == 0
     )
+    _warn_of_patients_on_both_sides(path, parts, dataset)
     if unknown or nothing:
         what = f"names {unknown[0]}, which is not in" if unknown else "leaves nothing to use of"
         raise SetupError(
             f"{path} {what} {dataset.name} for fold {fold}.",
             hint="it may be left from an earlier state of the dataset: correct or remove it",
         )
+
+
+def _warn_of_patients_on_both_sides(
+    path: Path, parts: Sequence[Sequence[str]], dataset: RawDataset
+) -> None:
+    training, validation = (
+        {dataset.patients[case] for case in part if case in dataset.patients}
+        for part in (parts or [[], []])
+    )
+    if both := training & validation:
+        log.warning(
+            "patients who have cases among those that are trained on and among those that are "
+            "validated on: %d; scores will be too good. Keep each patient on one side in %s",
+            len(both), path,
+        )  # fmt: skip
