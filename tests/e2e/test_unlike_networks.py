@@ -162,6 +162,7 @@ def test_two_sites_with_unlike_networks_and_lossy_encodings(tmp_path, hosts, pha
     assert "asym" in text
     check_comparison(state, hosts, store, tmp_path)
     check_cases(state, hosts["east"], store)
+    check_scores(state, hosts["east"], store)
     assert TRAINER in repr(state)
     assert "of_the_sites" not in repr(state)  # whose copy it is, and where, is each site's business
     assert list(hosts["east"].results.glob(f"Dataset*/{TRAINER}__*/fold_0/checkpoint_final.pth"))
@@ -207,6 +208,27 @@ def check_cases(state: StudyState, host: Host, store: str) -> None:
             assert (fmean(distances) if distances else None) == pytest.approx(score.hd95_mm)
     assert page.stat().st_mode & 0o777 == 0o600
     assert page.read_text().count("data:image/png") >= told["n_shown"]
+
+
+def check_scores(state: StudyState, host: Host, store: str) -> None:
+    """The site's own list of cases has what it published distributions of, and stays there."""
+    command = ("site", "scores", store, "--site", "east")
+    told = json.loads(host.run(*command, "--json"))["cases"]
+    variants = ("local", "full", "of-north")
+    assert list(dict.fromkeys(row["variant"] for row in told)) == list(variants)
+    for variant in variants:
+        published = state.evaluations["east", 2, variant]
+        rows = [row["metrics"] for row in told if row["variant"] == variant]
+        assert len(rows) == published.n_cases
+        for metric, summary in published.metrics.items():
+            known = [row[metric] for row in rows if metric in row]
+            assert (len(known), fmean(known)) == (summary.n, pytest.approx(summary.mean))
+    assert "local: local model, version 2" in host.run(*command)
+    file = host.folder / "scores.csv"
+    assert "It names cases" in host.run(*command, "-o", str(file))
+    assert all(row["case"] in file.read_text() for row in told)
+    with pytest.raises(FedfsError, match="no-such"):
+        host.run(*command, "--variant", "no-such")
 
 
 @slow
