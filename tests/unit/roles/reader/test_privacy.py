@@ -7,7 +7,7 @@ import pytest
 from fedfs.errors import StudyError
 from fedfs.protocol import layout
 from fedfs.protocol.messages import Attendance, FailureMessage
-from fedfs.roles.reader.privacy import EVERYBODY, disclosures, readers
+from fedfs.roles.reader.privacy import EVERYBODY, disclosures, never_left, readers
 from support.federation import Federation
 
 
@@ -38,6 +38,18 @@ def test_every_byte_of_a_site_is_accounted_for(tmp_path, options):
     text = " ".join(readers(observer.state.charter))
     assert ("east, north, south can decrypt models" in text) == bool(options)
     assert ("Nothing on the store is encrypted" in text) != bool(options)
+
+
+def test_scores_of_single_cases_are_told_where_a_site_publishes_them(tmp_path):
+    federation = Federation(tmp_path, publish_cases=("north",)).start()
+    federation.run()
+    found, observer = of_north(federation)
+    assert found["distributions"].amount == "of full: dice, hd95_mm, nsd"
+    assert found["scores of single cases"].amount == "of full: 10 cases"
+    assert "scores of single cases" not in never_left(found.values())
+    south = disclosures(observer.state, "south", observer.sizes)
+    assert "scores of single cases" in never_left(south)
+    assert "distributions" in {item.what for item in south}
 
 
 def test_options_of_fingerprints_are_told(tmp_path):
