@@ -18,6 +18,8 @@ from fedfs.errors import UserError
 from fedfs.exchange.read import open_study, open_tracks
 from fedfs.nnunet.system.environment import set_variables
 from fedfs.protocol import participation
+from fedfs.roles.reader.export import export_versions
+from fedfs.roles.reader.model_kind import Chosen
 from fedfs.roles.site.config import SiteConfig
 from fedfs.roles.site.fine_tuning import FineTuning
 from fedfs.roles.site.run import attend
@@ -121,6 +123,7 @@ def test_the_cascade_is_federated_after_its_first_stage(tmp_path, monkeypatch, i
         fold="all",
         configuration="3d_lowres,3d_cascade_fullres",
         gpu_memory_target_gb=0.001,
+        ema=0.5,
     )
     hospitals.run_site("north")
     hospitals.run_aggregator()
@@ -138,7 +141,7 @@ def test_the_cascade_is_federated_after_its_first_stage(tmp_path, monkeypatch, i
     assert cases == {"case_000", "case_001", "case_002"}
     final = models / f"nnUNetTrainer__{plans}__3d_cascade_fullres" / "fold_all"
     assert (final / "validation" / "summary.json").exists()
-    assert {("north", 1, "local")} <= set(second.evaluations)
+    assert {("north", 1, "local"), ("north", 1, "ema")} <= set(second.evaluations)
     (alone,) = hospitals.paths["north"].results.glob("fedfs/*/north/local-model")
     assert (alone / final.relative_to(models.parent) / "checkpoint_final.pth").exists()
     personal = alone.with_name("personal-model") / final.relative_to(models.parent)
@@ -149,6 +152,10 @@ def test_the_cascade_is_federated_after_its_first_stage(tmp_path, monkeypatch, i
     assert open_study(hospitals.store).state.choice is None  # no case that was not trained on
     network = second.models[1].weights_sha256
     assert [m.weights_sha256 for m in hospitals.export().models][1] == network
+    average = export_versions(hospitals.store, tmp_path / "ema", chosen=Chosen(ema=True))[1]
+    assert average.weights_sha256 == network  # version 0 is no part of it
+    card = (average.folder / "MODEL_CARD.md").read_text()
+    assert "| Weights | the exponential average of versions 1 to 1, decay 0.5 |" in card
 
 
 def test_a_site_that_pauses_does_so_on_all_tracks(tmp_path, monkeypatch):
