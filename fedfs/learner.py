@@ -321,6 +321,20 @@ class Learner(Protocol):
             RejectedError: plans or tensors are refused.
         """
 
+    def score_ensemble(
+        self, members: Mapping[str, Path], on_progress: OnProgress
+    ) -> EvaluationResult:
+        """Predict own validation cases with the mean of the probabilities of several networks.
+
+        Args:
+            members: site -> safetensors file of its network, of the plan that is prepared for;
+                somebody else's word.
+            on_progress: progress callback.
+
+        Raises:
+            RejectedError: tensors are refused.
+        """
+
     def score_given(self, network: GivenNetwork, on_progress: OnProgress) -> EvaluationResult:
         """Predict all own cases, as ``nnUNetv2_predict`` does, with a network from elsewhere.
 

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 )
 @option("--ema", is_flag=True, help="Export the exponential average of versions instead.")
 @option("--personal", is_flag=True, help="Export the personal model of the site, on its own host.")
+@option("--ensemble", is_flag=True, help="Export the members of the study's ensemble instead.")
 @track_option(help="Export this track; default: all, as folds and configurations.")
 @option("--dataset-name", help="DatasetXXX_NAME; default: the charter's.")
 @site_option(help="Export the model of this site, on its own host (mode asym, --keep-local).")
@@ -54,6 +55,7 @@ def export(
     average_last: int | None,
     ema: bool,
     personal: bool,
+    ensemble: bool,
     track: str | None,
     name: str | None,
     host: HostSettings,
@@ -78,8 +80,13 @@ def export(
     from fedfs.trust.recipients import Vault
 
     home, instructions = default_home(), None
-    if (average_last is not None) + ema + personal > 1:
-        raise click.UsageError("Give one of --average-last, --ema and --personal.")
+    if (average_last is not None) + ema + personal + ensemble > 1:
+        raise click.UsageError("Give one of --average-last, --ema, --personal and --ensemble.")
+    if ensemble:
+        _export_ensemble(
+            store, output, home=home, host=host, track=track, as_json=as_json, **others
+        )
+        return
     if personal and name is None:
         raise click.UsageError("--personal is the model of a site, on its host: also give --site.")
     chosen = Chosen(average_last, ema=ema, personal=personal)
@@ -111,6 +118,29 @@ def export(
         commands = instructions.read_text(encoding="utf-8").strip().split("\n")
     for line in commands:
         click.echo(f"  {line}")
+
+
+def _export_ensemble(
+    store: StorePlace,
+    output: Path,
+    *,
+    version: int | None,
+    as_json: bool,
+    **others: Any,
+) -> None:
+    from fedfs.roles.reader.ensemble_export import export_ensemble
+
+    if version is not None:
+        raise click.UsageError("An ensemble is of the models after the only round: no --version.")
+    done = export_ensemble(open_store(store), output, **others)
+    if as_json:
+        show_json({"models": done.members, "predict_commands": done.commands, "card": done.card})
+        return
+    show_table(("member", "model"), [(site, one.folder) for site, one in done.members.items()])
+    click.echo(f"\ncard: {done.card}; fill in what it leaves open")
+    click.echo("\nPredict with each, and average:")
+    for line in done.commands:
+        click.echo(f"  {line.replace('=RESULTS/', f'={output}/')}")
 
 
 def _has_models_of_sites(store: StorePlace) -> bool:

@@ -200,6 +200,12 @@ _OPTIONS = (
         section=ROUNDS,
     ),
     option(
+        "--ensemble",
+        is_flag=True,
+        help="After the only round each site publishes its model, and scores the ensemble of all.",
+        section=ROUNDS,
+    ),
+    option(
         "--encryption",
         type=click.Choice(["none", "age"]),
         default="none",

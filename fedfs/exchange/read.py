@@ -61,7 +61,7 @@ def open_study(
         scores=scores,
     )
     observer.refresh()
-    if site is not None and observer.state.charter.cross_evaluates:
+    if site is not None and observer.state.charter.shares_models:
         observer.refresh(everything=True)  # now that it is known whose models there may be
     return observer
 

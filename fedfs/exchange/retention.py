@@ -67,6 +67,8 @@ def prune_updates(store: Store, state: StudyState, site: str, keep: int) -> int:
         StoreError: the store refuses otherwise.
     """
     n_deleted = 0
+    if state.charter.ensemble and site not in state.site_models:
+        return n_deleted  # the site makes its model of it
     for entry in list(store.list(layout.updates(site)[0])):
         key = layout.parse(entry.key)
         if key is None or not key.is_payload or key.version is None:

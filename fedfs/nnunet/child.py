@@ -110,6 +110,13 @@ def _score(request: dict[str, Any], on_progress: OnProgress) -> dict[str, Any]:
     return {"results": [{**dataclasses.asdict(r), "mean_dice": r.mean_dice} for r in results]}
 
 
+def _score_ensemble(request: dict[str, Any], on_progress: OnProgress) -> dict[str, Any]:
+    from fedfs.nnunet.score.ensemble import EnsembleRequest, predict_with_ensemble
+
+    result = predict_with_ensemble(from_json(EnsembleRequest, request), on_progress)
+    return {**dataclasses.asdict(result), "mean_dice": result.mean_dice}
+
+
 def _cross_validate(request: dict[str, Any], on_progress: OnProgress) -> dict[str, Any]:
     from fedfs.nnunet.score.cross_validation import CrossValidationRequest, cross_validate
     from fedfs.protocol import codec

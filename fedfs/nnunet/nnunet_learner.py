@@ -36,7 +36,7 @@ from fedfs.nnunet.data.broken_cases import BrokenCases
 from fedfs.nnunet.data.dataset import RawDataset
 from fedfs.nnunet.plan.own_plan import OwnPlanner
 from fedfs.nnunet.score import pseudo_dice
-from fedfs.nnunet.score.cross_evaluation import score_network, score_other
+from fedfs.nnunet.score.cross_evaluation import score_ensemble, score_network, score_other
 from fedfs.nnunet.score.finish import FinalModel
 from fedfs.nnunet.settings import LearnerSettings
 from fedfs.nnunet.system import files
@@ -250,6 +250,23 @@ class NnUNetLearner:
             cases=cases,
             settings=self._settings,
             own_plans=self._adopted(),
+        )
+
+    def score_ensemble(
+        self, members: Mapping[str, Path], on_progress: OnProgress
+    ) -> EvaluationResult:
+        """See :class:`fedfs.learner.Learner`."""
+        self.close()
+        cases = self._final_model().validated_cases()
+        if not cases:
+            return EvaluationResult.unscored()
+        return score_ensemble(
+            members,
+            plans=self._adopted(),
+            dataset=self._raw(),
+            cases=cases,
+            settings=self._settings,
+            on_progress=on_progress,
         )
 
     def score_given(self, network: GivenNetwork, on_progress: OnProgress) -> EvaluationResult:

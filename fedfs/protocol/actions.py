@@ -95,6 +95,13 @@ class ScoreGiven:
 
 
 @dataclass(frozen=True)
+class ScoreEnsemble:
+    """Site: score the ensemble of a closed study on own validation cases."""
+
+    version: int
+
+
+@dataclass(frozen=True)
 class TrainAlone:
     """Site: train on own data only, with the budget of all rounds; validate in full."""
 
@@ -181,6 +188,7 @@ SiteAction = (
     | PublishModel
     | CrossEvaluate
     | ScoreGiven
+    | ScoreEnsemble
     | TrainAlone
     | FineTune
     | Wait

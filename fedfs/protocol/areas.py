@@ -35,8 +35,9 @@ def everywhere(state: StudyState, site: str | None) -> list[Area]:
     common = [Area(layout.FEDERATION), Area(layout.AGGREGATOR)]
     if site == NO_SITE:
         return common
-    own = layout.SITES if site is None else layout.site_prefix(site)
-    return [*common, Area(own), *_models(state, site)]
+    if site is None:
+        return [*common, Area(layout.SITES)]
+    return [*common, Area(layout.site_prefix(site)), *_models(state, site)]
 
 
 def worth_a_look(
@@ -73,8 +74,8 @@ def worth_a_look(
 
 
 def _models(state: StudyState, site: str | None) -> Iterator[Area]:
-    """Yield where other sites publish models for this one to score."""
-    if site and state.charter.cross_evaluates:
+    """Yield where other sites publish models for this one to score, or the aggregator to name."""
+    if (site and state.charter.cross_evaluates) or (site != NO_SITE and state.charter.ensemble):
         for entry in state.charter.roster:
             if entry.site != site:
                 yield Area(layout.models_of(entry.site))

@@ -18,7 +18,7 @@ Rules:
 from collections.abc import Collection
 
 from fedfs.errors import StudyError
-from fedfs.protocol import actions, decide_evaluation, layout, round_policies
+from fedfs.protocol import actions, decide_evaluation, ensemble, layout, round_policies
 from fedfs.protocol.actions import AggregatorAction, Done, SiteAction, Wait
 from fedfs.protocol.last_version import decide_after_last
 from fedfs.protocol.messages import (
@@ -108,6 +108,8 @@ def _work_on_newest(state: StudyState, site: str, *, alone: bool, personal: bool
     version = state.newest
     if version < 0:
         return Wait("the initial weights from the aggregator")
+    if ensemble.owes_model(state, site):
+        return actions.PublishModel(version)
     if (site, version, "pseudo") not in state.evaluations:
         return actions.Evaluate(version)
     if version < state.charter.schedule.rounds:
@@ -160,11 +162,18 @@ def decide_aggregator(  # noqa: PLR0911  one for each state of a track
     if version not in state.models:
         return actions.CompleteVersion(version)
     if version >= charter.schedule.rounds:
-        return actions.CloseStudy(version)
+        return _decide_end(state, version)
     newcomer = _newcomer(state, {*checked.refused, *checked.absent}, barred)
     if newcomer is not None:
         return actions.Admit(newcomer)
     return _decide_round(state, version, now_s, checked, fewest_updates)
+
+
+def _decide_end(state: StudyState, version: int) -> AggregatorAction:
+    awaited = ensemble.awaited_models(state)
+    if awaited:
+        return Wait(f"the models of {', '.join(awaited)}, for the ensemble")
+    return actions.CloseStudy(version)
 
 
 def _decide_round(

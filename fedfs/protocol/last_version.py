@@ -5,12 +5,13 @@ Rules:
  * Where the charter asks for it, a site validates averages of versions; publishes its model, and
    scores those of the sites that made the last version. Where it wants to compare, it trains alone;
    where it wants a personal model, it fine-tunes the last version.
+ * The ensemble of a study is scored once it is closed.
  * Nobody is waited for before all that this site can do alone is done.
 """
 
 from collections.abc import Mapping
 
-from fedfs.protocol import actions
+from fedfs.protocol import actions, ensemble
 from fedfs.protocol.actions import Done, SiteAction, Wait
 from fedfs.protocol.participation import has_scored, last_weights, models_to_score, participants
 from fedfs.protocol.state import StudyState
@@ -33,7 +34,7 @@ def decide_after_last(state: StudyState, site: str, *, alone: bool, personal: bo
     if state.charter.cross_evaluates and site not in state.site_models:
         return actions.PublishModel(version)
     unscored = [of for of in state.site_models if not has_scored(state, site, of)]
-    if unscored:
+    if unscored and state.charter.cross_evaluates:
         return actions.CrossEvaluate(version, min(unscored))
     if alone and (site, version, "local") not in state.evaluations:
         return actions.TrainAlone(version)
@@ -47,7 +48,9 @@ def decide_after_last(state: StudyState, site: str, *, alone: bool, personal: bo
         )
     if not state.finished:
         return Wait("the aggregator to close the study")
-    return Done(f"finished: version {version} is the final model")
+    return ensemble.decide_site(state, site) or Done(
+        f"finished: version {version} is the final model"
+    )
 
 
 def decide_site_after_tracks(

@@ -10,10 +10,12 @@ from fedfs.protocol.state import StudyState
 def has_scored(state: StudyState, site: str, of: str) -> bool:
     """Return whether a site has scored another one's last model; its own needs no score.
 
-    Or a given model, which no version is about: its scores have the version 0.
+    Or a given model, which no version is about: its scores have the version 0. Or the ensemble, of
+    which another one's model is a part.
     """
     is_own = of == site and not state.charter.evaluates
-    return is_own or (site, max(state.newest, 0), layout.score_of(of)) in state.evaluations
+    variant = "ensemble" if state.charter.ensemble else layout.score_of(of)
+    return is_own or (site, max(state.newest, 0), variant) in state.evaluations
 
 
 def has_scored_averages(state: StudyState, site: str) -> bool:
@@ -35,6 +37,14 @@ def models_to_score(state: StudyState, site: str) -> list[str]:
     # A site does not see the attendances of others.
     active -= set(state.finished.away if state.finished is not None else ())
     return sorted({u.site for u in record.updates if u.site in active and u.site != site})
+
+
+def lacks_ensemble_score(state: StudyState, site: str) -> bool:
+    """Return whether a closed study waits for a site's scores of its ensemble."""
+    end = state.finished
+    return bool(
+        end is not None and end.members and (site, end.version, "ensemble") not in state.evaluations
+    )
 
 
 def unscored(state: StudyState, site: str) -> list[str]:
@@ -59,6 +69,7 @@ def is_over(state: StudyState, sites: Iterable[str]) -> bool:
             (state.charter.evaluates or state.is_validated(site, state.newest))
             and not unscored(state, site)
             and has_scored_averages(state, site)
+            and not lacks_ensemble_score(state, site)
             for site in sites
         )
     )

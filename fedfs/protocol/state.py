@@ -154,9 +154,10 @@ class StudyState:
             self.waiting.pop(key, None)
 
     def keep_end(self, end: FinishedMessage) -> None:
-        """Note that the study is closed, and with which scores, where it only evaluates."""
+        """Note that the study is closed, with which scores, and whose models are an ensemble."""
         self.finished = end
         self.vouched.update(end.scores)
+        self.vouched.update({layout.site_model(site): h for site, h in end.members.items()})
 
     def keep_plan(self, plan: PlanMessage) -> None:
         """Note the accepted plan, and what it was made from."""

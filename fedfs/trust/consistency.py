@@ -86,7 +86,7 @@ def _check_update(state: StudyState, update: messages.UpdateManifest) -> None:
 
 
 def _check_site_model(state: StudyState, model: messages.SiteModel) -> None:
-    if not state.charter.cross_evaluates:
+    if not state.charter.shares_models:
         raise MisplacedError("is a site's model, for which the charter does not ask")
     if model.payload.key != layout.site_model_payload(model.site, model.payload.sha256):
         raise MisplacedError("names a payload outside its own place")

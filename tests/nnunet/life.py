@@ -104,8 +104,8 @@ def fork_pools(patch):
     patch.setattr(multiprocessing, "get_context", get_context)
 
 
-def in_this_process(function, request, *, workdir):
+def in_this_process(function, request, *, workdir, on_progress=lambda progress: None):
     """Stand in for ``run_isolated``, whose processes take seconds."""
     del workdir
     fields = request if isinstance(request, dict) else dataclasses.asdict(request)
-    return child.FUNCTIONS[function](fields, lambda progress: None)
+    return child.FUNCTIONS[function](fields, on_progress)

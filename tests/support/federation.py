@@ -155,16 +155,25 @@ class FakeLearner:
             file.check_against({n: tuple(s) for n, s in plans["tensors"].items()})
             return with_cases(self._score(dict(file)))
 
+    def score_ensemble(self, members: Mapping[str, Path], on_progress: Any) -> EvaluationResult:
+        self.scored.append("+".join(members))
+        return with_cases(self._score_mean(list(members.values())))
+
     def score_given(self, network: GivenNetwork, on_progress: Any) -> EvaluationResult:
         self.scored.append(network.name)
         shapes = {name: tuple(shape) for name, shape in network.plans["tensors"].items()}
-        parts = []
         for path in network.folds.values():
             with TensorFile(path) as file:
                 file.check_against(shapes)
+        result = self._score_mean(list(network.folds.values()))
+        return with_cases(dataclasses.replace(result, n_cases=self.n_cases))
+
+    def _score_mean(self, paths: Sequence[Path]) -> EvaluationResult:
+        parts = []
+        for path in paths:
+            with TensorFile(path) as file:
                 parts.append(dict(file))
-        mean = {name: np.mean([part[name] for part in parts], axis=0) for name in shapes}
-        return with_cases(dataclasses.replace(self._score(mean), n_cases=self.n_cases))
+        return self._score({name: np.mean([p[name] for p in parts], axis=0) for name in parts[0]})
 
     def close(self) -> None:
         self.closed = True

@@ -42,6 +42,7 @@ FUNCTION_NAMES = (
     "export",
     "train_round",
     "score",
+    "score_ensemble",
     "cross_validate",
     "write_choice",
 )

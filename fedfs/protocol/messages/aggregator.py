@@ -209,6 +209,7 @@ class FinishedMessage(Message):
     Attributes:
         weights_sha256: of the last version; "" in the mode ``evaluate``, which makes none.
         away: sites that were away then: nobody waits for their models (mode ``asym``).
+        members: of a study with an ensemble, site -> hash of its site-model.
         scores: in the mode ``evaluate``, key of an evaluation -> hash of its payload.
     """
 
@@ -217,3 +218,4 @@ class FinishedMessage(Message):
     weights_sha256: HashOrNone
     away: tuple[str, ...] = ()
     scores: Mapping[str, Hash] = field(default_factory=dict)
+    members: Mapping[SiteName, Hash] = field(default_factory=dict)

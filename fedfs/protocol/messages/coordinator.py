@@ -62,6 +62,8 @@ class Charter(Message):
         average_last: sites also validate the mean of so many last versions; 0 for none.
         ema: decay of an exponential average of versions, which the aggregator publishes with each
             and sites validate; 0 for none.
+        ensemble: after the only round each site publishes its model, and scores the ensemble of
+            all.
         given: models that the sites score, in the mode ``evaluate``; empty in the others.
         tracks: models that the study makes, one or several, in the order in which a site that may
             choose works on them.
@@ -105,6 +107,7 @@ class Charter(Message):
     keep_local_export: str = ""
     average_last: Count = 0
     ema: Decay = 0.0
+    ensemble: bool = False
     given: tuple[GivenModel, ...] = ()
 
     def check(self) -> None:
@@ -177,6 +180,11 @@ class Charter(Message):
     def cross_evaluates(self) -> bool:
         """Sites score each other's models in the end."""
         return self.asym is not None and self.asym.cross_evaluation
+
+    @property
+    def shares_models(self) -> bool:
+        """Sites publish models of their own for others to score."""
+        return self.cross_evaluates or self.ensemble
 
     @property
     def active_sites(self) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ from fedfs.exchange.observer import Observer
 from fedfs.exchange.progress import StatusReporter
 from fedfs.exchange.publish import Clock, Publisher
 from fedfs.exchange.retention import prune_versions
-from fedfs.protocol import actions, decide_evaluation, layout, participation
+from fedfs.protocol import actions, decide_evaluation, ensemble, layout, participation
 from fedfs.protocol.actions import AggregatorAction, Wait
 from fedfs.protocol.decide import decide_aggregator
 from fedfs.protocol.messages import FAILED, FinishedMessage, PayloadRef
@@ -272,9 +272,10 @@ class Aggregator(Role[AggregatorAction]):
             end = replace(end, scores={key: state.digests[key] for key in sorted(scores)})
             self._publisher.publish(end)
             return f"closed the study with the scores of {', '.join(sites)}"
-        weights = state.models[version].weights_sha256
-        self._publisher.publish(replace(end, weights_sha256=weights))
-        return f"closed the study with version {version}"
+        weights, members = state.models[version].weights_sha256, ensemble.members(state)
+        self._publisher.publish(replace(end, weights_sha256=weights, members=members))
+        of = f" and the ensemble of {', '.join(members)}" if members else ""
+        return f"closed the study with version {version}{of}"
 
     @contextlib.contextmanager
     def _scratch(self) -> Iterator[Path]:

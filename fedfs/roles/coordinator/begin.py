@@ -224,6 +224,7 @@ def _charter(options: StudyOptions, nonce: str, versions: Mapping[str, str]) -> 
         fingerprint_digits=options.fingerprint_digits,
         fingerprint_quantiles=options.fingerprint_quantiles,
         encryption=options.encryption,
+        ensemble=options.ensemble,
         roster=(),
         tracks=options.tracks(),
     )

@@ -53,6 +53,7 @@ class StudyOptions:
     keep_local_export: str = ""
     average_last: int | None = None
     ema: float | None = None
+    ensemble: bool = False
     dataset_name: str | None = None
     configuration: str = "3d_fullres"
     planner: str = "ExperimentPlanner"
@@ -211,6 +212,7 @@ class StudyOptions:
         with about("model_encoding", "model_encoding_options"):
             encodings.by_name(self.model_encoding, self.model_encoding_options)
         check_averages(self.average_last, self.ema, rounds=self.rounds)
+        self._check_ensemble()
         check_local(
             self.keep_local,
             self.keep_local_export,
@@ -218,6 +220,23 @@ class StudyOptions:
             strategy=strategies.by_name(self.strategy, self.strategy_options),
             encoding=self.encoding,
         )
+
+    def _check_ensemble(self) -> None:
+        if not self.ensemble:
+            return
+        faults = {
+            "mode": (self.mode != FFE, "its sites need the same plan", "leave out --mode"),
+            "rounds": (self.rounds != 1, "its models are those after one round", "give --rounds 1"),
+            "keep_local": (bool(self.keep_local), "its models are whole", "leave out --keep-local"),
+            "configuration": (
+                _CASCADE[1] in self.configuration.split(","), "its models are of one stage",
+                f"leave out {_CASCADE[1]}",
+            ),
+        }  # fmt: skip
+        for name, (is_wrong, why, hint) in faults.items():
+            if is_wrong:
+                text = f"An ensemble does not go with this {name}: {why}."
+                raise UserError(text, hint=hint).of("ensemble", name)
 
     def asym(self) -> AsymSpec | None:
         """Return how sites with networks of their own share tensors; None in the mode ``ffe``."""

@@ -195,6 +195,8 @@ def _rounds(charter: Charter) -> Iterator[tuple[str, str]]:
         yield "mean", f"of the last {charter.average_last} versions, which sites validate too"
     if charter.ema:
         yield "average", f"exponential, decay {charter.ema:g}: with each version, validated too"
+    if charter.ensemble:
+        yield "ensemble", "every site publishes its model of the round, and scores the mean of all"
     ratio = charter.max_move_ratio
     refused = f"one that moves the model more than {ratio:g} times as far as their median"
     yield "refused", refused if ratio else "none for how far it moves the model"

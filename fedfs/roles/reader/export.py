@@ -63,6 +63,7 @@ class ModelToExport:
         fingerprint: that these were made from.
         kind: what it is.
         n_epochs: nnU-Net epochs that went into it; None for those of the federation.
+        output: its own results folder; None for that of all.
     """
 
     state: StudyState
@@ -72,6 +73,7 @@ class ModelToExport:
     fingerprint: Mapping[str, Any]
     kind: ModelKind = VERSION
     n_epochs: int | None = None
+    output: Path | None = None
 
 
 def export_versions(
@@ -212,7 +214,7 @@ def export_network(
             configuration=charter.configuration,
             fold=charter.fold,
             tensors=str(model.tensors),
-            output=str(output.resolve()),
+            output=str((model.output or output).resolve()),
             dataset_name=dataset_name or charter.dataset.name,
             version=model.version,
             epochs=max(1, model.n_epochs or model.version * charter.schedule.local_epochs),

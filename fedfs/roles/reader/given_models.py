@@ -8,8 +8,8 @@ from fedfs.protocol.messages import Charter, EvaluationMessage, GivenModel
 from fedfs.protocol.state import StudyState
 from fedfs.roles.reader.units import format_count, format_size
 
-NOT_TRAINED_HERE = "none of the sites has trained these models, so that all cases are scored"
-"""Why no site keeps cases apart."""
+NOT_TRAINED_HERE = "no model is trained in this study, so that none is kept apart"
+"""Why all cases of a site are scored."""
 
 
 def scores_of(state: StudyState, model: str) -> dict[str, EvaluationMessage]:

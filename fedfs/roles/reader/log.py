@@ -154,6 +154,7 @@ def _scored(score: messages.EvaluationMessage, state: StudyState) -> str:
         "personal": f"trained version {score.version} further on its data alone, and validated it",
         "average": f"validated in full the mean of the last {state.charter.average_last} versions",
         "ema": f"validated in full the exponential average up to version {score.version}",
+        "ensemble": "scored the ensemble of all sites' models of the round",
     }
     if score.variant in others:
         return others[score.variant]

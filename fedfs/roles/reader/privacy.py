@@ -110,9 +110,7 @@ def _of_site(state: StudyState, site: str, n_bytes: Counter[str]) -> Iterator[Di
     model = state.site_models.get(site)
     if model is not None:
         yield Disclosure(
-            "its model", "its whole network and its plan, for other sites to score",
-            "as updates do, the part included that it otherwise shares with nobody; typical "
-            "intensities, spacing and size of its images",
+            "its model", *_model_tells(charter),
             _only("the roster") if model.payload.is_sealed else EVERYBODY, model.created_at,
             n_bytes["site-model"] + n_bytes["site-model-payload"],
         )  # fmt: skip
@@ -137,6 +135,17 @@ def _of_site(state: StudyState, site: str, n_bytes: Counter[str]) -> Iterator[Di
             "what it does, how fast, when it is on", EVERYBODY,
             status.created_at if status else "", n_bytes["status"],
         )  # fmt: skip
+
+
+def _model_tells(charter: Charter) -> tuple[str, str]:
+    """Return what a site's published model is, and what it tells."""
+    if charter.ensemble:
+        return "the network that its update says, as a member of the ensemble", "as updates do"
+    tells = (
+        "as updates do, the part included that it otherwise shares with nobody; typical "
+        "intensities, spacing and size of its images"
+    )
+    return "its whole network and its plan, for other sites to score", tells
 
 
 def _updates(state: StudyState, site: str, n_bytes: Counter[str]) -> Iterator[Disclosure]:

@@ -231,7 +231,11 @@ def _waiting(state: StudyState, charter: Charter) -> tuple[str, tuple[str, ...],
         return progress_of(state)
     if state.finished is not None:
         last = state.finished.version
-        missing = tuple(s for s in charter.active_sites if not state.is_validated(s, last))
+        missing = tuple(
+            site
+            for site in charter.active_sites
+            if not state.is_validated(site, last) or participation.lacks_ensemble_score(state, site)
+        )
         return "finished", missing, state.finished.created_at if missing else ""
     if state.plan is None:
         if len(charter.active_sites) < charter.min_sites:

@@ -11,7 +11,7 @@ Rules:
 
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,9 @@ from fedfs.learner import EvaluationResult, Learner, RoundTask, Tensors
 from fedfs.protocol import layout
 from fedfs.protocol.decide_evaluation import VERSION
 from fedfs.protocol.messages import Charter, EvaluationMessage, SiteModel
+from fedfs.protocol.state import StudyState
 from fedfs.roles.site.given_network import fetch_given
+from fedfs.roles.site.member import write_member
 from fedfs.roles.site.network import SiteNetwork
 from fedfs.roles.site.own_model import PersonalModel, keep_model, stretched, train_to_the_end
 from fedfs.roles.site.score_files import ScoredCases, ScoreFiles, score_folder
@@ -162,6 +164,46 @@ class Scoring:
             result = EvaluationResult.unscored()
         self._publish(version, layout.score_of(model.site), result)
         return f"scored the model of {model.site}: {_dice(result)}"
+
+    def publish_member(self, state: StudyState) -> str:
+        """Publish the model that this site's update says, as a member of the ensemble."""
+        readers, version = for_readers(state.charter), state.charter.schedule.rounds
+        with tempfile.TemporaryDirectory(dir=self._folder) as folder:
+            path = Path(folder) / "model.safetensors"
+            write_member(self._site, state, self._publisher.store, self._vault, path)
+            ref = self._publisher.payload(
+                path,
+                lambda sha256: layout.site_model_payload(self._site, sha256),
+                sealed_for=readers,
+            )
+        key, site = layout.site_model(self._site), self._site
+        self._publisher.publish(
+            SiteModel(key=key, site=site, version=version, payload=ref, plans={}),
+            sealed_for=readers,
+        )
+        return "published this site's model of the round for the ensemble"
+
+    def score_ensemble(self, models: Sequence[SiteModel], version: int) -> str:
+        """Predict own validation cases with the ensemble of these models."""
+        try:
+            with tempfile.TemporaryDirectory(dir=self._folder) as folder:
+                members = {
+                    model.site: fetch_payload(
+                        self._publisher.store,
+                        model.payload,
+                        Path(folder),
+                        max_bytes=MAX_MODEL_BYTES,
+                        vault=self._vault,
+                    )
+                    for model in models
+                }
+                result = self._learner.score_ensemble(members, self._status.progress)
+        except RejectedError as error:
+            log.warning("the ensemble cannot be scored: %s", error.reason)
+            result = EvaluationResult.unscored()
+        self._publish(version, "ensemble", result)
+        names = ", ".join(model.site for model in models)
+        return f"scored the ensemble of {names}: {_dice(result)}"
 
     def score_given(self, name: str, charter: Charter) -> str:
         """Predict all own cases with a model that the charter gives."""

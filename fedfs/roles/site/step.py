@@ -30,11 +30,13 @@ from fedfs.protocol.actions import SiteAction, Wait
 from fedfs.protocol.decide import decide_site
 from fedfs.protocol.messages import ASYM, Attendance
 from fedfs.protocol.state import StudyState
-from fedfs.roles.site.announcement import Announcement, require_announced, require_cases
+from fedfs.roles.site.announcement import Announcement, require_announced
+from fedfs.roles.site.member import own_readers
 from fedfs.roles.site.network import SiteNetworks, own_plan
 from fedfs.roles.site.own_model import PersonalModel
 from fedfs.roles.site.round_task import round_task
 from fedfs.roles.site.scoring import Scoring
+from fedfs.roles.site.shared_models import act_on_shared_models
 from fedfs.roles.step import Role
 from fedfs.trust import key_validity
 from fedfs.trust.recipients import for_aggregator
@@ -212,18 +214,20 @@ class Site(Role[SiteAction]):
         match action:
             case actions.ScoreAverage(version, variant):
                 return self._score_average(version, variant, state)
-            case actions.PublishModel(version):
-                self._status.say("publish model")
-                network = self._networks.load(version, state)
-                return self._scoring.publish_model(network, state.charter)
-            case actions.CrossEvaluate(version, of):
-                self._status.say("score others")
-                return self._scoring.score_other(state.site_models[of], version)
-            case actions.ScoreGiven(name):
-                self._status.say("score models")
-                n_cases = self._learner.dataset_facts()["n_cases"]
-                require_cases(n_cases, state.charter, "scores")
-                return self._scoring.score_given(name, state.charter)
+            case (
+                actions.PublishModel()
+                | actions.CrossEvaluate()
+                | actions.ScoreGiven()
+                | actions.ScoreEnsemble()
+            ):
+                return act_on_shared_models(
+                    action,
+                    state,
+                    scoring=self._scoring,
+                    networks=self._networks,
+                    learner=self._learner,
+                    say=self._status.say,
+                )
         raise StudyError(f"A site cannot do {action!r}.")
 
     def _prepare(self, state: StudyState) -> str:
@@ -300,7 +304,7 @@ class Site(Role[SiteAction]):
             ref = self._publisher.payload(
                 path,
                 lambda sha256: layout.update_payload(self.name, version, sha256),
-                sealed_for=for_aggregator(charter),
+                sealed_for=for_aggregator(charter, *own_readers(self.name, charter)),
             )
         self._publisher.publish(
             messages.UpdateManifest(

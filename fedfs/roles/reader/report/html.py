@@ -184,8 +184,8 @@ def _answer_of_models(report: Report) -> str:
         if known:
             worst, best = min(known, key=known.__getitem__), max(known, key=known.__getitem__)
             sentences.append(
-                f"{row.model} has a mean Dice of {known[worst]:.3f} at {worst}, where it does "
-                f"worst of {len(known)} sites, and of {known[best]:.3f} at {best}."
+                f"The model {row.model} has a mean Dice of {known[worst]:.3f} at {worst}, where it "
+                f"does worst of {len(known)} sites, and of {known[best]:.3f} at {best}."
             )
     return " ".join(sentences) or "No site has scored a model yet."
 

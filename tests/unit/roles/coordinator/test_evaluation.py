@@ -224,7 +224,7 @@ def test_what_people_read_of_it(tmp_path):
     assert {row.model: row.dice for row in report.matrix} == view.given_dice
     page = render(report, made_at="2026-01-01T00:00:00Z")
     assert "Each model at each site" in page
-    assert "ours has a mean Dice of" in page
+    assert "The model ours has a mean Dice of" in page
     findings = list(verify_study(federation.observe()))
     assert not [one for one in findings if one.level == PROBLEM]
     assert any(one.text == "6 of 6 are those the study closed with" for one in findings)

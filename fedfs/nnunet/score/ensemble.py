@@ -1,0 +1,139 @@
+"""An ensemble of models with the same plan: the mean of their probabilities, case by case.
+
+Rules:
+ * Images are preprocessed once, and each model predicts them as nnU-Net's predictor does.
+ * What is averaged are probabilities in the geometry of the image, as ``nnUNetv2_ensemble`` does
+   with those that ``nnUNetv2_predict --save_probabilities`` writes; logits are not.
+ * One case is in memory at a time: its probabilities, and their sum. The weights of all models are,
+   too. Nothing but segmentations is written.
+ * Runs in a process of its own, see :mod:`fedfs.nnunet.system.isolated`.
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedfs.learner import EvaluationResult, OnProgress, Progress
+from fedfs.nnunet.allowed import classes
+from fedfs.nnunet.data.dataset_json import read_json
+from fedfs.nnunet.score.case_metrics import CaseMetrics
+from fedfs.nnunet.score.summary import SUMMARY
+from fedfs.nnunet.settings import DEFAULT_SCORES, ScoreOptions
+from fedfs.nnunet.system.environment import HostSettings, limit_pools
+from fedfs.nnunet.system.output import capture_output
+from fedfs.nnunet.system.workers import single_process_pools_are_threads
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnsembleRequest:
+    """Images to predict with an ensemble, and to score.
+
+    Attributes:
+        models: model folders of the same plan, trainer and fold.
+        fold: a number or ``all``.
+        images: folder of images named as in ``imagesTs``.
+        labels: folder of their segmentations.
+        output: folder for predictions, ``summary.json`` and ``case_scores.json``.
+        host: hardware to predict with.
+        use_mirroring: nnU-Net's test-time augmentation.
+        scores: options of the metrics of single cases; calibration is of single models only.
+    """
+
+    models: tuple[str, ...]
+    fold: str
+    images: str
+    labels: str
+    output: str
+    host: HostSettings
+    use_mirroring: bool = True
+    scores: ScoreOptions = DEFAULT_SCORES
+
+
+def predict_with_ensemble(request: EnsembleRequest, on_progress: OnProgress) -> EvaluationResult:
+    """Predict with all models, average, and score with nnU-Net's metrics.
+
+    Raises:
+        DatasetError: a model folder is incomplete.
+    """
+    limit_pools(request.host.num_processes)
+    dataset_json = read_json(Path(request.models[0], "dataset.json"))
+    output, ending = Path(request.output), dataset_json["file_ending"]
+    output.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    with capture_output(log), single_process_pools_are_threads():
+        from nnunetv2.evaluation.evaluate_predictions import compute_metrics_on_folder
+        from nnunetv2.utilities.utils import create_lists_from_splitted_dataset_folder
+
+        predictor, weights = _load(request)
+        reader = predictor.plans_manager.image_reader_writer_class()
+        cases = create_lists_from_splitted_dataset_folder(request.images, ending)
+        for number, files in enumerate(cases):
+            on_progress(Progress("predict", number, len(cases), "case"))
+            name = Path(files[0]).name.removesuffix(f"_0000{ending}")
+            segmentation, properties = _predict(predictor, weights, files)
+            reader.write_seg(segmentation, str(output / f"{name}{ending}"), properties)
+        manager = predictor.label_manager
+        compute_metrics_on_folder(
+            request.labels,
+            request.output,
+            str(output / SUMMARY),
+            reader,
+            ending,
+            manager.foreground_regions if manager.has_regions else manager.foreground_labels,
+            manager.ignore_label,
+            num_processes=request.host.num_processes,
+        )
+        metrics = CaseMetrics.of_model(
+            predictor, tolerance_mm=request.scores.nsd_tolerance_mm, with_calibration=False
+        )
+        result = metrics.of_folder(output)
+    return replace(result, seconds=time.monotonic() - began)
+
+
+def _load(request: EnsembleRequest) -> tuple[Any, list[Any]]:
+    """Return a predictor of the first model, and the weights of each."""
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+    fold, weights, predictor = (classes.fold_of(request.fold),), [], None
+    for model in request.models:
+        loaded = nnUNetPredictor(
+            use_mirroring=request.use_mirroring,
+            device=classes.device(request.host.device),
+            allow_tqdm=False,
+        )
+        loaded.initialize_from_trained_model_folder(model, use_folds=fold)
+        weights += loaded.list_of_parameters
+        predictor = predictor or loaded
+    return predictor, weights
+
+
+def _predict(predictor: Any, weights: Sequence[Any], files: Sequence[str]) -> tuple[Any, Any]:
+    """Return the segmentation of a case, and what nnU-Net's reader writes it with."""
+    import torch
+    from nnunetv2.inference.export_prediction import (
+        convert_predicted_logits_to_segmentation_with_correct_shape as in_shape_of_image,
+    )
+
+    plans, configuration = predictor.plans_manager, predictor.configuration_manager
+    preprocessor = configuration.preprocessor_class(verbose=False)
+    image, _, properties = preprocessor.run_case(
+        list(files), None, plans, configuration, predictor.dataset_json
+    )
+    data, total = torch.from_numpy(image), np.float32(0)
+    for parameters in weights:
+        predictor.list_of_parameters = [parameters]
+        logits = predictor.predict_logits_from_preprocessed_data(data).cpu()
+        _, probabilities = in_shape_of_image(
+            logits, plans, configuration, predictor.label_manager, properties,
+            return_probabilities=True,
+        )  # fmt: skip
+        total = total + probabilities.astype(np.float32)
+    mean = total / np.float32(len(weights))
+    return predictor.label_manager.convert_probabilities_to_segmentation(mean), properties
