@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 from fedfs.errors import StudyError
 from fedfs.protocol import layout
-from fedfs.protocol.messages import FFE, Charter
+from fedfs.protocol.messages import FFE, Charter, EvaluationMessage
 from fedfs.protocol.state import StudyState
+from fedfs.roles.reader.model_scores import model_name
 from fedfs.trust.recipients import AGE
 
 EVERYBODY = "whoever can read the store"
@@ -191,7 +192,7 @@ def _scores(state: StudyState, site: str, n_bytes: Counter[str]) -> Iterator[Dis
         metrics = sorted({metric for score in spread for metric in score.metrics})
         yield Disclosure(
             "distributions",
-            f"of {', '.join(score.variant for score in spread)}: {', '.join(metrics)}",
+            f"{_models(spread)}: {', '.join(metrics)}",
             "how much patients differ: mean, standard deviation and, from 10 cases on, quartiles; "
             "how much models differ on the same cases, with intervals; the number of patients",
             EVERYBODY, min(score.created_at for score in spread), 0,
@@ -199,11 +200,15 @@ def _scores(state: StudyState, site: str, n_bytes: Counter[str]) -> Iterator[Dis
     rows = [score for score in scores if score.cases]
     if rows:
         yield Disclosure(
-            _CASES, f"of {', '.join(score.variant for score in rows)}: {len(rows[0].cases)} cases",
+            _CASES, f"{_models(rows)}: {len(rows[0].cases)} cases",
             "how good each model is in each case, and how large its structures are; the cases are "
             "not named, and always in the same order, which tells nothing",
             EVERYBODY, min(score.created_at for score in rows), 0,
         )  # fmt: skip
+
+
+def _models(scores: Iterable[EvaluationMessage]) -> str:
+    return ", ".join(model_name(score.variant) for score in scores)
 
 
 def _fingerprint_amount(state: StudyState, charter: Charter, site: str) -> str:

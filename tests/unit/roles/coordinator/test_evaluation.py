@@ -219,7 +219,7 @@ def test_what_people_read_of_it(tmp_path):
     assert "folds 0, 1" in models["theirs"]
     assert "nothing is trained" in models["mode"]
     told = {one.what: one for one in disclosures(state, "north", observer.sizes)}
-    assert told.keys() == {"join request", "scores", "statuses"}
+    assert told.keys() == {"join request", "scores", "distributions", "statuses"}
     report = collect(state, observer.sizes)
     assert {row.model: row.dice for row in report.matrix} == view.given_dice
     page = render(report, made_at="2026-01-01T00:00:00Z")

@@ -44,8 +44,8 @@ def test_scores_of_single_cases_are_told_where_a_site_publishes_them(tmp_path):
     federation = Federation(tmp_path, publish_cases=("north",)).start()
     federation.run()
     found, observer = of_north(federation)
-    assert found["distributions"].amount == "of full: dice, hd95_mm, nsd"
-    assert found["scores of single cases"].amount == "of full: 10 cases"
+    assert found["distributions"].amount == "federated model: dice, hd95_mm, nsd"
+    assert found["scores of single cases"].amount == "federated model: 10 cases"
     assert "scores of single cases" not in never_left(found.values())
     south = disclosures(observer.state, "south", observer.sizes)
     assert "scores of single cases" in never_left(south)
