@@ -50,6 +50,7 @@ def made_up(n_sites: int, n_versions: int) -> Report:
     )  # fmt: skip
     reason = "no update from the version before in time"
     return Report(
+        mode="ffe",
         facts={"Study": "large-" + "0" * 32, "Phase": "training"},
         versions=tuple(range(n_versions)),
         published=("2027-01-15T08:00:00Z",) * n_versions,

@@ -134,8 +134,8 @@ class Choice:
 
 
 def model_name(model: str) -> str:
-    """Return the name of a model for people: ``federated model``, ``model of north``."""
-    return _NOUNS.get(model) or f"model of {model.removeprefix(OF)}"
+    """Return the name of a model for people: ``federated model``, ``model north``."""
+    return _NOUNS.get(model) or f"model {model.removeprefix(OF)}"
 
 
 def order(model: str) -> tuple[int, str]:

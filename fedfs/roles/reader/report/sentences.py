@@ -85,12 +85,14 @@ def tell_verdict(rows: Sequence[Difference]) -> Iterator[str]:
     better, worse = ([r for r in rows if r.verdict == verdict] for verdict in (BETTER, WORSE))
     if all(row.verdict == UNKNOWN for row in rows):
         yield f"At no site are there enough cases to compare the {one} and the {other}."
+    elif len(worse) == len(rows):
+        yield f"The {one} is worse than the {other} at {_share(worse, rows)}: {_each(worse)}."
     elif better:
         where = "" if len(better) == len(rows) else f" ({format_sites([r.site for r in better])})"
         yield f"The {one} is better than the {other} at {_share(better, rows)}{where}."
     else:
         yield (f"The {one} is not shown to be better than the {other} at any of {len(rows)} sites.")
-    if worse:
+    if len(rows) > len(worse) > 0:
         yield f"It is worse at {_each(worse)}."
 
 

@@ -25,6 +25,7 @@ def write_csv(report: Report, file: TextIO) -> None:
 
 MODEL_COLUMNS = (
     "site", "model", "minus", "class", "metric", "n", "patients", "mean", "sd", "low", "high", "p",
+    "budget",
 )  # fmt: skip
 
 
@@ -40,12 +41,12 @@ def write_models_csv(comparison: Comparison, file: TextIO) -> None:
             for metric, one in scores.items():
                 _write(
                     writer, row.site, row.model, "", name, metric, one.n, None, one.mean, one.sd,
-                    one.low, one.high, None,
+                    one.low, one.high, None, row.budget,
                 )  # fmt: skip
     for pair in comparison.differences:
         _write(
             writer, pair.site, pair.model, pair.other, "", pair.metric, pair.n, pair.n_patients,
-            pair.mean, None, pair.low, pair.high, pair.p,
+            pair.mean, None, pair.low, pair.high, pair.p, None,
         )  # fmt: skip
 
 

@@ -212,4 +212,4 @@ def test_folds_of_a_site_are_merged_as_one_sample(state):
 
 def test_models_have_names_for_people():
     assert model_name("full") == "federated model"
-    assert model_name("of-north") == "model of north"
+    assert model_name("of-north") == "model north"

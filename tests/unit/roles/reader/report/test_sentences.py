@@ -46,10 +46,14 @@ def test_what_is_shown_and_what_is_not():
 def test_worse_is_said_as_plainly_as_better():
     text = told(*GOOD, difference("east", -0.02, 0.01))
     assert text.endswith("It is worse at east, -0.020 (-0.030 to -0.010, 14 cases).")
-    text = told(*(difference(site, -0.02, 0.01) for site in ("east", "north")))
+    assert told(*(difference(site, -0.02, 0.01) for site in ("east", "north"))) == (
+        "The federated model is worse than the local model at all 2 sites: east, -0.020 (-0.030 to "
+        "-0.010, 14 cases); north, -0.020 (-0.030 to -0.010, 14 cases)."
+    )
+    text = told(difference("east", -0.02, 0.01), SMALL)
     assert text.startswith(
-        "The federated model is not shown to be better than the local model at any of 2 sites. "
-        "It is worse at east"
+        "The federated model is not shown to be better than the local model at any of 2 sites. It "
+        "is worse at east"
     )
 
 
@@ -166,7 +170,7 @@ def test_of_many_sites_some_are_named():
 def test_pairs_without_local_and_federated_are_told_too():
     rows = [difference("north", 0.1, 0.01, model="of-b", other="of-a")]
     (paragraph,) = sentences.tell_pairs(rows, {})
-    assert paragraph.startswith("The model of b is better than the model of a at north: +0.100 (")
+    assert paragraph.startswith("The model b is better than the model a at north: +0.100 (")
 
 
 def test_models_of_other_sites_are_left_to_the_table_where_there_is_a_federated_one():
@@ -175,7 +179,7 @@ def test_models_of_other_sites_are_left_to_the_table_where_there_is_a_federated_
         difference("north", 0.1, 0.01, model="of-b", other="full"),
     ]
     (paragraph,) = sentences.tell_pairs(rows, {})
-    assert "of b" not in paragraph
+    assert "model b" not in paragraph
 
 
 def test_the_worst_and_the_best_site():
