@@ -14,8 +14,9 @@ from fedfs.roles.coordinator import evaluation as module
 from fedfs.roles.coordinator.amend import Coordinator
 from fedfs.roles.coordinator.begin import draft_study
 from fedfs.roles.coordinator.evaluation import TRACK, evaluation_options, read_models
+from fedfs.roles.coordinator.keys import replace_aggregator_key
 from fedfs.roles.coordinator.options import StudyOptions
-from fedfs.roles.coordinator.roster import set_state
+from fedfs.roles.coordinator.roster import approve_sites, set_state
 from fedfs.roles.reader.audit import verify_study
 from fedfs.roles.reader.charter import describe
 from fedfs.roles.reader.export import export_versions
@@ -25,10 +26,11 @@ from fedfs.roles.reader.privacy import disclosures
 from fedfs.roles.reader.report.data import collect
 from fedfs.roles.reader.report.html import render
 from fedfs.roles.reader.status import summarize
+from fedfs.roles.site.join import ask_for_new_key
 from fedfs.store.memory import MemoryStore
 from support.courier import Courier, index_of
 from support.dying_store import DyingStore, KilledError
-from support.federation import DATASET_JSON, Federation, forge
+from support.federation import DATASET_JSON, Federation, forge, with_keys_of_charter
 from support.given_models import MODELS, evaluation, given_models
 
 TWO = {"east": 1.0, "north": 2.0}
@@ -66,6 +68,8 @@ def test_every_site_scores_all_models_and_the_study_closes_with_these_scores(tmp
     for learner in federation.learners.values():
         assert learner.scored == list(MODELS)
         assert learner.calls == []
+    later = state.evaluations["north", 0, "of-theirs"]
+    assert later.against["of-ours"]["dice"].n == later.metrics["dice"].n > 0
     if encryption:
         charter = state.charters[1]
         assert all(one.payload.is_sealed for model in charter.given for one in model.folds)
@@ -136,6 +140,25 @@ def test_a_removed_sites_scores_count_only_where_the_study_was_closed_with_them(
     federation.run_process("aggregator")
     set_state(coordinator(federation), ["south"], "removed")
     assert {site for site, _ in scored(federation)} == {"east", "south"}
+
+
+def test_keys_may_be_replaced_while_sites_score(tmp_path):
+    federation = evaluation(tmp_path, encryption="age").start()
+    federation.step("north")  # has scored one of two models
+    for site, is_lost in {"north": False, "south": True}.items():
+        ask_for_new_key(
+            federation.store, federation.keyring(site), site, is_lost=is_lost,
+            clock=federation.clock,
+        )  # fmt: skip
+        approve_sites(coordinator(federation), [site], replace_keys=is_lost)
+    federation.step("east")
+    replace_aggregator_key(coordinator(federation))
+    with_keys_of_charter(federation)
+    federation.run()
+    assert scored(federation) == expected(federation)
+    state = federation.observe().state
+    assert not state.rejected
+    assert len(state.finished.scores) == 6
 
 
 def test_fewer_cases_than_the_charter_asks_for_publish_no_scores(tmp_path):
