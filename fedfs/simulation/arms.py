@@ -35,6 +35,7 @@ class Arm:
         mode: of the study.
         init: further options of ``fedfs init``.
         run: options of ``fedfs site run``.
+        is_ensemble: the model is the mean of the probabilities of all sites' models.
         last: number of last versions whose mean is the model; 1 for the last one itself.
     """
 
@@ -45,12 +46,14 @@ class Arm:
     mode: str = FFE
     init: tuple[str, ...] = ()
     run: tuple[str, ...] = ()
+    is_ensemble: bool = False
     last: int = 1
 
 
 ARMS: Mapping[str, Arm] = {
     "local": Arm(study="local", sites=ALONE),
     "local-equal": Arm(study="local-equal", sites=ALONE, is_equal=True),
+    "ensemble": Arm(study="local", sites=ALONE, is_ensemble=True),
     "ffe": Arm(study="ffe", sites=TOGETHER),
     "personal": Arm(study="ffe", sites=TOGETHER, model=PERSONAL, run=("--personal",)),
     "average": Arm(study="ffe", sites=TOGETHER, last=3),

@@ -66,11 +66,13 @@ class PredictedSet:
         model: model folder, ``.../nnUNetTrainer__nnUNetPlans__2d``.
         images: raw dataset, with ``imagesTr`` and ``labelsTr``.
         output: folder for predictions and scores.
+        others: further models, of which the mean of probabilities is taken.
     """
 
     model: Path
     images: Path
     output: Path
+    others: tuple[Path, ...] = ()
 
     @property
     def is_done(self) -> bool:
@@ -104,6 +106,7 @@ class Prediction:
                 images=str(one.images / "imagesTr"),
                 labels=str(one.images / "labelsTr"),
                 output=str(one.output),
+                others=tuple(str(model) for model in one.others),
                 host=settings,
                 use_mirroring=self.use_mirroring,
             )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedfs.simulation.arms import Run
+from fedfs.simulation.arms import ARMS, Run
 from fedfs.simulation.cases import Split, place_dataset
 from fedfs.simulation.heartbeat import heartbeat
 from fedfs.simulation.hosts import Host
@@ -77,9 +77,12 @@ class Predictor:
             site, images = split.site, self.test / split.site
             place_dataset(self.data, images, split.test)
             own = [models[site]] if site in models else list(models.values())
+            groups = [tuple(models.values())] if ARMS[run.arm].is_ensemble else [(m,) for m in own]
             made[site] = [
-                PredictedSet(model, images, run.folder / "predicted" / site / str(number))
-                for number, model in enumerate(own)
+                PredictedSet(
+                    model, images, run.folder / "predicted" / site / str(number), tuple(others)
+                )
+                for number, (model, *others) in enumerate(groups)
             ]
         return made
 

@@ -34,6 +34,7 @@ class ScoreRequest:
         host: hardware to predict with.
         use_mirroring: nnU-Net's test-time augmentation.
         scores: options of the metrics of single cases.
+        others: folders of further models, of which the mean of probabilities is taken.
     """
 
     model: str
@@ -44,6 +45,7 @@ class ScoreRequest:
     host: HostSettings
     use_mirroring: bool = True
     scores: ScoreOptions = DEFAULT_SCORES
+    others: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
