@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 
@@ -15,9 +16,9 @@ from synthetic import DATASET, Reports
 from torch import device
 
 from fedfs.nnunet.nnunet_learner import NnUNetLearner
-from fedfs.nnunet.score.ensemble import EnsembleRequest, predict_with_ensemble
 from fedfs.nnunet.score.finish import FinalModel
 from fedfs.nnunet.score.model_export import ExportRequest, export_model
+from fedfs.nnunet.score.predict import ScoreRequest, ScoreRequests, predict_all
 from fedfs.nnunet.system.environment import HostSettings
 from fedfs.tensors.canonical import write_safetensors
 
@@ -28,14 +29,17 @@ HOST = HostSettings(device="cpu", num_processes=1)
 
 @pytest.fixture(scope="module")
 def members(study, tmp_path_factory):
-    """Two models of the study's plan: safetensors files, and model folders."""
+    """Two models: safetensors files, and model folders; the plan of one has another spacing."""
     root, made = tmp_path_factory.mktemp("members"), {}
     for site, scale in {"east": 1.0, "north": 0.8}.items():
+        plans = copy.deepcopy(study.plans)
+        spacing = plans["configurations"]["2d"]["spacing"]
+        plans["configurations"]["2d"]["spacing"] = [scale * mm for mm in spacing]
         path = root / f"{site}.safetensors"
         write_safetensors(path, {n: v * np.float32(scale) for n, v in study.tensors.items()})
         folder = export_model(
             ExportRequest(
-                plans=study.plans, dataset_json=study.dataset_json, fingerprint={},
+                plans=plans, dataset_json=study.dataset_json, fingerprint={},
                 trainer="nnUNetTrainer", configuration="2d", fold="0", tensors=str(path),
                 output=str(root / site), dataset_name="Dataset800_Study", version=1, epochs=1,
             )
@@ -57,13 +61,12 @@ def two_cases(study, tmp_path):
 def test_the_prediction_is_that_of_nnunets_commands(members, two_cases):
     """Of ``nnUNetv2_predict --save_probabilities`` for each, and ``nnUNetv2_ensemble``."""
     output, folders = two_cases / "ours", [folder for _, folder in members.values()]
-    found = predict_with_ensemble(
-        EnsembleRequest(
-            models=tuple(map(str, folders)), fold="0", images=str(two_cases / "images"),
-            labels=str(two_cases / "labels"), output=str(output), host=HOST,
-        ),
-        Reports(),
+    model, *others = map(str, folders)
+    request = ScoreRequest(
+        model=model, fold="0", images=str(two_cases / "images"), others=tuple(others),
+        labels=str(two_cases / "labels"), output=str(output), host=HOST,
     )  # fmt: skip
+    (found,) = predict_all(ScoreRequests((request,)), Reports())
     assert found.n_cases == 2
     assert set(found.by_case) == {"case_000", "case_001"}
     assert not list(output.glob("*.npz"))

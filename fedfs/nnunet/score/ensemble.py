@@ -1,7 +1,8 @@
-"""An ensemble of models with the same plan: the mean of their probabilities, case by case.
+"""An ensemble of models: the mean of their probabilities, case by case.
 
 Rules:
- * Images are preprocessed once, and each model predicts them as nnU-Net's predictor does.
+ * Each model predicts as nnU-Net's predictor does. Models of the same plan follow each other, and
+   an image is preprocessed for them once.
  * What is averaged are probabilities in the geometry of the image, as ``nnUNetv2_ensemble`` does
    with those that ``nnUNetv2_predict --save_probabilities`` writes; logits are not.
  * One case is in memory at a time: its probabilities, and their sum. The weights of all models are,
@@ -36,7 +37,7 @@ class EnsembleRequest:
     """Images to predict with an ensemble, and to score.
 
     Attributes:
-        models: model folders of the same plan, trainer and fold.
+        models: model folders of the same labels, trainer, configuration and fold.
         fold: a number or ``all``.
         images: folder of images named as in ``imagesTs``.
         labels: folder of their segmentations.
@@ -71,13 +72,14 @@ def predict_with_ensemble(request: EnsembleRequest, on_progress: OnProgress) -> 
         from nnunetv2.evaluation.evaluate_predictions import compute_metrics_on_folder
         from nnunetv2.utilities.utils import create_lists_from_splitted_dataset_folder
 
-        predictor, weights = _load(request)
+        predictors = _load(request)
+        predictor = predictors[0]
         reader = predictor.plans_manager.image_reader_writer_class()
         cases = create_lists_from_splitted_dataset_folder(request.images, ending)
         for number, files in enumerate(cases):
             on_progress(Progress("predict", number, len(cases), "case"))
             name = Path(files[0]).name.removesuffix(f"_0000{ending}")
-            segmentation, properties = _predict(predictor, weights, files)
+            segmentation, properties = _predict(predictors, files)
             reader.write_seg(segmentation, str(output / f"{name}{ending}"), properties)
         manager = predictor.label_manager
         compute_metrics_on_folder(
@@ -97,43 +99,45 @@ def predict_with_ensemble(request: EnsembleRequest, on_progress: OnProgress) -> 
     return replace(result, seconds=time.monotonic() - began)
 
 
-def _load(request: EnsembleRequest) -> tuple[Any, list[Any]]:
-    """Return a predictor of the first model, and the weights of each."""
+def _load(request: EnsembleRequest) -> list[Any]:
+    """Return a predictor of each model."""
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
-    fold, weights, predictor = (classes.fold_of(request.fold),), [], None
+    predictors = []
     for model in request.models:
-        loaded = nnUNetPredictor(
+        predictor = nnUNetPredictor(
             use_mirroring=request.use_mirroring,
             device=classes.device(request.host.device),
             allow_tqdm=False,
         )
-        loaded.initialize_from_trained_model_folder(model, use_folds=fold)
-        weights += loaded.list_of_parameters
-        predictor = predictor or loaded
-    return predictor, weights
+        predictor.initialize_from_trained_model_folder(
+            model, use_folds=(classes.fold_of(request.fold),)
+        )
+        predictors.append(predictor)
+    return predictors
 
 
-def _predict(predictor: Any, weights: Sequence[Any], files: Sequence[str]) -> tuple[Any, Any]:
+def _predict(predictors: Sequence[Any], files: Sequence[str]) -> tuple[Any, Any]:
     """Return the segmentation of a case, and what nnU-Net's reader writes it with."""
     import torch
     from nnunetv2.inference.export_prediction import (
         convert_predicted_logits_to_segmentation_with_correct_shape as in_shape_of_image,
     )
 
-    plans, configuration = predictor.plans_manager, predictor.configuration_manager
-    preprocessor = configuration.preprocessor_class(verbose=False)
-    image, _, properties = preprocessor.run_case(
-        list(files), None, plans, configuration, predictor.dataset_json
-    )
-    data, total = torch.from_numpy(image), np.float32(0)
-    for parameters in weights:
-        predictor.list_of_parameters = [parameters]
-        logits = predictor.predict_logits_from_preprocessed_data(data).cpu()
+    total, planned = np.float32(0), None
+    for predictor in predictors:
+        plans, configuration = predictor.plans_manager, predictor.configuration_manager
+        if plans.plans != planned:
+            preprocessor = configuration.preprocessor_class(verbose=False)
+            image, _, properties = preprocessor.run_case(
+                list(files), None, plans, configuration, predictor.dataset_json
+            )
+            planned = plans.plans
+        logits = predictor.predict_logits_from_preprocessed_data(torch.from_numpy(image)).cpu()
         _, probabilities = in_shape_of_image(
             logits, plans, configuration, predictor.label_manager, properties,
             return_probabilities=True,
         )  # fmt: skip
         total = total + probabilities.astype(np.float32)
-    mean = total / np.float32(len(weights))
-    return predictor.label_manager.convert_probabilities_to_segmentation(mean), properties
+    mean = total / np.float32(len(predictors))
+    return predictors[0].label_manager.convert_probabilities_to_segmentation(mean), properties

@@ -5,13 +5,14 @@ A process predicts with all models that it is given, one after the other: nnU-Ne
 
 import logging
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from fedfs.learner import EvaluationResult, OnProgress, Progress
 from fedfs.nnunet.allowed import classes
 from fedfs.nnunet.data.dataset_json import read_json
 from fedfs.nnunet.score.case_metrics import CaseMetrics, delete_probabilities
+from fedfs.nnunet.score.ensemble import EnsembleRequest, predict_with_ensemble
 from fedfs.nnunet.score.summary import SUMMARY
 from fedfs.nnunet.settings import DEFAULT_SCORES, ScoreOptions
 from fedfs.nnunet.system.environment import HostSettings, limit_pools
@@ -64,9 +65,16 @@ def predict_all(requests: ScoreRequests, on_progress: OnProgress) -> list[Evalua
     results = []
     on_progress(Progress("predict", 0, len(requests.parts), "set"))
     for request in requests.parts:
-        results.append(predict_and_score(request))
+        results.append(_ensemble(request) if request.others else predict_and_score(request))
         on_progress(Progress("predict", len(results), len(requests.parts), "set"))
     return results
+
+
+def _ensemble(request: ScoreRequest) -> EvaluationResult:
+    common = {field.name for field in fields(EnsembleRequest)} - {"models"}
+    same = {name: getattr(request, name) for name in common}
+    models = (request.model, *request.others)
+    return predict_with_ensemble(EnsembleRequest(models=models, **same), lambda _: None)
 
 
 def predict_and_score(request: ScoreRequest) -> EvaluationResult:
