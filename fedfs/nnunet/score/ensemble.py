@@ -124,7 +124,8 @@ def _predict(predictors: Sequence[Any], files: Sequence[str]) -> tuple[Any, Any]
         convert_predicted_logits_to_segmentation_with_correct_shape as in_shape_of_image,
     )
 
-    total, planned = np.float32(0), None
+    image, properties, planned = None, None, None
+    total = np.float32(0)
     for predictor in predictors:
         plans, configuration = predictor.plans_manager, predictor.configuration_manager
         if plans.plans != planned:
