@@ -171,15 +171,15 @@ def _pooled_models(models: Sequence[ModelAtSite]) -> list[PooledModel]:
         effects = pool_scores(scores)
         if effects is not None and effects.low is not None:
             means = [score.mean for score in scores]
-            out.append(PooledModel(model, _inside(effects), min(means), max(means)))
+            out.append(PooledModel(model, _inside(effects, 0.0), min(means), max(means)))
     return out
 
 
-def _inside(effects: RandomEffects) -> RandomEffects:
-    """Return a mean of Dice whose intervals end where Dice does."""
+def _inside(effects: RandomEffects, lowest: float) -> RandomEffects:
+    """Return a mean whose intervals end where Dice does, or a difference of it."""
     ends = ("low", "high", "next_low", "next_high")
     known = {name: value for name in ends if (value := getattr(effects, name)) is not None}
-    return replace(effects, **{name: min(max(v, 0.0), 1.0) for name, v in known.items()})
+    return replace(effects, **{name: min(max(v, lowest), 1.0) for name, v in known.items()})
 
 
 def _pooled_differences(rows: Sequence[Difference]) -> list[PooledDifference]:
@@ -189,7 +189,7 @@ def _pooled_differences(rows: Sequence[Difference]) -> list[PooledDifference]:
         of_pair = [row for row in rows if (row.model, row.other) == (model, other)]
         effects = pool([Estimate(row.mean, row.error) for row in of_pair])
         if effects is not None and effects.low is not None:
-            out.append(PooledDifference(model, other, effects))
+            out.append(PooledDifference(model, other, _inside(effects, -1.0)))
     return out
 
 

@@ -227,7 +227,7 @@ def _mean_difference(found: RandomEffects) -> Iterator[str]:
         return
     shown = "" if found.low > 0 or found.high < 0 else ", so that none is shown on average"
     yield (
-        f"Over {found.n_sites} sites the mean difference is {found.mean:+.3f} "
+        f"Over {_weighed(found)} the mean difference is {found.mean:+.3f} "
         f"({found.low:+.3f} to {found.high:+.3f}){shown}; {format_spread(found)}."
     )
     if found.next_low is not None and found.next_high is not None:
@@ -239,9 +239,15 @@ def _mean_difference(found: RandomEffects) -> Iterator[str]:
 
 def _mean_of_model(model: str, found: RandomEffects) -> str:
     return (
-        f"The mean of the {model_name(model)} over {found.n_sites} sites is {found.mean:.3f} "
+        f"The mean of the {model_name(model)} over {_weighed(found)} is {found.mean:.3f} "
         f"({found.low:.3f} to {found.high:.3f}); {format_spread(found)}."
     )
+
+
+def _weighed(found: RandomEffects) -> str:
+    if not found.n_left_out:
+        return f"{found.n_sites} sites"
+    return f"the {found.n_sites} of {found.n_sites + found.n_left_out} sites with a known spread"
 
 
 def _share(some: Sequence[Difference], rows: Sequence[Difference]) -> str:

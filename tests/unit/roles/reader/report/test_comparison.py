@@ -16,6 +16,7 @@ from fedfs.roles.reader.report.html import render
 from fedfs.roles.reader.report.tables import write_models_csv
 from support.browser import accessibility, in_a_browser
 from support.federation import Federation
+from support.given_models import evaluation
 from support.scored_models import FOUR_SITES, with_models
 
 TARGETS = {"east": 1.0, "north": 2.0, "south": -3.0, "west": 0.5}
@@ -125,6 +126,19 @@ def test_two_sites_of_two_models(scored):
     assert pair.effects.next_low is None
     assert "At a further site" not in " ".join(two.comparison.paragraphs)
     assert render(two, made_at="now")
+
+
+def test_given_models_are_compared_in_a_study_that_trains_nothing(tmp_path):
+    federation = evaluation(tmp_path, min_sites=2).start()
+    federation.run()
+    observer = federation.observe()
+    report = collect(observer.refresh(everything=True), observer.sizes)
+    assert {(row.model, row.other) for row in report.comparison.of_dice} == {
+        ("of-theirs", "of-ours")
+    }
+    assert "The model theirs is " in report.comparison.paragraphs[0]
+    assert all(abs(row.effects.next_low) <= 1 for row in report.comparison.pooled_differences)
+    assert report.comparison.paragraphs[0] in render(report, made_at="now")
 
 
 def test_nothing_scored(scored):

@@ -157,6 +157,13 @@ def test_over_sites_the_mean_and_how_much_they_differ():
     )
 
 
+def test_sites_that_have_no_weight_are_counted():
+    pooled = RandomEffects(2, 1, 0.012, 0.003, 0.021, 0.0, 0.5, 0.5, 0.0)
+    assert "Over the 2 of 3 sites with a known spread the mean difference is +0.012" in told(
+        *GOOD, pooled=pooled
+    )
+
+
 def test_of_many_sites_some_are_named():
     many = [difference(f"s{i:02}", 0.004, 0.01) for i in range(20)]
     text = told(*many, *GOOD)
