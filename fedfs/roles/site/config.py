@@ -87,7 +87,7 @@ class SiteConfig:
             UserError: the study needs the final validation: to compare models by it, or for the
                 second stage of a cascade.
         """
-        needs_it = len(charter.tracks) > 1 or charter.cross_evaluates or charter.averages
+        needs_it = len(charter.tracks) > 1 or charter.shares_models or charter.averages
         if needs_it and not self.final_validation:
             raise UserError(
                 f"Study {charter.name!r} needs the final validation of its models.",

@@ -10,7 +10,10 @@ from support.federation import Federation
 from support.four_tracks import OPTIONS
 
 
-@pytest.mark.parametrize("options", [OPTIONS, {"mode": "asym", "cross_evaluation": True}])
+@pytest.mark.parametrize(
+    "options",
+    [OPTIONS, {"mode": "asym", "cross_evaluation": True}, {"ensemble": True, "rounds": 1}],
+)
 def test_a_study_that_needs_the_final_validation_gets_it(tmp_path, options):
     charter = Federation(tmp_path / "a", **options).observe().state.charter
     SiteConfig("store", "north", tmp_path).check_against(charter)
