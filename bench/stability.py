@@ -49,7 +49,6 @@ NETS: dict[str, tuple[float, Sequence[str]]] = {
     "small": (0.02, PLANNER_OPTIONS),
     "tiny": (QUICK.gpu_memory_gb, QUICK.planner_options),
 }
-PERSONAL = ((0.25, 1e-3), (0.25, 1e-2), (0.5, 1e-3))
 LAST = (3, 5)
 EMA = (0.5, 0.8)
 
@@ -232,7 +231,8 @@ class Federation:
             self.score(f"ema-{factor}", learners, dict.fromkeys(learners, ema), 0.0)
         last = dict.fromkeys(learners, versions[-1])
         self.score("component", learners, last, 0.0, largest=True)
-        for share, rate in PERSONAL if self.given.personal else ():
+        for text in self.given.personal.split(",") if self.given.personal else ():
+            share, rate = map(float, text.split(":"))
             name = f"personal-{share:g}-{rate:g}"
             set_seeds(self.seed)
             began = time.process_time()
@@ -447,7 +447,7 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=100)
     parser.add_argument("--net", choices=NETS, default="tiny")
     parser.add_argument("--trainer", default="nnUNetTrainer")
-    parser.add_argument("--personal", action="store_true", help="also shares and learning rates")
+    parser.add_argument("--personal", default="", help="SHARE:RATE, ...: of personal models")
     given = parser.parse_args()
     given.data, given.folder = given.data.resolve(), given.folder.resolve()
     given.folder.mkdir(parents=True, exist_ok=True)
