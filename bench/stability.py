@@ -198,9 +198,9 @@ class Federation:
                 raised = min(1.0, (version + 1) / (variant.warm_up * rounds + 1))
                 for learner in learners.values():
                     with learner._nnunet():
-                        learner._open(task).trainer.lr_scheduler.initial_lr = 1e-2 * raised
+                        learner._begun().open(task).trainer.lr_scheduler.initial_lr = 1e-2 * raised
             if variant.momentum != "kept" and version:
-                change_momentum([one._session.trainer for one in learners.values()],
+                change_momentum([one._rounds.session.trainer for one in learners.values()],
                                 variant.momentum, list(weights.values()))  # fmt: skip
             model = {
                 site: learner.train(task, model[site], quiet).tensors
@@ -279,7 +279,7 @@ class Network:
     """A network with weights, which predicts whole slices."""
 
     def __init__(self, learner: Any, tensors: Tensors, dataset_json: Mapping[str, Any]) -> None:
-        session = learner._session
+        session = learner._rounds.session
         session.load(tensors)
         self.trainer, self.dataset_json = session.trainer, dataset_json
 

@@ -253,7 +253,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     blocks = {"fedfs": bench.fedfs, "nnunet": bench.nnunet(timers["nnunet"])}
     for block in blocks.values():  # fills caches, and opens the learner's session
         block()
-    timers["fedfs"].attach(bench.learner._session.trainer)
+    timers["fedfs"].attach(bench.learner._rounds.session.trainer)
     began = time.monotonic()
     for pair in range(options.repeats):
         if pair >= 2 and time.monotonic() - began > 60 * options.max_minutes:
