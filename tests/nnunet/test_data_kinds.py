@@ -178,10 +178,14 @@ def test_a_simulated_sites_dataset_has_all_that_belongs_to_its_cases(paths, tmp_
             place_dataset(paths.raw / NAME, tmp_path / "again", ["c1"])
 
 
-def test_a_tif_of_another_sites_model_is_predicted_in_its_own_spacing(paths, tmp_path, monkeypatch):
-    """nnU-Net's reader takes it from a file beside the image."""
+@pytest.mark.parametrize("kind", ["tif", "regions"])
+def test_another_sites_model_scores_as_in_the_sites_own_validation(
+    paths, tmp_path, monkeypatch, kind
+):
+    """In its own spacing, which nnU-Net's reader of TIFF takes from a file beside the image; and
+    with regions in the order that decides which output of the network is which."""
     monkeypatch.setattr("fedfs.nnunet.score.cross_evaluation.run_isolated", in_this_process)
-    content, how, _ = KINDS["tif"]
+    content, how, _ = KINDS[kind]
     write(paths, content, **how)
     life = live(paths, tmp_path, NAME, content)
     write_safetensors(tmp_path / "model.safetensors", life.trained.tensors)

@@ -17,7 +17,7 @@ from nnunetv2.model_sharing.model_export import export_pretrained_model
 from synthetic import DATASET, Reports, make_paths, write_dataset
 
 from fedfs.cli import fedfs
-from fedfs.errors import FedfsError, MalformedError, SetupError, TensorError, UserError
+from fedfs.errors import FedfsError, MalformedError, SetupError, StudyError, TensorError, UserError
 from fedfs.exchange.read import open_study
 from fedfs.learner import GivenNetwork
 from fedfs.nnunet.nnunet_learner import NnUNetLearner
@@ -220,8 +220,8 @@ def test_two_sites_score_two_models_one_of_them_from_a_zip(models, tmp_path, mon
     def run(host, *words, code=0):
         env = {"FEDFS_HOME": str(tmp_path / f"home-{host}")}
         env |= folders[host].variables() if host in folders else {}
-        done = CliRunner().invoke(fedfs, [*map(str, words)], env=env)
-        assert done.exit_code == code, (done.output, done.exception)
+        done = CliRunner().invoke(fedfs, [*map(str, words)], env=env, catch_exceptions=False)
+        assert done.exit_code == code, done.output
         return done.output
 
     ours = f"ours={folder_of(models, 'ours')}"
@@ -239,6 +239,9 @@ def test_two_sites_score_two_models_one_of_them_from_a_zip(models, tmp_path, mon
         run(site, "site", "run", store, "--site", site, "--once", code=11)
     assert "no problem found" in run("coordinator", "verify", store)
     run("coordinator", "report", store, "-o", tmp_path / "page.html")
+    assert "of-theirs: model theirs" in run("south", "site", "scores", store, "--site", "south")
+    with pytest.raises(StudyError, match="keeps no prediction"):
+        run("south", "site", "cases", store, "--site", "south", "-o", tmp_path / "cases.html")
     state = open_study(open_store(str(store))).state
     assert {(s, v) for s, _, v in state.evaluations} == {
         (site, f"of-{model}") for site in folders for model in ("ours", "theirs")

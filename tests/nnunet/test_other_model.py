@@ -4,7 +4,7 @@ import copy
 
 import numpy as np
 import pytest
-from synthetic import Reports, task
+from synthetic import DATASET, Reports, task
 
 from fedfs.errors import DatasetError, MalformedError, TensorError
 from fedfs.nnunet.nnunet_learner import NnUNetLearner
@@ -38,6 +38,13 @@ def home(study, tmp_path_factory):
     return settings, own, trained.tensors
 
 
+def restarted(study, home):
+    """The learner of a site's next process, which has adopted the plan again."""
+    learner = NnUNetLearner(home[0])
+    learner.take_over({**study.plans, "dataset_name": DATASET})
+    return learner
+
+
 @pytest.fixture
 def tensors(home, tmp_path):
     path = tmp_path / "model.safetensors"
@@ -47,7 +54,7 @@ def tensors(home, tmp_path):
 
 def test_the_same_network_scores_as_in_the_sites_own_validation(study, home, tensors):
     settings, own, _ = home
-    found = NnUNetLearner(settings).score(study.plans, tensors, Reports())
+    found = restarted(study, home).score(study.plans, tensors, Reports())
     assert found.n_cases == own.n_cases > 0
     assert set(found.classes) == set(own.classes)
     for name, score in found.classes.items():
@@ -56,7 +63,7 @@ def test_the_same_network_scores_as_in_the_sites_own_validation(study, home, ten
 
 
 def test_plans_of_another_site_that_are_refused(study, home, tensors):
-    learner = NnUNetLearner(home[0])
+    learner = restarted(study, home)
     configuration = study.plans["configurations"]["2d"]
 
     def changed(**changes):
@@ -91,7 +98,7 @@ def test_tensors_that_are_not_the_networks_are_refused(study, home, tmp_path):
     name, value = max(home[2].items())
     write_safetensors(path, {**home[2], name: np.zeros((*value.shape, 2), np.float32)})
     with pytest.raises(TensorError):
-        NnUNetLearner(home[0]).score(study.plans, path, Reports())
+        restarted(study, home).score(study.plans, path, Reports())
 
 
 def test_without_a_validation_of_its_own_a_site_cannot_score(study, tensors, tmp_path):

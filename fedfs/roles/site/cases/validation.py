@@ -81,7 +81,7 @@ def show_cases(
         on_progress: progress callback.
 
     Raises:
-        StudyError: the federated model has not been validated here.
+        StudyError: the federated model has not been validated here, or there is none.
         UserError: the file would lie in the store or cannot be written; there is no such channel;
             or the tracks are of several configurations.
         FedfsError: the study, the store or this host's data are not as they should be.
@@ -92,6 +92,11 @@ def show_cases(
         store, site=config.site, skip=layout.STATUS_KINDS, vault=Vault(config.home)
     )
     charter = next(iter(observers.values())).state.charter
+    if charter.evaluates:
+        raise StudyError(
+            "This study trains nothing, and keeps no prediction that a page could show.",
+            hint=f"the scores of its cases: fedfs site scores {store.url} --site {config.site}",
+        )
     tracks = [charter.on(name) for name in chosen_tracks(charter, config.tracks)]
     configurations = dict.fromkeys(track.configuration for track in tracks)
     if len(configurations) > 1:
