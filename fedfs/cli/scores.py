@@ -24,8 +24,8 @@ _COLUMNS = {
     "f1": ("F1", 2),
     "sensitivity": ("sensitivity", 2),
     "false_positives": ("false pos.", 1),
-    "volume_ml": ("ml", 1),
-    "reference_volume_ml": ("reference ml", 1),
+    "volume_ml": ("predicted ml", 2),
+    "reference_volume_ml": ("reference ml", 2),
     "calibration_error": ("calibration", 3),
 }
 """Metric -> its heading, and digits after the point."""
