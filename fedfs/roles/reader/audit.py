@@ -33,6 +33,7 @@ from fedfs.exchange.payloads import (
 from fedfs.protocol import layout
 from fedfs.protocol.messages import ADMITTED, PayloadRef, RoundRecord, UpdateManifest
 from fedfs.protocol.state import StudyState
+from fedfs.roles.reader.closing_audit import verify_members, verify_scores
 from fedfs.roles.reader.finding import NOTE, OK, PROBLEM, Finding
 from fedfs.store.base import Entry
 from fedfs.store.local_files import file_sha256
@@ -65,6 +66,8 @@ class _Audit:
         for version in sorted(self.state.rounds):
             if version > 0 and recompute:
                 yield self._version(self.state.rounds[version])
+        if recompute:
+            yield from verify_members(self._observer, self._folder)
 
     def _messages(self) -> Iterator[Finding]:
         self._observer.refresh(everything=True)  # one message may explain another
@@ -92,7 +95,7 @@ class _Audit:
         for record in state.rounds.values():
             yield from self._record(record)
         if state.charter.evaluates:
-            yield from self._scores()
+            yield from verify_scores(self._observer)
             return
         if state.finished is not None:
             model = state.models.get(state.finished.version)
@@ -100,20 +103,6 @@ class _Audit:
                 yield Finding(layout.FINISHED, PROBLEM, "ends the study with unknown weights")
         if not missing and state.models:
             yield Finding("versions", OK, f"0 to {state.newest}, each follows from its record")
-
-    def _scores(self) -> Iterator[Finding]:
-        """Compare the scores that a study closed with, which trains nothing, with those there."""
-        end, digests = self.state.finished, self.state.digests
-        if end is None:
-            yield Finding("scores", OK, f"{len(self.state.evaluations)} so far")
-            return
-        for text, sha256 in sorted(end.scores.items()):
-            key = layout.parse(text)
-            if key is not None and self._sees(key.site or "") and digests.get(text) != sha256:
-                fault = "is not what" if text in digests else "is not there, and is what"
-                yield Finding(text, PROBLEM, f"{fault} the aggregator closed the study with")
-        same = sum(digests.get(text) == sha256 for text, sha256 in end.scores.items())
-        yield Finding("scores", OK, f"{same} of {len(end.scores)} are those the study closed with")
 
     def _record(self, record: RoundRecord) -> Iterator[Finding]:
         state, key = self.state, layout.round_record(record.version)

@@ -17,6 +17,7 @@ from typing import Any
 
 from fedfs.aggregation import case_statistics
 from fedfs.errors import RejectedError, StudyError
+from fedfs.exchange.ensemble_member import write_member
 from fedfs.exchange.payloads import MAX_MODEL_BYTES, fetch_payload
 from fedfs.exchange.progress import StatusReporter
 from fedfs.exchange.publish import Publisher
@@ -26,7 +27,6 @@ from fedfs.protocol.decide_evaluation import VERSION
 from fedfs.protocol.messages import Charter, EvaluationMessage, SiteModel
 from fedfs.protocol.state import StudyState
 from fedfs.roles.site.given_network import fetch_given
-from fedfs.roles.site.member import write_member
 from fedfs.roles.site.network import SiteNetwork
 from fedfs.roles.site.own_model import PersonalModel, keep_model, stretched, train_to_the_end
 from fedfs.roles.site.score_files import ScoredCases, ScoreFiles, score_folder

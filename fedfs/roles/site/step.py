@@ -19,6 +19,7 @@ from fedfs.errors import (
     StudyError,
     TrainingError,
 )
+from fedfs.exchange.ensemble_member import own_readers
 from fedfs.exchange.observer import Observer
 from fedfs.exchange.payloads import update_encoding, write_update
 from fedfs.exchange.progress import StatusReporter
@@ -31,7 +32,6 @@ from fedfs.protocol.decide import decide_site
 from fedfs.protocol.messages import ASYM, Attendance
 from fedfs.protocol.state import StudyState
 from fedfs.roles.site.announcement import Announcement, require_announced
-from fedfs.roles.site.member import own_readers
 from fedfs.roles.site.network import SiteNetworks, own_plan
 from fedfs.roles.site.own_model import PersonalModel
 from fedfs.roles.site.round_task import round_task

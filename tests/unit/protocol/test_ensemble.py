@@ -12,13 +12,15 @@ from fedfs.exchange.payloads import MAX_MODEL_BYTES, fetch_payload
 from fedfs.protocol import layout
 from fedfs.protocol.messages import Attendance
 from fedfs.roles.coordinator.options import StudyOptions
+from fedfs.roles.reader.audit import verify_study
 from fedfs.roles.reader.charter import describe
+from fedfs.roles.reader.finding import PROBLEM
 from fedfs.roles.reader.log import events
 from fedfs.roles.reader.privacy import disclosures
 from fedfs.roles.reader.report.data import collect
 from fedfs.roles.reader.report.html import render
 from fedfs.roles.reader.status import summarize
-from fedfs.tensors.canonical import TensorFile
+from fedfs.tensors.canonical import TensorFile, write_safetensors
 from support.courier import Courier
 from support.dying_store import DyingStore, KilledError
 from support.federation import DATASET_JSON, INITIAL, Federation
@@ -75,6 +77,10 @@ def test_every_site_scores_the_ensemble_of_what_the_updates_say(tmp_path, option
         assert found == told
     if "encryption" in options:
         assert all(model.payload.is_sealed for model in state.site_models.values())
+    findings = list(verify_study(observer))
+    assert not [one for one in findings if one.level == PROBLEM]
+    again = [one.text for one in findings if one.subject == "member north"]
+    assert again == ["made again from the update of north: bit by bit the same"]
     for site, model in state.site_models.items():
         path = fetch_payload(
             observer.store, model.payload, tmp_path, max_bytes=MAX_MODEL_BYTES,
@@ -115,6 +121,24 @@ def test_the_aggregator_names_members_without_a_site_that_has_left(tmp_path):
     federation.kill("north")
     assert federation.run_process("north").finished
     assert scores(federation) == found
+
+
+def test_a_member_that_is_not_what_its_update_says_is_found_by_an_audit(tmp_path):
+    federation = ensemble(tmp_path, targets=TWO)
+    process = federation.process("north")
+    publish = process._scoring._publisher.payload
+
+    def swap(path, key_for, *, sealed_for=()):
+        if "model" in path.name:
+            write_safetensors(path, {n: np.zeros_like(v) for n, v in INITIAL.items()})
+        return publish(path, key_for, sealed_for=sealed_for)
+
+    process._scoring._publisher.payload = swap
+    federation.run()
+    problems = [one for one in verify_study(federation.observe()) if one.level == PROBLEM]
+    assert [(one.subject, one.text) for one in problems] == [
+        ("member north", "is not what the update of north says")
+    ]
 
 
 @pytest.mark.parametrize("victim", ["aggregator", "north"])

@@ -1,4 +1,4 @@
-"""A site's member of an ensemble: the model that its update says, as anybody would decode it."""
+"""A site's member of an ensemble: the model that its update says, whoever decodes it."""
 
 import tempfile
 from pathlib import Path
