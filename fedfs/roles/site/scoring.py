@@ -1,9 +1,7 @@
 """Scores of models on a site's own validation cases, and their publication.
 
 Rules:
- * Distributions over cases and differences between models leave the site; scores of single cases
-   stay here (:mod:`fedfs.roles.site.score_files`), unless the site wants to publish them, and then
-   without names.
+ * What leaves of single cases is decided in :mod:`fedfs.roles.site.case_summaries`.
  * What can be compared is scored alike: nnU-Net's full validation of the last version, of a model
    trained here alone, and whole validation cases predicted by other sites' models.
  * A model of another site that cannot be used counts as one without scores, and stops nobody.
@@ -15,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedfs.aggregation import case_statistics
 from fedfs.errors import RejectedError, StudyError
 from fedfs.exchange.ensemble_member import write_member
 from fedfs.exchange.payloads import MAX_MODEL_BYTES, fetch_payload
@@ -26,10 +23,10 @@ from fedfs.protocol import layout
 from fedfs.protocol.decide_evaluation import VERSION
 from fedfs.protocol.messages import Charter, EvaluationMessage, SiteModel
 from fedfs.protocol.state import StudyState
+from fedfs.roles.site.case_summaries import CaseSummaries
 from fedfs.roles.site.given_network import fetch_given
 from fedfs.roles.site.network import SiteNetwork
 from fedfs.roles.site.own_model import PersonalModel, keep_model, stretched, train_to_the_end
-from fedfs.roles.site.score_files import ScoredCases, ScoreFiles, score_folder
 from fedfs.tensors.canonical import write_safetensors
 from fedfs.trust.recipients import Vault, for_readers
 
@@ -51,8 +48,7 @@ class Scoring:
         averages: variant -> learner that keeps that average of versions as a model.
         folder: fedfs's own folder for this site.
         vault: decrypts other sites' models, where they are encrypted.
-        seed: of intervals.
-        publish_cases: publish scores of single cases, too.
+        cases: says what is published of single cases.
     """
 
     def __init__(
@@ -67,8 +63,7 @@ class Scoring:
         averages: Mapping[str, Learner],
         folder: Path,
         vault: Vault | None,
-        seed: int,
-        publish_cases: bool,
+        cases: CaseSummaries,
     ) -> None:
         self._site = site
         self._publisher = publisher
@@ -79,9 +74,7 @@ class Scoring:
         self._averages = averages
         self._folder = folder
         self._vault = vault
-        self._seed = seed
-        self._publish_cases = publish_cases
-        self._kept = ScoreFiles(score_folder(folder))
+        self._cases = cases
 
     def evaluate(self, task: RoundTask, tensors: Tensors, variant: str) -> str:
         """Score a version (``pseudo``), or keep it as the final model (``full``); say so."""
@@ -272,7 +265,7 @@ class Scoring:
         result = self._personal.make(plans, fingerprint, task, tensors, self._status.progress)
         text = f"fine-tuned version {task.version} on this site's data: {_dice(result)}"
         if not self._personal.publishes:
-            self._keep(task.version, "personal", result, is_published=False)
+            self._cases.keep(task.version, "personal", result, is_published=False)
             return text
         if is_published:
             return f"{text}; the scores that are published are of the model before"
@@ -283,7 +276,7 @@ class Scoring:
     def _publish(
         self, version: int, variant: str, result: EvaluationResult, *, budget: float = 1.0
     ) -> None:
-        of_cases = self._of_cases(version, variant, result) if result.by_case else {}
+        of_cases = self._cases.fields(version, variant, result, self._learner.patients())
         self._publisher.publish(
             EvaluationMessage(
                 key=layout.evaluation(self._site, version, variant),
@@ -300,49 +293,8 @@ class Scoring:
             )
         )
 
-    def _of_cases(self, version: int, variant: str, result: EvaluationResult) -> dict[str, Any]:
-        """Keep the scores of cases; return the fields of a message that are made of them.
-
-        They are compared with what has been scored beside the same version before: scored again
-        after a kill, a variant is compared with the same.
-        """
-        scored = self._keep(version, variant, result, is_published=True)
-        kept, patients = self._kept.of_version(version), self._learner.patients()
-        against = {
-            other: case_statistics.differences(
-                scored.by_case, one.comparable_with(scored), patients, self._seed
-            )
-            for other, one in kept.items()
-            if other != variant
-        }
-        cases = self._kept.in_order(scored.by_case) if self._publish_cases else ()
-        return {
-            "metrics": case_statistics.distributions(scored.by_case),
-            "metrics_by_class": case_statistics.distributions_by_class(scored.by_case),
-            "against": {other: found for other, found in against.items() if found},
-            "chosen": case_statistics.best(
-                {name: one.by_case for name, one in kept.items()}, patients, self._seed
-            ),
-            "cases": case_statistics.rows(scored.by_case, cases),
-            "nsd_tolerance_mm": scored.nsd_tolerance_mm,
-        }
-
-    def _keep(
-        self, version: int, variant: str, result: EvaluationResult, *, is_published: bool
-    ) -> ScoredCases:
-        scored = ScoredCases(
-            version=version,
-            variant=variant,
-            by_case=result.by_case,
-            nsd_tolerance_mm=result.nsd_tolerance_mm,
-            is_published=is_published,
-        )
-        self._kept.keep(scored)
-        return scored
-
 
 def _dice(result: EvaluationResult, kind: str = "mean") -> str:
     if not result.n_cases:
         return "no scores"
-    mean = result.mean_dice
-    return "no class occurs" if mean is None else f"{kind} Dice {mean:.4f}"
+    return "no class occurs" if (mean := result.mean_dice) is None else f"{kind} Dice {mean:.4f}"

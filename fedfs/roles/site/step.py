@@ -32,6 +32,7 @@ from fedfs.protocol.decide import decide_site
 from fedfs.protocol.messages import ASYM, Attendance
 from fedfs.protocol.state import StudyState
 from fedfs.roles.site.announcement import Announcement, require_announced
+from fedfs.roles.site.case_summaries import CaseSummaries
 from fedfs.roles.site.network import SiteNetworks, own_plan
 from fedfs.roles.site.own_model import PersonalModel
 from fedfs.roles.site.round_task import round_task
@@ -90,8 +91,9 @@ class Site(Role[SiteAction]):
             averages=averages,
             folder=folder,
             vault=observer.vault,
-            seed=observer.state.charter.schedule.seed,
-            publish_cases=publish_cases,
+            cases=CaseSummaries(
+                folder, seed=observer.state.charter.schedule.seed, publish_cases=publish_cases
+            ),
         )
         self.name = name
         self._local_minutes = local_minutes

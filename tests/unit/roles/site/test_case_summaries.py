@@ -96,5 +96,6 @@ def test_scored_again_a_variant_says_the_same(finished):
     learner = finished.alone["north"]
     weights = finished.weights(3)
     result = learner.finish(learner.tasks[-1], weights, lambda _: None)
-    first = site._scoring._of_cases(3, "local", result)
-    assert site._scoring._of_cases(3, "local", result) == first
+    cases = site._scoring._cases
+    first = cases.fields(3, "local", result, learner.patients())
+    assert cases.fields(3, "local", result, learner.patients()) == first
