@@ -194,6 +194,8 @@ class EvaluationMessage(Message):
         for summaries in (self.metrics, *self.metrics_by_class.values()):
             for metric, summary in summaries.items():
                 summary.check(f"the distribution of {metric!r}")
+        if len(self.cases) > self.n_cases:
+            raise MalformedError("has rows of more cases than there are")
         for variant, differences in self.against.items():
             for metric, difference in differences.items():
                 difference.check(f"the difference of {metric!r} to {variant!r}")

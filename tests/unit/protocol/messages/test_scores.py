@@ -56,6 +56,7 @@ def test_scores_of_cases_survive_the_way():
         replace(SCORES, chosen=replace(SCORES.chosen, low=0.9)),
         replace(SCORES, chosen=replace(SCORES.chosen, low=None)),
         replace(SCORES, metrics={"dice": replace(DICE, mean=1e99)}),
+        replace(SCORES, cases=({"dice": 0.5},) * 5),
     ],
 )
 def test_impossible_scores_are_refused(wrong):
