@@ -124,7 +124,8 @@ def draw(seed: int) -> Study:
         options |= rng.choice(_TRACKS)
         options |= {"strategy": rng.choice(["FedAvg", "FedAvg", "FedAvgM", "FedAdam", "FedMedian"])}
     options |= _at_the_sites(random.Random(f"{seed} sites"), options)
-    return Study(seed, options, _events(rng, rounds))
+    options = _with_ensemble(random.Random(f"{seed} ensemble"), options)
+    return Study(seed, options, _events(rng, options["rounds"]))
 
 
 def _at_the_sites(rng: random.Random, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -139,6 +140,15 @@ def _at_the_sites(rng: random.Random, options: Mapping[str, Any]) -> dict[str, A
     can_average = options.get("strategy") in {"FedAvg", "FedMedian"}
     export = rng.choice(["", "mean"]) if can_average else ""
     return {**averages, "keep_local": "norm", "keep_local_export": export}
+
+
+def _with_ensemble(rng: random.Random, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options, of some studies with one round and the ensemble of its models."""
+    can_be = options.get("mode") != "asym" and "cascade" not in options["configuration"]
+    if not can_be or "keep_local" in options or rng.random() > 0.2:
+        return options
+    others = {name: value for name, value in options.items() if name != "average_last"}
+    return {**others, "ensemble": True, "rounds": 1}
 
 
 def _events(rng: random.Random, rounds: int) -> tuple[Event, ...]:
