@@ -11,9 +11,10 @@ from click.testing import CliRunner
 
 from fedfs.cli import fedfs as cli
 from fedfs.cli.command import SECTIONS
-from fedfs.cli.spelling import options_of
+from fedfs.cli.spelling import as_defaults, options_of
 from fedfs.cli.study import init
 from fedfs.cli.study_file import template_of
+from fedfs.cli.toml_file import TomlFile
 from support.federation import DATASET_JSON
 
 NOT_OF_A_STUDY = {"json"}
@@ -173,3 +174,21 @@ def test_a_file_without_a_store_is_not_taken_for_one(folder, monkeypatch):
     monkeypatch.setenv("FEDFS_STORE", "store")
     assert run(path).exit_code == 0
     assert (folder / "store").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("line", "places"),
+    [
+        ('evaluate = ["models/a", "ours=models/b.zip"]', ["{}/models/a", "ours={}/models/b.zip"]),
+        ('evaluate = {ours = "a", theirs = "/x/b.zip"}', ["ours={}/a", "theirs=/x/b.zip"]),
+    ],
+)
+def test_models_to_evaluate_lie_beside_the_file(folder, line, places):
+    path = folder / "files" / "study.toml"
+    path.write_text(f'name = "organ"\n{line}\n')
+    file = TomlFile.read(path)
+    found = as_defaults(file, init, base=path.parent)["evaluate"]
+    assert found == [place.format(path.parent) for place in places]
+    done = run("store", path)  # needs no dataset_json
+    assert "dataset_json" not in str(done.exception)
+    assert "There is no" in str(done.exception)
