@@ -167,11 +167,11 @@ def _facts_of(charter: Charter, request: JoinRequest) -> dict[str, Any]:
     default=FineTuning.share,
     help="Budget of the personal model, as a share of the study's.",
 )
-@options.default_option(
+@option(
     "--personal-learning-rate",
+    type=float,
     section=TRAINING,
-    default=FineTuning.learning_rate,
-    help="Learning rate that nnU-Net's schedule of the personal model begins with.",
+    help="Learning rate that the personal model's schedule begins with; default: the trainer's.",
 )
 @option(
     "--no-final-validation",
@@ -228,7 +228,7 @@ def run(
     local_minutes: float | None,
     personal: bool,
     personal_share: float,
-    personal_learning_rate: float,
+    personal_learning_rate: float | None,
     publish_personal: bool,
     no_final_validation: bool,
     nsd_tolerance_mm: float | None,

@@ -202,7 +202,6 @@ class Demo:
             ),
             run=(
                 "--local-model", "--personal", "--personal-share", str(self.effort.tuning.share),
-                "--personal-learning-rate", str(self.effort.tuning.learning_rate),
                 *(("--device", self.device) if self.device else ()),
             ),
         )  # fmt: skip

@@ -143,7 +143,7 @@ def _personal(state: StudyState, folder: Path, scratch: Path) -> tuple[Path, Mod
     before = state.newest * schedule.local_epochs
     n_epochs = made.tuning.n_epochs(schedule.rounds * schedule.local_epochs)
     text = (
-        f"version {state.newest}, trained further for {format_count(n_epochs, 'epoch')} from a "
-        f"learning rate of {made.tuning.learning_rate:g}"
+        f"version {state.newest}, trained further for {format_count(n_epochs, 'epoch')} from "
+        f"{made.tuning.schedule}"
     )
     return path, ModelKind("personal", text), before + n_epochs

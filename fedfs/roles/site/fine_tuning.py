@@ -13,11 +13,12 @@ class FineTuning:
 
     Attributes:
         share: of the epochs of the whole federation; at least one epoch is trained.
-        learning_rate: that nnU-Net's schedule over these epochs begins with.
+        learning_rate: that nnU-Net's schedule over these epochs begins with; None for the
+            trainer's own: trainers with Adam begin with a tenth of those with SGD.
     """
 
     share: float = 0.25
-    learning_rate: float = 1e-3
+    learning_rate: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= _MOST_SHARE:
@@ -25,11 +26,17 @@ class FineTuning:
                 f"A personal model cannot have {self.share:g} times the federation's budget.",
                 hint=f"more than 0, at most {_MOST_SHARE:g}; default {FineTuning.share:g}",
             )
-        if not 0 < self.learning_rate <= 1:
+        if self.learning_rate is not None and not 0 < self.learning_rate <= 1:
             raise UserError(
                 f"The learning rate {self.learning_rate:g} is not between 0 and 1.",
-                hint=f"default {FineTuning.learning_rate:g}; nnU-Net's trainer begins with 0.01",
+                hint="default: the trainer's own; nnU-Net's begins with 0.01",
             )
+
+    @property
+    def schedule(self) -> str:
+        """Words for what the schedule begins with."""
+        rate = self.learning_rate
+        return "the trainer's own learning rate" if rate is None else f"a learning rate of {rate:g}"
 
     def n_epochs(self, n_federated: int) -> int:
         """Return the epochs of a personal model after a federation of ``n_federated``."""
