@@ -147,7 +147,9 @@ def test_the_readme_stays_short():
 
 @pytest.mark.parametrize("path", [ROOT / "README.md", ROOT / "docs" / "results.md"])
 def test_a_dice_in_a_table_stands_with_its_spread_or_as_one_run(path):
-    spread = r"(?:± [\d.]+ )?\([\d.]+ to [\d.]+\)|± [\d.]+|\(one run\)"
+    signed = r"[-+]?[\d.]+"
+    spread = rf"(?:± [\d.]+ )?\({signed} to {signed}\)(?:; {signed}(?:, {signed})+)?"  # each seed
+    spread += r"|± [\d.]+|\(one run\)"
     cells = [cell for row in rows(path.read_text()) for cell in row]
     assert any("±" in cell for cell in cells)
     for cell in cells:
