@@ -112,7 +112,7 @@ def write_cases(rows: Sequence[CaseRow], output: Path, config: SiteConfig) -> No
         UserError: the ending is another one, or the file would lie in the store or cannot be
             written.
     """
-    check_outside(output, open_store(config.store))
+    check_outside(output, open_store(config.store), "names of cases")
     if output.suffix == ".json":
         text = json.dumps([asdict(row) for row in rows], indent=1, ensure_ascii=False) + "\n"
     elif output.suffix == ".csv":

@@ -128,8 +128,8 @@ def show_cases(
     return ShownCases(page=page, models=models, to_compare=to_compare)
 
 
-def check_outside(output: Path, store: Store) -> None:
-    """Refuse to write patients' images to where other hospitals read.
+def check_outside(output: Path, store: Store, shown: str = "patients' images") -> None:
+    """Refuse to write what stays here to where other hospitals read.
 
     Raises:
         UserError: the file would lie in the store's folder.
@@ -137,7 +137,7 @@ def check_outside(output: Path, store: Store) -> None:
     folder = store.watch_path()
     if folder is not None and output.parent.resolve().is_relative_to(folder.resolve()):
         raise UserError(
-            f"{output} lies in the study's store, and would show patients' images to others.",
+            f"{output} lies in the study's store, and would show {shown} to others.",
             hint="choose a folder of this host that only the hospital reads",
         )
 

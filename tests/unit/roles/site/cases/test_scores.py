@@ -62,6 +62,6 @@ def test_a_json_file_has_all_of_it(rows, config, tmp_path):
 
 @pytest.mark.parametrize("name", ["scores.txt", "store/scores.csv"])
 def test_it_is_written_neither_as_something_else_nor_into_the_store(rows, config, tmp_path, name):
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match=r"neither in \.csv|show names of cases to others"):
         write_cases(rows, tmp_path / name, config)
     assert not (tmp_path / name).exists()
