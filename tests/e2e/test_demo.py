@@ -38,10 +38,10 @@ def test_the_demo_goes_on_after_ctrl_c_and_ends_with_a_table_pictures_and_three_
             assert stopped.poll() is None
             time.sleep(0.1)
         stopped.send_signal(signal.SIGINT)
-        _, err = stopped.communicate(timeout=60)
+        _, err = stopped.communicate(timeout=300)
     assert stopped.returncode == 130
     assert "start the same command again to go on" in err
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
     assert done.returncode == 0, done.stderr
     *lines, last = done.stdout.splitlines()
     found = LAST_LINE.fullmatch(last)
@@ -57,7 +57,7 @@ def test_the_demo_goes_on_after_ctrl_c_and_ends_with_a_table_pictures_and_three_
     assert [words[1] for words in commands] == ["privacy", "report", "nnUNetv2_predict"]
     for words in commands[:2]:  # the third is nnU-Net's, and takes a while
         command = [sys.executable, "-m", *words]
-        shown = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        shown = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
         assert shown.returncode == 0, shown.stderr
 
     html = Path(report).read_text(encoding="utf-8")

@@ -68,6 +68,7 @@ def check_finished(state: StudyState, sites: set[str]) -> None:
     assert all(state.is_validated(site, 1) for site in sites)
 
 
+@slow
 @pytest.mark.xdist_group("ceph")
 def test_two_hospitals_and_a_bucket(ceph, tmp_path, monkeypatch):
     """Every party with credentials of its own, under the policies of deploy/s3."""

@@ -125,14 +125,15 @@ def test_the_raw_dataset_is_only_read(paths, tmp_path):
 
 
 def test_what_is_left_is_what_nnunet_leaves(study, trained_by_hand, tmp_path):
-    """Names of files, apart from fedfs's two marks, which are hidden."""
+    """Names of files, apart from two marks, which are hidden, and the scores of cases."""
     site = study.site(tmp_path, fold="1")
     run(study, site)
     theirs, ours = (names(p.preprocessed / DATASET) for p in (trained_by_hand, site.paths))
     assert ours - theirs == {f"{DATA}/.fedfs/made_with.json"}
     assert theirs - ours == set()
     theirs, ours = (names(p.results / DATASET) for p in (trained_by_hand, site.paths))
-    assert ours - theirs == {f"{MODEL}/fold_1/{model_folders.MARK}"}
+    cases = f"{MODEL}/fold_1/validation/case_scores.json"
+    assert ours - theirs == {f"{MODEL}/fold_1/{model_folders.MARK}", cases}
     assert theirs - ours == set()
     assert f"{MODEL}/fold_1/validation/summary.json" in ours
 

@@ -106,6 +106,7 @@ def charter_of(**changes):
         configuration=configuration,
         fold="all",
         seed=7,
+        keep_local="",
         dataset=DatasetSpec(
             name=STUDY, channel_names={"0": "MRI"}, labels=LABELS, label_order=tuple(LABELS)
         ),

@@ -15,7 +15,9 @@ from fedfs.store import open_store
 from support.command_lines import all_commands
 from support.federation import Federation, reach
 
-ELSEWHERE = {"init", "site join", "site run", "site cases", "export", "simulate", "demo"}
+ELSEWHERE = {
+    "init", "site join", "site run", "site cases", "site scores", "export", "simulate", "demo",
+}  # fmt: skip
 """Commands that need nnU-Net; tests of theirs read their JSON."""
 
 INSTEAD = {

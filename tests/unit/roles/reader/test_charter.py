@@ -26,6 +26,7 @@ OTHERS = {
     "dataset_name": "Dataset007_Other",
     "average_last": 4,
     "ema": 0.9,
+    "ensemble": True,
     "keep_local": "norm",
     "keep_local_export": "mean",
     "configuration": "2d,3d_fullres",
@@ -65,6 +66,7 @@ NEEDS = {
     "model_encoding_options": {"model_encoding": "topk"},
     "keyframe_every": {"model_encoding": "fp16"},
     "strategy": {},
+    "ensemble": {"rounds": 1},
     "keep_local_export": {"keep_local": "norm"},
 }
 OF_ASYM = {"alignment": "name", "sharing": "intersection", "min_coverage": 0.25}
