@@ -9,7 +9,7 @@ Rules:
 
 import logging
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,24 +119,11 @@ class Scoring:
     def publish_model(self, network: SiteNetwork, charter: Charter) -> str:
         """Let the other sites score this site's whole network (mode ``asym``)."""
         plan = self._learner.plan(self._status.progress, is_published=True)
-        readers = for_readers(charter)
-        with tempfile.TemporaryDirectory(dir=self._folder) as folder:
-            path = Path(folder) / "model.safetensors"
-            write_safetensors(path, network.tensors)
-            ref = self._publisher.payload(
-                path,
-                lambda sha256: layout.site_model_payload(self._site, sha256),
-                sealed_for=readers,
-            )
-        self._publisher.publish(
-            SiteModel(
-                key=layout.site_model(self._site),
-                site=self._site,
-                version=network.version,
-                payload=ref,
-                plans={**plan.plans, "dataset_name": charter.dataset.name},
-            ),
-            sealed_for=readers,
+        self._publish_model(
+            lambda path: write_safetensors(path, network.tensors),
+            network.version,
+            {**plan.plans, "dataset_name": charter.dataset.name},
+            charter,
         )
         return f"published this site's model of version {network.version} for others to score"
 
@@ -144,13 +131,7 @@ class Scoring:
         """Predict own validation cases with the model of another site."""
         try:
             with tempfile.TemporaryDirectory(dir=self._folder) as folder:
-                path = fetch_payload(
-                    self._publisher.store,
-                    model.payload,
-                    Path(folder),
-                    max_bytes=MAX_MODEL_BYTES,
-                    vault=self._vault,
-                )
+                path = self._fetch(model, Path(folder))
                 result = self._learner.score(model.plans, path, self._status.progress)
         except RejectedError as error:
             log.warning("the model of %s cannot be scored: %s", model.site, error.reason)
@@ -160,19 +141,11 @@ class Scoring:
 
     def publish_member(self, state: StudyState) -> str:
         """Publish the model that this site's update says, as a member of the ensemble."""
-        readers, version = for_readers(state.charter), state.charter.schedule.rounds
-        with tempfile.TemporaryDirectory(dir=self._folder) as folder:
-            path = Path(folder) / "model.safetensors"
-            write_member(self._site, state, self._publisher.store, self._vault, path)
-            ref = self._publisher.payload(
-                path,
-                lambda sha256: layout.site_model_payload(self._site, sha256),
-                sealed_for=readers,
-            )
-        key, site = layout.site_model(self._site), self._site
-        self._publisher.publish(
-            SiteModel(key=key, site=site, version=version, payload=ref, plans={}),
-            sealed_for=readers,
+        self._publish_model(
+            lambda path: write_member(self._site, state, self._publisher.store, self._vault, path),
+            state.charter.schedule.rounds,
+            {},
+            state.charter,
         )
         return "published this site's model of the round for the ensemble"
 
@@ -180,16 +153,7 @@ class Scoring:
         """Predict own validation cases with the ensemble of these models."""
         try:
             with tempfile.TemporaryDirectory(dir=self._folder) as folder:
-                members = {
-                    model.site: fetch_payload(
-                        self._publisher.store,
-                        model.payload,
-                        Path(folder),
-                        max_bytes=MAX_MODEL_BYTES,
-                        vault=self._vault,
-                    )
-                    for model in models
-                }
+                members = {model.site: self._fetch(model, Path(folder)) for model in models}
                 result = self._learner.score_ensemble(members, self._status.progress)
         except RejectedError as error:
             log.warning("the ensemble cannot be scored: %s", error.reason)
@@ -272,6 +236,39 @@ class Scoring:
         n_epochs = self._personal.tuning.n_epochs(task.total_epochs)
         self._publish(task.version, "personal", result, budget=n_epochs / task.total_epochs)
         return f"{text}; its scores are published"
+
+    def _publish_model(
+        self,
+        write: Callable[[Path], object],
+        version: int,
+        plans: Mapping[str, Any],
+        charter: Charter,
+    ) -> None:
+        """Publish the tensors that are written to a file as this site's model of a version."""
+        readers = for_readers(charter)
+        with tempfile.TemporaryDirectory(dir=self._folder) as folder:
+            path = Path(folder) / "model.safetensors"
+            write(path)
+            ref = self._publisher.payload(
+                path,
+                lambda sha256: layout.site_model_payload(self._site, sha256),
+                sealed_for=readers,
+            )
+        key, site = layout.site_model(self._site), self._site
+        self._publisher.publish(
+            SiteModel(key=key, site=site, version=version, payload=ref, plans=plans),
+            sealed_for=readers,
+        )
+
+    def _fetch(self, model: SiteModel, folder: Path) -> Path:
+        """Return a local file of another site's tensors."""
+        return fetch_payload(
+            self._publisher.store,
+            model.payload,
+            folder,
+            max_bytes=MAX_MODEL_BYTES,
+            vault=self._vault,
+        )
 
     def _publish(
         self, version: int, variant: str, result: EvaluationResult, *, budget: float = 1.0
