@@ -28,7 +28,8 @@ from pathlib import Path
 from typing import Any
 
 from fedfs.exchange.read import open_study
-from fedfs.nnunet.score.predict import ScoreRequest, ScoreRequests
+from fedfs.nnunet.score.predict import ScoreRequests
+from fedfs.nnunet.score.scored_folder import ScoreRequest
 from fedfs.nnunet.system.environment import HostSettings
 from fedfs.nnunet.system.isolated import run_isolated
 from fedfs.roles.reader.export import export_versions

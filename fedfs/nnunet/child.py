@@ -111,9 +111,10 @@ def _score(request: dict[str, Any], on_progress: OnProgress) -> dict[str, Any]:
 
 
 def _score_ensemble(request: dict[str, Any], on_progress: OnProgress) -> dict[str, Any]:
-    from fedfs.nnunet.score.ensemble import EnsembleRequest, predict_with_ensemble
+    from fedfs.nnunet.score.ensemble import predict_with_ensemble
+    from fedfs.nnunet.score.scored_folder import ScoreRequest
 
-    result = predict_with_ensemble(from_json(EnsembleRequest, request), on_progress)
+    result = predict_with_ensemble(from_json(ScoreRequest, request), on_progress)
     return {**dataclasses.asdict(result), "mean_dice": result.mean_dice}
 
 

@@ -15,7 +15,8 @@ from typing import Protocol
 from fedfs.errors import EXIT_NOTHING, EXIT_OK, EXIT_WAITING, FedfsError
 from fedfs.learner import OnProgress
 from fedfs.nnunet.score.case_metrics import CASE_SCORES
-from fedfs.nnunet.score.predict import ScoreRequest, ScoreRequests
+from fedfs.nnunet.score.predict import ScoreRequests
+from fedfs.nnunet.score.scored_folder import ScoreRequest
 from fedfs.nnunet.system.environment import HostSettings
 from fedfs.nnunet.system.isolated import run_isolated
 from fedfs.simulation.hosts import Host, LocalStudy, ended_with_us, stop

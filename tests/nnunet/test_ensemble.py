@@ -18,7 +18,8 @@ from torch import device
 from fedfs.nnunet.nnunet_learner import NnUNetLearner
 from fedfs.nnunet.score.finish import FinalModel
 from fedfs.nnunet.score.model_export import ExportRequest, export_model
-from fedfs.nnunet.score.predict import ScoreRequest, ScoreRequests, predict_all
+from fedfs.nnunet.score.predict import ScoreRequests, predict_all
+from fedfs.nnunet.score.scored_folder import ScoreRequest
 from fedfs.nnunet.system.environment import HostSettings
 from fedfs.tensors.canonical import write_safetensors
 

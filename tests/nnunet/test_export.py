@@ -18,7 +18,8 @@ from fedfs.learner import METRICS, RoundTask
 from fedfs.nnunet.nnunet_learner import NnUNetLearner
 from fedfs.nnunet.plan.pretrained import read_checkpoint
 from fedfs.nnunet.score.model_export import ExportRequest, export_model
-from fedfs.nnunet.score.predict import ScoreRequest, ScoreRequests
+from fedfs.nnunet.score.predict import ScoreRequests
+from fedfs.nnunet.score.scored_folder import ScoreRequest
 from fedfs.nnunet.settings import ScoreOptions
 from fedfs.nnunet.system.environment import HostSettings
 from fedfs.nnunet.system.isolated import run_isolated

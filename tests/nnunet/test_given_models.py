@@ -23,7 +23,8 @@ from fedfs.learner import GivenNetwork
 from fedfs.nnunet.nnunet_learner import NnUNetLearner
 from fedfs.nnunet.plan.trained_model import ReadRequest, read_model
 from fedfs.nnunet.score.model_export import ExportRequest, export_model
-from fedfs.nnunet.score.predict import ScoreRequest, predict_and_score
+from fedfs.nnunet.score.predict import predict_and_score
+from fedfs.nnunet.score.scored_folder import ScoreRequest
 from fedfs.nnunet.system.environment import HostSettings, set_variables
 from fedfs.store import open_store
 from fedfs.tensors.canonical import TensorFile, write_safetensors

@@ -24,9 +24,9 @@ from fedfs.nnunet.data.fingerprint import reader_name
 from fedfs.nnunet.data.preprocess import adopt
 from fedfs.nnunet.plan.published import check_size
 from fedfs.nnunet.score.case_metrics import tolerance_of
-from fedfs.nnunet.score.ensemble import EnsembleRequest
 from fedfs.nnunet.score.model_export import ExportRequest, ExportRequests
-from fedfs.nnunet.score.predict import ScoreRequest, ScoreRequests
+from fedfs.nnunet.score.predict import ScoreRequests
+from fedfs.nnunet.score.scored_folder import ScoreRequest
 from fedfs.nnunet.score.summary import result_of
 from fedfs.nnunet.settings import LearnerSettings
 from fedfs.nnunet.system.isolated import run_isolated
@@ -129,8 +129,10 @@ def score_ensemble(
             for number, (_, tensors) in enumerate(sorted(members.items()))
         )
         made = run_isolated("export", ExportRequests(requests), workdir=room)
-        request = EnsembleRequest(
-            models=tuple(made["models"]),
+        first, *others = made["models"]
+        request = ScoreRequest(
+            model=first,
+            others=tuple(others),
             fold=settings.fold,
             images=str(room / "images"),
             labels=str(room / "labels"),

@@ -13,108 +13,45 @@ Rules:
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fedfs.learner import EvaluationResult, OnProgress, Progress
-from fedfs.nnunet.allowed import classes
-from fedfs.nnunet.data.dataset_json import read_json
-from fedfs.nnunet.score.case_metrics import CaseMetrics
-from fedfs.nnunet.score.summary import SUMMARY
-from fedfs.nnunet.settings import DEFAULT_SCORES, ScoreOptions
-from fedfs.nnunet.system.environment import HostSettings, limit_pools
+from fedfs.nnunet.score.scored_folder import ScoreRequest, load_predictor, score_folder
+from fedfs.nnunet.system.environment import limit_pools
 from fedfs.nnunet.system.output import capture_output
 from fedfs.nnunet.system.workers import single_process_pools_are_threads
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
-class EnsembleRequest:
-    """Images to predict with an ensemble, and to score.
-
-    Attributes:
-        models: model folders of the same labels, trainer, configuration and fold.
-        fold: a number or ``all``.
-        images: folder of images named as in ``imagesTs``.
-        labels: folder of their segmentations.
-        output: folder for predictions, ``summary.json`` and ``case_scores.json``.
-        host: hardware to predict with.
-        use_mirroring: nnU-Net's test-time augmentation.
-        scores: options of the metrics of single cases; calibration is of single models only.
-    """
-
-    models: tuple[str, ...]
-    fold: str
-    images: str
-    labels: str
-    output: str
-    host: HostSettings
-    use_mirroring: bool = True
-    scores: ScoreOptions = DEFAULT_SCORES
-
-
-def predict_with_ensemble(request: EnsembleRequest, on_progress: OnProgress) -> EvaluationResult:
+def predict_with_ensemble(request: ScoreRequest, on_progress: OnProgress) -> EvaluationResult:
     """Predict with all models, average, and score with nnU-Net's metrics.
 
     Raises:
         DatasetError: a model folder is incomplete.
     """
     limit_pools(request.host.num_processes)
-    dataset_json = read_json(Path(request.models[0], "dataset.json"))
-    output, ending = Path(request.output), dataset_json["file_ending"]
+    output = Path(request.output)
     output.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     with capture_output(log), single_process_pools_are_threads():
-        from nnunetv2.evaluation.evaluate_predictions import compute_metrics_on_folder
         from nnunetv2.utilities.utils import create_lists_from_splitted_dataset_folder
 
-        predictors = _load(request)
-        predictor = predictors[0]
-        reader = predictor.plans_manager.image_reader_writer_class()
+        predictors = [load_predictor(model, request) for model in (request.model, *request.others)]
+        ending = predictors[0].dataset_json["file_ending"]
+        reader = predictors[0].plans_manager.image_reader_writer_class()
         cases = create_lists_from_splitted_dataset_folder(request.images, ending)
         for number, files in enumerate(cases):
             on_progress(Progress("predict", number, len(cases), "case"))
             name = Path(files[0]).name.removesuffix(f"_0000{ending}")
             segmentation, properties = _predict(predictors, files)
             reader.write_seg(segmentation, str(output / f"{name}{ending}"), properties)
-        manager = predictor.label_manager
-        compute_metrics_on_folder(
-            request.labels,
-            request.output,
-            str(output / SUMMARY),
-            reader,
-            ending,
-            manager.foreground_regions if manager.has_regions else manager.foreground_labels,
-            manager.ignore_label,
-            num_processes=request.host.num_processes,
-        )
-        metrics = CaseMetrics.of_model(
-            predictor, tolerance_mm=request.scores.nsd_tolerance_mm, with_calibration=False
-        )
-        result = metrics.of_folder(output)
+        result = score_folder(predictors[0], request, with_calibration=False)
     return replace(result, seconds=time.monotonic() - began)
-
-
-def _load(request: EnsembleRequest) -> list[Any]:
-    """Return a predictor of each model."""
-    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-
-    predictors = []
-    for model in request.models:
-        predictor = nnUNetPredictor(
-            use_mirroring=request.use_mirroring,
-            device=classes.device(request.host.device),
-            allow_tqdm=False,
-        )
-        predictor.initialize_from_trained_model_folder(
-            model, use_folds=(classes.fold_of(request.fold),)
-        )
-        predictors.append(predictor)
-    return predictors
 
 
 def _predict(predictors: Sequence[Any], files: Sequence[str]) -> tuple[Any, Any]:
