@@ -18,11 +18,11 @@ from fedfs.roles.reader.export import (
     ModelToExport,
     export_network,
     predict_commands,
+    write_card,
 )
 from fedfs.roles.reader.model_card import CardFold, model_card
 from fedfs.roles.reader.model_kind import ModelKind
 from fedfs.store.base import ReadableStore
-from fedfs.store.local_files import replacing
 from fedfs.trust.recipients import Vault
 
 
@@ -88,8 +88,8 @@ def export_ensemble(
         exported = export_network(models, output, dataset_name, host=host, workdir=Path(folder))
     written = dict(zip(members, exported, strict=True))
     commands = ensemble_commands(written)
-    card = output / CARD
-    _write_card(card, CardFold(observer.state, end.version, _weights(written), kind), commands)
+    card, fold = output / CARD, CardFold(observer.state, end.version, _weights(written), kind)
+    write_card(card, _card(fold, commands), [fold])
     return ExportedEnsemble(written, tuple(commands), card)
 
 
@@ -109,15 +109,11 @@ def _weights(members: dict[str, Exported]) -> str:
     return ", ".join(f"{site} {one.weights_sha256}" for site, one in members.items())
 
 
-def _write_card(card: Path, fold: CardFold, commands: Sequence[str]) -> None:
-    """Write the card of all members; one of the same weights stays, as people fill it in."""
-    if card.exists() and fold.weights_sha256 in card.read_text(encoding="utf-8"):
-        return
+def _card(fold: CardFold, commands: Sequence[str]) -> str:
+    """Return the card of all members."""
     charter = fold.state.charter
     folder = f"{charter.nnunet.trainer}__{charter.nnunet.plans_name}__{charter.configuration}"
-    text = model_card([fold], folder=f"{folder} of each member", commands=commands)
-    with replacing(card) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    return model_card([fold], folder=f"{folder} of each member", commands=commands)
 
 
 def _average(folders: Sequence[str]) -> str:

@@ -247,8 +247,7 @@ def write_cards(
 ) -> None:
     """Write the model card of each exported folder, about all folds that are there.
 
-    A card that names their weights already stays, as people fill it in; another one is kept beside
-    the new one.
+    See :func:`write_card` for a card that is there.
 
     Args:
         states: of the tracks of the study.
@@ -265,16 +264,23 @@ def write_cards(
                 version, sha256 = record["version"], record["weights_sha256"]
                 folds.append(CardFold(state, version, sha256, ModelKind.from_record(record)))
                 models.append(Exported(folder, configuration, fold, version, sha256))
-        card = folder / CARD
-        if card.exists():
-            text = card.read_text(encoding="utf-8")
-            if all(fold.weights_sha256 in text for fold in folds):
-                continue
-            card.replace(card.with_suffix(".md.old"))
         commands = ["export nnUNet_results=RESULTS", *predict_commands(models)]
         text = model_card(folds, folder=folder.name, commands=commands, site=site)
-        with replacing(card) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_card(folder / CARD, text, folds)
+
+
+def write_card(card: Path, text: str, folds: Sequence[CardFold]) -> None:
+    """Write the model card of these folds, unless one that names their weights is there.
+
+    Such a card stays, as people fill it in; another one is kept beside the new one.
+    """
+    if card.exists():
+        before = card.read_text(encoding="utf-8")
+        if all(fold.weights_sha256 in before for fold in folds):
+            return
+        card.replace(card.with_suffix(".md.old"))
+    with replacing(card) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def predict_commands(exported: Sequence[Exported]) -> list[str]:

@@ -66,6 +66,10 @@ def test_each_member_has_a_results_folder_and_all_have_one_card(tmp_path, writte
     done.card.write_text(card + "filled in")
     export_ensemble(federation.store, output, home=home)
     assert done.card.read_text().endswith("filled in")
+    done.card.write_text("filled in, of other members")
+    export_ensemble(federation.store, output, home=home)
+    assert done.card.read_text() == card
+    assert done.card.with_suffix(".md.old").read_text() == "filled in, of other members"
 
 
 def test_studies_without_an_ensemble_that_can_be_exported(tmp_path, written):
