@@ -17,7 +17,6 @@ from typing import Any
 
 from fedfs.errors import UserError
 from fedfs.protocol import codec
-from fedfs.roles.lock import hold_lock
 from fedfs.simulation.arms import ARMS, DEFAULT_ARMS, Run, check_arms
 from fedfs.simulation.cases import (
     Split,
@@ -28,8 +27,9 @@ from fedfs.simulation.cases import (
     with_site_names,
 )
 from fedfs.simulation.cluster import SLURM, Cluster, parse_parameters
+from fedfs.simulation.kept_options import keep_options
 from fedfs.simulation.machine import Machine
-from fedfs.simulation.prediction import Predictor, write_json
+from fedfs.simulation.prediction import Predictor
 from fedfs.simulation.studies import Schedule, Studies
 from fedfs.simulation.table import ExperimentResult, tabulate
 from fedfs.simulation.table_text import write_tables
@@ -145,13 +145,12 @@ class Experiment:
             parameters = parse_parameters(options.slurm)
             cluster = Cluster(options.cluster, parameters, at_once=options.at_once)
         self._machine = Machine(options.gpus, options.at_once, cluster)
-        with hold_lock(options.folder / "lock") as holder, self._machine.cancelled_with_us():
-            if holder:
-                raise UserError(
-                    f"{holder} runs the experiment in {options.folder} already.",
-                    hint="wait for it, or choose another folder",
-                )
-            self._settle()
+        decisive = {name: codec.to_json(getattr(options, name)) for name in _DECIDE}
+        decisive["cases"] = {one.site: [len(one.training), len(one.test)] for one in self._splits}
+        with (
+            keep_options(options.folder, "experiment", decisive, self._begin_anew),
+            self._machine.cancelled_with_us(),
+        ):
             result = tabulate(
                 self._repeats(),
                 self._splits,
@@ -161,29 +160,14 @@ class Experiment:
             write_tables(options.folder, result)
             return result
 
-    def _settle(self) -> None:
-        """Note what decides the numbers; of what is in the folder already, it has to be the same.
-
-        Raises:
-            UserError: it is not.
-        """
-        path = self.options.folder / "options.json"
-        now = {name: codec.to_json(getattr(self.options, name)) for name in _DECIDE}
-        now["cases"] = {one.site: [len(one.training), len(one.test)] for one in self._splits}
-        before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else now
-        if before != now and not self._has_trained():
-            self.log("the folder is begun anew: nothing was trained with its earlier options")
-            for old in (*self.options.folder.glob(_RUNS), self.options.folder / "test"):
-                shutil.rmtree(old, ignore_errors=True)
-            before = now
-        for name, value in now.items():
-            if before.get(name) != value:
-                raise UserError(
-                    f"The experiment in {self.options.folder} has {name} {before.get(name)}, "
-                    f"not {value}.",
-                    hint="give the same as before, or another folder",
-                )
-        write_json(path, now)
+    def _begin_anew(self) -> bool:
+        """Empty the folder if nothing was trained there; return whether that is so."""
+        if self._has_trained():
+            return False
+        self.log("the folder is begun anew: nothing was trained with its earlier options")
+        for old in (*self.options.folder.glob(_RUNS), self.options.folder / "test"):
+            shutil.rmtree(old, ignore_errors=True)
+        return True
 
     def _has_trained(self) -> bool:
         """Return whether a site of any of the studies has published an update, or a run is done."""

@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,20 @@ OPTIONS_FILE = "options.json"
 
 
 @contextlib.contextmanager
-def keep_options(folder: Path, what: str, options: Mapping[str, Any]) -> Iterator[None]:
+def keep_options(
+    folder: Path,
+    what: str,
+    options: Mapping[str, Any],
+    begin_anew: Callable[[], bool] = lambda: False,
+) -> Iterator[None]:
     """Hold a folder, and note what decides the results; what is there has to be of the same.
 
     Args:
         folder: of the simulation.
         what: what it is, for errors.
         options: name -> value, of JSON.
+        begin_anew: called where others are noted; empties the folder and returns True if nothing
+            of worth was made with them.
 
     Raises:
         UserError: it was begun with others, or another process is at work in it.
@@ -33,6 +40,8 @@ def keep_options(folder: Path, what: str, options: Mapping[str, Any]) -> Iterato
                 hint="wait for it, or choose another folder",
             )
         before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else options
+        if before != options and begin_anew():
+            before = options
         for name, value in options.items():
             if before.get(name) != value:
                 raise UserError(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from fedfs.nnunet.system import files
 from fedfs.simulation.arms import ARMS, Run
 from fedfs.simulation.cases import Split, place_dataset
 from fedfs.simulation.heartbeat import heartbeat
@@ -15,7 +14,6 @@ from fedfs.simulation.hosts import Host
 from fedfs.simulation.jobs import PredictedSet, Prediction
 from fedfs.simulation.machine import Machine
 from fedfs.simulation.table import mean_scores, read_scores
-from fedfs.store.local_files import replacing
 
 Models = Mapping[str, Path]
 """Site, or ``""`` for all -> model folder."""
@@ -69,7 +67,7 @@ class Predictor:
                 site: mean_scores([read_scores(one.output) for one in of_site])
                 for site, of_site in of_run.items()
             }
-            write_json(run.scores, scores)
+            files.write_json(run.scores, scores)
 
     def _sets(self, run: Run, models: Models) -> dict[str, list[PredictedSet]]:
         made = {}
@@ -100,10 +98,3 @@ class Predictor:
                 )
             )
         return tasks
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a file atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,6 +9,9 @@ from pathlib import Path
 
 from fedfs.exchange.read import open_study
 from fedfs.protocol import participation
+from fedfs.roles.site.own_model import read_personal
+from fedfs.roles.site.training import PERSONAL as PERSONAL_MODEL
+from fedfs.roles.site.training import training_folder
 from fedfs.simulation.arms import ALONE, ARMS, OF_SITE, PERSONAL, POOLED, Arm, Run
 from fedfs.simulation.cases import place_dataset
 from fedfs.simulation.heartbeat import heartbeat, look_at
@@ -134,8 +136,8 @@ class Studies:
 
 
 def _has_personal_model(host: Host) -> bool:
-    records = host.results.glob("fedfs/*/*/tracks/*/personal-training/personal.json")
-    return any(json.loads(path.read_text(encoding="utf-8"))["result"] for path in records)
+    tracks = host.results.glob("fedfs/*/*/tracks/*")
+    return any(read_personal(training_folder(track, PERSONAL_MODEL)) for track in tracks)
 
 
 def _models(study: LocalStudy, arm: Arm, folder: Path, *, n_rounds: int) -> dict[str, Path]:

@@ -9,10 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from fedfs.roles.reader.report.format import format_p
 from fedfs.simulation.table import Cell, Difference, ExperimentResult
 from fedfs.store.local_files import replacing
-
-_SMALL_P = 0.001
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ def _difference(found: Difference | None) -> str:
     if found.low is not None and found.high is not None:
         text += f" ({found.low:+.3f} to {found.high:+.3f})"
     if found.p is not None:
-        text += f", p {'< 0.001' if found.p < _SMALL_P else f'{found.p:.3f}'}"
+        text += f", p {format_p(found.p)}"
     return text + (f"; SD {found.sd:.3f}" if found.sd is not None else "")
 
 

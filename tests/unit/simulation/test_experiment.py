@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from fedfs.errors import FedfsError, UserError
+from fedfs.nnunet.system.files import write_json
 from fedfs.roles.lock import hold_lock
 from fedfs.simulation.arms import ARMS, Run
 from fedfs.simulation.experiment import Experiment, ExperimentOptions
 from fedfs.simulation.gpu_slots import Slot
 from fedfs.simulation.hosts import Host, LocalStudy
 from fedfs.simulation.machine import Machine
-from fedfs.simulation.prediction import write_json
 from fedfs.simulation.studies import Schedule, Studies, _models
 
 
