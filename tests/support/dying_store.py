@@ -1,10 +1,12 @@
-"""A store under which a process dies."""
+"""A store under which a process dies, and federations whose processes do."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from fedfs.store.base import Store
+from support.federation import Federation
 from support.forwarding_store import ForwardingStore
 
 
@@ -27,3 +29,28 @@ class DyingStore(ForwardingStore):
         if self.left == 0:
             raise KilledError
         return result
+
+
+def run_with_a_kill(federation: Federation, names: Sequence[str], victim: str, call: int) -> bool:
+    """Run processes in turn, and kill one at a call to the store; return whether it came to that.
+
+    Args:
+        federation: whose processes run.
+        names: of processes, as often as each has its turn.
+        victim: the process; only the first of its name is killed.
+        call: number of the call, which is carried out before the kill if it is even.
+    """
+    killed = False
+    for name in names:
+        if name == victim and name not in federation.processes and not killed:
+            store = DyingStore(federation.store, call, after=call % 2 == 0)
+            try:
+                federation.processes[name] = federation.new_process(name, store)
+            except KilledError:
+                killed = True
+        try:
+            federation.run_process(name)
+        except KilledError:
+            killed = True
+            federation.kill(name)
+    return killed

@@ -22,7 +22,7 @@ from fedfs.roles.reader.report.html import render
 from fedfs.roles.reader.status import summarize
 from fedfs.tensors.canonical import TensorFile, write_safetensors
 from support.courier import Courier
-from support.dying_store import DyingStore, KilledError
+from support.dying_store import KilledError, run_with_a_kill
 from support.federation import DATASET_JSON, INITIAL, Federation
 
 TWO = {"east": 1.0, "north": 2.0}
@@ -146,19 +146,7 @@ def test_a_kill_at_any_call_to_the_store_changes_nothing(tmp_path, victim):
     for k in itertools.count(1, 5):
         options = {"targets": TWO, "encryption": "age"}
         federation = ensemble(tmp_path / str(k), **options)
-        names, killed = [*TWO, "aggregator"], False
-        for name in names * 6:
-            if name == victim and name not in federation.processes and not killed:
-                store = DyingStore(federation.store, k, after=k % 2 == 0)
-                try:
-                    federation.processes[name] = federation.new_process(name, store)
-                except KilledError:
-                    killed = True
-            try:
-                federation.run_process(name)
-            except KilledError:
-                killed = True
-                federation.kill(name)
+        killed = run_with_a_kill(federation, [*TWO, "aggregator"] * 6, victim, k)
         assert scores(federation) == expected(federation, *TWO), f"killed at call {k}"
         assert not federation.observe().state.rejected
         if not killed:

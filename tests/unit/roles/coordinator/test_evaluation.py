@@ -29,7 +29,7 @@ from fedfs.roles.reader.status import summarize
 from fedfs.roles.site.join import ask_for_new_key
 from fedfs.store.memory import MemoryStore
 from support.courier import Courier, index_of
-from support.dying_store import DyingStore, KilledError
+from support.dying_store import run_with_a_kill
 from support.federation import DATASET_JSON, Federation, forge, with_keys_of_charter
 from support.given_models import MODELS, evaluation, given_models
 
@@ -172,19 +172,7 @@ def test_fewer_cases_than_the_charter_asks_for_publish_no_scores(tmp_path):
 def test_a_kill_at_any_call_to_the_store_changes_nothing(tmp_path, victim):
     for k in itertools.count(1):
         federation = evaluation(tmp_path / str(k), targets=TWO, encryption="age").start()
-        names, killed = [*TWO, "aggregator"], False
-        for name in names * 4:
-            if name == victim and name not in federation.processes and not killed:
-                store = DyingStore(federation.store, k, after=k % 2 == 0)
-                try:
-                    federation.processes[name] = federation.new_process(name, store)
-                except KilledError:
-                    killed = True
-            try:
-                federation.run_process(name)
-            except KilledError:
-                killed = True
-                federation.kill(name)
+        killed = run_with_a_kill(federation, [*TWO, "aggregator"] * 4, victim, k)
         assert scored(federation) == expected(federation), f"killed at call {k}"
         state = federation.observe().state
         assert not state.rejected
