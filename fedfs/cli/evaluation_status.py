@@ -1,4 +1,4 @@
-"""What ``fedfs status`` shows of a study that trains nothing: each given model at each site."""
+"""``fedfs status`` of a study that trains nothing: each given model at each site."""
 
 from __future__ import annotations
 

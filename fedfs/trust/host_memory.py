@@ -22,7 +22,7 @@ FILE_HINT = "check its owner and permissions, or restore it from a backup"
 
 
 class HostMemory:
-    """What this host has seen of one study, and what its roles were told.
+    """Memory of this host: what it has seen of one study, and what its roles were told.
 
     Args:
         folder: of the study on this host.

@@ -163,7 +163,7 @@ class Charter(Message):
 
     @property
     def withholds(self) -> bool:
-        """What sites keep local is in no update."""
+        """True where no update holds what sites keep local."""
         return bool(self.keep_local) and (self.mode == ASYM or self.keep_local_export != MEAN)
 
     @property
