@@ -181,6 +181,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="1,2,3,4,5")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--local-iterations", type=int, default=50)
+    parser.add_argument("--learning-rate", type=float, help="default: the trainer's")
     parser.add_argument(
         "--arms",
         default="local,local-equal,ffe,personal,central-equal",
@@ -204,6 +205,7 @@ def main() -> None:
         rounds=given.rounds,
         local_iterations=given.local_iterations,
         val_iterations=2,
+        learning_rate=given.learning_rate,
         configurations=[given.configuration],
         init=init,
         site_run=[word for option in given.run for word in option.split("=", 1)],

@@ -62,7 +62,7 @@ class Variant:
         strategy, options: of the aggregation.
         is_uniform: sites weigh alike.
         momentum: ``kept`` by each site over rounds, ``reset``, or ``mean`` over sites.
-        rate: learning rate that the schedule begins with; None for nnU-Net's.
+        rate: learning rate that the schedule begins with; None for that of all variants.
         warm_up: share of the rounds in which the learning rate rises.
         alone: no aggregation.
         epochs: into which a round's iterations are divided.
@@ -179,7 +179,7 @@ class Federation:
             version=version, weights_sha256=str(version), first_epoch=version * variant.epochs,
             n_epochs=variant.epochs, total_epochs=rounds * variant.epochs,
             iterations_per_epoch=iterations, val_iterations_per_epoch=1,
-            learning_rate=variant.rate,
+            learning_rate=variant.rate or self.given.learning_rate,
             proximal_mu=proximal_mu(variant.strategy, variant.options),
         )  # fmt: skip
 
@@ -196,9 +196,10 @@ class Federation:
             task = self.task(variant, version)
             if variant.warm_up:
                 raised = min(1.0, (version + 1) / (variant.warm_up * rounds + 1))
+                raised *= task.learning_rate or 1e-2
                 for learner in learners.values():
                     with learner._nnunet():
-                        learner._begun().open(task).trainer.lr_scheduler.initial_lr = 1e-2 * raised
+                        learner._begun().open(task).trainer.lr_scheduler.initial_lr = raised
             if variant.momentum != "kept" and version:
                 change_momentum([one._rounds.session.trainer for one in learners.values()],
                                 variant.momentum, list(weights.values()))  # fmt: skip
@@ -447,6 +448,7 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=100)
     parser.add_argument("--net", choices=NETS, default="tiny")
     parser.add_argument("--trainer", default="nnUNetTrainer")
+    parser.add_argument("--learning-rate", type=float, help="of all variants; default: nnU-Net's")
     parser.add_argument("--personal", default="", help="SHARE:RATE, ...: of personal models")
     given = parser.parse_args()
     given.data, given.folder = given.data.resolve(), given.folder.resolve()

@@ -70,6 +70,12 @@ def _arms() -> tuple[str, ...]:
 )
 @default_option("--val-iterations", default=5, section=ROUNDS, help="Validation iterations.")
 @option(
+    "--learning-rate",
+    type=float,
+    section=TRAINING,
+    help="Learning rate that all trainings begin with; default: the trainer's.",
+)
+@option(
     "--no-final-validation",
     is_flag=True,
     section=TRAINING,

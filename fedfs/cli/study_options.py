@@ -137,6 +137,12 @@ _OPTIONS = (
         help="End a round's training after so many minutes.",
         section=TRAINING,
     ),
+    option(
+        "--learning-rate",
+        type=float,
+        help="Learning rate that the schedule begins with; default: the trainer's.",
+        section=TRAINING,
+    ),
     default_option(
         "--val-iterations",
         default=50,

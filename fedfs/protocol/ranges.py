@@ -48,8 +48,23 @@ def check_minutes(minutes: float | None) -> float | None:
     return minutes
 
 
+def check_learning_rate(rate: float | None) -> float | None:
+    """Return a learning rate that a schedule may begin with, or None for the trainer's own.
+
+    Raises:
+        UserError: it makes no sense.
+    """
+    if rate is not None and rate not in LEARNING_RATE:
+        raise UserError(
+            f"The learning rate {rate:g} is not above 0 and at most 1.",
+            hint="default: the trainer's own; nnU-Net's begins with 0.01",
+        )
+    return rate
+
+
 POSITIVE = Range(low=0, low_is_open=True)
 SHARE = Range(low=0, high=1)
+LEARNING_RATE = Range(low=0, high=1, low_is_open=True, high_is_open=False)
 LESS_THAN_HALF = Range(low=0, high=0.5)
 COUNT = Range(low=0, whole=True)
 AT_LEAST_ONE = Range(low=1, whole=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from fedfs.errors import MalformedError, UserError
-from fedfs.protocol.ranges import Range
+from fedfs.protocol.ranges import LEARNING_RATE, Range
 from fedfs.protocol.times import from_utc
 
 
@@ -102,6 +102,7 @@ Positive = Annotated[float, Range(low=0, high=1e10, low_is_open=True)]
 Dice = Annotated[float, DICE]
 Decay = Annotated[float, Range(low=0, high=1)]
 Share = Annotated[float, DICE]
+LearningRate = Annotated[float, LEARNING_RATE]
 
 
 def check_site(name: str) -> str:

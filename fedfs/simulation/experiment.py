@@ -17,6 +17,7 @@ from typing import Any
 
 from fedfs.errors import UserError
 from fedfs.protocol import codec
+from fedfs.protocol.ranges import check_learning_rate
 from fedfs.simulation.arms import ARMS, DEFAULT_ARMS, Run, check_arms
 from fedfs.simulation.cases import (
     Split,
@@ -35,8 +36,8 @@ from fedfs.simulation.table import ExperimentResult, tabulate
 from fedfs.simulation.table_text import write_tables
 
 _DECIDE = (
-    "external", "rounds", "local_iterations", "val_iterations", "test_share", "init", "site_run",
-    "mirroring",
+    "external", "rounds", "local_iterations", "val_iterations", "learning_rate", "test_share",
+    "init", "site_run", "mirroring",
 )  # fmt: skip
 _RUNS = "*-fold*-seed*"
 """Names of the folders of runs, see :class:`~fedfs.simulation.arms.Run`."""
@@ -59,6 +60,7 @@ class ExperimentOptions:
         folds: nnU-Net's folds; likewise, but the table has their mean.
         seeds: of the initial weights; likewise.
         test_share: share of every other site's cases that no arm may train on.
+        learning_rate: that the trainings of all arms begin with; None for the trainer's own.
         init: further options of ``fedfs init``.
         site_run: further options of ``fedfs site run``.
         final_validation: whether sites validate the last version as nnU-Net does.
@@ -80,6 +82,7 @@ class ExperimentOptions:
     rounds: int = 20
     local_iterations: int = 50
     val_iterations: int = 5
+    learning_rate: float | None = None
     test_share: float = 0.25
     init: Sequence[str] = ()
     site_run: Sequence[str] = ()
@@ -93,6 +96,7 @@ class ExperimentOptions:
 
     def __post_init__(self) -> None:
         check_arms(self.arms)
+        check_learning_rate(self.learning_rate)
         if self.reference is not None and self.reference not in self.arms:
             raise UserError(
                 f"The reference {self.reference!r} is none of the arms.",
@@ -200,6 +204,7 @@ class Experiment:
             rounds=options.rounds,
             local_iterations=options.local_iterations,
             val_iterations=options.val_iterations,
+            learning_rate=options.learning_rate,
             init=options.init,
             run=(
                 *(() if options.final_validation else ("--no-final-validation",)),

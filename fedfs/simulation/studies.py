@@ -30,6 +30,7 @@ class Schedule:
 
     Attributes:
         arms: all of the experiment; those of one study decide together what its sites do.
+        learning_rate: that every training begins with; None for the trainer's own.
         init: further options of ``fedfs init``.
         run: further options of ``fedfs site run``.
     """
@@ -38,6 +39,7 @@ class Schedule:
     rounds: int
     local_iterations: int
     val_iterations: int
+    learning_rate: float | None = None
     init: Sequence[str] = ()
     run: Sequence[str] = ()
 
@@ -94,6 +96,7 @@ class Studies:
             hosts[site] = Host(site, folder / "hosts" / site, slot).make()
             place_dataset(self.data, hosts[site].raw / _DATASET, cases)
         n_iterations = schedule.local_iterations * (len(self.training) if arm.is_equal else 1)
+        rate = schedule.learning_rate
         study = LocalStudy(
             store=folder / "store",
             dataset=_DATASET,
@@ -105,6 +108,7 @@ class Studies:
                 "--fold", run.fold, "--rounds", str(schedule.rounds),
                 "--local-iterations", str(n_iterations),
                 "--val-iterations", str(schedule.val_iterations), "--seed", str(run.seed),
+                *(() if rate is None else ("--learning-rate", str(rate))),
                 *arm.init, *schedule.init,
             ),
             run=(*self._options_of_sites(arm), *schedule.run),

@@ -124,6 +124,7 @@ def test_the_cascade_is_federated_after_its_first_stage(tmp_path, monkeypatch, i
         configuration="3d_lowres,3d_cascade_fullres",
         gpu_memory_target_gb=0.001,
         ema=0.5,
+        learning_rate=0.03,
     )
     hospitals.run_site("north")
     hospitals.run_aggregator()
@@ -148,7 +149,12 @@ def test_the_cascade_is_federated_after_its_first_stage(tmp_path, monkeypatch, i
     tuned = torch.load(personal / "checkpoint_final.pth", weights_only=False)
     assert tuned["optimizer_state"]["param_groups"][0]["initial_lr"] == 1e-4
     untuned = torch.load(final / "checkpoint_final.pth", weights_only=False)
-    assert untuned["optimizer_state"]["param_groups"][0]["initial_lr"] == 1e-2
+    assert untuned["optimizer_state"]["param_groups"][0]["initial_lr"] == 0.03
+    assert untuned["logging"]["lrs"] == [0.03]
+    local = torch.load(
+        alone / final.relative_to(models.parent) / "checkpoint_final.pth", weights_only=False
+    )
+    assert local["logging"]["lrs"][0] == 0.03
     assert open_study(hospitals.store).state.choice is None  # no case that was not trained on
     network = second.models[1].weights_sha256
     assert [m.weights_sha256 for m in hospitals.export().models][1] == network

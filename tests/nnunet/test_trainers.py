@@ -51,18 +51,19 @@ def learner_of(study, folder, trainer, **changes):
     return learner
 
 
-def round_from(tensors, *, epoch, total=TOTAL):
-    return task(
+def round_from(tensors, *, epoch, total=TOTAL, rate=None):
+    first = task(
         epoch,
         first_epoch=epoch,
         total_epochs=total,
         iterations=1,
         weights_sha256=weights_sha256(tensors),
     )
+    return dataclasses.replace(first, learning_rate=rate)
 
 
-def finished(learner, tensors):
-    end = dataclasses.replace(round_from(tensors, epoch=TOTAL), n_epochs=0)
+def finished(learner, tensors, rate=None):
+    end = dataclasses.replace(round_from(tensors, epoch=TOTAL, rate=rate), n_epochs=0)
     learner.finish(end, tensors, Reports())
     path = learner.model_folder() / "fold_0" / "checkpoint_final.pth"
     return torch.load(path, weights_only=False)
@@ -72,13 +73,15 @@ def learning_rate(trainer):
     return trainer.optimizer.param_groups[0]["lr"]
 
 
-POLY = 1e-2 * (1 - 2 / TOTAL) ** 0.9
+RATE = 0.03
+"""Of the study; that of the trainers is 0.01, of those with Adam less."""
+POLY = RATE * (1 - 2 / TOTAL) ** 0.9
 VARIANTS = {
     "nnUNetTrainerDiceCELoss_noSmooth": lambda t: t.loss.loss.dc.smooth == 0,
     "nnUNetTrainerTopk10Loss": lambda t: type(t.loss.loss).__name__ == "TopKLoss",
     "nnUNetTrainerNoMirroring": lambda t: t.inference_allowed_mirroring_axes is None,
     "nnUNetTrainerAdam": lambda t: type(t.optimizer) is torch.optim.AdamW,
-    "nnUNetTrainerCosAnneal": lambda t: learning_rate(t) == pytest.approx(1e-2 / 2),
+    "nnUNetTrainerCosAnneal": lambda t: learning_rate(t) == pytest.approx(RATE / 2),
     "nnUNetTrainerBN": lambda t: any("running_mean" in n for n in t.network.state_dict()),
     "nnUNetTrainerNoDeepSupervision": lambda t: type(t.loss).__name__ == "DC_and_CE_loss",
     "nnUNetTrainer_1epoch": lambda t: t.num_epochs == TOTAL,
@@ -92,7 +95,8 @@ def test_what_a_variant_of_nnunet_overrides_holds_in_a_round(study, site_folder,
     caplog.set_level("INFO")
     tensors = weights(study, name)
     learner = learner_of(study, site_folder, name)
-    trained = learner.train(round_from(tensors, epoch=2), tensors, Reports()).tensors
+    the_round = round_from(tensors, epoch=2, rate=RATE)
+    trained = learner.train(the_round, tensors, Reports()).tensors
     trainer = learner._rounds.session.trainer
     assert type(trainer).__name__ == name
     assert VARIANTS[name](trainer)
@@ -100,7 +104,7 @@ def test_what_a_variant_of_nnunet_overrides_holds_in_a_round(study, site_folder,
     assert ("it gets the study's 4" in caplog.text) == name.endswith(("epoch", "epochs"))
     assert trained.keys() == tensors.keys()
     assert weights_sha256(trained) != weights_sha256(tensors)
-    checkpoint = finished(learner, trained)
+    checkpoint = finished(learner, trained, RATE)
     assert checkpoint["trainer_name"] == name
     assert learner.model_folder().name == f"{name}__fedfsPlans__2d"
 
@@ -112,16 +116,17 @@ def test_a_site_that_comes_late_enters_a_schedule_of_stages_where_the_others_are
     name, total = "nnUNetTrainer_warmup", 100
     tensors = weights(study, name)
     learner = learner_of(study, site_folder, name)
-    first = learner.train(round_from(tensors, epoch=60, total=total), tensors, Reports()).tensors
+    when = {"total": total, "rate": RATE}
+    first = learner.train(round_from(tensors, epoch=60, **when), tensors, Reports()).tensors
     assert learning_rate(learner._rounds.session.trainer) == pytest.approx(
-        1e-2 * (1 - 10 / 50) ** 0.9
+        RATE * (1 - 10 / 50) ** 0.9
     )
     before = momentum(learner._rounds.session.trainer)
     learner.close()
 
     again = learner_of(study, site_folder, name)
     with set_variables(study.site(site_folder).paths.variables()):
-        session, _ = again._begun().resume(round_from(first, epoch=61, total=total), first)
+        session, _ = again._begun().resume(round_from(first, epoch=61, **when), first)
     assert all(map(torch.equal, momentum(session.trainer), before))
     assert session.trainer.training_stage == "train"
     again.close()
@@ -216,7 +221,11 @@ def test_a_trainer_that_the_operator_allows_trains_and_is_named_in_the_checkpoin
     trained = learner.train(round_from(tensors, epoch=0), tensors, Reports()).tensors
     assert learning_rate(learner._rounds.session.trainer) == pytest.approx(1e-3)
     assert finished(learner, trained)["trainer_name"] == NAME
+    with pytest.raises(SetupError) as caught:
+        learner.train(round_from(trained, epoch=1, rate=RATE), trained, Reports())
     learner.close()
+    assert "cannot begin with the learning rate 0.03: it begins with 0.001" in str(caught.value)
+    assert "self.initial_lr" in caught.value.hint
     assert f"trainer {NAME}: {elsewhere / 'hospital.py'}, sha256 " in caplog.text
     model = export(study, tmp_path / "out", **ALLOWED)
     checkpoint = torch.load(model / "fold_0" / "checkpoint_final.pth", weights_only=False)

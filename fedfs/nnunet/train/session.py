@@ -35,6 +35,7 @@ from fedfs.nnunet.plan.pretrained import harmless_types
 from fedfs.nnunet.settings import LearnerSettings
 from fedfs.nnunet.system.workers import forked_children_end_with_us
 from fedfs.nnunet.train import ranks
+from fedfs.nnunet.train.learning_rate import check_rate
 from fedfs.tensors.canonical import extract, load_into
 
 log = logging.getLogger(__name__)
@@ -84,6 +85,7 @@ class Session:
         if self.trainer.is_ddp and settings.host.device == "cpu":
             ranks.settle_on_cpu(self.trainer)
         self.trainer.initialize()
+        check_rate(self.trainer, task.learning_rate)
         if self.trainer.is_ddp:
             ranks.split_once(self.trainer)
         with forked_children_end_with_us():

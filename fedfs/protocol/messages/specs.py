@@ -14,6 +14,7 @@ from fedfs.protocol.values import (
     FileName,
     Fold,
     Hash,
+    LearningRate,
     StudyId,
     TrackName,
     Version,
@@ -93,6 +94,7 @@ class Schedule:
     Attributes:
         local_minutes: minutes after which a site ends a round's training with what it has; None
             if it may take as long as it needs.
+        learning_rate: that the trainer's schedule begins with; None for the trainer's own.
     """
 
     rounds: int
@@ -101,6 +103,7 @@ class Schedule:
     val_iterations_per_epoch: int
     seed: int
     local_minutes: float | None = None
+    learning_rate: LearningRate | None = None
     extra: Extra = field(default_factory=dict)
 
 

@@ -1,5 +1,7 @@
 """Rules about the models that come out of a study: those of sites, and those for others."""
 
+from collections.abc import Collection
+
 from fedfs.aggregation import strategies
 from fedfs.aggregation.strategies import Strategy
 from fedfs.errors import UserError
@@ -66,3 +68,32 @@ def check_averages(average_last: int | None, ema: float | None, *, rounds: int) 
             f"The decay {ema:g} of the exponential average is not between 0 and 1.",
             hint="for example 0.9, with which about the last ten versions count",
         ).of("ema")
+
+
+def check_ensemble(
+    *, mode: str, rounds: int, keep_local: str, configurations: Collection[str]
+) -> None:
+    """Check that the models of a study's sites can be an ensemble.
+
+    Args:
+        mode: the study's.
+        rounds: versions that it makes.
+        keep_local: as of the charter.
+        configurations: nnU-Net's, of its tracks.
+
+    Raises:
+        UserError: they cannot.
+    """
+    second = "3d_cascade_fullres"
+    faults = {
+        "mode": (mode != FFE, "its sites need the same plan", "leave out --mode"),
+        "rounds": (rounds != 1, "its models are those after one round", "give --rounds 1"),
+        "keep_local": (bool(keep_local), "its models are whole", "leave out --keep-local"),
+        "configuration": (
+            second in configurations, "its models are of one stage", f"leave out {second}",
+        ),
+    }  # fmt: skip
+    for name, (is_wrong, why, hint) in faults.items():
+        if is_wrong:
+            text = f"An ensemble does not go with this {name}: {why}."
+            raise UserError(text, hint=hint).of("ensemble", name)

@@ -15,9 +15,9 @@ from fedfs.nnunet.allowed import allowlist
 from fedfs.nnunet.allowed.names import PLANNER_OPTIONS
 from fedfs.protocol import round_policies
 from fedfs.protocol.messages import ASYM, FFE, TRAINING_MODES, AsymSpec, Schedule, Track
-from fedfs.protocol.ranges import check_minutes
+from fedfs.protocol.ranges import check_learning_rate, check_minutes
 from fedfs.protocol.values import STUDY
-from fedfs.roles.coordinator.model_rules import check_averages, check_local
+from fedfs.roles.coordinator.model_rules import check_averages, check_ensemble, check_local
 from fedfs.tensors import encodings
 
 _FORMAT_HINT = "write it as nnU-Net v2 wants it, see dataset_format.md in its documentation"
@@ -63,6 +63,7 @@ class StudyOptions:
     local_epochs: int | None = None
     local_iterations: int | None = None
     local_minutes: float | None = None
+    learning_rate: float | None = None
     val_iterations: int = 50
     gpu_memory_target_gb: float | None = None
     target_spacing: tuple[float, ...] | None = None
@@ -129,6 +130,8 @@ class StudyOptions:
         self._check_rules()
         with about("local_minutes"):
             check_minutes(self.local_minutes)
+        with about("learning_rate"):
+            check_learning_rate(self.learning_rate)
         bounds = {
             "rounds": ("rounds", _MAX_ROUNDS),
             "local_epochs": ("local epochs", 100_000),
@@ -212,7 +215,13 @@ class StudyOptions:
         with about("model_encoding", "model_encoding_options"):
             encodings.by_name(self.model_encoding, self.model_encoding_options)
         check_averages(self.average_last, self.ema, rounds=self.rounds)
-        self._check_ensemble()
+        if self.ensemble:
+            check_ensemble(
+                mode=self.mode,
+                rounds=self.rounds,
+                keep_local=self.keep_local,
+                configurations=self.configuration.split(","),
+            )
         check_local(
             self.keep_local,
             self.keep_local_export,
@@ -220,23 +229,6 @@ class StudyOptions:
             strategy=strategies.by_name(self.strategy, self.strategy_options),
             encoding=self.encoding,
         )
-
-    def _check_ensemble(self) -> None:
-        if not self.ensemble:
-            return
-        faults = {
-            "mode": (self.mode != FFE, "its sites need the same plan", "leave out --mode"),
-            "rounds": (self.rounds != 1, "its models are those after one round", "give --rounds 1"),
-            "keep_local": (bool(self.keep_local), "its models are whole", "leave out --keep-local"),
-            "configuration": (
-                _CASCADE[1] in self.configuration.split(","), "its models are of one stage",
-                f"leave out {_CASCADE[1]}",
-            ),
-        }  # fmt: skip
-        for name, (is_wrong, why, hint) in faults.items():
-            if is_wrong:
-                text = f"An ensemble does not go with this {name}: {why}."
-                raise UserError(text, hint=hint).of("ensemble", name)
 
     def asym(self) -> AsymSpec | None:
         """Return how sites with networks of their own share tensors; None in the mode ``ffe``."""
@@ -258,6 +250,7 @@ class StudyOptions:
             val_iterations_per_epoch=self.val_iterations,
             seed=self.seed,
             local_minutes=self.local_minutes,
+            learning_rate=self.learning_rate,
         )
 
 

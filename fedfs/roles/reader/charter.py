@@ -181,6 +181,9 @@ def _training(charter: Charter) -> Iterator[tuple[str, str]]:
     limit = "" if minutes is None else f", ended after {minutes:g} min"
     yield "in each round", f"{epochs} of nnU-Net, {iterations}{limit}"
     n_all = plan.rounds * plan.local_epochs * plan.iterations_per_epoch
+    rate = plan.learning_rate
+    own = "the trainer's own"
+    yield "learning rate", own if rate is None else f"{rate:g} in place of {own}"
     yield "in all", f"{format_count(n_all, 'iteration')} at each site"
     yield "validation", f"{format_count(plan.val_iterations_per_epoch, 'iteration')} in each epoch"
 

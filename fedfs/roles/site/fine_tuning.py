@@ -1,8 +1,9 @@
 """Budget and schedule of a personal model; their defaults have their home here."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fedfs.errors import UserError
+from fedfs.protocol.ranges import check_learning_rate
 
 _MOST_SHARE = 100.0
 
@@ -13,8 +14,8 @@ class FineTuning:
 
     Attributes:
         share: of the epochs of the whole federation; at least one epoch is trained.
-        learning_rate: that nnU-Net's schedule over these epochs begins with; None for the
-            trainer's own: trainers with Adam begin with a tenth of those with SGD.
+        learning_rate: that nnU-Net's schedule over these epochs begins with; None for that of the
+            study, or else the trainer's own: with Adam a tenth of that with SGD.
     """
 
     share: float = 0.25
@@ -26,11 +27,11 @@ class FineTuning:
                 f"A personal model cannot have {self.share:g} times the federation's budget.",
                 hint=f"more than 0, at most {_MOST_SHARE:g}; default {FineTuning.share:g}",
             )
-        if self.learning_rate is not None and not 0 < self.learning_rate <= 1:
-            raise UserError(
-                f"The learning rate {self.learning_rate:g} is not between 0 and 1.",
-                hint="default: the trainer's own; nnU-Net's begins with 0.01",
-            )
+        check_learning_rate(self.learning_rate)
+
+    def of_study(self, learning_rate: float | None) -> "FineTuning":
+        """Return it with the study's learning rate, where it has none of its own."""
+        return self if self.learning_rate else replace(self, learning_rate=learning_rate)
 
     @property
     def schedule(self) -> str:

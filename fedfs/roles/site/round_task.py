@@ -33,4 +33,5 @@ def round_task(
         max_seconds=60 * min(minutes) if minutes else None,
         proximal_mu=strategies.proximal_mu(charter.strategy.name, charter.strategy.options),
         private=private,
+        learning_rate=schedule.learning_rate,
     )

@@ -114,6 +114,8 @@ def test_command_line_and_environment_count_more_than_the_file(folder, monkeypat
         ('rounds = "<number>"', "line 3: rounds still has the placeholder '<number>'"),
         ("rounds = 0", "line 3 (rounds): rounds 0 is not between"),
         ("local_epochs = 0", "line 3 (local_epochs): local epochs 0 is not between"),
+        ("\nlearning_rate = 1.5", "line 4 (learning_rate): The learning rate 1.5 is not above 0"),
+        ("learning-rate = 0", "line 3 (learning-rate): The learning rate 0 is not above 0"),
         ('\nconfiguration = "4d"', "line 4 (configuration): Configuration '4d' cannot be"),
         ("local_epochs = 2\nlocal-iterations = 3", "line 3 (local_epochs) and line 4 (local-it"),
         ("rounds = 3\nrounds = 4", "line 4, is not TOML"),

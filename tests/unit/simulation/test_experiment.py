@@ -181,6 +181,13 @@ def test_equal_compute_is_the_iterations_of_the_whole_federation(tmp_path, monke
     assert {value(study, "--rounds") for study in studies.values()} == {"4"}
 
 
+def test_all_arms_begin_with_the_learning_rate_of_the_experiment(tmp_path, monkeypatch):
+    studies = train(tmp_path, monkeypatch, list(ARMS), Machine(), learning_rate=0.03)
+    assert {value(study, "--learning-rate") for study in studies.values()} == {"0.03"}
+    usual = train(tmp_path / "usual", monkeypatch, ["ffe"], Machine())
+    assert "--learning-rate" not in usual["ffe", "study"].init
+
+
 def test_arms_of_the_same_study_share_its_training(tmp_path, monkeypatch):
     studies = train(tmp_path, monkeypatch, ["ffe", "personal"], Machine(), run=("--x",))
     ffe, personal = studies["ffe", "study"], studies["personal", "study"]

@@ -37,6 +37,7 @@ OTHERS = {
     "local_epochs": 3,
     "local_iterations": 11,
     "local_minutes": 30.0,
+    "learning_rate": 0.03,
     "val_iterations": 7,
     "gpu_memory_target_gb": 11.0,
     "target_spacing": (1.0, 1.0, 3.0),
