@@ -53,19 +53,18 @@ class ChannelSketch:
         n_cases: cases with foreground.
         mean: mean of the mixture.
         m2: mean squared deviation of the mixture times ``n_cases``.
-        minimum: smallest foreground intensity.
-        maximum: largest foreground intensity.
-        probabilities: ascending knots in [0, 1], first 0 and last 1.
+        probabilities: ascending knots in [0, 1]; 0 and 1, the smallest and the largest voxel, are
+            among them only where a site gives its extremes.
         quantiles: quantile function at the knots, ascending.
+        extra: fields of a message that this version does not know.
     """
 
     n_cases: int
     mean: float
     m2: float
-    minimum: float
-    maximum: float
     probabilities: tuple[float, ...]
     quantiles: tuple[float, ...]
+    extra: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)

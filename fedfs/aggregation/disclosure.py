@@ -1,7 +1,10 @@
-"""Say less with a fingerprint: rounded numbers, and no list of cases.
+"""Say less with a fingerprint: no extremes, rounded numbers, no list of cases.
 
 Rules:
  * What is published stays a fingerprint like any other: whoever merges it need not know.
+ * Without extremes a sketch begins at the first knot from :data:`TAIL` on at which something else
+   than the smallest voxel lies, and ends likewise; but the percentiles that nnU-Net clips by stay.
+   Of a foreground so small, or so alike, that these are the extremes, they are given.
  * Instead of a line for each case there are a few quantiles of each axis' spacing and extent, each
    axis by itself, as often as it takes for the number of cases. Extents, which decide about
    nnU-Net's patch size, keep their median.
@@ -13,31 +16,55 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fedfs.aggregation.fingerprint_bounds import bounds_of, largest_m2
 from fedfs.aggregation.fingerprint_checks import MAX_SHAPE
-from fedfs.aggregation.fingerprints import largest_m2
 from fedfs.learner import CaseGeometry, ChannelSketch, SiteFingerprint
+
+TAIL = 0.0005
+"""Share of the foreground at each end that a sketch without extremes does not describe."""
+_FIRST_READ, _LAST_READ = 0.005, 0.995
+"""Probabilities of the outermost percentiles that nnU-Net's normalisations read."""
 
 
 def coarsen(
-    fingerprint: SiteFingerprint, *, digits: int | None = None, quantiles: int | None = None
+    fingerprint: SiteFingerprint,
+    *,
+    extremes: bool,
+    digits: int | None = None,
+    quantiles: int | None = None,
 ) -> SiteFingerprint:
     """Return what a site publishes instead of its fingerprint.
 
     Args:
         fingerprint: as measured.
+        extremes: whether the smallest and the largest voxel of each channel are given.
         digits: significant decimal digits of every number that is no count; None keeps all.
         quantiles: so many for each axis in place of one line per case; None keeps the lines.
     """
     geometry = fingerprint.geometry
     if quantiles is not None:
         geometry = _summary(geometry, max(1, min(quantiles, len(geometry) // 2)))
-    if digits is None:
-        return dataclasses.replace(fingerprint, geometry=geometry)
-    return SiteFingerprint(
-        fingerprint.n_cases,
-        tuple(_rounded_channel(channel, digits) for channel in fingerprint.channels),
-        tuple(_rounded_case(case, digits) for case in geometry),
-    )
+    channels = fingerprint.channels
+    if not extremes:
+        channels = tuple(_without_extremes(channel) for channel in channels)
+    if digits is not None:
+        channels = tuple(_rounded_channel(channel, digits) for channel in channels)
+        geometry = tuple(_rounded_case(case, digits) for case in geometry)
+    return SiteFingerprint(fingerprint.n_cases, channels, geometry)
+
+
+def _without_extremes(channel: ChannelSketch) -> ChannelSketch:
+    knots = list(zip(channel.probabilities, channel.quantiles, strict=True))
+    if not knots:
+        return channel
+    (_, smallest), (_, largest) = knots[0], knots[-1]
+    kept = [
+        (p, value)
+        for p, value in knots
+        if _FIRST_READ <= p <= _LAST_READ or (TAIL <= p <= 1 - TAIL and smallest < value < largest)
+    ]
+    probabilities, quantiles = zip(*kept, strict=True)
+    return dataclasses.replace(channel, probabilities=probabilities, quantiles=quantiles)
 
 
 def _summary(cases: Sequence[CaseGeometry], k: int) -> tuple[CaseGeometry, ...]:
@@ -61,18 +88,13 @@ def _summary(cases: Sequence[CaseGeometry], k: int) -> tuple[CaseGeometry, ...]:
 
 
 def _rounded_channel(channel: ChannelSketch, digits: int) -> ChannelSketch:
+    if not channel.n_cases:
+        return channel
     values = tuple(_round(value, digits) for value in channel.quantiles)
-    minimum, maximum = _round(channel.minimum, digits), _round(channel.maximum, digits)
+    rounded = dataclasses.replace(channel, mean=_round(channel.mean, digits), quantiles=values)
     # Rounding may draw the extremes together, and no values between them spread so far then.
-    most = largest_m2(channel.n_cases, minimum, maximum)
-    return dataclasses.replace(
-        channel,
-        mean=_round(channel.mean, digits),
-        m2=min(_round(channel.m2, digits), most),
-        minimum=minimum,
-        maximum=maximum,
-        quantiles=values,
-    )
+    most = largest_m2(channel.n_cases, *bounds_of(rounded))
+    return dataclasses.replace(rounded, m2=min(_round(channel.m2, digits), most))
 
 
 def _rounded_case(case: CaseGeometry, digits: int) -> CaseGeometry:

@@ -2,7 +2,13 @@
 
 import numpy as np
 
-from fedfs.aggregation.fingerprints import MAX_INTENSITY, NO_FOREGROUND, dimension_of, largest_m2
+from fedfs.aggregation.fingerprint_bounds import (
+    MAX_INTENSITY,
+    bounds_of,
+    dimension_of,
+    largest_m2,
+)
+from fedfs.aggregation.fingerprints import NO_FOREGROUND
 from fedfs.errors import MalformedError
 from fedfs.learner import ChannelSketch, SiteFingerprint
 
@@ -11,6 +17,8 @@ MAX_CHANNELS = 64
 MAX_SHAPE = 100_000
 _MAX_SPACING_MM = 1e6
 _DIMENSIONS = (2, 3)
+_FIRST_KNOT, _LAST_KNOT = 0.005, 0.995
+"""Percentiles that nnU-Net's normalisations read."""
 
 
 def validate_fingerprint(fingerprint: SiteFingerprint) -> None:
@@ -63,15 +71,6 @@ def _validate_channel(channel: ChannelSketch, path: str) -> None:
     if channel.n_cases == 0:
         _require(channel == NO_FOREGROUND, path, "must be empty where no case has foreground")
         return
-    low, high = channel.minimum, channel.maximum
-    _require(
-        -MAX_INTENSITY <= low <= high <= MAX_INTENSITY,
-        f"{path}.minimum",
-        "must be finite and not above maximum",
-    )
-    _require(low <= channel.mean <= high, f"{path}.mean", "must be between minimum and maximum")
-    bound = largest_m2(channel.n_cases, low, high) * (1 + 1e-6)
-    _require(0 <= channel.m2 <= bound, f"{path}.m2", "must be possible between minimum and maximum")
     probabilities, quantiles = np.asarray(channel.probabilities), np.asarray(channel.quantiles)
     _require(
         1 < len(probabilities) == len(quantiles) <= MAX_KNOTS,
@@ -80,13 +79,23 @@ def _validate_channel(channel: ChannelSketch, path: str) -> None:
     )
     _require(
         bool(
-            probabilities[0] == 0 and probabilities[-1] == 1 and np.all(np.diff(probabilities) > 0)
+            0 <= probabilities[0] <= _FIRST_KNOT
+            and _LAST_KNOT <= probabilities[-1] <= 1
+            and np.all(np.diff(probabilities) > 0)
         ),
         f"{path}.probabilities",
-        "must ascend from 0 to 1",
+        f"must ascend, from {_FIRST_KNOT} at most to {_LAST_KNOT} at least, within 0 and 1",
     )
     _require(
-        bool(quantiles[0] == low and quantiles[-1] == high and np.all(np.diff(quantiles) >= 0)),
+        bool(
+            quantiles[0] >= -MAX_INTENSITY
+            and quantiles[-1] <= MAX_INTENSITY
+            and np.all(np.diff(quantiles) >= 0)
+        ),
         f"{path}.quantiles",
-        "must ascend from minimum to maximum",
+        "must be finite and ascend",
     )
+    low, high = bounds_of(channel)
+    _require(low <= channel.mean <= high, f"{path}.mean", "must be between the extremes")
+    bound = largest_m2(channel.n_cases, low, high) * (1 + 1e-6)
+    _require(0 <= channel.m2 <= bound, f"{path}.m2", "must be possible between the extremes")

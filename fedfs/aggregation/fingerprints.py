@@ -6,24 +6,33 @@ foreground distributions, and the federated one is the mixture of the sites' wit
 cases as weight.
 
 Rules:
- * n, mean, m2 (hence std), minimum and maximum merge exactly (Chan, Golub and LeVeque 1979).
+ * n, mean and m2 (hence std) merge exactly (Chan, Golub and LeVeque 1979).
  * Quantiles merge through the quantile function at :data:`KNOTS`: the weighted sum of the sites'
    piecewise linear distribution functions is inverted. What is lost is bounded in probability by
    the distance between knots: 0.0015 at most, and about 0.00025 at the percentiles 0.5 and 99.5.
  * Averaging the sites' std, median and percentiles, as the published reference does, describes no
    distribution at all: between sites of unlike scanners it is wrong by a factor.
  * At a probability where the distribution has a gap, the quantile is the middle of the gap.
- * No case name and no voxel leaves a site, except the extremes that nnU-Net itself reports.
+ * The knots 0 and 1 are the extremes, two real voxels. No normalisation of nnU-Net reads them, and
+   a site leaves them out with the knots beside them (:mod:`fedfs.aggregation.disclosure`): what
+   lies beyond its first and last knot then counts as lying there, and the merged sketch begins and
+   ends where the shortest does.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from fedfs.aggregation.fingerprint_bounds import (
+    MAX_INTENSITY,
+    bounds_of,
+    dimension_of,
+    largest_m2,
+)
 from fedfs.errors import BROKEN_CASE_HINT, DatasetError, MalformedError, StudyError
 from fedfs.learner import ChannelSketch, SiteFingerprint
 
@@ -32,7 +41,6 @@ Vector = npt.NDArray[np.float64]
 
 MAX_ORDER_STATISTICS = 50_000
 """Order statistics that one case contributes to the quantiles."""
-MAX_INTENSITY = float(np.finfo(np.float32).max)
 _PERCENTILES = {"percentile_00_5": 0.005, "median": 0.5, "percentile_99_5": 0.995}
 
 # Half the width of the probability interval whose ends are averaged: wider than the rounding of a
@@ -49,9 +57,7 @@ def _knots(intervals: int = 1022) -> tuple[float, ...]:
 KNOTS: tuple[float, ...] = _knots()
 """Probabilities at which quantile functions are exchanged; 0, 0.005, 0.5, 0.995 and 1 are among."""
 
-NO_FOREGROUND = ChannelSketch(
-    n_cases=0, mean=0.0, m2=0.0, minimum=0.0, maximum=0.0, probabilities=(), quantiles=()
-)
+NO_FOREGROUND = ChannelSketch(n_cases=0, mean=0.0, m2=0.0, probabilities=(), quantiles=())
 """The neutral element of :func:`merge_channels`: a channel without foreground in any case."""
 
 
@@ -63,17 +69,13 @@ class CaseSketch:
         n_voxels: foreground voxels; 0 makes the other fields meaningless.
         mean: mean of all voxels.
         variance: mean squared deviation of all voxels.
-        minimum: smallest voxel.
-        maximum: largest voxel.
-        values: distinct order statistics, ascending.
+        values: distinct order statistics, ascending, from the smallest voxel to the largest.
         weights: share of the case's order statistics that each value stands for.
     """
 
     n_voxels: int
     mean: float
     variance: float
-    minimum: float
-    maximum: float
     values: FloatArray
     weights: Vector
 
@@ -90,7 +92,7 @@ def sketch_case(values: npt.NDArray[Any]) -> CaseSketch:
     ordered = np.sort(values, axis=None)
     n_voxels = ordered.size
     if n_voxels == 0:
-        return CaseSketch(0, 0.0, 0.0, 0.0, 0.0, np.empty(0), np.empty(0))
+        return CaseSketch(0, 0.0, 0.0, np.empty(0), np.empty(0))
     exact = ordered.astype(np.float64)
     # Sorting puts NaN last, and comparing with NaN is false.
     if not (exact[0] >= -MAX_INTENSITY and exact[-1] <= MAX_INTENSITY):
@@ -108,8 +110,6 @@ def sketch_case(values: npt.NDArray[Any]) -> CaseSketch:
         n_voxels=n_voxels,
         mean=mean,
         variance=variance,
-        minimum=float(exact[0]),
-        maximum=float(exact[-1]),
         values=distinct,
         weights=counts / ordered.size,
     )
@@ -118,7 +118,7 @@ def sketch_case(values: npt.NDArray[Any]) -> CaseSketch:
 def mix_cases(cases: Sequence[CaseSketch]) -> ChannelSketch:
     """Mix cases with equal weight, those without foreground left out.
 
-    Mean, m2, minimum and maximum are exact; the quantiles are those of the weighted empirical
+    Mean, m2 and the extremes are exact; the quantiles are those of the weighted empirical
     distribution of the cases' order statistics.
     """
     cases = [case for case in cases if case.n_voxels]
@@ -134,7 +134,7 @@ def mix_cases(cases: Sequence[CaseSketch]) -> ChannelSketch:
     below = values[np.minimum(np.searchsorted(cumulative, knots - _GAP), last)]
     above = values[np.minimum(np.searchsorted(cumulative, knots + _GAP), last)]
     moments = _pool([(1, case.mean, case.variance) for case in cases])
-    return _channel(cases, len(cases), moments, quantiles=(below + above) / 2)
+    return _channel(len(cases), moments, knots, (below + above) / 2, extremes=values[[0, -1]])
 
 
 def merge_channels(sketches: Sequence[ChannelSketch]) -> ChannelSketch:
@@ -156,11 +156,13 @@ def merge_channels(sketches: Sequence[ChannelSketch]) -> ChannelSketch:
     # (left limit, right limit) of every grid value in turn: an atom is a vertical step.
     probability = np.maximum.accumulate(limits.T.ravel())
     value = np.repeat(grid, 2)
-    knots = np.asarray(KNOTS)
+    first = max(sketch.probabilities[0] for sketch in sketches)
+    last = min(sketch.probabilities[-1] for sketch in sketches)
+    knots = np.asarray([knot for knot in KNOTS if first <= knot <= last])
     below = np.interp(knots - _GAP, probability, value)
     above = np.interp(knots + _GAP, probability, value)
     moments = _pool([(s.n_cases, s.mean, s.m2) for s in sketches])
-    return _channel(sketches, n_cases, moments, quantiles=(below + above) / 2)
+    return _channel(n_cases, moments, knots, (below + above) / 2, extremes=grid[[0, -1]])
 
 
 def merge_fingerprints(fingerprints: Mapping[str, SiteFingerprint]) -> SiteFingerprint:
@@ -217,8 +219,7 @@ def to_nnunet(fingerprint: SiteFingerprint) -> dict[str, Any]:
         channels[str(index)] = {
             "mean": float(channel.mean),
             "std": math.sqrt(channel.m2 / channel.n_cases),
-            "min": float(channel.minimum),
-            "max": float(channel.maximum),
+            **_extremes(channel),
             **{
                 name: float(np.interp(probability, channel.probabilities, channel.quantiles))
                 for name, probability in _PERCENTILES.items()
@@ -231,6 +232,13 @@ def to_nnunet(fingerprint: SiteFingerprint) -> dict[str, Any]:
         "foreground_intensity_properties_per_channel": channels,
         "median_relative_size_after_cropping": float(np.median(relative_sizes)),
     }
+
+
+def _extremes(channel: ChannelSketch) -> dict[str, float]:
+    """Return nnU-Net's ``min`` and ``max``, where the sketch holds both."""
+    if (channel.probabilities[0], channel.probabilities[-1]) != (0, 1):
+        return {}
+    return {"min": float(channel.quantiles[0]), "max": float(channel.quantiles[-1])}
 
 
 def _pool(parts: Sequence[tuple[int, float, float]]) -> tuple[float, float]:
@@ -259,35 +267,25 @@ def _distribution(sketch: ChannelSketch, grid: Vector) -> npt.NDArray[np.float64
 
 
 def _channel(
-    parts: Sequence[CaseSketch] | Sequence[ChannelSketch],
     n_cases: int,
     moments: tuple[float, float],
-    *,
+    knots: Vector,
     quantiles: Vector,
+    *,
+    extremes: Vector,
 ) -> ChannelSketch:
+    """Return a sketch; ``extremes`` are the least and the greatest value that is described."""
+    low, high = float(extremes[0]), float(extremes[1])
+    if knots[0] == 0:
+        quantiles[0] = low
+    if knots[-1] == 1:
+        quantiles[-1] = high
+    quantiles = np.maximum.accumulate(np.clip(quantiles, low, high))
     mean, m2 = moments
-    minimum, maximum = min(part.minimum for part in parts), max(part.maximum for part in parts)
-    quantiles[0], quantiles[-1] = minimum, maximum
-    quantiles = np.maximum.accumulate(np.clip(quantiles, minimum, maximum))
-    return ChannelSketch(
-        n_cases=n_cases,
-        mean=min(max(mean, minimum), maximum),
-        m2=min(m2, largest_m2(n_cases, minimum, maximum)),  # a constant has exactly none
-        minimum=minimum,
-        maximum=maximum,
-        probabilities=KNOTS,
-        quantiles=tuple(quantiles.tolist()),
+    sketch = ChannelSketch(n_cases, mean, m2, tuple(knots.tolist()), tuple(quantiles.tolist()))
+    low, high = bounds_of(sketch)
+    return replace(
+        sketch,
+        mean=min(max(mean, low), high),
+        m2=min(m2, largest_m2(n_cases, low, high)),  # a constant has exactly none
     )
-
-
-def largest_m2(n_cases: int, minimum: float, maximum: float) -> float:
-    """Return the largest ``m2`` that values between two others can have.
-
-    Popoviciu: a variance is at most a quarter of the squared width.
-    """
-    return n_cases * (maximum - minimum) ** 2 / 4
-
-
-def dimension_of(fingerprint: SiteFingerprint) -> int:
-    """Return the number of axes of its cases, 2 or 3."""
-    return len(fingerprint.geometry[0].spacing_mm)

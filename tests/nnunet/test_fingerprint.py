@@ -142,7 +142,7 @@ def test_it_says_what_nnunet_says(paths, folder):
     )
     (mine,) = ours["foreground_intensity_properties_per_channel"].values()
     (its,) = theirs["foreground_intensity_properties_per_channel"].values()
-    assert mine.keys() == its.keys()
+    assert mine.keys() == its.keys()  # with the extremes: nothing of it has left the site
     for key, value in its.items():
         assert mine[key] == pytest.approx(value, rel=2e-3), key
 

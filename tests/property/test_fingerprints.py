@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedfs.aggregation import fingerprints as fp
-from fedfs.aggregation.disclosure import coarsen
+from fedfs.aggregation.disclosure import TAIL, coarsen
 from fedfs.aggregation.fingerprint_checks import validate_fingerprint
 from fedfs.errors import DatasetError, MalformedError, StudyError
 from fedfs.learner import CaseGeometry, ChannelSketch, SiteFingerprint
@@ -50,6 +50,12 @@ def sketch_channel(cases):
     return fp.mix_cases([fp.sketch_case(values) for values in cases])
 
 
+def published(sketch):
+    """The sketch without extremes, as sites publish it unless they want otherwise."""
+    case = CaseGeometry((1.0, 1.0, 2.0), (30, 40, 20), 0.5)
+    return coarsen(SiteFingerprint(1, (sketch,), (case,)), extremes=False).channels[0]
+
+
 def exact_distribution(cases, value):
     """Left and right limit of the equal-weight mixture's distribution function."""
     cases = [values for values in cases if values.size]
@@ -57,11 +63,16 @@ def exact_distribution(cases, value):
     return left, np.mean([np.mean(values <= value) for values in cases])
 
 
+def scale_of(sketch):
+    return max(map(abs, sketch.quantiles), default=0.0)
+
+
 def assert_exact_parts_equal(sketch, whole):
     assert sketch.n_cases == whole.n_cases
-    assert (sketch.minimum, sketch.maximum) == (whole.minimum, whole.maximum)
-    width = whole.maximum - whole.minimum
-    scale = max(abs(whole.minimum), abs(whole.maximum))
+    ends = (whole.quantiles[0], whole.quantiles[-1]) if whole.n_cases else (0.0, 0.0)
+    width, scale = ends[1] - ends[0], scale_of(whole)
+    if sketch.n_cases and sketch.probabilities[0] == 0:
+        assert (sketch.quantiles[0], sketch.quantiles[-1]) == ends
     assert sketch.mean == pytest.approx(whole.mean, rel=1e-9, abs=1e-12 * scale)
     assert sketch.m2 == pytest.approx(whole.m2, rel=1e-9, abs=1e-12 * width * scale)
 
@@ -69,7 +80,7 @@ def assert_exact_parts_equal(sketch, whole):
 def assert_is_quantile(sketch, probability, cases, tolerance=RESOLUTION):
     """The sketch's quantile lies between the exact ones at probability -/+ tolerance."""
     value = np.interp(probability, sketch.probabilities, sketch.quantiles)
-    slack = 1e-9 * max(abs(sketch.minimum), abs(sketch.maximum))  # rounding of interpolation
+    slack = 1e-9 * scale_of(sketch)  # rounding of interpolation
     assert exact_distribution(cases, value - slack)[0] <= probability + tolerance
     assert exact_distribution(cases, value + slack)[1] >= probability - tolerance
 
@@ -108,10 +119,50 @@ def test_merging_the_sites_equals_pooling_the_cases(sites):
 
 
 @given(sites_of_cases)
-def test_every_sketch_that_is_made_is_also_accepted(sites):
-    merged = fp.merge_fingerprints({f"s{i}": fingerprint_of(site) for i, site in enumerate(sites)})
+def test_merging_without_extremes_equals_pooling_too(sites):
+    pooled = [values for site in sites for values in site]
+    whole = sketch_channel(pooled)
+    merged = fp.merge_channels([published(sketch_channel(site)) for site in sites])
+    assert_exact_parts_equal(merged, whole)
     if merged.n_cases:
-        validate_fingerprint(merged)
+        assert merged.probabilities[0] <= PERCENTILES[0]
+        assert merged.probabilities[-1] >= PERCENTILES[-1]
+        for probability in PERCENTILES:  # a site's first knot may be the percentile itself
+            tolerance = RESOLUTION if probability == 0.5 else PERCENTILES[0] + RESOLUTION
+            assert_is_quantile(merged, probability, pooled, tolerance=tolerance)
+
+
+@given(sites_of_cases)
+def test_the_smallest_and_largest_voxel_are_not_published(sites):
+    for site in sites:
+        whole = sketch_channel(site)
+        sketch = published(whole)
+        if not sketch.n_cases:
+            continue
+        smallest, largest = whole.quantiles[0], whole.quantiles[-1]
+        given = dict(zip(sketch.probabilities, sketch.quantiles, strict=True))
+        assert all(0.005 <= p <= 0.995 for p, v in given.items() if v in {smallest, largest})
+        assert min(given) >= TAIL
+        assert max(given) <= 1 - TAIL
+
+
+def test_a_single_bright_voxel_is_not_published():
+    rng = np.random.default_rng(3)
+    cases = [rng.normal(100, 10, 4000).astype(np.float32) for _ in range(5)]
+    cases[2][17] = 3071.0  # an implant in one of them
+    sketch = published(sketch_channel(cases))
+    assert max(sketch.quantiles) < 200
+    properties = fp.to_nnunet(replace(fingerprint_of(cases), channels=(sketch,)))
+    assert "max" not in properties["foreground_intensity_properties_per_channel"]["0"]
+
+
+@given(sites_of_cases)
+def test_every_sketch_that_is_made_is_also_accepted(sites):
+    whole = {f"s{i}": fingerprint_of(site) for i, site in enumerate(sites)}
+    coarse = {name: coarsen(site, extremes=False) for name, site in whole.items() if site.geometry}
+    for made in (whole, coarse, {**whole, "x": next(iter(coarse.values()), whole["s0"])}):
+        if any(site.n_cases for site in made.values()):
+            validate_fingerprint(fp.merge_fingerprints(made))
 
 
 @given(sites_of_cases, st.randoms(use_true_random=False))
@@ -121,7 +172,7 @@ def test_the_order_of_sites_does_not_matter(sites, random):
     random.shuffle(sketches)
     again = fp.merge_channels(sketches)
     assert (again.mean, again.m2) == (merged.mean, merged.m2)  # bit for bit
-    scale = max(abs(merged.minimum), abs(merged.maximum))
+    scale = scale_of(merged)
     np.testing.assert_allclose(again.quantiles, merged.quantiles, rtol=1e-6, atol=1e-6 * scale)
 
 
@@ -189,7 +240,7 @@ def test_a_large_case_is_thinned_but_its_moments_and_extremes_are_exact():
     assert sketch.values.size <= fp.MAX_ORDER_STATISTICS
     assert sketch.mean == pytest.approx(values.mean(dtype=np.float64), rel=1e-12)
     assert sketch.variance == pytest.approx(values.var(dtype=np.float64), rel=1e-12)
-    assert (sketch.minimum, sketch.maximum) == (values.min(), values.max())
+    assert (sketch.values[0], sketch.values[-1]) == (values.min(), values.max())
     channel = fp.mix_cases([sketch])
     truth = np.quantile(values, PERCENTILES)
     found = np.interp(PERCENTILES, channel.probabilities, channel.quantiles)
@@ -240,7 +291,7 @@ def test_a_channel_without_any_foreground_cannot_be_planned_for():
         fp.to_nnunet(fingerprint_of([np.empty(0)]))
 
 
-CHANNEL = ChannelSketch(2, 5.0, 10.0, 0.0, 10.0, (0.0, 0.5, 1.0), (0.0, 4.0, 10.0))
+CHANNEL = ChannelSketch(2, 5.0, 10.0, (0.0, 0.5, 1.0), (0.0, 4.0, 10.0))
 CASE = CaseGeometry((1.0, 1.0, 2.0), (30, 40, 20), 0.5)
 GOOD = SiteFingerprint(2, (CHANNEL,), (CASE, CASE))
 
@@ -263,10 +314,10 @@ def with_case(**changes):
         (r"channels\[0\].n_cases", with_channel(n_cases=3)),
         (r"channels\[0\].n_cases", with_channel(n_cases=-1)),
         (r"channels\[0\]", with_channel(n_cases=0)),
-        (r"channels\[0\].minimum", with_channel(minimum=math.nan)),
-        (r"channels\[0\].minimum", with_channel(minimum=11.0)),
-        (r"channels\[0\].minimum", with_channel(maximum=math.inf)),
-        (r"channels\[0\].minimum", with_channel(maximum=1e300)),
+        (r"channels\[0\].quantiles", with_channel(quantiles=(math.nan, 4.0, 10.0))),
+        (r"channels\[0\].quantiles", with_channel(quantiles=(0.0, 4.0, math.inf))),
+        (r"channels\[0\].quantiles", with_channel(quantiles=(0.0, 4.0, 1e300))),
+        (r"channels\[0\].quantiles", with_channel(quantiles=(-1e300, 4.0, 10.0))),
         (r"channels\[0\].mean", with_channel(mean=11.0)),
         (r"channels\[0\].mean", with_channel(mean=math.nan)),
         (r"channels\[0\].m2", with_channel(m2=-1.0)),
@@ -275,8 +326,6 @@ def with_case(**changes):
         (r"channels\[0\].quantiles", with_channel(quantiles=())),
         (r"channels\[0\].quantiles", with_channel(quantiles=(0.0, 10.0))),
         (r"channels\[0\].quantiles", with_channel(quantiles=(0.0, 11.0, 10.0))),
-        (r"channels\[0\].quantiles", with_channel(quantiles=(1.0, 4.0, 10.0))),
-        (r"channels\[0\].quantiles", with_channel(quantiles=(0.0, 4.0, 9.0))),
         (r"channels\[0\].quantiles", with_channel(quantiles=(0.0, math.nan, 10.0))),
         (
             r"channels\[0\].quantiles",
@@ -289,6 +338,8 @@ def with_case(**changes):
         (r"channels\[0\].probabilities", with_channel(probabilities=(0.1, 0.5, 1.0))),
         (r"channels\[0\].probabilities", with_channel(probabilities=(0.0, 0.5, 0.9))),
         (r"channels\[0\].probabilities", with_channel(probabilities=(0.0, math.nan, 1.0))),
+        (r"channels\[0\].probabilities", with_channel(probabilities=(-0.1, 0.5, 1.0))),
+        (r"channels\[0\].probabilities", with_channel(probabilities=(0.0, 0.5, 1.1))),
         ("geometry", replace(GOOD, geometry=(CASE,))),
         (r"geometry\[0\]", replace(GOOD, geometry=(replace(CASE, spacing_mm=()), CASE))),
         (r"geometry\[1\]", with_case(spacing_mm=(1.0, 1.0))),
@@ -365,17 +416,20 @@ def test_real_images_federated_equals_pooled(split, hippocampus, capsys):
         key: sum(len(sites[site]) * per_site[site][key] for site in sites) / n_cases
         for key in pooled
     }
-    merged = fp.merge_fingerprints({site: fingerprint_of(cases) for site, cases in sites.items()})
+    merged = fp.merge_fingerprints(
+        {site: coarsen(fingerprint_of(cases), extremes=False) for site, cases in sites.items()}
+    )
     validate_fingerprint(merged)
     federated = fp.to_nnunet(merged)["foreground_intensity_properties_per_channel"]["0"]
 
     lines = [f"{split.__name__:28}{'pooled':>14}{'federated':>14}{'averaged':>14}"]
-    lines += [f"{k:28}{pooled[k]:14.2f}{federated[k]:14.2f}{averaged[k]:14.2f}" for k in pooled]
+    lines += [f"{k:28}{pooled[k]:14.2f}{federated[k]:14.2f}{averaged[k]:14.2f}" for k in federated]
     with capsys.disabled():
         sys.stdout.write("\n" + "\n".join(lines) + "\n")
 
     between_percentiles = pooled["percentile_99_5"] - pooled["percentile_00_5"]
-    for key in ("mean", "std", "min", "max"):
+    assert federated.keys() == pooled.keys() - {"min", "max"}
+    for key in ("mean", "std"):
         assert federated[key] == pytest.approx(pooled[key], rel=1e-3), key
     for key in ("percentile_00_5", "median", "percentile_99_5"):
         assert abs(federated[key] - pooled[key]) < 0.005 * between_percentiles, key
@@ -413,7 +467,7 @@ def _site(seed: int, n_cases: int) -> SiteFingerprint:
 )
 def test_a_coarse_fingerprint_is_a_fingerprint(seed, n_cases, quantiles, digits):
     site = _site(seed, n_cases)
-    coarse = coarsen(site, digits=digits, quantiles=quantiles)
+    coarse = coarsen(site, extremes=n_cases % 2 == 0, digits=digits, quantiles=quantiles)
     validate_fingerprint(coarse)
     assert coarse.n_cases == n_cases
     lines = set(coarse.geometry)
@@ -432,14 +486,15 @@ def test_values_at_two_extremes_stay_a_fingerprint_however_they_are_rounded(
     values = np.array([low] * round(1 + 20 * share) + [low + width] * round(21 - 20 * share))
     sketch = fp.mix_cases([fp.sketch_case(values)] * n_cases)
     geometry = (CaseGeometry((1.0, 1.0, 1.0), (99_999, 9, 9), 1.0),) * n_cases
-    coarse = coarsen(SiteFingerprint(n_cases, (sketch,), geometry), digits=digits)
-    validate_fingerprint(coarse)
+    for extremes in (True, False):
+        site = SiteFingerprint(n_cases, (sketch,), geometry)
+        validate_fingerprint(coarsen(site, extremes=extremes, digits=digits))
 
 
 @given(st.integers(0, 1000))
 def test_extents_keep_their_median(seed):
     site = _site(seed, 25)
-    coarse = coarsen(site, quantiles=5)
+    coarse = coarsen(site, extremes=False, quantiles=5)
 
     def extents(fingerprint):
         return np.median(
@@ -450,8 +505,8 @@ def test_extents_keep_their_median(seed):
 
 
 def test_rounded_numbers_have_so_many_digits():
-    coarse = coarsen(_site(1, 9), digits=2)
+    coarse = coarsen(_site(1, 9), extremes=False, digits=2)
     numbers = [coarse.channels[0].mean, *coarse.channels[0].quantiles]
     numbers += [mm for case in coarse.geometry for mm in case.spacing_mm]
     assert all(float(f"{value:.1e}") == value for value in numbers)
-    assert coarsen(_site(1, 9)) == _site(1, 9)
+    assert coarsen(_site(1, 9), extremes=True) == _site(1, 9)

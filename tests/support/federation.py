@@ -119,7 +119,12 @@ class FakeLearner:
         self.calls.append(("plan", -1))
         shapes = {name: array.shape for name, array in self.network.items()}
         configuration = {"tensors": {name: list(shape) for name, shape in shapes.items()}}
-        plans = {"plans_name": "own", **configuration}
+        intensities = {"0": {"min": -7.0, "max": 3071.0, "mean": 100.0}}
+        plans = {
+            "plans_name": "own",
+            "foreground_intensity_properties_per_channel": intensities,
+            **configuration,
+        }
         sha256 = hashlib.sha256(codec.dumps(plans)).hexdigest()
         return OwnPlan(plans, {}, configuration, shapes, self.n_cases, sha256)
 

@@ -20,6 +20,8 @@ from fedfs.nnunet.allowed import allowlist
 
 _PUBLISHED = ("patch_size", "batch_size", "spacing", "architecture", "previous_stage")
 _RESAMPLING = "resample_data_or_seg_to_shape"
+_PER_CHANNEL = "foreground_intensity_properties_per_channel"
+_EXTREMES = ("min", "max")
 _INTENSITIES = (
     "max", "mean", "median", "min", "percentile_00_5", "percentile_99_5", "std",
 )  # fmt: skip
@@ -32,6 +34,15 @@ def select_published(plans: Mapping[str, Any], configuration: str) -> dict[str, 
     """
     settings = allowlist.resolve(plans["configurations"], configuration)
     return {key: settings[key] for key in _PUBLISHED if settings.get(key) is not None}
+
+
+def without_extremes(plans: Mapping[str, Any]) -> dict[str, Any]:
+    """Return plans without the smallest and largest voxel, which no normalisation reads."""
+    intensities = {
+        channel: {name: value for name, value in one.items() if name not in _EXTREMES}
+        for channel, one in plans.get(_PER_CHANNEL, {}).items()
+    }
+    return {**plans, **({_PER_CHANNEL: intensities} if intensities else {})}
 
 
 def skeleton(
@@ -81,7 +92,7 @@ def skeleton(
         "experiment_planner_used": planner,
         "transpose_forward": [0, 1, 2],
         "transpose_backward": [0, 1, 2],
-        "foreground_intensity_properties_per_channel": {
+        _PER_CHANNEL: {
             str(channel): dict.fromkeys(_INTENSITIES, 0.0) for channel in range(n_channels)
         },
         "configurations": configurations,

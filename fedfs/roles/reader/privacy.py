@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 from fedfs.errors import StudyError
 from fedfs.protocol import layout
-from fedfs.protocol.messages import FFE, Charter, EvaluationMessage
+from fedfs.protocol.messages import FFE, Charter, EvaluationMessage, FingerprintMessage
 from fedfs.protocol.state import StudyState
 from fedfs.roles.reader.model_scores import model_name
+from fedfs.roles.reader.units import format_count
 from fedfs.trust.recipients import AGE
 
 EVERYBODY = "whoever can read the store"
@@ -88,7 +89,7 @@ def _of_site(state: StudyState, site: str, n_bytes: Counter[str]) -> Iterator[Di
     if fingerprint is not None:
         yield Disclosure(
             "fingerprint", _fingerprint_amount(state, charter, site),
-            _fingerprint_tells(charter), aggregator, fingerprint.created_at,
+            _fingerprint_tells(charter, fingerprint), aggregator, fingerprint.created_at,
             n_bytes["fingerprint"],
         )  # fmt: skip
     plan = state.site_plans.get(site)
@@ -212,22 +213,30 @@ def _models(scores: Iterable[EvaluationMessage]) -> str:
 
 
 def _fingerprint_amount(state: StudyState, charter: Charter, site: str) -> str:
-    n_cases = state.fingerprints[site].n_cases
+    fingerprint = state.fingerprints[site]
+    n_cases = fingerprint.n_cases
     if charter.fingerprint_quantiles is not None:
         per_case = f"{charter.fingerprint_quantiles} quantiles of sizes and spacings"
     else:
         per_case = f"size and spacing of each of {n_cases} cases, in random order"
     n_channels = len(charter.dataset.channel_names)
     channels = "one channel" if n_channels == 1 else f"{n_channels} channels"
+    n_quantiles = max((len(one.quantiles) for one in fingerprint.channels), default=0)
+    quantiles = format_count(n_quantiles, "quantile")
+    if _holds_extremes(fingerprint):
+        quantiles += ", the extremes among them"
     digits = charter.fingerprint_digits
     rounded = f", rounded to {digits} digits" if digits else ""
-    return (
-        f"intensities of {channels}: mean, spread, extremes, 1,025 quantiles; {per_case}{rounded}"
-    )
+    return f"intensities of {channels}: mean, spread, {quantiles}; {per_case}{rounded}"
 
 
-def _fingerprint_tells(charter: Charter) -> str:
-    extremes = "" if charter.fingerprint_digits else "; the two extremes are real voxels"
+def _holds_extremes(fingerprint: FingerprintMessage) -> bool:
+    """Return whether a fingerprint gives the smallest or the largest voxel of a channel."""
+    return any({0.0, 1.0} & set(channel.probabilities) for channel in fingerprint.channels)
+
+
+def _fingerprint_tells(charter: Charter, fingerprint: FingerprintMessage) -> str:
+    extremes = "; the two extremes are real voxels" if _holds_extremes(fingerprint) else ""
     unusual = (
         "" if charter.fingerprint_quantiles is not None
         else "; an unusual size may identify a case to somebody who knows it"

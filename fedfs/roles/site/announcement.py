@@ -41,7 +41,10 @@ class Announcement:
         measured = self._learner.fingerprint(self._status.progress)
         require_cases(measured.n_cases, charter, "a fingerprint")
         fingerprint = coarsen(
-            measured, digits=charter.fingerprint_digits, quantiles=charter.fingerprint_quantiles
+            measured,
+            extremes=False,
+            digits=charter.fingerprint_digits,
+            quantiles=charter.fingerprint_quantiles,
         )
         try:
             validate_fingerprint(fingerprint)

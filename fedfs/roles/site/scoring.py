@@ -19,6 +19,7 @@ from fedfs.exchange.payloads import MAX_MODEL_BYTES, fetch_payload
 from fedfs.exchange.progress import StatusReporter
 from fedfs.exchange.publish import Publisher
 from fedfs.learner import EvaluationResult, Learner, RoundTask, Tensors
+from fedfs.nnunet.plan.published import without_extremes
 from fedfs.protocol import layout
 from fedfs.protocol.decide_evaluation import VERSION
 from fedfs.protocol.messages import Charter, EvaluationMessage, SiteModel
@@ -122,7 +123,7 @@ class Scoring:
         self._publish_model(
             lambda path: write_safetensors(path, network.tensors),
             network.version,
-            {**plan.plans, "dataset_name": charter.dataset.name},
+            {**without_extremes(plan.plans), "dataset_name": charter.dataset.name},
             charter,
         )
         return f"published this site's model of version {network.version} for others to score"

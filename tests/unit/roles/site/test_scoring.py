@@ -181,6 +181,13 @@ def test_every_model_is_scored_at_every_site(tmp_path, options):
     assert bool(options) == (stranger.site_models["east"].plans == {})
 
 
+def test_a_published_model_tells_no_extreme_voxel(tmp_path):
+    federation = asym(tmp_path)
+    federation.run()
+    plans = federation.observe().state.site_models["north"].plans
+    assert plans["foreground_intensity_properties_per_channel"] == {"0": {"mean": 100.0}}
+
+
 def test_a_site_reads_of_other_sites_nothing_but_their_models(tmp_path):
     federation = asym(tmp_path)
     federation.run()

@@ -70,9 +70,9 @@ def test_a_fingerprint_that_would_be_refused_is_not_published(federation, monkey
     """What is on the store is not replaced: the site could never take part."""
     learner = federation.learners["east"]
     measured = learner.fingerprint(lambda _: None)
-    bad = replace(measured, channels=(replace(measured.channels[0], mean=1e9),))
+    bad = replace(measured, channels=(replace(measured.channels[0], m2=-1.0),))
     monkeypatch.setattr(learner, "fingerprint", lambda _: bad)
-    with pytest.raises(DatasetError, match=r"would refuse the fingerprint .* channels\[0\].mean"):
+    with pytest.raises(DatasetError, match=r"would refuse the fingerprint .* channels\[0\].m2"):
         federation.step("east")
     assert "east" not in federation.observe().state.fingerprints
 
