@@ -1,8 +1,9 @@
 """Any process may die at any call to the store and be started again.
 
-A store wrapper dies at its k-th call, for every k, before or after the call took effect (the latter
-is a lost acknowledgement). A fresh process then goes on; the federation must end as if nothing had
-happened. These are the invariants of ``docs/protocol.md``, section "Invariants".
+A store wrapper dies at its k-th call, before or after the call took effect (the latter is a lost
+acknowledgement): at each kind of call, and with ``FEDFS_SLOW_TESTS=1`` at every call. A fresh
+process then goes on; the federation must end as if nothing had happened. These are the invariants
+of ``docs/protocol.md``, section "Invariants".
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from fedfs.protocol import layout
 from fedfs.roles.reader.status import summarize
 from fedfs.roles.site.fine_tuning import FineTuning
 from support import invariants
-from support.dying_store import DyingStore, KilledError
+from support.dying_store import DyingStore, KilledError, kills
 from support.federation import Federation, forge
 
 TWO = {"east": 1.0, "north": 2.0}
@@ -74,43 +75,52 @@ def take_turns(
     raise AssertionError("the federation did not finish")
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    found = {}
-    for name, options in POLICIES.items():
-        folder = tmp_path_factory.mktemp(f"undisturbed-{name}")
-        federation = Federation(folder, targets=TWO, rounds=2, **options).start()
-        take_turns(federation)
-        found[name] = models_and_updates(federation)
-    return found
+def calls_of(federation: Federation, victim: str) -> list[tuple[str, str]]:
+    """Run a study in which nobody is killed; return what a process of it calls."""
+    store = DyingStore(federation.store)
+    federation.processes[victim] = federation.new_process(victim, store)
+    take_turns(federation)
+    return store.calls
 
 
 @pytest.mark.parametrize("victim", ["aggregator", "north"])
-@pytest.mark.parametrize(
-    ("policy", "when"),
-    [("all", "before"), ("all", "after"), ("quorum", "either"), ("buffer", "either")],
-)
-def test_a_kill_at_every_store_call_changes_nothing(tmp_path, undisturbed, policy, victim, when):
-    """Before or after the call took effect; in turn, where the policy is the only difference."""
-    for k in itertools.count(1):
-        after = when == "after" or (when == "either" and k % 2 == 0)
-        federation = Federation(tmp_path / str(k), targets=TWO, rounds=2, **POLICIES[policy])
-        if not take_turns(federation.start(), victim, k, after=after):
-            break  # the process made fewer than k calls
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_kill_at_each_kind_of_store_call_changes_nothing(tmp_path, policy, victim):
+    """In turn, where the policy is the only difference: with one policy also at reads."""
+    options = {"targets": TWO, "rounds": 2, **POLICIES[policy]}
+    undisturbed = Federation(tmp_path / "undisturbed", **options).start()
+    calls = calls_of(undisturbed, victim)
+    for k, after in kills(calls, few=policy != "all"):
+        federation = Federation(tmp_path / f"{k}-{after}", **options)
+        assert take_turns(federation.start(), victim, k, after=after)
         check_invariants(federation)
-        assert models_and_updates(federation) == undisturbed[policy], f"killed at call {k}"
-    assert k > 30  # or the test has not seen much
+        same = models_and_updates(federation) == models_and_updates(undisturbed)
+        assert same, f"killed at call {k}, {calls[k - 1]}"
+
+
+def test_each_kind_of_write_and_read_is_among_the_kills(tmp_path):
+    """A kind that is no longer seen would no longer be tested."""
+    for victim, written in (
+        ("aggregator", {"plan", "model-payload", "model", "round", "finished"}),
+        ("north", {"fingerprint", "update-payload", "update", "evaluation"}),
+    ):
+        calls = calls_of(Federation(tmp_path / victim, targets=TWO).start(), victim)
+        killed = {(*calls[k - 1], after) for k, after in kills(calls)}
+        assert {call[:2] for call in killed} == set(calls)
+        for kind in written:
+            names = {(name, after) for name, one, after in killed if one == kind}
+            assert len(names & {("create", False), ("upload", False)}) == 1
+            assert len(names & {("create", True), ("upload", True)}) == 1
 
 
 @pytest.mark.parametrize("victim", ["aggregator", "north"])
 def test_a_kill_on_any_track_changes_nothing(tmp_path, victim):
-    """Two configurations, and the choice between them; at every ninth call."""
+    """Two configurations, and the choice between them."""
     options = {"targets": TWO, "rounds": 1, "configuration": "2d,3d_fullres"}
     undisturbed = Federation(tmp_path / "undisturbed", **options).start()
-    take_turns(undisturbed)
-    for k in itertools.count(3, 9):
-        federation = Federation(tmp_path / str(k), **options)
-        killed = take_turns(federation.start(), victim, k, after=k % 2 == 0)
+    for k, after in kills(calls_of(undisturbed, victim), few=True):
+        federation = Federation(tmp_path / f"{k}-{after}", **options)
+        assert take_turns(federation.start(), victim, k, after=after)
         for track in federation.tracks:
             state, expected = (one.observe(track=track).state for one in (federation, undisturbed))
             invariants.check(state)
@@ -118,35 +128,29 @@ def test_a_kill_on_any_track_changes_nothing(tmp_path, victim):
             assert state.models[1].weights_sha256 == expected.models[1].weights_sha256
         chosen = federation.observe().state.choice
         assert chosen.dice == undisturbed.observe().state.choice.dice, f"killed at call {k}"
-        if not killed:
-            break
-    assert k > 90
 
 
 @pytest.mark.parametrize("victim", ["aggregator", "north"])
 def test_a_kill_changes_none_of_the_models_that_sites_have_beside_the_last_version(
     tmp_path, victim
 ):
-    """Own normalisation layers, averages, a local and a personal model; at every 17th call."""
+    """Own normalisation layers, averages, a local and a personal model."""
     options = {
         "targets": TWO, "rounds": 2, "keep_local": "norm", "average_last": 2, "ema": 0.5,
         "alone": ("north",), "personal": {"north": FineTuning()}, "publishes_personal": ("north",),
     }  # fmt: skip
     undisturbed = Federation(tmp_path / "undisturbed", **options).start()
-    take_turns(undisturbed)
+    calls = calls_of(undisturbed, victim)
     expected = undisturbed.observe().state
-    for k in itertools.count(5, 17):
-        federation = Federation(tmp_path / str(k), **options)
-        killed = take_turns(federation.start(), victim, k, after=k % 2 == 0)
+    for k, after in kills(calls, few=True):
+        federation = Federation(tmp_path / f"{k}-{after}", **options)
+        assert take_turns(federation.start(), victim, k, after=after)
         check_invariants(federation)
         state = federation.observe().state
         assert models_and_updates(federation) == models_and_updates(undisturbed), k
         assert state.evaluations.keys() == expected.evaluations.keys()
         for place, score in state.evaluations.items():
             assert score.mean_dice == expected.evaluations[place].mean_dice, (k, place)
-        if not killed:
-            break
-    assert k > 50
 
 
 def overtake(federation: Federation) -> None:
@@ -166,28 +170,31 @@ def overtake(federation: Federation) -> None:
     site.train = train_slowly
 
 
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("victim", ["aggregator", "north"])
 @pytest.mark.parametrize("policy", ["quorum", "buffer"])
-def test_a_kill_with_late_updates_loses_none(tmp_path, policy, victim, after):
-    options = {**POLICIES[policy], "rounds": 3}
+def test_a_kill_with_late_updates_loses_none(tmp_path, policy, victim):
+    options = {**POLICIES[policy], "targets": TWO, "rounds": 3}
     if policy == "buffer":
         options["policy_options"] = {"size": 1}
-    for k in itertools.count(1, 4):
-        federation = Federation(tmp_path / str(k), targets=TWO, **options)
+    undisturbed = Federation(tmp_path / "undisturbed", **options)
+    overtake(undisturbed.start())
+    calls = calls_of(undisturbed, victim)
+    assert late_updates(undisturbed) == [("north", 0)]
+    for k, after in kills(calls, few=True):
+        federation = Federation(tmp_path / f"{k}-{after}", **options)
         overtake(federation.start())
-        killed = take_turns(federation, victim, k, after=after)
+        take_turns(federation, victim, k, after=after)
         check_invariants(federation)
-        late = [
-            update
-            for version, record in federation.observe().state.rounds.items()
-            for update in record.updates
-            if update.base_version < version - 1
-        ]
-        if not killed:
-            break
-    assert [(update.site, update.base_version) for update in late] == [("north", 0)]
-    assert k > 30
+
+
+def late_updates(federation: Federation) -> list[tuple[str, int]]:
+    """Return site and base version of the updates in use that an older version came before."""
+    return [
+        (update.site, update.base_version)
+        for version, record in federation.observe().state.rounds.items()
+        for update in record.updates
+        if update.base_version < version - 1
+    ]
 
 
 def test_two_aggregators_at_once_make_one_chain_of_versions(tmp_path):

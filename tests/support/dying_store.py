@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from fedfs.protocol.track_place import parse_on_store
 from fedfs.store.base import Store
 from support.federation import Federation
 from support.forwarding_store import ForwardingStore
+from support.slow import SLOW
+
+READS = ("get", "list", "download")
 
 
 class KilledError(BaseException):
@@ -15,13 +19,20 @@ class KilledError(BaseException):
 
 
 class DyingStore(ForwardingStore):
-    """Passes calls on and dies at the ``k``-th, before or after it took effect."""
+    """Passes calls on and dies at the ``k``-th, before or after it took effect; 0 never dies.
 
-    def __init__(self, inner: Store, k: int, *, after: bool) -> None:
+    Attributes:
+        calls: every call so far: its name, and the kind of its key.
+    """
+
+    def __init__(self, inner: Store, k: int = 0, *, after: bool = False) -> None:
         super().__init__(inner)
         self.left, self.after = k, after
+        self.calls: list[tuple[str, str]] = []
 
     def _call(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        key = parse_on_store(args[0])
+        self.calls.append((name, key.kind if key else args[0]))
         self.left -= 1
         if self.left == 0 and not self.after:
             raise KilledError
@@ -29,6 +40,31 @@ class DyingStore(ForwardingStore):
         if self.left == 0:
             raise KilledError
         return result
+
+
+def kills(calls: Sequence[tuple[str, str]], *, few: bool = False) -> Iterator[tuple[int, bool]]:
+    """Yield the calls at which a process is killed, and whether after they took effect.
+
+    Those are the first and the last write of each kind of key, before and after, and the first read
+    of each, before: a kill after a read is one before the next call. With ``FEDFS_SLOW_TESTS=1`` it
+    is every call, before and after.
+
+    Args:
+        calls: all calls of a process that is not killed, as a :class:`DyingStore` has them.
+        few: only the last write of each kind of key, in turn before and after.
+    """
+    if SLOW:
+        yield from ((k, after) for k in range(1, len(calls) + 1) for after in (False, True))
+        return
+    first = {call: k for k, call in reversed(list(enumerate(calls, 1)))}
+    last = {call: k for k, call in enumerate(calls, 1)}
+    writes = [call for call in first if call[0] not in READS]
+    if few:
+        yield from ((last[call], i % 2 == 0) for i, call in enumerate(writes))
+        return
+    yield from ((first[call], False) for call in first.keys() - writes)
+    for k in sorted({place[call] for call in writes for place in (first, last)}):
+        yield from ((k, False), (k, True))
 
 
 def run_with_a_kill(federation: Federation, names: Sequence[str], victim: str, call: int) -> bool:
