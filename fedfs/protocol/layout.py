@@ -18,17 +18,21 @@ from functools import lru_cache
 
 from fedfs.errors import MalformedError
 from fedfs.protocol import values
+from fedfs.protocol.values import HELPER_SITE
 
 FEDERATION = "federation/"
 AGGREGATOR = "aggregator/"
 SITES = "sites/"
+HELPER = "helper/"
+SUM_REQUESTS = "aggregator/sums/"
+MASK_SUMS = "helper/sums/"
 ADMISSIONS = "aggregator/admissions/"
 ROUNDS = "aggregator/rounds/"
 STATUSES = "aggregator/status/"
 REPORTS = "aggregator/reports/"
 """Pages for people; no message and no payload, so that no reader of the protocol looks at them."""
 
-STATUS_KINDS = ("status", "aggregator-status")
+STATUS_KINDS = ("status", "aggregator-status", "helper-status")
 """Kinds of key that only people read: no site and no aggregator decides anything by them."""
 
 FORMS = {
@@ -56,8 +60,13 @@ FORMS = {
     "state-payload": "aggregator/models/{version:05d}/state-{sha256}.safetensors",
     "round": "aggregator/rounds/{version:05d}.json",
     "aggregator-status": "aggregator/status/{number:08d}.json",
+    "sum-request": "aggregator/sums/{version:05d}.json",
     "choice": "aggregator/choice-{number:04d}.json",
     "finished": "aggregator/finished.json",
+    "helper-join": "helper/join-{number:04d}.json",
+    "mask-sum": "helper/sums/{version:05d}/manifest.json",
+    "mask-sum-payload": "helper/sums/{version:05d}/sum-{sha256}.safetensors",
+    "helper-status": "helper/status/{number:08d}.json",
 }
 """Kind of key -> its form, as :meth:`str.format` takes it."""
 
@@ -106,6 +115,11 @@ class Key:
         return self.kind in STATUS_KINDS
 
     @property
+    def writer(self) -> str:
+        """The site that writes it, or who stands in place of one; "" for the aggregator."""
+        return self.site or (HELPER_SITE if self.text.startswith(HELPER) else "")
+
+    @property
     def is_payload(self) -> bool:
         """The object holds tensors rather than a signed message."""
         return self.sha256 is not None
@@ -152,8 +166,8 @@ def parse(text: str) -> Key | None:
 
 
 def site_prefix(site: str) -> str:
-    """Prefix of everything that ``site`` writes."""
-    return f"{SITES}{site}/"
+    """Prefix of everything that ``site`` writes, or the helper."""
+    return HELPER if site == HELPER_SITE else f"{SITES}{site}/"
 
 
 def charter(number: int) -> str:
@@ -172,8 +186,9 @@ def given_model(sha256: str) -> str:
 
 
 def join(site: str, number: int) -> str:
-    """Key of a site's ``number``-th join request."""
-    return FORMS["join"].format(site=site, number=number)
+    """Key of a site's ``number``-th join request, or of the helper's."""
+    kind = "helper-join" if site == HELPER_SITE else "join"
+    return FORMS[kind].format(site=site, number=number)
 
 
 def fingerprint(site: str, number: int = 1) -> str:
@@ -269,10 +284,9 @@ def failure(site: str, version: int, number: int) -> str:
 
 
 def status(site: str | None, number: int) -> str:
-    """Key of the ``number``-th status of a site, or of the aggregator (None)."""
-    if site is None:
-        return FORMS["aggregator-status"].format(number=number)
-    return FORMS["status"].format(site=site, number=number)
+    """Key of the ``number``-th status of a site, of the helper, or of the aggregator (None)."""
+    kinds = {None: "aggregator-status", HELPER_SITE: "helper-status"}
+    return FORMS[kinds.get(site, "status")].format(site=site, number=number)
 
 
 def model(version: int) -> str:
@@ -286,8 +300,18 @@ def model_payload(version: int, sha256: str) -> str:
 
 
 def payload_of_version(kind: str, version: int, sha256: str) -> str:
-    """Key of a payload of ``version``: its ``model``, ``keyframe``, ``ema`` or ``state``."""
+    """Key of a payload of ``version``: its ``model``, ``keyframe``, ``state``, ``mask-sum`` …"""
     return FORMS[f"{kind}-payload"].format(version=version, sha256=sha256)
+
+
+def sum_request(version: int) -> str:
+    """Key of the request for the sum that ``version`` is made from."""
+    return FORMS["sum-request"].format(version=version)
+
+
+def mask_sum(version: int) -> str:
+    """Key of the helper's answer to the request for ``version``."""
+    return FORMS["mask-sum"].format(version=version)
 
 
 def report(version: int, n_messages: int) -> str:

@@ -4,9 +4,9 @@ from fedfs.protocol.layout import Key
 
 # What a message may refer to is read before it, and what vouches for it.
 _ORDER = (
-    "charter", "join", "plan", "choice", "admission", "fingerprint", "site-plan", "round", "model",
-    "update", "attendance", "site-model", "finished", "evaluation", "cross-validation", "failure",
-    "status", "aggregator-status",
+    "charter", "join", "helper-join", "plan", "choice", "admission", "fingerprint", "site-plan",
+    "round", "model", "sum-request", "update", "mask-sum", "attendance", "site-model", "finished",
+    "evaluation", "cross-validation", "failure", "status", "aggregator-status", "helper-status",
 )  # fmt: skip
 
 

@@ -15,7 +15,9 @@ from fedfs.protocol.messages import (
     FailureMessage,
     FingerprintMessage,
     FinishedMessage,
+    HelperJoin,
     JoinRequest,
+    MaskSum,
     ModelManifest,
     PayloadRef,
     PlanMessage,
@@ -23,6 +25,7 @@ from fedfs.protocol.messages import (
     SiteModel,
     SitePlan,
     StatusMessage,
+    SumRequest,
     TrackCharter,
     UpdateManifest,
 )
@@ -67,8 +70,11 @@ class StudyState:
         attendances: newest attendance by site.
         evaluations: by (site, version, variant).
         site_models: by site.
+        helper_join: newest request of a helper; not yet trusted, like those of sites.
+        sum_requests, mask_sums: by the version that is made of the sum.
         cross_validations: by site.
-        statuses: newest status by site; the aggregator's under "".
+        statuses: newest status by site; the aggregator's under "", the helper's under its name in
+            place of a site's.
         digests: key -> sha256 of the accepted message's payload bytes.
         vouched: key -> that hash, where the aggregator named the message in a record or the plan.
         rejected: key -> why the object under it was not accepted.
@@ -91,6 +97,9 @@ class StudyState:
     attendances: dict[str, Attendance] = field(default_factory=dict)
     evaluations: dict[tuple[str, int, str], EvaluationMessage] = field(default_factory=dict)
     site_models: dict[str, SiteModel] = field(default_factory=dict)
+    helper_join: HelperJoin | None = None
+    sum_requests: dict[int, SumRequest] = field(default_factory=dict)
+    mask_sums: dict[int, MaskSum] = field(default_factory=dict)
     cross_validations: dict[str, CrossValidation] = field(default_factory=dict)
     choice: Choice | None = None
     failures: list[FailureMessage] = field(default_factory=list)
@@ -148,10 +157,19 @@ class StudyState:
         used = [layout.update(update.site, update.base_version) for update in record.updates]
         hashes = (update.manifest_sha256 for update in record.updates)
         self.vouched.update(zip(used, hashes, strict=True))
+        if record.secure is not None:
+            self.vouched[layout.sum_request(record.version)] = record.secure.request_sha256
+            self.vouched[layout.mask_sum(record.version)] = record.secure.sum_sha256
         self.refused.update({item.key: item.reason for item in record.excluded})
         for key in (*used, *(item.key for item in record.excluded)):
             self.settled.add(key)
             self.waiting.pop(key, None)
+
+    def keep_sum_request(self, request: SumRequest) -> None:
+        """Note which updates a version is made of: they stay believed, as their sum is fixed."""
+        self.sum_requests[request.version] = request
+        for update in request.updates:
+            self.vouched[layout.update(update.site, update.base_version)] = update.manifest_sha256
 
     def keep_end(self, end: FinishedMessage) -> None:
         """Note that the study is closed, with which scores, and whose models are an ensemble."""
@@ -183,6 +201,7 @@ class StudyState:
             )
         found += ((update.payload, update.base_version) for update in self.updates.values())
         found += ((model.payload, model.version) for model in self.site_models.values())
+        found += ((answer.payload, answer.version) for answer in self.mask_sums.values())
         found.append((self.charter.pretrained, self.newest))
         found += ((one.payload, 0) for model in self.charter.given for one in model.folds)
         return {ref.key: (ref, version) for ref, version in found if ref is not None}

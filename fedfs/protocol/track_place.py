@@ -26,6 +26,7 @@ SHARED = frozenset(
         "pretrained",
         "given-model",
         "join",
+        "helper-join",
         "fingerprint",
         "plan",
         "cross-validation",

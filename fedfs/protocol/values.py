@@ -62,13 +62,22 @@ STUDY_ID = Form(r"[a-z0-9][a-z0-9-]{0,63}-[0-9a-f]{32}", "the id of a study")
 SITE = Form(r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?", "the name of a site")
 TRACK = Form(r"[a-z0-9][a-z0-9_-]{0,63}", "the name of a track")
 
+HELPER_SITE = "+helper"
+"""In place of the name of a site, the helper of secure sums: no site can have this name."""
+
 MAX_COUNT = 2**53
 """Largest whole number that every reader of JSON reads as the same number."""
 
 StudyName = Annotated[str, STUDY]
 StudyId = Annotated[str, STUDY_ID]
 SiteName = Annotated[str, SITE]
-Sender = Annotated[str, Form(f"(?:{SITE.pattern})?", f"{SITE}, or empty for the aggregator")]
+Sender = Annotated[
+    str,
+    Form(
+        rf"(?:{SITE.pattern})?|{re.escape(HELPER_SITE)}",
+        f"{SITE}, {HELPER_SITE} for the helper, or empty for the aggregator",
+    ),
+]
 TrackName = Annotated[str, TRACK]
 Fold = Annotated[str, Form(r"[0-9]{1,3}|all", "the number of a fold, or all")]
 DatasetName = Annotated[

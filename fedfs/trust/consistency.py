@@ -5,14 +5,22 @@ Rules:
  * An update names a version that exists, and the weights that version has.
  * A model's manifest agrees with the round record of its version; versions start at 0 without a
    gap.
+ * With secure sums an update is masked, and a version is made of the sum that a request asked for.
 """
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 from fedfs.errors import MisplacedError
 from fedfs.protocol import layout, messages
 from fedfs.protocol.layout import Key
-from fedfs.protocol.messages import Message
+from fedfs.protocol.messages import Charter, Message, SecureSums
 from fedfs.protocol.state import StudyState
 
+_HELPER_FIELDS = (
+    "helper_number", "helper_key", "helper_encryption_key", "helper_from_versions", "given_up",
+)  # fmt: skip
 _ONLY_ONE = ("fingerprint", "site-plan", "plan", "cross-validation", "choice")
 
 # A model's manifest repeats what its round record says.
@@ -24,6 +32,28 @@ _FROM_RECORD = {
     "keyframe": "keyframe",
     "ema": "ema",
 }
+
+
+def check_amendment(charter: Charter, before: Charter) -> None:
+    """Check that an amendment leaves alone what sites have relied on as they joined.
+
+    Raises:
+        MisplacedError: saying what it changes.
+    """
+    if charter.tracks != before.tracks:
+        raise MisplacedError("changes the tracks of the study")
+    if charter.given != before.given:
+        raise MisplacedError("changes the models that the study evaluates")
+    rules = [_without_helper(one.secure_sums) for one in (charter, before)]
+    if rules[0] != rules[1]:
+        raise MisplacedError("changes the rules of secure sums")
+
+
+def _without_helper(rules: SecureSums | None) -> SecureSums | None:
+    if rules is None:
+        return None
+    usual = SecureSums()
+    return replace(rules, **{name: getattr(usual, name) for name in _HELPER_FIELDS})
 
 
 def check_consistency(state: StudyState, key: Key, message: Message) -> None:
@@ -44,19 +74,16 @@ def check_consistency(state: StudyState, key: Key, message: Message) -> None:
             raise MisplacedError(f"says {name} {value!r}, but its key says {expected!r}")
     if key.kind in _ONLY_ONE and key.number != 1:
         raise MisplacedError(f"has the number {key.number}, but there is only one {key.kind}")
-    if key.kind == "aggregator-status" and inside["site"] != "":
-        raise MisplacedError(f"is the aggregator's, but says site {inside['site']!r}")
+    if key.is_status and inside["site"] != key.writer:
+        raise MisplacedError(f"says site {inside['site']!r}, but its key says {key.writer!r}")
     if isinstance(message, messages.Admission) and key.text != layout.admission(message.site):
         raise MisplacedError(f"admits {message.site!r}, but its key says another site")
-    if isinstance(message, messages.ModelManifest):
-        _check_model(state, message)
     given = state.given_plans
     if isinstance(message, messages.PlanMessage) and given and message.plans != given:
         raise MisplacedError("is not the plan of the study that this one continues")
-    if isinstance(message, messages.UpdateManifest):
-        _check_update(state, message)
-    if isinstance(message, messages.SiteModel):
-        _check_site_model(state, message)
+    check = _OF_KIND.get(type(message))
+    if check is not None:
+        check(state, message)
 
 
 def _check_model(state: StudyState, model: messages.ModelManifest) -> None:
@@ -83,6 +110,47 @@ def _check_update(state: StudyState, update: messages.UpdateManifest) -> None:
     own = layout.update_payload(update.site, update.base_version, update.payload.sha256)
     if update.payload.key != own:
         raise MisplacedError("names a payload outside its own place")
+    rules = state.charter.secure_sums
+    if (rules is not None) != bool(update.seed and update.seed_for):
+        hidden = "hides nothing" if rules is not None else "is masked"
+        raise MisplacedError(f"{hidden}, which is not what the charter says")
+    if rules is not None and not helper_number(state, update.seed_for):
+        raise MisplacedError("is masked with a seed for somebody who is not the helper")
+
+
+def helper_number(state: StudyState, encryption_key: str) -> int:
+    """Return the number of the helper who has had an encryption key; 0 if none has."""
+    rules = [charter.secure_sums for charter in state.charters.values()]
+    numbers = (r.helper_number for r in rules if r and r.helper_encryption_key == encryption_key)
+    return max(numbers, default=0) if encryption_key else 0
+
+
+def _check_record(state: StudyState, record: messages.RoundRecord) -> None:
+    if state.charter.secure_sums is not None and record.updates:
+        if record.secure is None or not record.secure.sum_sha256:
+            raise MisplacedError("is made of updates without a secure sum")
+    elif record.secure is not None and state.charter.secure_sums is None:
+        raise MisplacedError("is made of a secure sum, for which the charter does not ask")
+
+
+def _check_sum_request(state: StudyState, request: messages.SumRequest) -> None:
+    if state.charter.secure_sums is None:
+        raise MisplacedError("asks for a secure sum, for which the charter does not ask")
+    if request.version - 1 not in state.models:
+        raise MisplacedError(f"is for version {request.version}, but there is none before it")
+    if any(update.base_version >= request.version for update in request.updates):
+        raise MisplacedError("names an update from a version that does not come before")
+
+
+def _check_mask_sum(state: StudyState, answer: messages.MaskSum) -> None:
+    request = state.sum_requests.get(answer.version)
+    if request is None or state.digests[request.key] != answer.request_sha256:
+        raise MisplacedError("answers a request that is not there")
+    if not set(answer.left_out) <= {update.site for update in request.updates}:
+        raise MisplacedError("leaves out a site that was not asked for")
+    own = layout.mask_sum(answer.version).rpartition("/")[0]
+    if answer.payload is not None and not answer.payload.key.startswith(f"{own}/sum-"):
+        raise MisplacedError("names a payload outside its own place")
 
 
 def _check_site_model(state: StudyState, model: messages.SiteModel) -> None:
@@ -90,3 +158,13 @@ def _check_site_model(state: StudyState, model: messages.SiteModel) -> None:
         raise MisplacedError("is a site's model, for which the charter does not ask")
     if model.payload.key != layout.site_model_payload(model.site, model.payload.sha256):
         raise MisplacedError("names a payload outside its own place")
+
+
+_OF_KIND: dict[type[Message], Callable[[StudyState, Any], None]] = {
+    messages.ModelManifest: _check_model,
+    messages.UpdateManifest: _check_update,
+    messages.SiteModel: _check_site_model,
+    messages.RoundRecord: _check_record,
+    messages.SumRequest: _check_sum_request,
+    messages.MaskSum: _check_mask_sum,
+}

@@ -2,7 +2,7 @@
 
 Rules:
  * An amendment of the charter takes effect at a version: it says from which one on a site's key or
-   state counts, or the aggregator's key.
+   state counts, or the aggregator's or the helper's key.
  * The key before it counts for earlier versions, so that what it signed stays believed; where one
    key replaces another, for that version too, which the site may have begun.
  * Of a site that is removed nothing counts from that version on.
@@ -54,10 +54,23 @@ def of_aggregator(charters: Mapping[int, TrackCharter]) -> tuple[Tenure, ...]:
     return _tenures((c.aggregator_key, c.aggregator_from_version) for c in ordered)
 
 
+def of_helper(charters: Mapping[int, TrackCharter]) -> tuple[Tenure, ...]:
+    """Return the keys that helpers of secure sums have had, the newest last; empty if none."""
+    steps = []
+    for number in sorted(charters):
+        charter = charters[number]
+        if charter.secure_sums is not None:
+            first = charter.secure_sums.helper_from_versions.get(charter.track.name, 0)
+            steps.append((charter.secure_sums.helper_key, first))
+    return _tenures(steps)
+
+
 def of_role(charters: Mapping[int, TrackCharter], role: str) -> tuple[Tenure, ...]:
-    """Return the keys of ``aggregator`` or ``site-<name>``, the newest last."""
+    """Return the keys of ``aggregator``, ``helper`` or ``site-<name>``, the newest last."""
     if role == "aggregator":
         return of_aggregator(charters)
+    if role == "helper":
+        return of_helper(charters)
     return of_site(charters, role.removeprefix("site-"))
 
 

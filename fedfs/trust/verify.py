@@ -8,9 +8,10 @@
  * A join request proves only that its sender holds the key it presents.
  * What lies under ``sites/<site>/`` is signed by a key of that site which counts for the version it
    is about, by the charters (:mod:`fedfs.trust.key_validity`); what lies under ``aggregator/`` by
-   such a key of the aggregator. What is about no version is signed by any of these, and believed of
-   a site that is paused but not of one that is removed. Plan, admissions and choice are signed by
-   the newest key of the aggregator, or the charter names them by their hash.
+   such a key of the aggregator, and under ``helper/`` by one of the helper. What is about no
+   version is signed by any of these, and believed of a site that is paused but not of one that is
+   removed. Plan, admissions and choice are signed by the newest key of the aggregator, or the
+   charter names them by their hash.
  * What an accepted round record, admission or the plan names by its hash stays believed, whoever
    is removed.
  * Every message names the study, its track unless the whole study shares it, and the key it lies
@@ -28,11 +29,12 @@ from typing import Any, Protocol
 from fedfs.errors import MalformedError, MisplacedError, RejectedError, SignatureError, StandsUntil
 from fedfs.protocol import layout, messages
 from fedfs.protocol.layout import Key
-from fedfs.protocol.messages import Charter, JoinRequest, Message
+from fedfs.protocol.messages import Charter, HelperJoin, JoinRequest, Message
 from fedfs.protocol.state import StudyState
 from fedfs.protocol.track_place import TrackPlace
+from fedfs.protocol.values import HELPER_SITE
 from fedfs.trust import key_validity
-from fedfs.trust.consistency import check_consistency
+from fedfs.trust.consistency import check_amendment, check_consistency
 from fedfs.trust.key_validity import Tenure
 from fedfs.trust.signing import Envelope, study_id
 
@@ -117,9 +119,9 @@ class TrustedView:
         if key.kind == "charter":
             with _standing_until("charter"):
                 message: Message = self._verify_charter(key, envelope)
-        elif key.kind == "join":
+        elif cls in (JoinRequest, HelperJoin):
             with _standing_until("change"):
-                message = self._verify_join(key, envelope)
+                message = self._verify_join(key, envelope, cls)
         else:
             message = self._verify_signed(key, envelope, cls)
         check_consistency(self.state, key, message)
@@ -134,17 +136,14 @@ class TrustedView:
             raise MisplacedError(f"amends charter {number - 1}, which is not there")
         payload = envelope.verify(before.coordinator_key, kind)
         charter = messages.decode(Charter, payload, key=key.text, study=self.study)
-        if charter.tracks != before.tracks:
-            raise MisplacedError("changes the tracks of the study")
-        if charter.given != before.given:
-            raise MisplacedError("changes the models that the study evaluates")
+        check_amendment(charter, before)
         if charter.previous_sha256 != self.state.digests[before.key]:
             raise MisplacedError(f"does not amend the charter {number - 1} that is on the store")
         return charter
 
-    def _verify_join(self, key: Key, envelope: Envelope) -> JoinRequest:
-        claimed = messages.decode(JoinRequest, envelope.payload, key=key.text, study=self.study)
-        envelope.verify(claimed.public_key, messages.payload_type(JoinRequest))
+    def _verify_join(self, key: Key, envelope: Envelope, cls: type[Message]) -> Message:
+        claimed = messages.decode(cls, envelope.payload, key=key.text, study=self.study)
+        envelope.verify(getattr(claimed, "public_key"), messages.payload_type(cls))  # noqa: B009  both have one
         return claimed
 
     def _verify_signed(self, key: Key, envelope: Envelope, cls: type[Message]) -> Message:
@@ -168,12 +167,17 @@ class TrustedView:
 
     def _tenures(self, key: Key) -> tuple[Tenure, ...]:
         charters = self.state.charters
-        if key.site is None:
-            return key_validity.of_aggregator(charters)
-        tenures = key_validity.of_site(charters, key.site)
-        if not tenures:
-            raise SignatureError(f"comes from {key.site!r}, which is not on the roster")
-        return tenures
+        if key.site is not None:
+            tenures = key_validity.of_site(charters, key.site)
+            if not tenures:
+                raise SignatureError(f"comes from {key.site!r}, which is not on the roster")
+            return tenures
+        if key.writer == HELPER_SITE:
+            tenures = key_validity.of_helper(charters)
+            if not tenures:
+                raise SignatureError("comes from a helper, and no charter names one")
+            return tenures
+        return key_validity.of_aggregator(charters)
 
     def _check_tenure(self, key: Key, signer: Tenure, message: Message) -> None:
         """Check that a key counts for what it signed."""
@@ -200,7 +204,7 @@ class TrustedView:
         plans = found.get("plans")
         return plans if isinstance(plans, dict) else {}
 
-    def _keep(self, message: Message) -> None:  # noqa: C901, PLR0912  one branch per message
+    def _keep(self, message: Message) -> None:  # noqa: C901, PLR0912, PLR0915  one branch per message
         state = self.state
         match message:
             case Charter():
@@ -213,6 +217,13 @@ class TrustedView:
                 before = state.joins.get(message.site)
                 if before is None or before.key < message.key:
                     state.joins[message.site] = message
+            case HelperJoin():
+                if state.helper_join is None or state.helper_join.key < message.key:
+                    state.helper_join = message
+            case messages.SumRequest():
+                state.keep_sum_request(message)
+            case messages.MaskSum():
+                state.mask_sums[message.version] = message
             case messages.FingerprintMessage():
                 state.fingerprints[message.site] = message
             case messages.SitePlan():

@@ -19,6 +19,9 @@ from fedfs.protocol.messages.aggregator import (
     ModelManifest,
     PlanMessage,
     RoundRecord,
+    SecureRound,
+    SummedUpdate,
+    SumRequest,
     UsedUpdate,
 )
 from fedfs.protocol.messages.base import (
@@ -39,6 +42,7 @@ from fedfs.protocol.messages.base import (
 )
 from fedfs.protocol.messages.coordinator import Charter, TrackCharter, chosen_tracks, track_names
 from fedfs.protocol.messages.given import GivenFold, GivenModel
+from fedfs.protocol.messages.helper import HelperJoin, MaskSum
 from fedfs.protocol.messages.roster import (
     ACTIVE,
     ADMITTED,
@@ -81,6 +85,7 @@ from fedfs.protocol.messages.specs import (
     DatasetSpec,
     NnUNetSpec,
     Schedule,
+    SecureSums,
     Track,
 )
 from fedfs.protocol.times import from_utc, utc
@@ -90,11 +95,11 @@ _BY_TYPE: dict[str, type[Message]] = {
     for cls in (
         Charter, JoinRequest, FingerprintMessage, SitePlan, PlanMessage, Admission, ModelManifest,
         UpdateManifest, Attendance, RoundRecord, EvaluationMessage, SiteModel, CrossValidation,
-        FailureMessage, StatusMessage, Choice, FinishedMessage,
+        FailureMessage, StatusMessage, Choice, FinishedMessage, HelperJoin, SumRequest, MaskSum,
     )
 }  # fmt: skip
 
 
 def message_class(kind: str) -> type[Message] | None:
     """Return the message class that belongs under keys of ``kind``; None for payloads."""
-    return _BY_TYPE.get("status" if kind == "aggregator-status" else kind)
+    return _BY_TYPE.get("status" if kind.endswith("-status") else kind)

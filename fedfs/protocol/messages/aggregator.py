@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from fedfs.errors import MalformedError
 from fedfs.protocol.messages.base import Extra, Message, Named, Participation, PayloadRef
 from fedfs.protocol.values import (
     Count,
@@ -131,6 +132,72 @@ class LeftOut:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SummedUpdate:
+    """An update whose mask is part of a sum, times ``coefficient``."""
+
+    site: SiteName
+    base_version: Version
+    manifest_sha256: Hash
+    coefficient: Count
+    extra: Extra = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SumRequest(Message):
+    """The aggregator asks the helper for the sum of masks of a fixed set of updates.
+
+    Creating this object decides which updates go into the version.
+
+    Attributes:
+        version: the version to be made.
+        updates: the set, ascending by site.
+        tensors: name of each tensor of a payload -> its shape.
+        shared: in the mode ``asym``, which sites have each of these tensors; else empty.
+    """
+
+    TYPE: ClassVar[str] = "sum-request"
+    version: Version
+    updates: tuple[SummedUpdate, ...]
+    tensors: Mapping[str, tuple[Count, ...]]
+    shared: tuple[Participation, ...] = ()
+
+    def check(self) -> None:
+        """See :meth:`Message.check`."""
+        sites = [update.site for update in self.updates]
+        if not sites or sites != sorted(set(sites)):
+            raise MalformedError("names no update, or its sites are not in order, each once")
+        named = [name for group in self.shared for name in group.tensors]
+        if self.shared and sorted(named) != sorted(self.tensors):
+            raise MalformedError("does not say once of each tensor which sites have it")
+        if any(
+            group.sites != tuple(sorted(set(group.sites) & set(sites))) for group in self.shared
+        ):
+            raise MalformedError("shares tensors among sites that it names no update of")
+
+    def sites_of(self, tensor: str) -> tuple[str, ...]:
+        """Return the sites that have a tensor, ascending."""
+        for group in self.shared:
+            if tensor in group.tensors:
+                return group.sites
+        return tuple(update.site for update in self.updates)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SecureRound:
+    """The sum that a version is made from, where the charter asks for secure sums.
+
+    Attributes:
+        request_sha256: hash of the request for it.
+        sum_sha256: hash of the helper's answer; "" if it was given up, and the version is equal to
+            the one before.
+    """
+
+    request_sha256: Hash
+    sum_sha256: HashOrNone
+    extra: Extra = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class RoundRecord(Message):
     """The record of a round. Creating this object is the decision; the manifest follows from it.
 
@@ -143,6 +210,7 @@ class RoundRecord(Message):
         ema: exponential average of the versions up to this one; None if there is none.
         participation: in the mode ``asym``, who took part in each shared tensor.
         left_out: sites of which nothing went in, and since when.
+        secure: the sum that it was made from; None without secure sums, or if none was asked for.
         opened_at: when the version before was published; "" for version 0.
         seconds: time the aggregator spent per phase.
     """
@@ -167,6 +235,7 @@ class RoundRecord(Message):
     ema: PayloadRef | None = None
     participation: tuple[Participation, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
+    secure: SecureRound | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

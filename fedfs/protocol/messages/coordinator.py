@@ -21,6 +21,7 @@ from fedfs.protocol.messages.specs import (
     DatasetSpec,
     NnUNetSpec,
     Schedule,
+    SecureSums,
     Track,
 )
 from fedfs.protocol.values import Count, Decay, Hash, HashOrNone, StudyName, TrackName, Version
@@ -64,6 +65,8 @@ class Charter(Message):
             and sites validate; 0 for none.
         ensemble: after the only round each site publishes its model, and scores the ensemble of
             all.
+        secure_sums: updates are masked, and only their sums can be seen; None where the aggregator
+            sees each.
         given: models that the sites score, in the mode ``evaluate``; empty in the others.
         tracks: models that the study makes, one or several, in the order in which a site that may
             choose works on them.
@@ -109,6 +112,7 @@ class Charter(Message):
     ema: Decay = 0.0
     ensemble: bool = False
     given: tuple[GivenModel, ...] = ()
+    secure_sums: SecureSums | None = None
 
     def check(self) -> None:
         """See :meth:`Message.check`."""
@@ -229,6 +233,11 @@ class TrackCharter(Charter):
     def closed_round(self) -> int:
         """The version whose round the coordinator has closed last; -1 if there is none."""
         return self.closed_rounds.get(self.track.name, -1)
+
+    @property
+    def given_up_sum(self) -> int:
+        """The version whose secure sum nobody waits for any more; -1 if there is none."""
+        return self.secure_sums.given_up.get(self.track.name, -1) if self.secure_sums else -1
 
     def from_version(self, entry: RosterEntry) -> int:
         """Return the version from which on a roster entry counts."""

@@ -88,6 +88,9 @@ class UpdateManifest(Message):
         n_planned_iterations: the round's full budget; a site that ran out of time did fewer.
         metrics: aggregates of the local training.
         seconds: time per phase.
+        seed: with secure sums, base64 of the seed of the payload's mask, encrypted for the helper;
+            "" without.
+        seed_for: public key of age that the seed is encrypted to.
     """
 
     TYPE: ClassVar[str] = "update"
@@ -102,6 +105,8 @@ class UpdateManifest(Message):
     n_planned_iterations: Count
     metrics: Mapping[str, float]
     seconds: Mapping[str, Seconds]
+    seed: str = ""
+    seed_for: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,12 +9,15 @@ from typing import Any
 from fedfs.protocol.messages.base import Extra
 from fedfs.protocol.values import (
     ClassName,
+    Count,
     DatasetName,
     Ending,
     FileName,
     Fold,
     Hash,
     LearningRate,
+    Positive,
+    Share,
     StudyId,
     TrackName,
     Version,
@@ -122,6 +125,35 @@ class AsymSpec:
     sharing: str
     min_coverage: float
     cross_evaluation: bool = False
+    extra: Extra = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SecureSums:
+    """Rules of sums that show no single update, and the helper who makes these sums possible.
+
+    An amendment changes what is about the helper, and nothing else.
+
+    Attributes:
+        min_sites: fewest sites of a sum; in the mode ``asym``, of a sum of each tensor.
+        max_share: largest share of a sum, 0 to 1, that the coefficient of one site may have.
+        clip_norm: largest L2 norm of an update, to which its site scales it down; None for any.
+        helper_number: 1 for the first helper, 0 before there is one. Another helper has the next
+            number; new keys of the same one change nothing.
+        helper_key: public key of the helper; "" before there is one.
+        helper_encryption_key: its public key of age, to which sites encrypt the seeds of masks.
+        helper_from_versions: track -> version from which on sums are signed by that key.
+        given_up: track -> version whose sum nobody waits for any more.
+    """
+
+    min_sites: Count = 3
+    max_share: Share = 0.8
+    clip_norm: Positive | None = None
+    helper_number: Count = 0
+    helper_key: str = ""
+    helper_encryption_key: str = ""
+    helper_from_versions: Mapping[TrackName, Version] = field(default_factory=dict)
+    given_up: Mapping[TrackName, Version] = field(default_factory=dict)
     extra: Extra = field(default_factory=dict)
 
 

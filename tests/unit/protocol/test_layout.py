@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from fedfs.errors import MalformedError
 from fedfs.protocol import layout
 from fedfs.protocol.track_place import TrackPlace, parse_on_store, split_track
+from fedfs.protocol.values import HELPER_SITE
 
 SITE = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?", fullmatch=True)
 VERSION = st.integers(0, 99_999)
@@ -32,6 +33,10 @@ MAKERS = [
     (layout.failure, "failure", {"site": SITE, "version": VERSION, "number": NUMBER}),
     (layout.status, "status", {"site": SITE, "number": NUMBER}),
     (layout.status, "aggregator-status", {"site": st.none(), "number": NUMBER}),
+    (layout.status, "helper-status", {"site": st.just(HELPER_SITE), "number": NUMBER}),
+    (layout.join, "helper-join", {"site": st.just(HELPER_SITE), "number": NUMBER}),
+    (layout.sum_request, "sum-request", {"version": VERSION}),
+    (layout.mask_sum, "mask-sum", {"version": VERSION}),
     (layout.plan, "plan", {"number": NUMBER}),
     (layout.admission, "admission", {"site": SITE}),
     (layout.model, "model", {"version": VERSION}),
@@ -42,7 +47,7 @@ MAKERS = [
             f"{kind}-payload",
             {"version": VERSION, "sha256": DIGEST},
         )
-        for kind in ("keyframe", "ema", "state")
+        for kind in ("keyframe", "ema", "state", "mask-sum")
     ),
     (layout.round_record, "round", {"version": VERSION}),
     (layout.choice, "choice", {}),
@@ -67,6 +72,8 @@ def test_every_key_that_is_built_is_legal_and_parses_back_to_its_arguments(
     if kind == "admission":  # its site is not its writer
         assert parsed.site is None
         return
+    if arguments.get("site") == HELPER_SITE:
+        assert (parsed.site, parsed.writer) == (None, arguments.pop("site"))
     for name, value in arguments.items():
         assert getattr(parsed, name) == value
 
