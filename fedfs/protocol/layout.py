@@ -300,7 +300,7 @@ def model_payload(version: int, sha256: str) -> str:
 
 
 def payload_of_version(kind: str, version: int, sha256: str) -> str:
-    """Key of a payload of ``version``: its ``model``, ``keyframe``, ``state``, ``mask-sum`` …"""
+    """Key of a payload of ``version``, such as its ``model``, ``state`` or ``mask-sum``."""
     return FORMS[f"{kind}-payload"].format(version=version, sha256=sha256)
 
 
