@@ -50,6 +50,8 @@ CHOICES: dict[str, tuple[str, dict[str, float]]] = {
     "topk5": ("topk", {"fraction": 0.05}),
     "topk2-4bit": ("topk", {"fraction": 0.02, "bits": 4}),
     "topk1": ("topk", {"fraction": 0.01}),
+    "fixed": ("fixed", {}),
+    "randk5": ("randk", {"fraction": 0.05}),
 }
 DEFAULT = "fp32,fp16,int8,topk5"
 TOLERANCE = 0.02

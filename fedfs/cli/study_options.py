@@ -11,7 +11,7 @@ from fedfs.cli.options import allow_trainer_option, default_option, numbers_opti
 from fedfs.cli.sharing_options import SHARING_OPTIONS, unless_none
 from fedfs.cli.spelling import NAMED_PLACE
 
-_ENCODINGS = ("fp32", "fp16", "bf16", "int8", "topk")
+_ENCODINGS = ("fp32", "fp16", "bf16", "int8", "topk", "fixed", "randk")
 
 
 def _strategies() -> list[str]:

@@ -213,7 +213,7 @@ def test_a_damaged_tensor_file_is_refused_or_holds_what_it_must(tmp_path, data):
         }
 
 
-@pytest.mark.parametrize("name", ["fp16", "bf16", "int8", "topk"])
+@pytest.mark.parametrize("name", ["fp16", "bf16", "int8", "topk", "fixed", "randk"])
 @fuzz
 @given(data=st.data())
 def test_a_damaged_update_decodes_to_finite_values_or_is_refused(tmp_path, name, data):

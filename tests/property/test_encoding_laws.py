@@ -18,9 +18,14 @@ ENCODINGS = [
     encodings.by_name("topk"),
     encodings.by_name("topk", {"fraction": 0.3, "bits": 4}),
     encodings.by_name("topk", {"fraction": 0.9, "bits": 2}),
+    encodings.by_name("fixed"),
+    encodings.by_name("fixed", {"max_change": 2.0**-8}),
+    encodings.by_name("randk"),
+    encodings.by_name("randk", {"fraction": 0.4, "max_change": 64.0}),
 ]
 LOSSY = [encoding for encoding in ENCODINGS if not encoding.lossless]
 TOPK = [encoding for encoding in LOSSY if encoding.name == "topk"]
+SUMMABLE = [encoding for encoding in LOSSY if encoding.summable]
 
 shapes = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5)
 any_value = st.floats(-(2.0**100), 2.0**100, width=32)
@@ -43,7 +48,7 @@ def test_payloads_are_what_was_expected_and_decode_to_the_shape(encoding, pair):
     trained, base = pair
     encoded = encoding.encode("w", trained, base)
     expected = encoding.expected("w", base.shape)
-    sizes = {"F32": 4, "BF16": 4, "F16": 2, "I8": 1, "U8": 1}
+    sizes = {"F32": 4, "BF16": 4, "F16": 2, "I32": 4, "I8": 1, "U8": 1}
     assert {n: (a.shape, a.dtype.itemsize) for n, a in encoded.payload.items()} == {
         n: (shape, sizes[dtype]) for n, (dtype, shape) in expected.items()
     }
@@ -139,6 +144,36 @@ def test_everything_is_sent_sooner_or_later(encoding, delta):
     np.testing.assert_allclose(got, delta, atol=1e-3 * max(1e-3, np.abs(delta).max()))
 
 
+@given(st.sampled_from(SUMMABLE), arrays(2, ordinary))
+def test_levels_are_exact_to_half_a_step_up_to_the_largest_change(encoding, pair):
+    trained, base = pair
+    delta = trained.astype(np.float64) - base
+    encoded = encoding.encode("w", trained, base)
+    found = encoding.decode("w", encoded.payload, base)
+    sent = np.ones(delta.shape, bool)
+    if encoding.name == "randk":
+        sent = np.zeros(delta.size, bool)
+        sent[encoding.positions("w", base)] = True
+        sent = sent.reshape(delta.shape)
+    assert not found[~sent].any()
+    bound = encoding.max_change - encoding.step
+    assert (np.abs(found - np.clip(delta, -bound, bound))[sent] <= encoding.step / 2).all()
+
+
+@given(st.floats(0, 1, exclude_min=True, exclude_max=True), st.integers(0, 400))
+def test_randk_draws_so_many_different_positions_which_depend_on_the_base(fraction, n):
+    encoding = encodings.by_name("randk", {"fraction": fraction})
+    base = np.arange(n, dtype=np.float32)
+    positions = encoding.positions("w", base)
+    assert len(positions) == min(n, int(np.ceil(fraction * n)))
+    assert (np.diff(positions) > 0).all()
+    assert not n or 0 <= positions[0] <= positions[-1] < n
+    np.testing.assert_array_equal(positions, encoding.positions("w", base.astype(np.float64)))
+    if n > 100 and len(positions) < n / 2:
+        for other in (encoding.positions("v", base), encoding.positions("w", base + 1)):
+            assert (other != positions).any()
+
+
 @given(st.sampled_from(ENCODINGS), arrays(3, ordinary))
 def test_equal_inputs_encode_to_equal_bytes_whatever_their_layout(encoding, triple):
     trained, base, residual = triple
@@ -176,14 +211,14 @@ def test_nan_and_infinity_are_never_accepted(encoding, pair, bad, data):
     trained, base = pair
     assume(base.size)
     payload = dict(encoding.encode("w", trained, base).payload)
-    floats = sorted(name for name, array in payload.items() if array.dtype.kind == "f")
-    name = data.draw(st.sampled_from(floats))
-    forged = payload[name].copy().reshape(-1)
-    forged[data.draw(st.integers(0, forged.size - 1))] = bad
-    payload[name] = forged.reshape(payload[name].shape)
-    for read in (encoding.decode, encoding.reconstruct):
-        with pytest.raises(TensorError):
-            read("w", payload, base)
+    if floats := sorted(name for name, array in payload.items() if array.dtype.kind == "f"):
+        name = data.draw(st.sampled_from(floats))
+        forged = payload[name].copy().reshape(-1)
+        forged[data.draw(st.integers(0, forged.size - 1))] = bad
+        payload[name] = forged.reshape(payload[name].shape)
+        for read in (encoding.decode, encoding.reconstruct):
+            with pytest.raises(TensorError):
+                read("w", payload, base)
     broken = trained.copy().reshape(-1)
     broken[data.draw(st.integers(0, broken.size - 1))] = bad
     with pytest.raises(TensorError):
@@ -193,7 +228,7 @@ def test_nan_and_infinity_are_never_accepted(encoding, pair, bad, data):
 @given(st.sampled_from(LOSSY), shapes, st.data())
 def test_any_bytes_are_refused_or_decode_to_something_finite(encoding, shape, data):
     base = np.zeros(shape, np.float32)
-    numpy_types = {"F32": "f4", "BF16": "f4", "F16": "f2", "I8": "i1", "U8": "u1"}
+    numpy_types = {"F32": "f4", "BF16": "f4", "F16": "f2", "I32": "i4", "I8": "i1", "U8": "u1"}
     payload = {}
     for name, (dtype, entry_shape) in encoding.expected("w", shape).items():
         template = np.zeros(entry_shape, numpy_types[dtype])

@@ -39,10 +39,10 @@ def check_local(
             "the mean of what sites keep local.",
             hint="choose a strategy without steps of the server, for example FedAvg",
         ).of("keep_local_export", "strategy")
-    if export == MEAN and encoding == "topk":
+    if export == MEAN and encoding in ("topk", "randk"):
         raise UserError(
-            "Updates as topk carry a part of each change, so that versions would not have the mean "
-            "of what sites keep local.",
+            f"Updates as {encoding} carry a part of each change, so that versions would not have "
+            "the mean of what sites keep local.",
             hint="choose another encoding, for example fp16",
         ).of("keep_local_export", "encoding")
 

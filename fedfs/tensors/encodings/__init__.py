@@ -10,16 +10,19 @@ from types import MappingProxyType
 from typing import Any
 
 from fedfs.errors import UserError
-from fedfs.tensors.encodings.base import Encoded, Encoding, Lossy, payload_layout
+from fedfs.tensors.encodings.base import Decoder, Encoded, Encoding, Lossy, payload_layout
 from fedfs.tensors.encodings.bf16 import Bf16
+from fedfs.tensors.encodings.fixed import Fixed
 from fedfs.tensors.encodings.fp16 import Fp16
 from fedfs.tensors.encodings.fp32 import Fp32
 from fedfs.tensors.encodings.int8 import Int8
+from fedfs.tensors.encodings.randk import RandK
+from fedfs.tensors.encodings.summed import SummedLevels
 from fedfs.tensors.encodings.topk import TopK
 from fedfs.tensors.safetensors_layout import Entry
 
 ENCODINGS: Mapping[str, type[Any]] = MappingProxyType(
-    {cls.name: cls for cls in (Bf16, Fp16, Fp32, Int8, TopK)}
+    {cls.name: cls for cls in (Bf16, Fixed, Fp16, Fp32, Int8, RandK, TopK)}
 )
 """Name in the charter -> class; options are its keyword arguments, all of them numbers."""
 

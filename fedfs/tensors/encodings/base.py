@@ -54,16 +54,8 @@ class Encoded:
     residual: Array | None
 
 
-class Encoding(Protocol):
-    """A way to carry one tensor's update, or its next global value."""
-
-    @property
-    def name(self) -> str:
-        """Name in the charter."""
-
-    @property
-    def lossless(self) -> bool:
-        """True where payloads hold the values themselves, so that there never is a residual."""
+class Decoder(Protocol):
+    """A way to read one tensor's update."""
 
     @property
     def elementwise(self) -> bool:
@@ -74,21 +66,6 @@ class Encoding(Protocol):
 
         Raises:
             TensorError: the name holds what separates names from parts.
-        """
-
-    def encode(
-        self, name: str, trained: Array, base: Array, residual: Array | None = None
-    ) -> Encoded:
-        """Encode how ``trained`` differs from ``base``, plus what was not carried before.
-
-        Args:
-            name: canonical name of the tensor.
-            trained: its new values, float32.
-            base: its values before, float32, same shape.
-            residual: what the encoding before this one left; None at the first.
-
-        Raises:
-            TensorError: shapes differ, or a value is not finite.
         """
 
     def decode(self, name: str, payload: Mapping[str, AnyArray], base: Base) -> Delta:
@@ -114,6 +91,37 @@ class Encoding(Protocol):
         Args and Raises as for :meth:`decode`; ``out`` may be overwritten and returned.
         """
 
+
+class Encoding(Decoder, Protocol):
+    """A way to carry one tensor's update, or its next global value."""
+
+    @property
+    def name(self) -> str:
+        """Name in the charter."""
+
+    @property
+    def lossless(self) -> bool:
+        """True where payloads hold the values themselves, so that there never is a residual."""
+
+    @property
+    def summable(self) -> bool:
+        """True where payloads of several sites can be added, so that masks may hide them."""
+
+    def encode(
+        self, name: str, trained: Array, base: Array, residual: Array | None = None
+    ) -> Encoded:
+        """Encode how ``trained`` differs from ``base``, plus what was not carried before.
+
+        Args:
+            name: canonical name of the tensor.
+            trained: its new values, float32.
+            base: its values before, float32, same shape.
+            residual: what the encoding before this one left; None at the first.
+
+        Raises:
+            TensorError: shapes differ, or a value is not finite.
+        """
+
     def reconstruct(self, name: str, payload: Mapping[str, AnyArray], base: Array) -> Array:
         """Return the new values that a payload carries, float32, the same bits on every host.
 
@@ -121,51 +129,27 @@ class Encoding(Protocol):
         """
 
 
-class Lossy(ABC):
-    """Base of encodings of deltas, which only quantise and dequantise."""
-
-    name: ClassVar[str]
-    lossless: ClassVar[bool] = False
-    elementwise: ClassVar[bool] = True
+class Deltas(ABC):
+    """Base of payloads that hold deltas, which are only dequantised."""
 
     @abstractmethod
     def parts(self, shape: Shape) -> dict[str, Entry]:
         """Return part -> type and shape for a tensor of ``shape``."""
 
     @abstractmethod
-    def quantise(self, delta: Delta) -> dict[str, AnyArray]:
-        """Return part -> array for a finite delta."""
-
-    @abstractmethod
     def dequantise(self, parts: Mapping[str, AnyArray], shape: Shape) -> Delta:
         """Return the delta in float64; types and shapes of ``parts`` are checked already.
 
         Raises:
-            TensorError: values that ``quantise`` cannot have written.
+            TensorError: values that no update has.
         """
 
     def expected(self, name: str, shape: Shape) -> dict[str, Entry]:
-        """Return the payload tensors that a canonical tensor becomes; see :class:`Encoding`."""
+        """Return the payload tensors that a canonical tensor becomes; see :class:`Decoder`."""
         return {part_name(name, part): entry for part, entry in self.parts(tuple(shape)).items()}
 
-    def encode(
-        self, name: str, trained: Array, base: Array, residual: Array | None = None
-    ) -> Encoded:
-        """Encode ``trained - base + residual``; see :class:`Encoding`."""
-        check_shape(name, trained, base)
-        delta = np.asarray(np.subtract(trained, base, dtype=np.float64))
-        if residual is not None:
-            check_shape(name, residual, base)
-            delta += residual
-        if not np.isfinite(_float32(delta)).all():
-            raise TensorError("holds NaN or infinite values", about=f"the update of {name!r}")
-        parts = self.quantise(delta)
-        delta -= self.dequantise(parts, base.shape)
-        payload = {part_name(name, part): array for part, array in parts.items()}
-        return Encoded(payload, delta.astype(np.float32))
-
     def decode(self, name: str, payload: Mapping[str, AnyArray], base: Base) -> Delta:
-        """Return the delta that a payload carries; see :class:`Encoding`."""
+        """Return the delta that a payload carries; see :class:`Decoder`."""
         delta = self._decode(name, payload, base)
         _apply(name, delta, base)
         return delta
@@ -177,12 +161,8 @@ class Lossy(ABC):
         base: Base,
         out: Delta | None = None,  # noqa: ARG002  others use it
     ) -> Delta:
-        """Return the delta that a payload carries; see :class:`Encoding`."""
+        """Return the delta that a payload carries; see :class:`Decoder`."""
         return self._decode(name, payload, base, finite=False)
-
-    def reconstruct(self, name: str, payload: Mapping[str, AnyArray], base: Array) -> Array:
-        """Return base plus delta, added in float64 and rounded once; see :class:`Encoding`."""
-        return _apply(name, self._decode(name, payload, base), base)
 
     def _decode(
         self, name: str, payload: Mapping[str, AnyArray], base: Base, *, finite: bool = True
@@ -196,6 +176,49 @@ class Lossy(ABC):
             return self.dequantise(parts, base.shape)
         except TensorError as error:
             raise TensorError(error.fault, about=f"the update of {name!r}") from error
+
+
+class Lossy(Deltas):
+    """Base of encodings of deltas, which only quantise and dequantise."""
+
+    name: ClassVar[str]
+    lossless: ClassVar[bool] = False
+    elementwise: ClassVar[bool] = True
+    summable: ClassVar[bool] = False
+
+    @abstractmethod
+    def quantise(self, delta: Delta) -> dict[str, AnyArray]:
+        """Return part -> array for a finite delta."""
+
+    def encode(
+        self, name: str, trained: Array, base: Array, residual: Array | None = None
+    ) -> Encoded:
+        """Encode ``trained - base + residual``; see :class:`Encoding`."""
+        delta = delta_of(name, trained, base, residual)
+        parts = self.quantise(delta)
+        delta -= self.dequantise(parts, base.shape)
+        payload = {part_name(name, part): array for part, array in parts.items()}
+        return Encoded(payload, delta.astype(np.float32))
+
+    def reconstruct(self, name: str, payload: Mapping[str, AnyArray], base: Array) -> Array:
+        """Return base plus delta, added in float64 and rounded once; see :class:`Encoding`."""
+        return _apply(name, self._decode(name, payload, base), base)
+
+
+def delta_of(name: str, trained: Array, base: Array, residual: Array | None) -> Delta:
+    """Return ``trained - base + residual``.
+
+    Raises:
+        TensorError: shapes differ, or a value is not finite.
+    """
+    check_shape(name, trained, base)
+    delta = np.asarray(np.subtract(trained, base, dtype=np.float64))
+    if residual is not None:
+        check_shape(name, residual, base)
+        delta += residual
+    if not np.isfinite(_float32(delta)).all():
+        raise TensorError("holds NaN or infinite values", about=f"the update of {name!r}")
+    return delta
 
 
 def part_name(name: str, part: str) -> str:

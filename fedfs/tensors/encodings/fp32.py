@@ -19,6 +19,7 @@ class Fp32:
     name: ClassVar[str] = "fp32"
     lossless: ClassVar[bool] = True
     elementwise: ClassVar[bool] = True
+    summable: ClassVar[bool] = False
 
     def expected(self, name: str, shape: Shape) -> dict[str, Entry]:
         """Return the tensor itself; see :class:`~fedfs.tensors.encodings.base.Encoding`."""

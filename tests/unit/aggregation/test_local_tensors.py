@@ -235,6 +235,7 @@ def test_a_study_goes_on_from_one_whose_versions_have_the_mean(tmp_path, monkeyp
         ({**MEAN, "mode": "asym"}, "in the mode ffe"),
         ({**MEAN, "strategy": "FedAdam"}, "strategy makes a step"),
         ({**MEAN, "encoding": "topk"}, "topk carry a part"),
+        ({**MEAN, "encoding": "randk"}, "randk carry a part"),
         ({**MEAN, "strategy": "FedAvgM", "strategy_options": {"clip_norm": 1}}, "makes a step"),
     ],
 )

@@ -225,6 +225,7 @@ def test_a_late_update_is_weighted_by_its_lag_and_taken_from_its_own_base(tmp_pa
         ("fp16", "FedAvg"),
         ("int8", "FedAvg"),
         ("topk", "FedAvg"),
+        ("randk", "FedAvg"),
         ("fp32", "FedMedian"),
         ("int8", "Krum"),
         ("fp32", "FedAdam"),

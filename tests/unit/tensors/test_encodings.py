@@ -10,7 +10,7 @@ from fedfs.tensors.safetensors_layout import file_bytes
 
 BASE = np.arange(6, dtype=np.float32).reshape(2, 3)
 FP32 = encodings.by_name("fp32")
-LOSSY = ("bf16", "fp16", "int8", "topk")
+LOSSY = ("bf16", "fixed", "fp16", "int8", "randk", "topk")
 
 # Not random, so that they are the same with every version of numpy.
 SHAPES = {"a.weight": (5, 4, 3, 3), "a.bias": (5,), "b": (), "empty": (0, 2), "one": (1,)}
@@ -33,14 +33,15 @@ def step(tensors, number):
 def test_every_registered_encoding_knows_its_own_name():
     for name in encodings.ENCODINGS:
         assert encodings.by_name(name).name == name
-    assert list(encodings.ENCODINGS) == ["bf16", "fp16", "fp32", "int8", "topk"]
+    assert list(encodings.ENCODINGS) == ["bf16", "fixed", "fp16", "fp32", "int8", "randk", "topk"]
     assert [n for n in encodings.ENCODINGS if encodings.by_name(n).lossless] == ["fp32"]
+    assert [n for n in encodings.ENCODINGS if encodings.by_name(n).summable] == ["fixed", "randk"]
 
 
 def test_an_unknown_encoding_lists_the_known_ones():
     with pytest.raises(UserError, match="Unknown encoding 'int4'") as error:
         encodings.by_name("int4")
-    assert error.value.hint == "known are: bf16, fp16, fp32, int8, topk"
+    assert error.value.hint == "known are: bf16, fixed, fp16, fp32, int8, randk, topk"
 
 
 @pytest.mark.parametrize(
@@ -57,6 +58,12 @@ def test_an_unknown_encoding_lists_the_known_ones():
         ("topk", {"bits": 4.5}, "'bits'"),
         ("topk", {"bits": True}, "'bits'"),
         ("topk", {"name": 1.0}, "no option 'name'"),
+        ("fixed", {"fraction": 0.1}, "'fixed' has no option 'fraction'"),
+        ("fixed", {"max_change": 0.0}, "'max_change'"),
+        ("fixed", {"max_change": 3.0}, "'max_change' of Fixed is 3"),
+        ("fixed", {"max_change": 2.0**21}, "'max_change'"),
+        ("randk", {"max_change": 0.3}, "'max_change' of RandK is 0.3"),
+        ("randk", {"fraction": 1.0}, "'fraction'"),
     ],
 )
 def test_options_are_checked(name, options, message):
@@ -161,9 +168,11 @@ def test_a_name_that_could_be_taken_for_a_part_is_refused():
 
 HASHES = {
     "bf16": "257a05954322b5e503fd54fc6921604f64565d4894faf176d70d49aa5de1c304",
+    "fixed": "63d5cfdf32b2590647486a0f4ea582f01cc616074c5323e1ebb37f96e6dbc434",
     "fp16": "77074805445fd4c7d2f0e344522dab10ed141e983adab73b27cce149c8c4dce2",
     "fp32": "6e17fd4c9269a1b346486986df85b7cab447e11b10159c0d5736f7286281370a",
     "int8": "833fc7da16bc4fde93852761e6169a1c89e84cf9c5f7b045f3f85fcdc9ad77b6",
+    "randk": "07a94f9777873052e16084af437277abee33185bb093d9fc65784beed2e0b161",
     "topk": "30070abedde23abf3b6d81a6c4437586bfe200d54433f95da45e0b6f98718ba3",
 }
 
@@ -171,7 +180,7 @@ HASHES = {
 @pytest.mark.parametrize("name", encodings.ENCODINGS)
 def test_a_version_that_travelled_as_deltas_is_the_same_bits_everywhere(name):
     """The hashes were computed once; another host or numpy must come to the same."""
-    encoding = encodings.by_name(name, {"fraction": 0.1} if name == "topk" else {})
+    encoding = encodings.by_name(name, {"fraction": 0.1} if name in ("randk", "topk") else {})
     publisher, reader, residuals = dict(MODEL), dict(MODEL), {}
     for number in range(1, 5):
         target = step(publisher, number)
@@ -222,6 +231,38 @@ def test_fp16_and_bf16_cut_what_is_too_large_and_send_the_rest_later():
     encoded = encodings.by_name("bf16").encode("w", largest, base)
     assert np.isfinite(encoded.payload["w#values"]).all()
     assert encoded.residual > 0
+
+
+def test_fixed_cuts_what_is_too_large_and_sends_the_rest_later():
+    base = np.zeros(2, np.float32)
+    encoded = encodings.by_name("fixed").encode("w", np.float32([3, -0.5]), base)
+    assert encoded.payload["w#values"].tolist() == [2**18 - 1, -(2**17)]
+    assert encoded.residual.tolist() == [2 + 2.0**-18, 0]
+
+
+def test_randk_sends_every_value_sooner_or_later():
+    encoding = encodings.by_name("randk", {"fraction": 0.25})
+    here, residual = np.zeros(40, np.float32), None
+    for _ in range(60):
+        encoded = encoding.encode("w", here + np.float32(2**-6), here, residual)
+        here, residual = encoding.reconstruct("w", encoded.payload, here), encoded.residual
+    np.testing.assert_array_equal(here + residual, 60 / 64)
+    assert here.min() > 0.5
+
+
+def test_the_positions_of_randk_are_the_same_on_every_host():
+    encoding = encodings.by_name("randk", {"fraction": 0.1})
+    base = np.arange(60, dtype=np.float32).reshape(3, 20)
+    assert encoding.positions("conv.weight", base).tolist() == [4, 10, 24, 35, 40, 59]
+    assert encoding.positions("conv.weight", np.asfortranarray(base)).tolist() == [
+        4,
+        10,
+        24,
+        35,
+        40,
+        59,
+    ]
+    assert encoding.positions("conv.weight", base.reshape(-1)).tolist() == [4, 10, 24, 35, 40, 59]
 
 
 def test_topk_keeps_the_first_of_equal_values_on_every_host():
@@ -325,6 +366,12 @@ def test_an_index_beyond_the_tensor_is_refused():
         ("int8", "w#values", np.zeros(2, np.uint8), "type uint8"),
         ("int8", "w#values", np.zeros((2, 1), np.int8), "shape"),
         ("int8", "w#scale", np.float32(-1).reshape(()), "negative"),
+        ("fixed", "w#values", np.full(2, 2**18, np.int32), "beyond 262143"),
+        ("fixed", "w#values", np.full(2, -(2**31), np.int32), "beyond 262143"),
+        ("fixed", "w#values", np.zeros(2, np.uint32), "type uint32"),
+        ("fixed", "w#values", np.zeros(1, np.int32), "shape"),
+        ("randk", "w#values", np.full(1, 2**18, np.int32), "beyond 262143"),
+        ("randk", "w#values", np.zeros(2, np.int32), "shape"),
         ("int8", "w#scale", np.float32(np.nan).reshape(()), "NaN"),
         ("int8", "w#scale", np.float32(3e38).reshape(()), "not finite"),
         ("fp16", "w#values", np.float16([1, np.nan]), "NaN"),
