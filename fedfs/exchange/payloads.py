@@ -42,9 +42,18 @@ def update_encoding(charter: Charter) -> Encoding:
 
 
 def write_update(
-    path: Path, encoding: Encoding, trained: Tensors, base: Tensors, residual: Tensors
+    path: Path,
+    encoding: Encoding,
+    trained: Tensors,
+    base: Tensors,
+    residual: Tensors,
+    *,
+    clip_norm: float | None = None,
 ) -> dict[str, Array]:
     """Write the payload of an update.
+
+    An update that is longer than ``clip_norm`` is scaled down to it, together with what was not
+    carried before: what is cut off is not kept, so that it does not come later all the same.
 
     Args:
         path: file to write.
@@ -52,6 +61,7 @@ def write_update(
         trained: canonical name -> trained values.
         base: the same tensors of the version that was trained from.
         residual: what the last update did not carry; names may be missing.
+        clip_norm: largest L2 norm over all tensors of what is encoded; None for any.
 
     Returns:
         What this one does not carry; empty if the encoding is lossless.
@@ -59,9 +69,12 @@ def write_update(
     Raises:
         TrainingError: values are not finite, or the encoding cannot hold them.
     """
+    scale = 1.0
+    if clip_norm is not None:
+        scale = min(1.0, clip_norm / max(_norm(trained, base, residual), clip_norm))
     try:
         encoded = {
-            name: encoding.encode(name, trained[name], values, residual.get(name))
+            name: encoding.encode(name, *_scaled(scale, trained[name], values, residual.get(name)))
             for name, values in base.items()
         }
     except TensorError as error:
@@ -77,6 +90,27 @@ def write_update(
         dtypes={key: dtype for key, (dtype, _) in announced.items()},
     )
     return {n: e.residual for n, e in encoded.items() if e.residual is not None}
+
+
+def _norm(trained: Tensors, base: Tensors, residual: Tensors) -> float:
+    """Return the L2 norm of ``trained - base + residual``."""
+    squares = 0.0
+    for name, values in base.items():
+        delta = np.subtract(trained[name], values, dtype=np.float64)
+        delta = np.ravel(delta + residual[name] if name in residual else delta)
+        squares += float(delta @ delta)
+    return math.sqrt(squares)
+
+
+def _scaled(
+    scale: float, trained: Array, base: Array, residual: Array | None
+) -> tuple[Array, Array, Array | None]:
+    """Return new values, base and residual so that their delta is ``scale`` times as long."""
+    if scale < 1.0:
+        moved = base + scale * np.subtract(trained, base, dtype=np.float64)
+        trained = np.asarray(moved, dtype=np.float32)
+        residual = None if residual is None else np.asarray(scale * residual, dtype=np.float32)
+    return trained, base, residual
 
 
 def update_layout(
