@@ -21,6 +21,7 @@ from fedfs.simulation.cases import read_cases
 from fedfs.simulation.hosts import Host, stop
 from fedfs.store import open_store
 from support import s3_server
+from support.one_process import HostHere
 from support.phantom_hosts import DATASET, N_CASES
 from support.socket_guard import write_guard
 
@@ -41,19 +42,6 @@ def begin(hosts: dict[str, Host], store: str, images: Path, *sites: str, rounds:
     for site in sites:
         hosts[site].run("site", "join", store, "--site", site, "--dataset", DATASET)
     hosts["coordinator"].run("approve", store, "--all")
-
-
-def once(host: Host, *arguments: str) -> tuple[int, str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "fedfs", *arguments, "--once"],
-        env=host.environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=TIMEOUT_S,
-    )
-    assert done.returncode in (0, 10, 11), done.stderr
-    return done.returncode, done.stdout
 
 
 def check_study(store: str, *, rounds: int, sites: list[str]) -> None:
@@ -162,31 +150,32 @@ def far_away(tmp_path, request, monkeypatch) -> str:
     return f"s3://{ceph.make_bucket()}/studies/e2e"
 
 
-@pytest.mark.xdist_group("cron")
-def test_cron_drives_both_sides_of_a_bucket(hosts, phantom_images, far_away):
+@pytest.mark.xdist_group("ceph")
+def test_cron_drives_both_sides_of_a_bucket(hosts, phantom_images, far_away, in_one_process):
     """Every call does what can be done now and returns; its exit code says if there was any."""
+    hosts = {name: HostHere(name, host.folder) for name, host in hosts.items()}
     store, host, coordinator = far_away, hosts["north"], hosts["coordinator"]
     begin(hosts, store, phantom_images, "north", rounds=1)
     run = ("site", "run", store, "--site", "north", "-np", "1")
-    code, text = once(coordinator, "aggregate", store)
+    code, text = coordinator.once("aggregate", store)
     assert (code, text.strip()) == (10, "waiting for the fingerprint of north")
-    code, text = once(host, *run)
+    code, text = host.once(*run)
     assert code == 0
     assert "the aggregator's plan" in text
-    code, text = once(coordinator, "aggregate", store)
+    code, text = coordinator.once("aggregate", store)
     assert code == 0
     assert "the update of north from version 0" in text
-    code, text = once(host, *run)
+    code, text = host.once(*run)
     assert code == 0
     assert "version 1 from the aggregator" in text
-    assert once(host, *run)[0] == 10
-    code, text = once(coordinator, "aggregate", store)
+    assert host.once(*run)[0] == 10
+    code, text = coordinator.once("aggregate", store)
     assert (code, text.strip()) == (0, "finished: version 1 is the last")
-    code, text = once(host, *run)
+    code, text = host.once(*run)
     assert (code, text.strip()) == (0, "finished: version 1 is the final model")
     check_study(store, rounds=1, sites=["north"])
     results = host.results / DATASET
     final = next(results.glob("nnUNetTrainer__*__2d/fold_0/checkpoint_final.pth"))
     assert (final.parent / "validation" / "summary.json").is_file()
     assert code == 0
-    assert once(coordinator, "aggregate", store)[0] == 11
+    assert coordinator.once("aggregate", store)[0] == 11

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +18,7 @@ from fedfs.simulation.cases import place_dataset, read_cases
 from fedfs.simulation.hosts import Host, LocalStudy
 from fedfs.store import open_store
 from fedfs.tensors.safetensors_reader import TensorFile
+from support.one_process import NOTHING_LEFT, HostHere, call
 from support.phantom_hosts import DATASET
 from support.slow import slow
 
@@ -36,15 +35,15 @@ SMALL = (
 )
 
 
-def run_study(
+def begin(
     hosts: Mapping[str, Host],
     store: str,
     dataset_json: Path,
     *init: str,
     joins: Mapping[str, tuple[str, ...]],
     run: tuple[str, ...] = (),
-) -> StudyState:
-    """Run a study to its end, a process per site and one aggregator; return what they published."""
+) -> LocalStudy:
+    """Begin a study of the mode asym, of small networks."""
     study = LocalStudy(
         store=Path(store), dataset=DATASET, dataset_json=dataset_json,
         coordinator=hosts["coordinator"], sites={site: hosts[site] for site in joins},
@@ -54,13 +53,17 @@ def run_study(
         run=run,
     )  # fmt: skip
     study.begin()
-    deadline_s = time.monotonic() + TIMEOUT_S
+    return study
 
-    def look() -> None:
-        assert time.monotonic() < deadline_s, {n: h.log_tail() for n, h in hosts.items()}
 
-    study.federate(look)
-    return open_study(open_store(store)).state
+def take_turns(study: LocalStudy, hosts: Mapping[str, HostHere]) -> StudyState:
+    """Let everybody do in turn what can be done, to the end; return what they published."""
+    for _ in range(12):
+        turns = [hosts[site].once(*study.run_command(site)) for site in study.sites]
+        turns.append(hosts["coordinator"].once("aggregate", str(study.store)))
+        if {code for code, _ in turns} == {NOTHING_LEFT}:
+            return open_study(open_store(str(study.store))).state
+    raise AssertionError("the study did not finish")
 
 
 def architectures(state: StudyState) -> set[str]:
@@ -94,6 +97,8 @@ def check(state: StudyState, *, rounds: int, store: str, folder: Path) -> None:
 
 def predict(host: Host, store: str, site: str, folder: Path, image: Path) -> None:
     """Export at the site and let nnU-Net's own command predict."""
+    from nnunetv2.inference.predict_from_raw_data import predict_entry_point  # noqa: PLC0415  heavy
+
     output = folder / f"model-{site}"
     made = json.loads(host.run("export", store, "--site", site, "-o", str(output), "--json"))
     card = Path(made["models"][0]["folder"], "MODEL_CARD.md").read_text()
@@ -103,20 +108,19 @@ def predict(host: Host, store: str, site: str, folder: Path, image: Path) -> Non
     (images / image.name).symlink_to(image.resolve())
     command = made["predict_commands"][0].replace("IMAGES", str(images)).split()
     command[command.index("PREDICTIONS")] = str(folder / f"out-{site}")
-    done = subprocess.run(
-        [str(Path(sys.executable).parent / command[0]), *command[1:],
-         "-device", "cpu", "--disable_tta", "-npp", "1", "-nps", "1"],
+    code, out, err = call(
+        predict_entry_point, *command, "-device", "cpu", "--disable_tta", "-npp", "1", "-nps", "1",
         env={**host.environment(), "nnUNet_results": str(output)},
-        capture_output=True, text=True, check=False, timeout=TIMEOUT_S,
     )  # fmt: skip
     made_of = folder / f"out-{site}" / image.name.replace("_0000", "")
-    assert made_of.is_file(), done.stdout + done.stderr
+    assert code == 0
+    assert made_of.is_file(), out + err
 
 
 TRAINER = "nnUNetTrainerOfTheSites"
 
 
-class HostWithTrainer(Host):
+class HostWithTrainer(HostHere):
     """A host whose operator has put a trainer where nnU-Net looks, and allows it."""
 
     def environment(self) -> dict[str, str]:
@@ -135,8 +139,9 @@ class HostWithTrainer(Host):
         }
 
 
-@pytest.mark.xdist_group("asym")
-def test_two_sites_with_unlike_networks_and_lossy_encodings(tmp_path, hosts, phantom_images):
+def test_two_sites_with_unlike_networks_and_lossy_encodings(
+    tmp_path, hosts, phantom_images, in_one_process
+):
     """Residual encoder beside plain net, int8 both ways, a proximal term; export at a site.
 
     In the end each site scores the other's network, and trains alone. The trainer is not nnU-Net's.
@@ -147,12 +152,13 @@ def test_two_sites_with_unlike_networks_and_lossy_encodings(tmp_path, hosts, pha
         "east": ("--gpu-memory-target", "0.02"),
         "north": ("--gpu-memory-target", "0.01", "--planner", "nnUNetPlannerResEncM"),
     }
-    state = run_study(
+    study = begin(
         hosts, store, phantom_images / "dataset.json", "--rounds", "2", "--local-iterations", "3",
         "--encoding", "int8", "--model-encoding", "int8", "--keyframe-every", "2",
         "--strategy", "FedProx", "--min-coverage", "0.1", "--cross-evaluation",
         "--trainer", TRAINER, joins=joins, run=("--local-model", "--allow-trainer", TRAINER),
     )  # fmt: skip
+    state = take_turns(study, hosts)
     check(state, rounds=2, store=store, folder=tmp_path)
     assert 0.1 <= min(state.plan.coverage.values()) < 1
     assert [v for v, model in state.models.items() if model.full] == [0, 2]
@@ -244,10 +250,17 @@ def test_institutions_each_with_a_plan_of_its_own(tmp_path, shared_data, record_
         place_dataset(source, hosts[site].raw / DATASET, cases)
         joins[site] = ()
     store = str(tmp_path / "store")
-    state = run_study(
+    study = begin(
         hosts, store, source / "dataset.json", "--rounds", "1", "--local-iterations", "2",
         "--fold", "all", "--gpu-memory-target", "0.5", joins=joins,
     )  # fmt: skip
+    deadline_s = time.monotonic() + TIMEOUT_S
+
+    def look() -> None:
+        assert time.monotonic() < deadline_s, {n: h.log_tail() for n, h in hosts.items()}
+
+    study.federate(look)
+    state = open_study(open_store(store)).state
     check(state, rounds=1, store=store, folder=tmp_path)
     record_property("coverage", dict(state.plan.coverage))
     assert len(architectures(state)) >= 2  # of 7 and 6 stages

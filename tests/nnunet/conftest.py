@@ -8,9 +8,9 @@ os.environ.setdefault("nnUNet_compile", "f")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
-from hospitals import run_children_here
-from life import fork_pools
 from synthetic import Study, make_paths
+
+from support.one_process import fork_pools, run_children_here
 
 
 @pytest.fixture

@@ -6,16 +6,12 @@ they run in processes of their own is run here, too.
 
 from __future__ import annotations
 
-import json
 import time
 from types import SimpleNamespace
 
 from synthetic import DATASET, LABELS, make_paths, write_dataset
 
-from fedfs.nnunet import child
 from fedfs.nnunet.allowed import classes
-from fedfs.nnunet.plan import planner
-from fedfs.nnunet.system import requests
 from fedfs.nnunet.system.environment import HostSettings
 from fedfs.roles.aggregator.config import AggregatorConfig
 from fedfs.roles.aggregator.run import run_aggregator
@@ -24,7 +20,6 @@ from fedfs.roles.coordinator.begin import init_study
 from fedfs.roles.coordinator.options import StudyOptions
 from fedfs.roles.coordinator.roster import approve_sites
 from fedfs.roles.reader import export
-from fedfs.roles.site import run as site_process
 from fedfs.roles.site.config import JoinConfig, SiteConfig
 from fedfs.roles.site.join import join
 from fedfs.roles.site.run import run_site
@@ -102,15 +97,3 @@ class Hospitals:
             instructions=export.export_choice(self.store, made),
             root=self.folder / "out",
         )
-
-
-def run_children_here(monkeypatch):
-    """Call what fedfs runs in a child process; importing nnU-Net there takes seconds each time."""
-
-    def run(function, request, *, environ=None, workdir, on_progress=None):
-        fields = json.loads(json.dumps(requests.to_json(request)))
-        made = child.FUNCTIONS[function](fields, on_progress or quiet)
-        return json.loads(json.dumps(made))
-
-    for module in (export, planner, site_process):
-        monkeypatch.setattr(module, "run_isolated", run)

@@ -1,7 +1,6 @@
 """A study of one site from its images to its model, all of it in this process."""
 
 import dataclasses
-import multiprocessing
 from pathlib import Path
 
 from synthetic import Reports, task
@@ -92,16 +91,6 @@ def live(paths, folder, dataset, charter, *, planner_options=SMALL, change=dict,
     finished = learner.finish(last, change(trained.tensors), Reports())
     learner.close()
     return Life(learner, made.plans, learner.model_folder(), evaluated, trained, finished)
-
-
-def fork_pools(patch):
-    """Fork the processes that nnU-Net spawns: each of these would import it again, for seconds."""
-    found = multiprocessing.get_context
-
-    def get_context(method=None):
-        return found("fork" if method == "spawn" else method)
-
-    patch.setattr(multiprocessing, "get_context", get_context)
 
 
 def in_this_process(function, request, *, workdir, on_progress=lambda progress: None):

@@ -9,7 +9,7 @@ import stat
 
 import pytest
 import torch
-from life import fork_pools, live, settings
+from life import live, settings
 from synthetic import DATASET, Reports, dataset_json, make_paths, task, write_dataset
 
 from fedfs.errors import SetupError
@@ -20,6 +20,7 @@ from fedfs.nnunet.nnunet_learner import NnUNetLearner
 from fedfs.nnunet.plan.plans import rename_plans
 from fedfs.nnunet.system.environment import NnUNetPaths, set_variables
 from fedfs.nnunet.train import model_folders
+from support.one_process import fork_pools
 
 pytestmark = [pytest.mark.nnunet, pytest.mark.usefixtures("no_workers", "forked_pools")]
 
