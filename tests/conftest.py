@@ -44,6 +44,15 @@ def ready(tmp_path: Path) -> Courier:
     return courier
 
 
+@pytest.fixture
+def in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Call in this process what fedfs and nnU-Net start processes for: each imports for seconds."""
+    from support.one_process import fork_pools, run_children_here  # noqa: PLC0415  all roles
+
+    run_children_here(monkeypatch)
+    fork_pools(monkeypatch)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder of real images; tests that need it are skipped where it is absent."""

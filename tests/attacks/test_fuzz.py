@@ -7,7 +7,8 @@ something else accepted.
 
 The answer comes soon, too: what is read before a signature is verified is read in linear time.
 
-``FEDFS_FUZZ_EXAMPLES=20000 pytest tests/attacks/test_fuzz.py`` goes on for longer.
+``FEDFS_FUZZ_EXAMPLES=20000 pytest tests/attacks/test_fuzz.py`` goes on for longer, as does
+``FEDFS_SLOW_TESTS=1``.
 """
 
 from __future__ import annotations
@@ -44,8 +45,9 @@ from fedfs.trust.signing import Envelope
 from support.courier import Courier
 from support.federation import FakePlanner, Federation
 from support.forgery import sign_value
+from support.slow import SLOW
 
-EXAMPLES = int(os.environ.get("FEDFS_FUZZ_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("FEDFS_FUZZ_EXAMPLES", "200" if SLOW else "25"))
 MOST_PER_EXAMPLE = datetime.timedelta(seconds=20)
 """Machines are shared; what grows with the square of the longest tokens takes minutes."""
 fuzz = settings(

@@ -22,7 +22,7 @@ def test_a_block_keeps_the_rule_of_its_language(block):
 
 @pytest.mark.nnunet
 @pytest.mark.xdist_group("documents")
-def test_the_study_that_the_documents_tell_goes_as_they_show_it(tmp_path):
+def test_the_study_that_the_documents_tell_goes_as_they_show_it(tmp_path, in_one_process):
     for wrong in walk(tmp_path, story()):
         pytest.fail(wrong)
 

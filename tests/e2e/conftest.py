@@ -7,7 +7,6 @@ import pytest
 from fedfs.simulation import phantoms
 from fedfs.simulation.cases import place_dataset, read_cases
 from fedfs.simulation.hosts import Host
-from support.one_process import fork_pools, run_children_here
 from support.phantom_hosts import DATASET, N_CASES
 
 
@@ -27,10 +26,3 @@ def hosts(tmp_path: Path, phantom_images: Path) -> dict[str, Host]:
         made[site] = Host(site, tmp_path / site).make()
         place_dataset(phantom_images, made[site].raw / DATASET, cases[1:])
     return made
-
-
-@pytest.fixture
-def in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Call in this process what fedfs and nnU-Net start processes for: each imports for seconds."""
-    run_children_here(monkeypatch)
-    fork_pools(monkeypatch)

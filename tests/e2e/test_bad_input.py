@@ -7,36 +7,29 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from fedfs.cli import main
 from fedfs.protocol import layout
 from fedfs.store.folder import FolderStore
 from fedfs.trust.signing import SigningKey
+from support.one_process import call
 from support.phantom_hosts import DATASET
 
 
 class Shell:
-    """Runs fedfs commands on a host; remembers what the last one said."""
+    """Runs fedfs commands on a host, in this process; remembers what the last one said."""
 
     def __init__(self, host) -> None:
         self.host = host
         self.environment = host.environment()
 
     def __call__(self, *arguments: str) -> int:
-        done = subprocess.run(
-            [sys.executable, "-m", "fedfs", *arguments],
-            env={k: v for k, v in self.environment.items() if v is not None},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-        )
-        self.out, self.err = done.stdout, done.stderr
-        assert "Traceback" not in self.err, self.err
-        return done.returncode
+        variables = {k: v for k, v in self.environment.items() if v is not None}
+        code, self.out, self.err = call(main, "fedfs", *arguments, env=variables)
+        return code
 
 
 @pytest.fixture

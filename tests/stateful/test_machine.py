@@ -24,6 +24,7 @@ from support import invariants
 from support.dying_store import KilledError
 from support.faulty_store import FaultyStore
 from support.federation import Federation
+from support.slow import SLOW
 
 SITES = ("east", "north", "south")
 LATE = "west"
@@ -268,7 +269,7 @@ class AnyOrder(RuleBasedStateMachine):
 
 TestAnyOrder = AnyOrder.TestCase
 TestAnyOrder.settings = settings(
-    max_examples=16,
+    max_examples=100 if SLOW else 10,
     stateful_step_count=30,
     deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # shrinking takes minutes

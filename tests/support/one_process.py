@@ -15,6 +15,7 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 from unittest.mock import patch
@@ -73,29 +74,46 @@ def fork_pools(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextlib.contextmanager
-def _restored_log_levels() -> Iterator[None]:
-    loggers = [logging.getLogger(name) for name in ("fedfs", "py.warnings", "watchdog")]
-    before = [logger.level for logger in loggers]
+def _logging_of_its_own() -> Iterator[None]:
+    """Let a command set up its log as in a process of its own."""
+    root = logging.getLogger()
+    loggers = [root, *(logging.getLogger(name) for name in ("fedfs", "py.warnings", "watchdog"))]
+    levels, handlers = [logger.level for logger in loggers], root.handlers
+    root.handlers = []
     try:
         yield
     finally:
         logging.captureWarnings(capture=False)
-        for logger, level in zip(loggers, before, strict=True):
+        root.handlers = handlers
+        for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
 
 
 def call(
-    program: Callable[[], object], *words: str, env: Mapping[str, str]
+    program: Callable[[], object],
+    *words: str,
+    env: Mapping[str, str],
+    cwd: Path | None = None,
+    in_order: bool = False,
 ) -> tuple[int, str, str]:
-    """Call what a command's program calls; return exit code, standard output, standard error."""
+    """Call what a command's program calls; return exit code, standard output, standard error.
+
+    Args:
+        program: what the command calls, without arguments.
+        words: the command, from its name on.
+        env: its environment.
+        cwd: the folder that it is run in.
+        in_order: what goes to standard error is in the standard output, as ``2>&1`` has it.
+    """
     out, err = io.StringIO(), io.StringIO()
     code: object = 0
     with (
         patch.dict(os.environ, env, clear=True),
         patch.object(sys, "argv", list(words)),
+        contextlib.chdir(cwd or Path.cwd()),
         contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-        _restored_log_levels(),
+        contextlib.redirect_stderr(out if in_order else err),
+        _logging_of_its_own(),
     ):
         try:
             program()

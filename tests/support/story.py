@@ -8,6 +8,8 @@ exit code, is done once.
 A host has its own home folder, keys and nnU-Net folders (:class:`fedfs.simulation.hosts.Host`).
 ``/mnt``, ``/media`` and ``/data`` are folders of the sandbox. That the network is tiny and trained
 on the CPU is set in the environment, so that the documents need not say it.
+
+A line that is one command of fedfs is run in the process of the test, and everything else by bash.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -22,10 +25,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedfs.cli import main
 from fedfs.simulation import phantoms
 from fedfs.simulation.cases import place_dataset, read_cases
 from fedfs.simulation.hosts import Host
 from support.code_blocks import DOCUMENTS, Block, blocks_of, difference, steps_of
+from support.one_process import call
 
 MOMENTS = (
     "decide",
@@ -100,15 +105,31 @@ class Sandbox:
             **_TINY,
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         }
-        done = subprocess.run(
-            [self._placed(word) for word in deed.words], env=environment, cwd=host.folder,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-            text=True, check=False, timeout=TIMEOUT_S,
-        )  # fmt: skip
-        return done.returncode, done.stdout.replace(f"{self.folder}/", "/")
+        words = [self._placed(word) for word in deed.words]
+        command = only_command(words[-1]) if words[0] == "bash" else []
+        if command[:1] == ["fedfs"]:
+            code, printed, _ = call(main, *command, env=environment, cwd=host.folder, in_order=True)
+        else:
+            done = subprocess.run(
+                words, env=environment, cwd=host.folder,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+                text=True, check=False, timeout=TIMEOUT_S,
+            )  # fmt: skip
+            code, printed = done.returncode, done.stdout
+        return code, printed.replace(f"{self.folder}/", "/")
 
     def _placed(self, text: str) -> str:
         return re.sub(r"(?<![\w./])/(mnt|media|data)/", rf"{self.folder}/\1/", text)
+
+
+def only_command(text: str) -> list[str]:
+    """Return the words of a shell line that is one command without redirection, or no words."""
+    line = text.replace("\\\n", " ").strip()
+    lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+    lexer.whitespace_split = True
+    words = list(lexer)
+    is_plain = "\n" not in line and not any(set(word) & set("|&;()<>$`*?") for word in words)
+    return words if is_plain else []
 
 
 def deeds_of(block: Block) -> Iterator[Deed]:
