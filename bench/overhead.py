@@ -61,6 +61,7 @@ def measure(  # noqa: PLR0915
     phantoms.write_dataset(images, n_cases={"north": 8}, seed=1)
     place_dataset(images, folder / "raw" / DATASET, read_cases(images)["north"])
 
+    from fedfs.exchange.gate import OTHER_ROLES
     from fedfs.exchange.progress import StatusReporter
     from fedfs.exchange.publish import Publisher
     from fedfs.exchange.read import open_study
@@ -73,6 +74,8 @@ def measure(  # noqa: PLR0915
     from fedfs.roles.coordinator.options import StudyOptions
     from fedfs.roles.coordinator.roster import approve_sites
     from fedfs.roles.site.join import join_study
+    from fedfs.roles.site.policy.file import NO_FILE
+    from fedfs.roles.site.policy.gate import SiteGate
     from fedfs.roles.site.step import Site
     from fedfs.roles.site.training import make_learner
     from fedfs.store import open_store
@@ -96,7 +99,12 @@ def measure(  # noqa: PLR0915
     key = keyring.create("site-north")
     seen = open_study(store, site="north", skip=("status", "aggregator-status"))
     publisher = Publisher(
-        TrackStore(store, seen.track), key, charter.study, clock=time.time, track=seen.track
+        TrackStore(store, seen.track),
+        key,
+        charter.study,
+        clock=time.time,
+        track=seen.track,
+        gate=SiteGate(NO_FILE, "north", lambda: seen.state),
     )
     learner = TimedLearner(
         make_learner(
@@ -123,7 +131,7 @@ def measure(  # noqa: PLR0915
     all_seen = open_study(store, skip=("status", "aggregator-status"))
     aggregating = Publisher(
         TrackStore(store, all_seen.track), keyring.load("aggregator"), charter.study,
-        clock=time.time, track=all_seen.track,
+        clock=time.time, track=all_seen.track, gate=OTHER_ROLES,
     )  # fmt: skip
     aggregator = Aggregator(
         observer=all_seen,

@@ -229,14 +229,25 @@ def _status(folder: Path) -> Callable[[Any], None]:
     from fedfs.exchange.progress import StatusReporter
     from fedfs.exchange.publish import Publisher
     from fedfs.protocol.track_place import TrackPlace
+    from fedfs.roles.site.policy.file import NO_FILE
+    from fedfs.roles.site.policy.gate import SiteGate
     from fedfs.store import open_store
     from fedfs.trust.signing import SigningKey
 
     store = open_store(str(folder / "store"), must_exist=False)
     publisher = Publisher(
-        store, SigningKey.generate(), "bench", clock=time.time, track=TrackPlace("2d-0")
+        store,
+        SigningKey.generate(),
+        "bench",
+        clock=time.time,
+        track=TrackPlace("2d-0"),
+        gate=SiteGate(NO_FILE, "north", _no_state),
     )
     return StatusReporter(publisher, "north", interval_s=15, clock=time.time).progress
+
+
+def _no_state() -> Any:
+    raise RuntimeError("nothing but statuses is published here")
 
 
 @contextmanager

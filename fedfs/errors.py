@@ -6,7 +6,8 @@
     |-- UserError                   exit 2   the person at the keyboard
     |-- SetupError                  exit 3   whoever runs this host: variables, keys, dataset
     |   |-- DatasetError                     a file is missing or disagrees with the charter
-    |   `-- KeyFileError                     a private key is missing, or others can read it
+    |   |-- KeyFileError                     a private key is missing, or others can read it
+    |   `-- PolicyError                      the site's policy forbids it, or cannot be used
     |-- StoreError                  exit 4   whoever runs the store: unreachable, refused
     |   |-- ObjectNotFoundError              no object under this key
     |   |-- ObjectExistsError                the key is taken by different bytes
@@ -97,6 +98,10 @@ BROKEN_CASE_HINT = "repair the case, or go on without it: --skip-broken-cases"
 
 class KeyFileError(SetupError):
     """A private key is missing, unreadable or readable by others."""
+
+
+class PolicyError(SetupError):
+    """The site's policy forbids what is asked for, or its file cannot be used."""
 
 
 class StoreError(FedfsError):

@@ -12,7 +12,7 @@ Rules:
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -51,6 +51,28 @@ def coarsen(
         channels = tuple(_rounded_channel(channel, digits) for channel in channels)
         geometry = tuple(_rounded_case(case, digits) for case in geometry)
     return SiteFingerprint(fingerprint.n_cases, channels, geometry)
+
+
+def excess(
+    fingerprint: SiteFingerprint, *, extremes: bool, digits: int | None, quantiles: int | None
+) -> str:
+    """Return what a fingerprint holds beyond what :func:`coarsen` leaves in it; "" if nothing."""
+    probabilities = {p for channel in fingerprint.channels for p in channel.probabilities}
+    if not extremes and not all(TAIL <= p <= 1 - TAIL for p in probabilities):
+        return "the smallest and the largest voxel"
+    if digits is not None and not all(_round(v, digits) == v for v in _numbers(fingerprint)):
+        return f"numbers of more than {digits} digits"
+    if quantiles is not None and len(set(fingerprint.geometry)) > quantiles:
+        return f"more than {quantiles} sizes and spacings"
+    return ""
+
+
+def _numbers(fingerprint: SiteFingerprint) -> Iterator[float]:
+    """Yield what is rounded; not ``m2``, which rounding may have to cut."""
+    for channel in fingerprint.channels:
+        yield from (channel.mean, *channel.quantiles)
+    for case in fingerprint.geometry:
+        yield from (*case.spacing_mm, case.relative_size_after_cropping)
 
 
 def _without_extremes(channel: ChannelSketch) -> ChannelSketch:

@@ -23,7 +23,8 @@ from fedfs.cli.exit_codes import (
     terminated_with_input,
 )
 from fedfs.cli.key import key
-from fedfs.cli.reader import export, log, privacy, verify
+from fedfs.cli.privacy import privacy
+from fedfs.cli.reader import export, log, verify
 from fedfs.cli.report import report
 from fedfs.cli.simulation import simulate
 from fedfs.cli.site import site

@@ -1,5 +1,7 @@
 """Commands by which a site pauses, leaves a study or comes back: ``site pause`` and others."""
 
+from pathlib import Path
+
 import click
 
 from fedfs.cli import options
@@ -18,17 +20,24 @@ def _attendance_command(
     @options.store_argument
     @options.this_site_option
     @option("--reason", default="", help="Reason, for the others to read.")
+    @options.policy_option
     @options.yes_option_if(needs_yes)
     @options.json_option
     def change(
-        store: StorePlace, name: str, *, reason: str, as_json: bool, yes: bool = True
+        store: StorePlace,
+        name: str,
+        *,
+        reason: str,
+        policy: Path | None,
+        as_json: bool,
+        yes: bool = True,
     ) -> None:
         from fedfs.roles.site.config import SiteConfig
         from fedfs.roles.site.run import attend
         from fedfs.trust.keyring import default_home
 
         confirm(f"Leave the study at {store} for good, with site {name}?", yes=yes)
-        is_new = attend(SiteConfig(store, name, default_home()), status, reason)
+        is_new = attend(SiteConfig(store, name, default_home(), policy=policy), status, reason)
         if as_json:
             show_json({"site": name, "status": status, "changed": is_new})
         else:

@@ -26,13 +26,8 @@ from typing import Any
 import click
 
 from fedfs.cli.spelling import as_defaults, checked, spelled
-from fedfs.cli.toml_file import TomlFile
 from fedfs.errors import UserError
-
-SYSTEM_FILE = Path("/etc/fedfs/fedfs.toml")
-SYSTEM_VARIABLE = "FEDFS_SYSTEM_CONFIG"
-"""Names another file than :data:`SYSTEM_FILE`, or none if it is empty."""
-
+from fedfs.roles.toml_file import TomlFile
 
 _FILES = "fedfs.files"
 
@@ -56,10 +51,9 @@ def files_read(context: click.Context) -> list[Path]:
 
 def host_files() -> list[Path]:
     """Return the configuration files of this host, the nearest last; they need not be there."""
-    from fedfs.trust.home import default_home
+    from fedfs.trust.home import default_home, system_file
 
-    system = os.environ.get(SYSTEM_VARIABLE, str(SYSTEM_FILE))
-    return [*([Path(system)] if system else []), default_home() / "fedfs.toml"]
+    return [*([system] if (system := system_file()) else []), default_home() / "fedfs.toml"]
 
 
 def defaults_of(files: list[TomlFile], root: click.Command) -> dict[str, Any]:

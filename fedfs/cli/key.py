@@ -193,6 +193,8 @@ def rotate(
     """
     from fedfs.roles.coordinator.keys import replace_aggregator_key, replace_coordinator_key
     from fedfs.roles.site.join import ask_for_new_key
+    from fedfs.roles.site.policy.file import policy_in_force
+    from fedfs.trust.home import default_home
     from fedfs.trust.signing import key_fingerprint
 
     name = site_unless(name, other_role=aggregator or coordinator)
@@ -204,7 +206,10 @@ def rotate(
     confirm(f"Replace the key of {role} in the study at {store}?", yes=yes)
     if name is not None:
         keyring = _keyring(store)
-        request = ask_for_new_key(open_store(store), keyring, name, is_lost=lost, clock=time.time)
+        request = ask_for_new_key(
+            open_store(store), keyring, name, is_lost=lost, clock=time.time,
+            policy=policy_in_force(default_home()),
+        )  # fmt: skip
         show_facts({"site": name, "new key": key_fingerprint(request.public_key)}, as_json=as_json)
         click.echo(
             f"\nThe coordinator runs:  fedfs approve {store} {name}"

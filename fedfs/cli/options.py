@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from fedfs.cli.command import HOST, NETWORK, OUTPUT, S3, STORAGE, argument, option
+from fedfs.cli.command import HOST, NETWORK, OUTPUT, PRIVACY, S3, STORAGE, argument, option
 from fedfs.protocol import layout
 from fedfs.roles.log_format import LOG_FORMATS, TEXT
 from fedfs.store import S3Options, StorePlace
@@ -55,6 +55,13 @@ site_option = functools.partial(
     option, "--site", "name", metavar="NAME", shell_complete=complete_sites
 )
 this_site_option = site_option(required=True, help="This site's name in the study.")
+policy_option = option(
+    "--policy",
+    type=FILE,
+    envvar="FEDFS_SITE_POLICY",
+    section=PRIVACY,
+    help="Policy of this site; default: site-policy.toml in /etc/fedfs, or beside the keys.",
+)
 allow_versions_option = option(
     "--allow-versions",
     is_flag=True,

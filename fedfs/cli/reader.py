@@ -1,4 +1,4 @@
-"""Commands for everybody who can read the store: export, verify, log and privacy."""
+"""Commands for everybody who can read the store: export, verify and log."""
 
 from __future__ import annotations
 
@@ -22,8 +22,6 @@ from fedfs.cli.options import (
 )
 from fedfs.cli.terminal import show_findings, show_json, show_pairs, show_table
 from fedfs.errors import MisplacedError
-from fedfs.protocol import values
-from fedfs.roles.reader.units import format_size
 from fedfs.store import StorePlace, open_store
 
 if TYPE_CHECKING:
@@ -225,45 +223,3 @@ def log(store: StorePlace, *, as_json: bool) -> None:
         click.echo(f"{event.at or '-':<20}  {event.who:<12}  {event.what}")
     if hidden:
         click.echo(f"\n{hidden}")
-
-
-@command(example="fedfs privacy /mnt/share/organ --site north")
-@store_argument
-@site_option(required=True, help="The site.")
-@json_option
-def privacy(store: StorePlace, *, name: str, as_json: bool) -> None:
-    """List all that has left a site so far.
-
-    With what it tells, and who can read it.
-    """
-    from fedfs.exchange.read import open_tracks
-    from fedfs.roles.reader.privacy import disclosures, never_left, readers
-    from fedfs.roles.tracks import merged
-    from fedfs.trust.keyring import default_home
-    from fedfs.trust.recipients import Vault
-
-    values.check_site(name)
-    observers = open_tracks(open_store(store), site=name, vault=Vault(default_home()))
-    items = merged(
-        {t: disclosures(o.refresh(everything=True), name, o.sizes) for t, o in observers.items()}
-    )
-    charter = next(iter(observers.values())).state.charter
-    never = never_left(item for _, item in items)
-    if as_json:
-        entries = [{**vars(item), "track": track} for track, item in items]
-        show_json(
-            {"site": name, "disclosures": entries, "never": never, "readers": readers(charter)}
-        )
-        return
-    total = format_size(sum(item.n_bytes for _, item in items))
-    click.echo(f"What has left {name} in study {charter.study}: {total} on the store.\n")
-    for track, item in items:
-        size = f", {format_size(item.n_bytes)}" if item.n_bytes else ""
-        where = f" of track {track}" if track else ""
-        click.echo(click.style(item.what + where, bold=True) + f"  since {item.since}{size}")
-        click.echo(f"    {item.amount}")
-        click.echo(f"    tells: {item.tells}")
-        click.echo(f"    can be read by {item.readers}")
-    click.echo(f"\nNever leaves a site: {', '.join(never)}.")
-    for sentence in readers(charter):
-        click.echo(sentence)

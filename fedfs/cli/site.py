@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,6 +15,7 @@ from fedfs.cli.command import HOST, NETWORK, SCORES, TRAINING, group, option
 from fedfs.cli.exit_codes import end_with
 from fedfs.cli.progress import ProgressDisplay
 from fedfs.cli.scores import scores
+from fedfs.cli.site_policy import policy
 from fedfs.cli.terminal import (
     show_event,
     show_facts,
@@ -73,6 +75,7 @@ _expect_key_option = option(
 @options.skip_broken_option(help="Read all cases now, and count only those that can be used.")
 @options.num_processes_option(help="Workers for --skip-broken-cases.")
 @options.allow_versions_option
+@options.policy_option
 @options.json_option
 @options.takes_host
 def join(
@@ -81,6 +84,7 @@ def join(
     dataset: str,
     *,
     expect_key: str | None,
+    policy: Path | None,
     host: HostSettings,
     as_json: bool,
     **planning: Any,
@@ -96,8 +100,9 @@ def join(
 
     planning = {key: value for key, value in planning.items() if value not in (None, (), {})}
     config = JoinConfig(
-        store, name, dataset, default_home(), expect_key, planning=planning, host=host
-    )
+        store, name, dataset, default_home(), expect_key, planning=planning, host=host,
+        policy=policy,
+    )  # fmt: skip
     with ProgressDisplay() as display:
         charter, request = join_study(config, display)
     show_facts(_facts_of(charter, request), as_json=as_json)
@@ -199,6 +204,7 @@ def _facts_of(charter: Charter, request: JoinRequest) -> dict[str, Any]:
     section=SCORES,
     help="Publish scores of single cases, too, without names.",
 )
+@options.policy_option
 @options.tracks_option
 @options.allow_trainer_option
 @options.skip_broken_option(
@@ -267,7 +273,9 @@ def run(
     )  # fmt: skip
     start_logging(verbose=verbose, log_format=log_format)
     if dataset is not None:
-        joins = JoinConfig(store, name, dataset, config.home, expect_key, host=host)
+        joins = JoinConfig(
+            store, name, dataset, config.home, expect_key, host=host, policy=config.policy
+        )
         with ProgressDisplay() as display:
             joined = join_once(joins, display)
         if joined is not None:
@@ -287,5 +295,5 @@ def _show_joined(facts: Mapping[str, Any], *, to_stderr: bool) -> None:
     click.echo(_COMPARE, err=to_stderr)
 
 
-for _command in (cases, scores, pause, leave, resume):
+for _command in (policy, cases, scores, pause, leave, resume):
     site.add_command(_command)

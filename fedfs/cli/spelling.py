@@ -14,8 +14,8 @@ from typing import Any
 
 import click
 
-from fedfs.cli.toml_file import TomlFile
 from fedfs.errors import FedfsError, UserError
+from fedfs.roles.toml_file import TomlFile
 
 SITE = "FEDFS_SITE"
 NAMED_PLACE = "[NAME=]MODEL"

@@ -193,11 +193,13 @@ _Page = tuple[dict[str, str], tuple[str, ...], list[tuple[object, ...]], list[st
 
 def _page(views: Mapping[str, StudyStatus]) -> _Page:
     """Return facts, columns and rows of a table, and notes: of one track, or of several."""
+    from fedfs.protocol.messages import SUPPRESSED
     from fedfs.roles.reader.status import ASKS, NOT_PLANNED
 
     first = next(iter(views.values()))
     if len(views) == 1:
         notes = [f"{one.site}: {one.left_out}" for one in first.sites if one.left_out]
+        notes += [f"scores of {one.site}: {SUPPRESSED}" for one in first.sites if one.suppressed]
         notes += _best_models(first)
         if first.given_dice:
             return _facts(first), columns_of(first), rows_of(first), [*notes, *_asking(first)]

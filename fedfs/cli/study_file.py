@@ -21,8 +21,8 @@ from fedfs.cli.command import OUTPUT, REQUIRED, S3, SECTIONS, argument, option, 
 from fedfs.cli.options import FILE, number_pairs
 from fedfs.cli.spelling import as_defaults, options_of, spelled
 from fedfs.cli.store_words import GIVEN
-from fedfs.cli.toml_file import TomlFile
 from fedfs.errors import FedfsError, RejectedError, UserError
+from fedfs.roles.toml_file import TomlFile
 
 OPEN = "<fill in>"
 """Stands in a template where a value has to be written."""

@@ -1,4 +1,4 @@
-"""Sign and publish: payload first, the message that names it last.
+"""Sign and publish: payload first, the message that names it last, and all of it through a gate.
 
 Publishing is idempotent as far as a restart needs it: an object that is already there with the same
 bytes is success. Different bytes under a key that is ours mean that another process of the same
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from fedfs.errors import ObjectExistsError, StoreError
+from fedfs.exchange.gate import Gate
 from fedfs.protocol.messages import MAX_BYTES, Message, PayloadRef, decode, payload_type, utc
 from fedfs.protocol.track_place import TrackPlace
 from fedfs.store.base import Store
@@ -36,6 +37,7 @@ class Publisher:
         study: id of the study.
         clock: POSIX seconds.
         track: that is published on; ``store`` shows it, where its own objects are published.
+        gate: passed by everything, before it is signed.
         reload: loads the keys of this role again, as one may have been made meanwhile.
 
     Attributes:
@@ -50,6 +52,7 @@ class Publisher:
         *,
         clock: Clock,
         track: TrackPlace,
+        gate: Gate,
         reload: Callable[[], Sequence[SigningKey]] = tuple,
     ) -> None:
         self.store = store
@@ -59,6 +62,7 @@ class Publisher:
         self._keys = (key,) if isinstance(key, SigningKey) else tuple(key)
         self._key = self._keys[0]
         self._clock = clock
+        self._gate = gate
         self._reload = reload
 
     @property
@@ -91,6 +95,7 @@ class Publisher:
         Raises:
             ObjectExistsError: the key holds something else already.
             StoreError: the store refuses.
+            PolicyError: the gate does.
         """
         study = self.track.study(self.study, message.key)
         stamped = replace(message, study=study, created_at=utc(self._clock()))
@@ -98,6 +103,7 @@ class Publisher:
 
     def publish_stamped(self, message: M, *, sealed_for: Sequence[str] = ()) -> M:
         """Sign and create a message whose study and time are decided already."""
+        message = self._gate.admit(message, is_sealed=bool(sealed_for))
         seal = partial(sealing.seal, recipients=sealed_for) if sealed_for else None
         data = self._key.sign(message, seal)
         self.store.create(message.key, data)
@@ -128,6 +134,7 @@ class Publisher:
 
         Raises:
             StoreError: the store refuses, or the key holds other bytes than its name says.
+            PolicyError: the gate refuses.
         """
         sha256, size = file_sha256(path), path.stat().st_size
         if not sealed_for:
@@ -147,6 +154,7 @@ class Publisher:
             return self._upload(sealed, ref)
 
     def _upload(self, path: Path, ref: PayloadRef) -> PayloadRef:
+        self._gate.admit_payload(ref.key, is_sealed=ref.is_sealed)
         try:
             self.store.upload(ref.key, path)
         except ObjectExistsError as error:

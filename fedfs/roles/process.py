@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from fedfs.errors import MisplacedError, SetupError
+from fedfs.exchange.gate import Gate
 from fedfs.exchange.observer import Observer
 from fedfs.exchange.progress import StatusReporter
 from fedfs.exchange.publish import Publisher
@@ -29,7 +30,9 @@ LOG = "log.txt"
 """The log of a process, in fedfs's own folder for its role."""
 
 
-def publisher_on(store: Store, observer: Observer, keyring: Keyring, role: str) -> Publisher:
+def publisher_on(
+    store: Store, observer: Observer, keyring: Keyring, role: str, gate: Gate
+) -> Publisher:
     """Return a publisher on the track and in the study that an observer looks at.
 
     It signs with the newest key of the role that counts: one that was made and is not approved yet
@@ -40,6 +43,7 @@ def publisher_on(store: Store, observer: Observer, keyring: Keyring, role: str) 
         observer: has looked at the study.
         keyring: of this host.
         role: ``aggregator``, or ``site-<name>``.
+        gate: passed by everything that is published.
 
     Raises:
         KeyFileError: this host has no key of the role, or one is unreadable.
@@ -51,6 +55,7 @@ def publisher_on(store: Store, observer: Observer, keyring: Keyring, role: str) 
         observer.state.charter.study,
         clock=time.time,
         track=observer.track,
+        gate=gate,
         reload=lambda: keyring.load_all(role),
     )
     for tenure in reversed(tenures):

@@ -24,10 +24,17 @@ from fedfs.errors import FedfsError, Terminated
 from fedfs.nnunet.system.environment import NnUNetPaths
 from fedfs.nnunet.system.parent import ENDS_WITH_INPUT
 from fedfs.protocol import layout
+from fedfs.roles.site.policy.file import NAME
 from fedfs.simulation.gpu_slots import Slot
+from fedfs.store.local_files import create_secret
 
 _TERMINATE_S = 20.0
 _LOOK_EVERY_S = 1.0
+_POLICY = """\
+# One person holds all data of this simulation, so that small sites may take part.
+minimum_cases = 1
+models_elsewhere = true
+"""
 _processes: WeakSet[subprocess.Popen[bytes]] = WeakSet()
 """Every process of a host that this one has started."""
 _interrupted = threading.Event()
@@ -75,6 +82,13 @@ class Host:
         for folder in (self.raw, self.preprocessed, self.results):
             folder.mkdir(parents=True, exist_ok=True)
         return self
+
+    def write_policy(self, text: str) -> None:
+        """Write the policy of the site on this host, unless it has one."""
+        path = self.folder / "fedfs" / NAME
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            create_secret(path, text.encode())
 
     def environment(self) -> dict[str, str]:
         """Return the environment of this host's processes."""
@@ -214,6 +228,7 @@ class LocalStudy:
                 "--dataset-name", self.dataset, "--min-sites", str(len(self.sites)), *self.init,
             )  # fmt: skip
         for site, host in self.sites.items():  # asking again changes nothing
+            host.write_policy(_POLICY)
             options = self.join.get(site, ())
             host.run("site", "join", store, "--site", site, "--dataset", self.dataset, *options)
         self.coordinator.run("approve", store, "--all")

@@ -36,6 +36,7 @@ from fedfs.tensors.canonical import write_safetensors
 from fedfs.trust.signing import Envelope, SigningKey
 from fedfs.trust.verify import TrustedView
 from support.federation import Federation, forge
+from support.forgery import NoGate
 from support.forwarding_store import ForwardingStore
 
 
@@ -245,6 +246,7 @@ def test_a_site_that_is_not_on_the_roster_is_ignored(running):
         running.charter.study,
         clock=running.clock,
         track=running.place.track,
+        gate=NoGate(),
     )
     rogue.publish(
         FailureMessage(

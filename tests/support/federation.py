@@ -12,13 +12,14 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from fedfs.aggregation import fingerprints
 from fedfs.aggregation.best_configuration import JOINT, CrossValidated, candidates_of, steps_of
+from fedfs.exchange.gate import OTHER_ROLES, Gate
 from fedfs.exchange.global_weights import WeightFiles
 from fedfs.exchange.observer import Observer
 from fedfs.exchange.progress import StatusReporter
@@ -52,6 +53,9 @@ from fedfs.roles.site.best_configuration import SiteChoice
 from fedfs.roles.site.fine_tuning import FineTuning
 from fedfs.roles.site.join import join_study
 from fedfs.roles.site.own_model import PersonalModel
+from fedfs.roles.site.policy.file import PolicyInForce
+from fedfs.roles.site.policy.gate import SiteGate
+from fedfs.roles.site.policy.rules import SitePolicy
 from fedfs.roles.site.step import Site
 from fedfs.roles.step import AFTER_TRACKS
 from fedfs.roles.tracks import at_once
@@ -79,6 +83,7 @@ WITH_NORM: dict[str, Array] = {
     "c.norm.bias": np.zeros(3, dtype=np.float32),
     "c.norm.weight": np.ones(3, dtype=np.float32),
 }
+LENIENT = SitePolicy(minimum_cases=1, models_elsewhere=True)
 N_VALIDATED = 10
 """Validation cases of each site."""
 
@@ -254,6 +259,7 @@ class Federation:
         finished: FinishedStudy | None = None,
         pretrained: Path | None = None,
         evaluates: Sequence[NamedModel] = (),
+        policies: Mapping[str, SitePolicy] = MappingProxyType({}),
         **options: Any,
     ) -> None:
         self.folder = folder
@@ -270,6 +276,7 @@ class Federation:
         self.averages: dict[tuple[str, str], FakeLearner] = {}
         self.personal = {site: FakeLearner(self.targets[site]) for site in self.tunings}
         self.publish_cases = publish_cases
+        self.policies = dict(policies)
         self.planner: Any = FakePlanner()
         settings: dict[str, Any] = {
             "name": "test",
@@ -305,25 +312,37 @@ class Federation:
     def keyring(self, host: str) -> Keyring:
         return Keyring(self.home(host), self.charter.study)
 
+    def policy(self, site: str) -> PolicyInForce:
+        """A site's policy; unless a test says otherwise, one that lets small sites take part."""
+        return PolicyInForce(self.policies.get(site, LENIENT), self.home(site) / "site-policy.toml")
+
+    def gate(self, role: str, observer: Observer | None = None) -> Gate:
+        site = role.removeprefix("site-")
+        if site == role:
+            return OTHER_ROLES
+        return SiteGate(self.policy(site), site, lambda: (observer or self.observe(site)).state)
+
     def publisher(
         self,
         role: str,
         host: str,
         store: Store | None = None,
         track: TrackPlace | None = None,
+        observer: Observer | None = None,
     ) -> Publisher:
         keys = [self.keyring(host).load_or_create(role)]
         if self.has_all_keys:
             keys = self.keyring(host).load_all(role)
         return Publisher(
             store or self.place, keys, self.charter.study, clock=self.clock,
-            track=track or self.place.track, reload=lambda: self.keyring(host).load_all(role),
+            track=track or self.place.track, gate=self.gate(role, observer),
+            reload=lambda: self.keyring(host).load_all(role),
         )  # fmt: skip
 
     def join(self, *sites: str) -> None:
         for site in sites or self.targets:
             observer = open_study(self.store, site=site)
-            publisher = self.publisher(f"site-{site}", site)
+            publisher = self.publisher(f"site-{site}", site, observer=observer)
             join_study(
                 observer,
                 publisher,
@@ -343,7 +362,7 @@ class Federation:
             place, site=site, skip=("status",), vault=Vault(self.home(site)), track=track
         )
         own = TrackStore(place, observer.track)
-        publisher = self.publisher(f"site-{site}", site, own, observer.track)
+        publisher = self.publisher(f"site-{site}", site, own, observer.track, observer)
         folder = self._work(site, "work", track)
         folder.mkdir(parents=True, exist_ok=True)
         return Site(
@@ -357,6 +376,7 @@ class Federation:
             personal=self._personal_model(site, folder),
             averages={v: self.average_of(site, v) for v in observer.state.charter.averages},
             publish_cases=site in self.publish_cases,
+            policy=self.policy(site),
             attendance=lambda: self.attendances.get(site),
         )
 
@@ -441,7 +461,8 @@ class Federation:
         observer = open_study(
             place, site=None if host == "coordinator" else name, vault=Vault(self.home(host))
         )
-        publisher = self.publisher(role, host, TrackStore(place, observer.track), observer.track)
+        own = TrackStore(place, observer.track)
+        publisher = self.publisher(role, host, own, observer.track, observer)
         site = "" if host == "coordinator" else name
         status = StatusReporter(publisher, site, interval_s=1e9, clock=self.clock)
         parts: dict[str, Any] = {

@@ -10,6 +10,16 @@ from fedfs.protocol.messages import Message, payload_type
 from fedfs.trust.signing import SigningKey, key_id
 
 
+class NoGate:
+    """The gate of a writer that has no policy, or heeds none."""
+
+    def admit(self, message: Any, *, is_sealed: bool) -> Any:
+        return message
+
+    def admit_payload(self, key: str, *, is_sealed: bool) -> None:
+        pass
+
+
 def sign_payload(key: SigningKey, cls: type[Message], payload: bytes) -> bytes:
     """Return an envelope of arbitrary bytes, as ``key`` signs a message of ``cls``."""
     kind = payload_type(cls)

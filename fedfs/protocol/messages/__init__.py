@@ -60,6 +60,7 @@ from fedfs.protocol.messages.scores import (
     Summary,
 )
 from fedfs.protocol.messages.site import (
+    SUPPRESSED,
     Attendance,
     CrossValidation,
     EvaluationMessage,
@@ -69,6 +70,7 @@ from fedfs.protocol.messages.site import (
     SiteModel,
     SitePlan,
     UpdateManifest,
+    suppressed_evaluation,
 )
 from fedfs.protocol.messages.specs import (
     ASYM,

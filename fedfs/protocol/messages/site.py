@@ -26,6 +26,9 @@ from fedfs.protocol.values import (
     Version,
 )
 
+SUPPRESSED = "suppressed by the site's policy"
+"""Said wherever a site does not publish what it has: it is not the same as zero."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class JoinRequest(Message):
@@ -167,6 +170,7 @@ class EvaluationMessage(Message):
         nsd_tolerance_mm: of the metric ``nsd``, see docs/metrics.md; None without it.
         cases: scores of single cases, as far as the site publishes them: metric -> mean over
             classes. In the same order in all of its evaluations, and without names.
+        suppressed: the site has scores, and its policy lets none leave; there are none in here.
     """
 
     TYPE: ClassVar[str] = "evaluation"
@@ -185,6 +189,7 @@ class EvaluationMessage(Message):
     chosen: ChosenModel | None = None
     nsd_tolerance_mm: Positive | None = None
     cases: tuple[Mapping[str, float], ...] = ()
+    suppressed: bool = False
 
     def check(self) -> None:
         """See :meth:`Message.check`."""
@@ -208,6 +213,25 @@ class EvaluationMessage(Message):
             self.chosen.check("the chosen model")
 
 
+def suppressed_evaluation(message: EvaluationMessage) -> EvaluationMessage:
+    """Return an evaluation that says only that there are scores, and that none leaves the site."""
+    return EvaluationMessage(
+        key=message.key,
+        study=message.study,
+        created_at=message.created_at,
+        site=message.site,
+        version=message.version,
+        variant=message.variant,
+        n_cases=0,
+        mean_dice=None,
+        classes={},
+        loss=None,
+        seconds=0.0,
+        budget=message.budget,
+        suppressed=True,
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class CrossValidation(Message):
     """Scores of configurations, ensembles and postprocessing on a site's validation cases.
@@ -217,6 +241,7 @@ class CrossValidation(Message):
         weights: track -> hash of the weights of its last version, which was scored.
         scores: configuration or ensemble -> steps of postprocessing -> class -> sum of Dice; see
             :mod:`fedfs.aggregation.best_configuration`.
+        suppressed: the site has scores, and its policy lets none leave; there are none in here.
     """
 
     TYPE: ClassVar[str] = "cross-validation"
@@ -224,6 +249,7 @@ class CrossValidation(Message):
     n_cases: Count
     weights: Mapping[TrackName, Hash]
     scores: Mapping[str, Mapping[str, Mapping[str, DiceSum]]]
+    suppressed: bool = False
 
     def check(self) -> None:
         """See :meth:`Message.check`: no more cases than there are, and none better than perfect."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fedfs.exchange.gate import OTHER_ROLES
 from fedfs.exchange.make_version import strategy_of
 from fedfs.exchange.observer import Observer
 from fedfs.exchange.read import open_study, open_tracks
@@ -107,7 +108,7 @@ def _make_aggregator(
     """Return the aggregator of one track of a study."""
     observer = observers[name]
     store = ReportingStore(TrackStore(place, observer.track), listener)
-    publisher = publisher_on(store, observer, keyring, "aggregator")
+    publisher = publisher_on(store, observer, keyring, "aggregator", OTHER_ROLES)
     return Aggregator(
         observer=observer,
         publisher=publisher,
@@ -130,7 +131,7 @@ def _make_choice(
     """Return what the aggregator does after all tracks of a study."""
     observer = open_study(place, skip=layout.STATUS_KINDS, vault=Vault(config.home))
     store = ReportingStore(TrackStore(place, observer.track), listener)
-    publisher = publisher_on(store, observer, keyring, "aggregator")
+    publisher = publisher_on(store, observer, keyring, "aggregator", OTHER_ROLES)
     return AggregatorChoice(
         observer=observer,
         tracks=observers,

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fedfs.errors import ObjectExistsError, StudyError
+from fedfs.exchange.gate import OTHER_ROLES
 from fedfs.exchange.publish import Clock, Publisher
 from fedfs.exchange.read import open_tracks
 from fedfs.protocol import layout, messages
@@ -46,7 +47,12 @@ class Coordinator:
         self.keyring = Keyring(home, self.charter.study)
         key = self.keyring.load("coordinator", self.charter.coordinator_key)
         self._publisher = Publisher(
-            store, key, self.charter.study, clock=clock, track=self._observer.track
+            store,
+            key,
+            self.charter.study,
+            clock=clock,
+            track=self._observer.track,
+            gate=OTHER_ROLES,
         )
 
     @property

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from fedfs.errors import FedfsError, ObjectExistsError, StudyError
+from fedfs.exchange.gate import OTHER_ROLES
 from fedfs.exchange.publish import Clock, Publisher
 from fedfs.exchange.read import open_study
 from fedfs.nnunet.plan import plans
@@ -83,7 +84,7 @@ def init_study(
         read_keys = (make_read_key(1, holders),) if options.encryption else ()
         readers = [pair.recipient for pair in read_keys]
         track = TrackPlace(TRACK if evaluates else options.tracks()[0].name)
-        publisher = Publisher(store, coordinator, study, clock=clock, track=track)
+        publisher = Publisher(store, coordinator, study, clock=clock, track=track, gate=OTHER_ROLES)
         payload = None
         if pretrained is not None:
             payload = publisher.payload(pretrained, layout.pretrained, sealed_for=readers)

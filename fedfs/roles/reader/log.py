@@ -123,11 +123,14 @@ def _sites(state: StudyState) -> Iterator[Event]:
         yield _event(attendance, attendance.site, f"said that it is {attendance.text}")
     for score in state.evaluations.values():
         none = "no class occurs" if score.n_cases else "no scores"
+        none = messages.SUPPRESSED if score.suppressed else none
         kind = "pseudo" if score.variant == "pseudo" else "mean"
         dice = none if score.mean_dice is None else f"{kind} Dice {score.mean_dice:.4f}"
         yield _event(score, score.site, f"{_scored(score, state)}: {dice}")
     for scored in state.cross_validations.values():
         text = f"scored {len(scored.scores)} configurations and ensembles on {scored.n_cases} cases"
+        if scored.suppressed:
+            text = f"scored configurations and ensembles: {messages.SUPPRESSED}"
         yield _event(scored, scored.site, text)
     for model in state.site_models.values():
         text = f"published its model of version {model.version} for others to score"

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from fedfs.errors import StudyError
 from fedfs.protocol import layout
-from fedfs.protocol.messages import FFE, Charter, EvaluationMessage, FingerprintMessage
+from fedfs.protocol.messages import FFE, SUPPRESSED, Charter, EvaluationMessage
 from fedfs.protocol.state import StudyState
+from fedfs.roles.reader.fingerprint_disclosure import fingerprint_amount, fingerprint_tells
 from fedfs.roles.reader.model_scores import model_name
-from fedfs.roles.reader.units import format_count
 from fedfs.trust.recipients import AGE
 
 EVERYBODY = "whoever can read the store"
@@ -88,8 +88,8 @@ def _of_site(state: StudyState, site: str, n_bytes: Counter[str]) -> Iterator[Di
     fingerprint = state.fingerprints.get(site)
     if fingerprint is not None:
         yield Disclosure(
-            "fingerprint", _fingerprint_amount(state, charter, site),
-            _fingerprint_tells(charter, fingerprint), aggregator, fingerprint.created_at,
+            "fingerprint", fingerprint_amount(charter, fingerprint),
+            fingerprint_tells(charter, fingerprint), aggregator, fingerprint.created_at,
             n_bytes["fingerprint"],
         )  # fmt: skip
     plan = state.site_plans.get(site)
@@ -104,7 +104,8 @@ def _of_site(state: StudyState, site: str, n_bytes: Counter[str]) -> Iterator[Di
     scored = state.cross_validations.get(site)
     if scored is not None:
         yield Disclosure(
-            "cross-validation", f"sums of Dice over {scored.n_cases} cases, by class, of "
+            "cross-validation", SUPPRESSED if scored.suppressed else
+            f"sums of Dice over {scored.n_cases} cases, by class, of "
             f"{len(scored.scores)} configurations and ensembles with and without postprocessing",
             "how well each works there; nothing of a single case, unless there is only one",
             EVERYBODY, scored.created_at, n_bytes["cross-validation"],
@@ -177,7 +178,14 @@ def _updates(state: StudyState, site: str, n_bytes: Counter[str]) -> Iterator[Di
 
 
 def _scores(state: StudyState, site: str, n_bytes: Counter[str]) -> Iterator[Disclosure]:
-    scores = [score for (of, _, _), score in sorted(state.evaluations.items()) if of == site]
+    found = [score for (of, _, _), score in sorted(state.evaluations.items()) if of == site]
+    scores = [score for score in found if not score.suppressed]
+    if len(scores) < len(found):
+        yield Disclosure(
+            "no scores", f"{len(found) - len(scores)} times {SUPPRESSED}",
+            "that it has scored a model, and nothing else", EVERYBODY, found[0].created_at,
+            0 if scores else n_bytes["evaluation"],
+        )  # fmt: skip
     if not scores:
         return
     cases = "cases" if state.charter.evaluates else "validation cases"
@@ -210,38 +218,6 @@ def _scores(state: StudyState, site: str, n_bytes: Counter[str]) -> Iterator[Dis
 
 def _models(scores: Iterable[EvaluationMessage]) -> str:
     return ", ".join(model_name(score.variant) for score in scores)
-
-
-def _fingerprint_amount(state: StudyState, charter: Charter, site: str) -> str:
-    fingerprint = state.fingerprints[site]
-    n_cases = fingerprint.n_cases
-    if charter.fingerprint_quantiles is not None:
-        per_case = f"{charter.fingerprint_quantiles} quantiles of sizes and spacings"
-    else:
-        per_case = f"size and spacing of each of {n_cases} cases, in random order"
-    n_channels = len(charter.dataset.channel_names)
-    channels = "one channel" if n_channels == 1 else f"{n_channels} channels"
-    n_quantiles = max((len(one.quantiles) for one in fingerprint.channels), default=0)
-    quantiles = format_count(n_quantiles, "quantile")
-    if _holds_extremes(fingerprint):
-        quantiles += ", the extremes among them"
-    digits = charter.fingerprint_digits
-    rounded = f", rounded to {digits} digits" if digits else ""
-    return f"intensities of {channels}: mean, spread, {quantiles}; {per_case}{rounded}"
-
-
-def _holds_extremes(fingerprint: FingerprintMessage) -> bool:
-    """Return whether a fingerprint gives the smallest or the largest voxel of a channel."""
-    return any({0.0, 1.0} & set(channel.probabilities) for channel in fingerprint.channels)
-
-
-def _fingerprint_tells(charter: Charter, fingerprint: FingerprintMessage) -> str:
-    extremes = "; the two extremes are real voxels" if _holds_extremes(fingerprint) else ""
-    unusual = (
-        "" if charter.fingerprint_quantiles is not None
-        else "; an unusual size may identify a case to somebody who knows it"
-    )  # fmt: skip
-    return f"what its scanners and patients are typically like{extremes}{unusual}"
 
 
 def _through_others(state: StudyState, site: str) -> Iterator[Disclosure]:

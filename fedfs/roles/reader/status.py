@@ -48,6 +48,7 @@ class SiteStatus:
         best: the model that it would choose, where it has compared several.
         failures: number of failure records.
         left_out: since when nothing of it went into a version, and why; "" if something did.
+        suppressed: its policy lets no scores of it leave.
     """
 
     site: str
@@ -64,6 +65,7 @@ class SiteStatus:
     best: Choice | None
     failures: int
     left_out: str
+    suppressed: bool
 
 
 @dataclass(frozen=True)
@@ -288,6 +290,7 @@ def _site(
         best=best,
         failures=sum(failure.site == name for failure in state.failures),
         left_out=_left_out(state, name),
+        suppressed=any(one.suppressed for one in state.evaluations.values() if one.site == name),
     )
 
 

@@ -11,6 +11,8 @@ from fedfs.exchange.publish import Publisher
 from fedfs.learner import Learner
 from fedfs.protocol import layout, messages
 from fedfs.protocol.messages import Charter
+from fedfs.roles.site.policy.comparison import smaller
+from fedfs.roles.site.policy.rules import SitePolicy
 from fedfs.trust.recipients import for_aggregator
 
 
@@ -22,15 +24,22 @@ class Announcement:
         publisher: signs with the site's key.
         learner: knows the site's data.
         status: takes the progress.
+        policy: of the site.
     """
 
     def __init__(
-        self, site: str, publisher: Publisher, learner: Learner, status: StatusReporter
+        self,
+        site: str,
+        publisher: Publisher,
+        learner: Learner,
+        status: StatusReporter,
+        policy: SitePolicy,
     ) -> None:
         self._site = site
         self._publisher = publisher
         self._learner = learner
         self._status = status
+        self._policy = policy
 
     def publish_fingerprint(self, charter: Charter) -> str:
         """Read the dataset and publish its fingerprint; return a sentence for the log.
@@ -42,9 +51,9 @@ class Announcement:
         require_cases(measured.n_cases, charter, "a fingerprint")
         fingerprint = coarsen(
             measured,
-            extremes=False,
-            digits=charter.fingerprint_digits,
-            quantiles=charter.fingerprint_quantiles,
+            extremes=self._policy.extremes,
+            digits=smaller(self._policy.fingerprint_digits, charter.fingerprint_digits),
+            quantiles=smaller(self._policy.fingerprint_quantiles, charter.fingerprint_quantiles),
         )
         try:
             validate_fingerprint(fingerprint)

@@ -26,6 +26,7 @@ class JoinConfig:
             names (``gpu_memory_target_gb``, ``target_spacing``, ``planner``, ``planner_options``);
             for studies in which sites plan for themselves.
         host: hardware and software of this host; with ``skip_broken``, all cases are read now.
+        policy: file of the site's policy; None to look where it usually is.
     """
 
     store: StorePlace | str
@@ -35,6 +36,7 @@ class JoinConfig:
     expected_key: str | None = None
     planning: Mapping[str, Any] = field(default_factory=dict)
     host: HostSettings = field(default_factory=HostSettings)
+    policy: Path | None = None
 
     def __post_init__(self) -> None:
         check_site(self.site)
@@ -58,6 +60,7 @@ class SiteConfig:
         publish_cases: publish scores of single cases, without names.
         tracks: names of the tracks that this process works on; empty for all.
         status_interval_s: shortest time between two published statuses of one step.
+        policy: file of the site's policy; None to look where it usually is.
     """
 
     store: StorePlace | str
@@ -76,6 +79,7 @@ class SiteConfig:
     once: bool = False
     status_interval_s: float = 15.0
     wait: WaitSettings = field(default_factory=WaitSettings)
+    policy: Path | None = None
 
     def __post_init__(self) -> None:
         check_site(self.site)

@@ -20,6 +20,9 @@ from fedfs.protocol import codec, layout, software
 from fedfs.protocol.messages import ASYM, Charter, JoinRequest
 from fedfs.protocol.state import StudyState
 from fedfs.roles.site.config import JoinConfig
+from fedfs.roles.site.policy.comparison import require_no_clash
+from fedfs.roles.site.policy.file import NO_FILE, PolicyInForce, policy_in_force
+from fedfs.roles.site.policy.gate import SiteGate
 from fedfs.roles.site.training import make_learner
 from fedfs.store import open_store
 from fedfs.store.base import Store
@@ -89,7 +92,13 @@ def next_join(observer: Observer, site: str) -> str:
 
 
 def ask_for_new_key(
-    store: Store, keyring: Keyring, site: str, *, is_lost: bool, clock: Clock
+    store: Store,
+    keyring: Keyring,
+    site: str,
+    *,
+    is_lost: bool,
+    clock: Clock,
+    policy: PolicyInForce = NO_FILE,
 ) -> JoinRequest:
     """Make a site's next key and ask the coordinator to put it on the roster.
 
@@ -101,8 +110,10 @@ def ask_for_new_key(
         site: its name.
         is_lost: whether the key before is not on this host; otherwise it endorses the new one.
         clock: POSIX seconds.
+        policy: of the site.
 
     Raises:
+        PolicyError: the study clashes with the policy.
         StudyError: the site has not asked to join before.
         KeyFileError: the key before is not here.
     """
@@ -115,8 +126,11 @@ def ask_for_new_key(
     role, entry = f"site-{site}", charter.entry(site)
     known = entry.public_key if entry is not None else before.public_key
     old = None if is_lost else keyring.load(role, known)
+    require_no_clash(charter, policy.policy, source=policy.source, n_cases=before.n_cases)
     new: SigningKey = keyring.create(role)
-    return Publisher(store, new, charter.study, clock=clock, track=observer.track).publish(
+    gate = SiteGate(policy, site, lambda: observer.state)
+    publisher = Publisher(store, new, charter.study, clock=clock, track=observer.track, gate=gate)
+    return publisher.publish(
         JoinRequest(
             key=next_join(observer, site),
             site=site,
@@ -134,12 +148,14 @@ def join(config: JoinConfig, listener: OnProgress) -> tuple[Charter, JoinRequest
     """Ask to be admitted to a study; a request that is refused leaves nothing behind.
 
     Raises:
+        PolicyError: the study clashes with the site's policy, with every clash.
         SetupError, DatasetError: nnU-Net's folders, its version or the dataset are not as they
             should be.
         MisplacedError: the study is not led by the expected key.
         StudyError: there is no study, or the name belongs to another key.
     """
     store = open_store(config.store)
+    policy = policy_in_force(config.home, config.policy)
     paths = from_environment(os.environ)
     raw = RawDataset.listed(paths, config.dataset)
     observer = open_study(
@@ -162,13 +178,23 @@ def join(config: JoinConfig, listener: OnProgress) -> tuple[Charter, JoinRequest
     has_announced = observer.state.n_cases(config.site) is not None
     if config.host.skip_broken and not differs and not has_announced:
         learner.examine(listener)
+    require_no_clash(
+        charter, policy.policy, source=policy.source, n_cases=learner.dataset_facts()["n_cases"]
+    )
     is_new = not keyring.has(role)
     key = keyring.load_or_create(role)
     _check_same_dataset(config.site, raw.name, observer.state, keyring.memory.recall(role))
     try:
         request = join_study(
             observer,
-            Publisher(store, key, charter.study, clock=time.time, track=observer.track),
+            Publisher(
+                store,
+                key,
+                charter.study,
+                clock=time.time,
+                track=observer.track,
+                gate=SiteGate(policy, config.site, lambda: observer.state),
+            ),
             config.site,
             learner,
             difference=differs,

@@ -21,6 +21,7 @@ from fedfs.nnunet.system.isolated import run_isolated
 from fedfs.nnunet.train import parallel
 from fedfs.protocol import actions, codec, decide, layout, participation, software
 from fedfs.protocol.messages import Attendance, chosen_tracks
+from fedfs.protocol.state import StudyState
 from fedfs.roles.log_format import set_log_fields
 from fedfs.roles.loop import Outcome, run
 from fedfs.roles.polling import Waiter
@@ -29,6 +30,9 @@ from fedfs.roles.site.admission import Admission
 from fedfs.roles.site.best_configuration import SiteChoice
 from fedfs.roles.site.config import SiteConfig
 from fedfs.roles.site.own_model import PersonalModel
+from fedfs.roles.site.policy.comparison import require_no_clash
+from fedfs.roles.site.policy.file import PolicyInForce, policy_in_force
+from fedfs.roles.site.policy.gate import SiteGate
 from fedfs.roles.site.step import Site
 from fedfs.roles.site.training import (
     LOCAL,
@@ -54,7 +58,7 @@ def run_site(config: SiteConfig, listener: OnProgress) -> Outcome:
     Raises:
         FedfsError: see :meth:`fedfs.roles.site.step.Site.step`.
     """
-    store = open_store(config.store)
+    store, policy = open_store(config.store), policy_in_force(config.home, config.policy)
     paths = from_environment(os.environ)
     observers = open_tracks(
         store,
@@ -91,7 +95,7 @@ def run_site(config: SiteConfig, listener: OnProgress) -> Outcome:
         for observer in observers.values():
             observer.refresh()
         sites = {
-            name: _make_site(config, store, observers[name], keyring, listener, paths)
+            name: _make_site(config, policy, store, observers[name], keyring, listener, paths)
             for name in names
         }
 
@@ -101,7 +105,9 @@ def run_site(config: SiteConfig, listener: OnProgress) -> Outcome:
 
         workers: dict[str, Role[Any]] = dict(sites)
         if charter.chooses and names[0] == charter.tracks[0].name:  # one process does
-            workers[AFTER_TRACKS] = _make_choice(config, store, observers, keyring, listener, paths)
+            workers[AFTER_TRACKS] = _make_choice(
+                config, policy, store, observers, keyring, listener, paths
+            )
         step = at_once(charter, workers, is_done)
         try:
             return loop(step)
@@ -112,6 +118,7 @@ def run_site(config: SiteConfig, listener: OnProgress) -> Outcome:
 
 def _make_site(
     config: SiteConfig,
+    policy: PolicyInForce,
     place: Store,
     observer: Observer,
     keyring: Keyring,
@@ -121,7 +128,8 @@ def _make_site(
     """Return a site at work on one track of a study."""
     charter, role = observer.state.charter, f"site-{config.site}"
     store = ReportingStore(TrackStore(place, observer.track), listener)
-    publisher = publisher_on(store, observer, keyring, role)
+    gate = SiteGate(policy, config.site, lambda: observer.state)
+    publisher = publisher_on(store, observer, keyring, role, gate)
     learner, folder = site_parts(config, store, charter, paths)
     alone = None
     if config.local_model:
@@ -146,18 +154,20 @@ def _make_site(
         status=start_status(publisher, config.status_interval_s, store, config.site),
         learner=learner,
         folder=folder,
-        local_minutes=config.local_minutes,
+        local_minutes=_minutes(config, policy),
         keep_versions=config.keep_versions,
         alone=alone,
         personal=personal,
         averages=averages,
         publish_cases=config.publish_cases,
+        policy=policy,
         attendance=lambda: _remembered_attendance(keyring, config.site),
     )
 
 
 def _make_choice(
     config: SiteConfig,
+    policy: PolicyInForce,
     place: Store,
     observers: Mapping[str, Observer],
     keyring: Keyring,
@@ -168,7 +178,8 @@ def _make_choice(
     observer = open_study(place, site=config.site, skip=("status",), vault=Vault(config.home))
     charter, role = observer.state.charter, f"site-{config.site}"
     store = ReportingStore(TrackStore(place, observer.track), listener)
-    publisher = publisher_on(store, observer, keyring, role)
+    gate = SiteGate(policy, config.site, lambda: observer.state)
+    publisher = publisher_on(store, observer, keyring, role, gate)
     spec, dataset = charter.nnunet, str(keyring.memory.recall(role)["dataset"])
 
     def validate(on_progress: OnProgress) -> CrossValidated:
@@ -196,10 +207,21 @@ def _make_choice(
     )
 
 
+def _minutes(config: SiteConfig, policy: PolicyInForce) -> float | None:
+    """Return how long a round's training may take here; None for as long as the charter lets it."""
+    hours = policy.policy.max_round_hours
+    limits = [config.local_minutes, None if hours is None else 60 * hours]
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
 def _remembered_attendance(keyring: Keyring, site: str) -> Attendance | None:
     """Return whether a site wants to take part, as its operator has told this host."""
     remembered = keyring.memory.recall(f"site-{site}").get("attendance")
     return Attendance.wanted(site, **remembered) if remembered else None
+
+
+def _state_of(observer: Observer) -> StudyState:
+    return observer.state
 
 
 def attend(config: SiteConfig, status: str, reason: str = "") -> bool:
@@ -213,11 +235,15 @@ def attend(config: SiteConfig, status: str, reason: str = "") -> bool:
     A process of the site that is at work on this host heeds it after the step it is in.
 
     Raises:
+        PolicyError: the site would be back in a study that its policy does not allow.
         FedfsError: the study, the store or this host's key are not as they should be.
     """
+    policy = policy_in_force(config.home, config.policy)
     store, vault = open_store(config.store), Vault(config.home)
     observers = open_tracks(store, site=config.site, skip=layout.STATUS_KINDS, vault=vault)
     charter = next(iter(observers.values())).state.charter
+    if status == "present":
+        require_no_clash(charter, policy.policy, source=policy.source)
     keyring, role = Keyring(config.home, charter.study), f"site-{config.site}"
     keyring.load_all(role)  # on another host than the site's nothing is remembered
     keyring.memory.remember(role, {"attendance": {"status": status, "reason": reason}})
@@ -226,7 +252,9 @@ def attend(config: SiteConfig, status: str, reason: str = "") -> bool:
         action = decide.decide_site(observer.state, config.site, prepared=True, attendance=wanted)
         if isinstance(action, actions.SayAttendance):
             is_new = True
-            publisher = publisher_on(TrackStore(store, observer.track), observer, keyring, role)
+            gate = SiteGate(policy, config.site, partial(_state_of, observer))
+            track_store = TrackStore(store, observer.track)
+            publisher = publisher_on(track_store, observer, keyring, role, gate)
             with contextlib.suppress(ObjectExistsError):  # a process at work was faster
                 publisher.publish(action.attendance)
     return is_new

@@ -9,6 +9,7 @@ import re
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 from fedfs.errors import (
     DatasetError,
     FedfsError,
+    PolicyError,
     StudyError,
     TrainingError,
 )
@@ -33,8 +35,11 @@ from fedfs.protocol.messages import ASYM, Attendance
 from fedfs.protocol.state import StudyState
 from fedfs.roles.site.announcement import Announcement, require_announced
 from fedfs.roles.site.case_summaries import CaseSummaries
+from fedfs.roles.site.failure import publish_failure
 from fedfs.roles.site.network import SiteNetworks, own_plan
 from fedfs.roles.site.own_model import PersonalModel
+from fedfs.roles.site.policy.file import NO_FILE, PolicyInForce
+from fedfs.roles.site.policy.hold import PolicyHold
 from fedfs.roles.site.round_task import round_task
 from fedfs.roles.site.scoring import Scoring
 from fedfs.roles.site.shared_models import act_on_shared_models
@@ -60,6 +65,7 @@ class Site(Role[SiteAction]):
         personal: fine-tunes the last version on this site's data in the end; None for none.
         averages: variant -> learner that keeps that average of versions as a model.
         publish_cases: publish scores of single cases, without names.
+        policy: of the site; the gate of ``publisher`` has the same.
     """
 
     def __init__(
@@ -78,6 +84,7 @@ class Site(Role[SiteAction]):
         personal: PersonalModel | None = None,
         averages: Mapping[str, Learner] = MappingProxyType({}),
         publish_cases: bool = False,
+        policy: PolicyInForce = NO_FILE,
     ) -> None:
         super().__init__(f"site {name!r}", observer, publisher, status)
         self._keep_versions = keep_versions
@@ -101,7 +108,8 @@ class Site(Role[SiteAction]):
         self._logged_refusals: set[str] = set()
         self._learner = learner
         self._folder = folder
-        self._announcement = Announcement(name, publisher, learner, status)
+        self._announcement = Announcement(name, publisher, learner, status, policy.policy)
+        self._hold = PolicyHold(name, policy)
         self._networks = SiteNetworks(name, publisher.store, learner, folder, vault=observer.vault)
         self._prepared = False
         self._alone = alone
@@ -125,14 +133,20 @@ class Site(Role[SiteAction]):
             if key not in self._logged_refusals:
                 self._logged_refusals.add(key)
                 log.warning("the aggregator refused %s: %s", key, reason)
-        return decide_site(
+        decide = partial(
+            decide_site,
             state,
             self.name,
             prepared=self._prepared,
-            attendance=self._attendance(),
             alone=self._alone is not None,
             personal=self._lacks_personal_model(state),
         )
+        attendance = self._attendance()
+        action = decide(attendance=attendance)
+        if isinstance(action, actions.Done):
+            return action
+        wanted = self._hold.wanted(state, attendance)
+        return action if wanted is attendance else decide(attendance=wanted)
 
     def _lacks_personal_model(self, state: StudyState) -> bool:
         newest = state.models.get(state.newest)
@@ -149,7 +163,7 @@ class Site(Role[SiteAction]):
 
     def explain_wait(self, action: Wait, state: StudyState) -> tuple[str, str]:
         """Return what is waited for, with what the aggregator has refused of this site."""
-        reason = action.reason + participation.failure_of_aggregator(state)
+        reason = (self._hold.reason or action.reason) + participation.failure_of_aggregator(state)
         for key, why in list(participation.refusals(state, self.name).items())[-1:]:
             reason += f"; the aggregator refused {key}: {why}"
         return reason, ""
@@ -165,30 +179,27 @@ class Site(Role[SiteAction]):
         if not isinstance(error, TrainingError | DatasetError):
             return f"{step}: {super().tell_failure(error, action, state)}"
         kind = getattr(error, "kind", "dataset")
-        version = max(state.newest, 0)
-        prefix = layout.failure(self.name, version, 0).rpartition("-")[0]
-        number = 1 + sum(key.startswith(prefix) for key in self._observer.keys)
-        record = messages.FailureMessage(
-            key=layout.failure(self.name, version, number),
-            site=self.name,
-            version=version,
-            step=step,
-            kind=kind,
-            message=f"{step} failed at {self.name}: {kind}",
+        return publish_failure(
+            self._publisher, self.name, state, self._observer.keys, step=step, kind=kind
         )
-        try:
-            self._publisher.publish(record)
-        except FedfsError as refused:
-            log.warning("could not publish the failure record: %s", refused)
-        return f"{step}: {kind}"
 
     def tidy(self, action: SiteAction, state: StudyState) -> None:
         """Delete payloads of own updates to older versions, once there is a newer one."""
         if isinstance(action, actions.Train) and self._keep_versions is not None:
             prune_updates(self._publisher.store, state, self.name, self._keep_versions)
 
-    def act(self, action: SiteAction, state: StudyState) -> str:  # noqa: PLR0911  one for each action
-        """Carry an action out; see :meth:`fedfs.roles.step.Role.act`."""
+    def act(self, action: SiteAction, state: StudyState) -> str:
+        """Carry an action out; see :meth:`fedfs.roles.step.Role.act`.
+
+        Where the site's policy forbids its result, the site pauses instead of ending: others need
+        not wait for it then.
+        """
+        try:
+            return self._act(action, state)
+        except PolicyError as error:
+            return self._hold.refuse(error, state.charter)
+
+    def _act(self, action: SiteAction, state: StudyState) -> str:  # noqa: PLR0911  one for each action
         match action:
             case actions.SayAttendance(attendance):
                 self._publisher.publish(attendance)

@@ -11,8 +11,8 @@ from fedfs.cli import fedfs as cli
 from fedfs.cli.configuration import leaves
 from fedfs.cli.options import number_pairs
 from fedfs.cli.spelling import as_defaults, spelled
-from fedfs.cli.toml_file import TomlFile
 from fedfs.errors import UserError
+from fedfs.roles.toml_file import TomlFile
 
 
 @pytest.fixture(params=list(leaves(cli)), ids=lambda leaf: " ".join(leaf[0]))

@@ -14,7 +14,7 @@ from fedfs.cli.command import SECTIONS
 from fedfs.cli.spelling import as_defaults, options_of
 from fedfs.cli.study import init
 from fedfs.cli.study_file import template_of
-from fedfs.cli.toml_file import TomlFile
+from fedfs.roles.toml_file import TomlFile
 from support.federation import DATASET_JSON
 
 NOT_OF_A_STUDY = {"json"}

@@ -85,7 +85,9 @@ def test_a_key_that_is_not_approved_yet_signs_nothing(federation):
     keyring = federation.keyring("north")
     ask_for_new_key(federation.store, keyring, "north", is_lost=False, clock=federation.clock)
     observer = federation.observe("north")
-    publisher = publisher_on(federation.place, observer, keyring, "site-north")
+    publisher = publisher_on(
+        federation.place, observer, keyring, "site-north", federation.gate("site-north", observer)
+    )
     assert publisher.public_key == observer.state.charter.entry("north").public_key
     publisher.publish(Attendance.numbered("north", 1, status="paused", reason=""))
     assert federation.observe().state.is_away("north")

@@ -29,6 +29,7 @@ from fedfs.trust.sealing import MAGIC
 from fedfs.trust.signing import SigningKey
 from support import invariants
 from support.federation import INITIAL, Federation, forge, reach, with_keys_of_charter
+from support.forgery import NoGate
 from support.unlike_networks import NETWORKS, TARGETS
 
 OPTIONS = [
@@ -247,7 +248,12 @@ def test_a_new_key_without_another_encryption_key_is_refused(tmp_path):
     before = federation.observe().state.joins["north"]
     fresh = SigningKey.generate()
     Publisher(
-        federation.store, fresh, federation.charter.study, clock=federation.clock, track=key.track
+        federation.store,
+        fresh,
+        federation.charter.study,
+        clock=federation.clock,
+        track=key.track,
+        gate=NoGate(),
     ).publish(
         dataclasses.replace(before, key="sites/north/join-0002.json", public_key=fresh.public)
     )

@@ -139,6 +139,9 @@ def compare(state: StudyState) -> Comparison:
         " ".join(sentences.tell_choices(models, choices)),
         " ".join(sentences.tell_intervals(of_dice)),
         *sentences.tell_exclusions(left_out),
+        *sentences.tell_suppressed(
+            sorted({one.site for one in state.evaluations.values() if one.suppressed})
+        ),
     ]
     return Comparison(
         models=tuple(models),

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from fedfs.aggregation.intervals import MIN_PATIENTS
 from fedfs.aggregation.random_effects import RandomEffects
+from fedfs.protocol.messages import SUPPRESSED
 from fedfs.roles.reader.model_scores import (
     BETTER,
     FEDERATED,
@@ -162,6 +163,12 @@ def tell_exclusions(sites: Sequence[str]) -> Iterator[str]:
             f"Scores of {format_sites(sites)} are left out: they are of more cases than the site "
             "has announced."
         )
+
+
+def tell_suppressed(sites: Sequence[str]) -> Iterator[str]:
+    """Yield whose scores did not leave the site."""
+    if sites:
+        yield f"Scores of {format_sites(sites)} are {SUPPRESSED}."
 
 
 def best_at_sites(models: Sequence[ModelAtSite], choices: Sequence[Choice]) -> dict[str, str]:

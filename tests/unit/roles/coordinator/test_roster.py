@@ -20,6 +20,7 @@ from fedfs.trust.keyring import Keyring
 from fedfs.trust.signing import SigningKey
 from support import invariants
 from support.federation import Federation, reach, with_keys_of_charter
+from support.forgery import NoGate
 
 TRACK = "3d_fullres-0"
 
@@ -115,7 +116,7 @@ def test_a_thief_of_the_old_key_cannot_speak_for_later_versions(federation):
     )
     thief = Publisher(
         federation.place, old, federation.charter.study, clock=federation.clock,
-        track=federation.place.track,
+        track=federation.place.track, gate=NoGate(),
     )  # fmt: skip
     thief.publish_stamped(forged)
     rejected = federation.observe().state.rejected[layout.update("north", 3)]
@@ -145,6 +146,7 @@ def test_somebody_elses_endorsement_is_worth_nothing(federation):
         federation.charter.study,
         clock=federation.clock,
         track=federation.place.track,
+        gate=NoGate(),
     ).publish_stamped(
         dataclasses.replace(
             before,

@@ -37,11 +37,22 @@ class TomlFile:
             UserError: it cannot be read, or is not TOML.
         """
         try:
-            text = path.read_text(encoding="utf-8")
+            data = path.read_bytes()
         except OSError as error:
             raise UserError(
                 f"Cannot read {path}: {error.strerror}.", hint="check the path and its permissions"
             ) from error
+        return cls.parse(path, data)
+
+    @classmethod
+    def parse(cls, path: Path, data: bytes) -> "TomlFile":
+        """Return the content of a file whose bytes have been read.
+
+        Raises:
+            UserError: it is not TOML.
+        """
+        try:
+            text = data.decode("utf-8").replace("\r\n", "\n")
         except UnicodeDecodeError as error:
             raise UserError(f"{path} is not TOML: it is not UTF-8.") from error
         try:
