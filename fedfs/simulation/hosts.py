@@ -30,11 +30,12 @@ from fedfs.store.local_files import create_secret
 
 _TERMINATE_S = 20.0
 _LOOK_EVERY_S = 1.0
-_POLICY = """\
+LENIENT_POLICY = """\
 # One person holds all data of this simulation, so that small sites may take part.
 minimum_cases = 1
 models_elsewhere = true
 """
+"""The policy of simulated sites."""
 _processes: WeakSet[subprocess.Popen[bytes]] = WeakSet()
 """Every process of a host that this one has started."""
 _interrupted = threading.Event()
@@ -228,7 +229,7 @@ class LocalStudy:
                 "--dataset-name", self.dataset, "--min-sites", str(len(self.sites)), *self.init,
             )  # fmt: skip
         for site, host in self.sites.items():  # asking again changes nothing
-            host.write_policy(_POLICY)
+            host.write_policy(LENIENT_POLICY)
             options = self.join.get(site, ())
             host.run("site", "join", store, "--site", site, "--dataset", self.dataset, *options)
         self.coordinator.run("approve", store, "--all")

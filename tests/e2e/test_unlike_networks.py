@@ -15,7 +15,7 @@ from fedfs.errors import FedfsError
 from fedfs.exchange.read import open_study
 from fedfs.protocol.state import StudyState
 from fedfs.simulation.cases import place_dataset, read_cases
-from fedfs.simulation.hosts import Host, LocalStudy
+from fedfs.simulation.hosts import LENIENT_POLICY, Host, LocalStudy
 from fedfs.store import open_store
 from fedfs.tensors.safetensors_reader import TensorFile
 from support.one_process import NOTHING_LEFT, HostHere, call
@@ -247,6 +247,7 @@ def test_institutions_each_with_a_plan_of_its_own(tmp_path, shared_data, record_
     for institution, cases in read_cases(source).items():
         site = institution.lower()
         hosts[site] = Host(site, tmp_path / site).make()
+        hosts[site].write_policy(LENIENT_POLICY)
         place_dataset(source, hosts[site].raw / DATASET, cases)
         joins[site] = ()
     store = str(tmp_path / "store")

@@ -40,6 +40,7 @@ STEPS = [  # in this order: who runs the example of which command; keys of the d
     ("coordinator", "approve", "approved charter"),
     ("coordinator", "pause", "charter roster"),
     ("coordinator", "resume", "charter roster"),
+    ("north", "site policy", "comparison file not_in_force values"),
     ("north", "site pause", "changed site status"),
     ("north", "site resume", "changed site status"),
     ("coordinator", "close-round", "charter closed_rounds"),

@@ -9,7 +9,6 @@ Rules:
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from fedfs.errors import PolicyError
 from fedfs.protocol.messages import ASYM, Charter
@@ -126,7 +125,7 @@ def _always(charter: Charter, policy: SitePolicy, n_cases: int | None) -> Iterat
 
 
 def _training(charter: Charter, policy: SitePolicy) -> Iterator[Comparison]:
-    sums = sums_of(charter)
+    sums = charter.secure_sums
     yield _row(
         "secure_sums",
         policy.secure_sums,
@@ -197,11 +196,6 @@ def announced_cases(state: StudyState, site: str) -> int | None:
 def shows_scores(policy: SitePolicy) -> bool:
     """Return whether scores of the site's cases together may leave."""
     return policy.scores == SITE
-
-
-def sums_of(charter: Charter) -> Any:
-    """Return how a charter hides updates in sums; None where it does not."""
-    return getattr(charter, "secure_sums", None)
 
 
 def _row(

@@ -123,6 +123,8 @@ class SiteGate:
         allowed = self._policy.encodings
         if allowed is not None and message.encoding not in allowed:
             raise self._forbidden(message.key, f"its encoding is {message.encoding}")
+        if self._policy.secure_sums == REQUIRED and not message.seed:
+            raise self._forbidden(message.key, "the aggregator would see it by itself")
         if shows_scores(self._policy) or not message.metrics:
             return message
         self._log_suppressed("losses and scores of the training", message.key)
