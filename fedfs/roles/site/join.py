@@ -178,9 +178,9 @@ def join(config: JoinConfig, listener: OnProgress) -> tuple[Charter, JoinRequest
     has_announced = observer.state.n_cases(config.site) is not None
     if config.host.skip_broken and not differs and not has_announced:
         learner.examine(listener)
-    require_no_clash(
-        charter, policy.policy, source=policy.source, n_cases=learner.dataset_facts()["n_cases"]
-    )
+    if not differs:  # another dataset may have another number of cases
+        n_cases = learner.dataset_facts()["n_cases"]
+        require_no_clash(charter, policy.policy, source=policy.source, n_cases=n_cases)
     is_new = not keyring.has(role)
     key = keyring.load_or_create(role)
     _check_same_dataset(config.site, raw.name, observer.state, keyring.memory.recall(role))

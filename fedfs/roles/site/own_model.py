@@ -19,6 +19,7 @@ from typing import Any
 from fedfs.learner import EvaluationResult, Learner, OnProgress, RoundTask, Tensors
 from fedfs.nnunet.score.summary import result_of
 from fedfs.nnunet.system import files
+from fedfs.protocol.state import StudyState
 from fedfs.roles.site.fine_tuning import FineTuning
 from fedfs.tensors.canonical import weights_sha256
 
@@ -111,6 +112,11 @@ def read_personal(folder: Path) -> MadePersonal | None:
     return MadePersonal(begun.pop("weights_sha256"), FineTuning(**begun))
 
 
+def has_scored_personal(state: StudyState, site: str) -> bool:
+    """Return whether a site has published scores of a personal model of the newest version."""
+    return (site, state.newest, "personal") in state.evaluations
+
+
 class PersonalModel:
     """Fine-tunes the last version on a site's own data, and remembers that it did.
 
@@ -133,14 +139,18 @@ class PersonalModel:
         self._folder = folder
         self._record = folder / PERSONAL_RECORD
 
-    def is_due(self, weights: str, *, is_published: bool) -> bool:
-        """Return whether something is left to do for the model of these weights.
+    def is_lacking(self, state: StudyState, site: str) -> bool:
+        """Return whether something is left to do for the model of the newest version.
 
         Args:
-            weights: hash of the version that it starts from.
-            is_published: whether scores of a personal model of that version are.
+            state: accepted messages.
+            site: its name.
         """
-        return self._result(weights) is None or (self.publishes and not is_published)
+        newest = state.models.get(state.newest)
+        if newest is None:
+            return False
+        is_due = self.publishes and not has_scored_personal(state, site)
+        return is_due or self._result(newest.weights_sha256) is None
 
     def make(
         self,

@@ -37,7 +37,7 @@ from fedfs.roles.site.announcement import Announcement, require_announced
 from fedfs.roles.site.case_summaries import CaseSummaries
 from fedfs.roles.site.failure import publish_failure
 from fedfs.roles.site.network import SiteNetworks, own_plan
-from fedfs.roles.site.own_model import PersonalModel
+from fedfs.roles.site.own_model import PersonalModel, has_scored_personal
 from fedfs.roles.site.policy.file import NO_FILE, PolicyInForce
 from fedfs.roles.site.policy.hold import PolicyHold
 from fedfs.roles.site.round_task import round_task
@@ -139,7 +139,7 @@ class Site(Role[SiteAction]):
             self.name,
             prepared=self._prepared,
             alone=self._alone is not None,
-            personal=self._lacks_personal_model(state),
+            personal=self._personal is not None and self._personal.is_lacking(state, self.name),
         )
         attendance = self._attendance()
         action = decide(attendance=attendance)
@@ -147,19 +147,6 @@ class Site(Role[SiteAction]):
             return action
         wanted = self._hold.wanted(state, attendance)
         return action if wanted is attendance else decide(attendance=wanted)
-
-    def _lacks_personal_model(self, state: StudyState) -> bool:
-        newest = state.models.get(state.newest)
-        return (
-            self._personal is not None
-            and newest is not None
-            and self._personal.is_due(
-                newest.weights_sha256, is_published=self._has_scored_personal(state)
-            )
-        )
-
-    def _has_scored_personal(self, state: StudyState) -> bool:
-        return (self.name, state.newest, "personal") in state.evaluations
 
     def explain_wait(self, action: Wait, state: StudyState) -> tuple[str, str]:
         """Return what is waited for, with what the aggregator has refused of this site."""
@@ -287,7 +274,7 @@ class Site(Role[SiteAction]):
                 self._networks.load(action.version, state).tensors,
                 plans,
                 fingerprint,
-                is_published=self._has_scored_personal(state),
+                is_published=has_scored_personal(state, self.name),
             )
         self._status.say("local model")
         is_own = state.charter.mode == ASYM

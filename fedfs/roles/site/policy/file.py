@@ -84,7 +84,9 @@ def policy_in_force(home: Path, given: Path | None = None) -> PolicyInForce:
     others = tuple(one for one in usual if one.absolute() != path.absolute())
     for other in others:
         log.warning("the site policy %s is not in force, but %s", other, path)
-    return PolicyInForce(read_policy(path), path, others)
+    found = PolicyInForce(read_policy(path), path, others)
+    log.info("site policy in force: %s", path)
+    return found
 
 
 def usual_places(home: Path) -> list[Path]:

@@ -4,7 +4,14 @@ from fedfs.protocol.messages import SUPPRESSED
 from fedfs.roles.site.policy.comparison import shows_scores
 from fedfs.roles.site.policy.rules import NONE, REQUIRED, SitePolicy
 
-_NO_RULE = "no rule; it says nothing about the data"
+_HARMLESS = dict.fromkeys(
+    ("failures", "attendance", "statuses", "no scores"),
+    "always leaves, as it says nothing about the data",
+)
+_OF_OTHERS = dict.fromkeys(
+    ("in the plan", "in global models", "in round records"),
+    "made by the aggregator of what has left the site",
+)
 
 
 def rule_on(what: str, policy: SitePolicy) -> str:
@@ -30,7 +37,7 @@ def rule_on(what: str, policy: SitePolicy) -> str:
         "cross-validation": scores,
         "its model": f"allowed{sealed}" if policy.models_elsewhere else "forbidden",
     }
-    return rules.get(what, _NO_RULE)
+    return {**rules, **_HARMLESS, **_OF_OTHERS}.get(what, "not named in the policy")
 
 
 def _fingerprint(policy: SitePolicy) -> str:
