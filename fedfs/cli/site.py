@@ -13,6 +13,7 @@ from fedfs.cli.attendance import leave, pause, resume
 from fedfs.cli.cases import cases
 from fedfs.cli.command import HOST, NETWORK, SCORES, TRAINING, group, option
 from fedfs.cli.exit_codes import end_with
+from fedfs.cli.membership import audit
 from fedfs.cli.progress import ProgressDisplay
 from fedfs.cli.scores import scores
 from fedfs.cli.site_policy import policy
@@ -295,5 +296,5 @@ def _show_joined(facts: Mapping[str, Any], *, to_stderr: bool) -> None:
     click.echo(_COMPARE, err=to_stderr)
 
 
-for _command in (policy, cases, scores, pause, leave, resume):
+for _command in (policy, audit, cases, scores, pause, leave, resume):
     site.add_command(_command)

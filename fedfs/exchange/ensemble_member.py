@@ -18,9 +18,9 @@ from fedfs.trust.recipients import Vault
 
 
 def own_readers(site: str, charter: Charter) -> list[str]:
-    """Return the site's own encryption key, where it has to read its own update again."""
+    """Return the site's own encryption key: it reads its own update again, to test or to share."""
     entry = charter.entry(site)
-    return [entry.encryption_key] if charter.ensemble and entry is not None else []
+    return [] if entry is None else [entry.encryption_key]
 
 
 def write_member(

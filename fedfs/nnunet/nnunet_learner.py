@@ -40,10 +40,9 @@ from fedfs.nnunet.score.cross_evaluation import score_ensemble, score_network, s
 from fedfs.nnunet.score.finish import FinalModel
 from fedfs.nnunet.settings import LearnerSettings
 from fedfs.nnunet.system import files
-from fedfs.nnunet.system.environment import limit_pools, set_variables
-from fedfs.nnunet.system.failures import translate
-from fedfs.nnunet.system.output import Captured, capture_output
-from fedfs.nnunet.system.workers import single_process_pools_are_threads
+from fedfs.nnunet.system.call import nnunet_call
+from fedfs.nnunet.system.environment import limit_pools
+from fedfs.nnunet.system.output import Captured
 from fedfs.nnunet.train import model_folders, parallel
 from fedfs.nnunet.train.rounds import Rounds
 from fedfs.tensors.canonical import weights_sha256
@@ -195,6 +194,10 @@ class NnUNetLearner:
             self.close()
         self._plans, self._federated_fingerprint = adopted, fingerprint
 
+    def prepared(self) -> tuple[LearnerSettings, dict[str, Any], RawDataset]:
+        """Return settings, the adopted plan, and the cases that this site takes part with."""
+        return self._settings, self._adopted(), self._raw()
+
     def take_over(self, plans: Mapping[str, Any]) -> None:
         """Work with plans that another process of this site has adopted and preprocessed for."""
         self._plans = dict(plans)
@@ -308,19 +311,12 @@ class NnUNetLearner:
     @contextmanager
     def _nnunet(self) -> Iterator[Captured]:
         """Set nnU-Net's variables, capture its output and translate its errors."""
-        with (
-            set_variables(self._settings.paths.variables()),
-            single_process_pools_are_threads(),
-            capture_output(log) as output,
-        ):
-            try:
+        try:
+            with nnunet_call(self._settings.paths, log) as output:
                 yield output
-            except FedfsError:
-                self.close()
-                raise
-            except Exception as error:
-                self.close()
-                raise translate(error) from error
+        except FedfsError:
+            self.close()
+            raise
 
     def _raw(self) -> RawDataset:
         if self._dataset is None:

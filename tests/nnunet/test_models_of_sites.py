@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from hospitals import Hospitals
-from synthetic import DATASET
+from synthetic import DATASET, Reports
+from test_own_life import snapshot
 
 from fedfs.aggregation.local_tensors import is_normalisation
 from fedfs.errors import StudyError
@@ -19,6 +22,7 @@ from fedfs.roles.site import export as site_export
 from fedfs.roles.site.config import SiteConfig
 from fedfs.roles.site.export import export_own
 from fedfs.roles.site.fine_tuning import FineTuning
+from fedfs.roles.site.membership.audit import audit_membership
 from fedfs.tensors.canonical import canonical_names
 
 SITES = {"north": 6, "east": 5}
@@ -87,6 +91,7 @@ def test_each_site_has_its_own_models_and_nnunet_loads_them(hospitals):
         card = (made.folder / "MODEL_CARD.md").read_text()
         assert f"This model is that of {site}, with normalisation layers of its own" in card
     check_other_models(hospitals, state, models["north"], norms)
+    check_membership(hospitals)
 
 
 def check_other_models(hospitals, state, final, norms):
@@ -109,3 +114,36 @@ def check_other_models(hospitals, state, final, norms):
         assert f"| Weights | {made.model} |" in card
         assert f"{scores[variant].mean_dice:.3f}" in card
         assert read_json(made.folder / "fold_0" / "fedfs.json")["variant"] == variant
+
+
+def check_membership(hospitals):
+    """The site tests what it published, with its own normalisation; the store stays as it is."""
+    hospitals.at("north")
+    before = snapshot(Path(hospitals.url))
+    config = SiteConfig(
+        hospitals.url, "north", hospitals.home("north"), host=HostSettings(device="cpu")
+    )
+    (found,) = audit_membership(config)
+    assert (found.n_trained, found.n_others) == (4, 2)
+    assert [(model.kind, model.version) for model in found.models] == [
+        ("version", 0), ("update", 0), ("version", 1), ("update", 1), ("version", 2),
+        ("trained", 1), ("personal", 2), ("update", None), ("version", None),
+    ]  # fmt: skip
+    attacks = [set(model.attacks) for model in found.models]
+    assert attacks[:3] == [{"loss"}, {"loss", "change", "contrast"}, {"loss", "change"}]
+    assert "tensors of the site's own never leave it" in found.notes[0]
+    assert snapshot(Path(hospitals.url)) == before
+
+    again = Reports()
+    assert audit_membership(config, on_progress=again) == [found]
+    assert {report["done"] for report in again if report["step"] == "membership"} == {
+        6 * n for n in range(1, 8)
+    }  # all were kept
+
+    folder = next(hospitals.paths["north"].results.glob("fedfs/*/north/tracks/*/membership"))
+    kept = read_json(folder / "version-00002.json")["cases"]
+    validated = read_json(hospitals.final("north").with_name("validation") / "summary.json")
+    for case in validated["metric_per_case"]:
+        name = Path(case["reference_file"]).name.removesuffix(".nii.gz")
+        dice = [metrics["Dice"] for metrics in case["metrics"].values()]
+        assert kept[name]["dice"] == pytest.approx(np.nanmean(dice), abs=0.05)

@@ -8,7 +8,6 @@ from typing import Any
 from fedfs.aggregation.shared_tensors import asym_spec
 from fedfs.errors import StudyError
 from fedfs.exchange.payloads import MAX_MODEL_BYTES, fetch_payload
-from fedfs.learner import Learner
 from fedfs.nnunet.data import broken_cases
 from fedfs.nnunet.nnunet_learner import NnUNetLearner
 from fedfs.nnunet.settings import DEFAULT_SCORES, LearnerSettings, Planning, ScoreOptions
@@ -147,7 +146,7 @@ def site_parts(
     paths: NnUNetPaths,
     *,
     own_model: str = "",
-) -> tuple[Learner, Path]:
+) -> tuple[NnUNetLearner, Path]:
     """Return a site's learner, as it joined, and fedfs's folder for it."""
     remembered = joined_as(config, charter)
     folder = track_folder(paths, charter, config.site)

@@ -16,7 +16,8 @@ from support.command_lines import all_commands
 from support.federation import Federation, reach
 
 ELSEWHERE = {
-    "init", "site join", "site run", "site cases", "site scores", "export", "simulate", "demo",
+    "init", "site join", "site run", "site audit", "site cases", "site scores", "export",
+    "simulate", "demo",
 }  # fmt: skip
 """Commands that need nnU-Net; tests of theirs read their JSON."""
 
