@@ -2,12 +2,14 @@
 
     python bench/membership.py --data DIR --folder OUT --seeds 1,2,3
 
-Trains studies of the sites of ``cases.csv`` with small networks. Which of a site's cases take part,
-and which of those are trained on, is drawn for each seed. Then each site audits itself. May be
-stopped and given again.
+Trains studies of the sites of ``cases.csv`` with small 2d networks, and lets each site audit
+itself. Which cases of a site take part, and which of these are trained on, is drawn for each seed.
+May be stopped and given again.
 
-``usual`` trains on 20 cases of each site with nnU-Net's augmentation. ``worst`` is there to
-overfit: 5 cases of each site, without augmentation. Both have 20 cases of each site kept back.
+``usual`` trains on 20 cases of each site, with nnU-Net's augmentation. ``worst`` is there to
+overfit: 5 cases of each site, without augmentation. Both keep 20 cases of each site back.
+
+Hosts take turns in this process, so that nnU-Net is imported once.
 """
 
 from __future__ import annotations
@@ -15,15 +17,33 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import os
 import sys
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from fedfs.nnunet.allowed import classes
+from fedfs.nnunet.plan import planner
+from fedfs.nnunet.system import requests
+from fedfs.nnunet.system.environment import HostSettings
+from fedfs.roles.aggregator.config import AggregatorConfig
+from fedfs.roles.aggregator.run import run_aggregator
+from fedfs.roles.coordinator.amend import Coordinator
+from fedfs.roles.coordinator.begin import init_study
+from fedfs.roles.coordinator.options import StudyOptions
+from fedfs.roles.coordinator.roster import approve_sites
+from fedfs.roles.site.config import JoinConfig, SiteConfig
+from fedfs.roles.site.join import join
+from fedfs.roles.site.run import run_site
 from fedfs.simulation.cases import place_dataset
 from fedfs.simulation.demo_effort import QUICK
-from fedfs.simulation.hosts import Host, LocalStudy
+from fedfs.simulation.hosts import Host
+from fedfs.store import open_store
 
 DATASET = "Dataset900_Simulation"
 N_KEPT_BACK = 20
@@ -40,6 +60,7 @@ from nnunetv2.training.nnUNetTrainer.variants.optimizer.nnUNetTrainerAdam import
 class {TRAINER}(nnUNetTrainerNoDA, nnUNetTrainerAdam1en3):
     pass
 """
+HOST = HostSettings(device="cpu", num_processes=1, allowed_trainers=(TRAINER,))
 
 
 @dataclass(frozen=True)
@@ -60,52 +81,111 @@ class Scenario:
 
 SCENARIOS = {
     "usual": Scenario(20, 6, 60, QUICK.trainer),
-    "worst": Scenario(5, 6, 80, TRAINER),
+    "worst": Scenario(5, 6, 60, TRAINER),
 }
 
 
-class TrainerHost(Host):
-    """A host whose operator allows our trainer."""
+class Study:
+    """A study whose hosts take turns in this process."""
 
-    def environment(self) -> dict[str, str]:
-        allowed = {
-            f"FEDFS_{command}_ALLOW_TRAINER": TRAINER for command in ("SITE_RUN", "AGGREGATE")
+    def __init__(self, scenario: str, seed: int, data: Path, folder: Path) -> None:
+        self.name = f"{scenario}-{seed}"
+        self._scenario, self._seed, self._data = SCENARIOS[scenario], seed, data
+        self._folder = folder / self.name
+        self._url = str(self._folder / "store")
+        with (data / "cases.csv").open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        self._cases: dict[str, list[str]] = {}
+        for row in rows:
+            self._cases.setdefault(row["site"], []).append(row["case"])
+        self.hosts = {
+            site: Host(site, self._folder / "hosts" / site).make() for site in sorted(self._cases)
         }
-        trainers = str(self.folder.parents[1] / "trainers")
-        return {**super().environment(), "nnUNet_extTrainer": trainers, **allowed}
+
+    def train(self) -> None:
+        done = self._folder / "trained"
+        if done.exists():
+            return
+        store = open_store(self._url, must_exist=False)
+        if not (self._folder / "joined").exists():
+            self._begin(store)
+            (self._folder / "joined").touch()
+        while True:
+            finished = []
+            for site in self.hosts:
+                self.at(site)
+                config = SiteConfig(
+                    self._url, site, self.home(site), host=HOST, final_validation=False, once=True
+                )
+                finished.append(run_site(config, quiet).finished)
+            config = AggregatorConfig(
+                self._url, self.home("coordinator"), folder=self._folder / "work", host=HOST,
+                report=False, once=True,
+            )  # fmt: skip
+            if all([*finished, run_aggregator(config, quiet).finished]):
+                break
+        done.touch()
+
+    def _begin(self, store: Any) -> None:
+        chosen = self._scenario
+        content = json.loads((self._data / "dataset.json").read_text())
+        options = StudyOptions(
+            name="membership", dataset_json=content, configuration="2d", seed=self._seed,
+            rounds=chosen.rounds, local_iterations=chosen.local_iterations, val_iterations=1,
+            trainer=chosen.trainer, min_sites=len(self.hosts),
+            gpu_memory_target_gb=QUICK.gpu_memory_gb,
+            planner_options={
+                name: float(number)
+                for name, _, number in (option.partition("=") for option in QUICK.planner_options)
+            },
+        )  # fmt: skip
+        versions = classes.versions()
+        home = self.home("coordinator")
+        init_study(store, home, options, clock=time.time, versions=versions)
+        rng = np.random.default_rng(self._seed)
+        for site, host in self.hosts.items():
+            cases = sorted(self._cases[site])
+            drawn = [cases[i] for i in rng.permutation(len(cases))]
+            trained, kept = drawn[: chosen.n_trained], drawn[-N_KEPT_BACK:]
+            raw = host.raw / DATASET
+            place_dataset(self._data, raw, [*trained, *kept])
+            split = {"train": sorted(trained), "val": sorted(kept)}
+            (raw / "splits_final.json").write_text(json.dumps([split]))
+            self.at(site)
+            join(JoinConfig(self._url, site, DATASET, self.home(site)), quiet)
+        approve_sites(Coordinator(store, home, clock=time.time), None)
+
+    def home(self, host: str) -> Path:
+        return self._folder / "hosts" / host / "home"
+
+    def at(self, site: str) -> None:
+        os.environ |= self.hosts[site].paths.variables()
 
 
-def study_of(name: str, seed: int, data: Path, folder: Path) -> LocalStudy:
-    scenario, rng = SCENARIOS[name], np.random.default_rng(seed)
-    (folder / "trainers").mkdir(parents=True, exist_ok=True)
-    (folder / "trainers" / f"{TRAINER}.py").write_text(SOURCE)
-    with (data / "cases.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    hosts: dict[str, Host] = {}
-    for site in sorted({row["site"] for row in rows}):
-        cases = sorted(row["case"] for row in rows if row["site"] == site)
-        drawn = [cases[i] for i in rng.permutation(len(cases))]
-        trained, kept = drawn[: scenario.n_trained], drawn[-N_KEPT_BACK:]
-        hosts[site] = TrainerHost(site, folder / "hosts" / site).make()
-        raw = hosts[site].raw / DATASET
-        place_dataset(data, raw, [*trained, *kept])
-        split = {"train": sorted(trained), "val": sorted(kept)}
-        (raw / "splits_final.json").write_text(json.dumps([split]))
-    return LocalStudy(
-        store=folder / "store",
-        dataset=DATASET,
-        dataset_json=data / "dataset.json",
-        coordinator=TrainerHost("coordinator", folder / "hosts" / "coordinator").make(),
-        sites=hosts,
-        init=(
-            "--name", "membership", "-c", "2d", "--rounds", str(scenario.rounds),
-            "--local-iterations", str(scenario.local_iterations), "--val-iterations", "2",
-            "--seed", str(seed), "--trainer", scenario.trainer,
-            f"--gpu-memory-target={QUICK.gpu_memory_gb}",
-            *(f"--planner-option={option}" for option in QUICK.planner_options),
-        ),
-        run=("--no-final-validation", "--device", "cpu"),
-    )  # fmt: skip
+def quiet(_progress: Any) -> None:
+    pass
+
+
+def run_here(
+    function: str, request: Any, *, environ: Mapping[str, str] | None = None, **_: Any
+) -> Any:
+    """Call what fedfs runs in a child process, which would import nnU-Net again."""
+    from fedfs.nnunet import child
+
+    del environ
+    fields = json.loads(json.dumps(requests.to_json(request)))
+    return json.loads(json.dumps(child.FUNCTIONS[function](fields, quiet)))
+
+
+def prepare_process(folder: Path) -> None:
+    trainers = folder / "trainers"
+    trainers.mkdir(parents=True, exist_ok=True)
+    (trainers / f"{TRAINER}.py").write_text(SOURCE)
+    os.environ |= {
+        "nnUNet_extTrainer": str(trainers), "nnUNet_n_proc_DA": "0", "nnUNet_def_n_proc": "1",
+        "nnUNet_compile": "f", "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    planner.run_isolated = run_here
 
 
 def main() -> None:
@@ -115,16 +195,16 @@ def main() -> None:
     parser.add_argument("--seeds", default="1,2,3")
     parser.add_argument("--scenarios", default=",".join(SCENARIOS))
     given = parser.parse_args()
-    for seed in map(int, given.seeds.split(",")):
-        for name in given.scenarios.split(","):
-            folder = given.folder.resolve() / f"{name}-{seed}"
-            if (folder / "trained").exists():
-                continue
-            print(f"- training {folder.name}", file=sys.stderr, flush=True)
-            study = study_of(name, seed, given.data.resolve(), folder)
-            study.begin()
-            study.federate()
-            (folder / "trained").touch()
+    folder = given.folder.resolve()
+    prepare_process(folder)
+    studies = [
+        Study(name, seed, given.data.resolve(), folder)
+        for seed in map(int, given.seeds.split(","))
+        for name in given.scenarios.split(",")
+    ]
+    for study in studies:
+        study.train()
+        print(f"- {study.name} is trained", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

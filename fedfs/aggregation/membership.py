@@ -125,6 +125,34 @@ def together(scores: Sequence[Mapping[str, Scores]]) -> dict[str, dict[str, floa
     return out
 
 
+def halves(
+    cases: Sequence[str], patients: Mapping[str, str], n: int, seed: int
+) -> list[tuple[str, ...]]:
+    """Return halves of the cases to train references on, in pairs that have all cases together.
+
+    >>> [sorted(half) for half in halves("abcd", {"a": "one", "b": "one"}, 2, seed=1)]
+    [['c', 'd'], ['a', 'b']]
+
+    Args:
+        cases: of both kinds.
+        patients: case -> patient, whose cases stay together; see :func:`separate`.
+        n: number of halves, even.
+        seed: of the division.
+    """
+    rng, found = np.random.default_rng(seed), []
+    groups: dict[tuple[str, str], list[str]] = {}
+    for case in sorted(cases):
+        groups.setdefault(_patient(case, patients), []).append(case)
+    for _ in range(n // 2):
+        drawn = [list(groups.values())[i] for i in rng.permutation(len(groups))]
+        one: list[str] = []
+        for group in drawn:
+            if 2 * len(one) < len(cases):
+                one += group
+        found += [tuple(one), tuple(case for case in cases if case not in one)]
+    return found
+
+
 def separate(
     scores: Scores, trained: Collection[str], patients: Mapping[str, str], seed: int
 ) -> Separation:
@@ -188,10 +216,9 @@ class _Side:
 
     @classmethod
     def of(cls, scores: Scores, patients: Mapping[str, str]) -> "_Side":
-        groups: dict[tuple[str, ...], list[float]] = {}
+        groups: dict[tuple[str, str], list[float]] = {}
         for case, value in scores.items():
-            key = ("patient", patients[case]) if case in patients else ("case", case)
-            groups.setdefault(key, []).append(value)
+            groups.setdefault(_patient(case, patients), []).append(value)
         ordered = sorted(sorted(group) for group in groups.values())  # no name decides
         pairs = [(value, number) for number, group in enumerate(ordered) for value in group]
         values, patient_of = zip(*sorted(pairs), strict=True)
@@ -206,6 +233,11 @@ class _Side:
         n = self.n_patients
         counts = rng.multinomial(n, np.full(n, 1 / n), size=N_RESAMPLES)
         return counts[:, self.patient_of].astype(np.float64)
+
+
+def _patient(case: str, patients: Mapping[str, str]) -> tuple[str, str]:
+    """Return a patient; one that has only this case is not mixed up with another of its name."""
+    return ("patient", patients[case]) if case in patients else ("case", case)
 
 
 def _measure(one: _Side, other: _Side, w: _Array, v: _Array) -> tuple[_Array, _Array]:

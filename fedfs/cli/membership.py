@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
 
 from fedfs.cli import options
-from fedfs.cli.command import command, option
+from fedfs.cli.command import TRAINING, command, option
 from fedfs.cli.progress import ProgressDisplay
 from fedfs.cli.terminal import show_json, show_table
 from fedfs.store import StorePlace
 
 if TYPE_CHECKING:
     from fedfs.aggregation.membership import Separation
+    from fedfs.nnunet.membership.inversion import Inversion
     from fedfs.nnunet.system.environment import HostSettings
     from fedfs.roles.site.membership.result import MembershipAudit
 
@@ -32,6 +34,20 @@ if TYPE_CHECKING:
 @options.some_tracks_option(
     help="Test this track only, in a study of several; repeatable. Default: all of them.",
 )
+@options.default_option(
+    "--references",
+    "n_references",
+    default=0,
+    type=click.IntRange(min=0),
+    metavar="N",
+    section=TRAINING,
+    help="Also train N models to compare with, each on half of the cases and as long as the study.",
+)
+@option(
+    "--inversion",
+    is_flag=True,
+    help="Also search a patch of one case by its gradient, at version 0 and the newest.",
+)
 @options.device_option
 @options.json_option
 @options.takes_host
@@ -40,6 +56,8 @@ def audit(
     name: str,
     *,
     versions: tuple[int, ...],
+    n_references: int,
+    inversion: bool,
     tracks: tuple[str, ...],
     host: HostSettings,
     as_json: bool,
@@ -50,12 +68,13 @@ def audit(
     cases that were trained on better than those that were kept back? Nothing is published.
     """
     from fedfs.roles.site.config import SiteConfig
-    from fedfs.roles.site.membership.audit import audit_membership
+    from fedfs.roles.site.membership.audit import AuditOptions, audit_membership
     from fedfs.trust.keyring import default_home
 
     config = SiteConfig(store, name, default_home(), host, tracks=tracks)
+    chosen = AuditOptions(versions=versions, n_references=n_references, inversion=inversion)
     with ProgressDisplay() as display:
-        found = audit_membership(config, versions=versions, on_progress=display)
+        found = audit_membership(config, chosen, display)
     if as_json:
         show_json({"site": name, "tracks": found})
         return
@@ -97,8 +116,29 @@ def _show(found: MembershipAudit, *, several: bool) -> None:
     click.echo()
     for name in names:
         click.echo(f"{name}: {ATTACKS[name]}")
+    if found.inversions:
+        _show_inversions(found.inversions)
     for sentence in (*found.sentences(), *found.notes):
         click.echo(sentence)
+
+
+def _show_inversions(found: Sequence[Inversion]) -> None:
+    click.echo()
+    click.secho("A patch of one case, searched by its gradient: correlation, SSIM", bold=True)
+    show_table(
+        ["version", "found", "from the labels alone", "patches of other cases"],
+        [
+            [
+                one.version,
+                *(
+                    f"{like.correlation:.2f}, {like.ssim:.2f}"
+                    for like in (one.found, one.from_labels, one.others)
+                ),
+            ]
+            for one in found
+        ],
+    )
+    click.echo()
 
 
 def _dice(value: float | None) -> str | None:

@@ -42,6 +42,7 @@ class CaseFits:
 
     Attributes:
         trainer: nnU-Net's, initialised; its network takes given weights.
+        loss: nnU-Net's own, of the full resolution.
         training, validation: names of the cases of the fold.
     """
 
@@ -54,7 +55,7 @@ class CaseFits:
         results: Path,
     ) -> None:
         self._paths = replace(settings.paths, results=results)
-        with self._call(), set_variables(_NO_COMPILER):
+        with self.call(), set_variables(_NO_COMPILER):
             trainer = classes.make_trainer(settings, plans, dataset.dataset_json)
             trainer.print_to_log_file = lambda *words, **_: log.debug("%s", words)
             folds.restrict_split(trainer, {case.name for case in dataset.cases})
@@ -67,7 +68,7 @@ class CaseFits:
             trainer.network.eval()
             self.trainer = trainer
             self.training, self.validation = (tuple(part) for part in trainer.do_split())
-            self._loss = getattr(trainer.loss, "loss", trainer.loss)  # without deep supervision
+            self.loss = getattr(trainer.loss, "loss", trainer.loss)  # without deep supervision
 
     def load(self, tensors: Tensors) -> None:
         """Give the network these weights.
@@ -85,10 +86,10 @@ class CaseFits:
         """
         import torch
 
-        with self._call(), torch.no_grad():
+        with self.call(), torch.no_grad():
             image, target = self.read(case)
             logits = self._logits(image)
-            loss = float(self._loss(logits[None], target[None]))
+            loss = float(self.loss(logits[None], target[None]))
             manager = self.trainer.label_manager
             margin, dice = (_of_regions if manager.has_regions else _of_labels)(
                 logits, target, manager.ignore_label
@@ -151,7 +152,8 @@ class CaseFits:
         return (total / count)[(slice(None), *(slice(n) for n in shape))]
 
     @contextmanager
-    def _call(self) -> Iterator[None]:
+    def call(self) -> Iterator[None]:
+        """Surround calls of nnU-Net; see :func:`~fedfs.nnunet.system.call.nnunet_call`."""
         with nnunet_call(self._paths, log):
             yield
 

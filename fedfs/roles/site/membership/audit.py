@@ -4,32 +4,38 @@ Rules:
  * The cases that are trained on are compared with those that the fold keeps back: cases of the same
    site, divided by chance. Of a patient who has cases of both kinds, those kept back do not count.
  * Nothing is published: the store is only read.
- * How well each model fits each case is kept in the folder of the track. Stopped at any moment and
-   given again, the test goes on with the next model.
+ * What was measured is kept in the folder of the track. Stopped at any moment and given again, the
+   test goes on with the next model.
 """
 
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from fedfs.aggregation.membership import CaseFit, Fits, fpr_bound
-from fedfs.errors import StudyError
+from fedfs.aggregation.membership import Fits, fpr_bound, halves
+from fedfs.errors import StudyError, UserError
 from fedfs.exchange.observer import Observer
 from fedfs.exchange.read import open_tracks
-from fedfs.learner import OnProgress, Progress
-from fedfs.nnunet.data.dataset_json import read_json
+from fedfs.learner import OnProgress, RoundTask, Tensors
 from fedfs.nnunet.membership.case_fits import CaseFits
+from fedfs.nnunet.membership.inversion import Inversion, invert
+from fedfs.nnunet.membership.references import train_reference
 from fedfs.nnunet.nnunet_learner import NnUNetLearner
 from fedfs.nnunet.system import files
 from fedfs.nnunet.system.environment import from_environment
 from fedfs.protocol import layout
 from fedfs.protocol.messages import ASYM
 from fedfs.roles.site.config import SiteConfig
+from fedfs.roles.site.membership.kept_fits import KeptFits
 from fedfs.roles.site.membership.models import TRAINED, UPDATE, VERSION, SiteModels, Target
 from fedfs.roles.site.membership.result import MembershipAudit, attack_all
 from fedfs.roles.site.network import own_plan
+from fedfs.roles.site.own_model import stretched
+from fedfs.roles.site.round_task import round_task
 from fedfs.roles.site.training import site_parts
 from fedfs.store import open_store
 from fedfs.trust.recipients import Vault
@@ -37,18 +43,46 @@ from fedfs.trust.recipients import Vault
 FOLDER = "membership"
 """Name of the folder, in that of a track, for what this test keeps."""
 
+_N_COMPARED = 20
+"""Cases that the patch of an inversion is compared with, at most."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditOptions:
+    """Options of a membership test.
+
+    Attributes:
+        versions: to test, each with the update that was trained from it; empty for all.
+        n_references: models to train for comparison, each on half of the site's cases; even, as
+            each has one of the other half beside it.
+        inversion: also search a patch of a case by its gradient.
+    """
+
+    versions: Sequence[int] = ()
+    n_references: int = 0
+    inversion: bool = False
+
+    def __post_init__(self) -> None:
+        if self.n_references < 0 or self.n_references % 2:
+            raise UserError(
+                f"{self.n_references} references cannot be in pairs.",
+                hint="give an even number: each case is in one of each pair",
+            )
+
+
+DEFAULT_AUDIT = AuditOptions()
+
 
 def audit_membership(
     config: SiteConfig,
-    *,
-    versions: Sequence[int] = (),
+    options: AuditOptions = DEFAULT_AUDIT,
     on_progress: OnProgress = lambda _: None,
 ) -> list[MembershipAudit]:
     """Test what a site's updates and the global versions tell about its cases; at the site.
 
     Args:
         config: of the site, with the tracks to test.
-        versions: to test, each with the update that was trained from it; empty for all.
+        options: of the test.
         on_progress: progress callback.
 
     Raises:
@@ -63,7 +97,7 @@ def audit_membership(
         vault=Vault(config.home),
     )
     return [
-        _Track(config, name, observer).audit(versions, on_progress)
+        _Track(config, options, name, observer, on_progress).audit()
         for name, observer in observers.items()
     ]
 
@@ -71,64 +105,86 @@ def audit_membership(
 class _Track:
     """The test on one track."""
 
-    def __init__(self, config: SiteConfig, name: str, observer: Observer) -> None:
-        self._config, self._name, self._observer = config, name, observer
+    def __init__(
+        self,
+        config: SiteConfig,
+        options: AuditOptions,
+        name: str,
+        observer: Observer,
+        on_progress: OnProgress,
+    ) -> None:
+        self._config, self._options, self._name = config, options, name
+        self._observer, self._state = observer, observer.state
+        self._on_progress = on_progress
         self._notes: list[str] = []
 
-    def audit(self, versions: Sequence[int], on_progress: OnProgress) -> MembershipAudit:
-        state = self._observer.state
-        if state.charter.evaluates:
-            raise StudyError("This study trains nothing, and tells nothing of training cases.")
-        if state.plan is None or not state.models:
-            raise StudyError(
-                f"Track {self._name} has no version yet.", hint="test again after the first round"
-            )
-        if unknown := sorted(set(versions) - set(state.models)):
-            raise StudyError(
-                f"There is no version {unknown[0]}.", hint=f"the newest is {state.newest}"
-            )
-        paths = from_environment(os.environ)
-        learner, folder = site_parts(self._config, self._observer.store, state.charter, paths)
+    def audit(self) -> MembershipAudit:
+        self._check()
+        store, charter = self._observer.store, self._state.charter
+        learner, folder = site_parts(self._config, store, charter, from_environment(os.environ))
         own = folder / FOLDER
         own.mkdir(exist_ok=True)
-        self._prepare(learner, on_progress)
-        settings, plans, dataset = learner.prepared()
-        meter = CaseFits(settings, plans, dataset, results=own / "results")
-        trained, others = self._cases(meter, learner.patients())
+        self._prepare(learner)
+        meter = CaseFits(*learner.prepared(), results=own / "results")
+        patients = learner.patients()
+        trained, others = self._cases(meter, patients)
+        cases = (*trained, *others)
         with tempfile.TemporaryDirectory(dir=own) as scratch:
             models = SiteModels(self._config.site, self._observer, learner, folder, Path(scratch))
-            if state.charter.secure_sums is not None:
-                self._notes.append(
-                    "The sums of this study are secure: nobody reads an update, and none is tested."
-                )
-            if models.network.private:
-                self._notes.append(
-                    f"{len(models.network.private)} tensors of the site's own never leave it; here "
-                    "all models have them as they are now, which others do not."
-                )
-            fits = self._fits(models, meter, (*trained, *others), versions, own, on_progress)
+            self._note(models)
+            targets = [t for t in models.targets() if _is_needed(t, self._options.versions)]
+            total = (len(targets) + self._options.n_references // 2) * len(cases)
+            kept = KeptFits(meter, own, total, self._on_progress)
+            fits = self._fits(models, targets, kept, cases)
+            references = self._references(
+                models, learner, kept, cases, own, is_cascaded=meter.trainer.is_cascaded
+            )
+            inversions = self._inversions(models, meter, trained[0], others)
         learner.close()
-        seed = state.charter.seed
         return MembershipAudit(
             track=self._name,
             n_trained=len(trained),
             n_others=len(others),
+            n_references=len(references),
             fpr_bound=fpr_bound(len(others)),
-            models=attack_all(fits, versions, set(trained), learner.patients(), seed),
+            models=attack_all(
+                fits,
+                self._options.versions,
+                trained=set(trained),
+                references=references,
+                patients=patients,
+                seed=charter.seed,
+            ),
+            inversions=inversions,
             notes=self._notes,
         )
 
-    def _prepare(self, learner: NnUNetLearner, on_progress: OnProgress) -> None:
+    def _check(self) -> None:
+        state = self._state
+        if state.charter.evaluates:
+            raise StudyError(
+                "This study trains nothing, and tells nothing of training cases.",
+                hint="scores of cases: fedfs site scores",
+            )
+        if state.plan is None or not state.models:
+            raise StudyError(
+                f"Track {self._name} has no version yet.", hint="test again after the first round"
+            )
+        if unknown := sorted(set(self._options.versions) - set(state.models)):
+            raise StudyError(
+                f"There is no version {unknown[0]}.", hint=f"the newest is {state.newest}"
+            )
+
+    def _prepare(self, learner: NnUNetLearner) -> None:
         """Adopt the plan that the site trains with; its cases are preprocessed already."""
-        state = self._observer.state
-        plan = state.plan
-        if plan is None:
+        state = self._state
+        if state.plan is None:
             raise StudyError("There is no plan to adopt.")
-        plans, fingerprint = plan.plans, plan.fingerprint
+        plans, fingerprint = state.plan.plans, state.plan.fingerprint
         if state.charter.mode == ASYM:
-            own = own_plan(learner, state.site_plans[self._config.site], on_progress)
+            own = own_plan(learner, state.site_plans[self._config.site], self._on_progress)
             plans, fingerprint = own.plans, own.fingerprint
-        learner.prepare(plans, fingerprint, on_progress)
+        learner.prepare(plans, fingerprint, self._on_progress)
 
     def _cases(
         self, meter: CaseFits, patients: Mapping[str, str]
@@ -151,37 +207,93 @@ class _Track:
             )
         return trained, others
 
+    def _note(self, models: SiteModels) -> None:
+        if self._state.charter.secure_sums is not None:
+            self._notes.append(
+                "The sums of this study are secure: nobody reads an update, and none is tested."
+            )
+        if n_private := len(models.network.private):
+            self._notes.append(
+                f"{n_private} tensors of the site's own never leave it; here all models have them "
+                "as they are now, which others do not."
+            )
+
     def _fits(
         self,
         models: SiteModels,
-        meter: CaseFits,
+        targets: Sequence[Target],
+        kept: KeptFits,
         cases: Sequence[str],
-        versions: Sequence[int],
-        folder: Path,
-        on_progress: OnProgress,
     ) -> dict[Target, Fits]:
-        """Return how well the models fit the cases, measured where that is not kept."""
-        targets = [target for target in models.targets() if _is_needed(target, versions)]
-        total, done = len(targets) * len(cases), 0
-        found: dict[Target, Fits] = {}
+        """Return how well the models fit the cases."""
+        found = {}
         for target in targets:
-            path = folder / f"{target.name}.json"
-            fits = _kept(path, target, cases)
-            if fits is None:
-                try:
-                    meter.load(models.tensors(target))
-                except StudyError as error:
-                    self._notes.append(str(error))
-                    continue
-                fits = {}
-                for case in cases:
-                    fits[case] = meter.fit(case)
-                    on_progress(Progress("membership", done + len(fits), total, "case"))
-                content = {case: asdict(fit) for case, fit in fits.items()}
-                files.write_json(path, {"sha256": target.sha256, "cases": content})
-            done += len(cases)
-            on_progress(Progress("membership", done, total, "case"))
-            found[target] = fits
+            tensors = partial(models.tensors, target)
+            try:
+                found[target] = kept.of(target.name, target.sha256, cases, tensors)
+            except StudyError as error:
+                self._notes.append(str(error))
+                kept.skip(len(cases))
+        return found
+
+    def _references(
+        self,
+        models: SiteModels,
+        learner: NnUNetLearner,
+        kept: KeptFits,
+        cases: Sequence[str],
+        folder: Path,
+        *,
+        is_cascaded: bool,
+    ) -> list[Fits]:
+        """Return how well models fit the cases that they were not trained on."""
+        n_references = self._options.n_references
+        if not n_references:
+            return []
+        if models.network.private or is_cascaded:
+            self._notes.append(
+                "No models were trained for comparison: they would need tensors, or segmentations "
+                "of a first stage, that were made of all of this site's cases."
+            )
+            kept.skip(n_references // 2 * len(cases))
+            return []
+        schedule = self._state.charter.schedule
+        first = round_task(0, self._state, private=frozenset(), local_minutes=None)
+        task = stretched(first, schedule.rounds * schedule.local_epochs)
+        begin = models.tensors(Target(0, VERSION))
+        settings, plans, dataset = learner.prepared()
+        found = []
+        for number, half in enumerate(
+            halves(cases, learner.patients(), n_references, self._state.charter.seed)
+        ):
+            name = f"reference-{number:02d}"
+
+            def train(half: Sequence[str] = half, name: str = name) -> Tensors:
+                return train_reference(
+                    settings, plans, dataset, cases=half, task=task, tensors=begin,
+                    folder=folder / name, on_progress=self._on_progress,
+                )  # fmt: skip
+
+            others = [case for case in cases if case not in half]
+            found.append(kept.of(name, _identity(half, task), others, train))
+            shutil.rmtree(folder / name, ignore_errors=True)
+        return found
+
+    def _inversions(
+        self, models: SiteModels, meter: CaseFits, case: str, others: Sequence[str]
+    ) -> list[Inversion]:
+        """Search a patch of the first training case by its gradient at two versions."""
+        if not self._options.inversion:
+            return []
+        found = []
+        for version in sorted({0, self._state.newest}):
+            meter.load(models.tensors(Target(version, VERSION)))
+            found.append(
+                invert(
+                    meter, case, others[:_N_COMPARED], version=version,
+                    on_progress=self._on_progress,
+                )
+            )  # fmt: skip
         return found
 
 
@@ -194,11 +306,6 @@ def _is_needed(target: Target, versions: Sequence[int]) -> bool:
     return bool(near & wanted) if target.kind == VERSION else target.version in wanted
 
 
-def _kept(path: Path, target: Target, cases: Sequence[str]) -> Fits | None:
-    """Return what was measured before of a model; None where it is to be measured."""
-    if not path.exists():
-        return None
-    content = read_json(path)
-    if content.get("sha256") != target.sha256 or not set(cases) <= set(content["cases"]):
-        return None
-    return {case: CaseFit(**content["cases"][case]) for case in cases}
+def _identity(half: Sequence[str], task: RoundTask) -> str:
+    """Return a hash of what a reference is trained on, and how."""
+    return files.json_sha256([sorted(half), task.weights_sha256, task.total_epochs])

@@ -12,6 +12,7 @@ from fedfs.aggregation.membership import (
     separate,
     together,
 )
+from fedfs.nnunet.membership.inversion import Inversion
 from fedfs.roles.site.membership.models import TRAINED, UPDATE, VERSION, Target
 
 _READERS = {
@@ -45,16 +46,20 @@ class MembershipAudit:
     Attributes:
         track: of the study.
         n_trained, n_others: cases that were trained on, and kept back.
+        n_references: models that were trained for comparison.
         fpr_bound: see :func:`fedfs.aggregation.membership.fpr_bound`.
         models: in the order in which they were made; then all of a kind together.
+        inversions: a patch of one case, found again by its gradient, at version 0 and the newest.
         notes: sentences on what could not be tested.
     """
 
     track: str
     n_trained: int
     n_others: int
+    n_references: int
     fpr_bound: float
     models: Sequence[AttackedModel]
+    inversions: Sequence[Inversion] = ()
     notes: Sequence[str] = field(default_factory=list)
 
     def sentences(self) -> list[str]:
@@ -99,7 +104,9 @@ def _sentence(model: AttackedModel, reader: str) -> str:
 def attack_all(
     fits: Mapping[Target, Fits],
     versions: Collection[int],
+    *,
     trained: Collection[str],
+    references: Sequence[Fits],
     patients: Mapping[str, str],
     seed: int,
 ) -> list[AttackedModel]:
@@ -109,6 +116,7 @@ def attack_all(
         fits: of all models, and of those that they are compared with.
         versions: to attack; empty for all.
         trained: cases that were trained on.
+        references: see :func:`fedfs.aggregation.membership.attack`.
         patients: case -> patient; a case that is not named is a patient of its own.
         seed: of the intervals.
     """
@@ -128,7 +136,7 @@ def attack_all(
         elif kind in (UPDATE, TRAINED):
             before = by_place.get((VERSION, version))
             following = by_place.get((VERSION, version + 1))
-        scores[target] = attack(found, before=before, following=following)
+        scores[target] = attack(found, before=before, following=following, references=references)
         models.append(
             AttackedModel(
                 kind=kind,
