@@ -6,6 +6,9 @@ Trains studies of the sites of ``cases.csv`` with small 2d networks, and lets ea
 itself. Which cases of a site take part, and which of these are trained on, is drawn for each seed.
 May be stopped and given again.
 
+The table has the cases of all sites and seeds together; before that, the scores of each model are
+moved and scaled so that those of the cases that were kept back have the mean 0 and the SD 1.
+
 ``usual`` trains on 20 cases of each site, with nnU-Net's augmentation. ``worst`` is there to
 overfit: 5 cases of each site, without augmentation. Both keep 20 cases of each site back.
 
@@ -20,13 +23,15 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
 
+from fedfs.aggregation.membership import CaseFit, attack, separate, together
 from fedfs.nnunet.allowed import classes
 from fedfs.nnunet.plan import planner
 from fedfs.nnunet.system import requests
@@ -39,6 +44,8 @@ from fedfs.roles.coordinator.options import StudyOptions
 from fedfs.roles.coordinator.roster import approve_sites
 from fedfs.roles.site.config import JoinConfig, SiteConfig
 from fedfs.roles.site.join import join
+from fedfs.roles.site.membership.audit import AuditOptions, audit_membership
+from fedfs.roles.site.membership.result import MembershipAudit
 from fedfs.roles.site.run import run_site
 from fedfs.simulation.cases import place_dataset
 from fedfs.simulation.demo_effort import QUICK
@@ -60,6 +67,9 @@ from nnunetv2.training.nnUNetTrainer.variants.optimizer.nnUNetTrainerAdam import
 class {TRAINER}(nnUNetTrainerNoDA, nnUNetTrainerAdam1en3):
     pass
 """
+Attacks = Mapping[str, Mapping[str, float]]
+"""Attack -> case -> score."""
+
 HOST = HostSettings(device="cpu", num_processes=1, allowed_trainers=(TRAINER,))
 
 
@@ -118,13 +128,61 @@ class Study:
                     self._url, site, self.home(site), host=HOST, final_validation=False, once=True
                 )
                 finished.append(run_site(config, quiet).finished)
-            config = AggregatorConfig(
+            aggregator = AggregatorConfig(
                 self._url, self.home("coordinator"), folder=self._folder / "work", host=HOST,
                 report=False, once=True,
             )  # fmt: skip
-            if all([*finished, run_aggregator(config, quiet).finished]):
+            if all([*finished, run_aggregator(aggregator, quiet).finished]):
                 break
         done.touch()
+
+    def audit(self, options: AuditOptions) -> dict[str, MembershipAudit]:
+        """Let each site audit itself; return site -> what it finds."""
+        found = {}
+        for site in self.hosts:
+            self.at(site)
+            config = SiteConfig(self._url, site, self.home(site), host=HOST)
+            (found[site],) = audit_membership(config, options, quiet)
+            print(f"- {site} of {self.name} is audited", file=sys.stderr, flush=True)
+        return found
+
+    def scores(self) -> list[dict[str, Attacks]]:
+        """Return for each site: model -> attack -> case -> score; those kept back have 0 +- 1."""
+        return [self._scores(site) for site in self.hosts]
+
+    def _scores(self, site: str) -> dict[str, Attacks]:
+        (folder,) = self.hosts[site].results.glob("fedfs/*/*/tracks/*/membership")
+        raw = self.hosts[site].raw / DATASET / "splits_final.json"
+        trained = set(json.loads(raw.read_text())[0]["train"])
+
+        def fits(name: str) -> dict[str, CaseFit]:
+            content = json.loads((folder / f"{name}.json").read_text())["cases"]
+            return {case: CaseFit(**fit) for case, fit in content.items()}
+
+        references = [fits(path.stem) for path in sorted(folder.glob("reference-*.json"))]
+        last = self._scenario.rounds
+        updates = [
+            attack(
+                fits(f"update-{n:05d}"), before=fits(f"version-{n:05d}"),
+                following=fits(f"version-{n + 1:05d}"), references=references,
+            )
+            for n in range(last)
+        ]  # fmt: skip
+        final = attack(
+            fits(f"version-{last:05d}"), before=fits(f"version-{last - 1:05d}"),
+            references=references,
+        )  # fmt: skip
+        models = {
+            "version 0": attack(fits("version-00000")),
+            "first update": updates[0],
+            "last update": updates[-1],
+            "all updates": together(updates),
+            "last version": final,
+        }
+        return {
+            model: {name: standardised(one, trained) for name, one in attacks.items()}
+            for model, attacks in models.items()
+        }
 
     def _begin(self, store: Any) -> None:
         chosen = self._scenario
@@ -162,6 +220,39 @@ class Study:
         os.environ |= self.hosts[site].paths.variables()
 
 
+def standardised(scores: Mapping[str, float], trained: Collection[str]) -> dict[str, float]:
+    """Return scores by which sites can be put together; what was trained on begins with T."""
+    kept = [score for case, score in scores.items() if case not in trained]
+    middle, spread = fmean(kept), stdev(kept) or 1.0
+    return {
+        f"{'T' if case in trained else 'K'}-{case}": (score - middle) / spread
+        for case, score in scores.items()
+    }
+
+
+def table(studies: Sequence[Study]) -> list[str]:
+    """Return the lines of a table over all sites and seeds of one scenario."""
+    pooled: dict[tuple[str, str], dict[str, float]] = {}
+    for study in studies:
+        for of_site in study.scores():
+            for model, attacks in of_site.items():
+                for name, one in attacks.items():
+                    into = pooled.setdefault((model, name), {})
+                    into |= {f"{case}-{study.name}": score for case, score in one.items()}
+    lines = [
+        "| model | attack | AUC (95 % interval) | true positives at 1 % (95 % interval) | n |",
+        "|---|---|---|---|---|",
+    ]
+    for (model, name), scores in pooled.items():
+        found = separate(scores, [case for case in scores if case[0] == "T"], {}, seed=1)
+        lines.append(
+            f"| {model} | {name} | {found.auc:.2f} ({found.auc_low:.2f} to {found.auc_high:.2f}) | "
+            f"{found.tpr:.0%} ({found.tpr_low:.0%} to {found.tpr_high:.0%}) | "
+            f"{found.n_trained} and {found.n_others} |"
+        )
+    return lines
+
+
 def quiet(_progress: Any) -> None:
     pass
 
@@ -185,7 +276,7 @@ def prepare_process(folder: Path) -> None:
         "nnUNet_extTrainer": str(trainers), "nnUNet_n_proc_DA": "0", "nnUNet_def_n_proc": "1",
         "nnUNet_compile": "f", "OMP_NUM_THREADS": "1",
     }  # fmt: skip
-    planner.run_isolated = run_here
+    vars(planner)["run_isolated"] = run_here
 
 
 def main() -> None:
@@ -194,6 +285,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--seeds", default="1,2,3")
     parser.add_argument("--scenarios", default=",".join(SCENARIOS))
+    parser.add_argument("--references", type=int, default=0, help="of each site, even")
+    parser.add_argument("--inversion", action="store_true")
     given = parser.parse_args()
     folder = given.folder.resolve()
     prepare_process(folder)
@@ -202,9 +295,21 @@ def main() -> None:
         for seed in map(int, given.seeds.split(","))
         for name in given.scenarios.split(",")
     ]
+    options = AuditOptions(n_references=given.references, inversion=given.inversion)
     for study in studies:
         study.train()
         print(f"- {study.name} is trained", file=sys.stderr, flush=True)
+        for site, found in study.audit(options).items():
+            dice = [m for m in found.models if m.kind == "version" and m.version is not None][-1]
+            print(
+                f"{study.name} {site}: Dice of the last version {dice.dice_trained:.3f} where it "
+                f"was trained, {dice.dice_others:.3f} where not"
+            )
+            for one in found.inversions:
+                print(f"  patch by the gradient of version {one.version}: {one}")
+    for name in given.scenarios.split(","):
+        chosen = [study for study in studies if study.name.startswith(f"{name}-")]
+        print(f"\n{name}, seeds {given.seeds}\n", *table(chosen), sep="\n")
 
 
 if __name__ == "__main__":
