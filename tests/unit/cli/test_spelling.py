@@ -29,7 +29,7 @@ def value_of(option):
     if isinstance(option.type, type(click.FLOAT)):
         return ([1.5] * option.nargs,) * 2 if option.nargs > 1 else (1.5, 1.5)
     if isinstance(option.type, type(click.INT)):
-        return 2, 2
+        return 2, [2] if option.multiple else 2
     if option.callback is number_pairs:
         return {"a": 1.5}, ["a=1.5"]
     return ("x.prom", ["x.prom"]) if option.multiple else ("x.prom", "x.prom")

@@ -117,11 +117,13 @@ class SiteModels:
             sent = self._sent(target.version, base)
         except ObjectNotFoundError as error:
             raise StudyError(
-                f"The payload of {target.kind} {target.version} is not on the store any more."
+                f"The payload of {target.kind} {target.version} is not on the store any more.",
+                hint="test each version while it is there: --keep-versions deletes it later",
             ) from error
         except SealedError as error:
             raise StudyError(
-                f"The payload of {target.kind} {target.version} is encrypted for others only."
+                f"The payload of {target.kind} {target.version} is encrypted for others only.",
+                hint="is this the host that the site joined on? Its encryption key is needed",
             ) from error
         if target.kind == TRAINED:
             before, after = self._residuals()
