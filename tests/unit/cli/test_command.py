@@ -102,7 +102,7 @@ def option_help(command: str, spelling: str) -> str:
         ("init x --policy", "q", "quorum"),
         ("init x -c", "2d,3d_l", "2d,3d_lowres"),
         ("site run x -np 999 --device", "c", "cpu cuda"),
-        ("site", "", "audit cases join leave pause resume run scores"),
+        ("site", "", "audit cases join leave pause policy resume run scores"),
     ],
 )
 def test_a_shell_completes_commands_choices_and_names(capsys, words, begun, completed):
