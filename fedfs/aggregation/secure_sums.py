@@ -12,6 +12,8 @@ Rules:
    most :data:`~fedfs.tensors.encodings.summed.MAX_TOTAL`, so that no sum leaves int32. About half
    of all numbers are beyond what honest levels can add up to, and a wrong mask gives any number: a
    sum that passes has the mask that it needs, but for one in 2**n with n values.
+ * Where sites bound the norm of their updates, the sum shows whether all did: nobody can see which
+   one did not.
  * Tensors are known by their canonical names; their files hold them as ``NAME#values``.
  * Files are read and written in pieces: memory grows neither with tensors nor with sites.
 """
@@ -38,6 +40,9 @@ _PIECE = 131_072
 
 _SCALE = 4096
 """Coefficients of weights that sum to 1 add up to about this."""
+
+_ROUNDING = 1 + 1e-5
+"""Sites bound an update before they round its values to float32."""
 
 Shared = Mapping[str, Collection[str]]
 """Tensor -> sites that share it."""
@@ -163,6 +168,8 @@ def write_sum(
     coefficients: Mapping[str, int],
     mask_sum: Path,
     shared: Shared | None = None,
+    *,
+    max_norm: float = math.inf,
 ) -> None:
     """Write the weighted sum of the levels of masked updates.
 
@@ -172,10 +179,11 @@ def write_sum(
         coefficients: site -> how often its update is in the sum.
         mask_sum: what the helper published. The tensors that it holds are summed.
         shared: tensor -> sites whose updates hold it; None if each holds all.
+        max_norm: largest L2 norm that a site may give its update, in steps of the encoding.
 
     Raises:
-        TensorError: the mask sum is not that of these updates and coefficients, or a file holds
-            something else than it should.
+        TensorError: the mask sum is not that of these updates and coefficients, an update is longer
+            than sites may send, or a file holds something else than it should.
         OSError: a file cannot be read or written.
     """
     with ExitStack() as stack:
@@ -186,9 +194,12 @@ def write_sum(
         for name, shape in tensors.items():
             layout |= {part_name(name, VALUES): ("I32", shape), part_name(name, TOTAL): ("I32", ())}
         written = stack.enter_context(TensorWriter(target, layout))
+        squares, n_values, sets = 0.0, 0, set()
         for name, shape in tensors.items():
             counted, key = _counted(name, coefficients, shared), part_name(name, VALUES)
             total = sum(counted.values())
+            n_values += math.prod(shape)
+            sets.add(frozenset(counted))
             for site in counted:
                 _check_levels(files[site], key, shape, site)
             for start, stop in _pieces(shape):
@@ -207,7 +218,10 @@ def write_sum(
                         about="the mask sum",
                     ) from error
                 written.write_slice(key, start, signed)
+                mean = signed / total
+                squares += float(mean @ mean)
             written.write(part_name(name, TOTAL), np.asarray(total, dtype=np.int32))
+        _check_norm(math.sqrt(squares), max_norm, n_values, n_sites=len(updates), n_sets=len(sets))
 
 
 def _counted(name: str, coefficients: Mapping[str, int], shared: Shared | None) -> dict[str, int]:
@@ -244,6 +258,21 @@ def _check_levels(file: TensorFile, key: str, shape: Shape, site: str) -> None:
         raise TensorError(
             f"has no tensor {key!r} of type I32 and shape {list(shape)}",
             about=f"the update of {site}",
+        )
+
+
+def _check_norm(norm: float, max_norm: float, n_values: int, *, n_sites: int, n_sets: int) -> None:
+    """Check that the mean of levels is no longer than it is if no site's update is.
+
+    A mean is no longer than the longest of its parts. Where tensors are means over other sites,
+    each site may be the longest in some of them. Each level is rounded by half a step at most.
+    """
+    most = max_norm * (1 if n_sets <= 1 else math.sqrt(n_sites)) + math.sqrt(n_values) / 2
+    if norm > most * _ROUNDING:
+        raise TensorError(
+            f"has a norm of {norm:.6g} steps, and at most {most:.6g} if each site has bounded its "
+            "update; a site has not, or the mask sum does not fit",
+            about="the mean of the updates",
         )
 
 

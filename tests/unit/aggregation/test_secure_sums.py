@@ -173,6 +173,35 @@ def test_a_mask_sum_of_another_set_is_noticed(made):
         write_sum(made.sum, made.masked, COUNTS, made.masks)
 
 
+def norm_of(deltas, names):
+    return float(np.sqrt(sum((deltas[name] ** 2).sum() for name in names)))
+
+
+def test_a_sum_shows_whether_some_site_sent_more_than_it_may(made):
+    write_mask_sum(made.masks, made.shapes, [part(site) for site in SITES])
+    longest = max(norm_of(made.deltas[site], SHAPES) for site in SITES) / made.encoding.step
+    write_sum(made.sum, made.masked, COUNTS, made.masks, max_norm=longest)
+    norm = norm_of({name: made.mean(name) for name in SHAPES}, SHAPES) / made.encoding.step
+    with pytest.raises(TensorError, match="a site has not"):
+        write_sum(made.sum, made.masked, COUNTS, made.masks, max_norm=0.99 * norm)
+
+
+def test_where_sites_share_other_tensors_each_may_be_the_longest_in_some(tmp_path):
+    made = Round(tmp_path, encodings.by_name("fixed"))
+    shared = {"conv.weight": ("north", "south"), "conv.bias": ("east",)}
+    shapes = {name: made.shapes[name] for name in shared}
+    write_mask_sum(made.masks, shapes, [part(site) for site in SITES], shared)
+    limit = max(
+        norm_of(made.deltas[site], [name for name, sites in shared.items() if site in sites])
+        for site in SITES
+    )
+    write_sum(
+        made.sum, made.masked, COUNTS, made.masks, shared, max_norm=limit / made.encoding.step
+    )
+    with pytest.raises(TensorError, match="a site has not"):
+        write_sum(made.sum, made.masked, COUNTS, made.masks, shared, max_norm=1.0)
+
+
 @pytest.mark.parametrize(
     ("payload", "message"),
     [
