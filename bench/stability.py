@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import shutil
 import sys
@@ -31,8 +32,9 @@ from typing import Any
 
 import numpy as np
 
-from fedfs.aggregation import intervals
+from fedfs.aggregation import intervals, secure_sums
 from fedfs.aggregation.strategies import by_name, proximal_mu
+from fedfs.exchange.payloads import write_update
 from fedfs.learner import RoundTask, Tensors
 from fedfs.simulation.cases import (
     place_dataset,
@@ -43,6 +45,9 @@ from fedfs.simulation.cases import (
     with_site_names,
 )
 from fedfs.simulation.demo_effort import PLANNER_OPTIONS, QUICK
+from fedfs.tensors import encodings
+from fedfs.tensors.canonical import TensorFile
+from fedfs.trust.masks import MaskContext
 
 DATASET = "Dataset001_Stability"
 NETS: dict[str, tuple[float, Sequence[str]]] = {
@@ -68,6 +73,8 @@ class Variant:
         epochs: into which a round's iterations are divided.
         pooled: all cases in one place.
         is_equal: a round has the iterations of all sites together.
+        encoding, encoding_options: of updates; one whose levels can be summed is summed under
+            masks, by the functions that site, helper and aggregator use.
     """
 
     finer: float = 1.0
@@ -81,6 +88,8 @@ class Variant:
     epochs: int = 1
     pooled: bool = False
     is_equal: bool = False
+    encoding: str = ""
+    encoding_options: Mapping[str, float] = field(default_factory=dict)
 
 
 VARIANTS: dict[str, Variant] = {
@@ -102,6 +111,9 @@ VARIANTS: dict[str, Variant] = {
     "nesterov": Variant(strategy="Nesterov"),
     "fedprox": Variant(strategy="FedProx", options={"proximal_mu": 0.01}),
     "fedmedian": Variant(strategy="FedMedian"),
+    "secure": Variant(encoding="fixed"),
+    "randk-5": Variant(encoding="randk", encoding_options={"fraction": 0.05}),
+    "randk-20": Variant(encoding="randk", encoding_options={"fraction": 0.2}),
 }
 
 
@@ -192,6 +204,7 @@ class Federation:
         rounds = self.task(variant, 0).total_epochs // variant.epochs
         model: dict[str, Any] = dict.fromkeys(learners, self.initial)
         base, state, versions = self.initial, {}, []
+        residuals: dict[str, dict[str, Any]] = {site: {} for site in learners}
         for version in range(rounds):
             task = self.task(variant, version)
             if variant.warm_up:
@@ -208,7 +221,12 @@ class Federation:
                 for site, learner in learners.items()
             }
             if not variant.alone:
-                base, state = aggregate(variant, base, model, weights, state, version + 1)
+                trained, counts = model, weights
+                if variant.encoding:
+                    trained, counts = self.exchange(
+                        variant, base, model, weights, residuals, version
+                    )
+                base, state = aggregate(variant, base, trained, counts, state, version + 1)
                 model = dict.fromkeys(learners, base)
             versions.append(dict(model))
             every = max(1, rounds // 5)
@@ -219,6 +237,44 @@ class Federation:
             self.follow(learners, [next(iter(one.values())) for one in versions])
         for learner in learners.values():
             learner.close()
+
+    def exchange(
+        self,
+        variant: Variant,
+        base: Tensors,
+        trained: Mapping[str, Tensors],
+        weights: Mapping[str, float],
+        residuals: dict[str, dict[str, Any]],
+        version: int,
+    ) -> tuple[dict[str, Tensors], Mapping[str, float]]:
+        """Return what the aggregator sees as trained: decoded updates, or their sum."""
+        encoding = encodings.by_name(variant.encoding, variant.encoding_options)
+        folder = self.folder / "exchange"
+        folder.mkdir(parents=True, exist_ok=True)
+        payloads: dict[str, Path] = {}
+        for site in sorted(trained):
+            payloads[site], left = folder / site, residuals[site]
+            residuals[site] = write_update(payloads[site], encoding, trained[site], base, left)
+        if not encoding.summable:
+            return {s: decoded(path, encoding, base) for s, path in payloads.items()}, weights
+        counts, parts = secure_sums.coefficients(weights), []
+        for site, path in payloads.items():
+            seed, masked = os.urandom(32), path.with_suffix(".masked")
+            context = MaskContext(study="stability", track="", version=version, site=site)
+            secure_sums.mask_file(path, masked, seed, context)
+            parts.append(
+                secure_sums.MaskPart(
+                    site=site, seed=seed, context=context, coefficient=counts[site]
+                )
+            )
+            payloads[site] = masked
+        shapes = {name: values.shape for name, values in base.items()}
+        levels = secure_sums.level_shapes(encoding, shapes)
+        secure_sums.write_mask_sum(folder / "masks", levels, parts)
+        secure_sums.write_sum(folder / "sum", payloads, counts, folder / "masks")
+        return {"sum": decoded(folder / "sum", encodings.SummedLevels(encoding), base)}, {
+            "sum": 1.0
+        }
 
     def follow(self, learners: Mapping[str, Any], versions: Sequence[Tensors]) -> None:
         """Score what can be made of the versions of a federation."""
@@ -396,6 +452,11 @@ def aggregate(
         one.end_scan()
     done = {n: one.combine(n, base[n], names, deltas(n), state.get(n, {})) for n in base}
     return {n: c.value for n, c in done.items()}, {n: dict(c.state) for n, c in done.items()}
+
+
+def decoded(path: Path, encoding: encodings.Decoder, base: Tensors) -> Tensors:
+    with TensorFile(path) as file:
+        return {n: base[n] + encoding.decode(n, file, base[n]) for n in base}
 
 
 def mean_of(versions: Sequence[Tensors]) -> dict[str, Any]:

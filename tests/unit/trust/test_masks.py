@@ -24,7 +24,12 @@ def test_a_mask_is_hkdf_and_chacha20_as_their_standards_say():
     extracted = hmac.digest(bytes(32), SEED, hashlib.sha256)
     key = hmac.digest(extracted, info + b"\x01", hashlib.sha256)
     words = [int.from_bytes(key[i : i + 4], "little") for i in range(0, 32, 4)]
-    state = [0x61707865, 0x3320646E, 0x79622D32, 0x6B206574, *words, 0, 0, 0, 0]
+    expected = chacha20_block(words, 0) + chacha20_block(words, 1)
+    assert mask_stream(SEED, CONTEXT, "conv.weight").read(32).tolist() == expected
+
+
+def chacha20_block(key, counter):
+    state = [0x61707865, 0x3320646E, 0x79622D32, 0x6B206574, *key, counter, 0, 0, 0]
     found = list(state)
 
     def quarter(a, b, c, d):
@@ -38,8 +43,7 @@ def test_a_mask_is_hkdf_and_chacha20_as_their_standards_say():
             quarter(i, 4 + i, 8 + i, 12 + i)
         for i in range(4):
             quarter(i, 4 + (i + 1) % 4, 8 + (i + 2) % 4, 12 + (i + 3) % 4)
-    expected = [(a + b) % 2**32 for a, b in zip(state, found, strict=True)]
-    assert mask_stream(SEED, CONTEXT, "conv.weight").read(16).tolist() == expected
+    return [(a + b) % 2**32 for a, b in zip(state, found, strict=True)]
 
 
 def test_a_mask_does_not_depend_on_how_it_is_read():
