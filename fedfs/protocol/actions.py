@@ -157,6 +157,29 @@ class CheckUpdates:
 
 
 @dataclass(frozen=True)
+class RequestSum:
+    """Aggregator: ask the helper for the sum of the updates under ``keys``, for ``base + 1``."""
+
+    base: int
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class AnswerRequest:
+    """Helper: publish the sum of masks that the request for ``version`` asks for."""
+
+    version: int
+
+
+@dataclass(frozen=True)
+class RefuseRequest(Wait):
+    """Helper: wait for another request than the one there is, as it breaks a rule."""
+
+    key: str
+    fault: str
+
+
+@dataclass(frozen=True)
 class CloseRound:
     """Aggregator: make version ``base + 1`` from the updates under ``keys``."""
 
@@ -202,6 +225,7 @@ AggregatorAction = (
     | Admit
     | CompleteVersion
     | CheckUpdates
+    | RequestSum
     | CloseRound
     | CloseStudy
     | Wait

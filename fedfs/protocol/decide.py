@@ -18,8 +18,16 @@ Rules:
 from collections.abc import Collection
 
 from fedfs.errors import StudyError
-from fedfs.protocol import actions, decide_evaluation, ensemble, layout, round_policies
+from fedfs.protocol import (
+    actions,
+    decide_evaluation,
+    ensemble,
+    layout,
+    round_policies,
+    sum_rules,
+)
 from fedfs.protocol.actions import AggregatorAction, Done, SiteAction, Wait
+from fedfs.protocol.decide_sum import decide_requested
 from fedfs.protocol.last_version import decide_after_last
 from fedfs.protocol.messages import (
     ADMITTED,
@@ -114,7 +122,7 @@ def _work_on_newest(state: StudyState, site: str, *, alone: bool, personal: bool
         return actions.Evaluate(version)
     if version < state.charter.schedule.rounds:
         if (site, version) not in state.updates:
-            return actions.Train(version)
+            return sum_rules.lacks_helper(state) or actions.Train(version)
         return Wait(f"version {version + 1} from the aggregator")
     if not state.is_validated(site, version):
         return actions.Finish(version)
@@ -179,7 +187,9 @@ def _decide_end(state: StudyState, version: int) -> AggregatorAction:
 def _decide_round(
     state: StudyState, version: int, now_s: float, checked: Checked, fewest_updates: int
 ) -> AggregatorAction:
-    charter = state.charter
+    charter, request = state.charter, state.sum_requests.get(version + 1)
+    if charter.secure_sums is not None and request is not None:
+        return decide_requested(state, request, checked)
     candidates = _candidates(state, version, checked)
     unchecked = tuple(update.key for update in candidates if update.key not in checked.usable)
     if unchecked:
@@ -187,13 +197,19 @@ def _decide_round(
     usable = [update for update in candidates if update.key in checked.usable]
     status = _round_status(state, version, usable, checked.absent, now_s)
     reason = round_policies.waits_for(charter.policy, status)
+    needs = charter.strategy.name
+    if charter.secure_sums is not None and charter.secure_sums.min_sites > fewest_updates:
+        fewest_updates, needs = charter.secure_sums.min_sites, "a secure sum"
     if not reason and len(usable) < fewest_updates:
-        reason = round_policies.lacks_updates(charter.strategy.name, fewest_updates, status)
+        reason = round_policies.lacks_updates(needs, fewest_updates, status)
     if reason and version != charter.closed_round:
         return Wait(reason)
     if len(usable) < fewest_updates:
         usable = []
-    return actions.CloseRound(version, tuple(update.key for update in usable))
+    keys = tuple(update.key for update in usable)
+    if charter.secure_sums is not None and keys:
+        return actions.RequestSum(version, keys)
+    return actions.CloseRound(version, keys)
 
 
 def _candidates(state: StudyState, version: int, checked: Checked) -> list[UpdateManifest]:
@@ -201,7 +217,8 @@ def _candidates(state: StudyState, version: int, checked: Checked) -> list[Updat
 
     One of a site, as rules that compare updates would else give it more than one vote.
     """
-    believed, left = believed_sites(state), {*checked.refused, *checked.absent}
+    believed = believed_sites(state)
+    left = {*checked.refused, *checked.absent, *sum_rules.unusable(state)}
     newest: dict[str, UpdateManifest] = {}
     for key, update in state.waiting.items():
         is_member = update.site in believed and state.is_admitted(update.site)

@@ -161,10 +161,16 @@ def waits_for(policy: Named, status: RoundStatus) -> str:
     )
 
 
-def lacks_updates(strategy: str, fewest: int, status: RoundStatus) -> str:
-    """Return what a round waits for of which the strategy cannot make a version yet."""
+def lacks_updates(needs: str, fewest: int, status: RoundStatus) -> str:
+    """Return what a round waits for of which no version can be made yet.
+
+    Args:
+        needs: the strategy, or whatever else needs so many updates.
+        fewest: usable updates that it needs.
+        status: of the round.
+    """
     return (
-        f"{_updates(status) if status.missing else 'more sites'}: {strategy} needs "
+        f"{_updates(status) if status.missing else 'more sites'}: {needs} needs "
         f"{fewest} usable updates, and has {status.n_usable}. fedfs close-round makes a version of "
         "none, from which all sites train"
     )

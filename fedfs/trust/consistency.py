@@ -17,6 +17,7 @@ from fedfs.protocol import layout, messages
 from fedfs.protocol.layout import Key
 from fedfs.protocol.messages import Charter, Message, SecureSums
 from fedfs.protocol.state import StudyState
+from fedfs.protocol.sum_rules import helper_number
 
 _HELPER_FIELDS = (
     "helper_number", "helper_key", "helper_encryption_key", "helper_from_versions", "given_up",
@@ -116,13 +117,6 @@ def _check_update(state: StudyState, update: messages.UpdateManifest) -> None:
         raise MisplacedError(f"{hidden}, which is not what the charter says")
     if rules is not None and not helper_number(state, update.seed_for):
         raise MisplacedError("is masked with a seed for somebody who is not the helper")
-
-
-def helper_number(state: StudyState, encryption_key: str) -> int:
-    """Return the number of the helper who has had an encryption key; 0 if none has."""
-    rules = [charter.secure_sums for charter in state.charters.values()]
-    numbers = (r.helper_number for r in rules if r and r.helper_encryption_key == encryption_key)
-    return max(numbers, default=0) if encryption_key else 0
 
 
 def _check_record(state: StudyState, record: messages.RoundRecord) -> None:

@@ -151,7 +151,7 @@ class SumRequest(Message):
     Attributes:
         version: the version to be made.
         updates: the set, ascending by site.
-        tensors: name of each tensor of a payload -> its shape.
+        tensors: canonical name of each tensor to be summed -> shape of its values in a payload.
         shared: in the mode ``asym``, which sites have each of these tensors; else empty.
     """
 
@@ -174,12 +174,11 @@ class SumRequest(Message):
         ):
             raise MalformedError("shares tensors among sites that it names no update of")
 
-    def sites_of(self, tensor: str) -> tuple[str, ...]:
-        """Return the sites that have a tensor, ascending."""
-        for group in self.shared:
-            if tensor in group.tensors:
-                return group.sites
-        return tuple(update.site for update in self.updates)
+    @property
+    def sharing(self) -> dict[str, tuple[str, ...]]:
+        """Tensor -> sites that have it, ascending."""
+        shared = {name: group.sites for group in self.shared for name in group.tensors}
+        return shared or dict.fromkeys(self.tensors, tuple(one.site for one in self.updates))
 
 
 @dataclass(frozen=True, kw_only=True)
