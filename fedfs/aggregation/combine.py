@@ -29,7 +29,7 @@ from fedfs.aggregation.update_reader import Combination, DeltaReader, Piece
 from fedfs.learner import Array
 from fedfs.tensors import encodings
 from fedfs.tensors.canonical import hashed_header
-from fedfs.tensors.encodings import Encoding
+from fedfs.tensors.encodings import Decoder, Encoding
 from fedfs.tensors.safetensors_layout import Entry, Shape
 from fedfs.tensors.safetensors_writer import TensorWriter, raw_bytes
 
@@ -84,7 +84,7 @@ def combine(
     parts: Combination,
     *,
     strategy: Strategy,
-    update_encoding: Encoding,
+    update_encoding: Decoder,
     model_encoding: Encoding,
     outputs: Outputs,
 ) -> Written:

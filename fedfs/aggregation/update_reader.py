@@ -27,7 +27,7 @@ from fedfs.aggregation.strategies import Delta, Strategy
 from fedfs.aggregation.strategies.base import Borrowed
 from fedfs.learner import Array
 from fedfs.tensors import encodings
-from fedfs.tensors.encodings import Encoding
+from fedfs.tensors.encodings import Decoder
 from fedfs.tensors.safetensors_layout import BF16, AnyArray, Shape
 from fedfs.tensors.safetensors_reader import TensorFile
 
@@ -120,7 +120,7 @@ class DeltaReader:
         self,
         parts: Combination,
         strategy: Strategy,
-        encoding: Encoding,
+        encoding: Decoder,
         *,
         folder: Path,
         stack: contextlib.ExitStack,

@@ -6,6 +6,7 @@ pieces is part of the protocol.
 
 import contextlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from fedfs.aggregation import strategies
@@ -17,10 +18,15 @@ from fedfs.aggregation.strategies import Strategy
 from fedfs.errors import SetupError, UserError
 from fedfs.exchange.global_weights import WeightFiles
 from fedfs.exchange.payloads import update_encoding
+from fedfs.exchange.secure_sum import Summed, summed_encoding
 from fedfs.protocol.messages import Charter, UpdateManifest
 from fedfs.protocol.state import StudyState
 from fedfs.tensors import encodings
 from fedfs.tensors.canonical import TensorFile
+from fedfs.tensors.encodings import Decoder
+
+_SUM = "sum"
+"""Name of the one update that a secure sum is."""
 
 
 def outputs_in(folder: Path) -> Outputs:
@@ -56,6 +62,7 @@ def make_version(
     weights: Mapping[str, float],
     memory: Path | None,
     ema: Path | None = None,
+    summed: Summed | None = None,
 ) -> Written:
     """Write the files of a version.
 
@@ -69,6 +76,7 @@ def make_version(
         weights: site -> weight of its update.
         memory: local file of the optimizer state after the version before; None if there is none.
         ema: likewise of the exponential average of versions.
+        summed: the sum of the updates, where it takes their place: payloads are then not read.
 
     Raises:
         SetupError: this host does not have the strategy.
@@ -93,17 +101,27 @@ def make_version(
             state=opened(memory) if memory else None,
             ema=opened(ema) if ema else None,
             ema_weight=weight_of(version, charter.ema) if charter.ema else None,
-            updates={u.site: payloads[u.key] for u in updates},
-            weights=weights,
+            updates={} if summed else {u.site: payloads[u.key] for u in updates},
+            weights={} if summed else weights,
             version=version,
             shared_by=shared_by(state) or None,
             withheld=withheld_names(charter, newest.names),
             bases={u.site: older[u.base_version] for u in updates if u.base_version in older},
         )
+        encoding: Decoder = update_encoding(charter)
+        if summed is not None:
+            combination = replace(
+                combination,
+                updates={_SUM: summed.path},
+                weights={_SUM: 1.0},
+                shared_by=dict.fromkeys(summed.sharing, (_SUM,)),
+                bases={_SUM: older[summed.base_version]} if summed.base_version in older else {},
+            )
+            encoding = summed_encoding(charter)
         return combine(
             combination,
             strategy=strategy_of(charter),
-            update_encoding=update_encoding(charter),
+            update_encoding=encoding,
             model_encoding=encodings.by_name(travels.name, travels.options),
             outputs=outputs,
         )

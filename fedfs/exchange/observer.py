@@ -227,7 +227,7 @@ class Observer:
         if key.kind in self._skip or not self._view.wants(key):
             return False
         if key.is_status:
-            newest = self.state.statuses.get(key.site or "")
+            newest = self.state.statuses.get(key.writer)
             if newest is not None and newest.key >= key.text:
                 return False
         return not self._refusals.stands(entry, self.state)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from fedfs.aggregation import weighting
 from fedfs.errors import MalformedError
-from fedfs.protocol import layout, participation, round_policies
+from fedfs.protocol import layout, participation, round_policies, sum_rules
 from fedfs.protocol.messages import Charter, Excluded, LeftOut, UpdateManifest, UsedUpdate
 from fedfs.protocol.state import Checked, StudyState
 
@@ -107,15 +107,18 @@ def excluded(
         key = layout.parse(key_text)
         if key is not None and key.kind == "update" and key.version == base:
             reasons[key_text] = reason
+    reasons |= sum_rules.lost_to(state, base + 1)
     went_in = {update.key for update in updates}
-    sites = {update.site for update in updates}
+    in_use = {update.site: update.base_version for update in updates}
     for key_text, update in state.waiting.items():
-        if update.site in sites and key_text not in went_in and key_text not in checked.absent:
+        is_older = update.base_version < in_use.get(update.site, -1)
+        if is_older and key_text not in checked.absent:
             reasons.setdefault(key_text, "the update is older than the one of its site in use")
     out = []
     for key_text, reason in sorted(reasons.items()):
         key = layout.parse(key_text)
-        if key is not None and key.kind == "update" and key_text not in state.settled:
+        is_open = key_text not in state.settled and key_text not in went_in
+        if key is not None and key.kind == "update" and is_open:
             out.append(Excluded(site=key.site or "", key=key_text, reason=reason))
     return tuple(out)
 
@@ -125,9 +128,8 @@ def left_out(
 ) -> tuple[LeftOut, ...]:
     """Return the sites without an update in the version after ``base``, and since when."""
     before = {item.site: item for item in state.rounds[base].left_out}
-    reasons = participation.left_out(
-        state, base, {update.site for update in updates}, checked.refused
-    )
+    refused = {**checked.refused, **sum_rules.lost_to(state, base + 1)}
+    reasons = participation.left_out(state, base, {update.site for update in updates}, refused)
     return tuple(
         LeftOut(
             site=site,

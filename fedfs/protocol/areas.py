@@ -3,6 +3,7 @@
 Rules:
  * A site looks at what is its own and at what the federation and the aggregator publish; it cannot
    and need not read other sites, but for the models that they let it score in the end.
+ * The helper looks at no site but for the manifests that a request names.
  * An area begins behind what is known, so that a look costs the same however many versions there
    are.
 """
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from fedfs.protocol import layout
 from fedfs.protocol.participation import answerable
 from fedfs.protocol.state import StudyState
+from fedfs.protocol.values import HELPER_SITE
 
 NO_SITE = ""
 """In place of a site: only what all may read, which no site publishes."""
@@ -36,7 +38,10 @@ def everywhere(state: StudyState, site: str | None) -> list[Area]:
     if site == NO_SITE:
         return common
     if site is None:
-        return [*common, Area(layout.SITES)]
+        helper = [Area(layout.HELPER)] if state.charter.secure_sums is not None else []
+        return [*common, Area(layout.SITES), *helper]
+    if site == HELPER_SITE:
+        return [*common, Area(layout.HELPER), *_named_updates(state)]
     return [*common, Area(layout.site_prefix(site)), *_models(state, site)]
 
 
@@ -61,6 +66,11 @@ def worth_a_look(
         areas += [area for area, key in manifests.items() if key not in state.digests]
     if not set(layout.STATUS_KINDS) <= set(skip):
         areas.append(Area(layout.STATUSES))
+    if charter.secure_sums is not None and site in (None, HELPER_SITE):
+        areas.append(Area(layout.SUM_REQUESTS, layout.sum_request(max(state.newest, 0))))
+        areas.append(Area(layout.MASK_SUMS, layout.mask_sum(max(state.newest, 0))))
+    if site == HELPER_SITE:
+        return [*areas, Area(*layout.models(state.newest)), *_named_updates(state)]
     newest_record = max(state.rounds, default=-1)
     if site is not None or newest_record != state.newest:
         areas.append(Area(*layout.models(state.newest)))
@@ -71,6 +81,15 @@ def worth_a_look(
     elif not state.is_admitted(site):
         areas.append(Area(layout.ADMISSIONS))
     return areas
+
+
+def _named_updates(state: StudyState) -> Iterator[Area]:
+    """Yield where the manifests are that the request for the next version names."""
+    request = state.sum_requests.get(state.newest + 1)
+    for one in request.updates if request is not None else ():
+        key = layout.update(one.site, one.base_version)
+        if key not in state.digests:
+            yield Area(key, until=key)
 
 
 def _models(state: StudyState, site: str | None) -> Iterator[Area]:

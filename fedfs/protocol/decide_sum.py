@@ -21,11 +21,7 @@ def updates_in_sum(state: StudyState, request: SumRequest) -> tuple[str, ...]:
     """Return the keys of the updates that a request names and the helper has not left out."""
     answer = state.mask_sums.get(request.version)
     left = answer.left_out if answer is not None else ()
-    return tuple(
-        sum_rules.update_key(one)
-        for one in request.updates
-        if one.site not in left
-    )
+    return tuple(sum_rules.update_key(one) for one in request.updates if one.site not in left)
 
 
 def decide_requested(

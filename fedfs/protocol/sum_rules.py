@@ -111,13 +111,15 @@ def lost_to(state: StudyState, version: int) -> dict[str, str]:
         for key, update in state.waiting.items():
             if update.base_version < base:
                 out.setdefault(key, _other_base(update.base_version, base))
-    answer, keys = state.mask_sums.get(version), {update_key(one): one.site for one in request.updates}
+    sites = {update_key(one): one.site for one in request.updates}
+    answer = state.mask_sums.get(version)
     if is_given_up(state, version) or answer is None:
-        return out | dict.fromkeys(keys, "the sum that it was to be part of has been given up")
-    few = "too few updates were left for a sum that shows none of them"
-    reasons = {key: answer.left_out.get(site, few) for key, site in keys.items()}
-    is_whole = answer.payload is not None
-    return out | {k: why for k, why in reasons.items() if not is_whole or keys[k] in answer.left_out}
+        return out | dict.fromkeys(sites, "the sum that it was to be part of has been given up")
+    left = dict(answer.left_out)
+    if answer.payload is None:
+        few = "too few updates were left for a sum that shows none of them"
+        left = {site: left.get(site, few) for site in sites.values()}
+    return out | {key: left[site] for key, site in sites.items() if site in left}
 
 
 def _other_base(version: int, base: int) -> str:
@@ -167,7 +169,10 @@ def fault_of(state: StudyState, request: SumRequest, answered: Mapping[str, str]
         request: whose updates are all accepted.
         answered: key of an update -> hash of the request that it was in, of all that were answered.
     """
-    rules, counts = state.charter.secure_sums, {one.site: one.coefficient for one in request.updates}
+    rules, counts = (
+        state.charter.secure_sums,
+        {one.site: one.coefficient for one in request.updates},
+    )
     if rules is None:
         return "the charter asks for no secure sums"
     if min(counts.values()) < 1 or sum(counts.values()) > MAX_TOTAL:

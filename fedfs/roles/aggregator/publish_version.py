@@ -46,6 +46,7 @@ class Release:
         opened_at: str = "",
         participation: tuple[messages.Participation, ...] = (),
         left_out: tuple[messages.LeftOut, ...] = (),
+        secure: messages.SecureRound | None = None,
     ) -> str:
         """Publish a version whole; return a sentence for the log.
 
@@ -60,6 +61,7 @@ class Release:
             opened_at: when the version before was published; "" for version 0.
             participation: in the mode ``asym``, who took part in each shared tensor.
             left_out: sites without an update in it.
+            secure: the sum that it is made from; None without secure sums.
 
         Raises:
             ObjectExistsError: another aggregator was faster.
@@ -92,6 +94,7 @@ class Release:
                 opened_at=opened_at,
                 participation=participation,
                 left_out=left_out,
+                secure=secure,
                 policy=charter.policy,
                 weighting=charter.weighting,
                 strategy=charter.strategy,

@@ -11,7 +11,6 @@ import logging
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from fedfs.aggregation.shared_tensors import tensor_participation
@@ -24,19 +23,21 @@ from fedfs.errors import (
     StudyError,
     TensorError,
 )
-from fedfs.exchange import payloads, versions
+from fedfs.exchange import payloads, secure_sum, versions
 from fedfs.exchange.global_weights import WeightFiles
 from fedfs.exchange.make_version import make_version, outputs_in, strategy_of
 from fedfs.exchange.observer import Observer
 from fedfs.exchange.progress import StatusReporter
 from fedfs.exchange.publish import Clock, Publisher
 from fedfs.exchange.retention import prune_versions
-from fedfs.protocol import actions, decide_evaluation, ensemble, layout, participation
+from fedfs.protocol import actions, participation
 from fedfs.protocol.actions import AggregatorAction, Wait
 from fedfs.protocol.decide import decide_aggregator
-from fedfs.protocol.messages import FAILED, FinishedMessage, PayloadRef
+from fedfs.protocol.decide_sum import updates_in_sum
+from fedfs.protocol.messages import FAILED, PayloadRef, UpdateManifest
 from fedfs.protocol.state import StudyState
 from fedfs.roles.aggregator import initial_version, planning
+from fedfs.roles.aggregator.closing import closing_message
 from fedfs.roles.aggregator.planning import Planner
 from fedfs.roles.aggregator.publish_version import Release, in_full
 from fedfs.roles.aggregator.update_checks import UpdateChecks, unreadable
@@ -139,8 +140,10 @@ class Aggregator(Role[AggregatorAction]):
             fewest_updates=strategy_of(state.charter).fewest_updates,
         )
 
-    def explain_wait(self, action: Wait, state: StudyState) -> tuple[str, str]:  # noqa: ARG002  see Role
+    def explain_wait(self, action: Wait, state: StudyState) -> tuple[str, str]:
         """Return what is waited for, and which payloads are not there or cannot be decrypted."""
+        request = state.sum_requests.get(state.newest + 1)
+        self._checks.look_again(updates_in_sum(state, request) if request is not None else ())
         return self._checks.explain(action.reason)
 
     def keys(self, state: StudyState, action: AggregatorAction) -> tuple[str]:
@@ -178,10 +181,14 @@ class Aggregator(Role[AggregatorAction]):
                 for key in keys[:-1]:
                     log.info("%s", self._checks.check(key, state))
                 return self._checks.check(keys[-1], state)
+            case actions.RequestSum():
+                return self._request_sum(action, state)
             case actions.CloseRound():
                 return self._close_round(action, state)
             case actions.CloseStudy(version):
-                return self._close_study(version, state)
+                end, text = closing_message(version, state)
+                self._publisher.publish(end)
+                return text
         raise StudyError(f"An aggregator cannot do {action!r}.")
 
     def _make_plan(self, sites: tuple[str, ...], state: StudyState) -> str:
@@ -217,6 +224,15 @@ class Aggregator(Role[AggregatorAction]):
             written = in_full(outputs.model)
             return self._release.publish(0, written, outputs, charter, seconds={})
 
+    def _request_sum(self, action: actions.RequestSum, state: StudyState) -> str:
+        updates = [state.waiting[key] for key in action.keys]
+        with TensorFile(self._weights.fetch(state.models, action.base)) as base:
+            shapes = {name: base.shape(name) for name in base.names}
+        request = secure_sum.make_request(state, updates, shapes, action.base + 1)
+        self._publisher.publish(request)
+        sites = ", ".join(one.site for one in request.updates)
+        return f"asked the helper for the sum for version {request.version} ({sites})"
+
     def _close_round(self, action: actions.CloseRound, state: StudyState) -> str:
         charter, base = state.charter, state.models[action.base]
         self._status.say("aggregate")
@@ -231,8 +247,12 @@ class Aggregator(Role[AggregatorAction]):
                 self._checks.refuse(state.waiting[key], reason) for key, reason in outliers.items()
             )
         updates = [state.waiting[key] for key in action.keys]
-        weights = versions.weigh(updates, charter, action.base)
         with self._scratch() as folder:
+            summed = self._unmask(updates, state, action.base + 1, folder)
+            weights: Mapping[str, float] = versions.weigh(updates, charter, action.base)
+            took_part = tensor_participation(state, {update.site for update in updates})
+            if summed is not None:
+                weights, took_part = summed.weights, summed.participation(state)
             before, outputs = state.rounds[action.base], outputs_in(folder)
             written = make_version(
                 state,
@@ -244,6 +264,7 @@ class Aggregator(Role[AggregatorAction]):
                 weights=weights,
                 memory=self._fetch(before.state) if before.state else None,
                 ema=self._fetch(before.ema) if before.ema else None,
+                summed=summed,
             )
             seconds = {"aggregate": time.perf_counter() - began_s}
             text = self._release.publish(
@@ -255,7 +276,8 @@ class Aggregator(Role[AggregatorAction]):
                 updates=versions.used(updates, weights, state),
                 excluded=versions.excluded(action.base, updates, self._checks.results, state),
                 opened_at=base.created_at,
-                participation=tensor_participation(state, {update.site for update in updates}),
+                participation=took_part,
+                secure=secure_sum.record_of(state, action.base + 1),
                 left_out=versions.left_out(action.base, updates, self._checks.results, state),
             )
         self._checks.usable.clear()
@@ -263,19 +285,14 @@ class Aggregator(Role[AggregatorAction]):
             return f"{text}, equal to the one before, as no update could be used"
         return f"{text} from {len(updates)} updates ({', '.join(u.site for u in updates)})"
 
-    def _close_study(self, version: int, state: StudyState) -> str:
-        away = tuple(site for site in state.charter.active_sites if state.is_away(site))
-        end = FinishedMessage(key=layout.FINISHED, version=version, weights_sha256="", away=away)
-        if state.charter.evaluates:
-            sites = decide_evaluation.sites_with_scores(state)
-            scores = [score.key for score in state.evaluations.values() if score.site in sites]
-            end = replace(end, scores={key: state.digests[key] for key in sorted(scores)})
-            self._publisher.publish(end)
-            return f"closed the study with the scores of {', '.join(sites)}"
-        weights, members = state.models[version].weights_sha256, ensemble.members(state)
-        self._publisher.publish(replace(end, weights_sha256=weights, members=members))
-        of = f" and the ensemble of {', '.join(members)}" if members else ""
-        return f"closed the study with version {version}{of}"
+    def _unmask(
+        self, updates: Sequence[UpdateManifest], state: StudyState, version: int, folder: Path
+    ) -> secure_sum.Summed | None:
+        """Return the sum of a version's updates, where nobody may see them; else None."""
+        if state.charter.secure_sums is None or not updates:
+            return None
+        target = folder / "sum.safetensors"
+        return secure_sum.unmask(state, version, self._checks.usable, target, fetch=self._fetch)
 
     @contextlib.contextmanager
     def _scratch(self) -> Iterator[Path]:

@@ -7,7 +7,7 @@ Rules:
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from fedfs.aggregation.shared_tensors import share_of
@@ -69,6 +69,11 @@ class UpdateChecks:
         self.absent.clear()
         return reason, absent
 
+    def look_again(self, keys: Collection[str]) -> None:
+        """Forget why updates were refused that a sum has, as they may be restored."""
+        for key in keys:
+            self.refused.pop(key, None)
+
     def check(self, key: str, state: StudyState) -> str:
         """Fetch an update's payload and read it once; note whether it can be used."""
         update = state.waiting[key]
@@ -92,7 +97,8 @@ class UpdateChecks:
                 path = self._fetch(update.payload, file_bytes(expected) + _SLACK_BYTES)
                 with TensorFile(path) as file:
                     file.check_layout(expected)
-                    self.moves[key] = payloads.check_values(encoding, file, base, names)
+                    if state.charter.secure_sums is None:  # masked values can be anything
+                        self.moves[key] = payloads.check_values(encoding, file, base, names)
         except ObjectNotFoundError as error:
             self.absent[key] = str(error)
             return f"the update of {update.site} is announced, its payload is not there"
