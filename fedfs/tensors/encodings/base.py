@@ -232,7 +232,7 @@ def part_name(name: str, part: str) -> str:
     return f"{name}{SEPARATOR}{part}"
 
 
-def payload_layout(encoding: Encoding, shapes: Mapping[str, Shape]) -> dict[str, Entry]:
+def payload_layout(encoding: Decoder, shapes: Mapping[str, Shape]) -> dict[str, Entry]:
     """Return every payload tensor, with type and shape, of a model with tensors of ``shapes``."""
     return {
         payload_name: entry
