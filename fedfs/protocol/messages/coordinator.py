@@ -119,6 +119,15 @@ class Charter(Message):
         if self.evaluates != bool(self.given):
             raise MalformedError(f"has the mode {self.mode!r} and {len(self.given)} given models")
         check_given(self.given)
+        rules = self.secure_sums
+        if rules is None:
+            return
+        if self.encryption != "age":
+            raise MalformedError("asks for secure sums, but not for encryption")
+        of_others = {self.aggregator_key, self.coordinator_key}
+        of_others |= {self.aggregator_encryption_key, self.coordinator_encryption_key} - {""}
+        if {rules.helper_key, rules.helper_encryption_key} & of_others:
+            raise MalformedError("names a key of the aggregator or coordinator as the helper's")
 
     def on(self, name: str) -> TrackCharter:
         """Return the charter as it reads for one track.

@@ -36,6 +36,7 @@ from fedfs.protocol.state import StudyState
 from fedfs.roles.site.announcement import Announcement, require_announced
 from fedfs.roles.site.case_summaries import CaseSummaries
 from fedfs.roles.site.failure import publish_failure
+from fedfs.roles.site.masked_update import mask
 from fedfs.roles.site.network import SiteNetworks, own_plan
 from fedfs.roles.site.own_model import PersonalModel, has_scored_personal
 from fedfs.roles.site.policy.file import NO_FILE, PolicyInForce
@@ -287,10 +288,14 @@ class Site(Role[SiteAction]):
         )
 
     def _train(self, version: int, state: StudyState) -> str:
-        charter, network = state.charter, self._networks.load(version, state)
+        network = self._networks.load(version, state)
         task = self._task(version, state, network.private)
         self._status.say("train")
         result = self._learner.train(task, network.tensors, self._status.progress)
+        charter = state.charter
+        if charter.secure_sums is not None:  # there may be another helper since the round began
+            charter = self._observer.refresh().charter
+        rules = charter.secure_sums
         with tempfile.TemporaryDirectory(dir=self._folder) as folder:
             path = Path(folder) / "update.safetensors"
             residual = write_update(
@@ -299,10 +304,12 @@ class Site(Role[SiteAction]):
                 network.share.shared(result.tensors),
                 network.shared,
                 network.residual,
+                clip_norm=rules.clip_norm if rules is not None else None,
             )
             self._networks.keep(network, state, trained=result.tensors, residual=residual)
+            masked = mask(path, charter, self.name, version)
             ref = self._publisher.payload(
-                path,
+                masked.path,
                 lambda sha256: layout.update_payload(self.name, version, sha256),
                 sealed_for=for_aggregator(charter, *own_readers(self.name, charter)),
             )
@@ -320,6 +327,8 @@ class Site(Role[SiteAction]):
                 n_planned_iterations=task.n_epochs * task.iterations_per_epoch,
                 metrics=dict(result.metrics),
                 seconds=dict(result.seconds),
+                seed=masked.seed,
+                seed_for=masked.seed_for,
             )
         )
         return f"published the update from version {version} ({result.n_iterations} iterations)"

@@ -1,0 +1,60 @@
+"""A site's update under a mask, where the charter asks for secure sums.
+
+Each try to publish an update draws another seed. Nothing of it is kept: a payload whose manifest
+never came is hidden by a seed that nobody has, and no seed ever hides two payloads.
+"""
+
+import base64
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedfs.aggregation.secure_sums import mask_file
+from fedfs.errors import StudyError
+from fedfs.exchange.secure_sum import summed_encoding
+from fedfs.protocol.messages import TrackCharter
+from fedfs.trust import sealing
+from fedfs.trust.masks import SEED_BYTES, MaskContext
+
+
+@dataclass(frozen=True)
+class MaskedUpdate:
+    """A payload, and what a manifest says of its mask.
+
+    Attributes:
+        path: the payload to publish.
+        seed: base64 of the seed, encrypted for the helper; "" where nothing is masked.
+        seed_for: the helper's public key of age.
+    """
+
+    path: Path
+    seed: str = ""
+    seed_for: str = ""
+
+
+def mask(path: Path, charter: TrackCharter, site: str, version: int) -> MaskedUpdate:
+    """Mask an update, if the charter asks for it; else return it as it is.
+
+    Args:
+        path: its payload; a masked one is written beside it.
+        charter: in force.
+        site: the site's name.
+        version: that the update was trained from.
+
+    Raises:
+        StudyError: there is no helper, or updates in the charter's encoding cannot be summed.
+    """
+    rules = charter.secure_sums
+    if rules is None:
+        return MaskedUpdate(path)
+    if not rules.helper_encryption_key:
+        raise StudyError(
+            "There is no helper who could unmask sums.",
+            hint="the coordinator approves one: fedfs helper approve STORE",
+        )
+    summed_encoding(charter)
+    seed, target = secrets.token_bytes(SEED_BYTES), path.with_name(f"masked-{path.name}")
+    context = MaskContext(study=charter.study, track=charter.track.name, version=version, site=site)
+    mask_file(path, target, seed, context)
+    sealed = sealing.seal(seed, [rules.helper_encryption_key])
+    return MaskedUpdate(target, base64.b64encode(sealed).decode(), rules.helper_encryption_key)
