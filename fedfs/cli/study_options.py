@@ -8,6 +8,7 @@ import click
 
 from fedfs.cli.command import NETWORK, PRIVACY, ROUNDS, STORAGE, STUDY, TRAINING, option
 from fedfs.cli.options import allow_trainer_option, default_option, numbers_option, with_options
+from fedfs.cli.secure_options import SECURE_OPTIONS
 from fedfs.cli.sharing_options import SHARING_OPTIONS, unless_none
 from fedfs.cli.spelling import NAMED_PLACE
 
@@ -150,10 +151,11 @@ _OPTIONS = (
         section=TRAINING,
     ),
     default_option("--rounds", default=20, help="Global versions to make.", section=ROUNDS),
-    default_option(
+    option(
         "--max-move-ratio",
-        default=100.0,
-        help="Refuse updates that move the model so many times as far as their median; 0: none.",
+        type=float,
+        help="Refuse updates that move the model so many times as far as their median, 0: none; "
+        "default: 100, and with --secure-sums 0.",
         section=ROUNDS,
     ),
     default_option(
@@ -219,6 +221,7 @@ _OPTIONS = (
         help="age: updates for the aggregator only, models and plans for the roster only.",
         section=PRIVACY,
     ),
+    *SECURE_OPTIONS,
     option(
         "--fingerprint-digits",
         type=click.IntRange(min=1),
@@ -231,11 +234,11 @@ _OPTIONS = (
         help="Publish so many quantiles of sizes and spacings instead of a line per case.",
         section=PRIVACY,
     ),
-    default_option(
+    option(
         "--encoding",
         type=click.Choice(_ENCODINGS),
-        default="fp32",
-        help="How updates travel.",
+        callback=lambda _context, _option, value: value or "",
+        help="How updates travel; default: fp32, and with --secure-sums fixed.",
         section=STORAGE,
     ),
     numbers_option(

@@ -89,7 +89,7 @@ def _named_updates(state: StudyState) -> Iterator[Area]:
     for one in request.updates if request is not None else ():
         key = layout.update(one.site, one.base_version)
         if key not in state.digests:
-            yield Area(key, until=key)
+            yield Area(key.removesuffix("manifest.json"), until=key)
 
 
 def _models(state: StudyState, site: str | None) -> Iterator[Area]:

@@ -40,14 +40,19 @@ from fedfs.nnunet.plan.plans import PlanResult
 from fedfs.protocol import codec, participation
 from fedfs.protocol.messages import Attendance, DiceSum, track_names
 from fedfs.protocol.track_place import TrackPlace
+from fedfs.protocol.values import HELPER_SITE
 from fedfs.roles.aggregator.best_configuration import AggregatorChoice
 from fedfs.roles.aggregator.step import Aggregator
 from fedfs.roles.coordinator.amend import Coordinator
 from fedfs.roles.coordinator.begin import init_study
 from fedfs.roles.coordinator.continuing import FinishedStudy
 from fedfs.roles.coordinator.evaluation import NamedModel
+from fedfs.roles.coordinator.helper import approve_helper
 from fedfs.roles.coordinator.options import StudyOptions
 from fedfs.roles.coordinator.roster import approve_sites
+from fedfs.roles.helper.join import join_as_helper
+from fedfs.roles.helper.memory import AnsweredUpdates
+from fedfs.roles.helper.step import Helper
 from fedfs.roles.loop import Outcome
 from fedfs.roles.site.best_configuration import SiteChoice
 from fedfs.roles.site.fine_tuning import FineTuning
@@ -84,6 +89,9 @@ WITH_NORM: dict[str, Array] = {
     "c.norm.weight": np.ones(3, dtype=np.float32),
 }
 LENIENT = SitePolicy(minimum_cases=1, models_elsewhere=True)
+HELPER = "the helper"
+"""Name of the helper's process and host: no site can have it."""
+
 N_VALIDATED = 10
 """Validation cases of each site."""
 
@@ -339,6 +347,12 @@ class Federation:
             reload=lambda: self.keyring(host).load_all(role),
         )  # fmt: skip
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All processes of the study."""
+        helper = (HELPER,) if self.charter.secure_sums is not None else ()
+        return ("aggregator", *helper, *self.targets)
+
     def join(self, *sites: str) -> None:
         for site in sites or self.targets:
             observer = open_study(self.store, site=site)
@@ -429,6 +443,35 @@ class Federation:
             clock=self.clock,
         )
 
+    def join_helper(self, host: str = HELPER) -> None:
+        join_as_helper(self.store, self.home(host), clock=self.clock)
+
+    def approve_helper(self, *, another: bool = False) -> None:
+        coordinator = Coordinator(self.store, self.home("coordinator"), clock=self.clock)
+        approve_helper(coordinator, another=another)
+
+    def make_helper(
+        self, store: Store | None = None, track: str | None = None, host: str = HELPER
+    ) -> Helper:
+        place, keyring = store or self.store, self.keyring(host)
+        observer = open_study(
+            place,
+            site=HELPER_SITE,
+            skip=("status", "aggregator-status"),
+            vault=Vault(self.home(host)),
+            track=track,
+        )
+        own = TrackStore(place, observer.track)
+        publisher = self.publisher("helper", host, own, observer.track)
+        return Helper(
+            observer=observer,
+            publisher=publisher,
+            status=StatusReporter(publisher, HELPER_SITE, interval_s=1e9, clock=self.clock),
+            memory=AnsweredUpdates(keyring.memory, observer.track.name),
+            identities=lambda: keyring.identities("helper"),
+            folder=self._work(host, "work", track),
+        )
+
     def process(self, name: str) -> Any:
         """A process that is kept alive between steps; ``kill`` forgets it."""
         if name not in self.processes:
@@ -437,11 +480,12 @@ class Federation:
 
     def new_process(self, name: str, store: Store | None = None) -> Any:
         """A site, or the aggregator, on all tracks of the study."""
-        is_site = name != "aggregator"
-        make = partial(self.make_site, name) if is_site else self.make_aggregator
+        is_site = name not in ("aggregator", HELPER)
+        other: Any = self.make_helper if name == HELPER else self.make_aggregator
+        make = partial(self.make_site, name) if is_site else other
         workers: dict[str, Any] = {track: make(store, track=track) for track in self.tracks}
         tracks = {track: worker._observer for track, worker in workers.items()}
-        for track in self.charter.tracks if not is_site else ():
+        for track in self.charter.tracks if name == "aggregator" else ():
             workers[track.name]._before = [tracks[other] for other in track.after]
 
         def is_done(track: str) -> bool:
@@ -449,7 +493,7 @@ class Federation:
             is_made = bool(state.finished) or participation.lacks_configuration(state)
             return is_made and (not is_site or participation.is_over(state, [name]))
 
-        if self.charter.chooses:
+        if self.charter.chooses and name != HELPER:
             workers[AFTER_TRACKS] = self.make_choice(name, tracks, store or self.store)
         step = at_once(self.charter, workers, is_done)
         if len(self.tracks) == 1:
@@ -499,7 +543,7 @@ class Federation:
 
     def run(self, *, seed: int = 0, max_steps: int = 2000) -> None:
         """Step everybody in random order until all are finished."""
-        names, rng = ["aggregator", *self.targets], random.Random(seed)
+        names, rng = [*self.names], random.Random(seed)
         finished: set[str] = set()
         for _ in range(max_steps):
             name = rng.choice([n for n in names if n not in finished])
@@ -518,6 +562,9 @@ class Federation:
     def start(self) -> Federation:
         self.join()
         self.approve()
+        if self.charter.secure_sums is not None:
+            self.join_helper()
+            self.approve_helper()
         return self
 
     def start_with_late(self, late: str) -> None:
@@ -546,7 +593,7 @@ class Federation:
 def reach(federation: Federation, version: int) -> None:
     """Go on until a version is there and nobody has answered it yet."""
     while federation.observe().state.newest < version:
-        for name in (*federation.targets, "aggregator"):
+        for name in (*federation.targets, *federation.names[: -len(federation.targets)]):
             federation.step(name)
 
 

@@ -156,6 +156,18 @@ def ends_with_mean(strategy: Strategy) -> bool:
     return isinstance(inner, FedAvg) and type(inner).step is FedAvg.step
 
 
+def takes_mean_alone(strategy: Strategy) -> bool:
+    """Return whether a strategy needs no single update: the weighted mean of all is enough.
+
+    >>> takes_mean_alone(by_name("FedAdam")), takes_mean_alone(by_name("FedMedian"))
+    (True, False)
+    """
+    if not isinstance(strategy, FedAvg):
+        return False
+    own = type(strategy)
+    return own.mean is FedAvg.mean and own.begin is FedAvg.begin
+
+
 def package_of(name: str) -> dict[str, str]:
     """Return the package that a strategy comes from, and its version; empty for fedfs's own."""
     return {} if name.lower() in STRATEGIES else installed.package_of(name)

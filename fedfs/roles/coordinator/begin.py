@@ -34,6 +34,7 @@ from fedfs.roles.coordinator.evaluation import (
     publish_models,
 )
 from fedfs.roles.coordinator.options import StudyOptions
+from fedfs.roles.coordinator.secure_rules import rules_of
 from fedfs.store import StorePlace, open_store
 from fedfs.store.base import Store
 from fedfs.store.local_files import file_sha256
@@ -221,11 +222,12 @@ def _charter(options: StudyOptions, nonce: str, versions: Mapping[str, str]) -> 
         keyframe_every=options.keyframe_every,
         min_sites=options.min_sites,
         minimum_cases=options.minimum_cases,
-        max_move_ratio=float(options.max_move_ratio),
+        max_move_ratio=float(options.max_move_ratio or 0),
         fingerprint_digits=options.fingerprint_digits,
         fingerprint_quantiles=options.fingerprint_quantiles,
         encryption=options.encryption,
         ensemble=options.ensemble,
+        secure_sums=rules_of(options),
         roster=(),
         tracks=options.tracks(),
     )

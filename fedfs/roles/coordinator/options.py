@@ -18,6 +18,7 @@ from fedfs.protocol.messages import ASYM, FFE, TRAINING_MODES, AsymSpec, Schedul
 from fedfs.protocol.ranges import check_learning_rate, check_minutes
 from fedfs.protocol.values import STUDY
 from fedfs.roles.coordinator.model_rules import check_averages, check_ensemble, check_local
+from fedfs.roles.coordinator.secure_rules import check_secure_sums, set_usual
 from fedfs.tensors import encodings
 
 _FORMAT_HINT = "write it as nnU-Net v2 wants it, see dataset_format.md in its documentation"
@@ -37,6 +38,9 @@ class StudyOptions:
     Attributes:
         configuration, fold: one or several, separated by commas: each configuration and fold
             becomes a track.
+        encoding, max_move_ratio: "" and None for what is usual: ``fp32`` and 100, with secure sums
+            ``fixed`` and 0.
+        min_sites: with secure sums, at least those of a sum.
 
     Raises:
         UserError: a value cannot be used.
@@ -73,20 +77,25 @@ class StudyOptions:
     weighting: str = "n_cases"
     strategy: str = "FedAvg"
     strategy_options: Mapping[str, float] = field(default_factory=dict)
-    encoding: str = "fp32"
+    encoding: str = ""
     encoding_options: Mapping[str, float] = field(default_factory=dict)
     model_encoding: str = "fp32"
     model_encoding_options: Mapping[str, float] = field(default_factory=dict)
     keyframe_every: int = 10
     min_sites: int = 2
     minimum_cases: int = 1
-    max_move_ratio: float = 100.0
+    max_move_ratio: float | None = None
     fingerprint_digits: int | None = None
     fingerprint_quantiles: int | None = None
     encryption: str = ""
+    secure_sums: bool = False
+    min_summed_sites: int = 3
+    max_coefficient_share: float = 0.8
+    site_clip_norm: float | None = None
     seed: int = 12345
 
     def __post_init__(self) -> None:
+        set_usual(self)
         if self.name not in STUDY:
             raise UserError(
                 f"Study name {self.name!r} is not usable.",
@@ -119,9 +128,10 @@ class StudyOptions:
         if self.local_epochs is not None and self.local_iterations is not None:
             text = "Give --local-epochs or --local-iterations, not both."
             raise UserError(text).of("local_epochs", "local_iterations")
-        if not (self.max_move_ratio == 0 or 1 <= self.max_move_ratio <= _MAX_RATIO):
+        ratio = self.max_move_ratio
+        if ratio is not None and not (ratio == 0 or 1 <= ratio <= _MAX_RATIO):
             raise UserError(
-                f"--max-move-ratio {self.max_move_ratio:g} cannot be used.",
+                f"--max-move-ratio {ratio:g} cannot be used.",
                 hint="give 1 or more, or 0 to refuse no update for that",
             ).of("max_move_ratio")
         if self.encryption not in ("", "age"):
@@ -222,6 +232,7 @@ class StudyOptions:
                 keep_local=self.keep_local,
                 configurations=self.configuration.split(","),
             )
+        check_secure_sums(self)
         check_local(
             self.keep_local,
             self.keep_local_export,

@@ -1,5 +1,7 @@
 """Close a round that waits for what will not come, by an amendment of the charter."""
 
+import dataclasses
+
 from fedfs.errors import StudyError, UserError
 from fedfs.protocol.messages import Charter, track_names
 from fedfs.roles.coordinator.amend import Coordinator, now
@@ -9,7 +11,7 @@ def close_round(coordinator: Coordinator, track: str | None = None) -> Charter:
     """Let the newest version's round close with the usable updates there are, even with none.
 
     Every site trains from the version that follows, which is equal to the one before where no
-    update can be used.
+    update can be used. A secure sum that was asked for is given up.
 
     Args:
         coordinator: amends the charter.
@@ -29,4 +31,8 @@ def close_round(coordinator: Coordinator, track: str | None = None) -> Charter:
             f"No round of track {name} can be closed: version {state.newest} has no update.",
             hint="fedfs status shows who is waited for; fedfs pause lets the others go on",
         )
-    return coordinator.amend(closed_rounds={**charter.closed_rounds, name: version})
+    closed = {**charter.closed_rounds, name: version}
+    rules = charter.secure_sums
+    if rules is not None and version + 1 in state.sum_requests:
+        rules = dataclasses.replace(rules, given_up={**rules.given_up, name: version + 1})
+    return coordinator.amend(closed_rounds=closed, secure_sums=rules)
