@@ -4,6 +4,7 @@ Rules:
  * In the mode ``ffe`` all sites have one network, and share all of it under its own names.
  * In the mode ``asym`` the aggregator decides once, from the tensors that every site says its
    network has, and publishes the decision with the plan. Sites and aggregator then go by the plan.
+ * With secure sums a tensor is shared that may be summed: so many sites have it.
  * What a site does not share is private: it is in no update and in no global version.
  * Of local tensors (:mod:`fedfs.aggregation.local_tensors`) each site has its own values. In the
    mode ``asym`` they are private. In the mode ``ffe`` versions have them, for sites to begin with:
@@ -113,7 +114,12 @@ def agree(
     """
     shared = alignment.share(plans, alignment=spec.alignment, sharing=spec.sharing)
     withheld = withheld_names(charter, shared)
-    shared = {name: sites for name, sites in shared.items() if name not in withheld}
+    fewest = charter.secure_sums.min_sites if charter.secure_sums is not None else 1
+    shared = {
+        name: sites
+        for name, sites in shared.items()
+        if name not in withheld and len(sites) >= fewest
+    }
     coverage = alignment.coverage(plans, shared, alignment=spec.alignment)
     low = {s: c for s, c in coverage.items() if c.parameters < spec.min_coverage}
     if low:

@@ -22,6 +22,7 @@ from fedfs.cli.exit_codes import (
     terminated_by_sigterm,
     terminated_with_input,
 )
+from fedfs.cli.helper import helper
 from fedfs.cli.key import key
 from fedfs.cli.privacy import privacy
 from fedfs.cli.reader import export, log, verify
@@ -71,6 +72,7 @@ _COMMANDS = {
     "Coordinator": (init, approve, pause, resume, remove, close_round),
     "Site": (site,),
     "Aggregator": (aggregate,),
+    "Helper": (helper,),
     "Every host": (doctor, deploy, key),
     "Everybody who can read the store": (status, charter, report, log, privacy, export, verify),
     "Courier": (bundle, sync),

@@ -83,6 +83,21 @@ def prune_updates(store: Store, state: StudyState, site: str, keep: int) -> int:
     return n_deleted
 
 
+def prune_sums(store: Store, state: StudyState, keep: int) -> int:
+    """Delete payloads of the helper's old sums, of which versions have been made; return how many.
+
+    Raises:
+        StoreError: the store refuses.
+    """
+    n_deleted = 0
+    for entry in list(store.list(layout.MASK_SUMS)):
+        key = layout.parse(entry.key)
+        if key is not None and key.is_payload and (key.version or 0) <= state.newest - keep:
+            store.delete(entry.key)
+            n_deleted += 1
+    return n_deleted
+
+
 def payloads_in_use(models: Mapping[int, ModelManifest], versions: Iterable[int]) -> set[str]:
     """Return the keys of all payloads that it takes to make these versions."""
     kept: set[str] = set()

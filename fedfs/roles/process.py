@@ -21,6 +21,7 @@ from fedfs.store.base import Store
 from fedfs.store.reporting import ReportingStore
 from fedfs.trust import key_validity
 from fedfs.trust.keyring import Keyring
+from fedfs.trust.signing import key_fingerprint
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,26 @@ _TEMPORARY = re.compile(r"tmp[a-z0-9_]{8}")
 
 LOG = "log.txt"
 """The log of a process, in fedfs's own folder for its role."""
+
+
+def require_coordinator(charter: Charter, expected_key: str | None, place: object) -> None:
+    """Check, before a host joins, that a study is led by the key that its operator expects.
+
+    Args:
+        charter: in force.
+        expected_key: fingerprint, as told by telephone; None for any.
+        place: where the study is, for the message.
+
+    Raises:
+        MisplacedError: it is led by another key.
+    """
+    found = key_fingerprint(charter.coordinator_key)
+    if expected_key is not None and expected_key.replace(" ", "") != found.replace(" ", ""):
+        raise MisplacedError(
+            f"is led by the key {found}, not by {expected_key}",
+            about=f"the study at {place}",
+            hint="do not join; tell the coordinator",
+        )
 
 
 def publisher_on(

@@ -14,12 +14,14 @@ class HelperConfig:
     Attributes:
         home: this host's fedfs home: holds the helper's keys, and its memory of what it answered.
         folder: a cache that may be deleted; each study has a folder in it.
+        keep_versions: newest versions whose sums are kept; None keeps all.
         tracks: names of the tracks that this process works on; empty for all.
     """
 
     store: StorePlace | str
     home: Path
     folder: Path | None = None
+    keep_versions: int | None = None
     tracks: tuple[str, ...] = ()
     once: bool = False
     status_interval_s: float = 15.0

@@ -12,25 +12,31 @@ from fedfs.protocol import layout
 from fedfs.protocol.messages import Charter, HelperJoin
 from fedfs.protocol.values import HELPER_SITE
 from fedfs.roles.helper.memory import ROLE
+from fedfs.roles.process import require_coordinator
 from fedfs.store.base import Store
 from fedfs.trust.keyring import Keyring
 from fedfs.trust.signing import SigningKey
 
 
-def join_as_helper(store: Store, home: Path, *, clock: Clock) -> tuple[Charter, HelperJoin]:
+def join_as_helper(
+    store: Store, home: Path, *, clock: Clock, expected_key: str | None = None
+) -> tuple[Charter, HelperJoin]:
     """Ask to be the helper of a study; asking again changes nothing.
 
     Args:
         store: the study's store.
         home: this host's fedfs home, where the helper's keys are made.
         clock: POSIX seconds.
+        expected_key: fingerprint of the coordinator's key, as told by telephone.
 
     Raises:
+        MisplacedError: the study is not led by the expected key.
         StudyError: the study has no secure sums, or this host is the aggregator's or coordinator's.
         StoreError: the store refuses.
     """
     observer = open_study(store, site=HELPER_SITE)
     charter = observer.state.charter
+    require_coordinator(charter, expected_key, str(store.url))
     if charter.secure_sums is None:
         raise StudyError(
             f"Study {charter.name!r} has no secure sums, and so needs no helper.",
@@ -51,7 +57,7 @@ def join_as_helper(store: Store, home: Path, *, clock: Clock) -> tuple[Charter, 
     return charter, _ask(store, observer, key, identity.recipient, clock=clock)
 
 
-def ask_for_new_keys(store: Store, keyring: Keyring, *, clock: Clock) -> HelperJoin:
+def ask_for_new_keys(store: Store, home: Path, *, clock: Clock) -> HelperJoin:
     """Make the helper's next keys, which those before endorse, and ask for their approval.
 
     The keys before go on counting until then, and still decrypt what was encrypted for them.
@@ -61,6 +67,7 @@ def ask_for_new_keys(store: Store, keyring: Keyring, *, clock: Clock) -> HelperJ
         KeyFileError: the key before is not here.
     """
     observer = open_study(store, site=HELPER_SITE)
+    keyring = Keyring(home, observer.state.charter.study)
     rules, before = observer.state.charter.secure_sums, observer.state.helper_join
     if rules is None or before is None:
         raise StudyError("No helper has asked to join.", hint="run: fedfs helper join STORE")

@@ -93,4 +93,5 @@ def _make_helper(
         memory=AnsweredUpdates(keyring.memory, observer.track.name),
         identities=lambda: keyring.identities(ROLE),
         folder=folder,
+        keep_versions=config.keep_versions,
     )

@@ -13,6 +13,7 @@ from fedfs.errors import StudyError
 from fedfs.exchange.observer import Observer
 from fedfs.exchange.progress import StatusReporter
 from fedfs.exchange.publish import Publisher
+from fedfs.exchange.retention import prune_sums
 from fedfs.protocol import layout, sum_rules
 from fedfs.protocol.actions import AnswerRequest, Done, RefuseRequest, Wait
 from fedfs.protocol.decide_sum import decide_helper
@@ -37,6 +38,7 @@ class Helper(Role[AnswerRequest]):
         memory: what this host has answered.
         identities: returns the helper's keys of age on this host.
         folder: for sums that are being made.
+        keep_versions: sums for older versions are deleted once used; None keeps all.
     """
 
     def __init__(
@@ -48,11 +50,13 @@ class Helper(Role[AnswerRequest]):
         memory: AnsweredUpdates,
         identities: Callable[[], Sequence[Identity]],
         folder: Path,
+        keep_versions: int | None = None,
     ) -> None:
         super().__init__("the helper", observer, publisher, status)
         self._memory = memory
         self._identities = identities
         self._folder = folder
+        self._keep_versions = keep_versions
         self._refused: dict[str, str] = {}
 
     @property
@@ -127,6 +131,11 @@ class Helper(Role[AnswerRequest]):
         if payload is None:
             text = "answered without a sum, as too few updates are left, the request for version"
         return f"{text} {request.version}{without if faults else ''}"
+
+    def tidy(self, action: AnswerRequest, state: StudyState) -> None:  # noqa: ARG002  see Role
+        """Delete payloads of old sums."""
+        if self._keep_versions is not None:
+            prune_sums(self._publisher.store, state, self._keep_versions)
 
     def _publish_sum(
         self,

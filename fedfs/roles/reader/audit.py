@@ -30,11 +30,13 @@ from fedfs.exchange.payloads import (
     update_encoding,
     update_layout,
 )
+from fedfs.exchange.secure_sum import unmask
 from fedfs.protocol import layout
 from fedfs.protocol.messages import ADMITTED, PayloadRef, RoundRecord, UpdateManifest
 from fedfs.protocol.state import StudyState
 from fedfs.roles.reader.closing_audit import verify_members, verify_scores
 from fedfs.roles.reader.finding import NOTE, OK, PROBLEM, Finding
+from fedfs.roles.reader.sum_audit import is_void, verify_request
 from fedfs.store.base import Entry
 from fedfs.store.local_files import file_sha256
 from fedfs.tensors.safetensors_library import check_both_readers
@@ -120,12 +122,16 @@ class _Audit:
             if hashes != (used.manifest_sha256, used.payload_sha256):
                 yield Finding(key, PROBLEM, f"names another update of {used.site} than there is")
         closed = {charter.closed_round for charter in state.charters.values()}
-        if not record.updates and record.version > 0 and record.version - 1 not in closed:
+        is_closed = record.version - 1 in closed or is_void(state, record)
+        if not record.updates and record.version > 0 and not is_closed:
             yield Finding(key, PROBLEM, "uses no update, and no charter closes the round")
         if not record.updates or record.version == 0:
             return
         manifests = self._manifests(record)
         if manifests is None:
+            return
+        if state.charter.secure_sums is not None:
+            yield from verify_request(state, record)
             return
         weights = versions.weigh(manifests, state.charter, record.version - 1)
         for update, used in zip(manifests, record.updates, strict=True):
@@ -226,6 +232,12 @@ class _Audit:
         for update in manifests:
             payloads[update.key] = self._fetch(update.payload, folder)
             self._check_layout(update, payloads[update.key])
+        summed = None
+        if self.state.charter.secure_sums is not None and manifests:
+            summed = unmask(
+                self.state, record.version, payloads, folder / "sum.safetensors",
+                fetch=lambda ref, max_bytes: self._fetch(ref, folder, max_bytes),
+            )  # fmt: skip
         written = make_version(
             self.state,
             self._weights,
@@ -236,6 +248,7 @@ class _Audit:
             weights={used.site: used.weight for used in record.updates},
             memory=self._fetch(before.state, folder) if before.state else None,
             ema=self._fetch(before.ema, folder) if before.ema else None,
+            summed=summed,
         )
         if written.weights_sha256 != record.weights_sha256:
             return "it has other weights"
@@ -270,9 +283,9 @@ class _Audit:
             return None
         return [self.state.updates[key] for key in keys]
 
-    def _fetch(self, ref: PayloadRef, folder: Path) -> Path:
+    def _fetch(self, ref: PayloadRef, folder: Path, max_bytes: int = MAX_MODEL_BYTES) -> Path:
         vault = self._observer.vault
-        return fetch_payload(self._store, ref, folder, max_bytes=MAX_MODEL_BYTES, vault=vault)
+        return fetch_payload(self._store, ref, folder, max_bytes=max_bytes, vault=vault)
 
 
 def verify_study(observer: Observer, *, recompute: bool = True) -> Iterator[Finding]:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fedfs.errors import DatasetError, FedfsError, MisplacedError, StudyError, UserError
+from fedfs.errors import DatasetError, FedfsError, StudyError, UserError
 from fedfs.exchange.observer import Observer
 from fedfs.exchange.publish import Clock, Publisher
 from fedfs.exchange.read import open_study
@@ -19,6 +19,7 @@ from fedfs.nnunet.system.environment import from_environment
 from fedfs.protocol import codec, layout, software
 from fedfs.protocol.messages import ASYM, Charter, JoinRequest
 from fedfs.protocol.state import StudyState
+from fedfs.roles.process import require_coordinator
 from fedfs.roles.site.config import JoinConfig
 from fedfs.roles.site.policy.comparison import require_no_clash
 from fedfs.roles.site.policy.file import NO_FILE, PolicyInForce, policy_in_force
@@ -162,14 +163,7 @@ def join(config: JoinConfig, listener: OnProgress) -> tuple[Charter, JoinRequest
         store, site=config.site, skip=layout.STATUS_KINDS, vault=Vault(config.home)
     )
     charter = observer.state.charter
-    coordinator = key_fingerprint(charter.coordinator_key)
-    expected = config.expected_key
-    if expected is not None and expected.replace(" ", "") != coordinator.replace(" ", ""):
-        raise MisplacedError(
-            f"is led by the key {coordinator}, not by {expected}",
-            about=f"the study at {config.store}",
-            hint="do not join; tell the coordinator",
-        )
+    require_coordinator(charter, config.expected_key, config.store)
     software.check(charter.nnunet.versions, classes.versions(), allowed=config.host.allow_versions)
     keyring, role = Keyring(config.home, charter.study), f"site-{config.site}"
     _check_planning(config, charter, observer.state, keyring)

@@ -1,0 +1,65 @@
+"""Audit of secure sums: is a version made of the set that was asked for, within the rules?"""
+
+import math
+from collections.abc import Iterator
+
+from fedfs.exchange.secure_sum import coefficients_of, tensors_in
+from fedfs.protocol import layout, sum_rules
+from fedfs.protocol.messages import RoundRecord
+from fedfs.protocol.state import StudyState
+from fedfs.roles.reader.finding import OK, PROBLEM, Finding
+
+
+def is_void(state: StudyState, record: RoundRecord) -> bool:
+    """Return whether a version is made of nothing, as its sum was given up or could not be made."""
+    if record.secure is None:
+        return False
+    answer = state.mask_sums.get(record.version)
+    given_up = {charter.given_up_sum for charter in state.charters.values()}
+    return record.version in given_up or (answer is not None and answer.payload is None)
+
+
+def verify_request(state: StudyState, record: RoundRecord) -> Iterator[Finding]:
+    """Yield what is wrong with the sum that a version is made of.
+
+    Args:
+        state: accepted messages.
+        record: of a version that is made of updates, whose manifests are there.
+    """
+    key, version, secure = layout.round_record(record.version), record.version, record.secure
+    request, answer = state.sum_requests.get(version), state.mask_sums.get(version)
+    if secure is None or request is None or answer is None:
+        yield Finding(key, PROBLEM, "is made of a sum that is not there")
+        return
+    found = state.digests[request.key], state.digests[answer.key]
+    if found != (secure.request_sha256, secure.sum_sha256):
+        yield Finding(key, PROBLEM, "names another sum than there is")
+        return
+    before = {
+        update: sha256
+        for update, sha256 in sum_rules.answered_before(state).items()
+        if sha256 != answer.request_sha256
+    }
+    named = {sum_rules.update_key(one): one for one in request.updates}
+    missing = [text for text in named if text not in state.digests]
+    fault = "" if missing else sum_rules.fault_of(state, request, before)
+    if fault:
+        yield Finding(request.key, PROBLEM, f"should not have been answered: {fault}")
+    _, counts = tensors_in(state, request, answer)
+    used = {one.site: (one.manifest_sha256, one.weight) for one in record.updates}
+    if {one.site: one.manifest_sha256 for one in request.updates if one.site in counts} != {
+        site: sha256 for site, (sha256, _) in used.items()
+    }:
+        yield Finding(key, PROBLEM, "does not use the updates of its sum")
+        return
+    if not missing:
+        manifests = [state.updates[one.site, one.base_version] for one in request.updates]
+        expected = coefficients_of(manifests, state.charter, version - 1)
+        if {one.site: one.coefficient for one in request.updates} != expected:
+            yield Finding(request.key, PROBLEM, "has other coefficients than the charter gives")
+    total = math.fsum(counts.values())
+    for site, (_, weight) in used.items():
+        if not math.isclose(counts[site] / total, weight, rel_tol=1e-12):
+            yield Finding(key, PROBLEM, f"gives {site} a weight that is not that of its sum")
+    left = f"; {', '.join(answer.left_out)} left out" if answer.left_out else ""
+    yield Finding(f"sum {version}", OK, f"of {len(counts)} updates that nobody saw{left}")
