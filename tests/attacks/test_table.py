@@ -36,7 +36,7 @@ from fedfs.tensors.canonical import write_safetensors
 from fedfs.trust.signing import Envelope, SigningKey
 from fedfs.trust.verify import TrustedView
 from support.federation import Federation, forge
-from support.forgery import NoGate
+from support.forgery import NoGate, add, envelope_of, resign
 from support.forwarding_store import ForwardingStore
 
 
@@ -44,27 +44,6 @@ def until_version(federation: Federation, version: int) -> None:
     while federation.observe().state.newest < version:
         for name in ("aggregator", *federation.targets):
             federation.step(name)
-
-
-def envelope_of(federation: Federation, key: str) -> bytes:
-    return federation.place.objects[key].data
-
-
-def resign(federation: Federation, at: str, host: str, role: str, **changes) -> bytes:
-    """Sign a changed copy of the message that lies ``at`` a key with the key of ``role``."""
-    parsed = layout.parse(at)
-    cls = messages.message_class(parsed.kind)
-    payload = Envelope(envelope_of(federation, at)).payload
-    message = messages.decode(cls, payload, key=at, study=None)
-    return federation.keyring(host).load(role).sign(dataclasses.replace(message, **changes))
-
-
-def add(federation: Federation, key: str, data: bytes):
-    """Feed one object to a view that has seen everything else."""
-    observer = open_study(federation.store)
-    view = observer._view
-    view.state.digests.pop(key, None)
-    return view.add(layout.parse(key), data)
 
 
 UPDATE = layout.update("north", 0)
