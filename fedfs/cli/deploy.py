@@ -118,6 +118,9 @@ for _kind in KINDS.values():
 @option("--aggregator", multiple=True, section=STUDY, metavar="ARN", help="User of that role.")
 @option("--coordinator", multiple=True, section=STUDY, metavar="ARN", help="User of that role.")
 @option("--reader", multiple=True, section=STUDY, metavar="ARN", help="User who reads everything.")
+@option(
+    "--helper", multiple=True, section=STUDY, metavar="ARN", help="User of that role: secure sums."
+)
 @option("--tls-only", is_flag=True, help="Refuse requests without TLS.")
 @option("--identity", is_flag=True, help="To attach to one user: without Principal.")
 @option("--lifecycle", is_flag=True, help="The rule that removes unfinished uploads instead.")
@@ -144,7 +147,9 @@ def s3_policy(
         _show(rule, output, as_json=as_json)
         return
     grants = [
-        Grant(role, arn) for role in ("coordinator", "aggregator", "reader") for arn in users[role]
+        Grant(role, arn)
+        for role in ("coordinator", "aggregator", "reader", "helper")
+        for arn in users[role]
     ]
     for pair in sites:
         name, sign, arn = pair.partition("=")

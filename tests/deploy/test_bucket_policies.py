@@ -23,7 +23,7 @@ from support.federation import Federation
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 BUCKET, PREFIX = f"hospitals-{uuid.uuid4().hex[:8]}", "studies/organ/"
-ROLES = ("coordinator", "aggregator", "north", "east", "reader")
+ROLES = ("coordinator", "aggregator", "north", "east", "reader", "helper")
 SHA = "0" * 64
 
 # Row of the table: a key of that kind, with a number that makes it new; who wrote it.
@@ -38,6 +38,10 @@ AREAS = {
         f"tracks/2d-0/sites/north/updates/{{:05d}}/update-{SHA}.safetensors",
         "north",
     ),
+    "`tracks/*/sites/north/updates/*/manifest.json`": (
+        "tracks/2d-0/sites/north/updates/{:05d}/manifest.json",
+        "north",
+    ),
     "`tracks/*/sites/north/model/`": (
         f"tracks/2d-0/sites/north/model/model-{SHA}-{{:05d}}",
         "north",
@@ -47,6 +51,8 @@ AREAS = {
         f"tracks/2d-0/sites/east/updates/{{:05d}}/update-{SHA}.safetensors",
         "east",
     ),
+    "`helper/`": ("helper/join-{:04d}.json", "helper"),
+    "`tracks/*/helper/`": (f"tracks/2d-0/helper/sums/{{:05d}}/sum-{SHA}.safetensors", "helper"),
 }
 OTHER_SITES = (
     "sites/north-2/join-{:04d}.json",
@@ -148,7 +154,7 @@ class Bucket:
         area = re.match(
             rf"{PREFIX}(tracks/[^/]+/)?(sites/[^/]+/model/|sites/[^/]+/|[^/]+/)", folder
         )
-        if area:
+        if area and "/updates/" not in folder:  # the helper lists these alone of a site
             parents.append(area.group())
         answers = {
             self.may(who, "list_objects_v2", Prefix=prefix, MaxKeys=2, **after)

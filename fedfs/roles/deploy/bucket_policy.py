@@ -29,7 +29,7 @@ class Grant:
     """A role in the study, given to a user of the S3 server.
 
     Attributes:
-        role: ``coordinator``, ``aggregator``, ``reader`` or ``site``.
+        role: ``coordinator``, ``aggregator``, ``reader``, ``helper`` or ``site``.
         arn: the user.
         site: name of the site, for that role.
     """
