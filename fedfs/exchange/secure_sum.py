@@ -11,7 +11,7 @@ from pathlib import Path
 from fedfs.aggregation.local_tensors import withheld_names
 from fedfs.aggregation.secure_sums import coefficients, level_shapes, write_sum
 from fedfs.aggregation.shared_tensors import grouped, shared_by
-from fedfs.errors import StudyError
+from fedfs.errors import StudyError, TensorError
 from fedfs.exchange import versions
 from fedfs.exchange.payloads import update_encoding
 from fedfs.protocol import layout, sum_rules
@@ -21,6 +21,7 @@ from fedfs.protocol.messages import (
     Participation,
     PayloadRef,
     SecureRound,
+    SecureSums,
     SummedUpdate,
     SumRequest,
     UpdateManifest,
@@ -72,14 +73,26 @@ def summed_encoding(charter: Charter) -> SummedLevels:
     return SummedLevels(encoding)
 
 
+def rules_of(charter: Charter) -> SecureSums:
+    """Return the rules of a study's secure sums.
+
+    Raises:
+        StudyError: it has none.
+    """
+    if charter.secure_sums is None:
+        raise StudyError(
+            f"Study {charter.name!r} has no secure sums, and so needs no helper.",
+            hint="a study begins with them: fedfs init --secure-sums",
+        )
+    return charter.secure_sums
+
+
 def coefficients_of(
     updates: Sequence[UpdateManifest], charter: Charter, base: int
 ) -> dict[str, int]:
     """Return site -> coefficient of its update in the sum that the version after ``base`` is of."""
-    rules = charter.secure_sums
-    if rules is None:
-        raise StudyError("This study has no secure sums.")
-    return sum_rules.capped(coefficients(versions.weigh(updates, charter, base)), rules.max_share)
+    weights = versions.weigh(updates, charter, base)
+    return sum_rules.capped(coefficients(weights), rules_of(charter).max_share)
 
 
 def make_request(
@@ -99,9 +112,7 @@ def make_request(
     Raises:
         StudyError: no tensor may be summed.
     """
-    charter, rules = state.charter, state.charter.secure_sums
-    if rules is None:
-        raise StudyError("This study has no secure sums.")
+    charter, rules = state.charter, rules_of(state.charter)
     counts = coefficients_of(updates, charter, version - 1)
     withheld, shared = withheld_names(charter, shapes), shared_by(state)
     sharing = shared or dict.fromkeys((n for n in shapes if n not in withheld), tuple(counts))
@@ -157,7 +168,7 @@ def unmask(
         part_name(name, VALUES): ("U32", tuple(request.tensors[name])) for name in sharing
     }
     if answer.payload is None:
-        raise StudyError(f"The helper has made no sum for version {version}.")
+        raise TensorError("has no payload, as too few updates were left", key=answer.key)
     mask_sum = fetch(answer.payload, file_bytes(expected) + _SLACK_BYTES)
     with TensorFile(mask_sum) as file:
         file.check_layout(expected)
@@ -180,8 +191,7 @@ def tensors_in(
     counts = {
         one.site: one.coefficient for one in request.updates if one.site not in answer.left_out
     }
-    rules = state.charter.secure_sums
-    return (sum_rules.summed(request.sharing, counts, rules) if rules and counts else {}), counts
+    return sum_rules.summed(request.sharing, counts, rules_of(state.charter)), counts
 
 
 def record_of(state: StudyState, version: int) -> SecureRound | None:

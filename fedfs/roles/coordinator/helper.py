@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from fedfs.errors import StudyError
+from fedfs.exchange.secure_sum import rules_of
 from fedfs.protocol.messages import HelperJoin, SecureSums
 from fedfs.protocol.state import StudyState
 from fedfs.protocol.values import HELPER_SITE
@@ -29,12 +30,7 @@ def approve_helper(coordinator: Coordinator, *, another: bool = False) -> Helper
         StudyError: nobody has asked, or with keys that must not be the helper's.
     """
     charter, asked = coordinator.charter, coordinator.state.helper_join
-    rules = charter.secure_sums
-    if rules is None:
-        raise StudyError(
-            f"Study {charter.name!r} has no secure sums, and so needs no helper.",
-            hint="a study begins with them: fedfs init --secure-sums",
-        )
+    rules = rules_of(charter)
     if asked is None:
         raise StudyError(
             "Nobody has asked to be the helper.",

@@ -8,6 +8,7 @@ from fedfs.errors import StudyError
 from fedfs.exchange.observer import Observer
 from fedfs.exchange.publish import Clock, Publisher
 from fedfs.exchange.read import open_study
+from fedfs.exchange.secure_sum import rules_of
 from fedfs.protocol import layout
 from fedfs.protocol.messages import Charter, HelperJoin
 from fedfs.protocol.values import HELPER_SITE
@@ -37,11 +38,7 @@ def join_as_helper(
     observer = open_study(store, site=HELPER_SITE)
     charter = observer.state.charter
     require_coordinator(charter, expected_key, str(store.url))
-    if charter.secure_sums is None:
-        raise StudyError(
-            f"Study {charter.name!r} has no secure sums, and so needs no helper.",
-            hint="a study begins with them: fedfs init --secure-sums",
-        )
+    rules_of(charter)
     keyring, before = Keyring(home, charter.study), observer.state.helper_join
     others = [role for role in ("coordinator", "aggregator") if keyring.has(role)]
     if others:

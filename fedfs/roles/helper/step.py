@@ -14,6 +14,7 @@ from fedfs.exchange.observer import Observer
 from fedfs.exchange.progress import StatusReporter
 from fedfs.exchange.publish import Publisher
 from fedfs.exchange.retention import prune_sums
+from fedfs.exchange.secure_sum import rules_of
 from fedfs.protocol import layout, sum_rules
 from fedfs.protocol.actions import AnswerRequest, Done, RefuseRequest, Wait
 from fedfs.protocol.decide_sum import decide_helper
@@ -106,13 +107,11 @@ class Helper(Role[AnswerRequest]):
 
     def act(self, action: AnswerRequest, state: StudyState) -> str:
         """Publish the sum of masks; see :meth:`fedfs.roles.step.Role.act`."""
-        request, rules = state.sum_requests[action.version], state.charter.secure_sums
-        if rules is None:
-            raise StudyError("This study has no secure sums.")
+        request, rules = state.sum_requests[action.version], rules_of(state.charter)
         self._status.say("sum masks")
         seeds, faults = open_seeds(state, request, self._identities())
         counts = {one.site: one.coefficient for one in request.updates if one.site in seeds}
-        tensors = sum_rules.summed(request.sharing, counts, rules) if counts else {}
+        tensors = sum_rules.summed(request.sharing, counts, rules)
         self._memory.note(request, state.digests[request.key])
         payload = None
         if tensors:
