@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from fedfs.aggregation import strategies
 from fedfs.errors import UserError
 from fedfs.protocol.messages import SecureSums
 from fedfs.tensors import encodings
-
-if TYPE_CHECKING:
-    from fedfs.roles.coordinator.options import StudyOptions
 
 FEWEST_SITES = 3
 """Of two sites, each would learn the other's update from their sum."""
@@ -18,7 +15,11 @@ FEWEST_SITES = 3
 _LOWEST_SHARE = 0.5
 
 
-def check_secure_sums(options: StudyOptions) -> None:
+Choices = Any
+"""A :class:`fedfs.roles.coordinator.options.StudyOptions`, which imports this module."""
+
+
+def check_secure_sums(options: Choices) -> None:
     """Check that a study can have secure sums as its coordinator wants.
 
     Raises:
@@ -72,7 +73,7 @@ def check_secure_sums(options: StudyOptions) -> None:
             raise UserError(text, hint=hint).of("secure_sums", name)
 
 
-def _check_values(options: StudyOptions) -> None:
+def _check_values(options: Choices) -> None:
     if options.min_summed_sites < FEWEST_SITES:
         raise UserError(
             f"A secure sum of {options.min_summed_sites} sites shows what it should hide.",
@@ -90,7 +91,7 @@ def _check_values(options: StudyOptions) -> None:
         ).of("site_clip_norm")
 
 
-def set_usual(options: StudyOptions) -> None:
+def set_usual(options: Choices) -> None:
     """Set the options that were not given, where what is usual depends on secure sums."""
     secure = options.secure_sums
     usual: dict[str, object] = {}
@@ -104,7 +105,7 @@ def set_usual(options: StudyOptions) -> None:
         object.__setattr__(options, name, value)  # as they are made: nobody has seen them yet
 
 
-def rules_of(options: StudyOptions) -> SecureSums | None:
+def rules_of(options: Choices) -> SecureSums | None:
     """Return what the charter says of secure sums; None where there are none."""
     if not options.secure_sums:
         return None
