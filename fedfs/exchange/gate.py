@@ -43,7 +43,7 @@ class Gate(Protocol):
 
 
 class OtherRolesGate:
-    """The gate of coordinator and aggregator: nothing that a site publishes."""
+    """The gate of coordinator, aggregator and helper: nothing that a site publishes."""
 
     def admit(self, message: M, *, is_sealed: bool) -> M:  # noqa: ARG002  see Gate
         """See :meth:`Gate.admit`."""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from fedfs import __version__
 from fedfs.errors import StudyError
+from fedfs.exchange.gate import OTHER_ROLES
 from fedfs.exchange.observer import Observer
 from fedfs.exchange.publish import Clock, Publisher
 from fedfs.exchange.read import open_study
@@ -85,9 +86,8 @@ def _ask(
     endorsement: str = "",
 ) -> HelperJoin:
     keys = (layout.join(HELPER_SITE, number) for number in itertools.count(1))
-    publisher = Publisher(
-        store, key, observer.state.charter.study, clock=clock, track=observer.track
-    )
+    study = observer.state.charter.study
+    publisher = Publisher(store, key, study, clock=clock, track=observer.track, gate=OTHER_ROLES)
     return publisher.publish(
         HelperJoin(
             key=next(text for text in keys if text not in observer.keys),

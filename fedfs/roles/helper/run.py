@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fedfs.errors import StudyError
+from fedfs.exchange.gate import OTHER_ROLES
 from fedfs.exchange.observer import Observer
 from fedfs.exchange.read import open_tracks
 from fedfs.learner import OnProgress
@@ -85,7 +86,7 @@ def _make_helper(
 ) -> Helper:
     """Return the helper of one track of a study."""
     store = ReportingStore(TrackStore(place, observer.track), listener)
-    publisher = publisher_on(store, observer, keyring, ROLE)
+    publisher = publisher_on(store, observer, keyring, ROLE, OTHER_ROLES)
     return Helper(
         observer=observer,
         publisher=publisher,
