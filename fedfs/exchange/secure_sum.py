@@ -174,7 +174,9 @@ def unmask(
         file.check_layout(expected)
     used = [one for one in request.updates if one.site in counts]
     files = {one.site: payloads[sum_rules.update_key(one)] for one in used}
-    write_sum(target, files, counts, mask_sum, sharing)
+    clip_norm, step = rules_of(state.charter).clip_norm, summed_encoding(state.charter).step
+    longest = math.inf if clip_norm is None else clip_norm / step
+    write_sum(target, files, counts, mask_sum, sharing, max_norm=longest)
     total = math.fsum(counts.values())
     return Summed(
         path=target,

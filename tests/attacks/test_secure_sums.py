@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 
+import numpy as np
 import pytest
 
 from fedfs.errors import MalformedError, MisplacedError, SignatureError
@@ -239,6 +240,35 @@ def test_a_wrong_sum_makes_no_version_and_names_the_sum(tmp_path):
     outcome = federation.run_process("aggregator")
     assert "mask sum does not hold the masks of these updates" in outcome.text
     assert federation.observe().state.newest == 0
+
+
+@pytest.mark.parametrize("added", [0, 2**17])
+def test_a_site_that_does_not_bound_its_update_is_noticed(tmp_path, added):
+    federation = Federation(
+        tmp_path, secure_sums=True, encryption="age", targets=TARGETS, rounds=1, site_clip_norm=0.01
+    ).start()  # fmt: skip
+    for name in (*TARGETS, "aggregator", *TARGETS):
+        federation.run_process(name)
+    path, own = tmp_path / "long.safetensors", message_at(federation, UPDATE, UpdateManifest)
+    with TensorFile(_plain(federation, own, tmp_path)) as file:
+        write_safetensors(path, {n: file.read(n) + np.int32(added) for n in file.names})
+    charter, publisher = (
+        federation.observe().state.charter,
+        federation.publisher("site-north", "north"),
+    )
+    payload = publisher.payload(
+        path, lambda sha256: layout.update_payload("north", 0, sha256),
+        sealed_for=[charter.aggregator_encryption_key],
+    )  # fmt: skip
+    forge(
+        federation.place, UPDATE, resign(federation, UPDATE, "north", "site-north", payload=payload)
+    )
+    federation.kill("aggregator")
+    for name in ("aggregator", HELPER):
+        federation.run_process(name)
+    outcome = federation.run_process("aggregator")
+    assert ("a site has not" in outcome.text) == bool(added)
+    assert federation.observe().state.newest == (0 if added else 1)
 
 
 def shared_with(federation: Federation, *sites: str) -> tuple[messages.Participation, ...]:

@@ -35,6 +35,11 @@ class SummedLevels(Deltas):
         """True where ``decode`` also takes matching slices of payload and base."""
         return self.encoding.elementwise
 
+    @property
+    def step(self) -> float:
+        """Change of a value that one level stands for."""
+        return self.encoding.step
+
     def parts(self, shape: Shape) -> dict[str, Entry]:
         """Return sum of levels and total of coefficients."""
         return {**self.encoding.parts(shape), TOTAL: ("I32", ())}
