@@ -9,7 +9,7 @@ import pytest
 from hypothesis import settings
 
 from fedfs.simulation.hosts import LENIENT_POLICY
-from support import s3_server
+from support import s3_server, ssh_server
 from support.courier import Courier
 from support.federation import Federation
 
@@ -77,4 +77,17 @@ def ceph() -> Iterator[s3_server.CephServer]:
             f"apt-get install -y --no-install-recommends {s3_server.PACKAGES}"
         )
     with s3_server.running() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def openssh() -> Iterator[ssh_server.SshServer]:
+    """A real SSH server, and the home of a client that knows it."""
+    missing = ssh_server.missing_programs()
+    if missing:
+        pytest.skip(
+            f"NOT TESTED ON SFTP: {', '.join(missing)} not found; as root: "
+            f"apt-get install -y --no-install-recommends {ssh_server.PACKAGES}"
+        )
+    with ssh_server.running() as server:
         yield server

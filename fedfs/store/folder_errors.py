@@ -23,7 +23,7 @@ _REASONS: dict[int, tuple[type[StoreError], str, str]] = {
     errno.EPERM: (StorePermissionError, "it is not permitted", "check the folder's permissions"),
     errno.EDEADLK: (StoreUnavailableError, "another writer keeps its name locked", _RIVAL),
 }
-_PASSING = frozenset(
+PASSING = frozenset(
     getattr(errno, name)
     for name in (
         "EAGAIN", "EBUSY", "ECONNABORTED", "ECONNREFUSED", "ECONNRESET", "EHOSTDOWN",
@@ -47,7 +47,7 @@ def translated(what: str, verb: str, *, store: str) -> Iterator[None]:
         if isinstance(error, ABSENT) and verb != "written":
             raise
         code = error.errno or errno.EIO
-        of_share = StoreUnavailableError if code in _PASSING else StoreError
+        of_share = StoreUnavailableError if code in PASSING else StoreError
         default = (of_share, os.strerror(code), "check the share, its mount and its server")
         kind, reason, hint = _REASONS.get(code, default)
         text = f"{what} cannot be {verb}: {reason}."

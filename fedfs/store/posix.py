@@ -37,6 +37,11 @@ READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
+def is_temporary(name: str) -> bool:
+    """Return whether a name is that of a file that is not finished."""
+    return bool(_TEMPORARY.fullmatch(name))
+
+
 def is_free(name: str, folder: int) -> bool:
     """Return whether nothing at all has this name."""
     try:
@@ -100,7 +105,7 @@ def sweep_temporary_files(folder: int, now_s: float) -> None:
     """
     with contextlib.suppress(OSError), listable(folder) as fd, os.scandir(fd) as items:
         for item in items:
-            if not _TEMPORARY.fullmatch(item.name):
+            if not is_temporary(item.name):
                 continue
             with contextlib.suppress(OSError):
                 if now_s - item.stat(follow_symlinks=False).st_mtime > SWEEP_AGE_S:

@@ -18,6 +18,7 @@ from fedfs.errors import (
     SetupError,
 )
 from fedfs.store import Store
+from support.slow import SLOW
 
 KEY = "sites/a/join-0001.json"
 BAD_KEYS = [
@@ -40,7 +41,7 @@ BAD_KEYS = [
     "/".join(["a" * 60] * 5),
 ]
 FOREIGN_NAMES = ["Thumbs.db", ".DS_Store", "~$notes.json", "join 0001.json", "sites/a/.part", "é"]
-N_RACES, N_WRITERS = 20, 16
+N_WRITERS = 16
 
 
 def outcome(store: Store, key: str, data: bytes) -> str:
@@ -51,6 +52,18 @@ def outcome(store: Store, key: str, data: bytes) -> str:
 
 
 class StoreContract:
+    """The suite.
+
+    Attributes:
+        n_races: of many writers for one key.
+        n_reads: at least so many while objects are written.
+        torn_bytes: length of those objects.
+    """
+
+    n_races = 20
+    n_reads = 0
+    torn_bytes = 2**19
+
     def put_raw(self, store, name, data):
         raise NotImplementedError
 
@@ -226,7 +239,7 @@ class StoreContract:
 
     def test_of_many_threads_one_wins(self, store):
         with ThreadPoolExecutor(N_WRITERS) as pool:
-            for race in range(N_RACES):
+            for race in range(self.n_races):
                 start = threading.Barrier(N_WRITERS)
 
                 def write(number, race=race, start=start):
@@ -237,39 +250,45 @@ class StoreContract:
                 assert outcomes.count("won") == 1
                 assert outcomes.count("lost") == N_WRITERS - 1
                 assert store.get(f"race/{race:02d}", max_bytes=9) == b"%d" % outcomes.index("won")
-        assert len(self.raw_objects(store)) == N_RACES
+        assert len(self.raw_objects(store)) == self.n_races
 
     def test_readers_see_all_or_nothing(self, store):
         keys = [f"torn/{number:02d}" for number in range(12)]
-        size = 2**19
         written = threading.Event()
-        seen = set()
+        seen, reads = set(), []
 
         def read():
             while True:
                 last = written.is_set()
                 for entry in store.list("torn/"):
-                    assert entry.size == size
+                    assert entry.size == self.torn_bytes
                 for key in keys:
                     try:
-                        data = store.get(key, max_bytes=2 * size)
+                        data = store.get(key, max_bytes=2 * self.torn_bytes)
                     except ObjectNotFoundError:
                         continue
-                    assert data == key[-2:].encode() * (size // 2)
+                    assert data == key[-2:].encode() * (self.torn_bytes // 2)
                     seen.add(key)
+                    reads.append(key)
                 if last:
                     return
 
         with ThreadPoolExecutor(2) as pool:
             readers = [pool.submit(read) for _ in range(2)]
             try:
-                for key in keys:
-                    store.create(key, key[-2:].encode() * (size // 2))
+                while True:
+                    for key in keys:
+                        store.create(key, key[-2:].encode() * (self.torn_bytes // 2))
+                    if len(reads) >= self.n_reads or any(reader.done() for reader in readers):
+                        break
+                    for key in keys:  # to see it come again
+                        store.delete(key)
             finally:
                 written.set()
             for reader in readers:
                 reader.result(60)
         assert seen == set(keys)
+        assert len(reads) >= self.n_reads
 
     # --- adopt -----------------------------------------------------------------------------------
 
@@ -287,3 +306,11 @@ class StoreContract:
         assert self.raw_objects(store) == {KEY: b"content"}
         with pytest.raises(MalformedError):
             store.adopt("../x", folder / "made")
+
+
+class RemoteContract(StoreContract):
+    """The suite on a server: few races, as each takes long, and many with ``FEDFS_SLOW_TESTS``."""
+
+    n_races = 100 if SLOW else 3
+    n_reads = 10_000 if SLOW else 0
+    torn_bytes = 2**16

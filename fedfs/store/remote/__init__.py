@@ -1,0 +1,1 @@
+"""Stores behind fsspec: whatever a package makes a file system of."""

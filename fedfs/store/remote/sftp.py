@@ -1,0 +1,127 @@
+"""SFTP, by asyncssh.
+
+Rules:
+ * Host keys, keys, the agent and hosts behind hosts are those of ``~/.ssh``, as for ssh. A host
+   whose key is not known is refused.
+ * SFTP's rename does not overwrite, so that one writer wins.
+ * A server that is silent for :data:`SILENCE_S` is given up.
+"""
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import asyncssh
+from sshfs import SSHFileSystem
+
+from fedfs.errors import FedfsError, SetupError, StoreFullError, StorePermissionError
+from fedfs.errors import StoreError, StoreUnavailableError
+from fedfs.store.remote.credentials import password_for
+from fedfs.store.remote.dialect import DENIED, UNREACHABLE, Dialect, decoded, quiet, split
+
+SILENCE_S = 10.0
+"""Seconds without an answer, of a host that is connected to or of one that was."""
+
+_KEEPALIVES = 2
+_KNOWN_HOSTS = ("~/.ssh/known_hosts", "~/.ssh/known_hosts2", "/etc/ssh/ssh_known_hosts")
+
+
+class _FileSystem(SSHFileSystem):
+    """Files over SFTP whose move does not overwrite."""
+
+    async def _mv(self, lpath: str, rpath: str, **_: Any) -> None:
+        async with self._pool.get() as channel:
+            try:
+                await channel.rename(lpath, rpath)
+            except (asyncssh.SFTPFailure, asyncssh.SFTPFileAlreadyExists) as error:
+                # The common version of the protocol says no more than that it failed.
+                if await channel.exists(rpath):
+                    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from error
+                raise
+
+
+class SFTP(Dialect):
+    """``sftp://user@host:port/path``; what the URL leaves out comes from ``~/.ssh/config``."""
+
+    extra = "sftp"
+
+    def open(self, url: str) -> tuple[Any, str]:
+        """See :meth:`Dialect.open`."""
+        quiet("asyncssh")
+        parts = split(url)
+        host, user = str(parts.hostname), decoded(parts.username)
+        where = {"port": parts.port, "username": user, "password": password_for(host, user)}
+        given = {name: value for name, value in where.items() if value is not None}
+        configured = asyncssh.SSHClientConnectionOptions(host=host).known_hosts
+        if configured is None:
+            raise SetupError(
+                "~/.ssh/config turns the check of host keys off.",
+                hint="take UserKnownHostsFile none out of it",
+            )
+        usual = [str(path) for path in map(_expanded, _KNOWN_HOSTS) if os.access(path, os.R_OK)]
+        fs = _FileSystem(
+            host,
+            **given,
+            known_hosts=configured or usual or b"",
+            connect_timeout=SILENCE_S,
+            keepalive_interval=SILENCE_S / _KEEPALIVES,
+            keepalive_count_max=_KEEPALIVES,
+            skip_instance_cache=True,
+        )
+        return fs, str(decoded(parts.path))
+
+    def write(self, fs: Any, path: str, chunks: Iterable[bytes]) -> None:
+        """See :meth:`Dialect.write`."""
+        with fs.open(path, "wb") as file:
+            for chunk in chunks:
+                file.write(chunk)
+            with contextlib.suppress(asyncssh.SFTPOpUnsupported):
+                file.fsync()
+
+    def move(self, fs: Any, source: str, target: str) -> None:
+        """See :meth:`Dialect.move`."""
+        fs.mv(source, target)
+
+    def translate(self, error: Exception, what: str, store: str) -> FedfsError:
+        """See :meth:`Dialect.translate`."""
+        if isinstance(error, asyncssh.HostKeyNotVerifiable):
+            return StoreError(
+                f"{what}: the server's host key is not the one that is known, or none is known.",
+                hint="connect with ssh once and compare the key by telephone; it then is in "
+                "~/.ssh/known_hosts",
+                store=store,
+            )
+        if isinstance(error, (asyncssh.PermissionDenied, asyncssh.KeyImportError)) or (
+            isinstance(error, PermissionError) and not error.errno
+        ):
+            return StorePermissionError(
+                f"{what}: the server does not let this user in.",
+                hint="try ssh with the same user and host; the key belongs into ~/.ssh or the agent",
+                store=store,
+            )
+        if isinstance(error, (asyncssh.SFTPPermissionDenied, asyncssh.SFTPWriteProtect)):
+            return StorePermissionError(f"{what}: permission is denied.", hint=DENIED, store=store)
+        if isinstance(error, (asyncssh.SFTPNoSpaceOnFilesystem, asyncssh.SFTPQuotaExceeded)):
+            hint = "free some space, or raise the quota"
+            return StoreFullError(f"{what}: no space is left.", hint=hint, store=store)
+        if isinstance(error, asyncssh.SFTPFailure):
+            return StoreError(
+                f"{what}: the server says no more than that it failed.",
+                hint="its disk or quota may be full; its log says more",
+                store=store,
+            )
+        if isinstance(error, (asyncssh.SFTPNoConnection, asyncssh.SFTPConnectionLost)):
+            text = f"{what}: the connection was lost."
+            return StoreUnavailableError(text, hint=UNREACHABLE, store=store)
+        if isinstance(error, (asyncssh.DisconnectError, asyncssh.ChannelOpenError)):
+            reason = error.reason.removesuffix(".")
+            text = f"{what}: {reason or 'the connection was lost'}."
+            return StoreUnavailableError(text, hint=UNREACHABLE, store=store)
+        return super().translate(error, what, store)
+
+
+def _expanded(path: str) -> Path:
+    return Path(path).expanduser()

@@ -1,0 +1,281 @@
+"""A store on any file system of fsspec.
+
+Rules:
+ * An object is written to a hidden file beside its place, which then takes its name; whether two
+   writers may both win is up to the protocol: see :mod:`fedfs.store.remote.dialect`.
+ * Nothing is sent before the first verb. A connection that failed is not used again, and a forked
+   process makes one of its own.
+ * A download that broke goes on behind the last byte that came.
+"""
+
+import contextlib
+import datetime
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from fedfs.errors import FedfsError, StoreError, StoreUnavailableError
+from fedfs.protocol.layout import check_key
+from fedfs.store import local_files
+from fedfs.store.base import Entry, Store, check_prefix, is_key
+from fedfs.store.folder_errors import ABSENT
+from fedfs.store.posix import SWEEP_AGE_S, is_temporary
+from fedfs.store.remote.dialect import Dialect, check_url, dialect_of
+from fedfs.store.retry import Patience
+
+_log = logging.getLogger(__name__)
+
+CHUNK_BYTES = 8 << 20
+"""Memory that a transfer takes: what is on its way at a time."""
+
+
+class FsspecStore(Store):
+    """Objects as files of a file system that fsspec knows."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        must_exist: bool = True,
+        dialect: Dialect | None = None,
+        patience: Patience = Patience(attempts=4),  # noqa: B008  frozen
+    ) -> None:
+        """Prepare to connect; nothing is sent.
+
+        Args:
+            url: any that fsspec knows, without a password.
+            must_exist: refuse a folder that is not there; otherwise what is written first makes
+                it.
+            dialect: how the file system is spoken to; None for that of the URL.
+            patience: with which the rest of a download is tried again.
+
+        Raises:
+            UserError: the URL is unusable.
+            SetupError: a package is not installed.
+        """
+        check_url(url)
+        parts = urlsplit(url)
+        self.url = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
+        self._place = url
+        self._dialect = dialect or dialect_of(url)
+        self._must_exist = must_exist and self._dialect.has_folders
+        self._patience = patience
+        self._lock = threading.Lock()
+        self._open: tuple[int, Any, str] | None = None  # process, file system, root
+        self._made: set[str] = set()
+
+    def get(self, key: str, *, max_bytes: int) -> bytes:
+        """See :meth:`fedfs.store.base.Store.get`."""
+        return b"".join(self._read(check_key(key), max_bytes))
+
+    def download(self, key: str, path: Path, *, max_bytes: int) -> None:
+        """See :meth:`fedfs.store.base.Store.download`."""
+        local_files.write_local(path, self._read(check_key(key), max_bytes))
+
+    def create(self, key: str, data: bytes) -> bool:
+        """See :meth:`fedfs.store.base.Store.create`."""
+        return self._publish(check_key(key), lambda: (data,), len(data))
+
+    def upload(self, key: str, path: Path) -> bool:
+        """See :meth:`fedfs.store.base.Store.upload`."""
+        check_key(key)
+        with local_files.open_local(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            return self._publish(key, partial(_large_chunks, file), size)
+
+    def list(self, prefix: str, *, after: str = "") -> Iterator[Entry]:
+        """See :meth:`fedfs.store.base.Store.list`."""
+        return self._walk(check_prefix(prefix), after)
+
+    def delete(self, key: str) -> None:
+        """See :meth:`fedfs.store.base.Store.delete`."""
+        with (
+            self._errors(f"{check_key(key)} cannot be deleted") as (fs, root),
+            contextlib.suppress(*ABSENT),
+        ):
+            if fs.info(f"{root}/{key}")["type"] == "file":  # some remove folders with all in them
+                fs.rm_file(f"{root}/{key}")
+
+    def remove_empty_folder(self, prefix: str) -> None:
+        """See :meth:`fedfs.store.base.Store.remove_empty_folder`."""
+        path = check_prefix(prefix).rstrip("/")
+        with (
+            contextlib.suppress(StoreError),
+            self._errors(f"{prefix} cannot be removed") as (fs, root),
+            contextlib.suppress(*ABSENT),
+        ):
+            if not self._dialect.list(fs, f"{root}/{path}"):
+                fs.rmdir(f"{root}/{path}")
+                self._made.discard(path)
+
+    def _read(self, key: str, max_bytes: int) -> Iterator[bytes]:
+        done, failures = 0, 0
+        while True:
+            try:
+                for chunk in self._read_from(done, key, max_bytes):
+                    done, failures = done + len(chunk), 0
+                    yield chunk
+            except StoreUnavailableError as error:
+                if not done:
+                    raise  # whoever called tries again
+                failures += 1
+                self._patience.wait(failures, error)
+            else:
+                return
+
+    def _read_from(self, done: int, key: str, max_bytes: int) -> Iterator[bytes]:
+        try:
+            with (
+                self._errors(f"{key} cannot be read") as (fs, root),
+                fs.open(f"{root}/{key}", "rb") as file,
+            ):
+                if done:
+                    file.seek(done)
+                while chunk := file.read(min(CHUNK_BYTES, max_bytes + 1 - done)):
+                    done += len(chunk)
+                    if done > max_bytes:
+                        raise self._too_large(key, max_bytes)
+                    yield chunk
+        except ABSENT:
+            raise self._not_found(key) from None
+
+    def _publish(self, key: str, chunks: Callable[[], Iterable[bytes]], size: int) -> bool:
+        folder, _, _ = key.rpartition("/")
+        with self._errors(f"{key} cannot be written") as (fs, root):
+            path = f"{root}/{key}"
+            if not fs.exists(path):  # otherwise a retry would write everything again
+                try:
+                    self._write(fs, root, folder, path, chunks())
+                except FileExistsError:
+                    pass
+                else:
+                    return True
+        if not self._holds(key, chunks(), size):
+            raise self._exists(key)
+        return False
+
+    def _write(self, fs: Any, root: str, folder: str, path: str, chunks: Iterable[bytes]) -> None:
+        if folder not in self._made:
+            try:
+                fs.makedirs(f"{root}/{folder}".rstrip("/"), exist_ok=True)
+            except FileExistsError:
+                pass  # made by another writer meanwhile
+        temporary = f"{path.rpartition('/')[0]}/{local_files.temporary_name()}"
+        try:
+            self._dialect.write(fs, temporary, chunks)
+            if folder not in self._made:
+                self._sweep(fs, temporary)
+                self._made.add(folder)
+            self._dialect.move(fs, temporary, path)
+        except BaseException:
+            with contextlib.suppress(Exception):
+                fs.rm_file(temporary)
+            raise
+
+    def _sweep(self, fs: Any, temporary: str) -> None:
+        """Remove what killed writers left in the folder of a file that was written now."""
+        found = {info["name"].rpartition("/")[2]: info for info in self._dialect.list(fs, temporary.rpartition("/")[0])}
+        now_s = _modified_s(found.get(temporary.rpartition("/")[2], {}))
+        for name, info in found.items():
+            if is_temporary(name) and now_s - _modified_s(info) > SWEEP_AGE_S:
+                with contextlib.suppress(Exception):
+                    fs.rm_file(f"{temporary.rpartition('/')[0]}/{name}")
+                    _log.info("removed %s, which a killed writer had left", name)
+
+    def _holds(self, key: str, chunks: Iterable[bytes], size: int) -> bool:
+        """Return whether an object that exists has this content."""
+        theirs, held = self._read(key, size + CHUNK_BYTES), b""
+        for chunk in chunks:
+            while len(held) < len(chunk):
+                more = next(theirs, b"")
+                if not more:
+                    return False
+                held += more
+            if held[: len(chunk)] != chunk:
+                return False
+            held = held[len(chunk) :]
+        return not held and not next(theirs, b"")
+
+    def _walk(self, prefix: str, after: str) -> Iterator[Entry]:
+        with self._errors(f"{prefix or 'the store'} cannot be listed") as (fs, root):
+            try:
+                infos = self._dialect.list(fs, f"{root}/{prefix}".rstrip("/") or "/")
+            except ABSENT:
+                return
+        found = []
+        for info in infos:
+            key = prefix + info["name"].rstrip("/").rpartition("/")[2]
+            if not is_key(key):
+                continue
+            if info["type"] == "directory":
+                if key + "/" > after or after.startswith(key + "/"):
+                    found.append((key + "/", None))
+            elif info["type"] == "file" and key > after:
+                found.append((key, Entry(key, info["size"], _modified_s(info))))
+        for key, entry in sorted(found, key=lambda pair: pair[0]):
+            if entry is None:
+                yield from self._walk(key, after)
+            else:
+                yield entry
+
+    @contextlib.contextmanager
+    def _errors(self, what: str) -> Iterator[tuple[Any, str]]:
+        """Yield file system and root, and turn what goes wrong into this project's errors."""
+        opened = None
+        try:
+            opened = self._connect()
+            yield opened[1:]
+        except (FedfsError, *ABSENT):
+            raise
+        except Exception as error:  # noqa: BLE001  any package may be behind
+            failure = self._dialect.translate(error, what, self.url)
+            if isinstance(failure, StoreUnavailableError):
+                with self._lock:
+                    if self._open is opened:
+                        self._open = None
+            # The package's error is not the cause: it may spell out what is secret.
+            raise failure from None
+
+    def _connect(self) -> tuple[int, Any, str]:
+        with self._lock:
+            if self._open is None or self._open[0] != os.getpid():
+                fs, root = self._dialect.open(self._place)
+                self._open = (os.getpid(), fs, root.rstrip("/"))
+                if self._must_exist and not fs.isdir(root):
+                    self._open = None
+                    raise StoreUnavailableError(
+                        "The store's folder is not there.",
+                        hint="check the path; on the server, is its disk mounted?",
+                        store=self.url,
+                    )
+            return self._open
+
+
+def _large_chunks(file: Any) -> Iterator[bytes]:
+    """Yield a local file in pieces that keep a long line busy."""
+    held = bytearray()
+    for chunk in local_files.local_chunks(file):
+        held += chunk
+        if len(held) >= CHUNK_BYTES:
+            yield bytes(held)
+            held.clear()
+    if held:
+        yield bytes(held)
+
+
+def _modified_s(info: dict[str, Any]) -> float:
+    """Return when a file was written, as packages say it in many ways."""
+    for name in ("mtime", "modified", "last_modified", "updated", "LastModified", "created"):
+        value = info.get(name)
+        if isinstance(value, str):
+            value = datetime.datetime.fromisoformat(value)
+        if isinstance(value, datetime.datetime):
+            return value.timestamp()
+        if value is not None:
+            return float(value)
+    return 0.0

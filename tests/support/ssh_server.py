@@ -1,0 +1,124 @@
+"""A real SSH server: OpenSSH from Debian, with its own keys, for one user.
+
+Rules:
+ * It listens on loopback only, keeps everything in one folder, and dies with the process that
+   started it.
+ * The folder ``home`` is the home of a client that knows the server's key and has one of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+PACKAGES = "openssh-server"
+_SSHD = "/usr/sbin/sshd"  # which wants to be called by its full path
+_START_S = 20.0
+_CONFIGURATION = """\
+Port {port}
+ListenAddress 127.0.0.1
+HostKey {folder}/host_key
+AuthorizedKeysFile {folder}/authorized_keys
+PidFile none
+StrictModes no
+UsePAM no
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+PermitRootLogin yes
+MaxStartups 100
+Subsystem sftp internal-sftp
+"""
+
+
+def missing_programs() -> list[str]:
+    """Return the programs that are needed and not installed."""
+    return [name for name in (_SSHD, "ssh-keygen", "setpriv") if not shutil.which(name)]
+
+
+class SshServer:
+    """OpenSSH on a free port.
+
+    Attributes:
+        folder: holds everything, and ``data`` for what is served.
+        home: home of a client, with ``.ssh``.
+        port: of the server.
+    """
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="fedfs-ssh-"))
+        self.home = self.folder / "home"
+        self.data = self.folder / "data"
+        self._process: subprocess.Popen[bytes] | None = None
+        self.data.mkdir()
+        (self.home / ".ssh").mkdir(mode=0o700, parents=True)
+        own = self.home / ".ssh" / "id_ed25519"
+        for path in (self.folder / "host_key", own):
+            command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)]
+            subprocess.run(command, check=True, capture_output=True)
+        shutil.copy(own.with_suffix(".pub"), self.folder / "authorized_keys")
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        text = _CONFIGURATION.format(port=self.port, folder=self.folder)
+        (self.folder / "sshd_config").write_text(text)
+        self.know("127.0.0.1", self.port)
+        self.start()
+
+    @property
+    def host_key(self) -> str:
+        """Type and public key of the server."""
+        return " ".join((self.folder / "host_key.pub").read_text().split()[:2])
+
+    def know(self, host: str, port: int) -> None:
+        """Let the client know the server's key at another address too."""
+        with (self.home / ".ssh" / "known_hosts").open("a") as file:
+            file.write(f"[{host}]:{port} {self.host_key}\n")
+
+    def url(self, path: Path, *, port: int = 0) -> str:
+        """Return the URL of a folder of this host."""
+        return f"sftp://{getpass.getuser()}@127.0.0.1:{port or self.port}{path}"
+
+    def start(self) -> None:
+        """Start the server and wait until it answers."""
+        if os.geteuid() == 0:
+            Path("/run/sshd").mkdir(exist_ok=True)
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "KILL", _SSHD, "-D", "-e", "-f",
+                 str(self.folder / "sshd_config")],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        deadline_s = time.monotonic() + _START_S
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port)):
+                return
+            if time.monotonic() > deadline_s or self._process.poll() is not None:
+                raise RuntimeError(f"sshd did not start: {(self.folder / 'log').read_text()}")
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """End the server and all its connections."""
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, 9)
+            self._process.wait()
+            self._process = None
+
+
+@contextlib.contextmanager
+def running() -> Iterator[SshServer]:
+    """Run a server as long as the block does."""
+    server = SshServer()
+    try:
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(server.folder, ignore_errors=True)
