@@ -235,7 +235,7 @@ _S3_OPTIONS = (
 STORE = argument(
     "store",
     envvar="FEDFS_STORE",
-    help="Folder, or s3://bucket/prefix, that all hosts of the study use.",
+    help="Folder, s3://bucket/prefix or sftp://host/folder that all hosts of the study use.",
 )
 
 

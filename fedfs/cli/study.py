@@ -87,7 +87,7 @@ def _begin(store: StorePlace, *, is_dry: bool, dataset_json: Path | None, pretra
             text = "--pretrained is the network of one configuration, not of several."
             raise UserError(text).of("pretrained", "configuration")
         place = open_store(store, must_exist=False)
-        if not (is_dry or one_aggregator) and store.url.startswith("s3://"):
+        if not (is_dry or one_aggregator or store.is_folder):
             require_atomic_create(place)
         _check_classes(chosen, allowed_trainers, Path(folder))
         if pretrained is not None and continues is None:

@@ -52,7 +52,7 @@ class StorePlace:
     """A store as a command line names it.
 
     Attributes:
-        url: path of a folder, ``file://`` or ``s3://`` URL.
+        url: path of a folder, ``file://`` or ``s3://`` URL, or one that fsspec knows.
         s3: how to reach the server of an ``s3://`` URL.
     """
 
@@ -61,6 +61,11 @@ class StorePlace:
 
     def __str__(self) -> str:
         return redact(self.url)
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is a folder of this host, mounted or not."""
+        return "://" not in self.url or self.url.startswith("file://")
 
     def __repr__(self) -> str:
         return f"StorePlace({str(self)!r}, {self.s3!r})"

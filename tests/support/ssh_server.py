@@ -94,7 +94,7 @@ class SshServer:
             self._process = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "KILL", _SSHD, "-D", "-e", "-f",
                  str(self.folder / "sshd_config")],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
         deadline_s = time.monotonic() + _START_S
         while True:
@@ -107,10 +107,17 @@ class SshServer:
     def stop(self) -> None:
         """End the server and all its connections."""
         if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, 9)
+            for pid in [*_children(self._process.pid), self._process.pid]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, 9)
             self._process.wait()
             self._process = None
+
+
+def _children(pid: int) -> list[int]:
+    """Return the processes that one has started, which sshd lets live on, the youngest first."""
+    own = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [*(other for child in own for other in _children(int(child))), *map(int, own)]
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from typing import Any, ClassVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from fsspec import get_filesystem_class
 from fsspec.core import url_to_fs
 
 from fedfs.errors import (
@@ -31,6 +32,7 @@ from fedfs.store.place import redact
 
 UNREACHABLE = "check the URL, the network and the server"
 DENIED = "whoever runs the store has to allow it: check the user and the permissions there"
+_KNOWN = "give a folder, s3://BUCKET/PREFIX, sftp://HOST/FOLDER, or install a package for fsspec"
 _SHOW = "show this to whoever runs the store"
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -39,11 +41,9 @@ class Dialect:
     """Any file system of fsspec.
 
     Attributes:
-        extra: of fedfs that installs what it needs; "" where fsspec names a package itself.
         has_folders: a folder is something of its own, and not only the beginning of names.
     """
 
-    extra: ClassVar[str] = ""
     has_folders: ClassVar[bool] = True
 
     def open(self, url: str) -> tuple[Any, str]:
@@ -84,17 +84,14 @@ class Dialect:
             what: what could not be done, the beginning of the message.
             store: URL of the store.
         """
-        if isinstance(error, ImportError):
-            return SetupError(
-                f"The package for {urlsplit(store).scheme}:// is not installed: {_text(error)}.",
-                hint=f"pip install 'fedfs[{self.extra}]'" if self.extra else "install it with pip",
-            )
         message = f"{what}: {_text(error)}."
         if isinstance(error, PermissionError):
             return StorePermissionError(message, hint=DENIED, store=store)
         if isinstance(error, OSError) and error.errno in _FULL:
             return StoreFullError(
-                f"{what}: no space is left.", hint="free some space, or raise the quota", store=store
+                f"{what}: no space is left.",
+                hint="free some space, or raise the quota",
+                store=store,
             )
         passing = (ConnectionError, TimeoutError, EOFError)
         # Errors without a number are those of names that cannot be resolved, and of libraries.
@@ -161,19 +158,22 @@ def dialect_of(url: str) -> Dialect:
     """Return what speaks to the file system of a URL; any that fsspec knows.
 
     Raises:
+        UserError: fsspec does not know it.
         SetupError: a package is not installed.
     """
-    module, name = _DIALECTS.get(urlsplit(url).scheme, ("", ""))
-    if not module:
-        return Dialect()
+    scheme = urlsplit(url).scheme
+    module, name = _DIALECTS.get(scheme, ("", ""))
     try:
-        found: type[Dialect] = getattr(importlib.import_module(f"{__package__}.{module}"), name)
+        if module:
+            found: type[Dialect] = getattr(importlib.import_module(f"{__package__}.{module}"), name)
+            return found()
+        get_filesystem_class(scheme)
     except ImportError as error:
-        raise SetupError(
-            f"The package for {urlsplit(url).scheme}:// is not installed: {_text(error)}.",
-            hint=f"pip install 'fedfs[{module}]'",
-        ) from None
-    return found()
+        hint = f"run: pip install 'fedfs[{module}]'" if module else f"{_text(error)}."
+        raise SetupError(f"What reads {scheme}:// is not installed.", hint=hint) from None
+    except ValueError:
+        raise UserError(f"{redact(url)}: nobody knows {scheme}://.", hint=_KNOWN) from None
+    return Dialect()
 
 
 def _text(error: Exception) -> str:

@@ -1,36 +1,49 @@
 """SFTP, by asyncssh.
 
 Rules:
- * Host keys, keys, the agent and hosts behind hosts are those of ``~/.ssh``, as for ssh. A host
-   whose key is not known is refused.
+ * Host keys, keys, the agent and hosts behind hosts are those of ``~/.ssh`` and ``/etc/ssh``, as
+   for ssh. A host whose key is not known is refused.
  * SFTP's rename does not overwrite, so that one writer wins.
  * A server that is silent for :data:`SILENCE_S` is given up.
 """
 
 import contextlib
 import errno
+import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import asyncssh
+from fsspec.asyn import sync_wrapper
 from sshfs import SSHFileSystem
 
-from fedfs.errors import FedfsError, SetupError, StoreFullError, StorePermissionError
-from fedfs.errors import StoreError, StoreUnavailableError
+from fedfs.errors import (
+    FedfsError,
+    SetupError,
+    StoreError,
+    StoreFullError,
+    StorePermissionError,
+    StoreUnavailableError,
+)
 from fedfs.store.remote.credentials import password_for
 from fedfs.store.remote.dialect import DENIED, UNREACHABLE, Dialect, decoded, quiet, split
+
+_log = logging.getLogger(__name__)
 
 SILENCE_S = 10.0
 """Seconds without an answer, of a host that is connected to or of one that was."""
 
 _KEEPALIVES = 2
+_CONFIGURATIONS = ("~/.ssh/config", "/etc/ssh/ssh_config")
 _KNOWN_HOSTS = ("~/.ssh/known_hosts", "~/.ssh/known_hosts2", "/etc/ssh/ssh_known_hosts")
 
 
-class _FileSystem(SSHFileSystem):
+class _FileSystem(SSHFileSystem):  # type: ignore[misc] # comes without types
     """Files over SFTP whose move does not overwrite."""
+
+    rmdir = sync_wrapper(SSHFileSystem._rmdir)  # noqa: SLF001  otherwise it does nothing
 
     async def _mv(self, lpath: str, rpath: str, **_: Any) -> None:
         async with self._pool.get() as channel:
@@ -46,8 +59,6 @@ class _FileSystem(SSHFileSystem):
 class SFTP(Dialect):
     """``sftp://user@host:port/path``; what the URL leaves out comes from ``~/.ssh/config``."""
 
-    extra = "sftp"
-
     def open(self, url: str) -> tuple[Any, str]:
         """See :meth:`Dialect.open`."""
         quiet("asyncssh")
@@ -55,22 +66,25 @@ class SFTP(Dialect):
         host, user = str(parts.hostname), decoded(parts.username)
         where = {"port": parts.port, "username": user, "password": password_for(host, user)}
         given = {name: value for name, value in where.items() if value is not None}
-        configured = asyncssh.SSHClientConnectionOptions(host=host).known_hosts
-        if configured is None:
+        config = _readable(_CONFIGURATIONS)
+        known = asyncssh.SSHClientConnectionOptions(host=host, config=config).known_hosts
+        if known is None:
             raise SetupError(
-                "~/.ssh/config turns the check of host keys off.",
-                hint="take UserKnownHostsFile none out of it",
+                "The configuration of ssh turns the check of host keys off.",
+                hint="take UserKnownHostsFile none out of ~/.ssh/config",
             )
-        usual = [str(path) for path in map(_expanded, _KNOWN_HOSTS) if os.access(path, os.R_OK)]
         fs = _FileSystem(
             host,
             **given,
-            known_hosts=configured or usual or b"",
+            config=config,
+            known_hosts=known or _readable(_KNOWN_HOSTS) or b"",
             connect_timeout=SILENCE_S,
             keepalive_interval=SILENCE_S / _KEEPALIVES,
             keepalive_count_max=_KEEPALIVES,
             skip_instance_cache=True,
         )
+        # One request of many fails for all; the others' errors would be printed.
+        fs.loop.set_exception_handler(lambda _, what: _log.debug("%s", what.get("message")))
         return fs, str(decoded(parts.path))
 
     def write(self, fs: Any, path: str, chunks: Iterable[bytes]) -> None:
@@ -99,7 +113,7 @@ class SFTP(Dialect):
         ):
             return StorePermissionError(
                 f"{what}: the server does not let this user in.",
-                hint="try ssh with the same user and host; the key belongs into ~/.ssh or the agent",
+                hint="try ssh with this user and host; the key belongs in ~/.ssh or the agent",
                 store=store,
             )
         if isinstance(error, (asyncssh.SFTPPermissionDenied, asyncssh.SFTPWriteProtect)):
@@ -123,5 +137,6 @@ class SFTP(Dialect):
         return super().translate(error, what, store)
 
 
-def _expanded(path: str) -> Path:
-    return Path(path).expanduser()
+def _readable(names: tuple[str, ...]) -> list[str]:
+    paths = [str(Path(name).expanduser()) for name in names]
+    return [path for path in paths if os.access(path, os.R_OK)]

@@ -143,6 +143,16 @@ class FsspecStore(Store):
                     yield chunk
         except ABSENT:
             raise self._not_found(key) from None
+        except StoreUnavailableError:
+            raise
+        except StoreError:
+            if self._is_folder(key):
+                raise self._not_found(key) from None
+            raise
+
+    def _is_folder(self, key: str) -> bool:
+        with self._errors(f"{key} cannot be looked up") as (fs, root):
+            return bool(fs.isdir(f"{root}/{key}"))
 
     def _publish(self, key: str, chunks: Callable[[], Iterable[bytes]], size: int) -> bool:
         folder, _, _ = key.rpartition("/")
@@ -161,15 +171,14 @@ class FsspecStore(Store):
 
     def _write(self, fs: Any, root: str, folder: str, path: str, chunks: Iterable[bytes]) -> None:
         if folder not in self._made:
-            try:
+            with contextlib.suppress(FileExistsError):  # made by another writer meanwhile
                 fs.makedirs(f"{root}/{folder}".rstrip("/"), exist_ok=True)
-            except FileExistsError:
-                pass  # made by another writer meanwhile
-        temporary = f"{path.rpartition('/')[0]}/{local_files.temporary_name()}"
+        where = path.rpartition("/")[0]
+        temporary = f"{where}/{local_files.temporary_name()}"
         try:
             self._dialect.write(fs, temporary, chunks)
             if folder not in self._made:
-                self._sweep(fs, temporary)
+                self._sweep(fs, where, temporary.rpartition("/")[2])
                 self._made.add(folder)
             self._dialect.move(fs, temporary, path)
         except BaseException:
@@ -177,14 +186,14 @@ class FsspecStore(Store):
                 fs.rm_file(temporary)
             raise
 
-    def _sweep(self, fs: Any, temporary: str) -> None:
-        """Remove what killed writers left in the folder of a file that was written now."""
-        found = {info["name"].rpartition("/")[2]: info for info in self._dialect.list(fs, temporary.rpartition("/")[0])}
-        now_s = _modified_s(found.get(temporary.rpartition("/")[2], {}))
-        for name, info in found.items():
-            if is_temporary(name) and now_s - _modified_s(info) > SWEEP_AGE_S:
+    def _sweep(self, fs: Any, where: str, written_now: str) -> None:
+        """Remove what killed writers left in a folder, by the server's clock."""
+        times_s = {_name(info): _modified_s(info) for info in self._dialect.list(fs, where)}
+        now_s = times_s.get(written_now, 0.0)
+        for name, modified_s in times_s.items():
+            if is_temporary(name) and now_s - modified_s > SWEEP_AGE_S:
                 with contextlib.suppress(Exception):
-                    fs.rm_file(f"{temporary.rpartition('/')[0]}/{name}")
+                    fs.rm_file(f"{where}/{name}")
                     _log.info("removed %s, which a killed writer had left", name)
 
     def _holds(self, key: str, chunks: Iterable[bytes], size: int) -> bool:
@@ -207,9 +216,9 @@ class FsspecStore(Store):
                 infos = self._dialect.list(fs, f"{root}/{prefix}".rstrip("/") or "/")
             except ABSENT:
                 return
-        found = []
+        found: list[tuple[str, Entry | None]] = []
         for info in infos:
-            key = prefix + info["name"].rstrip("/").rpartition("/")[2]
+            key = prefix + _name(info)
             if not is_key(key):
                 continue
             if info["type"] == "directory":
@@ -266,6 +275,11 @@ def _large_chunks(file: Any) -> Iterator[bytes]:
             held.clear()
     if held:
         yield bytes(held)
+
+
+def _name(info: dict[str, Any]) -> str:
+    """Return a file's name without its folder."""
+    return str(info["name"]).rstrip("/").rpartition("/")[2]
 
 
 def _modified_s(info: dict[str, Any]) -> float:
