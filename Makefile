@@ -36,6 +36,7 @@ lint: $(READY)
 # One core each: the real nnU-Net runs beside the fast tests.
 unit: $(READY)
 	sh tests/support/install_packages.sh "S3 tests will be SKIPPED" radosgw ceph-mon ceph-osd
+	sh tests/support/install_packages.sh "SFTP tests will be SKIPPED" openssh-server:/usr/sbin/sshd
 	sh tests/support/install_packages.sh "the report will NOT be tested in a browser" chromium
 	sh tests/support/install_packages.sh "payloads will NOT be opened by age" age
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup

@@ -61,6 +61,8 @@ _SECTIONS: dict[type[errors.FedfsError], tuple[str, str]] = {
 _NOT_DONE = f"{GAP} cannot be read, written or listed"
 _WORDLESS = {
     "fedfs/store/s3/errors.py": f"{_NOT_DONE}: {GAP}.",
+    "fedfs/store/remote/dialect.py": f"{_NOT_DONE}: {GAP}.",
+    "fedfs/store/remote/sftp.py": f"{_NOT_DONE}: {GAP}.",
     "fedfs/cli/configuration.py": f"{GAP}, line {GAP}: {GAP}.",
     "fedfs/cli/spelling.py": f"{GAP}, line {GAP}: {GAP}.",
 }

@@ -12,6 +12,7 @@ from fedfs.errors import MalformedError, UserError
 from fedfs.protocol.layout import check_key
 
 _USER_INFO = re.compile(r"//[^/\s]*@")
+_PLAIN_USER = re.compile(r"(?!s3:|https?:)[a-z0-9+.-]+://[\w.-]+@[^@]*")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 S3_HINT = "give s3://BUCKET/PREFIX, for example s3://hospitals/organ-study"
 
@@ -60,7 +61,7 @@ class StorePlace:
     s3: S3Options = S3Options()
 
     def __str__(self) -> str:
-        return redact(self.url)
+        return self.url if _PLAIN_USER.fullmatch(self.url) else redact(self.url)
 
     @property
     def is_folder(self) -> bool:

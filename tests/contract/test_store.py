@@ -19,6 +19,8 @@ from store_contract import StoreContract  # noqa: E402  rewritten only if import
 from fedfs.errors import ObjectExistsError, ObjectNotFoundError  # noqa: E402  as above
 from fedfs.store import FolderStore, MemoryStore  # noqa: E402  as above
 from fedfs.store.memory import StoredObject  # noqa: E402  as above
+from fedfs.store.remote.dialect import Dialect  # noqa: E402  as above
+from fedfs.store.remote.store import FsspecStore  # noqa: E402  as above
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -38,6 +40,25 @@ class TestMemoryStore(StoreContract):
     def test_times_are_those_of_the_clock(self, store):
         store.create("a", b"")
         assert [entry.modified_s for entry in store.list("")] == [1_800_000_000.0]
+
+
+class TestAnyFileSystemOfFsspec(StoreContract):
+    """One that fsspec brings along; what it does for several writers is not promised."""
+
+    test_of_many_threads_one_wins = None
+
+    @pytest.fixture
+    def store(self, tmp_path):
+        return FsspecStore(f"memory://{tmp_path}", must_exist=False, dialect=Dialect())
+
+    def put_raw(self, store, name, data):
+        _, fs, root = store._connect()
+        fs.pipe_file(f"{root}/{name}", data)
+
+    def raw_objects(self, store):
+        _, fs, root = store._connect()
+        found = fs.find(root) if fs.exists(root) else []
+        return {name.removeprefix(f"{root}/"): fs.cat_file(name) for name in found}
 
 
 class TestFolderStore(StoreContract):

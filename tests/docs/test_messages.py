@@ -58,7 +58,7 @@ def all_errors(cls=errors.FedfsError):
     [
         ("status /nowhere/at/all", errors.StoreError),
         ("status .", errors.StudyError),
-        ("status ftp://host/x", errors.UserError),
+        ("status nobody://host/x", errors.UserError),
         ("doctor .", errors.UserError),
         ("init . --name Bad --dataset-json x.json", errors.UserError),
         ("bundle show nothing.fedfs", errors.UserError),

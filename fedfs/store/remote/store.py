@@ -212,10 +212,13 @@ class FsspecStore(Store):
 
     def _walk(self, prefix: str, after: str) -> Iterator[Entry]:
         with self._errors(f"{prefix or 'the store'} cannot be listed") as (fs, root):
+            path = f"{root}/{prefix}".rstrip("/") or "/"
             try:
-                infos = self._dialect.list(fs, f"{root}/{prefix}".rstrip("/") or "/")
+                infos = self._dialect.list(fs, path)
             except ABSENT:
                 return
+        if any(str(info["name"]).strip("/") == path.strip("/") for info in infos):
+            return  # a file, which some list as what is in it
         found: list[tuple[str, Entry | None]] = []
         for info in infos:
             key = prefix + _name(info)

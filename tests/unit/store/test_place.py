@@ -19,6 +19,9 @@ def test_urls_are_printed_without_passwords():
         f"s3://k:{SECRET}@b", S3Options(f"http://{SECRET}@h", proxy=f"//a:{SECRET}@")
     )
     assert SECRET not in f"{place} {place!r} {place.s3!r}"
+    for url in (f"sftp://me:{SECRET}@host/a", f"https://{SECRET}@host/a", f"sftp://a@{SECRET}@h/a"):
+        assert SECRET not in f"{StorePlace(url)} {StorePlace(url)!r}"
+    assert str(StorePlace("sftp://fedfs@host:22/a")) == "sftp://fedfs@host:22/a"
 
 
 @pytest.mark.parametrize(
@@ -39,12 +42,14 @@ def test_bucket_and_prefix(url, expected):
     [
         *("s3://", "s3:///prefix", "s3://b", "s3://bucket/a//b", "s3://bucket/../x"),
         *("s3://bucket/a?versionId=1", f"s3://key:{SECRET}@bucket/a", "s3://bu cket/a"),
-        *("gs://bucket/a", "http://host/bucket", f"https://me:{SECRET}@host/bucket"),
+        *("nobody://host/a", "http://host/bucket", f"https://me:{SECRET}@host/bucket"),
+        *(f"sftp://me:{SECRET}@host/a", "sftp://host", "sftp:///a", "sftp://host:x/a"),
+        *("sftp://host/a?b", "zip://a::sftp://host/a", "memory://a", "data://a", "local://a"),
     ],
 )
 def test_places_that_are_refused(url):
     with pytest.raises(UserError) as caught:
-        open_store(url)
+        list(open_store(url).list(""))
     assert caught.value.hint
     assert SECRET not in f"{caught.value} {caught.value.hint}"
 
