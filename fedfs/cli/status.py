@@ -252,6 +252,7 @@ def _facts(view: StudyStatus) -> dict[str, str]:
         "phase": view.phase,
         **_newest(view),
         "aggregator": f"{view.aggregator} ({view.aggregator_since or '-'})",
+        **({"helper": f"{view.helper} ({view.helper_since or '-'})"} if view.helper else {}),
         **({} if view.given_dice else {"rounds close": view.policy}),
         "on the store": ", ".join(
             f"{size / 1e6:.1f} MB of {what}" for what, size in view.n_bytes.items()
@@ -278,11 +279,13 @@ def _asking(view: StudyStatus) -> list[str]:
     """Return the keys to compare by telephone before `fedfs approve`."""
     from fedfs.roles.reader.status import ASKS
 
-    return [
+    sites = [
         f"{site.site} asks to join, with the key {site.key_fingerprint}"
         for site in view.sites
         if site.state == ASKS
     ]
+    helper = f"somebody asks to be the helper, with the key {view.helper_asks}"
+    return [*sites, *([helper] if view.helper_asks else [])]
 
 
 def _best_models(view: StudyStatus) -> list[str]:

@@ -21,6 +21,9 @@ from fedfs.protocol.messages import ASYM, ModelManifest
 from fedfs.protocol.order import publication_rank
 from fedfs.protocol.state import StudyState
 
+NOT_FOR_SITES = ("sum-request", "mask-sum", "helper-join")
+"""Between aggregator, helper and coordinator; a round record says what came of it."""
+
 FOR, FROM = DIRECTIONS = ("for", "from")
 """To a site, or from it."""
 
@@ -58,7 +61,7 @@ class TrackContent:
         """Return the keys that the site needs and is not known to have, in order."""
         wanted = set(_newest_statuses(self.keys))
         for key in _parsed(self.keys):
-            if key.is_payload or key.is_status:
+            if key.is_payload or key.is_status or key.kind in NOT_FOR_SITES:
                 continue
             if key.site is not None and (key.kind != "site-model" or key.site == self.site):
                 continue

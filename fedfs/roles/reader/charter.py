@@ -10,6 +10,7 @@ from fedfs.nnunet.data.dataset_json import ordered
 from fedfs.protocol.messages import ASYM, Charter, Named, RosterEntry, TrackCharter
 from fedfs.protocol.round_policies import staleness_exponent
 from fedfs.roles.reader.given_models import NOT_TRAINED_HERE, describe_models
+from fedfs.roles.reader.helper_status import describe_rules
 from fedfs.roles.reader.log import charter_changes
 from fedfs.roles.reader.units import format_count, format_size
 from fedfs.trust.recipients import AGE
@@ -237,6 +238,7 @@ def _privacy(charter: Charter) -> Iterator[tuple[str, str]]:
     if charter.evaluates:
         yield "scores", "sites publish numbers over all of their cases together"
         return
+    yield from describe_rules(charter)
     digits, quantiles = charter.fingerprint_digits, charter.fingerprint_quantiles
     precision = "all digits" if digits is None else f"{digits} significant digits"
     amount = "a line for each case" if quantiles is None else f"{quantiles} quantiles of each axis"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from fedfs.protocol import layout, messages
 from fedfs.protocol.messages import Charter, Message, RosterEntry, TrackCharter, track_names
 from fedfs.protocol.state import StudyState
+from fedfs.roles.reader.helper_status import helper_changes, sum_events
 from fedfs.trust.signing import key_fingerprint
 
 
@@ -34,6 +35,7 @@ def events(state: StudyState) -> list[Event]:
     """Return all events in order of time; objects that nobody accepted come last."""
     # Of one second, in the order in which things follow from each other.
     accepted = [*_joins(state), *_coordinator(state), *_sites(state), *_aggregator(state)]
+    accepted += [_event(*event) for event in sum_events(state)]
     accepted.sort(key=lambda event: event.at)
     refused = (
         Event("", "nobody", f"is not accepted: {reason}", key)
@@ -88,6 +90,7 @@ def charter_changes(before: TrackCharter, after: TrackCharter) -> Iterator[str]:
         yield f"the aggregator's key is {key_fingerprint(after.aggregator_key)}, {since}"
     if after.closed_round != before.closed_round:
         yield f"the round of version {after.closed_round} closes with what can be used"
+    yield from helper_changes(before.secure_sums, after.secure_sums)
     for entry in after.roster:
         old = before.entry(entry.site)
         if old != entry:

@@ -11,6 +11,8 @@ from fedfs.errors import MalformedError
 from fedfs.protocol import layout, participation
 from fedfs.protocol.messages import ACTIVE, ASYM, Charter, RosterEntry, StatusMessage, from_utc
 from fedfs.protocol.state import StudyState
+from fedfs.protocol.values import HELPER_SITE
+from fedfs.roles.reader import helper_status
 from fedfs.roles.reader.evaluations import mean_dice
 from fedfs.roles.reader.given_models import mean_dice_of, progress_of
 from fedfs.roles.reader.model_scores import Choice, choices
@@ -78,6 +80,8 @@ class StudyStatus:
             also ``not planned``, if nnU-Net has no such configuration for these data.
         version: newest global version, -1 before there is one.
         waiting_for: names of who is waited for; ``waiting_since`` says since when (UTC).
+        helper: activity of the helper of secure sums; "" in a study without them.
+        helper_asks: key fingerprint of a helper who is not approved; "" for none.
         mean_dice: by version, the case-weighted mean of the sites' pseudo Dice.
         validated_dice: the case-weighted mean of the sites' full validations of the last version.
         rejected: key -> reason, for objects on the store that nobody accepts.
@@ -103,6 +107,9 @@ class StudyStatus:
     waiting_since: str
     aggregator: str
     aggregator_since: str
+    helper: str
+    helper_since: str
+    helper_asks: str
     sites: tuple[SiteStatus, ...]
     mean_dice: Mapping[str, float]
     validated_dice: float | None
@@ -136,7 +143,7 @@ def summarize(
     charter = state.charter
     phase, waiting, since = _waiting(state, charter)
     waiting = _seen(waiting, seen_by, charter)
-    aggregator = state.statuses.get("")
+    aggregator, helper = state.statuses.get(""), state.statuses.get(HELPER_SITE)
     names = sorted({*charter.active_sites, *(e.site for e in charter.roster), *state.joins})
     best = {choice.site: choice for choice in choices(state)}
     return StudyStatus(
@@ -151,6 +158,9 @@ def summarize(
         waiting_since=since,
         aggregator=_activity(aggregator),
         aggregator_since=aggregator.created_at if aggregator else "",
+        helper=_activity(helper) if charter.secure_sums is not None else "",
+        helper_since=helper.created_at if helper else "",
+        helper_asks=helper_status.asks(state),
         sites=tuple(_site(state, charter, name, seen_by, best.get(name)) for name in names),
         mean_dice={
             str(v): dice for v in sorted(state.models) if (dice := mean_dice(state, v)) is not None
@@ -160,7 +170,7 @@ def summarize(
         policy=_policy(charter),
         n_bytes=_n_bytes(sizes),
         requests={
-            name or "aggregator": status.requests
+            {"": "aggregator", HELPER_SITE: "helper"}.get(name, name): status.requests
             for name, status in sorted(state.statuses.items())
             if status.requests
         },
@@ -220,10 +230,12 @@ def _requests_per_month(state: StudyState) -> int | None:
 
 
 def _rejected(state: StudyState) -> dict[str, str]:
-    """Return the objects that were not accepted: by us, the aggregator or a past round."""
+    """Return the objects that were not accepted: by us, aggregator, helper or a past round."""
     aggregator = state.statuses.get("")
     left_out = {item.key: item.reason for r in state.rounds.values() for item in r.excluded}
-    return {**left_out, **(aggregator.rejected if aggregator else {}), **state.rejected}
+    helper = state.statuses.get(HELPER_SITE)
+    told = {**(aggregator.rejected if aggregator else {}), **(helper.rejected if helper else {})}
+    return {**left_out, **told, **state.rejected}
 
 
 def _waiting(state: StudyState, charter: Charter) -> tuple[str, tuple[str, ...], str]:
@@ -254,6 +266,9 @@ def _waiting(state: StudyState, charter: Charter) -> tuple[str, tuple[str, ...],
     newest = state.models[state.newest]
     is_last = state.newest >= charter.schedule.rounds
     late = () if is_last else participation.waited_for(state, state.newest)
+    helper = helper_status.awaited(state)
+    if helper is not None and not is_last:
+        return "training", *helper
     return "training", late or ("aggregator",), newest.created_at
 
 

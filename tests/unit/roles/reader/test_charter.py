@@ -58,6 +58,10 @@ OTHERS = {
     "fingerprint_digits": 3,
     "fingerprint_quantiles": 5,
     "encryption": "age",
+    "secure_sums": True,
+    "min_summed_sites": 4,
+    "max_coefficient_share": 0.6,
+    "site_clip_norm": 5.0,
     "seed": 9,
 }
 NEEDS = {
@@ -69,6 +73,11 @@ NEEDS = {
     "strategy": {},
     "ensemble": {"rounds": 1},
     "keep_local_export": {"keep_local": "norm"},
+    "secure_sums": {"encryption": "age"},
+}
+NEEDS |= {
+    option: {"secure_sums": True, "encryption": "age", "min_sites": 5}
+    for option in ("min_summed_sites", "max_coefficient_share", "site_clip_norm")
 }
 OF_ASYM = {"alignment": "name", "sharing": "intersection", "min_coverage": 0.25}
 OF_ASYM |= {"cross_evaluation": True}
