@@ -19,7 +19,8 @@ from fedfs.roles.reader.status import summarize
 from fedfs.roles.site.fine_tuning import FineTuning
 from support import invariants
 from support.dying_store import DyingStore, KilledError, kills
-from support.federation import Federation, forge
+from support.federation import HELPER, Federation, forge
+from support.slow import SLOW
 
 TWO = {"east": 1.0, "north": 2.0}
 
@@ -51,7 +52,8 @@ def take_turns(
     A killed process is started again in its own turn, so that all meet the same messages as if
     nobody had been killed.
     """
-    names, finished = [*federation.targets, "aggregator"], set()
+    others = [name for name in federation.names if name not in federation.targets]
+    names, finished = [*federation.targets, *others], set()
     for name in itertools.islice(itertools.cycle(names), 60):
         if name in finished:
             continue
@@ -128,6 +130,32 @@ def test_a_kill_on_any_track_changes_nothing(tmp_path, victim):
             assert state.models[1].weights_sha256 == expected.models[1].weights_sha256
         chosen = federation.observe().state.choice
         assert chosen.dice == undisturbed.observe().state.choice.dice, f"killed at call {k}"
+
+
+@pytest.mark.parametrize(
+    ("victim", "kinds"),
+    [
+        ("aggregator", ("sum-request", "round")),
+        (HELPER, ("mask-sum-payload", "mask-sum")),
+        ("north", ("update-payload", "update")),
+    ],
+)
+def test_a_kill_changes_no_secure_sum(tmp_path, victim, kinds):
+    """Seeds and ciphertexts are others after it; sums are the same, to the last bit."""
+    targets = {"east": 0.1, "north": 0.2, "south": -0.3}
+    options = {"targets": targets, "rounds": 1, "secure_sums": True, "encryption": "age"}
+    undisturbed = Federation(tmp_path / "undisturbed", **options).start()
+    calls = calls_of(undisturbed, victim)
+    chosen = [(k, after) for k, after in kills(calls, few=True) if SLOW or calls[k - 1][1] in kinds]
+    assert len(chosen) >= len(kinds)
+    for k, after in chosen:
+        federation = Federation(tmp_path / f"{k}-{after}", **options)
+        assert take_turns(federation.start(), victim, k, after=after)
+        check_invariants(federation)
+        state, expected = federation.observe().state, undisturbed.observe().state
+        same = state.models[1].weights_sha256 == expected.models[1].weights_sha256
+        assert same, f"killed at call {k}, {calls[k - 1]}"
+        assert len(state.rounds[1].updates) == len(targets)
 
 
 @pytest.mark.parametrize("victim", ["aggregator", "north"])
