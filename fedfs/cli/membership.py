@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     help="Also search a patch of one case by its gradient, at version 0 and the newest.",
 )
 @options.device_option
+@options.allow_trainer_option
 @options.json_option
 @options.takes_host
 def audit(

@@ -38,6 +38,11 @@ class AttackedModel:
     dice_others: float | None = None
     attacks: Mapping[str, Separation]
 
+    @property
+    def is_untrained(self) -> bool:
+        """True for version 0, which tells nothing."""
+        return (self.kind, self.version) == (VERSION, 0)
+
 
 @dataclass(frozen=True, kw_only=True)
 class MembershipAudit:
@@ -66,9 +71,9 @@ class MembershipAudit:
         """Return what the numbers say, and what they cannot say."""
         text = []
         for kind, reader in _READERS.items():
-            several = [m for m in self.models if m.kind == kind and m.version is None]
-            if found := (several or [m for m in self.models if m.kind == kind and m.version])[-1:]:
-                text.append(_sentence(found[0], reader))
+            of_kind = [m for m in self.models if m.kind == kind and not m.is_untrained]
+            if of_kind:  # all of them together are the last
+                text.append(_sentence(of_kind[-1], reader))
         text.append(
             f"None of {self.n_others} cases proves no smaller rate of false positives than "
             f"{self.fpr_bound:.0%}."
