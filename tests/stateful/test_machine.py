@@ -23,7 +23,7 @@ from fedfs.store.memory import MemoryStore
 from support import invariants
 from support.dying_store import KilledError
 from support.faulty_store import FaultyStore
-from support.federation import Federation
+from support.federation import HELPER, Federation
 from support.slow import SLOW
 
 SITES = ("east", "north", "south")
@@ -38,7 +38,8 @@ POLICIES = [
     ("buffer", {"size": 2}),
     ("buffer", {"size": 4, "staleness_exponent": 1.0}),
 ]
-PROCESSES = st.sampled_from([*SITES, LATE, *AGGREGATORS])
+PROCESSES = st.sampled_from([*SITES, LATE, HELPER, *AGGREGATORS])
+SUMS = ("aggregator/sums/", "helper/sums/")
 
 
 class RecordingStore(MemoryStore):
@@ -66,8 +67,10 @@ class AnyOrder(RuleBasedStateMachine):
         policy=st.sampled_from(POLICIES),
         encoding=st.sampled_from(["fp32", "int8"]),
         deltas=st.booleans(),
+        secure=st.sampled_from([False, False, True]),
     )
-    def begin(self, policy, encoding, deltas):
+    def begin(self, policy, encoding, deltas, secure):
+        """With secure sums, the helper is a third party that may die and be cut off like others."""
         name, options = policy
         store = RecordingStore()
         self.federation = Federation(
@@ -78,13 +81,18 @@ class AnyOrder(RuleBasedStateMachine):
             min_sites=len(SITES),
             policy=name,
             policy_options=options,
-            encoding=encoding,
+            encoding="" if secure else encoding,
+            secure_sums=secure,
+            encryption="age" if secure else "",
             model_encoding="int8" if deltas else "fp32",
             keyframe_every=2,
         )
         self.store = store
         self.federation.join(*SITES)
         self.federation.approve()
+        if secure:
+            self.federation.join_helper()
+            self.federation.approve_helper()
 
     @rule(name=PROCESSES, times=st.integers(1, 6))
     def step(self, name, times):
@@ -155,6 +163,8 @@ class AnyOrder(RuleBasedStateMachine):
     def meddle(self, data, what):
         """Somebody who can write to the store damages, swaps or removes an object."""
         keys = [key for key in self.store.objects if not key.startswith(layout.FEDERATION)]
+        if what == "remove":  # whoever removes a decision can have the helper refuse another one
+            keys = [key for key in keys if not any(place in key for place in SUMS)]
         if not keys:
             return
         key, other = (data.draw(st.sampled_from(sorted(keys))) for _ in range(2))
@@ -223,7 +233,8 @@ class AnyOrder(RuleBasedStateMachine):
         self.federation.attendances.clear()
         home = self.federation.home("coordinator")
         set_state(Coordinator(self.store, home, clock=self.federation.clock), SITES, "active")
-        names = [*SITES, "aggregator", *([LATE] if self.has_late else [])]
+        others = [name for name in self.federation.names if name not in self.federation.targets]
+        names = [*SITES, *others, *([LATE] if self.has_late else [])]
         self.federation.processes.clear()
         finished: set[str] = set()
         for _ in range(150):
@@ -239,17 +250,20 @@ class AnyOrder(RuleBasedStateMachine):
         invariants.finite(self.federation, state)
 
     def _process(self, name):
-        if name == LATE and not self.has_late:
+        is_secure = self.federation.charter.secure_sums is not None
+        if (name == LATE and not self.has_late) or (name == HELPER and not is_secure):
             return None
         processes = self.federation.processes
         if name not in processes:
             store = self.stores[name] = FaultyStore(self.store)
             try:
-                processes[name] = (
-                    self.federation.make_aggregator(store, work=f"work-{name}")
-                    if name in AGGREGATORS
-                    else self.federation.make_site(name, store)
-                )
+                if name in AGGREGATORS:
+                    made = self.federation.make_aggregator(store, work=f"work-{name}")
+                elif name == HELPER:
+                    made = self.federation.make_helper(store)
+                else:
+                    made = self.federation.make_site(name, store)
+                processes[name] = made
             except (StoreError, StudyError):
                 return None
         return processes[name]
