@@ -216,6 +216,13 @@ class LocalStudy:
     join: Mapping[str, Sequence[str]] = field(default_factory=dict)
     run: Sequence[str] = ()
 
+    @property
+    def helper(self) -> Host | None:
+        """Host of the helper, in a study with secure sums."""
+        if "--secure-sums" not in self.init:
+            return None
+        return Host("helper", self.coordinator.folder.with_name("helper")).make()
+
     def begin(self) -> None:
         """Write the charter, let all sites join, approve them; or go on with that.
 
@@ -233,6 +240,9 @@ class LocalStudy:
             options = self.join.get(site, ())
             host.run("site", "join", store, "--site", site, "--dataset", self.dataset, *options)
         self.coordinator.run("approve", store, "--all")
+        if self.helper is not None:
+            self.helper.run("helper", "join", store)
+            self.coordinator.run("helper", "approve", store)
 
     def run_command(self, site: str, n_workers: int = 1) -> tuple[str, ...]:
         """Return the fedfs command by which a site takes part."""
@@ -240,7 +250,7 @@ class LocalStudy:
         return ("site", "run", str(self.store), *place, *self.run)
 
     def federate(self, look: Callable[[], None] = lambda: None) -> None:
-        """Run a process per site and one aggregator until all of them have finished.
+        """Run a process per site, one aggregator and the helper until all of them have finished.
 
         Args:
             look: called about every second meanwhile; what it raises ends the study.
@@ -249,12 +259,15 @@ class LocalStudy:
             FedfsError: a process failed; with the end of its log.
         """
         hosts = {**self.sites, "aggregator": self.coordinator}
+        hosts |= {"helper": self.helper} if self.helper is not None else {}
         processes: dict[str, subprocess.Popen[bytes]] = {}
         try:
             for site, host in self.sites.items():
                 command = self.run_command(site, max(1, host.slot.workers))
                 processes[site] = host.start(*command)
             processes["aggregator"] = self.coordinator.start("aggregate", str(self.store))
+            if self.helper is not None:
+                processes["helper"] = self.helper.start("helper", "run", str(self.store))
             while True:
                 codes = {name: process.poll() for name, process in processes.items()}
                 look()

@@ -141,13 +141,15 @@ def run_here(tasks: Sequence[Task], at_once: int) -> list[int]:
 
 
 def take_turns(study: LocalStudy, run: RunTasks, *, is_over: Callable[[], bool]) -> None:
-    """Let every site do what it can do now, then the aggregator, until the study is over.
+    """Let every site do what it can do now, then the others, until the study is over.
+
+    These are the aggregator, and the helper where there are secure sums.
 
     The study has the same results as with permanent processes.
 
     Args:
         study: has begun.
-        run: runs the sites' turns; the aggregator's is always taken here.
+        run: runs the sites' turns; those of the others are always taken here.
         is_over: returns True when nothing is left to do.
 
     Raises:
@@ -157,10 +159,12 @@ def take_turns(study: LocalStudy, run: RunTasks, *, is_over: Callable[[], bool])
         Turn(host, study.run_command(site, max(1, host.slot.workers)))
         for site, host in study.sites.items()
     ]
-    aggregator = Turn(study.coordinator, ("aggregate", str(study.store)))
+    others = [Turn(study.coordinator, ("aggregate", str(study.store)))]
+    if study.helper is not None:
+        others.append(Turn(study.helper, ("helper", "run", str(study.store))))
     while not is_over():
         codes = run(turns)
         if set(codes) == {EXIT_NOTHING}:
             return
-        if EXIT_OK not in (*codes, *run_here([aggregator], 1)):
+        if EXIT_OK not in (*codes, *run_here(others, 1)):
             time.sleep(_IDLE_S)
