@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fedfs.roles.site.policy.comparison import Comparison
     from fedfs.roles.site.policy.file import PolicyInForce
 
-_EFFECTS = {"": "agrees", "less": "agrees, with less", "clash": "CLASH"}
+_EFFECTS = {"": "agrees", "less": "agrees, with less", "clash": "CLASH", "unknown": "?"}
 
 
 @command(example="fedfs site policy --check /mnt/share/organ --site north")

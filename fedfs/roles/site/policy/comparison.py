@@ -18,7 +18,7 @@ from fedfs.roles.site.policy.rules import NONE, REQUIRED, SITE, TOTALS, SitePoli
 from fedfs.trust.recipients import AGE
 from fedfs.trust.signing import key_fingerprint
 
-CLASH, SUPPRESSED, LESS, AGREES = "clash", "suppressed", "less", ""
+CLASH, SUPPRESSED, LESS, UNKNOWN, AGREES = "clash", "suppressed", "less", "unknown", ""
 """Effects of a key on a study."""
 
 
@@ -30,7 +30,7 @@ class Comparison:
         key: of the policy.
         policy: what the policy says, as text.
         charter: what the charter says, as text; "" where it says nothing.
-        effect: :data:`CLASH`, :data:`SUPPRESSED`, :data:`LESS` or :data:`AGREES`.
+        effect: :data:`CLASH`, :data:`SUPPRESSED`, :data:`LESS`, :data:`UNKNOWN` or :data:`AGREES`.
         text: a sentence on the effect; "" where both agree.
     """
 
@@ -104,6 +104,7 @@ def _always(charter: Charter, policy: SitePolicy, n_cases: int | None) -> Iterat
         f"{policy.minimum_cases} leaves"
         if n_cases is not None and n_cases < policy.minimum_cases
         else "",
+        unknown="the number of cases is compared when the site joins" if n_cases is None else "",
     )
     yield _row(
         "encryption",
@@ -145,7 +146,7 @@ def _training(charter: Charter, policy: SitePolicy) -> Iterator[Comparison]:
         "max_rounds",
         _or_any(policy.max_rounds),
         str(rounds),
-        clash=f"the charter has {rounds} rounds"
+        clash=f"the charter has {rounds} rounds, and the most are {policy.max_rounds}"
         if policy.max_rounds is not None and rounds > policy.max_rounds
         else "",
     )
@@ -199,9 +200,17 @@ def shows_scores(policy: SitePolicy) -> bool:
 
 
 def _row(
-    key: str, policy: str, charter: str, *, clash: str = "", suppressed: str = "", less: str = ""
+    key: str,
+    policy: str,
+    charter: str,
+    *,
+    clash: str = "",
+    suppressed: str = "",
+    less: str = "",
+    unknown: str = "",
 ) -> Comparison:
-    for effect, text in ((CLASH, clash), (SUPPRESSED, suppressed), (LESS, less)):
+    texts = {CLASH: clash, SUPPRESSED: suppressed, LESS: less, UNKNOWN: unknown}
+    for effect, text in texts.items():
         if text:
             return Comparison(key, policy, charter, effect, text)
     return Comparison(key, policy, charter)
@@ -213,7 +222,7 @@ def _named(key: str, allowed: Collection[str] | None, name: str) -> Comparison:
         key,
         "any" if allowed is None else ", ".join(allowed) or "none",
         name,
-        clash=f"the charter has {name}" if is_refused else "",
+        clash=f"the charter has {name}, which the policy does not name" if is_refused else "",
     )
 
 

@@ -68,11 +68,18 @@ def test_models_that_others_score_take_a_policy_that_allows_it(charter):
 
 def test_what_a_site_can_leave_out_is_no_clash(charter):
     policy = SitePolicy(scores="none", fingerprint_digits=3, max_round_hours=1)
-    effects = {one.key: one.effect for one in compare(charter, policy) if one.effect}
+    effects = {one.key: one.effect for one in compare(charter, policy, 10) if one.effect}
     assert effects == {
         "scores": "suppressed", "fingerprint_digits": "less", "max_round_hours": "less"
     }  # fmt: skip
     assert not clashes(charter, policy)
+
+
+def test_cases_that_are_not_known_yet_are_not_said_to_agree(charter):
+    (found,) = (c for c in compare(charter, SitePolicy()) if c.key == "minimum_cases")
+    assert (found.effect, found.text) == (
+        "unknown", "the number of cases is compared when the site joins"
+    )  # fmt: skip
 
 
 def test_a_study_of_scores_alone_clashes_with_a_policy_without_any(charter):
