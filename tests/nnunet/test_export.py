@@ -2,15 +2,19 @@
 
 import dataclasses
 import json
+import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK
 import torch
+from life import in_this_process
+from nnunetv2.inference.predict_from_raw_data import (
+    predict_entry_point,
+    predict_entry_point_modelfolder,
+)
 from synthetic import DATASET, Reports
 
 from fedfs.errors import TensorError, UserError
@@ -25,12 +29,12 @@ from fedfs.nnunet.system.environment import HostSettings
 from fedfs.nnunet.system.isolated import run_isolated
 from fedfs.roles.site.own_model import train_to_the_end
 from fedfs.tensors.canonical import TensorFile
+from support.one_process import call
 
 pytestmark = pytest.mark.nnunet
 
 EXPORTED = "Dataset800_Study"
 MODEL = "nnUNetTrainer__fedfsPlans__2d"
-COMMANDS = Path(sys.executable).parent
 
 
 def request(study, output, **changes):
@@ -67,15 +71,11 @@ def one_case(study, tmp_path):
     return images
 
 
-def run(command, *args, **environ):
-    done = subprocess.run(
-        [str(COMMANDS / command), *map(str, args)],
-        env={"PATH": str(COMMANDS), "nnUNet_def_n_proc": "1", **environ},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+def run(program, *args, **environ):
+    """Call what one of nnU-Net's commands calls; a process of it imports for seconds."""
+    env = {"PATH": os.environ["PATH"], "nnUNet_def_n_proc": "1", **environ}
+    code, out, err = call(program, "nnU-Net", *map(str, args), env=env)
+    assert code == 0, out + err
 
 
 def test_the_folder_is_complete_and_nothing_else_is_left(exported):
@@ -106,7 +106,7 @@ def test_the_weights_can_be_read_back_without_running_code(exported, study, tmp_
     checkpoint = exported / EXPORTED / MODEL / "fold_all" / "checkpoint_final.pth"
     output = tmp_path / "weights.safetensors"
     fields = {"checkpoint": str(checkpoint), "output": str(output)}
-    run_isolated("convert_checkpoint", fields, workdir=tmp_path)
+    in_this_process("convert_checkpoint", fields, workdir=tmp_path)
     with TensorFile(output) as tensors:
         assert tensors.keys() == study.tensors.keys()
         assert all(np.array_equal(tensors[name], study.tensors[name]) for name in tensors)
@@ -132,10 +132,10 @@ def test_a_checkpoint_with_code_in_it_is_refused(tmp_path):
     assert not (tmp_path / "attacked").exists()
 
 
-def test_nnunetv2_predict_takes_it(exported, one_case, tmp_path):
+def test_nnunetv2_predict_takes_it(exported, one_case, tmp_path, forked_pools):
     out = tmp_path / "out"
     run(
-        "nnUNetv2_predict", "-i", one_case, "-o", out, "-d", "800", "-c", "2d", "-f", "all",
+        predict_entry_point, "-i", one_case, "-o", out, "-d", "800", "-c", "2d", "-f", "all",
         "-tr", "nnUNetTrainer", "-p", "fedfsPlans", "-device", "cpu", "--disable_tta",
         "-npp", 1, "-nps", 1, nnUNet_results=str(exported),
     )  # fmt: skip
@@ -143,9 +143,9 @@ def test_nnunetv2_predict_takes_it(exported, one_case, tmp_path):
     assert SimpleITK.ReadImage(str(out / "case_000.nii.gz")).GetSize() == image.GetSize()
 
 
-def test_nnunetv2_predict_from_modelfolder_takes_it(exported, one_case, tmp_path):
+def test_nnunetv2_predict_from_modelfolder_takes_it(exported, one_case, tmp_path, forked_pools):
     run(
-        "nnUNetv2_predict_from_modelfolder", "-i", one_case, "-o", tmp_path / "out",
+        predict_entry_point_modelfolder, "-i", one_case, "-o", tmp_path / "out",
         "-m", exported / EXPORTED / MODEL, "-f", "all", "-device", "cpu", "--disable_tta",
         "-npp", 1, "-nps", 1,
     )  # fmt: skip
@@ -182,7 +182,7 @@ def test_nothing_is_left_of_an_export_that_failed(study, tmp_path):
     assert [p for p in (tmp_path / "out").rglob("*") if p.is_file()] == []
 
 
-def test_a_model_folder_is_scored_on_other_images(exported, study, tmp_path):
+def test_a_model_folder_is_scored_on_other_images(exported, study, tmp_path, forked_pools):
     raw = study.paths.raw / DATASET
     score = ScoreRequest(
         model=str(exported / EXPORTED / MODEL),
@@ -196,7 +196,7 @@ def test_a_model_folder_is_scored_on_other_images(exported, study, tmp_path):
     )
     again = dataclasses.replace(score, output=str(tmp_path / "again"))
     seen = []
-    made = run_isolated(
+    made = in_this_process(
         "score", ScoreRequests((score, again)), workdir=tmp_path, on_progress=seen.append
     )
     for result in made["results"]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
+from functools import partial
 
 import pytest
 
@@ -18,7 +19,7 @@ from fedfs.protocol import layout
 from fedfs.roles.reader.status import summarize
 from fedfs.roles.site.fine_tuning import FineTuning
 from support import invariants
-from support.dying_store import DyingStore, KilledError, kills
+from support.dying_store import DyingStore, KilledError, calls_of, kills
 from support.federation import HELPER, Federation, forge
 from support.slow import SLOW
 
@@ -77,21 +78,13 @@ def take_turns(
     raise AssertionError("the federation did not finish")
 
 
-def calls_of(federation: Federation, victim: str) -> list[tuple[str, str]]:
-    """Run a study in which nobody is killed; return what a process of it calls."""
-    store = DyingStore(federation.store)
-    federation.processes[victim] = federation.new_process(victim, store)
-    take_turns(federation)
-    return store.calls
-
-
 @pytest.mark.parametrize("victim", ["aggregator", "north"])
 @pytest.mark.parametrize("policy", POLICIES)
 def test_a_kill_at_each_kind_of_store_call_changes_nothing(tmp_path, policy, victim):
     """In turn, where the policy is the only difference: with one policy also at reads."""
     options = {"targets": TWO, "rounds": 2, **POLICIES[policy]}
     undisturbed = Federation(tmp_path / "undisturbed", **options).start()
-    calls = calls_of(undisturbed, victim)
+    calls = calls_of(undisturbed, victim, partial(take_turns, undisturbed))
     for k, after in kills(calls, few=policy != "all"):
         federation = Federation(tmp_path / f"{k}-{after}", **options)
         assert take_turns(federation.start(), victim, k, after=after)
@@ -106,7 +99,8 @@ def test_each_kind_of_write_and_read_is_among_the_kills(tmp_path):
         ("aggregator", {"plan", "model-payload", "model", "round", "finished"}),
         ("north", {"fingerprint", "update-payload", "update", "evaluation"}),
     ):
-        calls = calls_of(Federation(tmp_path / victim, targets=TWO).start(), victim)
+        federation = Federation(tmp_path / victim, targets=TWO).start()
+        calls = calls_of(federation, victim, partial(take_turns, federation))
         killed = {(*calls[k - 1], after) for k, after in kills(calls)}
         assert {call[:2] for call in killed} == set(calls)
         for kind in written:
@@ -120,7 +114,9 @@ def test_a_kill_on_any_track_changes_nothing(tmp_path, victim):
     """Two configurations, and the choice between them."""
     options = {"targets": TWO, "rounds": 1, "configuration": "2d,3d_fullres"}
     undisturbed = Federation(tmp_path / "undisturbed", **options).start()
-    for k, after in kills(calls_of(undisturbed, victim), few=True):
+    for k, after in kills(
+        calls_of(undisturbed, victim, partial(take_turns, undisturbed)), few=True
+    ):
         federation = Federation(tmp_path / f"{k}-{after}", **options)
         assert take_turns(federation.start(), victim, k, after=after)
         for track in federation.tracks:
@@ -145,7 +141,7 @@ def test_a_kill_changes_no_secure_sum(tmp_path, victim, kinds):
     targets = {"east": 0.1, "north": 0.2, "south": -0.3}
     options = {"targets": targets, "rounds": 1, "secure_sums": True, "encryption": "age"}
     undisturbed = Federation(tmp_path / "undisturbed", **options).start()
-    calls = calls_of(undisturbed, victim)
+    calls = calls_of(undisturbed, victim, partial(take_turns, undisturbed))
     chosen = [(k, after) for k, after in kills(calls, few=True) if SLOW or calls[k - 1][1] in kinds]
     assert len(chosen) >= len(kinds)
     for k, after in chosen:
@@ -168,7 +164,7 @@ def test_a_kill_changes_none_of_the_models_that_sites_have_beside_the_last_versi
         "alone": ("north",), "personal": {"north": FineTuning()}, "publishes_personal": ("north",),
     }  # fmt: skip
     undisturbed = Federation(tmp_path / "undisturbed", **options).start()
-    calls = calls_of(undisturbed, victim)
+    calls = calls_of(undisturbed, victim, partial(take_turns, undisturbed))
     expected = undisturbed.observe().state
     for k, after in kills(calls, few=True):
         federation = Federation(tmp_path / f"{k}-{after}", **options)
@@ -206,7 +202,7 @@ def test_a_kill_with_late_updates_loses_none(tmp_path, policy, victim):
         options["policy_options"] = {"size": 1}
     undisturbed = Federation(tmp_path / "undisturbed", **options)
     overtake(undisturbed.start())
-    calls = calls_of(undisturbed, victim)
+    calls = calls_of(undisturbed, victim, partial(take_turns, undisturbed))
     assert late_updates(undisturbed) == [("north", 0)]
     for k, after in kills(calls, few=True):
         federation = Federation(tmp_path / f"{k}-{after}", **options)

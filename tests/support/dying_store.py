@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from fedfs.protocol.track_place import parse_on_store
@@ -67,26 +67,34 @@ def kills(calls: Sequence[tuple[str, str]], *, few: bool = False) -> Iterator[tu
         yield from ((k, False), (k, True))
 
 
-def run_with_a_kill(federation: Federation, names: Sequence[str], victim: str, call: int) -> bool:
-    """Run processes in turn, and kill one at a call to the store; return whether it came to that.
+def calls_of(
+    federation: Federation, victim: str, run: Callable[[], object]
+) -> list[tuple[str, str]]:
+    """Run a study in which nobody is killed; return what a process of it calls."""
+    store = DyingStore(federation.store)
+    federation.processes[victim] = federation.new_process(victim, store)
+    run()
+    return store.calls
+
+
+def run_with_a_kill(
+    federation: Federation, run: Callable[[], object], victim: str, call: int, *, after: bool
+) -> bool:
+    """Run a study, kill a process at a call to the store, run on; return whether it was killed.
 
     Args:
         federation: whose processes run.
-        names: of processes, as often as each has its turn.
-        victim: the process; only the first of its name is killed.
-        call: number of the call, which is carried out before the kill if it is even.
+        run: runs them, as far as they come.
+        victim: name of the process.
+        call: number of the call.
+        after: it is carried out before the kill.
     """
-    killed = False
-    for name in names:
-        if name == victim and name not in federation.processes and not killed:
-            store = DyingStore(federation.store, call, after=call % 2 == 0)
-            try:
-                federation.processes[name] = federation.new_process(name, store)
-            except KilledError:
-                killed = True
-        try:
-            federation.run_process(name)
-        except KilledError:
-            killed = True
-            federation.kill(name)
-    return killed
+    try:
+        store = DyingStore(federation.store, call, after=after)
+        federation.processes[victim] = federation.new_process(victim, store)
+        run()
+    except KilledError:
+        federation.kill(victim)
+        run()
+        return True
+    return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from fedfs.errors import UserError
 from fedfs.protocol import layout
 from fedfs.tensors.canonical import weights_sha256
 from fedfs.tensors.encodings import ENCODINGS
-from support.dying_store import DyingStore, KilledError
+from support.dying_store import calls_of, kills, run_with_a_kill
 from support.federation import INITIAL, Federation
 
 SITES = {"east": 1.0, "north": 2.0, "south": -3.0, "west": 0.5, "york": 1.5}
@@ -79,22 +80,16 @@ def test_every_encoding_runs_a_study(tmp_path, name):
     assert error < {"fp32": 1e-9, "fp16": 1e-2, "bf16": 1e-2, "int8": 3e-2, "topk": 5}[name]
 
 
-@pytest.mark.parametrize("after", [False, True])
-def test_a_site_killed_around_a_lossy_update_sends_the_same_bytes(tmp_path, after):
+def test_a_site_killed_around_a_lossy_update_sends_the_same_bytes(tmp_path):
     """What the encoding did not carry is kept at the site, and counts once."""
-    whole = Federation(tmp_path / "whole", targets={"north": 2.0}, encoding="int8").start()
-    whole.run()
+    options = {"targets": {"north": 2.0}, "encoding": "int8"}
+    whole = Federation(tmp_path / "whole", **options).start()
+    calls = calls_of(whole, "north", partial(whole.run, seed=1))
     wanted = models(whole)
-    for k in range(1, 60, 3):
-        federation = Federation(tmp_path / str(k), targets={"north": 2.0}, encoding="int8").start()
-        store = DyingStore(federation.store, k, after=after)
-        try:
-            federation.processes["north"] = federation.make_site("north", store)
-            federation.run(seed=1)
-        except KilledError:
-            federation.kill("north")
-            federation.run(seed=1)
-        assert models(federation) == wanted, k
+    for k, after in kills(calls, few=True):
+        federation = Federation(tmp_path / f"{k}-{after}", **options).start()
+        assert run_with_a_kill(federation, partial(federation.run, seed=1), "north", k, after=after)
+        assert models(federation) == wanted, f"killed at call {k}, {calls[k - 1]}"
 
 
 def test_residuals_of_old_versions_are_deleted(tmp_path):

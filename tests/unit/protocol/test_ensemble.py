@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from fedfs.roles.reader.report.html import render
 from fedfs.roles.reader.status import summarize
 from fedfs.tensors.canonical import TensorFile, write_safetensors
 from support.courier import Courier
-from support.dying_store import KilledError, run_with_a_kill
+from support.dying_store import KilledError, calls_of, kills, run_with_a_kill
 from support.federation import DATASET_JSON, INITIAL, Federation
 
 TWO = {"east": 1.0, "north": 2.0}
@@ -141,17 +142,21 @@ def test_a_member_that_is_not_what_its_update_says_is_found_by_an_audit(tmp_path
     ]
 
 
+def in_turn(federation: Federation, times: int = 6) -> None:
+    for name in [*TWO, "aggregator"] * times:
+        federation.run_process(name)
+
+
 @pytest.mark.parametrize("victim", ["aggregator", "north"])
-def test_a_kill_at_any_call_to_the_store_changes_nothing(tmp_path, victim):
-    for k in itertools.count(1, 5):
-        options = {"targets": TWO, "encryption": "age"}
-        federation = ensemble(tmp_path / str(k), **options)
-        killed = run_with_a_kill(federation, [*TWO, "aggregator"] * 6, victim, k)
-        assert scores(federation) == expected(federation, *TWO), f"killed at call {k}"
+def test_a_kill_at_a_call_to_the_store_changes_nothing(tmp_path, victim):
+    options = {"targets": TWO, "encryption": "age"}
+    whole = ensemble(tmp_path / "whole", **options)
+    calls = calls_of(whole, victim, partial(in_turn, whole))
+    for k, after in kills(calls, few=True):
+        federation = ensemble(tmp_path / f"{k}-{after}", **options)
+        assert run_with_a_kill(federation, partial(in_turn, federation), victim, k, after=after)
+        assert scores(federation) == expected(federation, *TWO), f"killed at {calls[k - 1]}"
         assert not federation.observe().state.rejected
-        if not killed:
-            break
-    assert k > 30
 
 
 def test_a_site_that_is_reached_by_a_courier_takes_part(tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
+from functools import partial
 
 import pytest
 
@@ -29,7 +29,7 @@ from fedfs.roles.reader.status import summarize
 from fedfs.roles.site.join import ask_for_new_key
 from fedfs.store.memory import MemoryStore
 from support.courier import Courier, index_of
-from support.dying_store import run_with_a_kill
+from support.dying_store import calls_of, kills, run_with_a_kill
 from support.federation import DATASET_JSON, Federation, forge, with_keys_of_charter
 from support.given_models import MODELS, evaluation, given_models
 
@@ -168,18 +168,23 @@ def test_fewer_cases_than_the_charter_asks_for_publish_no_scores(tmp_path):
     assert scored(federation) == {}
 
 
+def in_turn(federation: Federation, times: int = 4) -> None:
+    for name in [*TWO, "aggregator"] * times:
+        federation.run_process(name)
+
+
 @pytest.mark.parametrize("victim", ["aggregator", "north"])
-def test_a_kill_at_any_call_to_the_store_changes_nothing(tmp_path, victim):
-    for k in itertools.count(1):
-        federation = evaluation(tmp_path / str(k), targets=TWO, encryption="age").start()
-        killed = run_with_a_kill(federation, [*TWO, "aggregator"] * 4, victim, k)
-        assert scored(federation) == expected(federation), f"killed at call {k}"
+def test_a_kill_at_each_kind_of_call_to_the_store_changes_nothing(tmp_path, victim):
+    options = {"targets": TWO, "encryption": "age"}
+    whole = evaluation(tmp_path / "whole", **options).start()
+    calls = calls_of(whole, victim, partial(in_turn, whole))
+    for k, after in kills(calls):
+        federation = evaluation(tmp_path / f"{k}-{after}", **options).start()
+        assert run_with_a_kill(federation, partial(in_turn, federation), victim, k, after=after)
+        assert scored(federation) == expected(federation), f"killed at {calls[k - 1]}"
         state = federation.observe().state
         assert not state.rejected
         assert len(state.finished.scores) == 4
-        if not killed:
-            break
-    assert k > 15
 
 
 def test_a_model_that_cannot_be_scored_stops_nobody(tmp_path):
