@@ -1,37 +1,27 @@
-"""What nnU-Net itself makes of a raw dataset, in a process of its own."""
+"""What nnU-Net itself makes of a raw dataset."""
 
 import json
-import os
-import subprocess
-import sys
 
-SCRIPT = """
-import json, sys
+import pytest
 from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import (
     DatasetFingerprintExtractor,
 )
-from fedfs.nnunet.allowed.classes import planner_class
 
-dataset, options = sys.argv[1], json.loads(sys.argv[2])
-DatasetFingerprintExtractor(dataset, num_processes=2).run()
-for name, kwargs, attributes in options:
-    planner = planner_class(name)(dataset, **kwargs)
-    for key, value in attributes.items():
-        setattr(planner, key, value)
-    planner.plan_experiment()
-"""
+from fedfs.nnunet.allowed.classes import planner_class
+from fedfs.nnunet.system.environment import set_variables
+from support.one_process import fork_pools
 
 
 def plan(paths, dataset, planners):
     """Return the fingerprint and one plan per (planner, arguments, attributes)."""
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, dataset, json.dumps(planners)],
-        env={**os.environ, **paths.variables(), "nnUNet_n_proc_DA": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    with set_variables(paths.variables()), pytest.MonkeyPatch.context() as patch:
+        fork_pools(patch)
+        DatasetFingerprintExtractor(dataset, num_processes=1).run()
+        for name, kwargs, attributes in planners:
+            planner = planner_class(name)(dataset, **kwargs)
+            for key, value in attributes.items():
+                setattr(planner, key, value)
+            planner.plan_experiment()
     folder = paths.preprocessed / dataset
     return (
         json.loads((folder / "dataset_fingerprint.json").read_text()),
