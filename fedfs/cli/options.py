@@ -1,5 +1,6 @@
 """Options and arguments that several commands share; each is spelled here once."""
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
@@ -148,16 +149,27 @@ def number_pairs(
     Raises:
         click.BadParameter: a value is not of that form.
     """
-    out: dict[str, float] = {}
-    for value in values:
-        name, sign, number = value.partition("=")
-        try:
-            out[name] = float(number)
-        except ValueError:
-            sign = ""
-        if not sign:
-            raise click.BadParameter(f"{value!r} is not NAME=NUMBER.")
-    return out
+    try:
+        return dict(map(read_number, values))
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+def read_number(text: str) -> tuple[str, float]:
+    """Return name and value of ``NAME=NUMBER``, or of ``grace=adaptive``, which stands for one.
+
+    Raises:
+        ValueError: it is neither; with a sentence.
+    """
+    from fedfs.protocol.round_policies import ADAPTIVE_GRACE
+
+    if text == "grace=adaptive":
+        return "adaptive_grace", ADAPTIVE_GRACE
+    name, sign, number = text.partition("=")
+    if sign:
+        with contextlib.suppress(ValueError):
+            return name, float(number)
+    raise ValueError(f"{text!r} is not NAME=NUMBER.")
 
 
 def numbers_option(

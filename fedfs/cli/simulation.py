@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +24,15 @@ def _arms() -> tuple[str, ...]:
 
 
 @command(example="fedfs simulate out --data Dataset042_Organ --arms local,ffe --rounds 5")
-@argument("folder", type=FOLDER, help="Folder of the experiment; it goes on where it was.")
+@argument(
+    "folder",
+    type=FOLDER,
+    required=False,
+    help="Folder of the experiment; it goes on where it was. Not with --forecast.",
+)
 @option(
     "--data",
     multiple=True,
-    required=True,
     metavar="DIR | SITE=DIR",
     help="nnU-Net raw dataset with cases.csv (case,site); or one of each site, repeated.",
 )
@@ -53,6 +57,36 @@ def _arms() -> tuple[str, ...]:
     section=STUDY,
     metavar="ARM",
     help="Arm that the others are compared with; default: local.",
+)
+@option(
+    "--trace",
+    metavar="FILE | NAME",
+    section=STUDY,
+    help="Consortium (TOML), for --forecast: speed, line and hours of each site.",
+)
+@option(
+    "--forecast",
+    is_flag=True,
+    section=STUDY,
+    help="Train nothing: say when the study of --trace will end, and who waits for whom.",
+)
+@default_option(
+    "--policy",
+    "policies",
+    multiple=True,
+    default=["all"],
+    metavar="NAME[,OPTION=VALUE...]",
+    section=STUDY,
+    help="Policy to forecast, e.g. quorum,sites=6,grace=adaptive. Repeatable.",
+)
+@default_option(
+    "--encoding",
+    "encodings",
+    multiple=True,
+    default=["fp32"],
+    metavar="UPDATES[/VERSIONS]",
+    section=STUDY,
+    help="Encoding to forecast, e.g. topk,fraction=0.05/int8. Repeatable.",
 )
 @option(
     "--external",
@@ -136,9 +170,13 @@ def _arms() -> tuple[str, ...]:
 )
 @log_format_option
 def simulate(
-    folder: Path,
+    folder: Path | None,
     *,
     data: tuple[str, ...],
+    trace: str | None,
+    forecast: bool,
+    policies: Sequence[str],
+    encodings: Sequence[str],
     sites: Path | None,
     case_column: str,
     site_column: str,
@@ -155,7 +193,17 @@ def simulate(
     Sites alone, federated in several ways, and all data in one place, in FOLDER. Every arm is a
     real study of real processes. Given again, the command goes on where it was. The tables are also
     in FOLDER: table.md, table.csv, table.tex.
+
+    With --trace and --forecast nothing is trained and FOLDER is left out: the study of a
+    consortium runs in virtual time, in seconds.
     """
+    if forecast or trace is not None:
+        _show_forecast(trace, policies, encodings, as_json=as_json, is_asked=forecast)
+        return
+    if folder is None:
+        raise click.UsageError("Missing argument 'FOLDER'.")
+    if not data:
+        raise click.UsageError("Missing option '--data'.")
     from fedfs.simulation.experiment import Experiment, ExperimentOptions
     from fedfs.simulation.hosts import ended_with_us
     from fedfs.simulation.site_lists import SiteList
@@ -193,6 +241,30 @@ def simulate(
         show_table(table.heading, table.rows)
     click.echo(f"\nThe tables are in {folder}/table.md, table.csv and table.tex.")
     click.echo(f"Each study has its report: {folder}/*/**/store/aggregator/reports/")
+
+
+def _show_forecast(
+    trace: str | None,
+    policies: Sequence[str],
+    encodings: Sequence[str],
+    *,
+    as_json: bool,
+    is_asked: bool,
+) -> None:
+    from fedfs.cli.forecast import read_trace, rules_of, show_forecasts
+    from fedfs.simulation.virtual.forecast import forecast
+
+    if trace is None or not is_asked:
+        raise click.UsageError("--forecast is of a --trace, and a --trace is for --forecast.")
+    context = click.get_current_context()
+    given = [
+        name
+        for name in ("rounds", "local_iterations", "val_iterations")
+        if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
+    ]
+    consortium = read_trace(trace, {name: context.params[name] for name in given})
+    forecasts = [forecast(consortium, rules) for rules in rules_of(policies, encodings)]
+    show_forecasts(consortium, forecasts, as_json=as_json)
 
 
 def _words(options: tuple[str, ...]) -> list[str]:

@@ -168,8 +168,9 @@ _OPTIONS = (
     numbers_option(
         "--policy-option",
         "policy_options",
-        "Of --policy quorum: sites=3 or cases_percent=60, grace_minutes=30, deadline_minutes=1440; "
-        "of buffer: size=4; of each: staleness_exponent=0.5.",
+        "Of --policy quorum: sites=3 or cases_percent=60, grace=adaptive or grace_minutes=30, "
+        "deadline_minutes=1440; of buffer: size=4, deadline_minutes=1440; of each: "
+        "staleness_exponent=0.5.",
         section=ROUNDS,
     ),
     default_option(

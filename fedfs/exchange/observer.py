@@ -47,7 +47,7 @@ MAX_ENVELOPE_BYTES = MAX_BYTES * 4 // 3 + 4096
 """Largest object that holds a message: its payload is in base64, four bytes for three."""
 
 _EVERYTHING_EVERY = 256
-_MANY, _AT_ONCE, _BATCH = 8, 8, 16
+_MANY, _BATCH = 8, 16
 _SMALL_BYTES = 1 << 20
 
 _T = TypeVar("_T")
@@ -125,7 +125,8 @@ class Observer:
         everything = everything or self._n_looks % _EVERYTHING_EVERY == 0
         self._n_looks += 1
         entries: dict[str, tuple[Key, Entry]] = {}
-        for listed in _each(self._list, self._areas(everything=everything)):
+        areas_now = self._areas(everything=everything)
+        for listed in self._each(self._list, areas_now):
             for entry in listed:
                 key = layout.parse(entry.key)
                 if key is None:
@@ -143,7 +144,7 @@ class Observer:
         for start in range(0, len(ordered), _BATCH):
             batch = ordered[start : start + _BATCH]
             at_once = all(entry.size <= _SMALL_BYTES for _, entry in batch)
-            found = _each(self._fetch, batch) if at_once else map(self._fetch, batch)
+            found = self._each(self._fetch, batch) if at_once else map(self._fetch, batch)
             for (key, entry), data in zip(batch, found, strict=True):
                 self._read(key, entry, data)
         if everything and (lost := self._lost()):
@@ -205,6 +206,14 @@ class Observer:
         except (ObjectNotFoundError, StorePermissionError):  # policies deny what is missing
             return False
         return True
+
+    def _each(self, function: Callable[[_T], _R], items: Sequence[_T]) -> Iterator[_R]:
+        """Yield what a function makes of each item, in order; of many, as many at once as pays."""
+        if len(items) < _MANY or self.store.at_once == 1:
+            yield from map(function, items)
+            return
+        with ThreadPoolExecutor(self.store.at_once) as pool:
+            yield from pool.map(function, items)
 
     def _areas(self, *, everything: bool) -> list[Area]:
         if everything:
@@ -278,15 +287,6 @@ class Observer:
         if copy is not None and not copy.exists():
             copy.parent.mkdir(parents=True, exist_ok=True)
             write_local(copy, iter([data]))
-
-
-def _each(function: Callable[[_T], _R], items: Sequence[_T]) -> Iterator[_R]:
-    """Yield what a function makes of each item, in order; of many, several at once."""
-    if len(items) < _MANY:
-        yield from map(function, items)
-        return
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        yield from pool.map(function, items)
 
 
 def _newest_statuses(wanted: list[tuple[Key, Entry]]) -> list[tuple[Key, Entry]]:

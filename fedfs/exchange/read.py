@@ -25,6 +25,7 @@ def open_study(
     scores: bool = False,
     track: str | None = None,
     first: tuple[Charter, bytes] | None = None,
+    view: type[TrustedView] = TrustedView,
 ) -> Observer:
     """Find the study on a store and return an observer of one track that has looked once.
 
@@ -39,6 +40,7 @@ def open_study(
         scores: also follow the scores of all sites; see :class:`Observer`.
         track: the track to look at; None for the first one.
         first: the study's first charter and its bytes, where they have been read already.
+        view: verifies what is read.
 
     Raises:
         StudyError: the store holds no study that can be trusted.
@@ -53,7 +55,7 @@ def open_study(
     copies = None if cache is None else cache(charter.study)
     observer = Observer(
         TrackReader(store, place),
-        TrustedView(data, keys=vault, track=place),
+        view(data, keys=vault, track=place),
         site=site,
         skip=skip,
         cache=copies / place.name if copies is not None else None,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from fedfs.aggregation import weighting
 from fedfs.errors import MalformedError
 from fedfs.protocol import layout, participation, round_policies, sum_rules
-from fedfs.protocol.messages import Charter, Excluded, LeftOut, UpdateManifest, UsedUpdate
+from fedfs.protocol.messages import Charter, Excluded, LeftOut, UpdateManifest, UsedUpdate, from_utc
 from fedfs.protocol.state import Checked, StudyState
 
 _FEWEST_TO_COMPARE = 3
@@ -73,9 +73,19 @@ def weigh(updates: Sequence[UpdateManifest], charter: Charter, base: int) -> dic
 
 
 def used(
-    updates: Sequence[UpdateManifest], weights: Mapping[str, float], state: StudyState
+    updates: Sequence[UpdateManifest],
+    weights: Mapping[str, float],
+    state: StudyState,
+    seen_s: Mapping[str, float],
 ) -> tuple[UsedUpdate, ...]:
-    """Return what the round record says of the updates that went in."""
+    """Return what the round record says of the updates that went in.
+
+    Args:
+        updates: what went in.
+        weights: of each site.
+        state: what the aggregator accepted.
+        seen_s: key of an update -> when the aggregator first saw it.
+    """
     return tuple(
         UsedUpdate(
             site=update.site,
@@ -86,9 +96,29 @@ def used(
             n_training_cases=update.n_training_cases,
             n_iterations=update.n_iterations,
             size=update.payload.size,
+            arrived_s=_arrived_s(update, state, seen_s),
         )
         for update in updates
     )
+
+
+def _arrived_s(
+    update: UpdateManifest, state: StudyState, seen_s: Mapping[str, float]
+) -> float | None:
+    if update.key not in seen_s:
+        return None
+    opened_s = from_utc(state.rounds[update.base_version].created_at)
+    return round(max(0.0, seen_s[update.key] - opened_s), 1)
+
+
+def without(sites: Sequence[LeftOut], state: StudyState) -> str:
+    """Return a clause for the log on sites without an update in a version: ``; without south``."""
+    if not sites:
+        return ""
+    n_cases = {site: state.n_cases(site) or 0 for site in participation.believed_sites(state)}
+    total = sum(n_cases.values()) or 1
+    names = (f"{one.site} ({100 * n_cases.get(one.site, 0) / total:.0f} %)" for one in sites)
+    return f"; without {', '.join(names)} of all cases"
 
 
 def excluded(

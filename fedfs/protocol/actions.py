@@ -1,16 +1,18 @@
 """Everything that a site or the aggregator may have to do next."""
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fedfs.protocol.messages import Attendance
 
 
 @dataclass(frozen=True)
 class Wait:
-    """Nothing to do now."""
+    """Nothing to do now, nor before ``until_s``, by POSIX time, unless something is published."""
 
     reason: str
+    until_s: float = field(default=math.inf, kw_only=True)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,6 @@ from fedfs.protocol import (
     actions,
     decide_evaluation,
     ensemble,
-    layout,
     round_policies,
     sum_rules,
 )
@@ -37,15 +36,14 @@ from fedfs.protocol.messages import (
     MODES,
     Attendance,
     UpdateManifest,
-    from_utc,
 )
 from fedfs.protocol.participation import (
     announcement,
     believed_sites,
     lacks_configuration,
-    participants,
     paused_sites,
 )
+from fedfs.protocol.round_status import round_status
 from fedfs.protocol.state import NOTHING_CHECKED, Checked, StudyState
 
 
@@ -195,7 +193,7 @@ def _decide_round(
     if unchecked:
         return actions.CheckUpdates(unchecked)  # while others still train
     usable = [update for update in candidates if update.key in checked.usable]
-    status = _round_status(state, version, usable, checked.absent, now_s)
+    status = round_status(state, version, usable, checked, now_s)
     reason = round_policies.waits_for(charter.policy, status)
     needs = charter.strategy.name
     if charter.secure_sums is not None and charter.secure_sums.min_sites > fewest_updates:
@@ -203,7 +201,7 @@ def _decide_round(
     if not reason and len(usable) < fewest_updates:
         reason = round_policies.lacks_updates(needs, fewest_updates, status)
     if reason and version != charter.closed_round:
-        return Wait(reason)
+        return Wait(reason, until_s=round_policies.changes_at(charter.policy, status))
     if len(usable) < fewest_updates:
         usable = []
     keys = tuple(update.key for update in usable)
@@ -227,31 +225,6 @@ def _candidates(state: StudyState, version: int, checked: Checked) -> list[Updat
         if update.site not in newest or newest[update.site].base_version < update.base_version:
             newest[update.site] = update
     return [newest[site] for site in sorted(newest)]
-
-
-def _round_status(
-    state: StudyState,
-    version: int,
-    usable: Collection[UpdateManifest],
-    absent: Collection[str],
-    now_s: float,
-) -> round_policies.RoundStatus:
-    sites = participants(state)
-    fresh = {update.site for update in usable if update.base_version == version}
-    without_update = {
-        site
-        for site in sites
-        if (site, version) not in state.updates or layout.update(site, version) in absent
-    }
-    return round_policies.RoundStatus(
-        version=version,
-        opened_s=from_utc(state.rounds[version].created_at),
-        now_s=now_s,
-        n_cases={site: state.n_cases(site) or 0 for site in sites},
-        answered=[site for site in sites if site in fresh],
-        missing=[site for site in sites if site in without_update],
-        n_usable=len(usable),
-    )
 
 
 def _newcomer(state: StudyState, unusable: Collection[str], barred: Collection[str]) -> str | None:

@@ -11,7 +11,7 @@ Rules:
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fedfs.errors import StudyError, UserError
 from fedfs.protocol.messages import Named, utc
@@ -19,6 +19,9 @@ from fedfs.protocol.ranges import Range
 
 STALENESS_EXPONENT = 0.5
 """FedBuff's choice, where a charter does not say otherwise."""
+
+ADAPTIVE_GRACE = 1.25
+"""Of ``grace = "adaptive"``: how many times as long as its own last rounds a site is waited for."""
 
 Options = Mapping[str, float]
 
@@ -35,6 +38,7 @@ class RoundStatus:
         answered: of these, the ones with a usable update from the newest version.
         missing: of these, the ones without any update from the newest version.
         n_usable: sites whose usable updates wait, from any version.
+        expected_until_s: of the missing, until when their updates are expected.
     """
 
     version: int
@@ -44,6 +48,14 @@ class RoundStatus:
     answered: Sequence[str]
     missing: Sequence[str]
     n_usable: int
+    expected_until_s: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def living(self) -> int:
+        """Sites that take part and are not later than ever."""
+        until_s = self.expected_until_s
+        late = [site for site in self.missing if until_s.get(site, math.inf) <= self.now_s]
+        return len(self.n_cases) - len(late)
 
 
 Policy = Callable[[RoundStatus, Options], str]
@@ -59,7 +71,8 @@ def wait_for_quorum(status: RoundStatus, options: Options) -> str:
     """Close when enough sites have answered and the grace period is over, or at the deadline.
 
     Options: ``sites`` or ``cases_percent`` say what is enough; ``grace_minutes`` how long a round
-    is open at least, for those who are a little late; ``deadline_minutes`` at most.
+    is open at least, for those who are a little late; ``adaptive_grace`` that each site is waited
+    for as many times as long as its own last rounds took; ``deadline_minutes`` how long at most.
     """
     if not status.missing:
         return ""
@@ -73,37 +86,71 @@ def wait_for_quorum(status: RoundStatus, options: Options) -> str:
     if not enough:
         return f"{_updates(status)}: {have} have answered{at_most}"
     grace_s = status.opened_s + 60 * options.get("grace_minutes", 0.0)
-    if status.now_s < min(grace_s, until_s):
-        return f"{_updates(status)} until {utc(min(grace_s, until_s))}: {have} have answered"
+    awaited = status.missing
+    if "adaptive_grace" in options:
+        expected_s = {site: status.expected_until_s[site] for site in status.missing}
+        awaited = [site for site in status.missing if status.now_s < expected_s[site]]
+        grace_s = max(grace_s, *(expected_s[site] for site in awaited), 0.0)
+    if status.now_s < (ends_s := min(grace_s, until_s)):
+        until = "" if math.isinf(ends_s) else f" until {utc(ends_s)}"
+        return f"{_updates(status, awaited or status.missing)}{until}: {have} have answered"
     return ""
 
 
 def wait_for_buffer(status: RoundStatus, options: Options) -> str:
     """Close when updates of ``size`` sites wait, from any version (FedBuff, Nguyen et al. 2022).
 
-    Of as many as take part, if these are fewer: a site has one update in a version.
+    Of as many as take part and are not later than ever, if these are fewer: a site has one update
+    in a version. At ``deadline_minutes`` one update is enough.
     """
-    n_sites = len(status.n_cases)
-    size = min(int(options["size"]), n_sites)
+    n_sites = status.living
+    size = max(1, min(int(options["size"]), n_sites))
     if not status.missing or status.n_usable >= size:
         return ""
+    until = ""
+    if "deadline_minutes" in options:
+        until_s = status.opened_s + 60 * options["deadline_minutes"]
+        if status.now_s >= until_s and status.n_usable:
+            return ""
+        until = f", until {utc(until_s)} at the latest"
     fewer = f", as only {n_sites} sites take part" if n_sites < options["size"] else ""
-    return f"{_updates(status)}: {status.n_usable} of {size} updates wait{fewer}"
+    return f"{_updates(status)}: {status.n_usable} of {size} updates wait{fewer}{until}"
+
+
+LIVING_FACTOR = 2.0
+"""A buffer takes a site for gone that is late by as many times what its last rounds took."""
+
+
+def expectation_factor(policy: Named) -> float | None:
+    """Return how many times as long as its own rounds a site is waited for; None for any time."""
+    if policy.name == "buffer":
+        return LIVING_FACTOR
+    return policy.options.get("adaptive_grace")
+
+
+def changes_at(policy: Named, status: RoundStatus) -> float:
+    """Return when the policy may close the round though nothing new came; infinity for never."""
+    names = [n for n in ("grace_minutes", "deadline_minutes") if n in policy.options]
+    times_s = [status.opened_s + 60 * policy.options[name] for name in names]
+    times_s += status.expected_until_s.values()
+    return min((time_s for time_s in times_s if time_s > status.now_s), default=math.inf)
 
 
 _MINUTES = Range(low=0, high=525_600, high_is_open=False)
+_DEADLINE = dataclasses.replace(_MINUTES, low_is_open=True)
 _COUNT = Range(low=1, whole=True)
 _SHARED = {"staleness_exponent": Range(low=0, high=100, high_is_open=False)}
 _KNOWN: dict[str, tuple[Policy, dict[str, Range]]] = {
     "all": (wait_for_all, {}),
-    "buffer": (wait_for_buffer, {"size": _COUNT}),
+    "buffer": (wait_for_buffer, {"size": _COUNT, "deadline_minutes": _DEADLINE}),
     "quorum": (
         wait_for_quorum,
         {
             "sites": _COUNT,
             "cases_percent": Range(low=0, high=100, low_is_open=True, high_is_open=False),
             "grace_minutes": _MINUTES,
-            "deadline_minutes": dataclasses.replace(_MINUTES, low_is_open=True),
+            "adaptive_grace": Range(low=1, high=100, high_is_open=False),
+            "deadline_minutes": _DEADLINE,
         },
     ),
 }
@@ -181,8 +228,8 @@ def staleness_exponent(policy: Named) -> float:
     return policy.options.get("staleness_exponent", STALENESS_EXPONENT)
 
 
-def _updates(status: RoundStatus) -> str:
-    return f"the update of {', '.join(status.missing)} from version {status.version}"
+def _updates(status: RoundStatus, sites: Sequence[str] = ()) -> str:
+    return f"the update of {', '.join(sites or status.missing)} from version {status.version}"
 
 
 def _quorum(status: RoundStatus, options: Options) -> tuple[bool, str]:

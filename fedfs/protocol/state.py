@@ -29,6 +29,7 @@ from fedfs.protocol.messages import (
     TrackCharter,
     UpdateManifest,
 )
+from fedfs.protocol.round_durations import RoundDurations
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,13 @@ class Checked:
         absent: keys of updates whose payload is not there yet, and of what this host cannot
             decrypt.
         refused: key of an update, a fingerprint or a site's plan -> why it cannot be used.
+        seen_s: key of an update that waits -> POSIX seconds at which this process first saw it.
     """
 
     usable: Collection[str] = ()
     absent: Collection[str] = ()
     refused: Mapping[str, str] = field(default_factory=dict)
+    seen_s: Mapping[str, float] = field(default_factory=dict)
 
 
 NOTHING_CHECKED = Checked()
@@ -78,6 +81,7 @@ class StudyState:
         digests: key -> sha256 of the accepted message's payload bytes.
         vouched: key -> that hash, where the aggregator named the message in a record or the plan.
         rejected: key -> why the object under it was not accepted.
+        durations: of the sites' own rounds, in the records.
     """
 
     charters: dict[int, TrackCharter]
@@ -108,6 +112,7 @@ class StudyState:
     digests: dict[str, str] = field(default_factory=dict)
     vouched: dict[str, str] = field(default_factory=dict)
     rejected: dict[str, str] = field(default_factory=dict)
+    durations: RoundDurations = field(default_factory=RoundDurations)
 
     @property
     def charter(self) -> TrackCharter:

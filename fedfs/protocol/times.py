@@ -1,6 +1,7 @@
 """Times in messages: UTC as text, for people and for the one process that wrote them."""
 
 import datetime
+import functools
 
 from fedfs.errors import MalformedError
 
@@ -10,6 +11,7 @@ def utc(now_s: float) -> str:
     return datetime.datetime.fromtimestamp(now_s, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+@functools.lru_cache(maxsize=1024)
 def from_utc(text: str) -> float:
     """Return the POSIX time of UTC text as :func:`utc` writes it.
 

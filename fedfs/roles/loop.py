@@ -5,7 +5,8 @@ A store that cannot be reached now is waited for like anything else: a step may 
 """
 
 import logging
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 
 from fedfs.errors import StoreUnavailableError
@@ -21,13 +22,37 @@ class Outcome:
         worked: something was done, look again at once.
         finished: nothing will ever be left to do.
         text: a sentence on what was done, or is waited for.
+        until_s: of a wait, the POSIX time at which it ends by itself.
         done: of the outcome of a whole process, the sentences on all that it has done.
     """
 
     worked: bool
     finished: bool
     text: str
+    until_s: float = math.inf
     done: tuple[str, ...] = ()
+
+
+def turns(step: Callable[[], Outcome], *, once: bool = False) -> Generator[Outcome, None, Outcome]:
+    """Yield the outcome of each step until nothing is left to do, and return the last one.
+
+    After an outcome that has not worked, the caller waits. See :func:`run`.
+    """
+    done: list[str] = []
+    while True:
+        try:
+            outcome = step()
+        except StoreUnavailableError as error:
+            if once:
+                raise
+            log.warning("%s Trying again.", error.local_text)
+            outcome = Outcome(worked=False, finished=False, text=error.local_text)
+        else:
+            if outcome.worked:
+                done.append(outcome.text)
+            elif outcome.finished or once:
+                return replace(outcome, worked=bool(done), done=tuple(done))
+        yield outcome
 
 
 def run(step: Callable[[], Outcome], *, wait: Callable[[], object], reset: Callable[[], None],
@@ -47,20 +72,14 @@ def run(step: Callable[[], Outcome], *, wait: Callable[[], object], reset: Calla
         StoreUnavailableError: the store cannot be reached, with ``once``.
         FedfsError: whatever else a step raises.
     """
-    done: list[str] = []
+    loop = turns(step, once=once)
     while True:
         try:
-            outcome = step()
-        except StoreUnavailableError as error:
-            if once:
-                raise
-            log.warning("%s Trying again.", error.local_text)
-            wait()
-            continue
+            outcome = next(loop)
+        except StopIteration as end:
+            last: Outcome = end.value
+            return last
         if outcome.worked:
-            done.append(outcome.text)
             reset()
-        elif outcome.finished or once:
-            return replace(outcome, worked=bool(done), done=tuple(done))
         else:
             wait()

@@ -13,6 +13,7 @@ Rules:
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import ClassVar, Generic, TypeVar
 
 from fedfs.errors import (
@@ -99,7 +100,8 @@ class Role(ABC, Generic[_Action]):
         self._status.rejected = {**state.rejected, **self.refused}
         action = self.decide(state)
         if isinstance(action, Wait):
-            return self._wait(*self.explain_wait(action, state))
+            outcome = self._wait(*self.explain_wait(action, state))
+            return replace(outcome, until_s=action.until_s)
         if isinstance(action, Done):
             self._status.say(action.step)
             return Outcome(worked=False, finished=True, text=action.reason)

@@ -8,6 +8,7 @@ Rules:
 """
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -53,6 +54,7 @@ class Tracks:
             FedfsError: a track failed, and the others have nothing to do now.
         """
         waits: dict[str, str] = {}
+        until_s = math.inf
         ends: dict[str, str] = {}
         blocked: dict[str, list[str]] = {}
         for name in self._order():
@@ -74,6 +76,7 @@ class Tracks:
             if outcome.worked:
                 return outcome
             (ends if outcome.finished else waits)[name] = outcome.text
+            until_s = min(until_s, outcome.until_s)
         if self._failed:
             raise next(iter(self._failed.values()))
         if any(all(map(self._is_done, missing)) for missing in blocked.values()):
@@ -81,7 +84,8 @@ class Tracks:
         for name, missing in blocked.items():
             if not all(track in ends for track in missing):  # else they ended without being done
                 waits[name] = f"waiting for track {', '.join(missing)}"
-        return Outcome(worked=False, finished=not waits, text=self._summarize(waits or ends))
+        text = self._summarize(waits or ends)
+        return Outcome(worked=False, finished=not waits, text=text, until_s=until_s)
 
     def _summarize(self, texts: Mapping[str, str]) -> str:
         """Return the texts of tracks in one line; tracks with the same text are named together."""

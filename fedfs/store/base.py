@@ -52,9 +52,11 @@ class ReadableStore(ABC):
     Attributes:
         url: names it in messages.
         request_counts: kind of request -> how many were made, where requests cost money.
+        at_once: reading requests that are worth making at the same time.
     """
 
     url: str
+    at_once: int = 8
     request_counts: Mapping[str, int] = MappingProxyType({})
 
     @abstractmethod

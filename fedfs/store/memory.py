@@ -25,6 +25,8 @@ class StoredObject:
 class MemoryStore(Store):
     """Objects in a dictionary behind a lock."""
 
+    at_once = 1  # nothing is waited for
+
     def __init__(self, *, name: str = "test", clock: Callable[[], float] = time.time) -> None:
         self.url = f"memory://{name}"
         self.objects: dict[str, StoredObject] = {}

@@ -2,7 +2,6 @@
 
 import heapq
 from collections.abc import Iterator
-from dataclasses import replace
 
 from fedfs.protocol import layout, track_place
 from fedfs.protocol.track_place import TrackPlace
@@ -27,7 +26,10 @@ class TrackReader(ReadableWrapper):
 
     def list(self, prefix: str, *, after: str = "") -> Iterator[Entry]:
         """See :meth:`fedfs.store.base.ReadableStore.list`."""
-        own, shared = self._own(prefix, after), self._shared(prefix, after)
+        own = self._own(prefix, after)
+        if not track_place.may_hold_shared(prefix):
+            return own
+        shared = self._shared(prefix, after)
         return heapq.merge(own, shared, key=lambda entry: entry.key)
 
     def _own(self, prefix: str, after: str) -> Iterator[Entry]:
@@ -37,11 +39,9 @@ class TrackReader(ReadableWrapper):
         for entry in self._inner.list(behind + prefix, after=behind + after if after else ""):
             key = entry.key.removeprefix(behind)
             if not self.track.is_shared(key):
-                yield replace(entry, key=key)
+                yield Entry(key, entry.size, entry.modified_s)
 
     def _shared(self, prefix: str, after: str) -> Iterator[Entry]:
-        if not track_place.may_hold_shared(prefix):
-            return
         for entry in self._inner.list(prefix, after=after):
             if self.track.is_shared(entry.key):
                 yield entry

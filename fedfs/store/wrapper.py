@@ -17,6 +17,7 @@ class ReadableWrapper(ReadableStore):
         self._inner = inner
         self.url = inner.url
         self.request_counts = inner.request_counts
+        self.at_once = inner.at_once
 
     def _inner_key(self, key: str) -> str:
         """Return the key under which the inner store keeps what is ``key`` here."""

@@ -23,7 +23,7 @@
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from fedfs.errors import MalformedError, MisplacedError, RejectedError, SignatureError, StandsUntil
@@ -89,7 +89,7 @@ class TrustedView:
 
     def anew(self) -> "TrustedView":
         """Return a view of the same study that has accepted nothing but its first charter."""
-        return TrustedView(self._first, study=self.study, keys=self._keys, track=self.track)
+        return type(self)(self._first, study=self.study, keys=self._keys, track=self.track)
 
     def wants(self, key: Key) -> bool:
         """Return whether the object under ``key`` is a message that has not been accepted yet."""
@@ -115,7 +115,7 @@ class TrustedView:
         if cls is None:
             raise MisplacedError("is not a message")
         with _standing_until("change"):
-            envelope = Envelope(data)
+            envelope = self._open(data)
         if key.kind == "charter":
             with _standing_until("charter"):
                 message: Message = self._verify_charter(key, envelope)
@@ -151,19 +151,28 @@ class TrustedView:
         with _standing_until("charter"):
             tenures = self._tenures(key)[::-1]
             keys = [one.public_key for one in tenures]
-            signed_by = envelope.signer(keys, messages.payload_type(cls))
-        message = messages.decode(
+            signed_by = self._signer(envelope, keys, cls)
+        message = self._decode(cls, envelope, key)
+        vouched = self.state.charter.vouched.get(self.track.on_store(key.text))
+        if envelope.sha256 not in (vouched, self.state.vouched.get(key.text)):
+            signer = next(one for one in tenures if one.public_key == signed_by)
+            self._check_tenure(key, signer, message)
+        return message
+
+    def _open(self, data: bytes) -> Envelope:
+        return Envelope(data)
+
+    def _signer(self, envelope: Envelope, keys: Sequence[str], cls: type[Message]) -> str:
+        return envelope.signer(keys, messages.payload_type(cls))
+
+    def _decode(self, cls: type[Message], envelope: Envelope, key: Key) -> Message:
+        return messages.decode(
             cls,
             envelope.payload,
             key=key.text,
             study=self.track.study(self.study, key.text),
             unseal=self._keys.unseal if self._keys else None,
         )
-        vouched = self.state.charter.vouched.get(self.track.on_store(key.text))
-        if envelope.sha256 not in (vouched, self.state.vouched.get(key.text)):
-            signer = next(one for one in tenures if one.public_key == signed_by)
-            self._check_tenure(key, signer, message)
-        return message
 
     def _tenures(self, key: Key) -> tuple[Tenure, ...]:
         charters = self.state.charters

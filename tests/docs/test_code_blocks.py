@@ -51,6 +51,7 @@ def one_block(folder, text):
         ("```toml\n[site.run]\ncolour = 1\n```", "names 'colour'"),
         ("```toml\n[site.run]\nnum_processes = 'many'\n```", "not a valid integer"),
         ("```toml of=study\nroundz = 3\n```", "names 'roundz'"),
+        ("```toml of=trace\nroundz = 3\n```", "names 'roundz'"),
         ("```toml\n[site.walk]\n```", "names 'walk'"),
         ("```toml\n[site\n```", "not TOML"),
         ("```json\n{\n```", "Expecting property name"),

@@ -9,7 +9,7 @@ hosts do not show them, and ``docs/hooks.py`` takes them away for the site.
 | ``python`` | is run, ``on`` a host, ``at`` a moment |
 | both, with ``terminal`` | typed into a terminal of the page's own test (:mod:`support.terminals`) |
 | ``sh``, ``cron`` | cannot be run here: bash can read it, fedfs understands its command lines, scripts and targets of make exist |
-| ``toml`` | a configuration file of fedfs, or ``of=study`` a study's, ``of=policy`` a site's policy; its commands, options and keys exist |
+| ``toml`` | a configuration file of fedfs, ``of=study`` a study's, ``of=policy`` a site's policy, ``of=trace`` a trace; its commands, options and keys exist |
 | ``json``, ``yaml``, ``ini`` | can be parsed |
 | ``text`` | a picture, nothing that anybody types |
 
@@ -41,6 +41,7 @@ from fedfs.cli.spelling import as_defaults
 from fedfs.errors import FedfsError
 from fedfs.roles.site.policy.file import read_policy
 from fedfs.roles.toml_file import TomlFile
+from fedfs.simulation.virtual.trace import parse_trace
 from support.command_lines import understood
 
 ROOT = Path(__file__).parents[2]
@@ -265,6 +266,8 @@ def _check_toml(block: Block) -> None:
             as_defaults(content, fedfs.commands["init"])
         elif block.words.get("of") == "policy":
             read_policy(Path(file.name))
+        elif block.words.get("of") == "trace":
+            parse_trace(content.table, content.at)
         else:
             defaults_of([content], fedfs)
 

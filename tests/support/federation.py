@@ -6,7 +6,6 @@ Tests change its state (kill a process, forge an object) and run the real code.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import random
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from fedfs.aggregation import fingerprints
 from fedfs.aggregation.best_configuration import JOINT, CrossValidated, candidates_of, steps_of
 from fedfs.exchange.gate import OTHER_ROLES, Gate
 from fedfs.exchange.global_weights import WeightFiles
@@ -25,19 +23,7 @@ from fedfs.exchange.observer import Observer
 from fedfs.exchange.progress import StatusReporter
 from fedfs.exchange.publish import Publisher
 from fedfs.exchange.read import open_study
-from fedfs.learner import (
-    Array,
-    CaseGeometry,
-    ClassScore,
-    EvaluationResult,
-    GivenNetwork,
-    OwnPlan,
-    Progress,
-    SiteFingerprint,
-    TrainResult,
-)
-from fedfs.nnunet.plan.plans import PlanResult
-from fedfs.protocol import codec, participation
+from fedfs.protocol import participation
 from fedfs.protocol.messages import Attendance, DiceSum, track_names
 from fedfs.protocol.track_place import TrackPlace
 from fedfs.protocol.values import HELPER_SITE
@@ -64,190 +50,33 @@ from fedfs.roles.site.policy.rules import SitePolicy
 from fedfs.roles.site.step import Site
 from fedfs.roles.step import AFTER_TRACKS
 from fedfs.roles.tracks import at_once
+from fedfs.simulation.virtual.fake_learner import (
+    DATASET_JSON,
+    INITIAL,
+    N_VALIDATED,
+    WITH_NORM,
+    FakeLearner,
+    FakePlanner,
+    network_of,
+    with_cases,
+)
 from fedfs.store.base import Store
 from fedfs.store.memory import MemoryStore
 from fedfs.store.prefix import TrackStore
-from fedfs.tensors.canonical import TensorFile, write_safetensors
+from fedfs.tensors.canonical import TensorFile
 from fedfs.trust.keyring import Keyring
 from fedfs.trust.recipients import Vault
 from support.track_objects import OneTrack
 
-DATASET_JSON = {
-    "channel_names": {"0": "MRI"},
-    "labels": {"background": 0, "organ": 1},
-    "file_ending": ".nii.gz",
-}
-INITIAL: dict[str, Array] = {
-    "a.weight": np.arange(6, dtype=np.float32).reshape(2, 3) / np.float32(7),
-    "b.bias": np.full(4, -1, dtype=np.float32),
-}
+__all__ = [
+    "DATASET_JSON", "HELPER", "INITIAL", "LENIENT", "N_VALIDATED", "WITH_NORM", "FakeLearner",
+    "FakePlanner", "Federation", "forge", "network_of", "reach", "with_cases",
+    "with_keys_of_charter",
+]  # fmt: skip
 
-
-WITH_NORM: dict[str, Array] = {
-    **INITIAL,
-    "c.norm.bias": np.zeros(3, dtype=np.float32),
-    "c.norm.weight": np.ones(3, dtype=np.float32),
-}
 LENIENT = SitePolicy(minimum_cases=1, models_elsewhere=True)
 HELPER = "the helper"
 """Name of the helper's process and host: no site can have it."""
-
-N_VALIDATED = 10
-"""Validation cases of each site."""
-
-
-class FakeLearner:
-    """Moves every weight half way to the site's own target; counts what it is asked to do."""
-
-    def __init__(
-        self, target: float, n_cases: int = 10, network: Mapping[str, Any] | None = None
-    ) -> None:
-        self.network = network_of(network or {})
-        self.seen: dict[int, dict[str, Any]] = {}
-        self.kept: dict[str, np.ndarray] = {}
-        self.scored: list[str] = []
-        self.tasks: list[Any] = []
-        self.target = np.float32(target)
-        self.n_cases = n_cases
-        self.calls: list[tuple[str, int]] = []
-        self.closed = False
-
-    def dataset_facts(self) -> Mapping[str, Any]:
-        return {**DATASET_JSON, "n_cases": self.n_cases, "regions_class_order": None}
-
-    def patients(self) -> Mapping[str, str]:
-        return {"case-0": "patient-a", "case-1": "patient-a"}
-
-    def versions(self) -> Mapping[str, str]:
-        return {"nnunetv2": "0"}
-
-    def fingerprint(self, on_progress: Any) -> SiteFingerprint:
-        self.calls.append(("fingerprint", -1))
-        values = np.linspace(float(self.target), float(self.target) + 10, 50)
-        channel = fingerprints.mix_cases([fingerprints.sketch_case(values)] * self.n_cases)
-        case = CaseGeometry((1.0, 1.0, 1.0), (20, 20, 20), 1.0)
-        return SiteFingerprint(self.n_cases, (channel,), (case,) * self.n_cases)
-
-    def plan(self, on_progress: Any, *, is_published: bool = False) -> OwnPlan:
-        self.calls.append(("plan", -1))
-        shapes = {name: array.shape for name, array in self.network.items()}
-        configuration = {"tensors": {name: list(shape) for name, shape in shapes.items()}}
-        intensities = {"0": {"min": -7.0, "max": 3071.0, "mean": 100.0}}
-        plans = {
-            "plans_name": "own",
-            "foreground_intensity_properties_per_channel": intensities,
-            **configuration,
-        }
-        sha256 = hashlib.sha256(codec.dumps(plans)).hexdigest()
-        return OwnPlan(plans, {}, configuration, shapes, self.n_cases, sha256)
-
-    def initial_weights(self) -> Any:
-        return self.network
-
-    def prepare(self, plans: Any, fingerprint: Any, on_progress: Any) -> None:
-        self.calls.append(("prepare", -1))
-
-    def evaluate(self, task: Any, tensors: Any, on_progress: Any) -> EvaluationResult:
-        self.calls.append(("evaluate", task.version))
-        return self._score(tensors)
-
-    def train(self, task: Any, tensors: Any, on_progress: Any) -> TrainResult:
-        self.calls.append(("train", task.version))
-        self.tasks.append(task)
-        self.seen[task.version] = dict(tensors)
-        on_progress(Progress("train", 1, 2, "iterations", task.first_epoch, {"loss": 0.5}))
-        trained = {name: value + (self.target - value) / 2 for name, value in tensors.items()}
-        iterations = task.n_epochs * task.iterations_per_epoch
-        return TrainResult(
-            trained, self.n_cases, task.n_epochs, iterations, {"train_loss": 0.1}, {}
-        )
-
-    def finish(self, task: Any, tensors: Any, on_progress: Any) -> EvaluationResult:
-        self.calls.append(("finish", task.version))
-        self.kept = dict(tensors)
-        return with_cases(self._score(tensors))
-
-    def score(self, plans: Any, tensors: Path, on_progress: Any) -> EvaluationResult:
-        self.scored.append(plans["dataset_name"])
-        with TensorFile(tensors) as file:
-            file.check_against({n: tuple(s) for n, s in plans["tensors"].items()})
-            return with_cases(self._score(dict(file)))
-
-    def score_ensemble(self, members: Mapping[str, Path], on_progress: Any) -> EvaluationResult:
-        self.scored.append("+".join(members))
-        return with_cases(self._score_mean(list(members.values())))
-
-    def score_given(self, network: GivenNetwork, on_progress: Any) -> EvaluationResult:
-        self.scored.append(network.name)
-        shapes = {name: tuple(shape) for name, shape in network.plans["tensors"].items()}
-        for path in network.folds.values():
-            with TensorFile(path) as file:
-                file.check_against(shapes)
-        result = self._score_mean(list(network.folds.values()))
-        return with_cases(dataclasses.replace(result, n_cases=self.n_cases))
-
-    def _score_mean(self, paths: Sequence[Path]) -> EvaluationResult:
-        parts = []
-        for path in paths:
-            with TensorFile(path) as file:
-                parts.append(dict(file))
-        return self._score({name: np.mean([p[name] for p in parts], axis=0) for name in parts[0]})
-
-    def close(self) -> None:
-        self.closed = True
-
-    def _score(self, tensors: Any) -> EvaluationResult:
-        error = float(np.mean([np.mean(np.abs(value - self.target)) for value in tensors.values()]))
-        dice = ClassScore(1 / (1 + error), 1, 1, 1)
-        return EvaluationResult(N_VALIDATED, {"organ": dice}, error, 0.0)
-
-
-def with_cases(result: EvaluationResult) -> EvaluationResult:
-    """Return a result with scores of its cases around its mean Dice."""
-    mean = result.mean_dice
-    if mean is None:
-        return result
-    rng = np.random.default_rng(int(1e6 * mean))
-    spread = np.linspace(-1, 1, N_VALIDATED) + rng.normal(scale=0.1, size=N_VALIDATED)
-    dice = [float(d) for d in np.clip(1 - (1 - mean) * (1 + spread / 3), 0, 1)]
-    by_case = {
-        f"case-{i}": {"organ": {"dice": d, "nsd": d**2, "hd95_mm": 10 * (1 - d)}}
-        for i, d in enumerate(dice)
-    }
-    return dataclasses.replace(result, by_case=by_case, nsd_tolerance_mm=1.0)
-
-
-def network_of(shapes: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Values that follow from name and shape; in another network of equal name, other ones."""
-    out = {}
-    for name, shape in shapes.items():
-        rng = np.random.default_rng(sum(f"{name}{sorted(shapes)}".encode()))
-        out[name] = rng.normal(size=tuple(shape)).astype(np.float32)
-    return out
-
-
-class FakePlanner:
-    """Plans nothing, but for the names of configurations, and starts from :data:`INITIAL`.
-
-    Where sites keep normalisation layers, there are some.
-    """
-
-    configurations: tuple[str, ...] = ()
-
-    def plan(self, charter: Any, fingerprint: Mapping[str, Any], n_cases: int) -> PlanResult:
-        plans = {
-            "plans_name": charter.nnunet.plans_name,
-            "configurations": {name: {} for name in self.configurations},
-        }
-        return PlanResult(plans=plans, dataset_json={**DATASET_JSON}, versions={})
-
-    def initial_weights(self, charter: Any, plan: Any, path: Path, *, pretrained: Any) -> None:
-        write_safetensors(path, WITH_NORM if charter.keep_local else INITIAL)
-
-    def network_weights(
-        self, charter: Any, configuration: Any, path: Path, *, pretrained: Any, alignment: Any
-    ) -> None:
-        write_safetensors(path, network_of(configuration["tensors"]))
 
 
 class Federation:

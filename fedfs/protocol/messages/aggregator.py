@@ -91,7 +91,12 @@ class ModelManifest(Message):
 
 @dataclass(frozen=True, kw_only=True)
 class UsedUpdate:
-    """An update that went into a version, with the weight it had (weights sum to 1)."""
+    """An update that went into a version, with the weight it had (weights sum to 1).
+
+    Attributes:
+        arrived_s: seconds from the publication of its base version until the aggregator saw it, by
+            the aggregator's clock; None where that is not known.
+    """
 
     site: SiteName
     base_version: Version
@@ -101,6 +106,7 @@ class UsedUpdate:
     n_training_cases: Count
     n_iterations: Count
     size: Count
+    arrived_s: Seconds | None = None
     extra: Extra = field(default_factory=dict)
 
 
@@ -209,6 +215,8 @@ class RoundRecord(Message):
         ema: exponential average of the versions up to this one; None if there is none.
         participation: in the mode ``asym``, who took part in each shared tensor.
         left_out: sites of which nothing went in, and since when.
+        expected_s: site -> seconds within which its update was expected, where the policy asks;
+            see :mod:`fedfs.protocol.round_durations`.
         secure: the sum that it was made from; None without secure sums, or if none was asked for.
         opened_at: when the version before was published; "" for version 0.
         seconds: time the aggregator spent per phase.
@@ -234,6 +242,7 @@ class RoundRecord(Message):
     ema: PayloadRef | None = None
     participation: tuple[Participation, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
+    expected_s: Mapping[SiteName, Seconds] = field(default_factory=dict)
     secure: SecureRound | None = None
 
 

@@ -5,14 +5,14 @@ record, so that of two aggregators that decide differently both publish the same
 """
 
 import math
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from fedfs.aggregation.combine import Outputs, Written
 from fedfs.exchange.global_weights import WeightFiles
 from fedfs.exchange.payloads import prune_cache
-from fedfs.exchange.publish import Publisher
+from fedfs.exchange.publish import Clock, Publisher
 from fedfs.protocol import layout, messages
 from fedfs.protocol.messages import Charter, Named, PayloadRef, RoundRecord
 from fedfs.tensors.canonical import TensorFile, weights_sha256
@@ -26,9 +26,13 @@ class Release:
         publisher: signs with the aggregator's key.
         weights: where the weights of the newest version are kept.
         cache: where its memory is kept, under its hash.
+        timer: seconds that publishing takes, from any origin.
     """
 
-    def __init__(self, publisher: Publisher, weights: WeightFiles, cache: Path) -> None:
+    def __init__(
+        self, publisher: Publisher, weights: WeightFiles, cache: Path, *, timer: Clock
+    ) -> None:
+        self._timer = timer
         self._publisher = publisher
         self._weights = weights
         self._cache = cache
@@ -47,6 +51,7 @@ class Release:
         participation: tuple[messages.Participation, ...] = (),
         left_out: tuple[messages.LeftOut, ...] = (),
         secure: messages.SecureRound | None = None,
+        expected_s: Mapping[str, float] = MappingProxyType({}),
     ) -> str:
         """Publish a version whole; return a sentence for the log.
 
@@ -62,12 +67,13 @@ class Release:
             participation: in the mode ``asym``, who took part in each shared tensor.
             left_out: sites without an update in it.
             secure: the sum that it is made from; None without secure sums.
+            expected_s: site -> seconds within which its update was expected.
 
         Raises:
             ObjectExistsError: another aggregator was faster.
             StoreError: the store refuses.
         """
-        began_s = time.perf_counter()
+        began_s = self._timer()
         travels, keyframe, encoding = outputs.model, None, Named(name="fp32")
         readers = for_readers(charter)
         if written.has_delta:
@@ -84,7 +90,7 @@ class Release:
             ema = self._upload(outputs.ema, "ema", version, readers)
             outputs.ema.replace(self._cache / f"{ema.tensors_sha256}.safetensors")
         self._weights.keep(written.weights_sha256, outputs.model)
-        spent = {**seconds, "publish": time.perf_counter() - began_s}
+        spent = {**seconds, "publish": self._timer() - began_s}
         record = self._publisher.publish(
             RoundRecord(
                 key=layout.round_record(version),
@@ -95,6 +101,7 @@ class Release:
                 participation=participation,
                 left_out=left_out,
                 secure=secure,
+                expected_s=dict(expected_s),
                 policy=charter.policy,
                 weighting=charter.weighting,
                 strategy=charter.strategy,

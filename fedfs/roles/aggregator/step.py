@@ -35,6 +35,7 @@ from fedfs.protocol.actions import AggregatorAction, Wait
 from fedfs.protocol.decide import decide_aggregator
 from fedfs.protocol.decide_sum import updates_in_sum
 from fedfs.protocol.messages import FAILED, PayloadRef, UpdateManifest
+from fedfs.protocol.round_status import expected_s
 from fedfs.protocol.state import StudyState
 from fedfs.roles.aggregator import initial_version, planning
 from fedfs.roles.aggregator.closing import closing_message
@@ -60,6 +61,7 @@ class Aggregator(Role[AggregatorAction]):
         clock: POSIX seconds; says how long a round has been open.
         before: observers of the tracks that have to be done before anybody begins with this one.
         keep_versions: newest versions whose payloads are kept; None keeps all.
+        timer: seconds that the work on a version takes, from any origin.
     """
 
     def __init__(
@@ -73,15 +75,17 @@ class Aggregator(Role[AggregatorAction]):
         clock: Clock,
         before: Sequence[Observer] = (),
         keep_versions: int | None = None,
+        timer: Clock = time.perf_counter,
     ) -> None:
         super().__init__("the aggregator", observer, publisher, status)
         self._clock = clock
+        self._timer = timer
         self._before = before
         self._keep_versions = keep_versions
         self._planner = planner
         self._cache = folder / "tensors"
         self._weights = WeightFiles(publisher.store, folder / "weights", observer.vault)
-        self._release = Release(publisher, self._weights, self._cache)
+        self._release = Release(publisher, self._weights, self._cache, timer=timer)
         self._checks = UpdateChecks(self._weights, self._fetch)
         self._only_checked = False
 
@@ -132,9 +136,11 @@ class Aggregator(Role[AggregatorAction]):
             for site in state.charter.active_sites
             if not all(before.state.is_admitted(site) for before in self._before)
         }
+        now_s = self._clock()
+        self._checks.note(state, now_s)
         return decide_aggregator(
             state,
-            now_s=self._clock(),
+            now_s=now_s,
             checked=self._checks.results,
             barred=barred,
             fewest_updates=strategy_of(state.charter).fewest_updates,
@@ -236,7 +242,7 @@ class Aggregator(Role[AggregatorAction]):
     def _close_round(self, action: actions.CloseRound, state: StudyState) -> str:
         charter, base = state.charter, state.models[action.base]
         self._status.say("aggregate")
-        began_s = time.perf_counter()
+        began_s = self._timer()
         if not all(self._checks.usable[key].exists() for key in action.keys):
             self._checks.usable.clear()
             return "lost the cache, fetching the updates again"
@@ -266,24 +272,28 @@ class Aggregator(Role[AggregatorAction]):
                 ema=self._fetch(before.ema) if before.ema else None,
                 summed=summed,
             )
-            seconds = {"aggregate": time.perf_counter() - began_s}
+            seconds = {"aggregate": self._timer() - began_s}
             text = self._release.publish(
                 action.base + 1,
                 written,
                 outputs,
                 charter,
                 seconds=seconds,
-                updates=versions.used(updates, weights, state),
+                updates=versions.used(updates, weights, state, self._checks.seen_s),
                 excluded=versions.excluded(action.base, updates, self._checks.results, state),
                 opened_at=base.created_at,
                 participation=took_part,
                 secure=secure_sum.record_of(state, action.base + 1),
-                left_out=versions.left_out(action.base, updates, self._checks.results, state),
+                left_out=(
+                    left := versions.left_out(action.base, updates, self._checks.results, state)
+                ),
+                expected_s=expected_s(state, participation.participants(state)),
             )
         self._checks.usable.clear()
         if not updates:
             return f"{text}, equal to the one before, as no update could be used"
-        return f"{text} from {len(updates)} updates ({', '.join(u.site for u in updates)})"
+        text = f"{text} from {len(updates)} updates ({', '.join(u.site for u in updates)})"
+        return text + versions.without(left, state)
 
     def _unmask(
         self, updates: Sequence[UpdateManifest], state: StudyState, version: int, folder: Path

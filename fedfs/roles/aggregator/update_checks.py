@@ -39,6 +39,7 @@ class UpdateChecks:
         absent: why a payload is not there.
         sealed: why something cannot be read on this host.
         refused: why something cannot be used.
+        seen_s: when an update that waits was first seen here.
     """
 
     def __init__(self, weights: WeightFiles, fetch: Callable[[PayloadRef, int], Path]) -> None:
@@ -49,12 +50,17 @@ class UpdateChecks:
         self.absent: dict[str, str] = {}
         self.sealed: dict[str, str] = {}
         self.refused: dict[str, str] = {}
+        self.seen_s: dict[str, float] = {}
+
+    def note(self, state: StudyState, now_s: float) -> None:
+        """Note when updates were first seen, of those that wait."""
+        self.seen_s = {key: self.seen_s.get(key, now_s) for key in state.waiting}
 
     @property
     def results(self) -> Checked:
         """All of it, as decisions take it."""
         absent = {**self.absent, **self.sealed}
-        return Checked(usable=self.usable, absent=absent, refused=self.refused)
+        return Checked(self.usable, absent, self.refused, self.seen_s)
 
     def explain(self, reason: str) -> tuple[str, str]:
         """Return a reason to wait with what is not there or cannot be read; and the former alone.

@@ -35,6 +35,7 @@ from fedfs.protocol import layout
 from fedfs.protocol.messages import ADMITTED, PayloadRef, RoundRecord, UpdateManifest
 from fedfs.protocol.state import StudyState
 from fedfs.roles.reader.closing_audit import verify_members, verify_scores
+from fedfs.roles.reader.expectation_audit import check_expectations
 from fedfs.roles.reader.finding import NOTE, OK, PROBLEM, Finding
 from fedfs.roles.reader.sum_audit import is_void, verify_request
 from fedfs.store.base import Entry
@@ -121,6 +122,7 @@ class _Audit:
             hashes = (state.digests[update.key], update.payload.sha256)
             if hashes != (used.manifest_sha256, used.payload_sha256):
                 yield Finding(key, PROBLEM, f"names another update of {used.site} than there is")
+        yield from check_expectations(record, state)
         closed = {charter.closed_round for charter in state.charters.values()}
         is_closed = record.version - 1 in closed or is_void(state, record)
         if not record.updates and record.version > 0 and not is_closed:

@@ -217,10 +217,17 @@ def _policy(policy: Named) -> str:
         text = f"when {share} have answered"
         if "grace_minutes" in options:
             text += f" and it is {options['grace_minutes']:g} min old"
+        if "adaptive_grace" in options:
+            factor = options["adaptive_grace"]
+            text += (
+                f"; others are waited for {factor:g} times as long as their own last rounds took"
+            )
         if "deadline_minutes" in options:
             text += f"; after {options['deadline_minutes']:g} min in any case"
     elif name == "buffer":
         text = f"after every {options.get('size', 0):g} updates, from whatever version"
+        if "deadline_minutes" in options:
+            text += f"; with fewer after {options['deadline_minutes']:g} min"
     elif name == "all":
         text = "when every site has answered"
     else:

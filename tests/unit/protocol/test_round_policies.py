@@ -447,3 +447,49 @@ def test_only_a_round_that_was_answered_can_be_closed_by_the_coordinator(tmp_pat
     coordinator = Coordinator(federation.store, home, clock=federation.clock)
     with pytest.raises(StudyError, match="No round of track"):
         rounds.close_round(coordinator)
+
+
+def expecting(status: RoundStatus, **minutes: float) -> RoundStatus:
+    until_s = {site: status.opened_s + MINUTE * m for site, m in minutes.items()}
+    return dataclasses.replace(status, expected_until_s=until_s)
+
+
+def test_adaptive_grace_waits_for_those_who_are_still_expected():
+    policy = quorum(sites=1, adaptive_grace=1.25)
+    early = expecting(standing("east"), north=-10, south=30)
+    assert waits_for(policy, early).startswith("the update of south from version 4 until ")
+    assert round_policies.changes_at(policy, early) == early.opened_s + 30 * MINUTE
+    late = expecting(standing("east", minutes=30), north=-10, south=30)
+    assert waits_for(policy, late) == ""
+    unknown = expecting(standing("east", minutes=30), north=-10, south=float("inf"))
+    assert (
+        waits_for(policy, unknown)
+        == "the update of south from version 4: 1 of 1 sites have answered"
+    )
+
+
+def test_adaptive_grace_ends_at_the_deadline_and_needs_the_quorum():
+    policy = quorum(sites=2, adaptive_grace=1.25, deadline_minutes=60)
+    gone = {"north": -1.0, "south": -1.0}
+    assert waits_for(policy, expecting(standing("east", minutes=59), **gone)) != ""
+    assert waits_for(policy, expecting(standing("east", minutes=60), **gone)) == ""
+
+
+def test_a_buffer_is_no_larger_than_the_number_of_living_sites_and_has_a_deadline():
+    policy = Named(name="buffer", options={"size": 3, "deadline_minutes": 60})
+    assert waits_for(policy, standing("east", "north")) != ""
+    assert waits_for(policy, expecting(standing("east", "north"), south=5)) != ""
+    assert waits_for(policy, expecting(standing("east", "north", minutes=5), south=5)) == ""
+    assert waits_for(policy, standing("east", minutes=59)).endswith("at the latest")
+    assert waits_for(policy, standing("east", minutes=60)) == ""
+    assert waits_for(policy, standing(minutes=60)) != ""
+
+
+def test_a_record_says_when_updates_arrived_and_who_is_missing_is_logged(tmp_path):
+    federation = begin(tmp_path, **QUORUM)
+    run_all(federation, "east", "north", "aggregator")
+    federation.now_s += 10 * MINUTE
+    outcome = federation.step("aggregator")
+    assert outcome.text.endswith("; without south (50 %) of all cases")
+    used = federation.observe().state.rounds[1].updates
+    assert all(0 < update.arrived_s < 10 * MINUTE for update in used)
