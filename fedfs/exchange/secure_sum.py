@@ -21,7 +21,6 @@ from fedfs.protocol.messages import (
     Participation,
     PayloadRef,
     SecureRound,
-    SecureSums,
     SummedUpdate,
     SumRequest,
     UpdateManifest,
@@ -73,26 +72,12 @@ def summed_encoding(charter: Charter) -> SummedLevels:
     return SummedLevels(encoding)
 
 
-def rules_of(charter: Charter) -> SecureSums:
-    """Return the rules of a study's secure sums.
-
-    Raises:
-        StudyError: it has none.
-    """
-    if charter.secure_sums is None:
-        raise StudyError(
-            f"Study {charter.name!r} has no secure sums, and so needs no helper.",
-            hint="a study begins with them: fedfs init --secure-sums",
-        )
-    return charter.secure_sums
-
-
 def coefficients_of(
     updates: Sequence[UpdateManifest], charter: Charter, base: int
 ) -> dict[str, int]:
     """Return site -> coefficient of its update in the sum that the version after ``base`` is of."""
     weights = versions.weigh(updates, charter, base)
-    return sum_rules.capped(coefficients(weights), rules_of(charter).max_share)
+    return sum_rules.capped(coefficients(weights), sum_rules.rules_of(charter).max_share)
 
 
 def make_request(
@@ -112,7 +97,7 @@ def make_request(
     Raises:
         StudyError: no tensor may be summed.
     """
-    charter, rules = state.charter, rules_of(state.charter)
+    charter, rules = state.charter, sum_rules.rules_of(state.charter)
     counts = coefficients_of(updates, charter, version - 1)
     withheld, shared = withheld_names(charter, shapes), shared_by(state)
     sharing = shared or dict.fromkeys((n for n in shapes if n not in withheld), tuple(counts))
@@ -174,7 +159,10 @@ def unmask(
         file.check_layout(expected)
     used = [one for one in request.updates if one.site in counts]
     files = {one.site: payloads[sum_rules.update_key(one)] for one in used}
-    clip_norm, step = rules_of(state.charter).clip_norm, summed_encoding(state.charter).step
+    clip_norm, step = (
+        sum_rules.rules_of(state.charter).clip_norm,
+        summed_encoding(state.charter).step,
+    )
     longest = math.inf if clip_norm is None else clip_norm / step
     write_sum(target, files, counts, mask_sum, sharing, max_norm=longest)
     total = math.fsum(counts.values())
@@ -193,7 +181,7 @@ def tensors_in(
     counts = {
         one.site: one.coefficient for one in request.updates if one.site not in answer.left_out
     }
-    return sum_rules.summed(request.sharing, counts, rules_of(state.charter)), counts
+    return sum_rules.summed(request.sharing, counts, sum_rules.rules_of(state.charter)), counts
 
 
 def record_of(state: StudyState, version: int) -> SecureRound | None:

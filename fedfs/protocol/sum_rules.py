@@ -9,9 +9,10 @@ import math
 from collections import Counter
 from collections.abc import Collection, Mapping
 
+from fedfs.errors import StudyError
 from fedfs.protocol import layout
 from fedfs.protocol.actions import Wait
-from fedfs.protocol.messages import SecureSums, SummedUpdate, SumRequest
+from fedfs.protocol.messages import Charter, SecureSums, SummedUpdate, SumRequest
 from fedfs.protocol.state import StudyState
 
 MAX_TOTAL = 2**13 - 1
@@ -24,6 +25,20 @@ RANDOM_POSITIONS = "randk"
 
 Sharing = Mapping[str, Collection[str]]
 """Tensor -> sites whose updates have it."""
+
+
+def rules_of(charter: Charter) -> SecureSums:
+    """Return the rules of a study's secure sums.
+
+    Raises:
+        StudyError: it has none.
+    """
+    if charter.secure_sums is None:
+        raise StudyError(
+            f"Study {charter.name!r} has no secure sums, and so needs no helper.",
+            hint="a study begins with them: fedfs init --secure-sums",
+        )
+    return charter.secure_sums
 
 
 def summed(

@@ -3,9 +3,9 @@
 from dataclasses import replace
 
 from fedfs.errors import StudyError
-from fedfs.exchange.secure_sum import rules_of
 from fedfs.protocol.messages import HelperJoin, SecureSums
 from fedfs.protocol.state import StudyState
+from fedfs.protocol.sum_rules import rules_of
 from fedfs.protocol.values import HELPER_SITE
 from fedfs.roles.coordinator.amend import Coordinator
 from fedfs.trust.sealing import parse_recipient

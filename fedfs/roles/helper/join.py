@@ -9,9 +9,9 @@ from fedfs.exchange.gate import OTHER_ROLES
 from fedfs.exchange.observer import Observer
 from fedfs.exchange.publish import Clock, Publisher
 from fedfs.exchange.read import open_study
-from fedfs.exchange.secure_sum import rules_of
 from fedfs.protocol import layout
 from fedfs.protocol.messages import Charter, HelperJoin
+from fedfs.protocol.sum_rules import rules_of
 from fedfs.protocol.values import HELPER_SITE
 from fedfs.roles.helper.memory import ROLE
 from fedfs.roles.process import require_coordinator

@@ -14,12 +14,12 @@ from fedfs.exchange.observer import Observer
 from fedfs.exchange.progress import StatusReporter
 from fedfs.exchange.publish import Publisher
 from fedfs.exchange.retention import prune_sums
-from fedfs.exchange.secure_sum import rules_of
 from fedfs.protocol import layout, sum_rules
 from fedfs.protocol.actions import AnswerRequest, Done, RefuseRequest, Wait
 from fedfs.protocol.decide_sum import decide_helper
 from fedfs.protocol.messages import MaskSum, PayloadRef, SumRequest
 from fedfs.protocol.state import StudyState
+from fedfs.protocol.sum_rules import rules_of
 from fedfs.roles.helper.memory import AnsweredUpdates
 from fedfs.roles.helper.seeds import open_seeds
 from fedfs.roles.step import Role
