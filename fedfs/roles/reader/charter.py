@@ -13,6 +13,8 @@ from fedfs.roles.reader.given_models import NOT_TRAINED_HERE, describe_models
 from fedfs.roles.reader.helper_status import describe_rules
 from fedfs.roles.reader.log import charter_changes
 from fedfs.roles.reader.units import format_count, format_size
+from fedfs.tensors import encodings
+from fedfs.tensors.encodings import RandK
 from fedfs.trust.recipients import AGE
 from fedfs.trust.signing import key_fingerprint
 
@@ -255,12 +257,20 @@ def _privacy(charter: Charter) -> Iterator[tuple[str, str]]:
 
 
 def _storage(charter: Charter) -> Iterator[tuple[str, str]]:
-    yield "updates", f"travel as {_named(charter.encoding)}"
+    yield "updates", f"travel as {_named(charter.encoding)}{_how_often(charter)}"
     if charter.model_encoding.name == "fp32":
         yield "versions", "travel as fp32, in full"
     else:
         full = f"every {charter.keyframe_every} versions one is there in full"
         yield "versions", f"travel as deltas, {_named(charter.model_encoding)}; {full}"
+
+
+def _how_often(charter: Charter) -> str:
+    encoding = encodings.by_name(charter.encoding.name, charter.encoding.options)
+    if not isinstance(encoding, RandK):
+        return ""
+    rounds = charter.schedule.rounds
+    return f": each value in about {encoding.fraction * rounds:.3g} of {rounds} rounds"
 
 
 def _named(named: Named) -> str:
