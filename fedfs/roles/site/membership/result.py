@@ -86,7 +86,7 @@ class MembershipAudit:
 def model_name(model: AttackedModel) -> str:
     """Return the name of a row."""
     if model.version is None:
-        return f"all {model.kind}s"
+        return f"these {model.kind}s together"
     return {
         VERSION: f"version {model.version}",
         UPDATE: f"update from version {model.version}",

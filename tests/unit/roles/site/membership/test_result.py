@@ -49,7 +49,8 @@ def test_each_model_is_compared_with_its_neighbours():
     found = attacked()
     assert list(found) == [
         "version 0", "update from version 0", "version 1", "update from version 1", "version 2",
-        "trained from version 1", "local model", "all updates", "all versions",
+        "trained from version 1", "local model", "these updates together",
+        "these versions together",
     ]  # fmt: skip
     assert aucs(found["version 0"]) == {"loss": 0.5}
     assert aucs(found["update from version 0"]) == {"loss": 1.0, "change": 1.0, "contrast": 1.0}
@@ -58,8 +59,8 @@ def test_each_model_is_compared_with_its_neighbours():
     assert aucs(found["update from version 1"]) == {"loss": 1.0, "change": 1.0, "contrast": 1.0}
     assert aucs(found["trained from version 1"]).keys() == {"loss", "change", "contrast"}
     assert aucs(found["local model"]) == {"loss": 1.0}
-    assert aucs(found["all updates"]).keys() == {"loss", "change", "contrast"}
-    assert aucs(found["all versions"]) == {"loss": 0.0, "change": 0.0}
+    assert aucs(found["these updates together"]).keys() == {"loss", "change", "contrast"}
+    assert aucs(found["these versions together"]) == {"loss": 0.0, "change": 0.0}
     assert (found["version 1"].dice_trained, found["version 1"].dice_others) == (0.75, None)
 
 
