@@ -163,8 +163,7 @@ def _updates(state: StudyState, site: str, n_bytes: Counter[str]) -> Iterator[Di
         f"{len(updates)}, from version {updates[0].base_version} to {updates[-1].base_version}, "
         f"as {updates[0].encoding}{without}: {iterations} iterations on "
         f"{updates[-1].n_training_cases} cases",
-        "trained weights. Whoever has them may test whether a given image was trained on, and may "
-        "reconstruct something like a training image, the better the fewer cases there are",
+        _MASKED if state.charter.secure_sums is not None else _TRAINED,
         _only("the aggregator") if sealed else EVERYBODY,
         updates[0].created_at,
         n_bytes["update-payload"],
@@ -243,7 +242,17 @@ def _through_others(state: StudyState, site: str) -> Iterator[Disclosure]:
         )  # fmt: skip
 
 
+_TRAINED = (
+    "trained weights. Whoever has them may test whether a given image was trained on, and may "
+    "reconstruct something like a training image, the better the fewer cases there are"
+)
+_MASKED = (
+    "nothing alone: each is under a mask that only the helper knows, who cannot read it. The "
+    "aggregator sees sums over several sites; it and the helper together would see each"
+)
 _AGGREGATOR_READS = "The aggregator's host can decrypt updates and fingerprints."
+
+_SUMS_ONLY = "Updates are masked: what the aggregator's host decrypts of them are sums, see above."
 
 
 def readers(charter: Charter) -> Sequence[str]:
@@ -255,6 +264,7 @@ def readers(charter: Charter) -> Sequence[str]:
     roster = ", ".join(sorted(sites)) or "no site"
     return (
         *(() if charter.evaluates else (_AGGREGATOR_READS,)),
+        *((_SUMS_ONLY,) if charter.secure_sums is not None else ()),
         f"Coordinator, aggregator and {roster} can decrypt models and plans.",
         "Everything else is signed and in the open.",
     )
