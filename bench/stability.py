@@ -75,6 +75,7 @@ class Variant:
         is_equal: a round has the iterations of all sites together.
         encoding, encoding_options: of updates; one whose levels can be summed is summed under
             masks, by the functions that site, helper and aggregator use.
+        nudge: initial weights are larger by this share, to see how far small differences grow.
     """
 
     finer: float = 1.0
@@ -90,6 +91,7 @@ class Variant:
     is_equal: bool = False
     encoding: str = ""
     encoding_options: Mapping[str, float] = field(default_factory=dict)
+    nudge: float = 0.0
 
 
 VARIANTS: dict[str, Variant] = {
@@ -111,6 +113,7 @@ VARIANTS: dict[str, Variant] = {
     "nesterov": Variant(strategy="Nesterov"),
     "fedprox": Variant(strategy="FedProx", options={"proximal_mu": 0.01}),
     "fedmedian": Variant(strategy="FedMedian"),
+    "twin": Variant(nudge=1e-6),
     "secure": Variant(encoding="fixed"),
     "randk-5": Variant(encoding="randk", encoding_options={"fraction": 0.05}),
     "randk-20": Variant(encoding="randk", encoding_options={"fraction": 0.2}),
@@ -202,8 +205,9 @@ class Federation:
         learners = self.sites(name, pooled=variant.pooled)
         weights = {s.site: 1.0 if variant.is_uniform else len(s.training) for s in self.splits}
         rounds = self.task(variant, 0).total_epochs // variant.epochs
-        model: dict[str, Any] = dict.fromkeys(learners, self.initial)
-        base, state, versions = self.initial, {}, []
+        nudge = np.float32(1 + variant.nudge)
+        base, state, versions = {n: nudge * v for n, v in self.initial.items()}, {}, []
+        model: dict[str, Any] = dict.fromkeys(learners, base)
         residuals: dict[str, dict[str, Any]] = {site: {} for site in learners}
         for version in range(rounds):
             task = self.task(variant, version)
