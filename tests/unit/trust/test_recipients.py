@@ -83,6 +83,8 @@ def test_only_the_aggregator_reads_updates_and_only_the_roster_models(finished, 
     with pytest.raises(SealedError):
         payload_of(hosts["stranger"], model, tmp_path)
     assert payload_of(hosts["north"], model, tmp_path)
+    own = hosts["north"].state.updates["north", 0].payload
+    assert payload_of(hosts["north"], own, tmp_path)  # to test what it tells
 
 
 def test_only_the_aggregator_reads_fingerprints_and_only_the_roster_plans(finished):
