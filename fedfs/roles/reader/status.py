@@ -211,7 +211,7 @@ def _n_bytes(sizes: Mapping[str, int]) -> dict[str, int]:
     for text, size in sizes.items():
         key = layout.parse(text)
         if key is not None:
-            kind = "messages" if not key.is_payload else "updates" if key.site else "models"
+            kind = "messages" if not key.is_payload else "updates" if key.writer else "models"
             out[kind] += size
     return out
 
