@@ -37,6 +37,7 @@ lint: $(READY)
 unit: $(READY)
 	sh tests/support/install_packages.sh "S3 tests will be SKIPPED" radosgw ceph-mon ceph-osd
 	sh tests/support/install_packages.sh "SFTP tests will be SKIPPED" openssh-server:/usr/sbin/sshd
+	sh tests/support/install_packages.sh "WebDAV tests will be SKIPPED" apache2-bin:/usr/sbin/apache2
 	sh tests/support/install_packages.sh "the report will NOT be tested in a browser" chromium
 	sh tests/support/install_packages.sh "payloads will NOT be opened by age" age
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import settings
 
 from fedfs.simulation.hosts import LENIENT_POLICY
-from support import s3_server, ssh_server
+from support import dav_server, s3_server, ssh_server
 from support.courier import Courier
 from support.federation import Federation
 
@@ -90,4 +90,17 @@ def openssh() -> Iterator[ssh_server.SshServer]:
             f"apt-get install -y --no-install-recommends {ssh_server.PACKAGES}"
         )
     with ssh_server.running() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def apache() -> Iterator[dav_server.DavServer]:
+    """A real WebDAV server."""
+    missing = dav_server.missing_programs()
+    if missing:
+        pytest.skip(
+            f"NOT TESTED ON WEBDAV: {', '.join(missing)} not found; as root: "
+            f"apt-get install -y --no-install-recommends {dav_server.PACKAGES}"
+        )
+    with dav_server.running() as server:
         yield server

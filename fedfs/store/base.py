@@ -116,7 +116,14 @@ class ReadableStore(ABC):
 
 
 class Store(ReadableStore):
-    """A place for objects."""
+    """A place for objects.
+
+    Attributes:
+        promises_one_winner: of several creators exactly one wins, whatever happens; otherwise that
+            is likely at best, and no two processes may run in the same role.
+    """
+
+    promises_one_winner: bool = True
 
     @abstractmethod
     def create(self, key: str, data: bytes) -> bool:

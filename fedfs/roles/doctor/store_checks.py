@@ -43,7 +43,10 @@ def has_atomic_create(store: Store, prefix: str) -> tuple[bool, str]:
         _remove(store, key)
         if n_winners != 1:
             return False, f"{n_winners} of {N_WRITERS} writers of one key were told that they won"
-    return True, f"one winner in each of {N_RACES} races of {N_WRITERS} writers"
+    text = f"one winner in each of {N_RACES} races of {N_WRITERS} writers"
+    if not store.promises_one_winner:
+        return False, f"{text}, which this kind of store does not promise"
+    return True, text
 
 
 def require_atomic_create(store: Store) -> None:
@@ -56,7 +59,7 @@ def require_atomic_create(store: Store) -> None:
     is_atomic, text = has_atomic_create(store, layout.FEDERATION)
     if not is_atomic:
         raise StudyError(
-            f"{store.url} lets several writers of one object win: {text}.",
+            f"{store.url} may let several writers of one object win: {text}.",
             hint="use another server; or give --one-aggregator and never run two",
         )
 

@@ -32,7 +32,7 @@ from fedfs.store.place import redact
 
 UNREACHABLE = "check the URL, the network and the server"
 DENIED = "whoever runs the store has to allow it: check the user and the permissions there"
-_KNOWN = "give a folder, s3://BUCKET/PREFIX, sftp://HOST/FOLDER, or install a package for fsspec"
+_KNOWN = "give a folder, s3://BUCKET/PREFIX or sftp://HOST/FOLDER, or install a package for fsspec"
 _SHOW = "show this to whoever runs the store"
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -41,9 +41,11 @@ class Dialect:
     """Any file system of fsspec.
 
     Attributes:
+        promises_one_winner: see :class:`fedfs.store.base.Store`.
         has_folders: a folder is something of its own, and not only the beginning of names.
     """
 
+    promises_one_winner: ClassVar[bool] = False
     has_folders: ClassVar[bool] = True
 
     def open(self, url: str) -> tuple[Any, str]:
@@ -55,8 +57,16 @@ class Dialect:
         fs, root = url_to_fs(url, use_listings_cache=False, skip_instance_cache=True)
         return fs, str(root)
 
-    def write(self, fs: Any, path: str, chunks: Iterable[bytes]) -> None:
-        """Write a file that nobody reads yet, through to the disk where the protocol can."""
+    def write(self, fs: Any, path: str, chunks: Iterable[bytes], size: int) -> None:
+        """Write a file that nobody reads yet, through to the disk where the protocol can.
+
+        Args:
+            fs: the file system.
+            path: of the file.
+            chunks: its content.
+            size: length of all chunks in bytes.
+        """
+        del size  # for protocols that send it first
         with fs.open(path, "wb") as file:
             for chunk in chunks:
                 file.write(chunk)
@@ -151,6 +161,8 @@ def quiet(*names: str) -> None:
 _DIALECTS = {
     "sftp": ("sftp", "SFTP"),
     "ssh": ("sftp", "SFTP"),
+    "webdav": ("webdav", "WebDAV"),
+    "webdavs": ("webdav", "WebDAV"),
 }
 
 

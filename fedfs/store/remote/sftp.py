@@ -59,6 +59,8 @@ class _FileSystem(SSHFileSystem):  # type: ignore[misc] # comes without types
 class SFTP(Dialect):
     """``sftp://user@host:port/path``; what the URL leaves out comes from ``~/.ssh/config``."""
 
+    promises_one_winner = True
+
     def open(self, url: str) -> tuple[Any, str]:
         """See :meth:`Dialect.open`."""
         quiet("asyncssh")
@@ -87,8 +89,9 @@ class SFTP(Dialect):
         fs.loop.set_exception_handler(lambda _, what: _log.debug("%s", what.get("message")))
         return fs, str(decoded(parts.path))
 
-    def write(self, fs: Any, path: str, chunks: Iterable[bytes]) -> None:
+    def write(self, fs: Any, path: str, chunks: Iterable[bytes], size: int) -> None:
         """See :meth:`Dialect.write`."""
+        del size
         with fs.open(path, "wb") as file:
             for chunk in chunks:
                 file.write(chunk)

@@ -63,6 +63,7 @@ class FsspecStore(Store):
         self.url = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
         self._place = url
         self._dialect = dialect or dialect_of(url)
+        self.promises_one_winner = self._dialect.promises_one_winner
         self._must_exist = must_exist and self._dialect.has_folders
         self._patience = patience
         self._lock = threading.Lock()
@@ -111,7 +112,7 @@ class FsspecStore(Store):
         ):
             if not self._dialect.list(fs, f"{root}/{path}"):
                 fs.rmdir(f"{root}/{path}")
-                self._made.discard(path)
+                self._made.discard(f"{root}/{path}")
 
     def _read(self, key: str, max_bytes: int) -> Iterator[bytes]:
         done, failures = 0, 0
@@ -155,12 +156,11 @@ class FsspecStore(Store):
             return bool(fs.isdir(f"{root}/{key}"))
 
     def _publish(self, key: str, chunks: Callable[[], Iterable[bytes]], size: int) -> bool:
-        folder, _, _ = key.rpartition("/")
         with self._errors(f"{key} cannot be written") as (fs, root):
             path = f"{root}/{key}"
             if not fs.exists(path):  # otherwise a retry would write everything again
                 try:
-                    self._write(fs, root, folder, path, chunks())
+                    self._write(fs, path, chunks(), size)
                 except FileExistsError:
                     pass
                 else:
@@ -169,17 +169,16 @@ class FsspecStore(Store):
             raise self._exists(key)
         return False
 
-    def _write(self, fs: Any, root: str, folder: str, path: str, chunks: Iterable[bytes]) -> None:
-        if folder not in self._made:
-            with contextlib.suppress(FileExistsError):  # made by another writer meanwhile
-                fs.makedirs(f"{root}/{folder}".rstrip("/"), exist_ok=True)
+    def _write(self, fs: Any, path: str, chunks: Iterable[bytes], size: int) -> None:
         where = path.rpartition("/")[0]
+        if where not in self._made:
+            _make_folder(fs, where)
         temporary = f"{where}/{local_files.temporary_name()}"
         try:
-            self._dialect.write(fs, temporary, chunks)
-            if folder not in self._made:
+            self._dialect.write(fs, temporary, chunks, size)
+            if where not in self._made:
                 self._sweep(fs, where, temporary.rpartition("/")[2])
-                self._made.add(folder)
+                self._made.add(where)
             self._dialect.move(fs, temporary, path)
         except BaseException:
             with contextlib.suppress(Exception):
@@ -266,6 +265,20 @@ class FsspecStore(Store):
                         store=self.url,
                     )
             return self._open
+
+
+def _make_folder(fs: Any, path: str) -> None:
+    """Make a folder, and those that it is in, while others may do the same."""
+    for is_last in (*[False] * path.count("/"), True):
+        try:
+            fs.makedirs(path, exist_ok=True)
+        except Exception:  # of a package, and often not the one for what exists
+            if fs.isdir(path):
+                return
+            if is_last:
+                raise
+        else:
+            return
 
 
 def _large_chunks(file: Any) -> Iterator[bytes]:

@@ -1,0 +1,145 @@
+"""WebDAV, by webdav4: Nextcloud, Apache and others.
+
+Rules:
+ * A file is moved to its name with ``Overwrite: F``. Servers look and then move, so that of several
+   writers two may win.
+ * TLS, its authorities and proxies are those of httpx: ``SSL_CERT_FILE``, ``HTTPS_PROXY``.
+ * A server that is silent for :data:`SILENCE_S` is given up.
+"""
+
+import errno
+import io
+import os
+from collections.abc import Iterable
+from http import HTTPStatus
+from typing import Any
+
+import httpx
+from webdav4 import client as dav
+from webdav4.fsspec import WebdavFileSystem
+
+from fedfs.errors import (
+    FedfsError,
+    StoreError,
+    StoreFullError,
+    StorePermissionError,
+    StoreUnavailableError,
+)
+from fedfs.store.remote.credentials import VARIABLE, login_for
+from fedfs.store.remote.dialect import DENIED, UNREACHABLE, Dialect, decoded, quiet, split
+
+SILENCE_S = 15.0
+"""Seconds without a byte that end a request."""
+
+_CONNECT_S = 8.0
+_PASSING = {
+    HTTPStatus.REQUEST_TIMEOUT,
+    HTTPStatus.CONFLICT,
+    HTTPStatus.LOCKED,
+    HTTPStatus.TOO_EARLY,
+    HTTPStatus.TOO_MANY_REQUESTS,
+}
+
+
+class WebDAV(Dialect):
+    """``webdavs://user@host/path`` over HTTPS, ``webdav://`` over HTTP."""
+
+    def open(self, url: str) -> tuple[Any, str]:
+        """See :meth:`Dialect.open`."""
+        quiet("httpx", "httpcore")
+        parts = split(url)
+        host = str(parts.hostname)
+        user, password = login_for(host, decoded(parts.username))
+        secure = "s" if parts.scheme == "webdavs" else ""
+        fs = WebdavFileSystem(
+            f"http{secure}://{parts.netloc.rpartition('@')[2]}",
+            auth=(user or "", password) if password else None,
+            timeout=httpx.Timeout(SILENCE_S, connect=_CONNECT_S),
+            retry=False,
+            skip_instance_cache=True,
+        )
+        return fs, str(decoded(parts.path))
+
+    def write(self, fs: Any, path: str, chunks: Iterable[bytes], size: int) -> None:
+        """See :meth:`Dialect.write`."""
+        fs.client.upload_fileobj(_Chunks(chunks), path, overwrite=True, size=size)
+
+    def move(self, fs: Any, source: str, target: str) -> None:
+        """See :meth:`Dialect.move`."""
+        try:
+            fs.client.move(source, target, overwrite=False)
+        except dav.ResourceAlreadyExists:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target) from None
+
+    def translate(self, error: Exception, what: str, store: str) -> FedfsError:
+        """See :meth:`Dialect.translate`."""
+        status = _status(error)
+        if status == HTTPStatus.UNAUTHORIZED:
+            return StorePermissionError(
+                f"{what}: the server does not let this user in.",
+                hint=f"give the user in the URL, and the password in {VARIABLE} or ~/.netrc",
+                store=store,
+            )
+        if status == HTTPStatus.FORBIDDEN:
+            return StorePermissionError(f"{what}: permission is denied.", hint=DENIED, store=store)
+        if status == HTTPStatus.INSUFFICIENT_STORAGE:
+            hint = "free some space, or raise the quota"
+            return StoreFullError(f"{what}: no space is left.", hint=hint, store=store)
+        if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            return StoreError(
+                f"{what}: the server, or a proxy before it, takes no file of this size.",
+                hint="whoever runs it has to allow files of the size of a model",
+                store=store,
+            )
+        if status in _PASSING or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            text = f"{what}: the server answers with {status}."
+            return StoreUnavailableError(
+                text, hint="the server is busy, or in trouble", store=store
+            )
+        if isinstance(error, httpx.TransportError):
+            if "CERTIFICATE" in str(error).upper():
+                return StoreError(
+                    f"{what}: the server's certificate is not trusted.",
+                    hint="name the file of the certificates to trust in SSL_CERT_FILE",
+                    store=store,
+                )
+            text = str(error).removesuffix(".") or "the server is silent"
+            return StoreUnavailableError(f"{what}: {text}.", hint=UNREACHABLE, store=store)
+        return super().translate(error, what, store)
+
+
+class _Chunks(io.RawIOBase):
+    """Pieces of a file as a file that can be read."""
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._chunks = iter(chunks)
+        self._held = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        while not self._held:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return b""
+            self._held = memoryview(chunk)
+        end = len(self._held) if size < 0 else size
+        taken, self._held = bytes(self._held[:end]), self._held[end:]
+        return taken
+
+
+def _status(error: Exception) -> int:
+    """Return the status of the answer that an error is about; 0 where there is none."""
+    if isinstance(error, dav.HTTPError):
+        return int(error.status_code)
+    if isinstance(error, httpx.HTTPStatusError):
+        return error.response.status_code
+    known: dict[type[Exception], HTTPStatus] = {
+        dav.ForbiddenOperation: HTTPStatus.FORBIDDEN,
+        dav.InsufficientStorage: HTTPStatus.INSUFFICIENT_STORAGE,
+        dav.ResourceLocked: HTTPStatus.LOCKED,
+        dav.ResourceConflict: HTTPStatus.CONFLICT,
+        dav.BadGatewayError: HTTPStatus.BAD_GATEWAY,
+    }
+    return next((int(value) for kind, value in known.items() if isinstance(error, kind)), 0)
