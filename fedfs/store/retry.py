@@ -84,6 +84,10 @@ class RetryingStore(Wrapper):
     def _perform(self, verb: Callable[[], _T]) -> _T:
         return self._patience.repeat(verb)
 
+    def remove_empty_folder(self, prefix: str) -> None:
+        """See :meth:`fedfs.store.base.Store.remove_empty_folder`."""
+        self._inner.remove_empty_folder(prefix)
+
     def list(self, prefix: str, *, after: str = "") -> Iterator[Entry]:
         """See :meth:`fedfs.store.base.Store.list`."""
         failures = 0

@@ -17,10 +17,11 @@ pytest.register_assert_rewrite("store_contract")
 from store_contract import StoreContract  # noqa: E402  rewritten only if imported afterwards
 
 from fedfs.errors import ObjectExistsError, ObjectNotFoundError  # noqa: E402  as above
-from fedfs.store import FolderStore, MemoryStore  # noqa: E402  as above
+from fedfs.store import FolderStore, MemoryStore, RetryingStore  # noqa: E402  as above
 from fedfs.store.memory import StoredObject  # noqa: E402  as above
 from fedfs.store.remote.dialect import Dialect  # noqa: E402  as above
 from fedfs.store.remote.store import FsspecStore  # noqa: E402  as above
+from fedfs.store.retry import Patience  # noqa: E402  as above
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -52,13 +53,20 @@ class TestAnyFileSystemOfFsspec(StoreContract):
         return FsspecStore(f"memory://{tmp_path}", must_exist=False, dialect=Dialect())
 
     def put_raw(self, store, name, data):
-        _, fs, root = store._connect()
+        _, fs, root = store._connection.open()
         fs.pipe_file(f"{root}/{name}", data)
 
     def raw_objects(self, store):
-        _, fs, root = store._connect()
+        _, fs, root = store._connection.open()
         found = fs.find(root) if fs.exists(root) else []
         return {name.removeprefix(f"{root}/"): fs.cat_file(name) for name in found}
+
+    def test_a_folder_that_went_away_is_made_again(self, store):
+        store.create("a/b/c", b"1")
+        _, fs, root = store._connection.open()
+        fs.rm(f"{root}/a", recursive=True)
+        assert RetryingStore(store, Patience(3, pause=lambda _: None)).create("a/b/d", b"2")
+        assert self.raw_objects(store) == {"a/b/d": b"2"}
 
 
 class TestFolderStore(StoreContract):

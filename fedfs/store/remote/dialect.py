@@ -90,7 +90,8 @@ class Dialect:
         """Return this project's error for one of a package.
 
         Args:
-            error: any.
+            error: any; one that means that nothing is there becomes an
+                :class:`~fedfs.errors.ObjectNotFoundError`.
             what: what could not be done, the beginning of the message.
             store: URL of the store.
         """
@@ -191,4 +192,4 @@ def dialect_of(url: str) -> Dialect:
 def _text(error: Exception) -> str:
     """Return what an error says, without what a URL in it may tell."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return redact(str(text)).strip().removesuffix(".")
+    return redact(str(text).strip().partition("\n")[0]).strip().removesuffix(".")

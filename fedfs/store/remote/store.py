@@ -3,8 +3,6 @@
 Rules:
  * An object is written to a hidden file beside its place, which then takes its name; whether two
    writers may both win is up to the protocol: see :mod:`fedfs.store.remote.dialect`.
- * Nothing is sent before the first verb. A connection that failed is not used again, and a forked
-   process makes one of its own.
  * A download that broke goes on behind the last byte that came.
 """
 
@@ -12,19 +10,19 @@ import contextlib
 import datetime
 import logging
 import os
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from fedfs.errors import FedfsError, StoreError, StoreUnavailableError
+from fedfs.errors import StoreError, StoreUnavailableError
 from fedfs.protocol.layout import check_key
 from fedfs.store import local_files
 from fedfs.store.base import Entry, Store, check_prefix, is_key
 from fedfs.store.folder_errors import ABSENT
 from fedfs.store.posix import SWEEP_AGE_S, is_temporary
+from fedfs.store.remote.connection import Connection
 from fedfs.store.remote.dialect import Dialect, check_url, dialect_of
 from fedfs.store.retry import Patience
 
@@ -61,13 +59,13 @@ class FsspecStore(Store):
         check_url(url)
         parts = urlsplit(url)
         self.url = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
-        self._place = url
         self._dialect = dialect or dialect_of(url)
         self.promises_one_winner = self._dialect.promises_one_winner
-        self._must_exist = must_exist and self._dialect.has_folders
+        self._connection = Connection(
+            url, self.url, self._dialect, must_exist=must_exist and self._dialect.has_folders
+        )
+        self._errors = self._connection.errors
         self._patience = patience
-        self._lock = threading.Lock()
-        self._open: tuple[int, Any, str] | None = None  # process, file system, root
         self._made: set[str] = set()
 
     def get(self, key: str, *, max_bytes: int) -> bytes:
@@ -156,15 +154,23 @@ class FsspecStore(Store):
             return bool(fs.isdir(f"{root}/{key}"))
 
     def _publish(self, key: str, chunks: Callable[[], Iterable[bytes]], size: int) -> bool:
-        with self._errors(f"{key} cannot be written") as (fs, root):
-            path = f"{root}/{key}"
-            if not fs.exists(path):  # otherwise a retry would write everything again
-                try:
-                    self._write(fs, path, chunks(), size)
-                except FileExistsError:
-                    pass
-                else:
-                    return True
+        try:
+            with self._errors(f"{key} cannot be written") as (fs, root):
+                path = f"{root}/{key}"
+                if not fs.exists(path):  # otherwise a retry would write everything again
+                    with contextlib.suppress(FileExistsError):
+                        self._write(fs, path, chunks(), size)
+                        return True
+        except StoreUnavailableError:
+            self._made.clear()  # a folder may have gone away
+            raise
+        except ABSENT:
+            self._made.clear()
+            raise StoreUnavailableError(
+                f"{key} cannot be written: its folder went away.",
+                hint="check the folder on the server, and whether its disk is mounted",
+                store=self.url,
+            ) from None
         if not self._holds(key, chunks(), size):
             raise self._exists(key)
         return False
@@ -233,38 +239,6 @@ class FsspecStore(Store):
                 yield from self._walk(key, after)
             else:
                 yield entry
-
-    @contextlib.contextmanager
-    def _errors(self, what: str) -> Iterator[tuple[Any, str]]:
-        """Yield file system and root, and turn what goes wrong into this project's errors."""
-        opened = None
-        try:
-            opened = self._connect()
-            yield opened[1:]
-        except (FedfsError, *ABSENT):
-            raise
-        except Exception as error:  # noqa: BLE001  any package may be behind
-            failure = self._dialect.translate(error, what, self.url)
-            if isinstance(failure, StoreUnavailableError):
-                with self._lock:
-                    if self._open is opened:
-                        self._open = None
-            # The package's error is not the cause: it may spell out what is secret.
-            raise failure from None
-
-    def _connect(self) -> tuple[int, Any, str]:
-        with self._lock:
-            if self._open is None or self._open[0] != os.getpid():
-                fs, root = self._dialect.open(self._place)
-                self._open = (os.getpid(), fs, root.rstrip("/"))
-                if self._must_exist and not fs.isdir(root):
-                    self._open = None
-                    raise StoreUnavailableError(
-                        "The store's folder is not there.",
-                        hint="check the path; on the server, is its disk mounted?",
-                        store=self.url,
-                    )
-            return self._open
 
 
 def _make_folder(fs: Any, path: str) -> None:

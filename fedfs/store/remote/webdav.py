@@ -20,6 +20,7 @@ from webdav4.fsspec import WebdavFileSystem
 
 from fedfs.errors import (
     FedfsError,
+    ObjectNotFoundError,
     StoreError,
     StoreFullError,
     StorePermissionError,
@@ -38,6 +39,27 @@ _PASSING = {
     HTTPStatus.LOCKED,
     HTTPStatus.TOO_EARLY,
     HTTPStatus.TOO_MANY_REQUESTS,
+}
+
+_ANSWERS: dict[int, tuple[type[StoreError], str, str]] = {
+    HTTPStatus.NOT_FOUND: (ObjectNotFoundError, "it is not there", UNREACHABLE),
+    HTTPStatus.GONE: (ObjectNotFoundError, "it is not there", UNREACHABLE),
+    HTTPStatus.UNAUTHORIZED: (
+        StorePermissionError,
+        "the server does not let this user in",
+        f"give the user in the URL, and the password in {VARIABLE} or ~/.netrc",
+    ),
+    HTTPStatus.FORBIDDEN: (StorePermissionError, "permission is denied", DENIED),
+    HTTPStatus.INSUFFICIENT_STORAGE: (
+        StoreFullError,
+        "no space is left",
+        "free some space, or raise the quota",
+    ),
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: (
+        StoreError,
+        "the server, or a proxy before it, takes no file of this size",
+        "whoever runs it has to allow files of the size of a model",
+    ),
 }
 
 
@@ -73,29 +95,9 @@ class WebDAV(Dialect):
 
     def translate(self, error: Exception, what: str, store: str) -> FedfsError:
         """See :meth:`Dialect.translate`."""
-        status = _status(error)
-        if status == HTTPStatus.UNAUTHORIZED:
-            return StorePermissionError(
-                f"{what}: the server does not let this user in.",
-                hint=f"give the user in the URL, and the password in {VARIABLE} or ~/.netrc",
-                store=store,
-            )
-        if status == HTTPStatus.FORBIDDEN:
-            return StorePermissionError(f"{what}: permission is denied.", hint=DENIED, store=store)
-        if status == HTTPStatus.INSUFFICIENT_STORAGE:
-            hint = "free some space, or raise the quota"
-            return StoreFullError(f"{what}: no space is left.", hint=hint, store=store)
-        if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-            return StoreError(
-                f"{what}: the server, or a proxy before it, takes no file of this size.",
-                hint="whoever runs it has to allow files of the size of a model",
-                store=store,
-            )
-        if status in _PASSING or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            text = f"{what}: the server answers with {status}."
-            return StoreUnavailableError(
-                text, hint="the server is busy, or in trouble", store=store
-            )
+        if status := _status(error):
+            kind, text, hint = _answer(status)
+            return kind(f"{what}: {text}.", hint=hint, store=store)
         if isinstance(error, httpx.TransportError):
             if "CERTIFICATE" in str(error).upper():
                 return StoreError(
@@ -106,6 +108,16 @@ class WebDAV(Dialect):
             text = str(error).removesuffix(".") or "the server is silent"
             return StoreUnavailableError(f"{what}: {text}.", hint=UNREACHABLE, store=store)
         return super().translate(error, what, store)
+
+
+def _answer(status: int) -> tuple[type[StoreError], str, str]:
+    """Return what an answer of this status is: kind, reason and advice."""
+    if status in _ANSWERS:
+        return _ANSWERS[status]
+    text = f"the server answers with {status}"
+    if status in _PASSING or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return StoreUnavailableError, text, "the server is busy, or in trouble"
+    return StoreError, text, "show this to whoever runs the server"
 
 
 class _Chunks(io.RawIOBase):
