@@ -1,6 +1,7 @@
 """The command that looks whether a host is ready."""
 
 import itertools
+from pathlib import Path
 
 import click
 
@@ -17,7 +18,7 @@ from fedfs.cli.options import (
 from fedfs.cli.progress import ProgressDisplay
 from fedfs.cli.terminal import show_findings
 from fedfs.protocol import values
-from fedfs.roles.reader.finding import OK, Finding
+from fedfs.roles.reader.finding import OK, PROBLEM, Finding
 from fedfs.store import StorePlace
 
 
@@ -58,7 +59,8 @@ def doctor(
             store, default_home(), site=site, dataset=dataset, num_processes=num_processes,
             on_progress=display,
         )  # fmt: skip
-        n_problems = show_findings(itertools.chain([_settings()], found), as_json=as_json)
+        local = [_settings(), *([] if site is None else [_site_policy(default_home())])]
+        n_problems = show_findings(itertools.chain(local, found), as_json=as_json)
     if n_problems:
         raise click.exceptions.Exit(EXIT_PROBLEM)
 
@@ -70,3 +72,14 @@ def _settings() -> Finding:
         return Finding("settings", OK, f"read from {', '.join(map(str, read))}")
     places = " and ".join(map(str, host_files()))
     return Finding("settings", OK, f"no configuration file; looked for {places}")
+
+
+def _site_policy(home: Path) -> Finding:
+    """Return where the site's policy comes from, or why it cannot be used."""
+    from fedfs.errors import PolicyError
+    from fedfs.roles.site.policy.file import policy_in_force
+
+    try:
+        return Finding("site policy", OK, policy_in_force(home).source)
+    except PolicyError as error:
+        return Finding("site policy", PROBLEM, str(error), error.hint)

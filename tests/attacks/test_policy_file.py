@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -73,6 +74,17 @@ def test_a_bad_policy_file_has_its_own_error_and_publishes_nothing(
         assert re.search(said, str(done.exception)), command
         assert done.exception.hint
     assert sorted(entry.key for entry in study.store.list("")) == before
+
+
+def test_the_doctor_names_a_bad_policy_file(tmp_path, monkeypatch):
+    monkeypatch.setattr("fedfs.roles.doctor.examine.examine", lambda *_, **__: [])
+    group_writable(tmp_path / "site-policy.toml")
+    monkeypatch.setenv("FEDFS_HOME", str(tmp_path))
+    monkeypatch.delenv("FEDFS_SITE_POLICY")
+    done = CliRunner().invoke(cli, ["doctor", str(tmp_path), "--site", "north", "--json"])
+    told = {one["subject"]: one for one in json.loads(done.stdout)["findings"]}["site policy"]
+    assert told["level"] == "problem"
+    assert "can be written by others" in told["text"]
 
 
 def test_the_others_go_on_meanwhile(study):
