@@ -22,7 +22,7 @@ from fedfs.simulation.virtual.calendar import Hours
 from fedfs.simulation.virtual.store import Clock
 from fedfs.simulation.virtual.trace import SiteTrace
 
-_VALIDATION_SHARE = 1 / 3
+VALIDATION_SHARE = 1 / 3
 """Time of an iteration without a backward pass, in those of training."""
 
 _T = TypeVar("_T")
@@ -89,7 +89,7 @@ class PacedLearner:
         )
 
     def _validation_s(self, task: RoundTask) -> float:
-        per_iteration_s = _VALIDATION_SHARE * self._site.seconds_per_iteration
+        per_iteration_s = VALIDATION_SHARE * self._site.seconds_per_iteration
         return task.val_iterations_per_epoch * per_iteration_s
 
     def _once(self, what: tuple[str, int], work_s: float, work: Callable[[], _T]) -> _T:

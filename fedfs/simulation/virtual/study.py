@@ -22,12 +22,11 @@ from fedfs.exchange.observer import Observer
 from fedfs.exchange.progress import StatusReporter
 from fedfs.exchange.publish import Publisher
 from fedfs.exchange.read import open_study
-from fedfs.learner import Learner
+from fedfs.learner import Learner, OnProgress, RoundTask, Tensors, TrainResult
 from fedfs.protocol import layout
 from fedfs.protocol.messages import Charter
 from fedfs.protocol.state import StudyState
 from fedfs.protocol.track_place import parse_on_store
-from fedfs.roles.aggregator.planning import Planner
 from fedfs.roles.aggregator.step import Aggregator
 from fedfs.roles.coordinator.amend import Coordinator
 from fedfs.roles.coordinator.begin import init_study
@@ -68,6 +67,16 @@ class _SilentStatus(StatusReporter):
 
     def _publish(self, *_: object, **__: object) -> None:
         pass
+
+
+class RestlessLearner(FakeLearner):
+    """Never arrives: each round has another target, so that no version is equal to the last."""
+
+    def train(self, task: RoundTask, tensors: Tensors, on_progress: OnProgress) -> TrainResult:
+        """See :class:`~fedfs.learner.Learner`."""
+        self.seen.clear()
+        self.target = np.float32(self.n_cases + task.version)
+        return super().train(task, tensors, on_progress)
 
 
 @dataclass
@@ -131,27 +140,13 @@ class VirtualStudy:
         trace: the consortium.
         options: of ``fedfs init``, other than those of the trace.
         folder: for files of the hosts, which are small.
-        learners: site -> what learns there; None for the fake learner.
-        planner: likewise.
     """
 
-    def __init__(
-        self,
-        trace: Trace,
-        options: Mapping[str, Any],
-        folder: Path,
-        *,
-        learners: Callable[[str, Charter], Learner] | None = None,
-        planner: Planner | None = None,
-    ) -> None:
+    def __init__(self, trace: Trace, options: Mapping[str, Any], folder: Path) -> None:
         self._trace, self._folder = trace, folder
         self._shared = SharedStore()
         self._view = shared_view()
-        self._learner_of = learners or self._fake_learner
-        rng = np.random.default_rng(0)
-        initial = {"network.weight": rng.normal(size=N_PARAMETERS).astype(np.float32)}
-        self._planner: Planner = planner or FakePlanner(initial)
-        self._scale = trace.study.parameters / N_PARAMETERS if learners is None else 1.0
+        self._scale = trace.study.parameters / N_PARAMETERS
         self.charter = self._begin(options)
         self.sites = {name: self._make_site(name) for name in trace.sites}
         self.aggregator = self._make_aggregator()
@@ -221,10 +216,6 @@ class VirtualStudy:
         approve_sites(Coordinator(store, home, clock=clock), None)
         return charter
 
-    def _fake_learner(self, name: str, charter: Charter) -> Learner:  # noqa: ARG002  see VirtualStudy
-        target = float(sorted(self._trace.sites).index(name) % 5 - 2)
-        return FakeLearner(target, self._trace.sites[name].cases)
-
     def _make_site(self, name: str) -> Host:
         site, start_s = self._trace.sites[name], self._trace.study.start
         clock = Clock(start_s)
@@ -234,9 +225,7 @@ class VirtualStudy:
         courier = Courier(site) if site.courier_days else None
         line = None if courier else Line(name, site, start_s)
         store.connect(site, line=line, courier=courier)
-        learner = PacedLearner(
-            self._learner_of(name, self.charter), site, Hours(site, start_s), clock
-        )
+        learner = PacedLearner(RestlessLearner(0.0, site.cases), site, Hours(site, start_s), clock)
         publisher = self._publisher(
             patient, observer, name, f"site-{name}", clock, _gate(name, observer)
         )
@@ -266,11 +255,13 @@ class VirtualStudy:
         publisher = self._publisher(
             patient, self._observer, "coordinator", AGGREGATOR, clock, OTHER_ROLES
         )
+        rng = np.random.default_rng(0)
+        initial = {"network.weight": rng.normal(size=N_PARAMETERS).astype(np.float32)}
         role = Aggregator(
             observer=self._observer,
             publisher=publisher,
             status=_SilentStatus(publisher, "", interval_s=0.0, clock=clock),
-            planner=self._planner,
+            planner=FakePlanner(initial),
             folder=self._folder / "coordinator" / "work",
             clock=clock,
             timer=clock,

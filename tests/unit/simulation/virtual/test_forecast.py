@@ -47,6 +47,13 @@ def test_a_study_takes_as_long_as_its_slowest_site_and_names_who_holds_it_up():
     assert found.sites["north"].up_mb == pytest.approx(4 * 124.8, rel=0.01)
 
 
+def test_a_model_that_learns_for_long_is_moved_in_every_round():
+    trace = consortium(rounds=30)
+    some = {name: trace.sites[name] for name in ("east", "north")}
+    found = forecast(dataclasses.replace(trace, sites=some), ALL)
+    assert found.sites["north"].down_mb == pytest.approx(30 * 124.8, rel=0.01)
+
+
 def test_the_same_trace_gives_the_same_forecast_to_the_second():
     trace = consortium(rounds=2, south=changed(minutes_between_drops=(20.0, 40.0)))
     assert forecast(trace, ADAPTIVE) == forecast(trace, ADAPTIVE)
