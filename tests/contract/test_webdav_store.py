@@ -21,7 +21,10 @@ from fedfs.errors import (  # noqa: E402  as above
     StoreUnavailableError,
     StudyError,
 )
-from fedfs.roles.doctor.store_checks import require_atomic_create  # noqa: E402  as above
+from fedfs.roles.doctor.store_checks import (  # noqa: E402  as above
+    check_own_prefix,
+    require_atomic_create,
+)
 from fedfs.store import RetryingStore  # noqa: E402  as above
 from fedfs.store.remote import webdav  # noqa: E402  as above
 from fedfs.store.remote.store import FsspecStore  # noqa: E402  as above
@@ -110,6 +113,15 @@ def test_a_study_needs_a_single_aggregator(url):
     with pytest.raises(StudyError, match="this kind of store does not promise") as caught:
         require_atomic_create(RetryingStore(FsspecStore(url, must_exist=False)))
     assert "--one-aggregator" in caught.value.hint
+
+
+def test_doctor_says_what_follows(url):
+    store = RetryingStore(FsspecStore(url, must_exist=False))
+    found = {one.subject: one for one in check_own_prefix(store, "sites/a/")}
+    note = found.pop("atomic create")
+    assert note.level == "note"
+    assert note.advice.startswith("run one aggregator")
+    assert {one.level for one in found.values()} == {"ok"}, found
 
 
 def failure(url, act=lambda store: store.create(KEY, b"1")):

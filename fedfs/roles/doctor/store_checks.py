@@ -78,7 +78,8 @@ def check_own_prefix(store: Store, own: str) -> Iterator[Finding]:
         yield Finding("write and read", PROBLEM, str(error), error.hint)
         return
     advice = "" if is_atomic else "run one aggregator and one process per site, or another server"
-    yield Finding("atomic create", OK if is_atomic else PROBLEM, text, advice)
+    level = OK if is_atomic else PROBLEM if store.promises_one_winner else NOTE
+    yield Finding("atomic create", level, text, advice)
     if not listed:
         yield Finding("listing", NOTE, "what is written is listed late", "rounds take longer")
     else:
