@@ -44,6 +44,11 @@ class PlanMessage(Message):
     shared: tuple[Participation, ...] = ()
     coverage: Mapping[SiteName, Share] = field(default_factory=dict)
 
+    def check(self) -> None:
+        """See :meth:`Message.check`: configurations of the plans have names."""
+        if not isinstance(self.plans.get("configurations", {}), Mapping):
+            raise MalformedError("is not an object", about="'configurations' of the plans")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Admission(Message):

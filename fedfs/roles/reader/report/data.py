@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from fedfs.errors import StudyError
 from fedfs.protocol import layout
-from fedfs.protocol.messages import ASYM, Charter, EvaluationMessage, TrackCharter
+from fedfs.protocol.messages import Charter, EvaluationMessage, TrackCharter
 from fedfs.protocol.state import StudyState
 from fedfs.roles.reader import privacy
 from fedfs.roles.reader.evaluations import last_scored, mean_dice
@@ -26,6 +26,7 @@ from fedfs.roles.reader.report.comparison import (
     local_rows,
     matrix,
 )
+from fedfs.roles.reader.report.plan_facts import plan_facts
 from fedfs.roles.reader.status import SiteStatus, StudyStatus, summarize
 from fedfs.roles.reader.units import format_count
 from fedfs.trust.signing import key_fingerprint
@@ -154,7 +155,7 @@ def collect(state: StudyState, sizes: Mapping[str, int], *, seen_by: str | None 
         n_bytes=tuple(columns.n_bytes(state, version) for version in versions),
         seconds=columns.seconds(state, versions),
         classes=tuple(sorted({name for score in final.values() for name in score.classes})),
-        plan=_plan(state, charter),
+        plan=plan_facts(state.plan, charter),
         disclosures=_disclosures(state, names, sizes),
         readers=tuple(privacy.readers(charter)),
         audit=_audit(state, charter),
@@ -240,35 +241,6 @@ def _exclusions(state: StudyState) -> Iterator[Exclusion]:
             yield Exclusion(version, item.site, f"its update was refused: {item.reason}")
         for left in record.left_out:
             yield Exclusion(version, left.site, left.reason)
-
-
-def _plan(state: StudyState, charter: TrackCharter) -> dict[str, str]:
-    plan = state.plan
-    if plan is None:
-        return {}
-    if charter.mode == ASYM:
-        shares = ", ".join(f"{s} {share:.0%}" for s, share in sorted(plan.coverage.items()))
-        return {
-            "Plan": "each site has its own",
-            "Shared": f"{sum(len(p.tensors) for p in plan.shared)} tensors",
-            "Each shares of its parameters": shares,
-        }
-    found = plan.plans.get("configurations", {}).get(charter.configuration, {})
-    if not found:
-        return {
-            "Plan": "encrypted: this host cannot read it" if charter.encryption else "not known"
-        }
-    architecture = found.get("architecture", {})
-    stages = architecture.get("arch_kwargs", {}).get("n_stages")
-    return {
-        "Planned from": f"{plan.n_cases} cases of {', '.join(sorted(plan.sites))}",
-        "Patch": " x ".join(map(str, found.get("patch_size", []))) + " voxels",
-        "Batch": str(found.get("batch_size")),
-        "Spacing": " x ".join(f"{mm:.3g}" for mm in found.get("spacing", [])) + " mm",
-        "Network": f"{str(architecture.get('network_class_name', '?')).rpartition('.')[2]}, "
-        f"{stages} stages",
-        "Normalization": ", ".join(found.get("normalization_schemes", [])),
-    }
 
 
 def _disclosures(
