@@ -5,6 +5,7 @@ and its score is none. The last version ends a forecast, not its validation.
 """
 
 import dataclasses
+import gc
 import itertools
 import logging
 import os
@@ -185,11 +186,17 @@ def _add_rounds(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Leave out what real processes log: a line that drops is no news here."""
-    log = logging.getLogger("fedfs")
+    """Leave out what real processes log: a line that drops is no news here.
+
+    Messages of all hosts stay until the end: to look through them for garbage only costs time.
+    """
+    log, collects = logging.getLogger("fedfs"), gc.isenabled()
     before = log.level
     log.setLevel(logging.CRITICAL)
+    gc.disable()
     try:
         yield
     finally:
         log.setLevel(before)
+        if collects:
+            gc.enable()
