@@ -60,5 +60,5 @@ def test_a_configuration_that_is_none_is_not_known(planned, odd):
 @pytest.mark.parametrize("odd", [None, 7, "2d", ["2d"], True], ids=repr)
 def test_a_plan_whose_configurations_have_no_names_is_refused(planned, odd):
     plan, _ = planned
-    with pytest.raises(MalformedError, match="'configurations' of the plans is not an object"):
+    with pytest.raises(MalformedError, match="field 'configurations' of the plans is not"):
         replace(plan, plans={"configurations": odd}).check()
