@@ -47,7 +47,9 @@ class PlanMessage(Message):
     def check(self) -> None:
         """See :meth:`Message.check`: configurations of the plans have names."""
         if not isinstance(self.plans.get("configurations", {}), Mapping):
-            raise MalformedError("is not an object", about="the field 'configurations' of the plans")
+            raise MalformedError(
+                "is not an object", about="the field 'configurations' of the plans"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
