@@ -37,6 +37,10 @@ from fedfs.simulation.hosts import Host
 
 ENDS_OF_ONCE = WORKED, WAITING, NOTHING_LEFT = (0, 10, 11)
 """Exit codes of ``--once``."""
+_PRELOADED = [
+    "nnunetv2.inference.predict_from_raw_data",
+    "nnunetv2.experiment_planning.plan_and_preprocess_api",
+]
 _STARTERS: tuple[ModuleType, ...] = (
     isolated, planner, cross_evaluation, evaluation, export, export_at_site, site_process, jobs,
 )  # fmt: skip
@@ -64,11 +68,16 @@ def run_children_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def fork_pools(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fork the processes that nnU-Net spawns: each of these would import it again, for seconds."""
+    """Fork the processes that nnU-Net spawns: each of these would import it again, for seconds.
+
+    They are forked from a server that has imported nnU-Net and nothing else: a copy of this
+    process, which has threads, would wait forever for what one of them holds.
+    """
     found = multiprocessing.get_context
+    multiprocessing.set_forkserver_preload(_PRELOADED)
 
     def get_context(method: str | None = None) -> Any:
-        return found("fork" if method == "spawn" else method)
+        return found("forkserver" if method == "spawn" else method)
 
     monkeypatch.setattr(multiprocessing, "get_context", get_context)
 
