@@ -131,7 +131,7 @@ def halves(
     """Return halves of the cases to train references on, in pairs that have all cases together.
 
     >>> [sorted(half) for half in halves("abcd", {"a": "one", "b": "one"}, 2, seed=1)]
-    [['c', 'd'], ['a', 'b']]
+    [['a', 'b'], ['c', 'd']]
 
     Args:
         cases: of both kinds.

@@ -33,18 +33,13 @@ class Plans(FakePlanner):
     """Plans what a real nnU-Net has planned."""
 
     def __init__(self, plans, tensors=None):
-        self.plans, self.tensors = plans, tensors
+        super().__init__(tensors)
+        self.plans = plans
 
     def plan(self, charter, fingerprint, n_cases):
         return PlanResult(
             plans=self.plans, dataset_json={**DATASET_JSON}, versions={"nnunetv2": "2.7.0"}
         )
-
-    def initial_weights(self, charter, plan, path, *, pretrained):
-        if self.tensors is None:
-            super().initial_weights(charter, plan, path, pretrained=pretrained)
-        else:
-            write_safetensors(path, self.tensors)
 
 
 class NeverAsked(FakePlanner):

@@ -280,7 +280,7 @@ class Life:
                 is_lost = event.kind == "lose"
                 ask_for_new_key(
                     self.store, federation.keyring(site), site, is_lost=is_lost,
-                    clock=federation.clock,
+                    clock=federation.clock, policy=federation.policy(site),
                 )  # fmt: skip
                 approve_sites(self._office(), [site], replace_keys=is_lost)
                 federation.kill(site)

@@ -77,7 +77,8 @@ def test_every_encoding_runs_a_study(tmp_path, name):
     exact.run()
     last, wanted = federation.weights(6), exact.weights(6)
     error = max(float(np.max(np.abs(last[n] - wanted[n]))) for n in wanted)
-    assert error < {"fp32": 1e-9, "fp16": 1e-2, "bf16": 1e-2, "int8": 3e-2, "topk": 5}[name]
+    most = {"fp32": 1e-9, "fp16": 1e-2, "bf16": 1e-2, "int8": 3e-2}
+    assert error < most.get(name, 5)  # the others leave much for later rounds
 
 
 def test_a_site_killed_around_a_lossy_update_sends_the_same_bytes(tmp_path):

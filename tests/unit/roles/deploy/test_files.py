@@ -30,7 +30,7 @@ def test_every_file_of_the_folder_belongs_to_a_kind():
     assert kept - listed == {
         "README.md",
         *("aggregator.json", "coordinator.json", "reader.json", "site.json", "tls-only.json"),
-        *("lifecycle.json", "make_bucket.py"),
+        *("helper.json", "lifecycle.json", "make_bucket.py", "requirements.txt"),
     }
 
 
