@@ -3,6 +3,7 @@
 The dictionary ``objects`` is public so that a test can look, or meddle, behind the store's back.
 """
 
+import bisect
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -88,3 +89,36 @@ class MemoryStore(Store):
         check_key(key)
         with self._lock:
             self.objects.pop(key, None)
+
+
+class IndexedMemoryStore(MemoryStore):
+    """Finds a prefix without looking at all objects, as servers do.
+
+    Its objects are created and deleted by its own methods, and by one thread.
+    """
+
+    def __init__(self, *, name: str = "test", clock: Callable[[], float] = time.time) -> None:
+        super().__init__(name=name, clock=clock)
+        self._keys: list[str] = []
+
+    def create(self, key: str, data: bytes) -> bool:
+        """See :meth:`fedfs.store.base.Store.create`."""
+        is_new = super().create(key, data)
+        if is_new:
+            bisect.insort(self._keys, key)
+        return is_new
+
+    def delete(self, key: str) -> None:
+        """See :meth:`fedfs.store.base.Store.delete`."""
+        super().delete(key)
+        place = bisect.bisect_left(self._keys, key)
+        if self._keys[place : place + 1] == [key]:
+            del self._keys[place]
+
+    def list(self, prefix: str, *, after: str = "") -> Iterator[Entry]:
+        """See :meth:`fedfs.store.base.Store.list`."""
+        place = max(bisect.bisect_left(self._keys, prefix), bisect.bisect_right(self._keys, after))
+        while place < len(self._keys) and self._keys[place].startswith(prefix):
+            found = self.objects[self._keys[place]]
+            yield Entry(self._keys[place], len(found.data), found.modified_s)
+            place += 1

@@ -8,7 +8,6 @@ Rules:
  * Payloads are those of a small network; their bytes count as those of a large one.
 """
 
-import bisect
 import dataclasses
 import math
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ from fedfs.protocol.track_place import parse_on_store
 from fedfs.simulation.virtual.calendar import Courier, Line
 from fedfs.simulation.virtual.trace import LineTrace
 from fedfs.store.base import Entry
-from fedfs.store.memory import MemoryStore
+from fedfs.store.memory import IndexedMemoryStore
 from fedfs.store.wrapper import Wrapper
 
 MB = 1e6
@@ -46,8 +45,8 @@ class Clock:
         self.now_s = max(self.now_s, then_s)
 
 
-class SharedStore(MemoryStore):
-    """The objects of a study; finds a prefix without looking at all of them, as servers do.
+class SharedStore(IndexedMemoryStore):
+    """The objects of a study.
 
     Attributes:
         visible_s: from when what is created shows.
@@ -58,30 +57,13 @@ class SharedStore(MemoryStore):
         super().__init__(name="virtual", clock=lambda: self.visible_s)
         self.visible_s = 0.0
         self.on_create: Callable[[str, float], None] = lambda _key, _visible_s: None
-        self._keys: list[str] = []
 
     def create(self, key: str, data: bytes) -> bool:
         """See :meth:`fedfs.store.base.Store.create`."""
         is_new = super().create(key, data)
         if is_new:
-            bisect.insort(self._keys, key)
             self.on_create(key, self.visible_s)
         return is_new
-
-    def delete(self, key: str) -> None:
-        """See :meth:`fedfs.store.base.Store.delete`."""
-        super().delete(key)
-        place = bisect.bisect_left(self._keys, key)
-        if self._keys[place : place + 1] == [key]:
-            del self._keys[place]
-
-    def list(self, prefix: str, *, after: str = "") -> Iterator[Entry]:
-        """See :meth:`fedfs.store.base.Store.list`."""
-        place = max(bisect.bisect_left(self._keys, prefix), bisect.bisect_right(self._keys, after))
-        while place < len(self._keys) and self._keys[place].startswith(prefix):
-            found = self.objects[self._keys[place]]
-            yield Entry(self._keys[place], len(found.data), found.modified_s)
-            place += 1
 
 
 @dataclasses.dataclass
