@@ -10,17 +10,11 @@ from fedfs.exchange.global_weights import WeightFiles
 from fedfs.exchange.payloads import MAX_MODEL_BYTES, fetch_payload, update_encoding
 from fedfs.learner import Array
 from fedfs.protocol.ensemble import BASE
-from fedfs.protocol.messages import Charter, PayloadRef
+from fedfs.protocol.messages import PayloadRef
 from fedfs.protocol.state import StudyState
 from fedfs.store.base import ReadableStore
 from fedfs.tensors.canonical import TensorFile, stream_safetensors
 from fedfs.trust.recipients import Vault
-
-
-def own_readers(site: str, charter: Charter) -> list[str]:
-    """Return the site's own encryption key: it reads its own update again, to test or to share."""
-    entry = charter.entry(site)
-    return [] if entry is None else [entry.encryption_key]
 
 
 def write_member(

@@ -6,7 +6,7 @@ Rules:
    gets the halves of all earlier pairs; when a site is removed or a party's key replaced, a new
    pair follows, which that site or that key does not get.
  * Updates, fingerprints, plans of single sites and the aggregator's memory are sealed for the
-   aggregator (a site's own plan for the site too).
+   aggregator (a site's own updates and plan for the site too).
  * Sealing hides, and proves nothing: what is unsealed is verified as if it had come in the open.
 """
 
@@ -115,8 +115,15 @@ def for_readers(charter: Charter) -> tuple[str, ...]:
     return (charter.read_keys[-1].recipient,) if charter.encryption == AGE else ()
 
 
-def for_aggregator(charter: Charter, *others: str) -> tuple[str, ...]:
-    """Return the recipients of updates and fingerprints; empty where nothing is encrypted."""
+def for_aggregator(charter: Charter, *, and_site: str = "") -> tuple[str, ...]:
+    """Return the recipients of what the aggregator reads; empty where nothing is encrypted.
+
+    Args:
+        charter: in force.
+        and_site: site that reads it too, as its own update or plan; "" for none.
+    """
     if charter.encryption != AGE:
         return ()
-    return (charter.aggregator_encryption_key, *(other for other in others if other))
+    entry = charter.entry(and_site)
+    others = [entry.encryption_key] if entry is not None and entry.encryption_key else []
+    return (charter.aggregator_encryption_key, *others)

@@ -82,7 +82,6 @@ class Announcement:
         """
         plan = self._learner.plan(self._status.progress)
         require_cases(plan.n_cases, charter, "a plan")
-        entry = charter.entry(self._site)
         self._publisher.publish(
             messages.SitePlan(
                 key=layout.site_plan(self._site),
@@ -93,7 +92,7 @@ class Announcement:
                 plans_sha256=plan.plans_sha256,
                 versions=dict(self._learner.versions()),
             ),
-            sealed_for=for_aggregator(charter, entry.encryption_key if entry else ""),
+            sealed_for=for_aggregator(charter, and_site=self._site),
         )
         return f"planned for itself from {plan.n_cases} cases: {len(plan.tensors)} tensors"
 

@@ -7,11 +7,13 @@ Before its first, they are the version's, where it has them, or as the trainer i
 
 import logging
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from fedfs.aggregation.shared_tensors import Share, share_of
-from fedfs.errors import SetupError
+from fedfs.errors import SetupError, StudyError
 from fedfs.exchange.averages import fetch_ema, last_versions, write_mean
 from fedfs.exchange.global_weights import WeightFiles
 from fedfs.learner import Array, Learner, OnProgress, OwnPlan, Tensors
@@ -70,6 +72,23 @@ def own_plan(learner: Learner, published: SitePlan, on_progress: OnProgress) -> 
             "restore it, or start a new study",
         )
     return own
+
+
+def adopted_plan(
+    state: StudyState, site: str, learner: Learner, on_progress: OnProgress
+) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Return plans and fingerprint that a site trains with: the federated, or its own (``asym``).
+
+    Raises:
+        StudyError: there is no plan yet.
+        SetupError: the site's own plan is not the one that it has published.
+    """
+    if state.plan is None:
+        raise StudyError("There is no plan to adopt.")
+    if state.charter.mode != ASYM:
+        return state.plan.plans, state.plan.fingerprint
+    own = own_plan(learner, state.site_plans[site], on_progress)
+    return own.plans, own.fingerprint
 
 
 class SiteNetworks:

@@ -21,7 +21,6 @@ from fedfs.errors import (
     StudyError,
     TrainingError,
 )
-from fedfs.exchange.ensemble_member import own_readers
 from fedfs.exchange.observer import Observer
 from fedfs.exchange.payloads import update_encoding, write_update
 from fedfs.exchange.progress import StatusReporter
@@ -37,7 +36,7 @@ from fedfs.roles.site.announcement import Announcement, require_announced
 from fedfs.roles.site.case_summaries import CaseSummaries
 from fedfs.roles.site.failure import publish_failure
 from fedfs.roles.site.masked_update import mask
-from fedfs.roles.site.network import SiteNetworks, own_plan
+from fedfs.roles.site.network import SiteNetworks, adopted_plan
 from fedfs.roles.site.own_model import PersonalModel, has_scored_personal
 from fedfs.roles.site.policy.file import NO_FILE, PolicyInForce
 from fedfs.roles.site.policy.hold import PolicyHold
@@ -232,23 +231,16 @@ class Site(Role[SiteAction]):
         raise StudyError(f"A site cannot do {action!r}.")
 
     def _prepare(self, state: StudyState) -> str:
-        plans, fingerprint, whose = self._adopted(state)
+        plans, fingerprint = self._adopted(state)
         self._status.say("prepare")
         self._learner.prepare(plans, fingerprint, self._status.progress)
         require_announced(self._learner.dataset_facts()["n_cases"], state.n_cases(self.name))
         self._prepared = True
+        whose = "its own" if state.charter.mode == ASYM else "the federated"
         return f"adopted {whose} plan, data are preprocessed"
 
-    def _adopted(self, state: StudyState) -> tuple[Mapping[str, Any], Mapping[str, Any], str]:
-        """Return plans and fingerprint that this site trains with, and whose they are."""
-        if state.plan is None:
-            raise StudyError("There is no plan to adopt.")
-        plans, fingerprint, whose = state.plan.plans, state.plan.fingerprint, "the federated"
-        if state.charter.mode == ASYM:
-            published, whose = state.site_plans[self.name], "its own"
-            own = own_plan(self._learner, published, self._status.progress)
-            plans, fingerprint = own.plans, own.fingerprint
-        return plans, fingerprint, whose
+    def _adopted(self, state: StudyState) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+        return adopted_plan(state, self.name, self._learner, self._status.progress)
 
     def _evaluate(self, version: int, state: StudyState, variant: str) -> str:
         self._status.say("evaluate" if variant == "pseudo" else "final validation")
@@ -258,7 +250,7 @@ class Site(Role[SiteAction]):
         )
 
     def _score_average(self, version: int, variant: str, state: StudyState) -> str:
-        plans, fingerprint, _ = self._adopted(state)
+        plans, fingerprint = self._adopted(state)
         self._status.say("average")
         tensors, sha256 = self._networks.at_average(version, variant, state)
         task = replace(self._task(version, state), weights_sha256=sha256)
@@ -267,7 +259,7 @@ class Site(Role[SiteAction]):
     def _train_own_model(
         self, action: actions.TrainAlone | actions.FineTune, state: StudyState
     ) -> str:
-        plans, fingerprint, _ = self._adopted(state)
+        plans, fingerprint = self._adopted(state)
         if isinstance(action, actions.FineTune):
             self._status.say("personal model")
             return self._scoring.fine_tune(
@@ -311,7 +303,7 @@ class Site(Role[SiteAction]):
             ref = self._publisher.payload(
                 masked.path,
                 lambda sha256: layout.update_payload(self.name, version, sha256),
-                sealed_for=for_aggregator(charter, *own_readers(self.name, charter)),
+                sealed_for=for_aggregator(charter, and_site=self.name),
             )
         self._publisher.publish(
             messages.UpdateManifest(

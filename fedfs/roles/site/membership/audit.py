@@ -28,12 +28,11 @@ from fedfs.nnunet.nnunet_learner import NnUNetLearner
 from fedfs.nnunet.system import files
 from fedfs.nnunet.system.environment import from_environment
 from fedfs.protocol import layout
-from fedfs.protocol.messages import ASYM
 from fedfs.roles.site.config import SiteConfig
 from fedfs.roles.site.membership.kept_fits import KeptFits
 from fedfs.roles.site.membership.models import TRAINED, UPDATE, VERSION, SiteModels, Target
 from fedfs.roles.site.membership.result import MembershipAudit, attack_all
-from fedfs.roles.site.network import own_plan
+from fedfs.roles.site.network import adopted_plan
 from fedfs.roles.site.own_model import stretched
 from fedfs.roles.site.round_task import round_task
 from fedfs.roles.site.training import site_parts
@@ -177,13 +176,9 @@ class _Track:
 
     def _prepare(self, learner: NnUNetLearner) -> None:
         """Adopt the plan that the site trains with; its cases are preprocessed already."""
-        state = self._state
-        if state.plan is None:
-            raise StudyError("There is no plan to adopt.")
-        plans, fingerprint = state.plan.plans, state.plan.fingerprint
-        if state.charter.mode == ASYM:
-            own = own_plan(learner, state.site_plans[self._config.site], self._on_progress)
-            plans, fingerprint = own.plans, own.fingerprint
+        plans, fingerprint = adopted_plan(
+            self._state, self._config.site, learner, self._on_progress
+        )
         learner.prepare(plans, fingerprint, self._on_progress)
 
     def _cases(
