@@ -16,14 +16,12 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from fedfs.aggregation.fingerprint_bounds import bounds_of, largest_m2
+from fedfs.aggregation.fingerprint_bounds import FIRST_READ, LAST_READ, bounds_of, largest_m2
 from fedfs.aggregation.fingerprint_checks import MAX_SHAPE
 from fedfs.learner import CaseGeometry, ChannelSketch, SiteFingerprint
 
 TAIL = 0.0005
 """Share of the foreground at each end that a sketch without extremes does not describe."""
-_FIRST_READ, _LAST_READ = 0.005, 0.995
-"""Probabilities of the outermost percentiles that nnU-Net's normalisations read."""
 
 
 def coarsen(
@@ -83,7 +81,7 @@ def _without_extremes(channel: ChannelSketch) -> ChannelSketch:
     kept = [
         (p, value)
         for p, value in knots
-        if _FIRST_READ <= p <= _LAST_READ or (TAIL <= p <= 1 - TAIL and smallest < value < largest)
+        if FIRST_READ <= p <= LAST_READ or (TAIL <= p <= 1 - TAIL and smallest < value < largest)
     ]
     probabilities, quantiles = zip(*kept, strict=True)
     return dataclasses.replace(channel, probabilities=probabilities, quantiles=quantiles)

@@ -5,6 +5,8 @@ import numpy as np
 from fedfs.learner import ChannelSketch, SiteFingerprint
 
 MAX_INTENSITY = float(np.finfo(np.float32).max)
+FIRST_READ, LAST_READ = 0.005, 0.995
+"""Probabilities of the outermost percentiles that nnU-Net's normalisations read."""
 
 
 def bounds_of(channel: ChannelSketch) -> tuple[float, float]:

@@ -3,6 +3,8 @@
 import numpy as np
 
 from fedfs.aggregation.fingerprint_bounds import (
+    FIRST_READ,
+    LAST_READ,
     MAX_INTENSITY,
     bounds_of,
     dimension_of,
@@ -17,8 +19,6 @@ MAX_CHANNELS = 64
 MAX_SHAPE = 100_000
 _MAX_SPACING_MM = 1e6
 _DIMENSIONS = (2, 3)
-_FIRST_KNOT, _LAST_KNOT = 0.005, 0.995
-"""Percentiles that nnU-Net's normalisations read."""
 
 
 def validate_fingerprint(fingerprint: SiteFingerprint) -> None:
@@ -79,12 +79,12 @@ def _validate_channel(channel: ChannelSketch, path: str) -> None:
     )
     _require(
         bool(
-            0 <= probabilities[0] <= _FIRST_KNOT
-            and _LAST_KNOT <= probabilities[-1] <= 1
+            0 <= probabilities[0] <= FIRST_READ
+            and LAST_READ <= probabilities[-1] <= 1
             and np.all(np.diff(probabilities) > 0)
         ),
         f"{path}.probabilities",
-        f"must ascend, from {_FIRST_KNOT} at most to {_LAST_KNOT} at least, within 0 and 1",
+        f"must ascend, from {FIRST_READ} at most to {LAST_READ} at least, within 0 and 1",
     )
     _require(
         bool(

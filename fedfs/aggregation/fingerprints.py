@@ -28,6 +28,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fedfs.aggregation.fingerprint_bounds import (
+    FIRST_READ,
+    LAST_READ,
     MAX_INTENSITY,
     bounds_of,
     dimension_of,
@@ -41,7 +43,7 @@ Vector = npt.NDArray[np.float64]
 
 MAX_ORDER_STATISTICS = 50_000
 """Order statistics that one case contributes to the quantiles."""
-_PERCENTILES = {"percentile_00_5": 0.005, "median": 0.5, "percentile_99_5": 0.995}
+_PERCENTILES = {"percentile_00_5": FIRST_READ, "median": 0.5, "percentile_99_5": LAST_READ}
 
 # Half the width of the probability interval whose ends are averaged: wider than the rounding of a
 # cumulative sum, narrower than any step worth resolving.

@@ -45,7 +45,7 @@ _Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Separation:
-    """How well scores tell two kinds of cases apart.
+    """Separation of two kinds of cases by their scores.
 
     Attributes:
         n_trained, n_others: cases of each kind.
@@ -66,7 +66,7 @@ class Separation:
 
 @dataclass(frozen=True, kw_only=True)
 class CaseFit:
-    """How well a model fits a case.
+    """Fit of a model to a case.
 
     Attributes:
         loss: nnU-Net's own, of the whole case.

@@ -9,7 +9,7 @@ Rules:
  * Everything is in integers, so that sums are exact and everybody who makes one again gets the same
    bytes.
  * Levels are at most :data:`~fedfs.tensors.encodings.fixed.LARGEST` and coefficients add up to at
-   most :data:`~fedfs.tensors.encodings.summed.MAX_TOTAL`, so that no sum leaves int32. About half
+   most :data:`~fedfs.protocol.sum_rules.MAX_TOTAL`, so that no sum leaves int32. About half
    of all numbers are beyond what honest levels can add up to, and a wrong mask gives any number: a
    sum that passes has the mask that it needs, but for one in 2**n with n values.
  * Where sites bound the norm of their updates, the sum shows whether all did: nobody can see which
@@ -27,9 +27,10 @@ from pathlib import Path
 import numpy as np
 
 from fedfs.errors import StudyError, TensorError
+from fedfs.protocol.sum_rules import MAX_TOTAL
 from fedfs.tensors.encodings import Encoding
 from fedfs.tensors.encodings.base import VALUES, part_name
-from fedfs.tensors.encodings.summed import MAX_TOTAL, TOTAL, check_sum
+from fedfs.tensors.encodings.summed import TOTAL, check_sum
 from fedfs.tensors.safetensors_layout import Entry, Shape
 from fedfs.tensors.safetensors_reader import TensorFile
 from fedfs.tensors.safetensors_writer import TensorWriter

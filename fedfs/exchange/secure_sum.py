@@ -159,10 +159,8 @@ def unmask(
         file.check_layout(expected)
     used = [one for one in request.updates if one.site in counts]
     files = {one.site: payloads[sum_rules.update_key(one)] for one in used}
-    clip_norm, step = (
-        sum_rules.rules_of(state.charter).clip_norm,
-        summed_encoding(state.charter).step,
-    )
+    clip_norm = sum_rules.rules_of(state.charter).clip_norm
+    step = summed_encoding(state.charter).step
     longest = math.inf if clip_norm is None else clip_norm / step
     write_sum(target, files, counts, mask_sum, sharing, max_norm=longest)
     total = math.fsum(counts.values())

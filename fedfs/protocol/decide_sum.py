@@ -61,7 +61,7 @@ def decide_helper(
     request = state.sum_requests.get(version)
     is_settled = version in state.rounds or version in state.mask_sums
     if request is None or is_settled or sum_rules.is_given_up(state, version):
-        return Wait(f"the aggregator to ask for the sum of version {state.newest + 1 + is_settled}")
+        return Wait(f"the aggregator to ask for the sum of version {version + is_settled}")
     missing = sum_rules.missing_updates(state, request)
     if missing:
         return Wait(f"the manifests of the updates of {', '.join(missing)}, which a request names")

@@ -21,7 +21,7 @@ STALENESS_EXPONENT = 0.5
 """FedBuff's choice, where a charter does not say otherwise."""
 
 ADAPTIVE_GRACE = 1.25
-"""Of ``grace = "adaptive"``: how many times as long as its own last rounds a site is waited for."""
+"""Times as long as its own last rounds that a site is waited for, with ``grace = "adaptive"``."""
 
 Options = Mapping[str, float]
 

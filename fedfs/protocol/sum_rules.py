@@ -184,10 +184,8 @@ def fault_of(state: StudyState, request: SumRequest, answered: Mapping[str, str]
         request: whose updates are all accepted.
         answered: key of an update -> hash of the request that it was in, of all that were answered.
     """
-    rules, counts = (
-        state.charter.secure_sums,
-        {one.site: one.coefficient for one in request.updates},
-    )
+    rules = state.charter.secure_sums
+    counts = {one.site: one.coefficient for one in request.updates}
     if rules is None:
         return "the charter asks for no secure sums"
     if min(counts.values()) < 1 or sum(counts.values()) > MAX_TOTAL:

@@ -10,6 +10,7 @@ Rules:
 """
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from fedfs.protocol import codec
+from fedfs.protocol.messages import TrackCharter
 
 SEED_BYTES = 32
 
@@ -44,6 +46,11 @@ class MaskContext:
     track: str
     version: int
     site: str
+
+    @classmethod
+    def of_update(cls, charter: TrackCharter, site: str, version: int) -> Self:
+        """Return that of the update which a site has trained from a version."""
+        return cls(study=charter.study, track=charter.track.name, version=version, site=site)
 
 
 class MaskStream:

@@ -14,9 +14,9 @@ from fedfs.aggregation.secure_sums import (
     write_sum,
 )
 from fedfs.errors import TensorError
+from fedfs.protocol.sum_rules import MAX_TOTAL
 from fedfs.tensors.canonical import TensorFile, write_safetensors
 from fedfs.tensors.encodings.fixed import LARGEST
-from fedfs.tensors.encodings.summed import MAX_TOTAL
 from fedfs.trust.masks import MaskContext
 
 few = settings(max_examples=25)  # each writes files, and waits until they are on the disk

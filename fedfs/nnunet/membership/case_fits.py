@@ -1,4 +1,4 @@
-"""How well given weights fit single cases of a site.
+"""Fit of given weights to single cases of a site.
 
 Rules:
  * Whole preprocessed cases, in patches beside each other, without mirroring, in single precision;

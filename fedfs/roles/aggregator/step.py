@@ -255,10 +255,12 @@ class Aggregator(Role[AggregatorAction]):
         updates = [state.waiting[key] for key in action.keys]
         with self._scratch() as folder:
             summed = self._unmask(updates, state, action.base + 1, folder)
-            weights: Mapping[str, float] = versions.weigh(updates, charter, action.base)
-            took_part = tensor_participation(state, {update.site for update in updates})
+            weights: Mapping[str, float]
             if summed is not None:
                 weights, took_part = summed.weights, summed.participation(state)
+            else:
+                weights = versions.weigh(updates, charter, action.base)
+                took_part = tensor_participation(state, {update.site for update in updates})
             before, outputs = state.rounds[action.base], outputs_in(folder)
             written = make_version(
                 state,
@@ -273,6 +275,7 @@ class Aggregator(Role[AggregatorAction]):
                 summed=summed,
             )
             seconds = {"aggregate": self._timer() - began_s}
+            left = versions.left_out(action.base, updates, self._checks.results, state)
             text = self._release.publish(
                 action.base + 1,
                 written,
@@ -284,9 +287,7 @@ class Aggregator(Role[AggregatorAction]):
                 opened_at=base.created_at,
                 participation=took_part,
                 secure=secure_sum.record_of(state, action.base + 1),
-                left_out=(
-                    left := versions.left_out(action.base, updates, self._checks.results, state)
-                ),
+                left_out=left,
                 expected_s=expected_s(state, participation.participants(state)),
             )
         self._checks.usable.clear()

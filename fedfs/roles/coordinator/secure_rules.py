@@ -10,7 +10,7 @@ from fedfs.protocol.messages import SecureSums
 from fedfs.tensors import encodings
 
 FEWEST_SITES = 3
-"""Of two sites, each would learn the other's update from their sum."""
+"""Fewest sites of a sum: of two, each would learn the other's update."""
 
 _LOWEST_SHARE = 0.5
 

@@ -148,12 +148,7 @@ class Helper(Role[AnswerRequest]):
             MaskPart(
                 site=one.site,
                 seed=seeds[one.site],
-                context=MaskContext(
-                    study=charter.study,
-                    track=charter.track.name,
-                    version=one.base_version,
-                    site=one.site,
-                ),
+                context=MaskContext.of_update(charter, one.site, one.base_version),
                 coefficient=one.coefficient,
             )
             for one in request.updates

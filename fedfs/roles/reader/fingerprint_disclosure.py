@@ -1,4 +1,4 @@
-"""What a site's fingerprint holds and tells, for people. Pure."""
+"""Content of a site's fingerprint, and what it tells, for people. Pure."""
 
 from fedfs.protocol.messages import Charter, FingerprintMessage
 from fedfs.roles.reader.units import format_count

@@ -54,7 +54,6 @@ def mask(path: Path, charter: TrackCharter, site: str, version: int) -> MaskedUp
         )
     summed_encoding(charter)
     seed, target = secrets.token_bytes(SEED_BYTES), path.with_name(f"masked-{path.name}")
-    context = MaskContext(study=charter.study, track=charter.track.name, version=version, site=site)
-    mask_file(path, target, seed, context)
+    mask_file(path, target, seed, MaskContext.of_update(charter, site, version))
     sealed = sealing.seal(seed, [rules.helper_encryption_key])
     return MaskedUpdate(target, base64.b64encode(sealed).decode(), rules.helper_encryption_key)

@@ -10,13 +10,12 @@ from typing import ClassVar
 import numpy as np
 
 from fedfs.errors import TensorError
+from fedfs.protocol.sum_rules import MAX_TOTAL
 from fedfs.tensors.encodings.base import VALUES, Base, Delta, Deltas
 from fedfs.tensors.encodings.fixed import LARGEST, Fixed
 from fedfs.tensors.safetensors_layout import AnyArray, Entry, Shape
 
 TOTAL = "total"
-MAX_TOTAL = 2**13 - 1
-"""Largest sum of coefficients, so that a sum of levels fits int32."""
 
 
 @dataclass(frozen=True)

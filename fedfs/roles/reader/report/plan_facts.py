@@ -1,4 +1,4 @@
-"""What a report says about the plan: patch, batch, network.
+"""Facts about the plan for a report: patch, batch, network.
 
 A plan is a file of nnU-Net inside a signed message: who reads it for a page takes nothing for
 granted, and leaves out what is not as nnU-Net writes it.

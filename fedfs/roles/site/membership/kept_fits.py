@@ -1,4 +1,4 @@
-"""How well models fit cases: measured once, and kept in files of the site's track.
+"""Fits of models to cases: measured once, and kept in files of the site's track.
 
 A file is believed where it is of the same weights and has the same cases; else the model is
 measured again.

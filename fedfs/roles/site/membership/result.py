@@ -23,7 +23,7 @@ _READERS = {
 
 @dataclass(frozen=True, kw_only=True)
 class AttackedModel:
-    """How well attacks on a model tell cases that were trained on from others.
+    """Separation of cases that were trained on from others, by attacks on a model.
 
     Attributes:
         kind: see :data:`fedfs.roles.site.membership.models.KINDS`.

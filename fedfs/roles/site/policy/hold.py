@@ -5,15 +5,12 @@ policy agree, it is present again.
 """
 
 import logging
+from collections.abc import Sequence
 
 from fedfs.errors import PolicyError
 from fedfs.protocol.messages import SUPPRESSED, Attendance, Charter
 from fedfs.protocol.state import StudyState
-from fedfs.roles.site.policy.comparison import (
-    announced_cases,
-    clashes,
-    keys_of,
-)
+from fedfs.roles.site.policy.comparison import Comparison, announced_cases, clashes, keys_of
 from fedfs.roles.site.policy.file import PolicyInForce
 
 log = logging.getLogger(__name__)
@@ -51,10 +48,11 @@ class PolicyHold:
             attendance: what its operator wants; None to be present.
         """
         is_present = attendance is None or attendance.status == "present"
-        keys = self._found(state) if is_present else ""
+        found = self._found(state) if is_present else ()
+        keys = keys_of(found) or (self._refused_under(state.charter) if is_present else "")
         if keys != self._keys:
             self._keys = keys
-            self._log(state.charter)
+            self._log(state.charter, found)
         if not keys:
             return attendance
         return Attendance.wanted(self._site, "paused", f"{SUPPRESSED} ({keys})")
@@ -65,12 +63,14 @@ class PolicyHold:
         log.warning("%s", error)
         return "the site pauses, as its policy forbids what it was about to publish"
 
-    def _found(self, state: StudyState) -> str:
-        number, refused = self._refused
-        found = clashes(state.charter, self._policy.policy, announced_cases(state, self._site))
-        return keys_of(found) or (refused if number == state.charter.number else "")
+    def _found(self, state: StudyState) -> Sequence[Comparison]:
+        return clashes(state.charter, self._policy.policy, announced_cases(state, self._site))
 
-    def _log(self, charter: Charter) -> None:
+    def _refused_under(self, charter: Charter) -> str:
+        number, refused = self._refused
+        return refused if number == charter.number else ""
+
+    def _log(self, charter: Charter, found: Sequence[Comparison]) -> None:
         if not self._keys:
             log.info("charter %d and the site's policy agree; the site goes on", charter.number)
             return
@@ -78,5 +78,5 @@ class PolicyHold:
             "paused: charter %d clashes with the site's policy (%s)",
             charter.number, self._policy.source,
         )  # fmt: skip
-        for one in clashes(charter, self._policy.policy):
+        for one in found:
             log.warning("%s: %s", one.key, one.text)

@@ -1,4 +1,4 @@
-"""What a site's policy says about each kind of thing that leaves a site. Pure."""
+"""Rule of a site's policy on each kind of thing that leaves a site. Pure."""
 
 from fedfs.protocol.messages import SUPPRESSED
 from fedfs.roles.site.policy.comparison import shows_scores
