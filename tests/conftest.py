@@ -12,6 +12,7 @@ from fedfs.simulation.hosts import LENIENT_POLICY
 from support import dav_server, s3_server, ssh_server
 from support.courier import Courier
 from support.federation import Federation
+from support.servers import skip_without
 
 # No deadline: machines are shared. In CI always the same examples, so that a change is tested and
 # not the luck of the day; at a desk new ones every time.
@@ -70,12 +71,7 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def ceph() -> Iterator[s3_server.CephServer]:
     """A real S3 server; tests that use it carry ``pytest.mark.xdist_group("ceph")``."""
-    missing = s3_server.missing_programs()
-    if missing:
-        pytest.skip(
-            f"NOT TESTED ON S3: {', '.join(missing)} not found; as root: "
-            f"apt-get install -y --no-install-recommends {s3_server.PACKAGES}"
-        )
+    skip_without(s3_server.missing_programs(), on="S3", packages=s3_server.PACKAGES)
     with s3_server.running() as server:
         yield server
 
@@ -83,12 +79,7 @@ def ceph() -> Iterator[s3_server.CephServer]:
 @pytest.fixture(scope="session")
 def openssh() -> Iterator[ssh_server.SshServer]:
     """A real SSH server, and the home of a client that knows it."""
-    missing = ssh_server.missing_programs()
-    if missing:
-        pytest.skip(
-            f"NOT TESTED ON SFTP: {', '.join(missing)} not found; as root: "
-            f"apt-get install -y --no-install-recommends {ssh_server.PACKAGES}"
-        )
+    skip_without(ssh_server.missing_programs(), on="SFTP", packages=ssh_server.PACKAGES)
     with ssh_server.running() as server:
         yield server
 
@@ -96,11 +87,6 @@ def openssh() -> Iterator[ssh_server.SshServer]:
 @pytest.fixture(scope="session")
 def apache() -> Iterator[dav_server.DavServer]:
     """A real WebDAV server."""
-    missing = dav_server.missing_programs()
-    if missing:
-        pytest.skip(
-            f"NOT TESTED ON WEBDAV: {', '.join(missing)} not found; as root: "
-            f"apt-get install -y --no-install-recommends {dav_server.PACKAGES}"
-        )
+    skip_without(dav_server.missing_programs(), on="WEBDAV", packages=dav_server.PACKAGES)
     with dav_server.running() as server:
         yield server

@@ -52,6 +52,22 @@ def outcome(store: Store, key: str, data: bytes) -> str:
         return "lost"
 
 
+def races(stores, n_races, *, start_s=10):
+    """Yield a key, and the outcome of each of many writers who create it at the same time.
+
+    The writers take the stores in turn; each waits so many seconds for the others to begin.
+    """
+    with ThreadPoolExecutor(N_WRITERS) as pool:
+        for race in range(n_races):
+            key, start = f"race/{race:02d}", threading.Barrier(N_WRITERS)
+
+            def write(number, key=key, start=start):
+                start.wait(start_s)
+                return outcome(stores[number % len(stores)], key, b"%d" % number)
+
+            yield key, list(pool.map(write, range(N_WRITERS)))
+
+
 class StoreContract:
     """The suite.
 
@@ -64,6 +80,7 @@ class StoreContract:
     n_races = 20
     n_reads = 0
     torn_bytes = 2**19
+    n_readers = 2
 
     def put_raw(self, store, name, data):
         raise NotImplementedError
@@ -239,18 +256,10 @@ class StoreContract:
     # Races
 
     def test_of_many_threads_one_wins(self, store):
-        with ThreadPoolExecutor(N_WRITERS) as pool:
-            for race in range(self.n_races):
-                start = threading.Barrier(N_WRITERS)
-
-                def write(number, race=race, start=start):
-                    start.wait(10)
-                    return outcome(store, f"race/{race:02d}", b"%d" % number)
-
-                outcomes = list(pool.map(write, range(N_WRITERS)))
-                assert outcomes.count("won") == 1
-                assert outcomes.count("lost") == N_WRITERS - 1
-                assert store.get(f"race/{race:02d}", max_bytes=9) == b"%d" % outcomes.index("won")
+        for key, outcomes in races([store], self.n_races):
+            assert outcomes.count("won") == 1
+            assert outcomes.count("lost") == N_WRITERS - 1
+            assert store.get(key, max_bytes=9) == b"%d" % outcomes.index("won")
         assert len(self.raw_objects(store)) == self.n_races
 
     def test_readers_see_all_or_nothing(self, store):
@@ -275,8 +284,8 @@ class StoreContract:
                 if last:
                     return
 
-        with ThreadPoolExecutor(2) as pool:
-            readers = [pool.submit(read) for _ in range(2)]
+        with ThreadPoolExecutor(self.n_readers) as pool:
+            readers = [pool.submit(read) for _ in range(self.n_readers)]
             try:
                 for current[0], keys in enumerate(rounds):
                     for key in keys:

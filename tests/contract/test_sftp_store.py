@@ -1,15 +1,13 @@
 """SFTP against the contract, on OpenSSH; and what is SFTP's own."""
 
 import os
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 pytest.register_assert_rewrite("store_contract")
 
-from store_contract import KEY, N_WRITERS, RemoteContract, outcome  # noqa: E402  rewritten only if imported afterwards
+from store_contract import KEY, RemoteContract, races  # noqa: E402  rewritten only if imported afterwards
 
 from fedfs.errors import (  # noqa: E402  as above
     FedfsError,
@@ -115,17 +113,9 @@ class TestOnOpenSSH(RemoteContract):
 
 def test_of_several_connections_one_wins(place, root):
     stores = [FsspecStore(place.url(root)) for _ in range(4)]
-    with ThreadPoolExecutor(N_WRITERS) as pool:
-        for race in range(RemoteContract.n_races):
-            start = threading.Barrier(N_WRITERS)
-
-            def write(number, race=race, start=start):
-                start.wait(60)
-                return outcome(stores[number % 4], f"race/{race:02d}", b"%d" % number)
-
-            outcomes = list(pool.map(write, range(N_WRITERS)))
-            assert outcomes.count("won") == 1
-            assert files(root)[f"race/{race:02d}"] == b"%d" % outcomes.index("won")
+    for key, outcomes in races(stores, RemoteContract.n_races, start_s=60):
+        assert outcomes.count("won") == 1
+        assert files(root)[key] == b"%d" % outcomes.index("won")
 
 
 def test_doctor_finds_that_one_writer_wins(place, root):

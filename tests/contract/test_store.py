@@ -47,6 +47,7 @@ class TestAnyFileSystemOfFsspec(StoreContract):
     """One that fsspec brings along; what it does for several writers is not promised."""
 
     test_of_many_threads_one_wins = None
+    n_readers = 1  # all who open one of its files have one position in it
 
     @pytest.fixture
     def store(self, tmp_path):

@@ -2,16 +2,14 @@
 
 import os
 import shutil
-import threading
 import time
 import uuid
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 pytest.register_assert_rewrite("store_contract")
 
-from store_contract import KEY, N_WRITERS, RemoteContract, outcome  # noqa: E402  rewritten only if imported afterwards
+from store_contract import KEY, RemoteContract, races  # noqa: E402  rewritten only if imported afterwards
 
 from fedfs.errors import (  # noqa: E402  as above
     FedfsError,
@@ -78,18 +76,10 @@ class TestOnApache(RemoteContract):
         return files(self.root)
 
     def test_of_many_threads_few_win_and_one_content_stays(self, store):
-        with ThreadPoolExecutor(N_WRITERS) as pool:
-            for race in range(self.n_races):
-                start = threading.Barrier(N_WRITERS)
-
-                def write(number, race=race, start=start):
-                    start.wait(60)
-                    return outcome(store, f"race/{race:02d}", b"%d" % number)
-
-                outcomes = list(pool.map(write, range(N_WRITERS)))
-                winners = [number for number, said in enumerate(outcomes) if said == "won"]
-                assert winners
-                assert int(store.get(f"race/{race:02d}", max_bytes=9)) in winners
+        for key, outcomes in races([store], self.n_races, start_s=60):
+            winners = [number for number, said in enumerate(outcomes) if said == "won"]
+            assert winners
+            assert int(store.get(key, max_bytes=9)) in winners
 
     def test_a_folder_is_no_object(self, store):
         store.create("a/b", b"1")

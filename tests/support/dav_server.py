@@ -18,15 +18,15 @@ import shutil
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from support.servers import wait_until_it_listens
 
 PACKAGES = "apache2-bin"
 USER = "fedfs"
 _APACHE = "/usr/sbin/apache2"
 _MODULES = "/usr/lib/apache2/modules"
-_START_S = 20.0
 _CONFIGURATION = """\
 ServerName 127.0.0.1
 Listen 127.0.0.1:{port}
@@ -120,13 +120,7 @@ class DavServer:
                 ["setpriv", *self._as_user, "--pdeathsig", "TERM", *command],
                 stdin=subprocess.DEVNULL, stdout=out, stderr=out,
             )  # fmt: skip
-        deadline_s = time.monotonic() + _START_S
-        while True:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port)):
-                return
-            if time.monotonic() > deadline_s or self._process.poll() is not None:
-                raise RuntimeError(f"Apache did not start: {(self.folder / 'out').read_text()}")
-            time.sleep(0.05)
+        wait_until_it_listens(self._process, self.port, self.folder / "out")
 
     def stop(self) -> None:
         """End the server and all its connections."""

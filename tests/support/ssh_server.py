@@ -15,13 +15,13 @@ import shutil
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from support.servers import wait_until_it_listens
+
 PACKAGES = "openssh-server"
 _SSHD = "/usr/sbin/sshd"  # which wants to be called by its full path
-_START_S = 20.0
 _CONFIGURATION = """\
 Port {port}
 ListenAddress 127.0.0.1
@@ -96,13 +96,7 @@ class SshServer:
                  str(self.folder / "sshd_config")],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
-        deadline_s = time.monotonic() + _START_S
-        while True:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port)):
-                return
-            if time.monotonic() > deadline_s or self._process.poll() is not None:
-                raise RuntimeError(f"sshd did not start: {(self.folder / 'log').read_text()}")
-            time.sleep(0.05)
+        wait_until_it_listens(self._process, self.port, self.folder / "log")
 
     def stop(self) -> None:
         """End the server and all its connections."""
