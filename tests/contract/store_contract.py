@@ -74,6 +74,7 @@ class StoreContract:
     Attributes:
         n_races: of many writers for one key.
         n_reads: at least so many while objects are written.
+        n_readers: threads that read them.
         torn_bytes: length of those objects.
     """
 

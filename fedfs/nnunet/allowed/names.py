@@ -33,6 +33,9 @@ PER_STAGE = (
 OTHER_ARGUMENTS = ("n_stages", "conv_bias", "nonlin_first", "stem_channels")
 ARCHITECTURE_OPTIONS = ("norm_op_kwargs", "dropout_op_kwargs", "nonlin_kwargs")
 
+CASCADE = ("3d_lowres", "3d_cascade_fullres")
+"""nnU-Net's configurations of a cascade: the first stage, and the one that continues it."""
+
 PREPROCESSORS = frozenset({"DefaultPreprocessor"})
 RESAMPLING = frozenset(
     {

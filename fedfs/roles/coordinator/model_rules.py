@@ -5,6 +5,7 @@ from collections.abc import Collection
 from fedfs.aggregation import strategies
 from fedfs.aggregation.strategies import Strategy
 from fedfs.errors import UserError
+from fedfs.nnunet.allowed.names import CASCADE
 from fedfs.protocol.messages import FFE, KEPT_LOCAL, LOCAL_EXPORTS, MEAN
 
 
@@ -84,7 +85,7 @@ def check_ensemble(
     Raises:
         UserError: they cannot.
     """
-    second = "3d_cascade_fullres"
+    second = CASCADE[1]
     faults = {
         "mode": (mode != FFE, "its sites need the same plan", "leave out --mode"),
         "rounds": (rounds != 1, "its models are those after one round", "give --rounds 1"),

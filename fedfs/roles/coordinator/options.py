@@ -12,7 +12,7 @@ from typing import Any
 from fedfs.aggregation import alignment, strategies, weighting
 from fedfs.errors import FedfsError, MalformedError, UserError
 from fedfs.nnunet.allowed import allowlist
-from fedfs.nnunet.allowed.names import PLANNER_OPTIONS
+from fedfs.nnunet.allowed.names import CASCADE, PLANNER_OPTIONS
 from fedfs.protocol import round_policies
 from fedfs.protocol.messages import ASYM, FFE, TRAINING_MODES, AsymSpec, Schedule, Track
 from fedfs.protocol.ranges import check_learning_rate, check_minutes
@@ -24,8 +24,7 @@ from fedfs.tensors import encodings
 _FORMAT_HINT = "write it as nnU-Net v2 wants it, see dataset_format.md in its documentation"
 _DATASET_NAME = re.compile(r"Dataset[0-9]{3}_[A-Za-z0-9_-]{1,60}")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,79}")
-_CASCADE = ("3d_lowres", "3d_cascade_fullres")
-_CONFIGURATIONS = ("2d", "3d_fullres", *_CASCADE)
+_CONFIGURATIONS = ("2d", "3d_fullres", *CASCADE)
 _FOLDS = ("0", "1", "2", "3", "4")
 _MAX_ROUNDS = 99_999
 _MAX_RATIO = 1e9
@@ -172,15 +171,15 @@ class StudyOptions:
         if len(set(configurations)) < len(configurations) or len(set(folds)) < len(folds):
             text = "A configuration or fold is named twice."
             raise UserError(text).of("configuration", "fold")
-        if _CASCADE[1] in configurations:
-            if _CASCADE[0] not in configurations:
+        if CASCADE[1] in configurations:
+            if CASCADE[0] not in configurations:
                 raise UserError(
-                    f"{_CASCADE[1]} continues {_CASCADE[0]}, which is not in the study.",
-                    hint=f"give -c {','.join(_CASCADE)}",
+                    f"{CASCADE[1]} continues {CASCADE[0]}, which is not in the study.",
+                    hint=f"give -c {','.join(CASCADE)}",
                 ).of("configuration")
             if "all" not in folds and not set(_FOLDS) <= set(folds):
                 raise UserError(
-                    f"{_CASCADE[1]} needs segmentations of all cases by {_CASCADE[0]}, and each "
+                    f"{CASCADE[1]} needs segmentations of all cases by {CASCADE[0]}, and each "
                     "fold makes only those of its validation cases.",
                     hint="give -f 0,1,2,3,4 or -f all",
                 ).of("fold")
@@ -189,13 +188,13 @@ class StudyOptions:
         """Return the tracks of the study, one of each configuration and fold."""
         pairs = list(itertools.product(self.configuration.split(","), self.fold.split(",")))
         names = {pair: f"{pair[0]}-{pair[1]}" for pair in pairs}
-        first_stage = tuple(names[pair] for pair in pairs if pair[0] == _CASCADE[0])
+        first_stage = tuple(names[pair] for pair in pairs if pair[0] == CASCADE[0])
         return tuple(
             Track(
                 name=names[configuration, fold],
                 configuration=configuration,
                 fold=fold,
-                after=first_stage if configuration == _CASCADE[1] else (),
+                after=first_stage if configuration == CASCADE[1] else (),
             )
             for configuration, fold in pairs
         )

@@ -9,6 +9,7 @@ from typing import Any
 from fedfs.errors import StudyError, UserError
 from fedfs.exchange.read import open_study
 from fedfs.exchange.visible import open_visible
+from fedfs.nnunet.allowed.names import CASCADE
 from fedfs.nnunet.data.dataset_json import ordered, read_json
 from fedfs.nnunet.score.inference_information import ChoiceRequest
 from fedfs.nnunet.score.model_export import RECORD, ExportRequest, ExportRequests
@@ -35,8 +36,6 @@ from fedfs.trust.recipients import Vault
 
 CARD = "MODEL_CARD.md"
 """Model card in an exported model folder."""
-
-_SECOND_STAGE = "3d_cascade_fullres"
 
 
 @dataclass(frozen=True)
@@ -296,6 +295,6 @@ def predict_commands(exported: Sequence[Exported]) -> list[str]:
         commands.append(
             f"nnUNetv2_predict -i IMAGES -o {output} -d {folder.parent.name} -p {plans} "
             f"-tr {trainer} -c {configuration} -f {' '.join(model.fold for model in models)}"
-            + (previous if configuration == _SECOND_STAGE else "")
+            + (previous if configuration == CASCADE[1] else "")
         )
     return commands
