@@ -40,5 +40,5 @@ def wait_until_it_listens(process: subprocess.Popen[bytes], port: int, log: Path
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
             return
         if time.monotonic() > deadline_s or process.poll() is not None:
-            raise RuntimeError(f"{process.args} did not start: {log.read_text()}")
+            raise RuntimeError(f"{process.args!r} did not start: {log.read_text()}")
         time.sleep(0.05)
