@@ -12,6 +12,7 @@ read, and messages, which are signed JSON of a few kB.
 
     python bench/bytes.py            # a table
     python bench/bytes.py --json     # for a machine
+    python bench/bytes.py --train-only norm,heads    # where only these tensors travel
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from typing import Any
 import numpy as np
 from alignment import default_net
 
+from fedfs.aggregation.trained_tensors import is_trained
 from fedfs.tensors import encodings
 from fedfs.tensors.canonical import write_safetensors
 from fedfs.tensors.safetensors_layout import file_bytes
@@ -50,8 +52,9 @@ CHOICES: tuple[tuple[str, dict[str, float]], ...] = (
 )
 
 
-def measure() -> dict[str, Any]:
-    shapes = default_net(N_STAGES)
+def measure(train_only: str = "*") -> dict[str, Any]:
+    patterns = train_only.split(",")
+    shapes = {n: s for n, s in default_net(N_STAGES).items() if is_trained(n, patterns)}
     once = file_bytes(encodings.payload_layout(encodings.by_name("fp32"), shapes))
     rows = []
     for name, choice in CHOICES:
@@ -111,8 +114,9 @@ def encoded(encoding: encodings.Encoding, shapes: dict[str, tuple[int, ...]]) ->
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--train-only", default="*")
     options = parser.parse_args()
-    result = measure()
+    result = measure(options.train_only)
     if options.json:
         print(json.dumps(result, indent=2))
         return

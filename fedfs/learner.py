@@ -121,6 +121,8 @@ class RoundTask:
         proximal_mu: FedProx: ``proximal_mu / 2 * ||w - w_base||^2`` is added to the training loss,
             where ``w_base`` are the weights that the round starts from; 0 adds nothing.
         private: canonical names of tensors that no other site has; they are not held to the base.
+        frozen: canonical names of tensors that keep their bits: no gradient, no optimizer, no
+            running statistics.
         learning_rate: that nnU-Net's schedule begins with; None for the trainer's own.
         max_seconds: seconds after which this round's training iterations end at this site, over
             all processes that worked on it, as of their last checkpoints; None for the whole
@@ -136,6 +138,7 @@ class RoundTask:
     val_iterations_per_epoch: int
     proximal_mu: float = 0.0
     private: frozenset[str] = frozenset()
+    frozen: frozenset[str] = frozenset()
     learning_rate: float | None = None
     max_seconds: float | None = None
 

@@ -61,4 +61,11 @@ SHARING_OPTIONS = (
         help="mean: their mean travels too, so that there is a model for others.",
         section=NETWORK,
     ),
+    option(
+        "--train-only",
+        callback=lambda _context, _option, value: value or "",
+        metavar="PATTERNS",
+        help="Train only norm, heads or tensors by name (*), with commas; the rest is frozen.",
+        section=NETWORK,
+    ),
 )

@@ -207,7 +207,8 @@ def _page(views: Mapping[str, StudyStatus]) -> _Page:
         columns = ["full Dice" if is_validated and c == "pseudo Dice" else c for c in _COLUMNS]
         return _facts(first), tuple(columns), _rows(first), [*notes, *_asking(first)]
     facts = _facts(first)
-    shown = ("study", "coordinator key", "mode", "rounds close", *(("best",) if first.best else ()))
+    optional = [name for name in ("trains only", "best") if name in facts]
+    shown = ("study", "coordinator key", "mode", "rounds close", *optional)
     rows: list[tuple[object, ...]] = []
     for name, view in views.items():
         row = _facts(view)
@@ -254,6 +255,7 @@ def _facts(view: StudyStatus) -> dict[str, str]:
         "aggregator": f"{view.aggregator} ({view.aggregator_since or '-'})",
         **({"helper": f"{view.helper} ({view.helper_since or '-'})"} if view.helper else {}),
         **({} if view.given_dice else {"rounds close": view.policy}),
+        **({"trains only": view.trains} if view.trains else {}),
         "on the store": ", ".join(
             f"{size / 1e6:.1f} MB of {what}" for what, size in view.n_bytes.items()
         ),

@@ -13,7 +13,7 @@ Rules:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,14 +114,18 @@ def load_into(module: nn.Module, tensors: Tensors) -> None:
             target.copy_(torch.tensor(tensors[name]))
 
 
-def weights_sha256(tensors: Mapping[str, AnyArray]) -> str:
+def weights_sha256(tensors: Mapping[str, AnyArray], names: Iterable[str] | None = None) -> str:
     """Return a hash of names, types, shapes and values, whatever file or order they come in.
 
     SHA-256 over, for every tensor by ascending name, the canonical JSON of
     ``[name, dtype, shape]``, a line feed, and its values in C order, little-endian.
+
+    Args:
+        tensors: name -> values.
+        names: of those that are hashed; None for all.
     """
     digest = hashlib.sha256()
-    for name in sorted(tensors):
+    for name in sorted(tensors if names is None else names):
         array = tensors[name]
         dtype = dtype_of(array)
         digest.update(hashed_header(name, dtype, array.shape))

@@ -107,6 +107,10 @@ class TensorFile(Mapping[str, AnyArray]):
         """Shape of a tensor."""
         return self._entries[name].shape
 
+    def n_values(self, name: str) -> int:
+        """Number of values of a tensor."""
+        return math.prod(self._entries[name].shape)
+
     def dtype(self, name: str) -> str:
         """Type of a tensor as safetensors spells it, for example ``F32``."""
         return self._entries[name].dtype

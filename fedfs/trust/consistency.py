@@ -95,8 +95,9 @@ def _check_model(state: StudyState, model: messages.ModelManifest) -> None:
         raise MisplacedError(f"disagrees with the round record of version {model.version}")
     if model.version > 0 and model.version - 1 not in state.models:
         raise MisplacedError(f"is version {model.version}, but there is none before it")
-    continues = state.charter.continues
-    if model.version == 0 and continues and model.weights_sha256 != continues.weights_sha256:
+    continues, part = state.charter.continues, state.charter.train_only
+    begins = part.begins_sha256 if part else continues.weights_sha256 if continues else ""
+    if model.version == 0 and begins and model.weights_sha256 != begins:
         raise MisplacedError("is not the version that the study continues from")
 
 

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 from synthetic import DATASET, LABELS, make_paths, write_dataset
 
+from fedfs.exchange.read import open_study
 from fedfs.nnunet.allowed import classes
 from fedfs.nnunet.system.environment import HostSettings
 from fedfs.roles.aggregator.config import AggregatorConfig
@@ -35,7 +36,7 @@ def quiet(_progress):
 class Hospitals:
     """Sites and an aggregator around a shared folder."""
 
-    def __init__(self, folder, monkeypatch, sites, **options):
+    def __init__(self, folder, monkeypatch, sites, *, pretrained=None, **options):
         self.folder, self.monkeypatch, self.sites = folder, monkeypatch, sites
         self.url = str(folder / "store")
         self.paths = {site: make_paths(folder / site) for site in sites}
@@ -54,6 +55,7 @@ class Hospitals:
             chosen,
             clock=time.time,
             versions=classes.versions(),
+            pretrained=pretrained,
         )
         for site in sites:
             self.at(site)
@@ -89,6 +91,9 @@ class Hospitals:
         """nnU-Net's checkpoint of a site's model on its first track; ``root``: of which results."""
         (found,) = (self.paths[site].results / root).glob("Dataset*/*/fold_*/checkpoint_final.pth")
         return found
+
+    def observe(self):
+        return open_study(self.store)
 
     def export(self):
         made = export.export_versions(self.store, self.folder / "out")

@@ -13,17 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from fedfs.aggregation.alignment import canonical_names, own_names
+from fedfs.aggregation.trained_tensors import is_segmentation_layer
 from fedfs.learner import Array, Tensors
 from fedfs.tensors.canonical import TensorFile
 
 log = logging.getLogger(__name__)
-
-_SEGMENTATION_LAYERS = ".seg_layers."
-
-
-def is_segmentation_layer(name: str) -> bool:
-    """Return whether a tensor belongs to a layer that scores classes."""
-    return _SEGMENTATION_LAYERS in f".{name}"
 
 
 def overlay_tensors(tensors: Tensors, pretrained: Path, *, alignment: str) -> dict[str, Array]:

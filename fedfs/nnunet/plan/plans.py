@@ -26,11 +26,12 @@ from typing import Any
 
 import numpy as np
 
+from fedfs.aggregation.trained_tensors import is_segmentation_layer
 from fedfs.errors import StudyError, UserError
 from fedfs.learner import Array
 from fedfs.nnunet.allowed import allowlist, classes
 from fedfs.nnunet.data.dataset_json import ordered, read_json
-from fedfs.nnunet.plan.overlay import is_segmentation_layer, overlay_tensors
+from fedfs.nnunet.plan.overlay import overlay_tensors
 from fedfs.nnunet.settings import PlannerSettings, TrainerSettings
 from fedfs.nnunet.system.environment import AUGMENTATION_WORKERS, NnUNetPaths, set_variables
 from fedfs.nnunet.system.output import capture_output

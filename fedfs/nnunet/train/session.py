@@ -12,6 +12,8 @@ Rules:
  * nnU-Net's log holds exactly one value per epoch. Epochs that are repeated are cut off; epochs in
    which the site was away repeat the last value.
  * Scores are of cases that were not trained on, or there are none, fold ``all`` apart.
+ * Where a study trains a part of the network, the rest is frozen when the trainer is made, see
+   :mod:`fedfs.nnunet.train.freezing`.
  * A loss that is not finite ends the round before anything is published.
  * A trainer in which anything failed is not used again.
 """
@@ -34,7 +36,7 @@ from fedfs.nnunet.data.dataset import RawDataset
 from fedfs.nnunet.plan.pretrained import harmless_types
 from fedfs.nnunet.settings import LearnerSettings
 from fedfs.nnunet.system.workers import forked_children_end_with_us
-from fedfs.nnunet.train import ranks
+from fedfs.nnunet.train import freezing, ranks
 from fedfs.nnunet.train.learning_rate import check_rate
 from fedfs.tensors.canonical import extract, load_into
 
@@ -80,6 +82,7 @@ class Session:
         self.trainer.num_val_iterations_per_epoch = task.val_iterations_per_epoch
         if task.learning_rate is not None:
             self.trainer.initial_lr = task.learning_rate
+        freezing.freeze(self.trainer, task.frozen)
         self._quieten()
         self._plot_rarely(settings.plot_interval_s)
         if self.trainer.is_ddp and settings.host.device == "cpu":
@@ -195,6 +198,7 @@ class Session:
         total = trainer.num_iterations_per_epoch
         trainer.on_epoch_start()
         trainer.on_train_epoch_start()
+        freezing.hold_statistics(trainer, task.frozen)
         outputs, reported = [], -math.inf
         for iteration in range(total):
             outputs.append(trainer.train_step(next(trainer.dataloader_train)))
@@ -276,9 +280,9 @@ class Session:
         return len(training), len(validation), is_apart or self.trainer.fold == "all"
 
 
-def _budget(task: RoundTask) -> tuple[int, int, int, float | None]:
+def _budget(task: RoundTask) -> tuple[object, ...]:
     iterations = (task.iterations_per_epoch, task.val_iterations_per_epoch)
-    return task.total_epochs, *iterations, task.learning_rate
+    return task.total_epochs, *iterations, task.learning_rate, task.frozen
 
 
 def _not_finite(message: str) -> TrainingError:

@@ -89,6 +89,7 @@ from fedfs.protocol.messages.specs import (
     Schedule,
     SecureSums,
     Track,
+    TrainOnly,
 )
 from fedfs.protocol.times import from_utc, utc
 

@@ -23,6 +23,7 @@ from fedfs.protocol.messages.specs import (
     Schedule,
     SecureSums,
     Track,
+    TrainOnly,
 )
 from fedfs.protocol.values import Count, Decay, Hash, HashOrNone, StudyName, TrackName, Version
 
@@ -67,6 +68,7 @@ class Charter(Message):
             all.
         secure_sums: updates are masked, and only their sums can be seen; None where the aggregator
             sees each.
+        train_only: the part of the network that is trained, and travels; None for all of it.
         given: models that the sites score, in the mode ``evaluate``; empty in the others.
         tracks: models that the study makes, one or several, in the order in which a site that may
             choose works on them.
@@ -113,12 +115,15 @@ class Charter(Message):
     ensemble: bool = False
     given: tuple[GivenModel, ...] = ()
     secure_sums: SecureSums | None = None
+    train_only: TrainOnly | None = None
 
     def check(self) -> None:
         """See :meth:`Message.check`."""
         if self.evaluates != bool(self.given):
             raise MalformedError(f"has the mode {self.mode!r} and {len(self.given)} given models")
         check_given(self.given)
+        if self.train_only is not None and (self.mode != FFE or self.pretrained is None):
+            raise MalformedError("trains a part of a network, but names no weights for the rest")
         rules = self.secure_sums
         if rules is None:
             return

@@ -15,6 +15,7 @@ from fedfs.protocol.values import (
     FileName,
     Fold,
     Hash,
+    HashOrNone,
     LearningRate,
     Positive,
     Share,
@@ -158,13 +159,33 @@ class SecureSums:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrainOnly:
+    """The part of a network that a study trains; all else stays as the charter's weights have it.
+
+    Attributes:
+        patterns: of names of tensors, see :mod:`fedfs.aggregation.trained_tensors`.
+        frozen_sha256: hash of the tensors that no pattern names, of the charter's ``pretrained``.
+        n_frozen: values that they have.
+        begins_sha256: in a study that continues another, hash of the part with which it begins;
+            "" in others, whose segmentation layers are drawn.
+    """
+
+    patterns: tuple[str, ...]
+    frozen_sha256: Hash
+    n_frozen: Count
+    begins_sha256: HashOrNone = ""
+    extra: Extra = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Continued:
     """The finished study that a study goes on from.
 
     Attributes:
         study: its id.
         version: its last version.
-        weights_sha256: hash of the weights of that version, which are those of version 0.
+        weights_sha256: hash of the weights of that version, which are those of version 0; also of
+            what it left frozen, if it trained a part of its network.
         plans: its nnU-Net plans, under the names that they have in the study that goes on; empty
             where they are encrypted.
         versions: packages that made them.

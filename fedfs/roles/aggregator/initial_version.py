@@ -6,9 +6,10 @@ from pathlib import Path
 
 from fedfs.aggregation import alignment
 from fedfs.aggregation.shared_tensors import asym_spec, shared_by
+from fedfs.aggregation.trained_tensors import frozen_names
 from fedfs.errors import RejectedError, StudyError
 from fedfs.protocol import codec
-from fedfs.protocol.messages import Continued
+from fedfs.protocol.messages import Charter, Continued, TrainOnly
 from fedfs.protocol.state import StudyState
 from fedfs.roles.aggregator.planning import Planner, using
 from fedfs.tensors.canonical import TensorFile, stream_safetensors, weights_sha256
@@ -28,17 +29,20 @@ def write_initial_weights(
 
     Raises:
         StudyError: there is no plan; or a site's network is not the one it announced; or the
-            weights are not those that the study continues from.
+            weights are not those that the study continues from; or those that it leaves frozen are
+            not the network's.
     """
     charter, plan = state.charter, state.plan
     if plan is None:
         raise StudyError("There is no plan to initialise a network from.")
     spec = asym_spec(charter)
-    if charter.continues is not None:
-        _copy(pretrained, charter.continues, path)
-        return
     if spec is None:
-        planner.initial_weights(charter, plan, path, pretrained=pretrained)
+        if charter.continues is not None:
+            _copy(pretrained, charter.continues, path)
+        else:
+            planner.initial_weights(charter, plan, path, pretrained=pretrained)
+        if charter.train_only is not None:
+            _leave_frozen(charter, charter.train_only, path, scratch)
         return
     in_plan = [name for group in plan.shared for name in group.tensors]
     first = {name: shared_by(state)[name][0] for name in in_plan}
@@ -88,3 +92,19 @@ def _copy(weights: Path | None, continues: Continued, path: Path) -> None:
                 hint="start anew: fedfs init on another store",
             )
     shutil.copyfile(weights, path)
+
+
+def _leave_frozen(charter: Charter, part: TrainOnly, path: Path, scratch: Path) -> None:
+    """Leave in a file of all tensors those that are trained."""
+    made = scratch / "trained.safetensors"
+    with TensorFile(path) as file:
+        frozen = frozen_names(charter, file.names)
+        if weights_sha256(file, frozen) != part.frozen_sha256:
+            raise StudyError(
+                "The network of this plan does not have the tensors that the study leaves frozen.",
+                hint="plan with the architecture of the pretrained network; "
+                "then begin the study again",
+            )
+        shapes = {name: file.shape(name) for name in set(file.names) - set(frozen)}
+        stream_safetensors(made, shapes, file.read)
+    made.replace(path)

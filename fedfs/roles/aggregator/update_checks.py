@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from fedfs.aggregation.shared_tensors import share_of
+from fedfs.aggregation.trained_tensors import check_no_frozen
 from fedfs.errors import ObjectNotFoundError, RejectedError, SealedError
 from fedfs.exchange import payloads, versions
 from fedfs.exchange.global_weights import WeightFiles
@@ -102,6 +103,7 @@ class UpdateChecks:
                 expected = payloads.update_layout(encoding, base, names)
                 path = self._fetch(update.payload, file_bytes(expected) + _SLACK_BYTES)
                 with TensorFile(path) as file:
+                    check_no_frozen(state.charter, file.names)
                     file.check_layout(expected)
                     if state.charter.secure_sums is None:  # masked values can be anything
                         self.moves[key] = payloads.check_values(encoding, file, base, names)

@@ -23,6 +23,7 @@ from fedfs.protocol.messages import (
     Named,
     NnUNetSpec,
     PayloadRef,
+    TrainOnly,
     closed,
 )
 from fedfs.protocol.track_place import TrackPlace
@@ -35,6 +36,7 @@ from fedfs.roles.coordinator.evaluation import (
 )
 from fedfs.roles.coordinator.options import StudyOptions
 from fedfs.roles.coordinator.secure_rules import rules_of
+from fedfs.roles.coordinator.trained_part import trained_part
 from fedfs.store import StorePlace, open_store
 from fedfs.store.base import Store
 from fedfs.store.local_files import file_sha256
@@ -70,9 +72,11 @@ def init_study(
 
     Raises:
         StudyError: the store holds a study already.
+        UserError: the given weights do not have what is trained.
         StoreError: the store refuses; nothing is left behind.
     """
     _require_no_study(store)
+    part = _part(options, pretrained, continues)
     coordinator, nonce = SigningKey.generate(), secrets.token_hex(16)
     study = study_id(options.name, nonce, coordinator.public)
     keyring = Keyring(home, study)
@@ -97,6 +101,7 @@ def init_study(
             aggregator_encryption_key=holders["aggregator"],
             read_keys=read_keys,
             pretrained=payload,
+            train_only=part,
             continues=continues and _continued(continues, options, nonce, readers),
         )
         given = publish_models(evaluates, publisher, readers)
@@ -133,8 +138,24 @@ def draft_study(
     if pretrained is not None:
         sha256, size = file_sha256(pretrained), pretrained.stat().st_size
         payload = PayloadRef(key=layout.pretrained(sha256), sha256=sha256, size=size)
-    draft = replace(_charter(options, "", versions), pretrained=payload, continues=continues)
+    draft = replace(
+        _charter(options, "", versions),
+        pretrained=payload,
+        train_only=_part(options, pretrained, continues),
+        continues=continues,
+    )
     return evaluating(draft, drafted(evaluates))
+
+
+def _part(
+    options: StudyOptions, pretrained: Path | None, continues: Continued | None
+) -> TrainOnly | None:
+    return trained_part(
+        options.train_only,
+        pretrained,
+        is_continued=continues is not None,
+        keeps_norm=bool(options.keep_local),
+    )
 
 
 def _require_no_study(store: Store) -> None:

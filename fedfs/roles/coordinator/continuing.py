@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fedfs.errors import SealedError, StudyError, UserError
+from fedfs.exchange.frozen_tensors import complete
 from fedfs.exchange.global_weights import WeightFiles
 from fedfs.exchange.read import open_study
 from fedfs.nnunet.allowed import allowlist, classes
@@ -21,6 +22,7 @@ from fedfs.nnunet.data.dataset_json import difference, ordered
 from fedfs.protocol import codec, software
 from fedfs.protocol.messages import ASYM, Continued, TrackCharter, track_names
 from fedfs.store.base import ReadableStore
+from fedfs.tensors.canonical import TensorFile, weights_sha256
 from fedfs.trust.recipients import Vault
 
 log = logging.getLogger(__name__)
@@ -148,14 +150,22 @@ def read_finished(
     allowlist.check_plans(plan.plans, charter.configuration)
     for difference_ in software.differences(plan.versions, classes.versions()):
         log.warning("%s of study %r", difference_, charter.name)
+    version = WeightFiles(observer.store, folder, vault).fetch(state.models, finished.version)
+    weights, sha256 = (
+        complete(charter, version, observer.store, folder, vault),
+        model.weights_sha256,
+    )
+    if weights != version:
+        with TensorFile(weights) as file:
+            sha256 = weights_sha256(file)
     return FinishedStudy(
         charter=charter,
         continues=Continued(
             study=charter.study,
             version=finished.version,
-            weights_sha256=finished.weights_sha256,
+            weights_sha256=sha256,
             plans=plan.plans,
             versions=plan.versions,
         ),
-        weights=WeightFiles(observer.store, folder, vault).fetch(state.models, finished.version),
+        weights=weights,
     )

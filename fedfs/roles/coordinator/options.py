@@ -19,6 +19,7 @@ from fedfs.protocol.ranges import check_learning_rate, check_minutes
 from fedfs.protocol.values import STUDY
 from fedfs.roles.coordinator.model_rules import check_averages, check_ensemble, check_local
 from fedfs.roles.coordinator.secure_rules import check_secure_sums, set_usual
+from fedfs.roles.coordinator.trained_part import check_train_only
 from fedfs.tensors import encodings
 
 _FORMAT_HINT = "write it as nnU-Net v2 wants it, see dataset_format.md in its documentation"
@@ -35,6 +36,7 @@ class StudyOptions:
     """Choices of the coordinator; names and meanings are nnU-Net's where nnU-Net has them.
 
     Attributes:
+        train_only: patterns of tensors, separated by commas; "" for all of them.
         configuration, fold: one or several, separated by commas: each configuration and fold
             becomes a track.
         encoding, max_move_ratio: "" and None for what is usual: ``fp32`` and 100, with secure sums
@@ -54,6 +56,7 @@ class StudyOptions:
     cross_evaluation: bool = False
     keep_local: str = ""
     keep_local_export: str = ""
+    train_only: str = ""
     average_last: int | None = None
     ema: float | None = None
     ensemble: bool = False
@@ -231,6 +234,7 @@ class StudyOptions:
                 keep_local=self.keep_local,
                 configurations=self.configuration.split(","),
             )
+        check_train_only(self.train_only, mode=self.mode, ensemble=self.ensemble)
         check_secure_sums(self)
         check_local(
             self.keep_local,

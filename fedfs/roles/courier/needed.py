@@ -155,7 +155,7 @@ class TrackContent:
         if self.state.charter.evaluates:
             is_member = self.state.is_admitted(self.site)
             return is_member and bool(participation.unscored(self.state, self.site))
-        return self.state.charter.mode == ASYM
+        return self.state.charter.mode == ASYM or self.state.charter.train_only is not None
 
     def _payloads_of_newest(self) -> set[str]:
         """Return the payloads that make the newest version, in as few bytes as possible."""

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fedfs.aggregation.shared_tensors import share_of
+from fedfs.aggregation.trained_tensors import check_no_frozen
 from fedfs.errors import ObjectNotFoundError, RejectedError, SealedError, StudyError
 from fedfs.exchange import versions
 from fedfs.exchange.global_weights import WeightFiles
@@ -37,6 +38,7 @@ from fedfs.protocol.state import StudyState
 from fedfs.roles.reader.closing_audit import verify_members, verify_scores
 from fedfs.roles.reader.expectation_audit import check_expectations
 from fedfs.roles.reader.finding import NOTE, OK, PROBLEM, Finding
+from fedfs.roles.reader.frozen_audit import verify_frozen
 from fedfs.roles.reader.sum_audit import is_void, verify_request
 from fedfs.store.base import Entry
 from fedfs.store.local_files import file_sha256
@@ -66,6 +68,7 @@ class _Audit:
         yield from self._messages()
         yield from self._chain()
         yield from self._payloads()
+        yield from verify_frozen(self._observer, self._folder)
         for version in sorted(self.state.rounds):
             if version > 0 and recompute:
                 yield self._version(self.state.rounds[version])
@@ -274,6 +277,7 @@ class _Audit:
         encoding = update_encoding(self.state.charter)
         with TensorFile(base_path) as base, TensorFile(path) as file:
             names = share_of(self.state, update.site, base.names).own
+            check_no_frozen(self.state.charter, file.names)
             file.check_layout(update_layout(encoding, base, names))
 
     def _sees(self, site: str) -> bool:

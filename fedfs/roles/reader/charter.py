@@ -12,6 +12,7 @@ from fedfs.protocol.round_policies import staleness_exponent
 from fedfs.roles.reader.given_models import NOT_TRAINED_HERE, describe_models
 from fedfs.roles.reader.helper_status import describe_rules
 from fedfs.roles.reader.log import charter_changes
+from fedfs.roles.reader.trained_part import describe_part
 from fedfs.roles.reader.units import format_count, format_size
 from fedfs.tensors import encodings
 from fedfs.tensors.encodings import RandK
@@ -148,6 +149,8 @@ def _network(charter: Charter) -> Iterator[tuple[str, str]]:
             "stays local",
             f"normalisation layers: each site has its own; {_local_export(charter)}",
         )
+    if charter.train_only is not None:
+        yield "trains only", describe_part(charter)
     tracks = [f"{track.configuration} fold {track.fold}" for track in charter.tracks]
     yield "models" if len(tracks) > 1 else "model", ", ".join(tracks)
     memory = spec.gpu_memory_target_gb

@@ -24,6 +24,7 @@ from fedfs.roles.reader.report.comparison import pool_scores
 from fedfs.roles.reader.report.data import collect
 from fedfs.roles.reader.report.format import format_p, format_spread
 from fedfs.roles.reader.templates import templates_of
+from fedfs.roles.reader.trained_part import describe_part
 from fedfs.trust.signing import key_fingerprint
 
 _TRAINING = ("Each round", "Averaging", "Updates travel as", "Encryption")
@@ -181,6 +182,7 @@ def _training(fold: CardFold) -> dict[str, str]:
         if charter.mode == ASYM
         else "federated averaging with one plan for all sites",
         **({"Stays at each site": "normalisation layers"} if charter.keep_local else {}),
+        **({"Trained": describe_part(charter)} if charter.train_only else {}),
         "Rounds": f"{fold.version}: at most {steps:,} iterations at each site",
         **{name: report.facts[name] for name in _TRAINING},
         "Versions travel as": charter.model_encoding.name,

@@ -9,6 +9,7 @@ from typing import Any
 
 from fedfs.errors import StudyError
 from fedfs.exchange.averages import fetch_ema, last_versions, write_mean
+from fedfs.exchange.frozen_tensors import complete
 from fedfs.exchange.global_weights import WeightFiles
 from fedfs.exchange.observer import Observer
 from fedfs.protocol.messages import ASYM, Charter
@@ -107,6 +108,15 @@ def fetch_model(
         StudyError: there is no such average.
         FedfsError: it cannot be read.
     """
+    path, kind = _fetch(observer, version, chosen, folder)
+    state, store = observer.state, observer.store
+    return complete(state.charter, path, store, folder, observer.vault), kind
+
+
+def _fetch(
+    observer: Observer, version: int, chosen: Chosen, folder: Path
+) -> tuple[Path, ModelKind]:
+    """Return what of it is in versions."""
     state, weights = observer.state, WeightFiles(observer.store, folder, observer.vault)
     if chosen.average_last is not None:
         versions = last_versions(version, chosen.average_last)

@@ -157,6 +157,8 @@ def _updates(state: StudyState, site: str, n_bytes: Counter[str]) -> Iterator[Di
         return
     iterations = sum(update.n_iterations for update in updates)
     without = ", without normalisation layers" if state.charter.withholds else ""
+    if state.charter.train_only is not None:
+        without += f", of {', '.join(state.charter.train_only.patterns)} alone"
     sealed = all(update.payload.is_sealed for update in updates)
     yield Disclosure(
         "updates",

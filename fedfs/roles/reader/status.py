@@ -16,6 +16,7 @@ from fedfs.roles.reader import helper_status
 from fedfs.roles.reader.evaluations import mean_dice
 from fedfs.roles.reader.given_models import mean_dice_of, progress_of
 from fedfs.roles.reader.model_scores import Choice, choices
+from fedfs.roles.reader.trained_part import trained_here
 from fedfs.roles.reader.units import format_duration
 from fedfs.trust.signing import key_fingerprint
 
@@ -86,6 +87,7 @@ class StudyStatus:
         validated_dice: the case-weighted mean of the sites' full validations of the last version.
         rejected: key -> reason, for objects on the store that nobody accepts.
         policy: the rule by which rounds close, as text.
+        trains: the part of the network that is trained, and its bytes; "" for all of it.
         n_bytes: what lies on the store, by what it is: models, updates, messages.
         requests: role -> kind of request -> number so far, where they are counted.
         requests_per_month: estimate from these and the time they took; None without.
@@ -115,6 +117,7 @@ class StudyStatus:
     validated_dice: float | None
     rejected: Mapping[str, str]
     policy: str
+    trains: str
     n_bytes: Mapping[str, int]
     requests: Mapping[str, Mapping[str, int]]
     requests_per_month: int | None
@@ -168,6 +171,7 @@ def summarize(
         validated_dice=mean_dice(state, state.newest, "full"),
         rejected=_rejected(state),
         policy=_policy(charter),
+        trains=trained_here(state),
         n_bytes=_n_bytes(sizes),
         requests={
             {"": "aggregator", HELPER_SITE: "helper"}.get(name, name): status.requests

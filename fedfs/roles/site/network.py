@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from fedfs.aggregation.shared_tensors import Share, share_of
-from fedfs.errors import SetupError, StudyError
+from fedfs.errors import SetupError, StudyError, TrainingError
 from fedfs.exchange.averages import fetch_ema, last_versions, write_mean
+from fedfs.exchange.frozen_tensors import load_frozen
 from fedfs.exchange.global_weights import WeightFiles
 from fedfs.learner import Array, Learner, OnProgress, OwnPlan, Tensors
 from fedfs.protocol.messages import ASYM, SitePlan
@@ -36,6 +37,7 @@ class SiteNetwork:
         weights_sha256: of the global version.
         share: what the site shares.
         shared: canonical name -> tensor of the version, as far as it is in the site's updates.
+        frozen: own name -> tensor that the study leaves as it is.
         tensors: own name -> tensor, all of the site's network.
         residual: what the site's last update did not carry. Of local tensors there is none: the
             site trains on from its own values, which have it.
@@ -45,17 +47,37 @@ class SiteNetwork:
     weights_sha256: str
     share: Share
     shared: Tensors
+    frozen: Tensors
     tensors: Tensors
     residual: Tensors
 
     @property
     def private(self) -> frozenset[str]:
         """Own names of the tensors of which the site has its own values."""
-        return self.share.private(self.tensors)
+        return self.share.private(set(self.tensors) - set(self.frozen))
 
     def with_shared(self, version: Tensors) -> dict[str, Array]:
         """Return the site's network with other values of what versions have, by canonical name."""
-        return self.share.compose(version, {name: self.tensors[name] for name in self.private})
+        private = {name: self.tensors[name] for name in self.private}
+        return {**self.share.compose(version, private), **self.frozen}
+
+    def require_frozen(self, trained: Tensors) -> None:
+        """Check that training has left the frozen tensors as they were, bit by bit.
+
+        Raises:
+            TrainingError: it has not.
+        """
+        changed = [
+            name
+            for name, values in self.frozen.items()
+            if values.tobytes() != trained[name].tobytes()
+        ]
+        if changed:
+            raise TrainingError(
+                f"Training has changed the tensor {changed[0]}, which this study leaves as it is.",
+                kind="crash",
+                hint="the trainer writes it without a gradient; choose another trainer",
+            )
 
 
 def own_plan(learner: Learner, published: SitePlan, on_progress: OnProgress) -> OwnPlan:
@@ -119,6 +141,7 @@ class SiteNetworks:
         self._weights = WeightFiles(store, cache or folder / "models", vault)
         self._kept_files = KeptTensorFiles(folder)
         self._loaded: SiteNetwork | None = None
+        self._frozen: Tensors | None = None
 
     def load(self, version: int, state: StudyState) -> SiteNetwork:
         """Return the site's network at a version; the last one stays in memory.
@@ -139,12 +162,17 @@ class SiteNetworks:
         before = {number for number in self._published(state) if number < version}
         kept = self._kept_files.load(version, before)
         private = self._private(share, state, kept.private, is_first=not before)
+        if self._frozen is None:
+            self._frozen = load_frozen(
+                state.charter, self._store, self._folder / "pretrained", self._vault
+            )
         self._loaded = SiteNetwork(
             version,
             model.weights_sha256,
             share,
             shared={name: of_version[name] for name in share.own},
-            tensors=share.compose(of_version, private),
+            frozen=self._frozen,
+            tensors={**share.compose(of_version, private), **self._frozen},
             residual={name: r for name, r in kept.residual.items() if name not in share.local},
         )
         return self._loaded

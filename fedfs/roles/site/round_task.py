@@ -10,6 +10,7 @@ def round_task(
     state: StudyState,
     *,
     private: frozenset[str],
+    frozen: frozenset[str],
     local_minutes: float | None,
 ) -> RoundTask:
     """Return the training of one round.
@@ -18,6 +19,7 @@ def round_task(
         version: that it begins from.
         state: accepted messages.
         private: own names of the tensors of which the site has its own values.
+        frozen: those of the tensors that the study leaves as they are.
         local_minutes: as of the charter, where this site wants less.
     """
     charter, schedule = state.charter, state.charter.schedule
@@ -33,5 +35,6 @@ def round_task(
         max_seconds=60 * min(minutes) if minutes else None,
         proximal_mu=strategies.proximal_mu(charter.strategy.name, charter.strategy.options),
         private=private,
+        frozen=frozen,
         learning_rate=schedule.learning_rate,
     )

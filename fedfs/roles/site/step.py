@@ -36,7 +36,7 @@ from fedfs.roles.site.announcement import Announcement, require_announced
 from fedfs.roles.site.case_summaries import CaseSummaries
 from fedfs.roles.site.failure import publish_failure
 from fedfs.roles.site.masked_update import mask
-from fedfs.roles.site.network import SiteNetworks, adopted_plan
+from fedfs.roles.site.network import SiteNetwork, SiteNetworks, adopted_plan
 from fedfs.roles.site.own_model import PersonalModel, has_scored_personal
 from fedfs.roles.site.policy.file import NO_FILE, PolicyInForce
 from fedfs.roles.site.policy.hold import PolicyHold
@@ -245,9 +245,7 @@ class Site(Role[SiteAction]):
     def _evaluate(self, version: int, state: StudyState, variant: str) -> str:
         self._status.say("evaluate" if variant == "pseudo" else "final validation")
         network = self._networks.load(version, state)
-        return self._scoring.evaluate(
-            self._task(version, state, network.private), network.tensors, variant
-        )
+        return self._scoring.evaluate(self._task(version, state, network), network.tensors, variant)
 
     def _score_average(self, version: int, variant: str, state: StudyState) -> str:
         plans, fingerprint = self._adopted(state)
@@ -260,30 +258,27 @@ class Site(Role[SiteAction]):
         self, action: actions.TrainAlone | actions.FineTune, state: StudyState
     ) -> str:
         plans, fingerprint = self._adopted(state)
-        if isinstance(action, actions.FineTune):
-            self._status.say("personal model")
+        is_personal, is_asym = isinstance(action, actions.FineTune), state.charter.mode == ASYM
+        version = action.version if is_personal else 0
+        self._status.say("personal model" if is_personal else "local model")
+        if is_asym and not is_personal:
+            task, tensors = self._task(0, state), self._learner.initial_weights()
+        else:
+            network = self._networks.load(version, state)
+            task, tensors = self._task(version, state, network, is_own=True), network.tensors
+        if is_personal:
+            is_published = has_scored_personal(state, self.name)
             return self._scoring.fine_tune(
-                self._task(action.version, state),
-                self._networks.load(action.version, state).tensors,
-                plans,
-                fingerprint,
-                is_published=has_scored_personal(state, self.name),
+                task, tensors, plans, fingerprint, is_published=is_published
             )
-        self._status.say("local model")
-        is_own = state.charter.mode == ASYM
-        return self._scoring.train_alone(
-            self._task(0, state),
-            self._learner.initial_weights() if is_own else self._networks.load(0, state).tensors,
-            plans,
-            fingerprint,
-            version=action.version,
-        )
+        return self._scoring.train_alone(task, tensors, plans, fingerprint, version=action.version)
 
     def _train(self, version: int, state: StudyState) -> str:
         network = self._networks.load(version, state)
-        task = self._task(version, state, network.private)
+        task = self._task(version, state, network)
         self._status.say("train")
         result = self._learner.train(task, network.tensors, self._status.progress)
+        network.require_frozen(result.tensors)
         charter = state.charter
         if charter.secure_sums is not None:  # there may be another helper since the round began
             charter = self._observer.refresh().charter
@@ -326,9 +321,21 @@ class Site(Role[SiteAction]):
         return f"published the update from version {version} ({result.n_iterations} iterations)"
 
     def _task(
-        self, version: int, state: StudyState, private: frozenset[str] = frozenset()
+        self,
+        version: int,
+        state: StudyState,
+        network: SiteNetwork | None = None,
+        *,
+        is_own: bool = False,
     ) -> RoundTask:
-        return round_task(version, state, private=private, local_minutes=self._local_minutes)
+        """Return a round's training of a network, or that of a model of the site's own."""
+        return round_task(
+            version,
+            state,
+            private=frozenset() if network is None or is_own else network.private,
+            frozen=frozenset(network.frozen if network else ()),
+            local_minutes=self._local_minutes,
+        )
 
 
 def _step_name(action: SiteAction) -> str:

@@ -115,7 +115,10 @@ class FakeLearner:
         self.tasks.append(task)
         self.seen[task.version] = dict(tensors)
         on_progress(Progress("train", 1, 2, "iterations", task.first_epoch, {"loss": 0.5}))
-        trained = {name: value + (self.target - value) / 2 for name, value in tensors.items()}
+        trained = {
+            name: value if name in task.frozen else value + (self.target - value) / 2
+            for name, value in tensors.items()
+        }
         iterations = task.n_epochs * task.iterations_per_epoch
         return TrainResult(
             trained, self.n_cases, task.n_epochs, iterations, {"train_loss": 0.1}, {}

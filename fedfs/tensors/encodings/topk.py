@@ -24,8 +24,7 @@ from fedfs.tensors.safetensors_layout import AnyArray, Entry, Shape
 class TopK(Lossy):
     """``ceil(fraction * n)`` values of each tensor of n, in ``2**bits - 1`` levels.
 
-    The default of 5 % was as good as dense averaging where it was tried (with error feedback, which
-    makes up for the rest), and of two values of equal magnitude the first is kept.
+    What is not kept comes later, by error feedback; of equal magnitudes the first is kept.
 
     A level is stored as an unsigned number, ``level + 2**(bits - 1) - 1``.
     """

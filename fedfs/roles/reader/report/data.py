@@ -187,6 +187,7 @@ def _facts(view: StudyStatus, state: StudyState, charter: TrackCharter) -> dict[
         "Averaging": f"{charter.strategy.name}, weighted by {charter.weighting.name}, "
         f"policy {charter.policy.name}",
         "Updates travel as": charter.encoding.name,
+        **({"Trains only": view.trains} if view.trains else {}),
         "Encryption": charter.encryption or "none",
         **({"Best of the study": view.best} if view.best else {}),
         "Coordinator's key": key_fingerprint(charter.coordinator_key),

@@ -253,7 +253,10 @@ class _Track:
             kept.skip(n_references // 2 * len(cases))
             return []
         schedule = self._state.charter.schedule
-        first = round_task(0, self._state, private=frozenset(), local_minutes=None)
+        first = round_task(
+            0, self._state, private=frozenset(), frozen=frozenset(models.network.frozen),
+            local_minutes=None,
+        )  # fmt: skip
         task = stretched(first, schedule.rounds * schedule.local_epochs)
         begin = models.tensors(Target(0, VERSION))
         settings, plans, dataset = learner.prepared()

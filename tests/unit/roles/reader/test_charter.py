@@ -17,7 +17,8 @@ from fedfs.roles.coordinator.roster import set_state
 from fedfs.roles.reader.charter import amendments, describe
 from fedfs.store import FolderStore
 from fedfs.store.memory import MemoryStore
-from support.federation import DATASET_JSON, Federation
+from fedfs.tensors.canonical import write_safetensors
+from support.federation import DATASET_JSON, INITIAL, Federation
 
 OTHERS = {
     "name": "other",
@@ -29,6 +30,7 @@ OTHERS = {
     "ensemble": True,
     "keep_local": "norm",
     "keep_local_export": "mean",
+    "train_only": "a.*",
     "configuration": "2d,3d_fullres",
     "planner": "nnUNetPlannerResEncM",
     "trainer": "nnUNetTrainerNoMirroring",
@@ -83,19 +85,23 @@ OF_ASYM = {"alignment": "name", "sharing": "intersection", "min_coverage": 0.25}
 OF_ASYM |= {"cross_evaluation": True}
 
 
-def described(**options):
+def described(pretrained=None, **options):
     settings = {"name": "x", "dataset_json": DATASET_JSON, **options}
-    return describe(draft_study(MemoryStore(), StudyOptions(**settings), versions={}))
+    chosen = StudyOptions(**settings)
+    return describe(draft_study(MemoryStore(), chosen, versions={}, pretrained=pretrained))
 
 
 @pytest.mark.parametrize("option", [field.name for field in dataclasses.fields(StudyOptions)])
-def test_every_choice_of_the_coordinator_shows(option):
+def test_every_choice_of_the_coordinator_shows(option, tmp_path):
     needed = {"mode": "asym"} if option in OF_ASYM else NEEDS.get(option, {})
     value = {**OTHERS, **OF_ASYM}[option]
     before = {"policy_options": {"sites": 3.0}} if option == "policy_options" else {}
     if option == "policy":
         assert described() != described(policy=value, **needed)
         return
+    if option == "train_only":
+        needed = {"pretrained": tmp_path / "given.safetensors"}
+        write_safetensors(needed["pretrained"], INITIAL)
     assert described(**needed, **before) != described(**{**needed, option: value})
 
 
