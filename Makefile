@@ -20,12 +20,14 @@ OLDEST := .venv-oldest
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-oldest lint unit docs first-study release clean
+.PHONY: demo test test-oldest packages lint unit docs first-study release clean
 
 demo: $(INSTALLED)
 	$(BIN)/fedfs demo
 
-test: lint unit
+test:
+	$(MAKE) --jobs=2 $(READY) packages
+	$(MAKE) lint unit
 
 lint: $(READY)
 	$(BIN)/ruff format --check .
@@ -33,13 +35,16 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# One core each: the real nnU-Net runs beside the fast tests.
-unit: $(READY)
+# Debian's, one after the other: apt-get holds a lock.
+packages:
 	sh tests/support/install_packages.sh "S3 tests will be SKIPPED" radosgw ceph-mon ceph-osd
 	sh tests/support/install_packages.sh "SFTP tests will be SKIPPED" openssh-server:/usr/sbin/sshd
 	sh tests/support/install_packages.sh "WebDAV tests will be SKIPPED" apache2-bin:/usr/sbin/apache2
 	sh tests/support/install_packages.sh "the report will NOT be tested in a browser" chromium
 	sh tests/support/install_packages.sh "payloads will NOT be opened by age" age
+
+# One core each: the real nnU-Net runs beside the fast tests.
+unit: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup
 
 # What depends on versions: nnU-Net, torch, numpy, S3, the command line. Not the documents.
