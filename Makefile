@@ -38,6 +38,7 @@ lint: $(READY)
 # Debian's, one after the other: apt-get holds a lock.
 packages:
 	sh tests/support/install_packages.sh "S3 tests will be SKIPPED" radosgw ceph-mon ceph-osd
+	sh tests/support/install_packages.sh "HTTPS and proxy tests will be SKIPPED" nginx-light:/usr/sbin/nginx squid:/usr/sbin/squid
 	sh tests/support/install_packages.sh "SFTP tests will be SKIPPED" openssh-server:/usr/sbin/sshd
 	sh tests/support/install_packages.sh "WebDAV tests will be SKIPPED" apache2-bin:/usr/sbin/apache2
 	sh tests/support/install_packages.sh "the report will NOT be tested in a browser" chromium

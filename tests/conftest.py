@@ -9,7 +9,7 @@ import pytest
 from hypothesis import settings
 
 from fedfs.simulation.hosts import LENIENT_POLICY
-from support import dav_server, s3_server, ssh_server
+from support import dav_server, forward_proxy, https_front, s3_server, ssh_server
 from support.courier import Courier
 from support.federation import Federation
 from support.servers import skip_without
@@ -74,6 +74,22 @@ def ceph() -> Iterator[s3_server.CephServer]:
     skip_without(s3_server.missing_programs(), on="S3", packages=s3_server.PACKAGES)
     with s3_server.running() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def nginx(ceph: s3_server.CephServer) -> Iterator[https_front.HttpsFront]:
+    """HTTPS before the S3 server."""
+    skip_without(https_front.missing_programs(), on="HTTPS", packages=https_front.PACKAGES)
+    with https_front.HttpsFront(ceph.port) as front:
+        yield front
+
+
+@pytest.fixture(scope="session")
+def squid(nginx: https_front.HttpsFront) -> Iterator[forward_proxy.ForwardProxy]:
+    """A proxy that connects to the good port of nginx only."""
+    skip_without(forward_proxy.missing_programs(), on="A PROXY", packages=forward_proxy.PACKAGES)
+    with forward_proxy.ForwardProxy([nginx.ports["good"]]) as proxy:
+        yield proxy
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,8 @@ Rules:
  * Pauses double and are jittered, so that many hosts do not come back at the same instant.
  * A listing that breaks goes on behind the last key that was yielded.
  * What made progress starts to count from the beginning.
+ * Time counts, too: a server that takes connections and is silent is not waited for as often as one
+   that refuses them, so that a process that was started by cron ends within a minute.
 """
 
 import logging
@@ -31,14 +33,19 @@ class Patience:
         attempts: tries in all, without progress.
         first_s: upper bound of the first pause, which each further failure doubles.
         most_s: upper bound of any pause.
+        budget_s: no attempt begins when so many seconds have passed since the first one began, or
+            since there was progress.
         pause: waits so many seconds.
+        clock: seconds since some instant.
         rng: draws the pauses, from half the bound up to the bound.
     """
 
     attempts: int = 5
     first_s: float = 0.5
     most_s: float = 15.0
+    budget_s: float = 20.0
     pause: Callable[[float], None] = time.sleep
+    clock: Callable[[], float] = time.monotonic
     rng: random.Random = field(default_factory=random.Random, repr=False)
 
     def repeat(self, action: Callable[[], _T], *, progress: Callable[[], int] = lambda: 0) -> _T:
@@ -51,27 +58,45 @@ class Patience:
         Raises:
             StoreUnavailableError: every attempt failed; the last one's.
         """
-        failures, reached = 0, progress()
+        attempts, reached = Attempts(self), progress()
         while True:
             try:
                 return action()
             except StoreUnavailableError as error:
                 now = progress()
-                failures, reached = 1 if now > reached else failures + 1, now
-                self.wait(failures, error)
+                if now > reached:
+                    attempts.note_progress()
+                reached = now
+                attempts.wait_after(error)
 
-    def wait(self, failures: int, error: StoreUnavailableError) -> None:
-        """Pause after so many failures in a row.
+
+class Attempts:
+    """The failures in a row of one action, since the last progress."""
+
+    def __init__(self, patience: Patience) -> None:
+        self._patience = patience
+        self.note_progress()
+
+    def note_progress(self) -> None:
+        """Start to count from the beginning."""
+        self._failures, self._began_s = 0, self._patience.clock()
+
+    def wait_after(self, error: StoreUnavailableError) -> None:
+        """Pause after a failure.
 
         Raises:
-            StoreUnavailableError: ``error``, because there were too many.
+            StoreUnavailableError: ``error``, because there were too many, or they took too long.
         """
-        if failures >= self.attempts:
+        patience = self._patience
+        self._failures += 1
+        spent_s = patience.clock() - self._began_s
+        if self._failures >= patience.attempts or spent_s >= patience.budget_s:
             raise error
-        bound_s = min(self.most_s, self.first_s * 2.0 ** (failures - 1))
-        pause_s = bound_s * (1 + self.rng.random()) / 2
-        _log.warning("%s Attempt %d follows in %.1f s.", error.local_text, failures + 1, pause_s)
-        self.pause(pause_s)
+        bound_s = min(patience.most_s, patience.first_s * 2.0 ** (self._failures - 1))
+        pause_s = bound_s * (1 + patience.rng.random()) / 2
+        text = "%s Attempt %d follows in %.1f s."
+        _log.warning(text, error.local_text, self._failures + 1, pause_s)
+        patience.pause(pause_s)
 
 
 class RetryingStore(Wrapper):
@@ -90,14 +115,14 @@ class RetryingStore(Wrapper):
 
     def list(self, prefix: str, *, after: str = "") -> Iterator[Entry]:
         """See :meth:`fedfs.store.base.Store.list`."""
-        failures = 0
+        attempts = Attempts(self._patience)
         while True:
             try:
                 for entry in self._inner.list(prefix, after=after):
-                    failures, after = 0, entry.key
+                    after = entry.key
+                    attempts.note_progress()
                     yield entry
             except StoreUnavailableError as error:
-                failures += 1
-                self._patience.wait(failures, error)
+                attempts.wait_after(error)
             else:
                 return

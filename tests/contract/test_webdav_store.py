@@ -151,7 +151,7 @@ def test_a_certificate_is_trusted_only_when_told(place, url, root, monkeypatch):
     secure = url.replace("webdav://", "webdavs://").replace(str(place.port), str(place.tls_port))
     error = failure(secure)
     assert type(error) is StoreError  # which is not tried again
-    assert "certificate is not trusted" in str(error)
+    assert "authority that this host does not trust" in str(error)
     assert "SSL_CERT_FILE" in error.hint
     monkeypatch.setenv("SSL_CERT_FILE", str(place.authority))
     assert FsspecStore(secure, must_exist=False).create(KEY, b"1")

@@ -15,13 +15,12 @@ import os
 import pwd
 import secrets
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from support.servers import wait_until_it_listens
+from support.servers import free_ports, wait_until_it_listens
 
 PACKAGES = "apache2-bin"
 USER = "fedfs"
@@ -82,10 +81,7 @@ class DavServer:
         self.data.mkdir()
         self.password = secrets.token_hex(8)
         self._process: subprocess.Popen[bytes] | None = None
-        with socket.socket() as one, socket.socket() as two:
-            for free in (one, two):
-                free.bind(("127.0.0.1", 0))
-            self.port, self.tls_port = one.getsockname()[1], two.getsockname()[1]
+        self.port, self.tls_port = free_ports(2)
         command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=fedfs",
                    "-addext", "subjectAltName=IP:127.0.0.1", "-keyout",
                    f"{self.folder}/key.pem", "-out", str(self.authority)]  # fmt: skip

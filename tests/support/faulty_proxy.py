@@ -30,7 +30,7 @@ class Faults:
         delay_s: upper bound of what each chunk is delayed by.
         drop_every_s: all connections end together after so many seconds, again and again.
         rate_bytes_s: of all connections together, both ways.
-        hangs: connections are taken, and nothing ever comes.
+        hangs: connections are taken, and nothing comes any more, on earlier ones neither.
     """
 
     seed: int = 0
@@ -115,6 +115,8 @@ class FaultyProxy:
     def _pump(self, pair: _Pair, source: socket.socket, sink: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while chunk := source.recv(_CHUNK_BYTES):
+                if self.faults.hangs:
+                    self._stopped.wait()
                 if self.faults.delay_s:
                     time.sleep(pair.rng.random() * self.faults.delay_s)
                 self._pace(len(chunk))

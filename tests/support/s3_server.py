@@ -25,6 +25,8 @@ from typing import Any
 
 import s3fs
 
+from support.servers import free_ports
+
 PACKAGES = "radosgw ceph-mon ceph-osd"
 REGION = "us-east-1"
 _PROGRAMS = (
@@ -116,7 +118,7 @@ class CephServer:
         self._users: dict[str, Credentials] = {}
         atexit.register(self.stop)
         try:
-            self.port, *monitor = _free_ports(3)
+            self.port, *monitor = free_ports(3)
             self.endpoint = f"http://127.0.0.1:{self.port}"
             self._start(*monitor)
             owner = self.add_user("owner")
@@ -245,14 +247,6 @@ class CephServer:
     def _last_words(self) -> str:
         files = sorted(self._folder.glob("*.out"))
         return "; ".join(path.read_text(errors="replace")[-300:] for path in files)
-
-
-def _free_ports(number: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 def _answers(port: int) -> bool:

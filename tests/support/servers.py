@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import socket
 import subprocess
 import time
@@ -12,6 +13,11 @@ from pathlib import Path
 import pytest
 
 _START_S = 20.0
+
+
+def missing_of(*programs: str) -> list[str]:
+    """Return the programs, by name or path, that are not installed."""
+    return [name for name in programs if not shutil.which(name)]
 
 
 def skip_without(missing: Sequence[str], *, on: str, packages: str) -> None:
@@ -27,6 +33,15 @@ def skip_without(missing: Sequence[str], *, on: str, packages: str) -> None:
             f"NOT TESTED ON {on}: {', '.join(missing)} not found; as root: "
             f"apt-get install -y --no-install-recommends {packages}"
         )
+
+
+def free_ports(number: int) -> list[int]:
+    """Return ports of loopback that nobody listens on."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
 
 
 def wait_until_it_listens(process: subprocess.Popen[bytes], port: int, log: Path) -> None:

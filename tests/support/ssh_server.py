@@ -12,13 +12,12 @@ import contextlib
 import getpass
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from support.servers import wait_until_it_listens
+from support.servers import free_ports, wait_until_it_listens
 
 PACKAGES = "openssh-server"
 _SSHD = "/usr/sbin/sshd"  # which wants to be called by its full path
@@ -64,9 +63,7 @@ class SshServer:
             command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)]
             subprocess.run(command, check=True, capture_output=True)
         shutil.copy(own.with_suffix(".pub"), self.folder / "authorized_keys")
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        (self.port,) = free_ports(1)
         text = _CONFIGURATION.format(port=self.port, folder=self.folder)
         (self.folder / "sshd_config").write_text(text)
         self.know("127.0.0.1", self.port)

@@ -24,7 +24,7 @@ from fedfs.store.folder_errors import ABSENT
 from fedfs.store.posix import SWEEP_AGE_S, is_temporary
 from fedfs.store.remote.connection import Connection
 from fedfs.store.remote.dialect import Dialect, check_url, dialect_of
-from fedfs.store.retry import Patience
+from fedfs.store.retry import Attempts, Patience
 
 _log = logging.getLogger(__name__)
 
@@ -113,17 +113,17 @@ class FsspecStore(Store):
                 self._made.discard(f"{root}/{path}")
 
     def _read(self, key: str, max_bytes: int) -> Iterator[bytes]:
-        done, failures = 0, 0
+        done, attempts = 0, Attempts(self._patience)
         while True:
             try:
                 for chunk in self._read_from(done, key, max_bytes):
-                    done, failures = done + len(chunk), 0
+                    done += len(chunk)
+                    attempts.note_progress()
                     yield chunk
             except StoreUnavailableError as error:
                 if not done:
                     raise  # whoever called tries again
-                failures += 1
-                self._patience.wait(failures, error)
+                attempts.wait_after(error)
             else:
                 return
 

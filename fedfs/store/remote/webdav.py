@@ -26,6 +26,7 @@ from fedfs.errors import (
     StorePermissionError,
     StoreUnavailableError,
 )
+from fedfs.store.certificates import certificate_error
 from fedfs.store.remote.credentials import VARIABLE, login_for
 from fedfs.store.remote.dialect import DENIED, UNREACHABLE, Dialect, decoded, quiet, split
 
@@ -99,12 +100,11 @@ class WebDAV(Dialect):
             kind, text, hint = _answer(status)
             return kind(f"{what}: {text}.", hint=hint, store=store)
         if isinstance(error, httpx.TransportError):
-            if "CERTIFICATE" in str(error).upper():
-                return StoreError(
-                    f"{what}: the server's certificate is not trusted.",
-                    hint="name the file of the certificates to trust in SSL_CERT_FILE",
-                    store=store,
-                )
+            refused = certificate_error(
+                str(error), what, "the server", setting="SSL_CERT_FILE", store=store
+            )
+            if refused:
+                return refused
             text = str(error).removesuffix(".") or "the server is silent"
             return StoreUnavailableError(f"{what}: {text}.", hint=UNREACHABLE, store=store)
         return super().translate(error, what, store)

@@ -29,13 +29,14 @@ from fedfs.store.place import S3Options
 from fedfs.store.retry import Patience
 from fedfs.store.s3.errors import VENDOR_ERRORS, translate
 
-SILENCE_S = 15.0
-"""Seconds without a byte that end a request, checked as seldom: at most twice that passes."""
+SILENCE_S = 20.0
+"""Seconds without a byte that end a request, found out within a fifth more."""
 
 _T = TypeVar("_T")
 _LOGGERS = ("aiobotocore", "aiohttp", "asyncio", "botocore", "fsspec", "s3fs", "urllib3")
 _CONNECT_S = 10.0
 _CANCEL_S = 1.0
+_LOOKS = 5  # at the progress of a request, in the time for which it may be silent
 _CONNECTIONS = 16
 _READ_BYTES = 256 << 10
 _KINDS = {"list": "LIST", "get": "GET", "delete": "DELETE", "abort": "DELETE"}
@@ -208,12 +209,13 @@ async def _watched(
     request: Coroutine[Any, Any, _T], progress: Callable[[], int], silence_s: float
 ) -> _T:
     """Return what a request returns, or end it when there is no progress."""
-    task, reached = asyncio.ensure_future(request), -1
+    task, reached, silent = asyncio.ensure_future(request), progress(), 0
     try:
-        while not (await asyncio.wait({task}, timeout=silence_s))[0]:
-            if progress() == reached:
-                break
+        while not (await asyncio.wait({task}, timeout=silence_s / _LOOKS))[0]:
+            silent = silent + 1 if progress() == reached else 0
             reached = progress()
+            if silent == _LOOKS:
+                break
         else:
             return task.result()
     finally:

@@ -21,6 +21,7 @@ from fedfs.errors import (
     UserError,
 )
 from fedfs.store.place import redact
+from fedfs.store.s3.connections import CHECK_THE_LINE, explain
 
 VENDOR_ERRORS = (
     boto.BotoCoreError,
@@ -47,6 +48,7 @@ _CREDENTIALS = (
 )
 _POLICY = "whoever runs the store has to allow it: check the user and the bucket's policy"
 _DENIED = {
+    "403": f"these are not the words of S3, so a proxy in between may refuse; or {_POLICY}",
     "AccessDenied": _POLICY,
     "AllAccessDisabled": _POLICY,
     "AccountProblem": _POLICY,
@@ -79,7 +81,6 @@ _PASSING = {
 _PASSING_STATUS = {408, 409, 429}
 _NO_KEY = {"NoSuchKey", "404", "NotFound"}
 _FORBIDDEN, _NOT_IMPLEMENTED, _SERVER, _NO_SPACE = 403, 501, 500, 507
-_UNREACHABLE = "check the endpoint's URL, the proxy and the network"
 
 
 class RefusedError(StoreError):
@@ -121,6 +122,8 @@ def translate(error: Exception, what: str) -> FedfsError:
     for link in (error, error.__cause__):
         if isinstance(link, boto.ClientError):
             return _answer(link, what)
+    if isinstance(error, boto.BotoCoreError) and (explained := explain(error, what)):
+        return explained
     text = redact(str(error) or str(error.__cause__ or "")) or type(error).__name__
     message = f"{what}: {text.removesuffix('.')}."
     if isinstance(error, (boto.NoCredentialsError, boto.NoAuthTokenError)):
@@ -130,10 +133,8 @@ def translate(error: Exception, what: str) -> FedfsError:
         (boto.PartialCredentialsError, boto.CredentialRetrievalError, boto.TokenRetrievalError),
     ):
         return StorePermissionError(message, hint=_CREDENTIALS)
-    if isinstance(error, boto.SSLError) and "CERTIFICATE" in text.upper():
-        return StoreError(message, hint="name the file of the certificates to trust as CA bundle")
     if isinstance(error, _PASSING_ERRORS) and not isinstance(error, _BAD_URLS):
-        return StoreUnavailableError(message, hint=_UNREACHABLE)
+        return StoreUnavailableError(message, hint=CHECK_THE_LINE)
     if isinstance(error, boto.ProfileNotFound):
         return UserError(message, hint="check AWS_PROFILE, or the profile given, in ~/.aws/config")
     return UserError(message, hint="check the endpoint's URL, the region and ~/.aws/config")
@@ -156,6 +157,12 @@ def _answer(error: boto.ClientError, what: str) -> StoreError:
         )
     if code in _ELSEWHERE:
         return StoreError(message, hint="the bucket is in another region: set AWS_REGION")
+    if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        return StoreError(
+            f"{what}: a request of this size is refused (413).",
+            hint="whatever lies before the bucket has to let 16 MiB through "
+            "(nginx: client_max_body_size 16m)",
+        )
     in_trouble = status >= _SERVER and status != _NOT_IMPLEMENTED
     if code in _PASSING or status in _PASSING_STATUS or in_trouble:
         return StoreUnavailableError(message, hint="the server is busy, or in trouble")

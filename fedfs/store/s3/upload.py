@@ -72,6 +72,8 @@ class Upload(Transfer):
     def __init__(self, client: S3Client, key: str, what: str, patience: Patience) -> None:
         super().__init__(client, key, what, patience)
         self._one_by_one = threading.Lock()
+        self._sent: list[int] = []
+        self._failure: StoreUnavailableError | None = None
 
     def send(self, source: Source, *, at_once: int) -> bool:
         """Send what the server does not hold, and create the object.
@@ -144,16 +146,23 @@ class Upload(Transfer):
 
     def _send_part(self, upload_id: str, number: int, data: bytes) -> str:
         where = {"UploadId": upload_id, "PartNumber": number}
+        alone: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
 
         def attempt() -> str:
-            return str(self._call("upload_part", **where, body=data)["ETag"])
+            nonlocal alone
+            with alone:
+                alone = self._one_by_one
+                if self._failure is not None:  # of another part, which was tried often enough
+                    raise self._failure
+                tag = str(self._call("upload_part", **where, body=data)["ETag"])
+            self._sent.append(number)
+            return tag
 
         try:
-            return attempt()
+            return self._patience.repeat(attempt, progress=lambda: len(self._sent))
         except StoreUnavailableError as error:
-            _log.info("part %d is sent again: %s", number, error)
-        with self._one_by_one:
-            return self._patience.repeat(attempt)
+            self._failure = error
+            raise
 
     def _complete(self, upload_id: str, parts: list[dict[str, Any]]) -> bool:
         """Create the object, exclusively where the server can."""

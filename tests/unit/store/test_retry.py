@@ -6,7 +6,7 @@ import pytest
 
 from fedfs.errors import ObjectExistsError, StorePermissionError, StoreUnavailableError
 from fedfs.store import MemoryStore, RetryingStore
-from fedfs.store.retry import Patience
+from fedfs.store.retry import Attempts, Patience
 
 
 class BadStore(MemoryStore):
@@ -130,11 +130,27 @@ def test_progress_starts_the_count_anew():
     assert len(steps) == 2
 
 
+def test_what_takes_long_is_tried_less_often():
+    """Of attempts that last 8 s each, the third is the last that begins within 20 s."""
+    ends_s = [0.0]
+
+    def fails():
+        ends_s.append(ends_s[-1] + 8)
+        raise StoreUnavailableError("silent")
+
+    patience = Patience(pause=lambda _: None, clock=lambda: ends_s[-1])
+    for progress, attempts in ((lambda: 0, 3), (lambda: min(len(ends_s), 4), 6)):
+        del ends_s[1:]
+        with pytest.raises(StoreUnavailableError):
+            patience.repeat(fails, progress=progress)
+        assert len(ends_s) == 1 + attempts
+
+
 def test_pauses_are_bounded():
     pauses = []
-    patience = Patience(50, most_s=3, pause=pauses.append)
-    for failures in range(1, 50):
-        patience.wait(failures, StoreUnavailableError(""))
+    attempts = Attempts(Patience(50, most_s=3, pause=pauses.append))
+    for _ in range(1, 50):
+        attempts.wait_after(StoreUnavailableError(""))
     assert max(pauses) <= 3
 
 

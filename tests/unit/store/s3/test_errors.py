@@ -57,6 +57,7 @@ ANSWERS = [
     ("TooManyRequests", 429, StoreUnavailableError, "busy"),
     ("BadDigest", 400, StoreUnavailableError, "busy"),
     ("NoSuchUpload", 404, StoreUnavailableError, "busy"),
+    ("413", 413, StoreError, "client_max_body_size"),
     ("NotImplemented", 501, RefusedError, "store"),
     ("PreconditionFailed", 412, RefusedError, "store"),
     ("NoSuchKey", 404, RefusedError, "store"),
@@ -74,6 +75,11 @@ def test_answers(code, status, kind, hint, through_s3fs):
     assert any(word in found.hint for word in hint.split("|"))
 
 
+def refused_by_proxy(status):
+    inner = aiohttp.ClientHttpProxyError(None, (), status=status)
+    return boto.ProxyConnectionError(proxy_url=ENDPOINT, error=inner)
+
+
 ENDPOINT = f"https://user:{SECRET}@host:1/bucket"
 FAILURES = [
     (boto.EndpointConnectionError(endpoint_url=ENDPOINT), StoreUnavailableError),
@@ -81,6 +87,9 @@ FAILURES = [
     (boto.ConnectTimeoutError(endpoint_url=ENDPOINT), StoreUnavailableError),
     (boto.ConnectionClosedError(endpoint_url=ENDPOINT), StoreUnavailableError),
     (boto.ProxyConnectionError(proxy_url=ENDPOINT), StoreUnavailableError),
+    (refused_by_proxy(403), StorePermissionError),
+    (refused_by_proxy(407), StorePermissionError),
+    (refused_by_proxy(503), StoreUnavailableError),
     (boto.HTTPClientError(error=OSError(ENDPOINT)), StoreUnavailableError),
     (boto.ResponseStreamingError(error=ENDPOINT), StoreUnavailableError),
     (boto.IncompleteReadError(actual_bytes=1, expected_bytes=2), StoreUnavailableError),
@@ -162,7 +171,7 @@ def test_addresses_come_from_the_usual_places(no_variables, monkeypatch):
     assert '"http://127.0.0.1:8/bucket/p/a"' in address(S3Options(profile="ward"))
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://localhost:9")
     assert '"http://localhost:9/bucket/p/a"' in address(S3Options())
-    assert '"http://bucket.localhost:9/p/a"' in address(S3Options(path_style=False))
+    assert " bucket.localhost." in address(S3Options(path_style=False))
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://localhost:7")
     assert '"http://localhost:7/bucket/p/a"' in address(S3Options())
     monkeypatch.setenv("HTTP_PROXY", f"http://me:{SECRET}@127.0.0.1:6")
