@@ -65,6 +65,7 @@ KINDS = {
             ("compose/compose.yaml", "compose/s3/*"),
         ),
         Kind("kubernetes", "manifests for Kubernetes", ("kubernetes/*.yaml",)),
+        Kind("token", "a program that signs with a key on a token", ("token/*",)),
     )
 }
 
