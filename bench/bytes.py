@@ -4,6 +4,8 @@ Up is a site's update, down the next global version for a site that has the one 
 travels as a delta in the same encoding (``fedfs init --encoding X --model-encoding X``). Both are
 exact sizes of files; they follow from the tensors' shapes, which is checked against files written
 for a made-up update. ``down full`` is both ways together with global versions in fp32, the default.
+``aggregator`` is what the aggregator writes with a version, on average over those from one keyframe
+to the next: the version, and a tenth of a keyframe and of what it remembers, as FedAvg does.
 Beside them are the 604 MB that the reference implementation of Skorupko et al. (2025) moves for the
 same net (measured).
 
@@ -29,12 +31,15 @@ from typing import Any
 import numpy as np
 from alignment import default_net
 
+from fedfs.aggregation.combine import state_layout
+from fedfs.aggregation.strategies.fedavg import FedAvg
 from fedfs.aggregation.trained_tensors import is_trained
 from fedfs.tensors import encodings
 from fedfs.tensors.canonical import write_safetensors
 from fedfs.tensors.safetensors_layout import file_bytes
 
 REFERENCE_BYTES = 604_000_000
+KEYFRAME_EVERY = 10
 _HEADER_BYTES = 1 << 10
 N_STAGES = 6
 CHOICES: tuple[tuple[str, dict[str, float]], ...] = (
@@ -68,6 +73,7 @@ def measure(train_only: str = "*") -> dict[str, Any]:
                 "down_bytes": size,
                 "both_bytes": 2 * size,
                 "both_if_down_full_bytes": size + once,
+                "aggregator_bytes": size + _now_and_then(encoding, shapes) // KEYFRAME_EVERY,
                 "reference_over_both": round(REFERENCE_BYTES / (2 * size), 2),
                 **encoded(encoding, shapes),
             }
@@ -82,6 +88,16 @@ def measure(train_only: str = "*") -> dict[str, Any]:
         "once_bytes": once,
         "rows": rows,
     }
+
+
+def _now_and_then(encoding: encodings.Encoding, shapes: dict[str, tuple[int, ...]]) -> int:
+    """Return the bytes of a keyframe and of the memory beside it, of versions that are deltas."""
+    if encoding.lossless:
+        return 0
+    memory = state_layout(shapes, FedAvg(), encoding)
+    return file_bytes(encodings.payload_layout(encodings.by_name("fp32"), shapes)) + file_bytes(
+        memory
+    )
 
 
 def encoded(encoding: encodings.Encoding, shapes: dict[str, tuple[int, ...]]) -> dict[str, Any]:
@@ -127,7 +143,7 @@ def main() -> None:
     )
     print(
         f"{'encoding':10}{'options':26}{'up MB':>8}{'down MB':>9}{'both MB':>9}{'times less':>12}"
-        f"{'down full MB':>14}"
+        f"{'down full MB':>14}{'aggregator MB':>15}"
         f"{'encode s':>10}{'decode s':>10}"
     )
     for row in result["rows"]:
@@ -137,6 +153,7 @@ def main() -> None:
             f"{row['down_bytes'] / 1e6:>9.2f}{row['both_bytes'] / 1e6:>9.2f}"
             f"{row['reference_over_both']:>12.1f}"
             f"{row['both_if_down_full_bytes'] / 1e6:>14.2f}"
+            f"{row['aggregator_bytes'] / 1e6:>15.2f}"
             f"{row['encode_s']:>10.2f}{row['decode_s']:>10.2f}"
         )
 

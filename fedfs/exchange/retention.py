@@ -8,6 +8,8 @@ Rules:
  * A site tells by its evaluation what it trains from. One that is reached by a courier tells it
    together with the update: until then it may be training from any version after its last update.
  * Of updates only those go that a round record has settled, and that are older than these versions.
+ * Where the memory after a kept version is made again from updates (:mod:`fedfs.exchange.memory`),
+   that takes the memory before, these updates, and the versions that they were trained from.
  * A reader that is overtaken finds nothing and takes the newest version instead.
 """
 
@@ -16,7 +18,7 @@ from collections.abc import Iterable, Mapping
 
 from fedfs.errors import StorePermissionError
 from fedfs.protocol import layout, participation
-from fedfs.protocol.messages import ModelManifest
+from fedfs.protocol.messages import ModelManifest, RoundRecord
 from fedfs.protocol.state import StudyState
 from fedfs.store.base import Store
 
@@ -35,14 +37,18 @@ def prune_versions(store: Store, state: StudyState, keep: int) -> int:
         StoreError: the store refuses.
     """
     keep = max(keep, state.charter.average_last)
-    kept = payloads_in_use(state.models, _versions_in_use(store, state, keep))
+    again = made_again(state, keep)
+    used = {one.base_version for record in again for one in record.updates}
+    used |= {record.version - 1 for record in again}
+    in_use = _versions_in_use(store, state, keep) | (used & set(state.models))
+    kept = payloads_in_use(state.models, in_use)
     oldest = state.newest - keep + 1
-    kept |= {
-        ref.key
-        for record in state.rounds.values()
-        for ref in (record.state, record.ema)
-        if ref is not None and record.version >= oldest
-    }
+    first = min([oldest, *(record.version - 1 for record in again)])
+    for record in state.rounds.values():
+        if record.ema is not None and record.version >= oldest:
+            kept.add(record.ema.key)
+        if record.state is not None and record.version >= first:
+            kept.add(record.state.key)
     n_deleted = 0
     for entry in list(store.list(layout.models()[0])):
         key = layout.parse(entry.key)
@@ -69,9 +75,11 @@ def prune_updates(store: Store, state: StudyState, site: str, keep: int) -> int:
     n_deleted = 0
     if state.charter.ensemble and site not in state.site_models:
         return n_deleted  # the site makes its model of it
+    again = made_again(state, keep)
+    needed = {one.base_version for record in again for one in record.updates if one.site == site}
     for entry in list(store.list(layout.updates(site)[0])):
         key = layout.parse(entry.key)
-        if key is None or not key.is_payload or key.version is None:
+        if key is None or not key.is_payload or key.version is None or key.version in needed:
             continue
         if key.version <= state.newest - keep and layout.update(site, key.version) in state.settled:
             try:
@@ -90,12 +98,33 @@ def prune_sums(store: Store, state: StudyState, keep: int) -> int:
         StoreError: the store refuses.
     """
     n_deleted = 0
+    needed = {record.version for record in made_again(state, keep)}
     for entry in list(store.list(layout.MASK_SUMS)):
         key = layout.parse(entry.key)
-        if key is not None and key.is_payload and (key.version or 0) <= state.newest - keep:
+        if key is None or not key.is_payload or key.version in needed:
+            continue
+        if (key.version or 0) <= state.newest - keep:
             store.delete(entry.key)
             n_deleted += 1
     return n_deleted
+
+
+def made_again(state: StudyState, keep: int) -> list[RoundRecord]:
+    """Return records of the versions of which a host that has nothing makes the memory again.
+
+    Args:
+        state: accepted messages.
+        keep: newest versions that are kept.
+    """
+    first = max(0, min(state.newest, state.newest - keep + 1))
+    while first > 0 and _is_made_again(state.rounds[first]):
+        first -= 1
+    later = (state.rounds[number] for number in range(first + 1, state.newest + 1))
+    return [record for record in later if _is_made_again(record)]
+
+
+def _is_made_again(record: RoundRecord) -> bool:
+    return bool(record.memory_sha256) and record.state is None
 
 
 def payloads_in_use(models: Mapping[int, ModelManifest], versions: Iterable[int]) -> set[str]:

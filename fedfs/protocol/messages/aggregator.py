@@ -217,7 +217,9 @@ class RoundRecord(Message):
         version: the version made; 0 holds the initial weights.
         model: where its tensors are.
         weights_sha256: hash of the decoded weights.
-        state: memory of the aggregation (momentum, residual) after this version; None if none.
+        state: memory of the aggregation (momentum, residual) after this version; None if there is
+            none, or if it is made again from what followed an earlier one.
+        state_sha256: hash of the memory, wherever it is; "" if there is none.
         keyframe: the weights in full, where ``model`` is a delta and they are there too.
         ema: exponential average of the versions up to this one; None if there is none.
         participation: in the mode ``asym``, who took part in each shared tensor.
@@ -244,6 +246,7 @@ class RoundRecord(Message):
     opened_at: TimeOrNever
     seconds: Mapping[str, Seconds]
     state: PayloadRef | None = None
+    state_sha256: HashOrNone = ""
     encoding_options: Mapping[str, float] = field(default_factory=dict)
     keyframe: PayloadRef | None = None
     ema: PayloadRef | None = None
@@ -251,6 +254,16 @@ class RoundRecord(Message):
     left_out: tuple[LeftOut, ...] = ()
     expected_s: Mapping[SiteName, Seconds] = field(default_factory=dict)
     secure: SecureRound | None = None
+
+    def check(self) -> None:
+        """See :meth:`Message.check`: a memory that is there has the hash that the record says."""
+        if self.state and self.state_sha256 not in ("", self.state.tensors_sha256):
+            raise MalformedError("names a memory of another hash than it says")
+
+    @property
+    def memory_sha256(self) -> str:
+        """Hash of the memory after this version; "" if there is none."""
+        return self.state_sha256 or (self.state.tensors_sha256 if self.state else "")
 
 
 @dataclass(frozen=True, kw_only=True)

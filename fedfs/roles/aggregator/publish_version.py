@@ -11,10 +11,12 @@ from types import MappingProxyType
 
 from fedfs.aggregation.combine import Outputs, Written
 from fedfs.exchange.global_weights import WeightFiles
+from fedfs.exchange.memory import is_published_with
 from fedfs.exchange.payloads import prune_cache
 from fedfs.exchange.publish import Clock, Publisher
 from fedfs.protocol import layout, messages
 from fedfs.protocol.messages import Charter, Named, PayloadRef, RoundRecord
+from fedfs.store.local_files import file_sha256
 from fedfs.tensors.canonical import TensorFile, weights_sha256
 from fedfs.trust.recipients import for_aggregator, for_readers
 
@@ -81,11 +83,13 @@ class Release:
             if version % charter.keyframe_every == 0 or version == charter.schedule.rounds:
                 keyframe = self._upload(outputs.model, "keyframe", version, readers)
         model = self._upload(travels, "model", version, readers)
-        memory = ema = None
+        memory, memory_sha256, ema = None, "", None
         if written.has_state:
-            own = for_aggregator(charter)
-            memory = self._upload(outputs.state, "state", version, own)
-            outputs.state.replace(self._cache / f"{memory.tensors_sha256}.safetensors")
+            memory_sha256 = file_sha256(outputs.state)
+            if is_published_with(version, charter, has_delta=written.has_delta):
+                own = for_aggregator(charter)
+                memory = self._upload(outputs.state, "state", version, own)
+            outputs.state.replace(self._cache / f"{memory_sha256}.safetensors")
         if written.has_ema:
             ema = self._upload(outputs.ema, "ema", version, readers)
             outputs.ema.replace(self._cache / f"{ema.tensors_sha256}.safetensors")
@@ -109,6 +113,7 @@ class Release:
                 keyframe=keyframe,
                 ema=ema,
                 state=memory,
+                state_sha256=memory_sha256,
                 weights_sha256=written.weights_sha256,
                 n_tensors=written.n_tensors,
                 n_parameters=written.n_parameters,
@@ -119,7 +124,7 @@ class Release:
         )
         text = self.complete(record)
         self._weights.prune([record.weights_sha256])
-        prune_cache(self._cache, [ref.tensors_sha256 for ref in (memory, ema) if ref is not None])
+        prune_cache(self._cache, [memory_sha256, ema.tensors_sha256 if ema else ""])
         return text
 
     def complete(self, record: RoundRecord) -> str:

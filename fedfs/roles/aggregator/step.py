@@ -26,6 +26,7 @@ from fedfs.errors import (
 from fedfs.exchange import payloads, secure_sum, versions
 from fedfs.exchange.global_weights import WeightFiles
 from fedfs.exchange.make_version import make_version, outputs_in, strategy_of
+from fedfs.exchange.memory import MemoryFiles
 from fedfs.exchange.observer import Observer
 from fedfs.exchange.progress import StatusReporter
 from fedfs.exchange.publish import Clock, Publisher
@@ -86,6 +87,7 @@ class Aggregator(Role[AggregatorAction]):
         self._cache = folder / "tensors"
         self._weights = WeightFiles(publisher.store, folder / "weights", observer.vault)
         self._release = Release(publisher, self._weights, self._cache, timer=timer)
+        self._memory = MemoryFiles(self._weights, self._cache, self._fetch)
         self._checks = UpdateChecks(self._weights, self._fetch)
         self._only_checked = False
 
@@ -115,10 +117,10 @@ class Aggregator(Role[AggregatorAction]):
         """
         state = self._observer.state
         record = state.rounds.get(max(state.rounds, default=-1))
-        if record is None or record.state is None or state.finished is not None:
+        if record is None or state.finished is not None:
             return
         try:
-            self._fetch(record.state)
+            self._memory.of(state, record.version)
         except SealedError as error:
             text = f"the memory of {record.strategy.name} after version {record.version}"
             self._status.say(FAILED, error=f"{text} cannot be decrypted on the aggregator's host")
@@ -270,7 +272,7 @@ class Aggregator(Role[AggregatorAction]):
                 updates=updates,
                 payloads=self._checks.usable,
                 weights=weights,
-                memory=self._fetch(before.state) if before.state else None,
+                memory=self._memory.of(state, action.base),
                 ema=self._fetch(before.ema) if before.ema else None,
                 summed=summed,
             )

@@ -15,23 +15,16 @@ Rules:
 import math
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
-from fedfs.aggregation.shared_tensors import share_of
-from fedfs.aggregation.trained_tensors import check_no_frozen
 from fedfs.errors import ObjectNotFoundError, RejectedError, SealedError, StudyError
 from fedfs.exchange import versions
 from fedfs.exchange.global_weights import WeightFiles
-from fedfs.exchange.make_version import make_version, outputs_in, strategy_of
+from fedfs.exchange.make_version import strategy_of
+from fedfs.exchange.memory import MemoryFiles, make_again
 from fedfs.exchange.observer import Observer
-from fedfs.exchange.payloads import (
-    MAX_MODEL_BYTES,
-    decrypt,
-    fetch_payload,
-    update_encoding,
-    update_layout,
-)
-from fedfs.exchange.secure_sum import unmask
+from fedfs.exchange.payloads import MAX_MODEL_BYTES, decrypt, fetch_payload, prune_cache
 from fedfs.protocol import layout
 from fedfs.protocol.messages import ADMITTED, PayloadRef, RoundRecord, UpdateManifest
 from fedfs.protocol.state import StudyState
@@ -43,7 +36,6 @@ from fedfs.roles.reader.sum_audit import is_void, verify_request
 from fedfs.store.base import Entry
 from fedfs.store.local_files import file_sha256
 from fedfs.tensors.safetensors_library import check_both_readers
-from fedfs.tensors.safetensors_reader import TensorFile
 from fedfs.trust.signing import key_fingerprint
 
 
@@ -55,6 +47,10 @@ class _Audit:
         self._store = observer.store
         self._folder = folder
         self._weights = WeightFiles(observer.store, folder / "weights", observer.vault)
+        self._memories = folder / "memories"
+        self._memory = MemoryFiles(
+            self._weights, self._memories, partial(self._fetch, self._memories)
+        )
 
     @property
     def state(self) -> StudyState:
@@ -218,7 +214,7 @@ class _Audit:
         names = ", ".join(f"{u.site} ({u.base_version})" for u in manifests)
         try:
             with tempfile.TemporaryDirectory(dir=self._folder) as folder:
-                differs = self._differs(record, manifests, Path(folder))
+                differs = self._differs(record, Path(folder))
         except ObjectNotFoundError as error:
             text = f"cannot be made again, as old payloads are gone: {error}"
             return Finding(subject, NOTE, text)
@@ -230,55 +226,36 @@ class _Audit:
             return Finding(subject, PROBLEM, f"made again from {names}, {differs}")
         return Finding(subject, OK, f"made again from {names}: bit by bit the same")
 
-    def _differs(self, record: RoundRecord, manifests: list[UpdateManifest], folder: Path) -> str:
+    def _differs(self, record: RoundRecord, folder: Path) -> str:
         """Return how a version made again differs from the published one; "" if it does not."""
         before = self.state.rounds[record.version - 1]
-        outputs, payloads = outputs_in(folder), {}
-        for update in manifests:
-            payloads[update.key] = self._fetch(update.payload, folder)
-            self._check_layout(update, payloads[update.key])
-        summed = None
-        if self.state.charter.secure_sums is not None and manifests:
-            summed = unmask(
-                self.state, record.version, payloads, folder / "sum.safetensors",
-                fetch=lambda ref, max_bytes: self._fetch(ref, folder, max_bytes),
-            )  # fmt: skip
-        written = make_version(
+        written, outputs = make_again(
             self.state,
+            record,
             self._weights,
-            outputs,
-            version=record.version,
-            updates=manifests,
-            payloads=payloads,
-            weights={used.site: used.weight for used in record.updates},
-            memory=self._fetch(before.state, folder) if before.state else None,
-            ema=self._fetch(before.ema, folder) if before.ema else None,
-            summed=summed,
+            folder,
+            fetch=partial(self._fetch, folder),
+            memory=self._memory.of(self.state, before.version),
+            ema=self._fetch(folder, before.ema) if before.ema else None,
         )
         if written.weights_sha256 != record.weights_sha256:
             return "it has other weights"
         travels = outputs.delta if written.has_delta else outputs.model
         if file_sha256(travels) != record.model.tensors_sha256:
             return "its tensors are written otherwise"
-        for ref, path, has_one, what in (
-            (record.state, outputs.state, written.has_state, "the strategy's memory"),
-            (record.ema, outputs.ema, written.has_ema, "the exponential average"),
+        ema_sha256 = record.ema.tensors_sha256 if record.ema else ""
+        for sha256, path, has_one, what in (
+            (record.memory_sha256, outputs.state, written.has_state, "the strategy's memory"),
+            (ema_sha256, outputs.ema, written.has_ema, "the exponential average"),
         ):
-            if has_one != (ref is not None) or (
-                ref is not None and file_sha256(path) != ref.tensors_sha256
-            ):
+            if sha256 != (file_sha256(path) if has_one else ""):
                 return f"{what} is another one"
         self._weights.keep(written.weights_sha256, outputs.model)
         self._weights.prune([written.weights_sha256])
+        if written.has_state:
+            self._memory.keep(record.memory_sha256, outputs.state)
+        prune_cache(self._memories, [record.memory_sha256])
         return ""
-
-    def _check_layout(self, update: UpdateManifest, path: Path) -> None:
-        base_path = self._weights.fetch(self.state.models, update.base_version)
-        encoding = update_encoding(self.state.charter)
-        with TensorFile(base_path) as base, TensorFile(path) as file:
-            names = share_of(self.state, update.site, base.names).own
-            check_no_frozen(self.state.charter, file.names)
-            file.check_layout(update_layout(encoding, base, names))
 
     def _sees(self, site: str) -> bool:
         return self._observer.site in (None, site)
@@ -289,7 +266,7 @@ class _Audit:
             return None
         return [self.state.updates[key] for key in keys]
 
-    def _fetch(self, ref: PayloadRef, folder: Path, max_bytes: int = MAX_MODEL_BYTES) -> Path:
+    def _fetch(self, folder: Path, ref: PayloadRef, max_bytes: int = MAX_MODEL_BYTES) -> Path:
         vault = self._observer.vault
         return fetch_payload(self._store, ref, folder, max_bytes=max_bytes, vault=vault)
 
