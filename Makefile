@@ -42,6 +42,9 @@ packages:
 	sh tests/support/install_packages.sh "SFTP tests will be SKIPPED" openssh-server:/usr/sbin/sshd
 	sh tests/support/install_packages.sh "WebDAV tests will be SKIPPED" apache2-bin:/usr/sbin/apache2
 	sh tests/support/install_packages.sh "keys on a token will NOT be tested" softhsm2:softhsm2-util opensc:pkcs11-tool
+	sh tests/support/install_packages.sh "SLURM tests will be SKIPPED" slurmctld:/usr/sbin/slurmctld \
+		slurmd:/usr/sbin/slurmd slurmdbd:/usr/sbin/slurmdbd munge:/usr/sbin/munged \
+		slurm-client:sbatch mariadb-server:/usr/sbin/mariadbd
 	sh tests/support/install_packages.sh "the report will NOT be tested in a browser" chromium
 	sh tests/support/install_packages.sh "payloads will NOT be opened by age" age
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import settings
 
 from fedfs.simulation.hosts import LENIENT_POLICY
-from support import dav_server, forward_proxy, https_front, s3_server, ssh_server
+from support import dav_server, forward_proxy, https_front, s3_server, slurm_node, ssh_server
 from support.courier import Courier
 from support.federation import Federation
 from support.servers import skip_without
@@ -90,6 +90,22 @@ def squid(nginx: https_front.HttpsFront) -> Iterator[forward_proxy.ForwardProxy]
     skip_without(forward_proxy.missing_programs(), on="A PROXY", packages=forward_proxy.PACKAGES)
     with forward_proxy.ForwardProxy([nginx.ports["good"]]) as proxy:
         yield proxy
+
+
+@pytest.fixture(scope="session")
+def one_node() -> Iterator[slurm_node.SlurmNode]:
+    """A real SLURM; tests that use it carry ``pytest.mark.xdist_group("slurm")``."""
+    skip_without(slurm_node.missing_programs(), on="SLURM", packages=slurm_node.PACKAGES)
+    with slurm_node.running() as node:
+        yield node
+
+
+@pytest.fixture
+def slurm(one_node: slurm_node.SlurmNode, monkeypatch: pytest.MonkeyPatch) -> slurm_node.SlurmNode:
+    """The same, for everything that looks at the variables."""
+    for name, value in one_node.environment.items():
+        monkeypatch.setenv(name, value)
+    return one_node
 
 
 @pytest.fixture(scope="session")

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import configparser
-import os
 import re
 import shlex
 import shutil
-import signal
-import stat
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -99,66 +95,3 @@ def test_the_environment_names_only_what_is_read():
     names = set(variables())
     assert {"FEDFS_STORE", "FEDFS_HOME", "nnUNet_raw", "nnUNet_results"} <= names
     assert not [name for name in names if "SECRET" in name]
-
-
-@pytest.fixture
-def cluster(tmp_path):
-    """Return a function that runs the batch script where fedfs ends with a code."""
-    (tmp_path / "env").write_text((DEPLOY / "fedfs.env.example").read_text())
-
-    def program(name: str, body: str) -> None:
-        path = tmp_path / name
-        path.write_text(f"#!/bin/sh\n{body}\n")
-        path.chmod(path.stat().st_mode | stat.S_IXUSR)
-
-    def run(code: int, *, at_limit: bool = False) -> tuple[int, list[str], list[str]]:
-        for name in ("fedfs.calls", "scontrol.calls"):
-            (tmp_path / name).write_text("")
-        works = f"trap 'echo ended >> {tmp_path}/fedfs.calls; exit 143' TERM; sleep 60 & wait"
-        body = works if at_limit else f"exit {code}"
-        program("fedfs", f'echo "$@" >> {tmp_path}/fedfs.calls; {body}')
-        program("scontrol", f'echo "$@" >> {tmp_path}/scontrol.calls')
-        script = DEPLOY / "slurm" / "fedfs-site.sbatch"
-        environment = {
-            **os.environ,
-            "PATH": f"{tmp_path}:{os.environ['PATH']}",
-            "FEDFS_ENV": str(tmp_path / "env"),
-            "SLURM_JOB_ID": "17",
-        }
-        with subprocess.Popen(["bash", str(script), "north"], env=environment) as job:
-            while at_limit and not (tmp_path / "fedfs.calls").read_text():
-                time.sleep(0.05)
-            if at_limit:
-                job.send_signal(signal.SIGUSR1)  # as SLURM does two minutes before
-            ended = job.wait(timeout=30)
-        calls = [(tmp_path / f"{n}.calls").read_text().splitlines() for n in ("fedfs", "scontrol")]
-        return ended, *calls
-
-    return run
-
-
-REQUEUED = ["requeue 17", "update JobId=17 StartTime=now+10minutes"]
-
-
-@pytest.mark.parametrize(
-    ("code", "ends_with", "goes_on"),
-    [(0, 0, True), (EXIT_WAITING, 0, True), (4, 0, True), (EXIT_NOTHING, 0, False), (7, 7, False)],
-)
-def test_a_batch_job_goes_back_into_the_queue_while_there_is_something_to_do(
-    cluster, code, ends_with, goes_on
-):
-    ended, fedfs_calls, scontrol_calls = cluster(code)
-    assert ended == ends_with
-    (words,) = map(shlex.split, fedfs_calls)
-    assert understood(words)["once"] is True
-    assert scontrol_calls == (REQUEUED if goes_on else [])
-
-
-def test_a_batch_job_that_reaches_its_time_limit_goes_back_into_the_queue(cluster):
-    ended, fedfs_calls, scontrol_calls = cluster(0, at_limit=True)
-    assert ended == 0
-    assert fedfs_calls[1:] == ["ended"]
-    assert scontrol_calls[0] == "requeue 17"
-    script = (DEPLOY / "slurm" / "fedfs-site.sbatch").read_text()
-    assert "#SBATCH --requeue" in script
-    assert "#SBATCH --signal=B:USR1@120" in script

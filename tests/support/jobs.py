@@ -1,16 +1,21 @@
-"""A task for tests of jobs: begins, waits until it may go on, ends. Jobs import it."""
+"""A task for tests of jobs, which waits until it may go on, and what watches it. Jobs import it."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from fedfs.simulation.cluster import Cluster
 from fedfs.simulation.hosts import Host
+from fedfs.simulation.jobs import Task
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,42 @@ class Waits:
     def _note(self, text: str) -> None:
         with self.host.log_path.open("a") as log:
             log.write(f"{text}\n")
+
+
+def has_begun(host: Host, times: int = 1) -> bool:
+    """Return whether tasks of a host have begun so often."""
+    return host.log_tail().count("begins") == times
+
+
+def wait_for(
+    something: Callable[[], object],
+    *,
+    at_most_s: float = 120.0,
+    explain: Callable[[], str] = lambda: "waited too long",
+) -> None:
+    """Wait until something is true."""
+    deadline_s = time.monotonic() + at_most_s
+    while not something():
+        assert time.monotonic() < deadline_s, explain()
+        time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def running(jobs: Cluster, tasks: Sequence[Task]) -> Iterator[Future[list[int]]]:
+    """Tasks at work; whatever a test finds, none waits for ever."""
+    with ThreadPoolExecutor() as pool:
+        future = pool.submit(jobs.run, tasks)
+        try:
+            yield future
+        finally:
+            for task in tasks:
+                (task.host.folder / "go").write_text("0")
+
+
+def submitter(kind: str, host: Host) -> subprocess.Popen[bytes]:
+    """A process that submits a job and is at the mercy of the test."""
+    command = [sys.executable, __file__, kind, str(host.folder)]
+    return subprocess.Popen(command, start_new_session=True)
 
 
 def main(kind: str, folder: str) -> None:
