@@ -81,7 +81,7 @@ def test_systemd_takes_the_units(tmp_path):
 def test_lines_for_cron_are_understood():
     text = (DEPLOY / "cron" / "fedfs.crontab").read_text()
     lines = [line for line in text.splitlines() if line.startswith("*")]
-    assert len(lines) == 2
+    assert len(lines) == 3
     for line in lines:
         command = line.split(maxsplit=5)[5]
         assert "%" not in command  # cron would end the line there
