@@ -12,6 +12,12 @@ SECURE_OPTIONS = (
         help="Nobody sees a single update: the aggregator sees sums, with a helper's help.",
         section=PRIVACY,
     ),
+    option(
+        "--secure-scores",
+        is_flag=True,
+        help="Of --secure-sums: nobody sees scores of a single site, but totals over sites.",
+        section=PRIVACY,
+    ),
     default_option(
         "--min-summed-sites",
         type=click.IntRange(min=1),

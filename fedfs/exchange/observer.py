@@ -92,8 +92,9 @@ class Observer:
         self.store = store
         self._view = view
         self.site = site
-        # Where nothing is trained, scores are what the aggregator decides by.
-        by_scores = {"evaluation"} if view.state.charter.evaluates else set()
+        # Where nothing is trained, or scores are masked, they are what is decided by.
+        charter = view.state.charter
+        by_scores = {"evaluation"} if charter.evaluates or charter.secure_scores else set()
         self._skip = frozenset(skip) - by_scores
         self._cache = cache
         self._refusals = Refusals()

@@ -14,6 +14,7 @@ from fedfs.aggregation.shared_tensors import grouped, shared_by
 from fedfs.errors import StudyError, TensorError
 from fedfs.exchange import versions
 from fedfs.exchange.payloads import update_encoding
+from fedfs.exchange.secure_scores import scores_to_ask_for
 from fedfs.protocol import layout, sum_rules
 from fedfs.protocol.messages import (
     Charter,
@@ -123,6 +124,7 @@ def make_request(
         ),
         tensors=level_shapes(update_encoding(charter), {name: shapes[name] for name in tensors}),
         shared=grouped(tensors) if shared else (),
+        scores=scores_to_ask_for(state),
     )
 
 

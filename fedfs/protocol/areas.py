@@ -3,7 +3,7 @@
 Rules:
  * A site looks at what is its own and at what the federation and the aggregator publish; it cannot
    and need not read other sites, but for the models that they let it score in the end.
- * The helper looks at no site but for the manifests that a request names.
+ * The helper looks at no site but for the manifests and evaluations that a request names.
  * An area begins behind what is known, so that a look costs the same however many versions there
    are.
 """
@@ -41,7 +41,7 @@ def everywhere(state: StudyState, site: str | None) -> list[Area]:
         helper = [Area(layout.HELPER)] if state.charter.secure_sums is not None else []
         return [*common, Area(layout.SITES), *helper]
     if site == HELPER_SITE:
-        return [*common, Area(layout.HELPER), *_named_updates(state)]
+        return [*common, Area(layout.HELPER), *_named(state)]
     return [*common, Area(layout.site_prefix(site)), *_models(state, site)]
 
 
@@ -70,26 +70,34 @@ def worth_a_look(
         areas.append(Area(layout.SUM_REQUESTS, layout.sum_request(max(state.newest, 0))))
         areas.append(Area(layout.MASK_SUMS, layout.mask_sum(max(state.newest, 0))))
     if site == HELPER_SITE:
-        return [*areas, Area(*layout.models(state.newest)), *_named_updates(state)]
+        return [*areas, Area(*layout.models(state.newest)), *_named(state)]
     newest_record = max(state.rounds, default=-1)
     if site is not None or newest_record != state.newest:
         areas.append(Area(*layout.models(state.newest)))
     if site is None:
         after = layout.round_record(newest_record) if state.rounds else ""
         areas += [Area(layout.ROUNDS, after), *_sites_that_matter(state)]
-        areas += _new_scores(state) if scores else ()
+        areas += _new_scores(state) if scores or charter.secure_scores else ()
     elif not state.is_admitted(site):
         areas.append(Area(layout.ADMISSIONS))
     return areas
 
 
-def _named_updates(state: StudyState) -> Iterator[Area]:
-    """Yield where the manifests are that the request for the next version names."""
+def _named(state: StudyState) -> Iterator[Area]:
+    """Yield where the messages of sites are that the request for the next version names."""
     request = state.sum_requests.get(state.newest + 1)
-    for one in request.updates if request is not None else ():
+    if request is None:
+        return
+    for one in request.updates:
         key = layout.update(one.site, one.base_version)
         if key not in state.digests:
             yield Area(key.removesuffix("manifest.json"), until=key)
+    for variant, sites in request.scores.items():
+        for site in sites:
+            key = layout.evaluation(site, state.newest, variant)
+            if key not in state.digests:
+                before = layout.evaluation(site, state.newest, "")
+                yield Area(layout.evaluations(site), after=before, until=key)
 
 
 def _models(state: StudyState, site: str | None) -> Iterator[Area]:

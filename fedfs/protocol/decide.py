@@ -26,7 +26,7 @@ from fedfs.protocol import (
     sum_rules,
 )
 from fedfs.protocol.actions import AggregatorAction, Done, SiteAction, Wait
-from fedfs.protocol.decide_sum import decide_requested
+from fedfs.protocol.decide_sum import decide_last_scores, decide_requested
 from fedfs.protocol.last_version import decide_after_last
 from fedfs.protocol.messages import (
     ADMITTED,
@@ -117,7 +117,8 @@ def _work_on_newest(state: StudyState, site: str, *, alone: bool, personal: bool
     if ensemble.owes_model(state, site):
         return actions.PublishModel(version)
     if (site, version, "pseudo") not in state.evaluations:
-        return actions.Evaluate(version)
+        masks = state.charter.secure_scores
+        return (sum_rules.lacks_helper(state) if masks else None) or actions.Evaluate(version)
     if version < state.charter.schedule.rounds:
         if (site, version) not in state.updates:
             return sum_rules.lacks_helper(state) or actions.Train(version)
@@ -179,7 +180,7 @@ def _decide_end(state: StudyState, version: int) -> AggregatorAction:
     awaited = ensemble.awaited_models(state)
     if awaited:
         return Wait(f"the models of {', '.join(awaited)}, for the ensemble")
-    return actions.CloseStudy(version)
+    return decide_last_scores(state) or actions.CloseStudy(version)
 
 
 def _decide_round(

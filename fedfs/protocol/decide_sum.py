@@ -5,11 +5,14 @@ Rules:
    the helper, whatever else comes, until the coordinator gives the sum up.
  * The helper answers the request for the next version, if it keeps the rules
    (:mod:`fedfs.protocol.sum_rules`), and no other one.
+ * With secure scores a request names scores of the version before, too
+   (:mod:`fedfs.protocol.score_rules`). After the last version one request is for scores alone, once
+   all sites that take part have published theirs.
 """
 
 from collections.abc import Mapping
 
-from fedfs.protocol import actions, sum_rules
+from fedfs.protocol import actions, participation, score_rules, sum_rules
 from fedfs.protocol.actions import Done, Wait
 from fedfs.protocol.messages import SumRequest
 from fedfs.protocol.state import Checked, StudyState
@@ -43,6 +46,40 @@ def decide_requested(
     return actions.CloseRound(version - 1, keys)
 
 
+def lacking_scores(state: StudyState) -> tuple[str, ...]:
+    """Return the sites whose scores of the last version are waited for before the study ends."""
+    charter, version = state.charter, state.newest
+    if not charter.secure_scores or charter.closed_round == version:
+        return ()
+    return tuple(
+        site
+        for site in participation.participants(state)
+        if any(
+            (site, version, variant) not in state.evaluations
+            for variant in score_rules.totalled(charter, version)
+        )
+    )
+
+
+def decide_last_scores(state: StudyState) -> actions.RequestSum | Wait | None:
+    """Return what the aggregator does about scores of the last version; None if it is done."""
+    version, charter = state.newest, state.charter
+    if not charter.secure_scores:
+        return None
+    request = state.sum_requests.get(version + 1)
+    if request is not None:
+        if version + 1 in state.mask_sums or sum_rules.is_given_up(state, version + 1):
+            return None
+        return Wait(f"the helper's sum of the masks of scores, asked for at {request.created_at}")
+    missing = lacking_scores(state)
+    if missing:
+        return Wait(
+            f"the scores of version {version} of {', '.join(missing)}; the coordinator may pause a "
+            "site that will not come back, or end without its scores: fedfs close-round"
+        )
+    return actions.RequestSum(version, ()) if score_rules.sets_to_ask_for(state) else None
+
+
 def decide_helper(
     state: StudyState, answered: Mapping[str, str]
 ) -> actions.AnswerRequest | Wait | Done:
@@ -65,6 +102,9 @@ def decide_helper(
     missing = sum_rules.missing_updates(state, request)
     if missing:
         return Wait(f"the manifests of the updates of {', '.join(missing)}, which a request names")
+    missing = score_rules.missing_scores(state, request)
+    if missing:
+        return Wait(f"the evaluations of {', '.join(missing)}, which a request names")
     fault = sum_rules.fault_of(state, request, {**sum_rules.answered_before(state), **answered})
     if fault:
         text = f"the aggregator, as {request.key} is not answered: {fault}"

@@ -175,12 +175,17 @@ class StudyState:
         self.sum_requests[request.version] = request
         for update in request.updates:
             self.vouched[layout.update(update.site, update.base_version)] = update.manifest_sha256
+        for variant, sites in request.scores.items():
+            for site, sha256 in sites.items():
+                self.vouched[layout.evaluation(site, request.version - 1, variant)] = sha256
 
     def keep_end(self, end: FinishedMessage) -> None:
         """Note that the study is closed, with which scores, and whose models are an ensemble."""
         self.finished = end
         self.vouched.update(end.scores)
         self.vouched.update({layout.site_model(site): h for site, h in end.members.items()})
+        if end.sum_sha256:
+            self.vouched[layout.mask_sum(end.version + 1)] = end.sum_sha256
 
     def keep_plan(self, plan: PlanMessage) -> None:
         """Note the accepted plan, and what it was made from."""

@@ -119,7 +119,7 @@ def lost_to(state: StudyState, version: int) -> dict[str, str]:
         version: of which the request may have been answered, or given up.
     """
     out, request = masked_for_others(state), state.sum_requests.get(version)
-    if request is None:
+    if request is None or not request.updates:
         return out
     base = min(one.base_version for one in request.updates)
     if state.charter.encoding.name == RANDOM_POSITIONS:
@@ -188,6 +188,9 @@ def fault_of(state: StudyState, request: SumRequest, answered: Mapping[str, str]
     counts = {one.site: one.coefficient for one in request.updates}
     if rules is None:
         return "the charter asks for no secure sums"
+    if not request.updates:
+        is_last = request.version > state.charter.schedule.rounds
+        return "" if rules.scores and is_last else "it names no update, and it is not for scores"
     if min(counts.values()) < 1 or sum(counts.values()) > MAX_TOTAL:
         return f"its coefficients are not each at least 1 and at most {MAX_TOTAL} in all"
     n_values = sum(map(math.prod, request.tensors.values()))

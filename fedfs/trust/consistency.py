@@ -6,6 +6,7 @@ Rules:
  * A model's manifest agrees with the round record of its version; versions start at 0 without a
    gap.
  * With secure sums an update is masked, and a version is made of the sum that a request asked for.
+ * With secure scores an evaluation is masked, or says nothing; else none is masked.
 """
 
 from collections.abc import Callable
@@ -16,8 +17,10 @@ from fedfs.errors import MisplacedError
 from fedfs.protocol import layout, messages
 from fedfs.protocol.layout import Key
 from fedfs.protocol.messages import Charter, Message, SecureSums
+from fedfs.protocol.score_rules import is_totalled, n_values
 from fedfs.protocol.state import StudyState
 from fedfs.protocol.sum_rules import helper_number
+from fedfs.trust.masks import words_in
 
 _HELPER_FIELDS = (
     "helper_number", "helper_key", "helper_encryption_key", "helper_from_versions", "given_up",
@@ -120,6 +123,23 @@ def _check_update(state: StudyState, update: messages.UpdateManifest) -> None:
         raise MisplacedError("is masked with a seed for somebody who is not the helper")
 
 
+def _check_evaluation(state: StudyState, message: messages.EvaluationMessage) -> None:
+    charter = state.charter
+    if charter.secure_scores and message != replace(
+        message.without_scores(suppressed=message.suppressed),
+        masked=message.masked, seed=message.seed, seed_for=message.seed_for, extra=message.extra,
+    ):  # fmt: skip
+        raise MisplacedError("shows scores, of which the charter wants totals only")
+    if not message.is_masked:
+        return
+    if not charter.secure_scores or not is_totalled(charter, message):
+        raise MisplacedError("is masked, which is not what the charter says")
+    if not helper_number(state, message.seed_for):
+        raise MisplacedError("is masked with a seed for somebody who is not the helper")
+    if message.masked and words_in(message.masked) != n_values(charter):
+        raise MisplacedError(f"does not hold {n_values(charter)} masked numbers")
+
+
 def _check_record(state: StudyState, record: messages.RoundRecord) -> None:
     if state.charter.secure_sums is not None and record.updates:
         if record.secure is None or not record.secure.sum_sha256:
@@ -143,6 +163,8 @@ def _check_mask_sum(state: StudyState, answer: messages.MaskSum) -> None:
         raise MisplacedError("answers a request that is not there")
     if not set(answer.left_out) <= {update.site for update in request.updates}:
         raise MisplacedError("leaves out a site that was not asked for")
+    if not {*answer.scores, *answer.scores_refused} <= set(request.scores):
+        raise MisplacedError("is about scores that were not asked for")
     own = layout.mask_sum(answer.version).rpartition("/")[0]
     if answer.payload is not None and not answer.payload.key.startswith(f"{own}/sum-"):
         raise MisplacedError("names a payload outside its own place")
@@ -158,6 +180,7 @@ def _check_site_model(state: StudyState, model: messages.SiteModel) -> None:
 _OF_KIND: dict[type[Message], Callable[[StudyState, Any], None]] = {
     messages.ModelManifest: _check_model,
     messages.UpdateManifest: _check_update,
+    messages.EvaluationMessage: _check_evaluation,
     messages.SiteModel: _check_site_model,
     messages.RoundRecord: _check_record,
     messages.SumRequest: _check_sum_request,

@@ -9,6 +9,7 @@ Rules:
  * Numbers are 32 bits wide, little-endian, on every host.
 """
 
+import base64
 from dataclasses import dataclass
 from typing import Self
 
@@ -62,6 +63,28 @@ class MaskStream:
     def read(self, n: int) -> Mask:
         """Return the next ``n`` numbers, to be added modulo 2**32."""
         return np.frombuffer(self._encryptor.update(bytes(n * _WORD_BYTES)), dtype="<u4")
+
+
+def as_text(values: Mask) -> str:
+    """Return numbers as base64 of their bytes, for a message."""
+    return base64.b64encode(values.astype("<u4").tobytes()).decode()
+
+
+def from_text(text: str) -> Mask:
+    """Return the numbers of a text.
+
+    Raises:
+        ValueError: it is none that :func:`as_text` returns.
+    """
+    return np.frombuffer(base64.b64decode(text, validate=True), dtype="<u4").astype(np.uint32)
+
+
+def words_in(text: str) -> int:
+    """Return how many numbers a text holds; -1 if it holds something else."""
+    try:
+        return len(from_text(text))
+    except ValueError:
+        return -1
 
 
 def mask_stream(seed: bytes, context: MaskContext, tensor: str) -> MaskStream:

@@ -42,6 +42,10 @@ AREAS = {
         "tracks/2d-0/sites/north/updates/{:05d}/manifest.json",
         "north",
     ),
+    "`tracks/*/sites/north/evaluations/`": (
+        "tracks/2d-0/sites/north/evaluations/{:05d}-pseudo.json",
+        "north",
+    ),
     "`tracks/*/sites/north/model/`": (
         f"tracks/2d-0/sites/north/model/model-{SHA}-{{:05d}}",
         "north",
@@ -154,7 +158,7 @@ class Bucket:
         area = re.match(
             rf"{PREFIX}(tracks/[^/]+/)?(sites/[^/]+/model/|sites/[^/]+/|[^/]+/)", folder
         )
-        if area and "/updates/" not in folder:  # the helper lists these alone of a site
+        if area and not re.search("/(updates|evaluations)/", folder):  # of a site, for the helper
             parents.append(area.group())
         answers = {
             self.may(who, "list_objects_v2", Prefix=prefix, MaxKeys=2, **after)

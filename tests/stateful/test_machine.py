@@ -67,7 +67,7 @@ class AnyOrder(RuleBasedStateMachine):
         policy=st.sampled_from(POLICIES),
         encoding=st.sampled_from(["fp32", "int8"]),
         deltas=st.booleans(),
-        secure=st.sampled_from([False, False, True]),
+        secure=st.sampled_from(["", "", "updates", "scores"]),
     )
     def begin(self, policy, encoding, deltas, secure):
         """With secure sums, the helper is a third party that may die and be cut off like others."""
@@ -82,7 +82,8 @@ class AnyOrder(RuleBasedStateMachine):
             policy=name,
             policy_options=options,
             encoding="" if secure else encoding,
-            secure_sums=secure,
+            secure_sums=bool(secure),
+            secure_scores=secure == "scores",
             encryption="age" if secure else "",
             model_encoding="int8" if deltas else "fp32",
             keyframe_every=2,

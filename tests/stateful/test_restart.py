@@ -139,7 +139,10 @@ def test_a_kill_on_any_track_changes_nothing(tmp_path, victim):
 def test_a_kill_changes_no_secure_sum(tmp_path, victim, kinds):
     """Seeds and ciphertexts are others after it; sums are the same, to the last bit."""
     targets = {"east": 0.1, "north": 0.2, "south": -0.3}
-    options = {"targets": targets, "rounds": 1, "secure_sums": True, "encryption": "age"}
+    options = {
+        "targets": targets, "rounds": 1, "secure_sums": True, "secure_scores": True,
+        "encryption": "age",
+    }  # fmt: skip
     undisturbed = Federation(tmp_path / "undisturbed", **options).start()
     calls = calls_of(undisturbed, victim, partial(take_turns, undisturbed))
     chosen = [(k, after) for k, after in kills(calls, few=True) if SLOW or calls[k - 1][1] in kinds]
@@ -152,6 +155,9 @@ def test_a_kill_changes_no_secure_sum(tmp_path, victim, kinds):
         same = state.models[1].weights_sha256 == expected.models[1].weights_sha256
         assert same, f"killed at call {k}, {calls[k - 1]}"
         assert len(state.rounds[1].updates) == len(targets)
+        assert state.rounds[1].scores == expected.rounds[1].scores
+        assert state.finished.totals == expected.finished.totals
+        assert state.finished.totals["full"].sites == tuple(targets)
 
 
 @pytest.mark.parametrize("victim", ["aggregator", "north"])

@@ -56,8 +56,10 @@ from fedfs.protocol.messages.scores import (
     ChosenModel,
     DiceSum,
     PairedDifference,
+    ScoreTotal,
     Summaries,
     Summary,
+    Totals,
 )
 from fedfs.protocol.messages.site import (
     SUPPRESSED,
@@ -70,7 +72,6 @@ from fedfs.protocol.messages.site import (
     SiteModel,
     SitePlan,
     UpdateManifest,
-    suppressed_evaluation,
 )
 from fedfs.protocol.messages.specs import (
     ASYM,

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from fedfs.errors import MalformedError
 from fedfs.protocol.messages.base import Extra, Message, Named, Participation, PayloadRef
+from fedfs.protocol.messages.scores import Totals
 from fedfs.protocol.values import (
     Count,
     Dice,
@@ -15,6 +16,7 @@ from fedfs.protocol.values import (
     Share,
     SiteName,
     TimeOrNever,
+    VariantName,
     Version,
 )
 
@@ -163,9 +165,11 @@ class SumRequest(Message):
 
     Attributes:
         version: the version to be made.
-        updates: the set, ascending by site.
+        updates: the set, ascending by site; empty of the request for scores of the last version.
         tensors: canonical name of each tensor to be summed -> shape of its values in a payload.
         shared: in the mode ``asym``, which sites have each of these tensors; else empty.
+        scores: with secure scores, variant -> site -> hash of its evaluation of the version before,
+            each of which counts once.
     """
 
     TYPE: ClassVar[str] = "sum-request"
@@ -173,12 +177,15 @@ class SumRequest(Message):
     updates: tuple[SummedUpdate, ...]
     tensors: Mapping[str, tuple[Count, ...]]
     shared: tuple[Participation, ...] = ()
+    scores: Mapping[VariantName, Mapping[SiteName, Hash]] = field(default_factory=dict)
 
     def check(self) -> None:
         """See :meth:`Message.check`."""
         sites = [update.site for update in self.updates]
-        if not sites or sites != sorted(set(sites)):
+        if not (sites or self.scores) or sites != sorted(set(sites)):
             raise MalformedError("names no update, or its sites are not in order, each once")
+        if self.tensors and not sites:
+            raise MalformedError("asks for tensors of no update")
         named = [name for group in self.shared for name in group.tensors]
         if self.shared and sorted(named) != sorted(self.tensors):
             raise MalformedError("does not say once of each tensor which sites have it")
@@ -227,6 +234,7 @@ class RoundRecord(Message):
         expected_s: site -> seconds within which its update was expected, where the policy asks;
             see :mod:`fedfs.protocol.round_durations`.
         secure: the sum that it was made from; None without secure sums, or if none was asked for.
+        scores: with secure scores, totals of the version before.
         opened_at: when the version before was published; "" for version 0.
         seconds: time the aggregator spent per phase.
     """
@@ -254,6 +262,12 @@ class RoundRecord(Message):
     left_out: tuple[LeftOut, ...] = ()
     expected_s: Mapping[SiteName, Seconds] = field(default_factory=dict)
     secure: SecureRound | None = None
+    scores: Totals = field(default_factory=dict)
+
+    def check(self) -> None:
+        """See :meth:`Message.check`."""
+        for total in self.scores.values():
+            total.check()
 
     def check(self) -> None:
         """See :meth:`Message.check`: a memory that is there has the hash that the record says."""
@@ -308,6 +322,8 @@ class FinishedMessage(Message):
         away: sites that were away then: nobody waits for their models (mode ``asym``).
         members: of a study with an ensemble, site -> hash of its site-model.
         scores: in the mode ``evaluate``, key of an evaluation -> hash of its payload.
+        totals: with secure scores, totals of the last version.
+        sum_sha256: hash of the helper's answer that these totals are made with; "" without any.
     """
 
     TYPE: ClassVar[str] = "finished"
@@ -316,3 +332,10 @@ class FinishedMessage(Message):
     away: tuple[str, ...] = ()
     scores: Mapping[str, Hash] = field(default_factory=dict)
     members: Mapping[SiteName, Hash] = field(default_factory=dict)
+    totals: Totals = field(default_factory=dict)
+    sum_sha256: HashOrNone = ""
+
+    def check(self) -> None:
+        """See :meth:`Message.check`."""
+        for total in self.totals.values():
+            total.check()

@@ -205,6 +205,11 @@ class Charter(Message):
         return self.cross_evaluates or self.ensemble
 
     @property
+    def secure_scores(self) -> bool:
+        """Scores are masked: only totals over sites can be seen."""
+        return self.secure_sums is not None and self.secure_sums.scores
+
+    @property
     def active_sites(self) -> tuple[str, ...]:
         """Names of the sites that take part, sorted."""
         return tuple(sorted(e.site for e in self.roster if e.state == "active"))

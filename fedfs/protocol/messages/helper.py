@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from fedfs.protocol.messages.base import Message, PayloadRef
-from fedfs.protocol.values import Hash, SiteName, Version
+from fedfs.protocol.values import Hash, SiteName, VariantName, Version
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +34,9 @@ class MaskSum(Message):
         request_sha256: hash of the request.
         payload: the sum, modulo 2**32; None where too few updates are left for one.
         left_out: site -> why its mask is not in the sum, so that its update cannot be used.
+        scores: variant -> base64 of the sum of the masks of its scores.
+        scores_left_out: site -> why its masks are in none of these.
+        scores_refused: variant -> why there is no sum.
     """
 
     TYPE: ClassVar[str] = "mask-sum"
@@ -41,3 +44,6 @@ class MaskSum(Message):
     request_sha256: Hash
     payload: PayloadRef | None
     left_out: Mapping[SiteName, str] = field(default_factory=dict)
+    scores: Mapping[VariantName, str] = field(default_factory=dict)
+    scores_left_out: Mapping[SiteName, str] = field(default_factory=dict)
+    scores_refused: Mapping[VariantName, str] = field(default_factory=dict)

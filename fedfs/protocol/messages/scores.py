@@ -13,7 +13,7 @@ from typing import Annotated
 from fedfs.errors import MalformedError
 from fedfs.protocol.messages.base import Extra
 from fedfs.protocol.ranges import Range
-from fedfs.protocol.values import Count, Dice, Share, VariantName
+from fedfs.protocol.values import Count, Dice, Share, SiteName, VariantName
 
 Measured = Annotated[float, Range(low=-1e10, high=1e10)]
 Spread = Annotated[float, Range(low=0, high=1e10)]
@@ -132,3 +132,37 @@ class DiceSum:
     def mean(self) -> float:
         """Mean Dice; NaN if the class never occurs."""
         return self.total / self.n if self.n else math.nan
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreTotal:
+    """Scores of one model over the cases of several sites, of which nobody sees those of one site.
+
+    Attributes:
+        sites: whose scores are in it, ascending.
+        n_cases: that were scored.
+        mean: sum over cases of the site's mean over classes.
+        classes: class -> sum over the cases in which it occurs; only classes that occur.
+        fault: why there is no total though it was asked for; "" if there is one.
+    """
+
+    sites: tuple[SiteName, ...]
+    n_cases: Count = 0
+    mean: DiceSum = DiceSum(0.0, 0)
+    classes: Mapping[str, DiceSum] = field(default_factory=dict)
+    fault: str = ""
+    extra: Extra = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Check what types do not say.
+
+        Raises:
+            MalformedError: a sum is of more cases than there are, or better than perfect.
+        """
+        for one in (self.mean, *self.classes.values()):
+            if not 0 <= one.n <= self.n_cases or not 0 <= one.total <= one.n:
+                raise MalformedError("is impossible", about="a total of scores")
+
+
+Totals = Mapping[VariantName, ScoreTotal]
+"""Variant of an evaluation -> total over sites."""

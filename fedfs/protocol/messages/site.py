@@ -170,10 +170,15 @@ class EvaluationMessage(Message):
         nsd_tolerance_mm: of the metric ``nsd``, see docs/metrics.md; None without it.
         cases: scores of single cases, as far as the site publishes them: metric -> mean over
             classes. In the same order in all of its evaluations, and without names.
-        suppressed: the site has scores, and its policy lets none leave; there are none in here.
+        suppressed: the site has scores, and none leaves it; there are none in here.
+        masked: with secure scores, base64 of the site's numbers under their mask
+            (:mod:`fedfs.aggregation.score_totals`), for the aggregator only; the fields above are
+            then empty.
+        seed, seed_for: of that mask, as of :class:`UpdateManifest`.
     """
 
     TYPE: ClassVar[str] = "evaluation"
+    HIDDEN: ClassVar[Mapping[str, Any]] = {"masked": ""}
     site: SiteName
     version: Version
     variant: VariantName
@@ -190,6 +195,14 @@ class EvaluationMessage(Message):
     nsd_tolerance_mm: Positive | None = None
     cases: tuple[Mapping[str, float], ...] = ()
     suppressed: bool = False
+    masked: str = ""
+    seed: str = ""
+    seed_for: str = ""
+
+    @property
+    def is_masked(self) -> bool:
+        """Its scores can be seen in a total over sites only."""
+        return bool(self.seed)
 
     def check(self) -> None:
         """See :meth:`Message.check`."""
@@ -212,24 +225,23 @@ class EvaluationMessage(Message):
         if self.chosen is not None:
             self.chosen.check("the chosen model")
 
-
-def suppressed_evaluation(message: EvaluationMessage) -> EvaluationMessage:
-    """Return an evaluation that says only that there are scores, and that none leaves the site."""
-    return EvaluationMessage(
-        key=message.key,
-        study=message.study,
-        created_at=message.created_at,
-        site=message.site,
-        version=message.version,
-        variant=message.variant,
-        n_cases=0,
-        mean_dice=None,
-        classes={},
-        loss=None,
-        seconds=0.0,
-        budget=message.budget,
-        suppressed=True,
-    )
+    def without_scores(self, *, suppressed: bool) -> EvaluationMessage:
+        """Return the same evaluation with nothing in it but what was scored."""
+        return EvaluationMessage(
+            key=self.key,
+            study=self.study,
+            created_at=self.created_at,
+            site=self.site,
+            version=self.version,
+            variant=self.variant,
+            n_cases=0,
+            mean_dice=None,
+            classes={},
+            loss=None,
+            seconds=0.0,
+            budget=self.budget,
+            suppressed=suppressed,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

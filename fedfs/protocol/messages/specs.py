@@ -139,6 +139,7 @@ class SecureSums:
         min_sites: fewest sites of a sum; in the mode ``asym``, of a sum of each tensor.
         max_share: largest share of a sum, 0 to 1, that the coefficient of one site may have.
         clip_norm: largest L2 norm of an update, to which its site scales it down; None for any.
+        scores: scores are masked, too, and only their totals over sites can be seen.
         helper_number: 1 for the first helper, 0 before there is one. Another helper has the next
             number; new keys of the same one change nothing.
         helper_key: public key of the helper; "" before there is one.
@@ -150,6 +151,7 @@ class SecureSums:
     min_sites: Count = 3
     max_share: Share = 0.8
     clip_norm: Positive | None = None
+    scores: bool = False
     helper_number: Count = 0
     helper_key: str = ""
     helper_encryption_key: str = ""

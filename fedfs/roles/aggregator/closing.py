@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from fedfs.exchange import secure_scores
 from fedfs.protocol import decide_evaluation, ensemble, layout
 from fedfs.protocol.messages import FinishedMessage
 from fedfs.protocol.state import StudyState
@@ -19,4 +20,8 @@ def closing_message(version: int, state: StudyState) -> tuple[FinishedMessage, s
     weights, members = state.models[version].weights_sha256, ensemble.members(state)
     of = f" and the ensemble of {', '.join(members)}" if members else ""
     end = replace(end, weights_sha256=weights, members=members)
+    totals = secure_scores.totals(state, version + 1)
+    if totals:
+        sha256 = state.digests[layout.mask_sum(version + 1)]
+        end = replace(end, totals=totals, sum_sha256=sha256)
     return end, f"closed the study with version {version}{of}"

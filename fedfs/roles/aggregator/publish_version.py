@@ -53,6 +53,7 @@ class Release:
         participation: tuple[messages.Participation, ...] = (),
         left_out: tuple[messages.LeftOut, ...] = (),
         secure: messages.SecureRound | None = None,
+        scores: messages.Totals = MappingProxyType({}),
         expected_s: Mapping[str, float] = MappingProxyType({}),
     ) -> str:
         """Publish a version whole; return a sentence for the log.
@@ -69,6 +70,7 @@ class Release:
             participation: in the mode ``asym``, who took part in each shared tensor.
             left_out: sites without an update in it.
             secure: the sum that it is made from; None without secure sums.
+            scores: totals of the version before; empty without secure scores.
             expected_s: site -> seconds within which its update was expected.
 
         Raises:
@@ -105,6 +107,7 @@ class Release:
                 participation=participation,
                 left_out=left_out,
                 secure=secure,
+                scores=dict(scores),
                 expected_s=dict(expected_s),
                 policy=charter.policy,
                 weighting=charter.weighting,

@@ -23,7 +23,7 @@ from fedfs.errors import (
     StudyError,
     TensorError,
 )
-from fedfs.exchange import payloads, secure_sum, versions
+from fedfs.exchange import payloads, secure_scores, secure_sum, versions
 from fedfs.exchange.global_weights import WeightFiles
 from fedfs.exchange.make_version import make_version, outputs_in, strategy_of
 from fedfs.exchange.memory import MemoryFiles
@@ -233,6 +233,9 @@ class Aggregator(Role[AggregatorAction]):
             return self._release.publish(0, written, outputs, charter, seconds={})
 
     def _request_sum(self, action: actions.RequestSum, state: StudyState) -> str:
+        if not action.keys:
+            self._publisher.publish(secure_scores.request_for_last(state))
+            return f"asked the helper for totals of the scores of version {action.base}"
         updates = [state.waiting[key] for key in action.keys]
         with TensorFile(self._weights.fetch(state.models, action.base)) as base:
             shapes = {name: base.shape(name) for name in base.names}
@@ -289,6 +292,7 @@ class Aggregator(Role[AggregatorAction]):
                 opened_at=base.created_at,
                 participation=took_part,
                 secure=secure_sum.record_of(state, action.base + 1),
+                scores=secure_scores.totals(state, action.base + 1),
                 left_out=left,
                 expected_s=expected_s(state, participation.participants(state)),
             )

@@ -91,6 +91,7 @@ class StudyOptions:
     fingerprint_quantiles: int | None = None
     encryption: str = ""
     secure_sums: bool = False
+    secure_scores: bool = False
     min_summed_sites: int = 3
     max_coefficient_share: float = 0.8
     site_clip_norm: float | None = None

@@ -11,7 +11,8 @@ def close_round(coordinator: Coordinator, track: str | None = None) -> Charter:
     """Let the newest version's round close with the usable updates there are, even with none.
 
     Every site trains from the version that follows, which is equal to the one before where no
-    update can be used. A secure sum that was asked for is given up.
+    update can be used. A secure sum that was asked for is given up. With secure scores, the study
+    then ends with the scores of the last version that there are.
 
     Args:
         coordinator: amends the charter.
@@ -19,14 +20,18 @@ def close_round(coordinator: Coordinator, track: str | None = None) -> Charter:
 
     Raises:
         UserError: the study has several tracks, or none of that name.
-        StudyError: no site has answered the newest version, or it is the last one.
+        StudyError: no site has answered the newest version, or nothing is waited for after the last
+            one.
     """
     charter, names = coordinator.charter, track_names(coordinator.charter)
     name = track or names[0]
     if name not in names or (track is None and len(names) > 1):
         raise UserError("Name the track with --track.", hint=f"one of {', '.join(names)}")
     state, version = coordinator.state_of(name), coordinator.starts_at(now)[name]
-    if version >= charter.schedule.rounds or not any(base == version for _, base in state.updates):
+    is_last = version >= charter.schedule.rounds
+    waits_for_scores = is_last and charter.secure_scores and state.finished is None
+    is_answered = not is_last and any(base == version for _, base in state.updates)
+    if not (is_answered or waits_for_scores):
         raise StudyError(
             f"No round of track {name} can be closed: version {state.newest} has no update.",
             hint="fedfs status shows who is waited for; fedfs pause lets the others go on",

@@ -6,7 +6,7 @@ from typing import Any
 
 from fedfs.aggregation import strategies
 from fedfs.errors import UserError
-from fedfs.protocol.messages import SecureSums
+from fedfs.protocol.messages import FFE, SecureSums
 from fedfs.tensors import encodings
 
 FEWEST_SITES = 3
@@ -26,6 +26,10 @@ def check_secure_sums(options: Choices) -> None:
         UserError: something else that was chosen does not go with them.
     """
     if not options.secure_sums:
+        if options.secure_scores:
+            raise UserError(
+                "Secure scores are part of secure sums.", hint="give --secure-sums, too"
+            ).of("secure_scores")
         return
     _check_values(options)
     encoding = encodings.by_name(options.encoding, options.encoding_options)
@@ -67,10 +71,22 @@ def check_secure_sums(options: Choices) -> None:
             "give --policy quorum, or --encoding fixed",
         ),
     }
+    if options.secure_scores and _chooses(options):
+        raise UserError(
+            "Secure scores do not go with several configurations or folds in one plan: the best of "
+            "them is chosen from scores of every site.",
+            hint="give one configuration and fold, or -f all",
+        ).of("secure_scores", "configuration", "fold")
     for name, (is_wrong, why, hint) in faults.items():
         if is_wrong:
             text = f"Secure sums do not go with this {name.replace('_', ' ')}: {why}."
             raise UserError(text, hint=hint).of("secure_sums", name)
+
+
+def _chooses(options: Choices) -> bool:
+    """Return whether a configuration is chosen in the end; see :attr:`Charter.chooses`."""
+    tracks = options.tracks()
+    return options.mode == FFE and len(tracks) > 1 and all(one.fold != "all" for one in tracks)
 
 
 def _check_values(options: Choices) -> None:
@@ -114,4 +130,5 @@ def rules_of(options: Choices) -> SecureSums | None:
         min_sites=options.min_summed_sites,
         max_share=float(options.max_coefficient_share),
         clip_norm=None if clip is None else float(clip),
+        scores=options.secure_scores,
     )

@@ -1,20 +1,18 @@
-"""Memory of a helper's host: which updates were in a sum, and in which request.
+"""Memory of a helper's host: which updates and scores were in a sum, and in which request.
 
 The store says it too, but may be rolled back, and two sums that differ in one update would show
 that one. Noted before an answer is published; the same request may be answered again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-from fedfs.protocol.messages import SumRequest
-from fedfs.protocol.sum_rules import update_key
 from fedfs.trust.host_memory import HostMemory
 
 ROLE = "helper"
 
 
 class AnsweredUpdates:
-    """Updates of one track that were in a request which this host has answered.
+    """Updates and evaluations of one track that were in a request which this host has answered.
 
     Args:
         memory: of this host and study.
@@ -26,18 +24,17 @@ class AnsweredUpdates:
         self._name = f"answered {track}"
 
     def read(self) -> Mapping[str, str]:
-        """Return key of an update -> hash of the request that it was in.
+        """Return key of a message -> hash of the request that it was in.
 
         Raises:
             SetupError: the file cannot be read; without it, nothing may be answered.
         """
         return dict(self._memory.recall(ROLE).get(self._name, {}))
 
-    def note(self, request: SumRequest, sha256: str) -> None:
-        """Note a request that is about to be answered.
+    def note(self, keys: Iterable[str], sha256: str) -> None:
+        """Note messages in a request that is about to be answered.
 
         Raises:
             SetupError: the file cannot be written.
         """
-        new = {update_key(one): sha256 for one in request.updates}
-        self._memory.remember(ROLE, {self._name: {**self.read(), **new}})
+        self._memory.remember(ROLE, {self._name: {**self.read(), **dict.fromkeys(keys, sha256)}})

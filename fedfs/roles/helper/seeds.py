@@ -3,10 +3,10 @@
 import base64
 import binascii
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from fedfs.errors import SealedError, SetupError
-from fedfs.protocol.messages import SumRequest
+from fedfs.protocol.messages import EvaluationMessage, SumRequest, UpdateManifest
 from fedfs.protocol.state import StudyState
 from fedfs.protocol.sum_rules import helper_number
 from fedfs.trust import sealing
@@ -30,31 +30,59 @@ def open_seeds(
     Raises:
         SetupError: this host lacks a key of the helper's that it should have.
     """
+    updates = {one.site: state.updates[one.site, one.base_version] for one in request.updates}
+    return _open(state, updates, identities)
+
+
+def open_score_seeds(
+    state: StudyState, request: SumRequest, identities: Sequence[Identity]
+) -> tuple[dict[str, dict[str, bytes]], dict[str, str]]:
+    """Return the seeds of the scores that a request names: by variant, by site; and why some fail.
+
+    A site of which one seed cannot be used is left out everywhere. See :func:`open_seeds`.
+    """
+    version, seeds, faults = request.version - 1, {}, {}
+    for variant, sites in request.scores.items():
+        scored = {site: state.evaluations[site, version, variant] for site in sites}
+        seeds[variant], wrong = _open(state, scored, identities)
+        faults.update(wrong)
+    usable = {
+        variant: {site: seed for site, seed in of.items() if site not in faults}
+        for variant, of in seeds.items()
+    }
+    return usable, faults
+
+
+def _open(
+    state: StudyState,
+    messages: Mapping[str, UpdateManifest | EvaluationMessage],
+    identities: Sequence[Identity],
+) -> tuple[dict[str, bytes], dict[str, str]]:
+    """Return site -> seed, and site -> why there is none, of one masked message of each site."""
     seeds: dict[str, bytes] = {}
     faults: dict[str, str] = {}
     own, rules = {identity.recipient for identity in identities}, state.charter.secure_sums
-    for one in request.updates:
-        update = state.updates[one.site, one.base_version]
-        if update.seed_for not in own:
-            number = helper_number(state, update.seed_for)
+    for site, message in messages.items():
+        if message.seed_for not in own:
+            number = helper_number(state, message.seed_for)
             if rules is not None and number == rules.helper_number:
                 raise SetupError(
-                    f"This host lacks the helper's encryption key {update.seed_for}, for which "
-                    f"{one.site} has encrypted the seed of its mask.",
+                    f"This host lacks the helper's encryption key {message.seed_for}, for which "
+                    f"{site} has encrypted the seed of its mask.",
                     hint="restore its file helper*.age from a backup, or ask the coordinator to "
                     "approve this host as another helper: fedfs helper join STORE --another",
                 )
-            faults[one.site] = "the seed of its mask is encrypted for an earlier helper"
+            faults[site] = "the seed of its mask is encrypted for an earlier helper"
             continue
         try:
-            seed = _opened(update.seed, identities)
+            seed = _opened(message.seed, identities)
         except (SealedError, binascii.Error, ValueError):
-            faults[one.site] = "the seed of its mask cannot be decrypted by the helper"
+            faults[site] = "the seed of its mask cannot be decrypted by the helper"
             continue
         if len(seed) == SEED_BYTES:
-            seeds[one.site] = seed
+            seeds[site] = seed
         else:
-            faults[one.site] = f"the seed of its mask has {len(seed)} bytes, not {SEED_BYTES}"
+            faults[site] = f"the seed of its mask has {len(seed)} bytes, not {SEED_BYTES}"
     twice = {seed for seed, n in Counter(seeds.values()).items() if n > 1}
     for site in [site for site, seed in seeds.items() if seed in twice]:
         del seeds[site]

@@ -4,29 +4,33 @@ What it must not answer is decided by :mod:`fedfs.protocol.sum_rules`, from what
 from what this host remembers.
 """
 
+import logging
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from fedfs.aggregation.score_totals import masks_of
 from fedfs.aggregation.secure_sums import MaskPart, write_mask_sum
 from fedfs.errors import StudyError
 from fedfs.exchange.observer import Observer
 from fedfs.exchange.progress import StatusReporter
 from fedfs.exchange.publish import Publisher
 from fedfs.exchange.retention import prune_sums
-from fedfs.protocol import layout, sum_rules
+from fedfs.protocol import layout, score_rules, sum_rules
 from fedfs.protocol.actions import AnswerRequest, Done, RefuseRequest, Wait
 from fedfs.protocol.decide_sum import decide_helper
 from fedfs.protocol.messages import MaskSum, PayloadRef, SumRequest
 from fedfs.protocol.state import StudyState
 from fedfs.protocol.sum_rules import rules_of
 from fedfs.roles.helper.memory import AnsweredUpdates
-from fedfs.roles.helper.seeds import open_seeds
+from fedfs.roles.helper.seeds import open_score_seeds, open_seeds
 from fedfs.roles.step import Role
 from fedfs.trust import key_validity
-from fedfs.trust.masks import MaskContext
+from fedfs.trust.masks import MaskContext, as_text
 from fedfs.trust.recipients import for_aggregator
 from fedfs.trust.sealing import Identity
+
+log = logging.getLogger(__name__)
 
 APPROVE = "the coordinator to approve this helper, by: fedfs helper approve STORE"
 
@@ -75,7 +79,9 @@ class Helper(Role[AnswerRequest]):
         if waits is not None:
             return waits
         request = state.sum_requests.get(state.newest + 1)
-        if request is not None and sum_rules.missing_updates(state, request):
+        if request is not None and (
+            sum_rules.missing_updates(state, request) or score_rules.missing_scores(state, request)
+        ):
             state = self._observer.refresh()  # the request says where else to look
         action = decide_helper(state, self._memory.read())
         self._refused = {action.key: action.fault} if isinstance(action, RefuseRequest) else {}
@@ -112,7 +118,15 @@ class Helper(Role[AnswerRequest]):
         seeds, faults = open_seeds(state, request, self._identities())
         counts = {one.site: one.coefficient for one in request.updates if one.site in seeds}
         tensors = sum_rules.summed(request.sharing, counts, rules)
-        self._memory.note(request, state.digests[request.key])
+        masks, left_out, refused = self._sum_score_masks(request, state)
+        counted = {
+            layout.evaluation(site, request.version - 1, variant)
+            for variant in masks
+            for site in request.scores[variant]
+            if site not in left_out
+        }
+        named = {sum_rules.update_key(one) for one in request.updates}
+        self._memory.note(named | counted, state.digests[request.key])
         payload = None
         if tensors:
             payload = self._publish_sum(request, state, seeds, tensors)
@@ -123,8 +137,16 @@ class Helper(Role[AnswerRequest]):
                 request_sha256=state.digests[request.key],
                 payload=payload,
                 left_out=faults,
+                scores=masks,
+                scores_left_out=left_out,
+                scores_refused=refused,
             )
         )
+        for variant, why in refused.items():
+            log.warning("no total of the scores %s of version %d: %s",
+                        variant, request.version - 1, why)  # fmt: skip
+        if not request.updates:
+            return f"published the sums of the masks of scores of version {request.version - 1}"
         without = f"; left out: {', '.join(f'{s} ({why})' for s, why in faults.items())}"
         text = f"published the sum of the masks of {len(seeds)} updates for version"
         if payload is None:
@@ -135,6 +157,28 @@ class Helper(Role[AnswerRequest]):
         """Delete payloads of old sums."""
         if self._keep_versions is not None:
             prune_sums(self._publisher.store, state, self._keep_versions)
+
+    def _sum_score_masks(
+        self, request: SumRequest, state: StudyState
+    ) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
+        """Return sums by variant, and why some sites and variants are not among them."""
+        charter, version = state.charter, request.version - 1
+        seeds, left_out = open_score_seeds(state, request, self._identities())
+        answered = {**score_rules.answered_scores(state), **self._memory.read()}
+        refused = score_rules.fault_of_scores(state, request, seeds, answered)
+        masks = {
+            variant: masks_of(
+                [
+                    (seed, MaskContext.of_update(charter, site, version))
+                    for site, seed in of.items()
+                ],
+                variant,
+                score_rules.n_values(charter),
+            )
+            for variant, of in seeds.items()
+            if variant not in refused
+        }
+        return {variant: as_text(total) for variant, total in masks.items()}, left_out, refused
 
     def _publish_sum(
         self,

@@ -32,7 +32,7 @@ from fedfs.roles.reader.closing_audit import verify_members, verify_scores
 from fedfs.roles.reader.expectation_audit import check_expectations
 from fedfs.roles.reader.finding import NOTE, OK, PROBLEM, Finding
 from fedfs.roles.reader.frozen_audit import verify_frozen
-from fedfs.roles.reader.sum_audit import is_void, verify_request
+from fedfs.roles.reader.sum_audit import is_void, verify_request, verify_totals
 from fedfs.store.base import Entry
 from fedfs.store.local_files import file_sha256
 from fedfs.tensors.safetensors_library import check_both_readers
@@ -96,6 +96,7 @@ class _Audit:
             yield Finding(layout.round_record(version), NOTE, "its version is not published yet")
         for record in state.rounds.values():
             yield from self._record(record)
+        yield from verify_totals(state)
         if state.charter.evaluates:
             yield from verify_scores(self._observer)
             return

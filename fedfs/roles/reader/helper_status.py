@@ -40,6 +40,8 @@ def describe_rules(charter: Charter) -> Iterator[tuple[str, str]]:
     bound = f", each of them at most {rules.clip_norm:g} long" if rules.clip_norm else ""
     text = f"of {rules.min_sites} or more sites, none more than {100 * rules.max_share:g}% of a sum"
     yield "secure sums", f"{text}; nobody sees a single update{bound}"
+    if rules.scores:
+        yield "secure scores", "nobody sees scores of a single site, but totals over sites"
     who = key_fingerprint(rules.helper_key) if rules.helper_key else "nobody yet"
     yield "helper", who
 
@@ -65,11 +67,20 @@ def sum_events(state: StudyState) -> Iterator[tuple[Message, str, str]]:
         yield asked, HELPER, text
     for request in state.sum_requests.values():
         sites = ", ".join(f"{one.site} (from {one.base_version})" for one in request.updates)
-        yield request, "aggregator", f"asked for the sum for version {request.version}: {sites}"
+        text = f"asked for the sum for version {request.version}: {sites}"
+        if not request.updates:
+            text = f"asked for totals of the scores of version {request.version - 1}"
+        yield request, "aggregator", text
     for answer in state.mask_sums.values():
         text = f"published the sum of masks for version {answer.version}"
-        if answer.payload is None:
+        if not state.sum_requests[answer.version].updates:
+            text = f"published the sums of the masks of scores of version {answer.version - 1}"
+        elif answer.payload is None:
             text = f"made no sum for version {answer.version}, as too few updates were left"
         for site, reason in sorted(answer.left_out.items()):
             text += f"; left out {site}: {reason}"
+        for site, reason in sorted(answer.scores_left_out.items()):
+            text += f"; left the scores of {site} out: {reason}"
+        for variant, reason in sorted(answer.scores_refused.items()):
+            text += f"; made no total of scores ({variant}): {reason}"
         yield answer, HELPER, text

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from fedfs.protocol import layout, messages
 from fedfs.protocol.messages import Charter, Message, RosterEntry, TrackCharter, track_names
 from fedfs.protocol.state import StudyState
+from fedfs.roles.reader.evaluations import hidden_text
 from fedfs.roles.reader.helper_status import helper_changes, sum_events
 from fedfs.trust.signing import key_fingerprint
 
@@ -126,7 +127,7 @@ def _sites(state: StudyState) -> Iterator[Event]:
         yield _event(attendance, attendance.site, f"said that it is {attendance.text}")
     for score in state.evaluations.values():
         none = "no class occurs" if score.n_cases else "no scores"
-        none = messages.SUPPRESSED if score.suppressed else none
+        none = hidden_text(state, score) or none
         kind = "pseudo" if score.variant == "pseudo" else "mean"
         dice = none if score.mean_dice is None else f"{kind} Dice {score.mean_dice:.4f}"
         yield _event(score, score.site, f"{_scored(score, state)}: {dice}")

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import fedfs
 from fedfs.protocol.messages import ASYM, EvaluationMessage, TrackCharter
 from fedfs.protocol.state import StudyState
-from fedfs.roles.reader.evaluations import is_credible, weighted_mean
+from fedfs.roles.reader.evaluations import is_credible, scores_of, weighted_mean
 from fedfs.roles.reader.model_kind import VERSION, ModelKind
 from fedfs.roles.reader.model_scores import merged_dice
 from fedfs.roles.reader.report.comparison import pool_scores
@@ -206,10 +206,9 @@ def _scores_of(folds: Sequence[CardFold], kind: str, only: str | None) -> _Messa
     """Return site -> its scores of each fold's version."""
     found: dict[str, list[EvaluationMessage]] = {}
     for fold in folds:
-        for (site, version, variant), score in fold.state.evaluations.items():
-            is_meant = (version, variant) == (fold.version, kind) and only in (None, site)
-            if is_meant and score.n_cases and is_credible(fold.state, score):
-                found.setdefault(site, []).append(score)
+        for score in scores_of(fold.state, fold.version, kind):
+            if only in (None, score.site) and score.n_cases and is_credible(fold.state, score):
+                found.setdefault(score.site, []).append(score)
     return dict(sorted(found.items()))
 
 
@@ -255,7 +254,7 @@ def _of_folds(scores: Sequence[EvaluationMessage]) -> str:
         return f"{known.low:.3f} to {known.high:.3f}"
     if len(scores) > 1:
         return _range((score.mean_dice for score in scores), "folds")
-    return f"no interval: a site publishes only the mean of {scores[0].n_cases} cases"
+    return f"no interval: only the mean of {scores[0].n_cases} cases is published"
 
 
 def _range(values: Iterable[float | None], what: str) -> str:

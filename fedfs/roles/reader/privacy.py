@@ -12,6 +12,7 @@ from fedfs.errors import StudyError
 from fedfs.protocol import layout
 from fedfs.protocol.messages import FFE, SUPPRESSED, Charter, EvaluationMessage
 from fedfs.protocol.state import StudyState
+from fedfs.roles.reader.evaluations import IN_TOTALS, hidden_text
 from fedfs.roles.reader.fingerprint_disclosure import fingerprint_amount, fingerprint_tells
 from fedfs.roles.reader.model_scores import model_name
 from fedfs.trust.recipients import AGE
@@ -172,7 +173,8 @@ def _updates(state: StudyState, site: str, n_bytes: Counter[str]) -> Iterator[Di
     )
     metrics = sorted({name for update in updates for name in update.metrics})
     yield Disclosure(
-        "about updates", f"{len(updates)} times: cases, iterations, {', '.join(metrics)}, seconds",
+        "about updates",
+        f"{len(updates)} times: {', '.join(('cases', 'iterations', *metrics, 'seconds'))}",
         "how well training goes, how fast its computer is", EVERYBODY, updates[0].created_at,
         n_bytes["update"],
     )  # fmt: skip
@@ -180,12 +182,18 @@ def _updates(state: StudyState, site: str, n_bytes: Counter[str]) -> Iterator[Di
 
 def _scores(state: StudyState, site: str, n_bytes: Counter[str]) -> Iterator[Disclosure]:
     found = [score for (of, _, _), score in sorted(state.evaluations.items()) if of == site]
-    scores = [score for score in found if not score.suppressed]
-    if len(scores) < len(found):
+    scores = [score for score in found if not hidden_text(state, score)]
+    for why, n in Counter(filter(None, (hidden_text(state, one) for one in found))).items():
+        if why == IN_TOTALS:
+            yield Disclosure(
+                "masked scores", f"{n} times, sums of Dice and counts of cases by class", _MASKED,
+                _only("the aggregator"), found[0].created_at, n_bytes["evaluation"],
+            )  # fmt: skip
+            continue
         yield Disclosure(
-            "no scores", f"{len(found) - len(scores)} times {SUPPRESSED}",
+            "no scores", f"{n} times {why}",
             "that it has scored a model, and nothing else", EVERYBODY, found[0].created_at,
-            0 if scores else n_bytes["evaluation"],
+            0 if scores or state.charter.secure_scores else n_bytes["evaluation"],
         )  # fmt: skip
     if not scores:
         return
@@ -254,6 +262,8 @@ _MASKED = (
 )
 _AGGREGATOR_READS = "The aggregator's host can decrypt updates and fingerprints."
 
+_TOTALS_ONLY = "Scores are masked, too: anybody can see totals over several sites, and no others."
+
 _SUMS_ONLY = "Updates are masked: what the aggregator's host decrypts of them are sums, see above."
 
 
@@ -267,6 +277,7 @@ def readers(charter: Charter) -> Sequence[str]:
     return (
         *(() if charter.evaluates else (_AGGREGATOR_READS,)),
         *((_SUMS_ONLY,) if charter.secure_sums is not None else ()),
+        *((_TOTALS_ONLY,) if charter.secure_scores else ()),
         f"Coordinator, aggregator and {roster} can decrypt models and plans.",
         "Everything else is signed and in the open.",
     )

@@ -9,11 +9,20 @@ from types import MappingProxyType
 
 from fedfs.errors import MalformedError
 from fedfs.protocol import layout, participation
-from fedfs.protocol.messages import ACTIVE, ASYM, Charter, RosterEntry, StatusMessage, from_utc
+from fedfs.protocol.decide_sum import lacking_scores
+from fedfs.protocol.messages import (
+    ACTIVE,
+    ASYM,
+    SUPPRESSED,
+    Charter,
+    RosterEntry,
+    StatusMessage,
+    from_utc,
+)
 from fedfs.protocol.state import StudyState
 from fedfs.protocol.values import HELPER_SITE
 from fedfs.roles.reader import helper_status
-from fedfs.roles.reader.evaluations import mean_dice
+from fedfs.roles.reader.evaluations import hidden_text, mean_dice
 from fedfs.roles.reader.given_models import mean_dice_of, progress_of
 from fedfs.roles.reader.model_scores import Choice, choices
 from fedfs.roles.reader.trained_part import trained_here
@@ -269,9 +278,9 @@ def _waiting(state: StudyState, charter: Charter) -> tuple[str, tuple[str, ...],
         return "planning", ("aggregator",), state.plan.created_at
     newest = state.models[state.newest]
     is_last = state.newest >= charter.schedule.rounds
-    late = () if is_last else participation.waited_for(state, state.newest)
+    late = lacking_scores(state) if is_last else participation.waited_for(state, state.newest)
     helper = helper_status.awaited(state)
-    if helper is not None and not is_last:
+    if helper is not None and (not is_last or charter.secure_scores):
         return "training", *helper
     return "training", late or ("aggregator",), newest.created_at
 
@@ -309,7 +318,11 @@ def _site(
         best=best,
         failures=sum(failure.site == name for failure in state.failures),
         left_out=_left_out(state, name),
-        suppressed=any(one.suppressed for one in state.evaluations.values() if one.site == name),
+        suppressed=any(
+            hidden_text(state, one) == SUPPRESSED
+            for one in state.evaluations.values()
+            if one.site == name
+        ),
     )
 
 

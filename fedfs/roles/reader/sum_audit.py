@@ -3,11 +3,12 @@
 import math
 from collections.abc import Iterator
 
+from fedfs.exchange import secure_scores
 from fedfs.exchange.secure_sum import coefficients_of, tensors_in
-from fedfs.protocol import layout, sum_rules
-from fedfs.protocol.messages import RoundRecord
+from fedfs.protocol import layout, score_rules, sum_rules
+from fedfs.protocol.messages import RoundRecord, SumRequest, Totals
 from fedfs.protocol.state import StudyState
-from fedfs.roles.reader.finding import OK, PROBLEM, Finding
+from fedfs.roles.reader.finding import NOTE, OK, PROBLEM, Finding
 
 
 def is_void(state: StudyState, record: RoundRecord) -> bool:
@@ -63,3 +64,52 @@ def verify_request(state: StudyState, record: RoundRecord) -> Iterator[Finding]:
             yield Finding(key, PROBLEM, f"gives {site} a weight that is not that of its sum")
     left = f"; {', '.join(answer.left_out)} left out" if answer.left_out else ""
     yield Finding(f"sum {version}", OK, f"of {len(counts)} updates that nobody saw{left}")
+
+
+def verify_totals(state: StudyState) -> Iterator[Finding]:
+    """Yield what is wrong with totals of scores, and which could be made again.
+
+    Args:
+        state: accepted messages; of a reader who can decrypt scores for the aggregator, or not.
+    """
+    if not state.charter.secure_scores:
+        return
+    published: dict[int, tuple[str, Totals]] = {
+        version: (record.key, record.scores) for version, record in state.rounds.items()
+    }
+    end, n_hidden, n_same = state.finished, 0, 0
+    if end is not None:
+        published[end.version + 1] = (end.key, end.totals)
+        answer = state.mask_sums.get(end.version + 1)
+        if end.sum_sha256 and (answer is None or state.digests[answer.key] != end.sum_sha256):
+            yield Finding(end.key, PROBLEM, "names another sum than there is")
+    for version, (key, found) in sorted(published.items()):
+        request = state.sum_requests.get(version)
+        if request is None or version not in state.mask_sums:
+            if found:
+                yield Finding(key, PROBLEM, "has totals of scores, and no sum is there for them")
+            continue
+        yield from _score_rules(state, request)
+        given_up = any(charter.given_up_sum == version for charter in state.charters.values())
+        if given_up or not request.scores:
+            continue
+        if not secure_scores.can_read(state, version):
+            n_hidden += 1
+        elif secure_scores.totals(state, version) != dict(found):
+            yield Finding(key, PROBLEM, "has other totals than the scores of the sites give")
+        else:
+            n_same += 1
+    if n_hidden:
+        text = f"{n_hidden} cannot be made again here: this host cannot decrypt the scores"
+        yield Finding("totals", NOTE, text)
+    if n_same:
+        yield Finding("totals", OK, f"of scores that nobody saw: {n_same} made again, the same")
+
+
+def _score_rules(state: StudyState, request: SumRequest) -> Iterator[Finding]:
+    """Yield what the helper should not have answered."""
+    before = score_rules.answered_scores(state, before=request.version)
+    sets = score_rules.sets_in(request, state.mask_sums[request.version])
+    for variant, why in score_rules.fault_of_scores(state, request, sets, before).items():
+        text = f"should not have been answered for {variant}: {why}"
+        yield Finding(request.key, PROBLEM, text)

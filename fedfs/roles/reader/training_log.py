@@ -9,7 +9,7 @@ from typing import Any
 
 from fedfs.protocol.messages import EvaluationMessage, from_utc
 from fedfs.protocol.state import StudyState
-from fedfs.roles.reader.evaluations import mean_dice, weighted_mean
+from fedfs.roles.reader.evaluations import mean_dice, scores_of, weighted_mean
 
 
 def training_log(state: StudyState, version: int) -> list[dict[str, Any]]:
@@ -19,7 +19,7 @@ def training_log(state: StudyState, version: int) -> list[dict[str, Any]]:
     """
     log = []
     for number in range(1, version + 1):
-        scores = _scores(state, number, "pseudo")
+        scores = scores_of(state, number, "pseudo")
         updates = [u for (_, base), u in sorted(state.updates.items()) if base == number - 1]
         log.append(
             {
@@ -50,7 +50,7 @@ def validation_summary(
         keys: name of a class -> its key in such files.
         variant: of the validation, where it is of another model beside the version.
     """
-    scores = _scores(state, version, variant)
+    scores = scores_of(state, version, variant)
     means = _of_classes(scores)
     of_key = {key: means.get(name, math.nan) for name, key in keys.items()}
     known = [value for value in of_key.values() if not math.isnan(value)]
@@ -60,11 +60,6 @@ def validation_summary(
         "metric_per_case": [],
         "n_cases": sum(score.n_cases for score in scores),
     }
-
-
-def _scores(state: StudyState, version: int, variant: str) -> list[EvaluationMessage]:
-    scores = sorted(state.evaluations.items())
-    return [score for (_, *key), score in scores if key == [version, variant]]
 
 
 def _of_classes(scores: Iterable[EvaluationMessage]) -> dict[str, float]:

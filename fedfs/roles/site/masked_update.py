@@ -12,7 +12,7 @@ from pathlib import Path
 from fedfs.aggregation.secure_sums import mask_file
 from fedfs.errors import StudyError
 from fedfs.exchange.secure_sum import summed_encoding
-from fedfs.protocol.messages import TrackCharter
+from fedfs.protocol.messages import Charter, TrackCharter
 from fedfs.trust import sealing
 from fedfs.trust.masks import SEED_BYTES, MaskContext
 
@@ -32,6 +32,21 @@ class MaskedUpdate:
     seed_for: str = ""
 
 
+@dataclass(frozen=True)
+class Seed:
+    """A new seed, which nobody keeps.
+
+    Attributes:
+        seed: the secret.
+        sealed: base64 of it, encrypted for the helper.
+        sealed_for: the helper's public key of age.
+    """
+
+    seed: bytes
+    sealed: str
+    sealed_for: str
+
+
 def mask(path: Path, charter: TrackCharter, site: str, version: int) -> MaskedUpdate:
     """Mask an update, if the charter asks for it; else return it as it is.
 
@@ -44,16 +59,27 @@ def mask(path: Path, charter: TrackCharter, site: str, version: int) -> MaskedUp
     Raises:
         StudyError: there is no helper, or updates in the charter's encoding cannot be summed.
     """
-    rules = charter.secure_sums
-    if rules is None:
+    if charter.secure_sums is None:
         return MaskedUpdate(path)
-    if not rules.helper_encryption_key:
+    drawn = draw_seed(charter)
+    summed_encoding(charter)
+    target = path.with_name(f"masked-{path.name}")
+    mask_file(path, target, drawn.seed, MaskContext.of_update(charter, site, version))
+    return MaskedUpdate(target, drawn.sealed, drawn.sealed_for)
+
+
+def draw_seed(charter: Charter) -> Seed:
+    """Return a new seed, encrypted for the helper.
+
+    Raises:
+        StudyError: there is no helper.
+    """
+    rules = charter.secure_sums
+    if rules is None or not rules.helper_encryption_key:
         raise StudyError(
             "There is no helper who could unmask sums.",
             hint="the coordinator approves one: fedfs helper approve STORE",
         )
-    summed_encoding(charter)
-    seed, target = secrets.token_bytes(SEED_BYTES), path.with_name(f"masked-{path.name}")
-    mask_file(path, target, seed, MaskContext.of_update(charter, site, version))
+    seed = secrets.token_bytes(SEED_BYTES)
     sealed = sealing.seal(seed, [rules.helper_encryption_key])
-    return MaskedUpdate(target, base64.b64encode(sealed).decode(), rules.helper_encryption_key)
+    return Seed(seed, base64.b64encode(sealed).decode(), rules.helper_encryption_key)

@@ -5,6 +5,8 @@ Rules:
  * What can be compared is scored alike: nnU-Net's full validation of the last version, of a model
    trained here alone, and whole validation cases predicted by other sites' models.
  * A model of another site that cannot be used counts as one without scores, and stops nobody.
+ * With secure scores, what may leave is masked; what the site's policy keeps here goes to the gate
+   as it is, which suppresses it.
 """
 
 import logging
@@ -22,14 +24,17 @@ from fedfs.learner import EvaluationResult, Learner, RoundTask, Tensors
 from fedfs.nnunet.plan.published import without_extremes
 from fedfs.protocol import layout
 from fedfs.protocol.decide_evaluation import VERSION
-from fedfs.protocol.messages import Charter, EvaluationMessage, SiteModel
+from fedfs.protocol.messages import Charter, EvaluationMessage, SiteModel, TrackCharter
+from fedfs.protocol.score_rules import is_totalled
 from fedfs.protocol.state import StudyState
 from fedfs.roles.site.case_summaries import CaseSummaries
 from fedfs.roles.site.given_network import fetch_given
+from fedfs.roles.site.masked_scores import mask_scores
 from fedfs.roles.site.network import SiteNetwork
 from fedfs.roles.site.own_model import PersonalModel, keep_model, stretched, train_to_the_end
+from fedfs.roles.site.policy.rules import SitePolicy
 from fedfs.tensors.canonical import write_safetensors
-from fedfs.trust.recipients import Vault, for_readers
+from fedfs.trust.recipients import Vault, for_aggregator, for_readers
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +55,8 @@ class Scoring:
         folder: fedfs's own folder for this site.
         vault: decrypts other sites' models, where they are encrypted.
         cases: says what is published of single cases.
+        charter: returns the charter in force, also of a helper who came a moment ago.
+        policy: of the site.
     """
 
     def __init__(
@@ -65,6 +72,8 @@ class Scoring:
         folder: Path,
         vault: Vault | None,
         cases: CaseSummaries,
+        charter: Callable[[], TrackCharter],
+        policy: SitePolicy,
     ) -> None:
         self._site = site
         self._publisher = publisher
@@ -76,6 +85,8 @@ class Scoring:
         self._folder = folder
         self._vault = vault
         self._cases = cases
+        self._charter = charter
+        self._policy = policy
 
     def evaluate(self, task: RoundTask, tensors: Tensors, variant: str) -> str:
         """Score a version (``pseudo``), or keep it as the final model (``full``); say so."""
@@ -275,21 +286,29 @@ class Scoring:
         self, version: int, variant: str, result: EvaluationResult, *, budget: float = 1.0
     ) -> None:
         of_cases = self._cases.fields(version, variant, result, self._learner.patients())
-        self._publisher.publish(
-            EvaluationMessage(
-                key=layout.evaluation(self._site, version, variant),
-                site=self._site,
-                version=version,
-                variant=variant,
-                n_cases=result.n_cases,
-                mean_dice=result.mean_dice,
-                classes=result.classes,
-                loss=result.loss,
-                seconds=result.seconds,
-                budget=budget,
-                **of_cases,
-            )
+        message = EvaluationMessage(
+            key=layout.evaluation(self._site, version, variant),
+            site=self._site,
+            version=version,
+            variant=variant,
+            n_cases=result.n_cases,
+            mean_dice=result.mean_dice,
+            classes=result.classes,
+            loss=result.loss,
+            seconds=result.seconds,
+            budget=budget,
+            **of_cases,
         )
+        charter = self._charter()
+        if (
+            charter.secure_scores
+            and is_totalled(charter, message)
+            and self._policy.has_enough_scored(result.n_cases)
+        ):
+            masked = mask_scores(message, result, charter)
+            self._publisher.publish(masked, sealed_for=for_aggregator(charter))
+            return
+        self._publisher.publish(message)
 
 
 def _dice(result: EvaluationResult, kind: str = "mean") -> str:

@@ -101,6 +101,8 @@ class Site(Role[SiteAction]):
             cases=CaseSummaries(
                 folder, seed=observer.state.charter.schedule.seed, publish_cases=publish_cases
             ),
+            charter=self._charter_in_force,
+            policy=policy.policy,
         )
         self.name = name
         self._local_minutes = local_minutes
@@ -279,9 +281,7 @@ class Site(Role[SiteAction]):
         self._status.say("train")
         result = self._learner.train(task, network.tensors, self._status.progress)
         network.require_frozen(result.tensors)
-        charter = state.charter
-        if charter.secure_sums is not None:  # there may be another helper since the round began
-            charter = self._observer.refresh().charter
+        charter = self._charter_in_force()
         rules = charter.secure_sums
         with tempfile.TemporaryDirectory(dir=self._folder) as folder:
             path = Path(folder) / "update.safetensors"
@@ -319,6 +319,11 @@ class Site(Role[SiteAction]):
             )
         )
         return f"published the update from version {version} ({result.n_iterations} iterations)"
+
+    def _charter_in_force(self) -> messages.TrackCharter:
+        """Return the charter; with secure sums of now, as there may be another helper."""
+        charter = self._observer.state.charter
+        return charter if charter.secure_sums is None else self._observer.refresh().charter
 
     def _task(
         self,

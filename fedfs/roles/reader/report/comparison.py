@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 
 from fedfs.aggregation.random_effects import Estimate, RandomEffects, pool
 from fedfs.protocol import layout
-from fedfs.protocol.messages import ASYM, EvaluationMessage
+from fedfs.protocol.messages import ASYM, SUPPRESSED, EvaluationMessage
 from fedfs.protocol.state import StudyState
 from fedfs.roles.reader import model_scores
-from fedfs.roles.reader.evaluations import is_credible
+from fedfs.roles.reader.evaluations import hidden_text, is_credible
 from fedfs.roles.reader.given_models import mean_dice_of
 from fedfs.roles.reader.model_scores import (
     DICE,
@@ -140,7 +140,13 @@ def compare(state: StudyState) -> Comparison:
         " ".join(sentences.tell_intervals(of_dice)),
         *sentences.tell_exclusions(left_out),
         *sentences.tell_suppressed(
-            sorted({one.site for one in state.evaluations.values() if one.suppressed})
+            sorted(
+                {
+                    one.site
+                    for one in state.evaluations.values()
+                    if hidden_text(state, one) == SUPPRESSED
+                }
+            )
         ),
     ]
     return Comparison(

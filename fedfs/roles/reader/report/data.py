@@ -27,6 +27,7 @@ from fedfs.roles.reader.report.comparison import (
     matrix,
 )
 from fedfs.roles.reader.report.plan_facts import plan_facts
+from fedfs.roles.reader.report.sums import SecureSumsView, view_of_sums
 from fedfs.roles.reader.status import SiteStatus, StudyStatus, summarize
 from fedfs.roles.reader.units import format_count
 from fedfs.trust.signing import key_fingerprint
@@ -97,6 +98,7 @@ class Report:
         comparison: of models at sites, with intervals.
         local: of sites that have also trained alone.
         matrix: models at sites; see :mod:`fedfs.roles.reader.report.comparison`.
+        sums: secure sums, and with secure scores totals of scores; None without.
     """
 
     mode: str
@@ -121,6 +123,13 @@ class Report:
     comparison: Comparison
     local: tuple[LocalRow, ...]
     matrix: tuple[MatrixRow, ...]
+    sums: SecureSumsView | None
+
+    @property
+    def total_classes(self) -> list[str]:
+        """Names of classes in totals of scores."""
+        rows = self.sums.totals if self.sums is not None else ()
+        return sorted({name for row in rows for name in row.classes})
 
 
 def collect(state: StudyState, sizes: Mapping[str, int], *, seen_by: str | None = None) -> Report:
@@ -163,6 +172,7 @@ def collect(state: StudyState, sizes: Mapping[str, int], *, seen_by: str | None 
         comparison=compare(state),
         local=local_rows(state),
         matrix=matrix(state, final),
+        sums=view_of_sums(state),
     )
 
 

@@ -149,6 +149,11 @@ def _answer(report: Report) -> str:
         f" (first {known[0][1]:.3f}, best {best[1]:.3f} at version {best[0]})."
     )
     text += _gains(report)
+    if report.sums is not None and report.sums.final_mean is not None:
+        text += (
+            f" In nnU-Net's full validation the final model reaches {report.sums.final_mean:.3f} "
+            "over the cases of several sites together."
+        )
     finals = [row.final_mean for row in report.sites if row.final_mean is not None]
     if finals:
         text += (

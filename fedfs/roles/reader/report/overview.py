@@ -113,7 +113,9 @@ def _track(name: str, report: Report) -> TrackRow:
         version=report.facts["Version"],
         last_dice=known[-1] if known else None,
         final={row.site: row.final_mean for row in report.sites},
-        final_mean=weighted_mean((r.n_validation_cases or 0, r.final_mean) for r in report.sites),
+        final_mean=report.sums.final_mean
+        if report.sums is not None and report.sums.totals
+        else weighted_mean((r.n_validation_cases or 0, r.final_mean) for r in report.sites),
     )
 
 

@@ -168,14 +168,15 @@ def _training(charter: Charter, policy: SitePolicy) -> Iterator[Comparison]:
 
 
 def _scores(charter: Charter, policy: SitePolicy) -> Iterator[Comparison]:
-    held = f"scores of this site are {SUPPRESSED_TEXT}" if not shows_scores(policy) else ""
+    shows = shows_totals(policy) if charter.secure_scores else shows_scores(policy)
+    held = "" if shows else f"scores of this site are {SUPPRESSED_TEXT}"
     is_all = bool(held) and charter.evaluates
     yield _row(
         "scores",
         {SITE: "of the site's cases together", TOTALS: "in totals over sites", NONE: "none"}[
             policy.scores
         ],
-        "of every site",
+        "in totals over sites" if charter.secure_scores else "of every site",
         clash="this study consists of scores, and the policy lets none of this site leave"
         if is_all
         else "",
@@ -197,6 +198,11 @@ def announced_cases(state: StudyState, site: str) -> int | None:
 def shows_scores(policy: SitePolicy) -> bool:
     """Return whether scores of the site's cases together may leave."""
     return policy.scores == SITE
+
+
+def shows_totals(policy: SitePolicy) -> bool:
+    """Return whether scores may leave where nobody can see more than totals over sites."""
+    return policy.scores in (SITE, TOTALS)
 
 
 def _row(

@@ -5,6 +5,7 @@ Rules:
  * What says something about the site's data waits for a charter without clash.
  * Scores that may not leave are published as suppressed, which is not the same as zero: nobody then
    waits for them. Anything else that is forbidden is not published at all.
+ * In a study with secure scores no other scores leave than masked ones, whatever the policy says.
 """
 
 import logging
@@ -15,7 +16,7 @@ from typing import Any, TypeVar, cast
 from fedfs.aggregation.disclosure import excess
 from fedfs.errors import PolicyError
 from fedfs.learner import SiteFingerprint
-from fedfs.protocol import layout, messages
+from fedfs.protocol import layout
 from fedfs.protocol.messages import (
     SUPPRESSED,
     Attendance,
@@ -35,6 +36,7 @@ from fedfs.roles.site.policy.comparison import (
     announced_cases,
     require_no_clash,
     shows_scores,
+    shows_totals,
 )
 from fedfs.roles.site.policy.file import PolicyInForce
 from fedfs.roles.site.policy.rules import REQUIRED
@@ -125,16 +127,19 @@ class SiteGate:
             raise self._forbidden(message.key, f"its encoding is {message.encoding}")
         if self._policy.secure_sums == REQUIRED and not message.seed:
             raise self._forbidden(message.key, "the aggregator would see it by itself")
-        if shows_scores(self._policy) or not message.metrics:
+        is_shown = shows_scores(self._policy) and not self._state().charter.secure_scores
+        if is_shown or not message.metrics:
             return message
         self._log_suppressed("losses and scores of the training", message.key)
         return replace(message, metrics={})
 
     def _evaluation(self, message: EvaluationMessage, _is_sealed: bool) -> Message:  # noqa: FBT001
-        if self._may_show(message.n_cases):
+        if message.is_masked and shows_totals(self._policy):
+            return message
+        if not message.is_masked and self._may_show(message.n_cases):
             return message
         self._log_suppressed("scores", message.key)
-        return messages.suppressed_evaluation(message)
+        return message.without_scores(suppressed=True)
 
     def _cross_validation(self, message: CrossValidation, _is_sealed: bool) -> Message:  # noqa: FBT001
         if self._may_show(message.n_cases):
@@ -148,9 +153,10 @@ class SiteGate:
         return message
 
     def _may_show(self, n_cases: int) -> bool:
-        """Return whether scores over so many cases may leave; without a case there are none."""
-        is_enough = n_cases >= self._policy.minimum_scored_cases or not n_cases
-        return shows_scores(self._policy) and is_enough
+        """Return whether scores over so many cases may leave as they are."""
+        if self._state().charter.secure_scores:
+            return False
+        return shows_scores(self._policy) and self._policy.has_enough_scored(n_cases)
 
     def _require_agreement(self) -> None:
         state = self._state()

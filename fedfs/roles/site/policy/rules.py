@@ -52,6 +52,10 @@ class SitePolicy:
     models_elsewhere: bool = False
     coordinators: tuple[str, ...] | None = None
 
+    def has_enough_scored(self, n_cases: int) -> bool:
+        """Return whether scores over so many cases may leave; without a case there are none."""
+        return n_cases >= self.minimum_scored_cases or not n_cases
+
     def to_json(self) -> dict[str, JSON]:
         """Return key -> value; None where anything is allowed."""
         return {

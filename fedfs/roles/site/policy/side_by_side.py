@@ -1,7 +1,7 @@
 """Rule of a site's policy on each kind of thing that leaves a site. Pure."""
 
 from fedfs.protocol.messages import SUPPRESSED
-from fedfs.roles.site.policy.comparison import shows_scores
+from fedfs.roles.site.policy.comparison import shows_scores, shows_totals
 from fedfs.roles.site.policy.rules import NONE, REQUIRED, SitePolicy
 
 _HARMLESS = dict.fromkeys(
@@ -32,6 +32,7 @@ def rule_on(what: str, policy: SitePolicy) -> str:
         "about updates": "cases, iterations and seconds; losses and scores "
         + ("too" if shows_scores(policy) else f"are {SUPPRESSED}"),
         "scores": scores,
+        "masked scores": _totals(policy),
         "distributions": scores,
         "scores of single cases": scores,
         "cross-validation": scores,
@@ -58,6 +59,12 @@ def _updates(policy: SitePolicy, sealed: str) -> str:
     if policy.secure_sums == REQUIRED:
         parts.append("in secure sums only")
     return ("allowed" if not parts else "allowed " + ", ".join(parts)) + sealed
+
+
+def _totals(policy: SitePolicy) -> str:
+    if not shows_totals(policy):
+        return SUPPRESSED
+    return f"in totals over sites, of {policy.minimum_scored_cases} validation cases or more"
 
 
 def _scores(policy: SitePolicy) -> str:
