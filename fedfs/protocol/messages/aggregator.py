@@ -265,14 +265,11 @@ class RoundRecord(Message):
     scores: Totals = field(default_factory=dict)
 
     def check(self) -> None:
-        """See :meth:`Message.check`."""
-        for total in self.scores.values():
-            total.check()
-
-    def check(self) -> None:
         """See :meth:`Message.check`: a memory that is there has the hash that the record says."""
         if self.state and self.state_sha256 not in ("", self.state.tensors_sha256):
             raise MalformedError("names a memory of another hash than it says")
+        for total in self.scores.values():
+            total.check()
 
     @property
     def memory_sha256(self) -> str:
