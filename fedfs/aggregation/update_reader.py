@@ -17,17 +17,19 @@ import contextlib
 import math
 import os
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
 
+from fedfs.aggregation.fused_sums import Add, fused_add
 from fedfs.aggregation.strategies import Delta, Strategy
-from fedfs.aggregation.strategies.base import Borrowed
+from fedfs.aggregation.strategies.base import Borrowed, Summable
 from fedfs.learner import Array
 from fedfs.tensors import encodings
-from fedfs.tensors.encodings import Decoder
+from fedfs.tensors.encodings import Decoder, Fp32
 from fedfs.tensors.safetensors_layout import BF16, AnyArray, Shape
 from fedfs.tensors.safetensors_reader import TensorFile
 
@@ -137,6 +139,9 @@ class DeltaReader:
                 name: shape for name, shape in self._shapes.items() if update in self._updates[name]
             }
             file.check_layout(encodings.payload_layout(encoding, shapes))
+        n_values = sum(math.prod(s) * len(self._updates[n]) for n, s in self._shapes.items())
+        is_plain = isinstance(encoding, Fp32) and not self._stacks
+        self._add = fused_add(n_values) if is_plain else None
         # Whole tensors are large: one at a time, and one ahead.
         self.n_threads = min(os.cpu_count() or 1, _MAX_THREADS) if encoding.elementwise else 1
         self.n_ahead = 3 * self.n_threads if encoding.elementwise else 1
@@ -179,17 +184,29 @@ class DeltaReader:
             deltas = (
                 self._wait(update, piece.name)[piece.start : piece.stop] for update in piece.updates
             )
+        elif self._add is not None:
+            return _TrainedValues(self.of_slices(piece, base), self, piece, base, self._add)
         elif self._encoding.elementwise:
-            deltas = self._of_slices(piece, base.astype(np.float64))
+            deltas = self.of_slices(piece, base)
         else:
             deltas = (self._of_tensor(update, piece.name) for update in piece.updates)
         return deltas if self._stacks else Borrowed(deltas)
 
-    def _of_slices(self, piece: Piece, newest: Delta) -> Iterator[Delta]:
-        parts, delta = self._encoding.expected(piece.name, newest.shape), None
+    def trained(self, piece: Piece, newest: Array) -> Iterator[tuple[Array, Array]]:
+        """Yield what each update holds, valid until the next, and what it was trained from."""
+        place, values = (piece.name, piece.start, piece.stop), None
+        for update in piece.updates:
+            values = self._files[update].read_slice(*place, out=values)
+            older = self._parts.bases.get(update)
+            yield values, newest if older is None else older.read_slice(*place)
+
+    def of_slices(self, piece: Piece, newest: Array) -> Iterator[Delta]:
+        """Yield the deltas of a piece whose updates are decoded slice by slice."""
+        wide, delta = newest.astype(np.float64), None
+        parts = self._encoding.expected(piece.name, newest.shape)
         payload: dict[str, AnyArray] = {}
         for update in piece.updates:
-            file, base = self._files[update], newest
+            file, base = self._files[update], wide
             if update in self._parts.bases:
                 older = self._parts.bases[update]
                 base = older.read_slice(piece.name, piece.start, piece.stop).astype(np.float64)
@@ -230,3 +247,26 @@ class DeltaReader:
         n = math.prod(shape)
         for start in range(0, max(n, 1), max(size, 1)):
             yield Piece(name, shape, start, min(start + max(size, 1), n), self._updates[name])
+
+
+@dataclass(frozen=True)
+class _TrainedValues(Summable):
+    """Deltas of a piece whose updates hold trained values as they are."""
+
+    reader: DeltaReader
+    piece: Piece
+    base: Array
+    add: Add
+
+    def only(self, taken: Sequence[bool]) -> Summable:
+        """See :class:`~fedfs.aggregation.strategies.base.Summable`."""
+        piece = replace(self.piece, updates=list(compress(self.piece.updates, taken)))
+        return replace(self, deltas=self.reader.of_slices(piece, self.base), piece=piece)
+
+    def weighted_sum(self, shares: Sequence[float]) -> Delta:
+        """See :class:`~fedfs.aggregation.strategies.base.Summable`."""
+        total = np.empty(self.base.shape)
+        trained = self.reader.trained(self.piece, self.base)
+        for i, (share, (values, base)) in enumerate(zip(shares, trained, strict=True)):
+            self.add(total, values, base, share, i == 0)
+        return total

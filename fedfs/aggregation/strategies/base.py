@@ -15,6 +15,7 @@ Rules:
    and a second copy of the model in float64 would cost bytes that no momentum needs.
 """
 
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -35,6 +36,18 @@ class Borrowed:
 
     def __iter__(self) -> Iterator[Delta]:
         return iter(self.deltas)
+
+
+class Summable(Borrowed):
+    """Deltas whose weighted sum is formed faster than one by one, with the same bits."""
+
+    @abstractmethod
+    def only(self, taken: Sequence[bool]) -> "Summable":
+        """Return those of the deltas that are ``taken``."""
+
+    @abstractmethod
+    def weighted_sum(self, shares: Sequence[float]) -> Delta:
+        """Return the sum of ``delta * share``, each rounded, in the order of the deltas."""
 
 
 @dataclass(frozen=True)

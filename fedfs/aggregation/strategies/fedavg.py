@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from fedfs.aggregation.strategies.base import NO_STATE, Borrowed, Combined, Round
+from fedfs.aggregation.strategies.base import NO_STATE, Borrowed, Combined, Round, Summable
 from fedfs.errors import StudyError, TensorError
 from fedfs.learner import Array
 from fedfs.protocol.ranges import check_options
@@ -61,6 +61,8 @@ class FedAvg:
 
     def mean(self, shares: Sequence[float], deltas: Iterable[Delta]) -> Delta:
         """Return the mean of at least one delta; ``shares`` are above 0 and sum to 1."""
+        if isinstance(deltas, Summable):
+            return deltas.weighted_sum(shares)
         total: Delta | None = None
         part: Delta | None = None
         for share, delta in zip(shares, deltas, strict=True):
@@ -135,7 +137,10 @@ class FedAvgRound:
         if not any(shares):
             return Combined(base.copy(), _to_float32(name, old))
         kept: Iterable[Delta] = (d for share, d in zip(shares, checked, strict=True) if share > 0)
-        kept = Borrowed(kept) if isinstance(deltas, Borrowed) else kept
+        if isinstance(deltas, Summable):
+            kept = deltas.only([share > 0 for share in shares])
+        elif isinstance(deltas, Borrowed):
+            kept = Borrowed(kept)
         mean = self._strategy.mean([share for share in shares if share > 0], kept)
         move, new = self._strategy.step(mean, old, self._version)
         value = _to_float32(name, {"value": np.add(base, move, dtype=np.float64)})["value"]

@@ -3,11 +3,12 @@
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pytest
 
-from fedfs.aggregation import strategies, update_reader
+from fedfs.aggregation import fused_sums, strategies, update_reader
 from fedfs.aggregation.combine import Combination, Outputs, Written, combine, state_layout
 from fedfs.aggregation.strategies import STRATEGIES
 from fedfs.aggregation.update_reader import SLICE
@@ -81,9 +82,12 @@ class Made:
             for site in self.sites(name)
         }
 
-    def combine(self, strategy="fedavg", options=None, *, model="fp32", state=None, version=1):
+    def combine(
+        self, strategy="fedavg", options=None, *, model="fp32", state=None, version=1,
+        folder="out", weights=WEIGHTS, bases=MappingProxyType({}),
+    ):  # fmt: skip
         """Return what was written, and the files."""
-        out = self.folder / f"out-{version}"
+        out = self.folder / f"{folder}-{version}"
         out.mkdir()
         outputs = Outputs(out / "model", out / "delta", out / "state", out / "ema")
         with TensorFile(self.folder / "base") as base:
@@ -92,7 +96,8 @@ class Made:
                     base=base,
                     state=state,
                     updates={site: self.folder / site for site in self.payloads},
-                    weights=WEIGHTS,
+                    weights=weights,
+                    bases=bases,
                     version=version,
                     shared_by=self.shared_by,
                 ),
@@ -178,6 +183,29 @@ def test_neither_pieces_nor_threads_change_a_bit(tmp_path, monkeypatch, piece, n
     other = Made(tmp_path / "other").combine("fedadam")[1]
     assert one.model.read_bytes() == other.model.read_bytes()
     assert one.state.read_bytes() == other.state.read_bytes()
+
+
+@pytest.mark.parametrize("case", ["fedavg", "momentum", "clipped", "fedadam"])
+@pytest.mark.parametrize("shared_by", [None, SHARED_BY])
+def test_sums_in_one_pass_change_no_bit(tmp_path, monkeypatch, case, shared_by):
+    pytest.importorskip("numba")
+    made = Made(tmp_path / "study", shared_by=shared_by)
+    older = {n: np.float32(values * 1.5) for n, values in made.base.items()}
+    write_safetensors(tmp_path / "older", older)
+    with TensorFile(tmp_path / "older") as file:
+        inputs = {"weights": {**WEIGHTS, "north": 0.0}, "bases": {"east": file}}
+        plain = made.combine(*CASES[case], **inputs)[1]
+        monkeypatch.setattr(fused_sums, "WORTH_COMPILING", 0)
+        fused = made.combine(*CASES[case], folder="fused", **inputs)[1]
+    assert_same_bits(read(fused.model), read(plain.model))
+    if plain.state.exists():
+        assert_same_bits(read(fused.state), read(plain.state))
+
+
+def test_without_numba_and_for_few_values_numpy_adds(monkeypatch):
+    assert fused_sums.fused_add(fused_sums.WORTH_COMPILING - 1) is None
+    monkeypatch.setattr(fused_sums.importlib.util, "find_spec", lambda name: None)
+    assert fused_sums.fused_add(fused_sums.WORTH_COMPILING) is None
 
 
 @pytest.mark.parametrize("encoding", sorted(ENCODINGS))
