@@ -45,6 +45,7 @@ import numpy as np
 
 from fedfs.aggregation import fused_sums, strategies
 from fedfs.aggregation.combine import Combination, Outputs, combine
+from fedfs.store.local_files import sync
 from fedfs.tensors import encodings
 from fedfs.tensors.canonical import TensorFile, write_safetensors
 from fedfs.tensors.safetensors_layout import header_bytes
@@ -98,6 +99,8 @@ def aggregate(folder: Path, updates: list[Path]) -> None:
                 *(folder / f"written-{what}" for what in ("model", "delta", "state", "ema"))
             ),
         )
+
+    sync(folder / "written-model")
 
 
 def aggregate_with_numpy(folder: Path, updates: list[Path]) -> None:

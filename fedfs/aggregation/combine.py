@@ -7,6 +7,7 @@ Rules:
    lock, and are taken in the order of the file: neither bits nor errors depend on threads.
  * If no site that shares a tensor is here, the tensor and its memory stay as they are; so do all
    of them where there is no update.
+ * Files are not waited for until they are on the disk: the store does that for its own copies.
  * Where there is an exponential average, it is made of the version as its readers have it.
  * A version whose encoding is lossy is what its readers will make of the delta. What the delta
    does not carry is kept beside the strategy's memory and is added to the next delta.
@@ -171,7 +172,7 @@ class _Output:
         self._target = np.empty(0, dtype=np.float32)
 
         def writer(path: Path, layout: Mapping[str, Entry]) -> TensorWriter:
-            return stack.enter_context(TensorWriter(path, layout))
+            return stack.enter_context(TensorWriter(path, layout, synced=False))
 
         weights = {name: ("F32", shape) for name, shape in shapes.items()}
         self.model = writer(outputs.model, weights)

@@ -140,7 +140,7 @@ def check_values(
         delta = encoding.decode(name, payload, base.read(name)).ravel()
         # In blocks, so that float64 takes no second copy of a tensor.
         for start in range(0, delta.size, _BLOCK):
-            block = delta[start : start + _BLOCK].astype(np.float64)
+            block = np.asarray(delta[start : start + _BLOCK], dtype=np.float64)
             squares += float(block @ block)
         n_values += delta.size
     return math.sqrt(squares / n_values) if n_values else 0.0
@@ -207,7 +207,7 @@ def decrypt(source: Path, target: Path, ref: PayloadRef, vault: Vault | None) ->
     """
     if vault is None:
         raise SealedError("is encrypted, and this host holds no key for it", key=ref.key)
-    with replacing(target, durable=False) as plain:
+    with replacing(target, durable=False, synced=False) as plain:
         with source.open("rb") as reader, plain.open("xb") as writer:
             sealing.unseal_file(reader, writer, vault.identities)
         if plain.stat().st_size != ref.content_size or file_sha256(plain) != ref.content_sha256:

@@ -74,6 +74,7 @@ class ReadableStore(ABC):
         """Copy the object to a local file in bounded memory.
 
         The file appears at ``path`` complete, and replaces what was there; its folder must exist.
+        After a power cut it may hold anything: whoever keeps it compares its hash again.
 
         Raises:
             ObjectNotFoundError: nothing is there.
@@ -153,7 +154,7 @@ class Store(ReadableStore):
         """
 
     def adopt(self, key: str, path: Path) -> bool:
-        """Create the object from a durable local file that nobody will change any more.
+        """Create the object from a local file that nobody will change any more.
 
         As :meth:`upload`, for a file that lies where :meth:`scratch` says: where store and file
         share a disk, nothing is copied.

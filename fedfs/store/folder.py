@@ -90,6 +90,7 @@ class FolderStore(Store):
         *folders, name = check_key(key).split("/")
         if self._links is not False:
             with self._errors(key, "written"), self._root.folder(folders, create=True) as folder:
+                local_files.sync(path)
                 try:
                     os.link(path, name, dst_dir_fd=folder, follow_symlinks=False)
                 except FileExistsError:
@@ -120,7 +121,7 @@ class FolderStore(Store):
     def download(self, key: str, path: Path, *, max_bytes: int) -> None:
         """See :meth:`fedfs.store.base.Store.download`."""
         with self._open_object(check_key(key)) as fd:
-            local_files.write_local(path, self._read(fd, key, max_bytes))
+            local_files.write_local(path, self._read(fd, key, max_bytes), synced=False)
 
     def list(self, prefix: str, *, after: str = "") -> Iterator[Entry]:
         """See :meth:`fedfs.store.base.Store.list`."""

@@ -64,7 +64,7 @@ def create_secret(path: Path, data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
+def replacing(path: Path, *, durable: bool = True, synced: bool = True) -> Iterator[Path]:
     """Yield a path to write to; what is there when the block ends takes the name ``path``.
 
     Whoever reads ``path`` sees the old file or the new one, also after a crash or a power cut. If
@@ -74,6 +74,8 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
         path: file to write or to replace; its folder exists.
         durable: also wait until the new name is on the disk. A cache does without: a name that a
             power cut takes back means another download.
+        synced: also wait until the content is. What is compared with a hash before it is used
+            does without.
 
     Raises:
         OSError: the file cannot be written, for example because the disk is full.
@@ -91,7 +93,8 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
         yield temporary
         # Before the name: a file system may write names before contents, and a power cut in between
         # would leave an empty file under the right name.
-        sync(temporary)
+        if synced:
+            sync(temporary)
         temporary.replace(path)
     finally:
         with contextlib.suppress(OSError):
@@ -164,15 +167,20 @@ def local_chunks(file: BinaryIO) -> Iterator[bytes]:
             _on_bytes.get()(len(chunk))
 
 
-def write_local(path: Path, chunks: Iterator[bytes]) -> None:
+def write_local(path: Path, chunks: Iterator[bytes], *, synced: bool = True) -> None:
     """Write a download to ``path``, where it appears whole or not at all.
+
+    Args:
+        path: file to write.
+        chunks: its content.
+        synced: as :func:`replacing` says.
 
     Raises:
         SetupError: it cannot be written. Whatever ``chunks`` raises passes through.
     """
     with (
         _local_errors(path, "written"),  # the store's errors are none of the operating system's
-        replacing(path, durable=False) as temporary,
+        replacing(path, durable=False, synced=synced) as temporary,
         temporary.open("xb") as file,
     ):
         for chunk in chunks:

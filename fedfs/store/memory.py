@@ -69,7 +69,9 @@ class MemoryStore(Store):
         data = self.get(key, max_bytes=max_bytes)
         steps = range(0, len(data), local_files.CHUNK_BYTES)
         local_files.write_local(
-            path, (data[start : start + local_files.CHUNK_BYTES] for start in steps)
+            path,
+            (data[start : start + local_files.CHUNK_BYTES] for start in steps),
+            synced=False,
         )
 
     def list(self, prefix: str, *, after: str = "") -> Iterator[Entry]:

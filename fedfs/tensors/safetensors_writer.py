@@ -7,7 +7,7 @@ Rules:
  * Tensors, and slices of them, go to their place in any order and from any thread, as the header
    says where everything is before the first value is there. Several files may be open at once.
  * A file is complete or absent: it is written under another name, every value is asked for once,
-   and it has its own name only when it has reached the disk.
+   and it has its own name only when it has reached the disk, unless it need not.
  * A large file goes to the disk while more of it is made: waiting for that took as long as
    everything else.
  * Equal tensors make equal files, whatever the host or the version of a library: aggregators and
@@ -48,12 +48,20 @@ class TensorWriter:
         path: file to write; on leaving the context it is complete, or as it was if that raises.
         layout: name -> type as safetensors spells it, and shape.
         metadata: kept in the file's header.
+        synced: wait for the disk. What is published does without, as the store waits for its own
+            copy, and a cache is compared with a hash.
     """
 
     def __init__(
-        self, path: Path, layout: Mapping[str, Entry], metadata: Mapping[str, str] | None = None
+        self,
+        path: Path,
+        layout: Mapping[str, Entry],
+        metadata: Mapping[str, str] | None = None,
+        *,
+        synced: bool = True,
     ) -> None:
         self._path = path
+        self._synced = synced
         self._layout = layout
         self._header = header_bytes(layout, metadata)
         self._begins = {name: begin for name, (begin, _) in places(layout).items()}
@@ -64,7 +72,9 @@ class TensorWriter:
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
-            temporary = stack.enter_context(replacing(self._path))
+            temporary = stack.enter_context(
+                replacing(self._path, durable=self._synced, synced=self._synced)
+            )
             self._fd = os.open(temporary, _FLAGS, 0o600)
             stack.callback(os.close, self._fd)
             stack.callback(self._syncer.shutdown)
@@ -120,7 +130,7 @@ class TensorWriter:
         while done < len(raw):
             done += os.pwrite(self._fd, raw[done:], position + done)
         self._unsynced += done
-        if self._unsynced >= _SYNC_BYTES:
+        if self._synced and self._unsynced >= _SYNC_BYTES:
             self._unsynced = 0
             self._syncs.append(self._syncer.submit(os.fsync, self._fd))
 

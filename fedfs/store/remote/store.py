@@ -74,7 +74,7 @@ class FsspecStore(Store):
 
     def download(self, key: str, path: Path, *, max_bytes: int) -> None:
         """See :meth:`fedfs.store.base.Store.download`."""
-        local_files.write_local(path, self._read(check_key(key), max_bytes))
+        local_files.write_local(path, self._read(check_key(key), max_bytes), synced=False)
 
     def create(self, key: str, data: bytes) -> bool:
         """See :meth:`fedfs.store.base.Store.create`."""

@@ -121,7 +121,7 @@ class S3Store(Store):
 
     def download(self, key: str, path: Path, *, max_bytes: int) -> None:
         """See :meth:`fedfs.store.base.Store.download`."""
-        local_files.write_local(path, self._read(check_key(key), max_bytes))
+        local_files.write_local(path, self._read(check_key(key), max_bytes), synced=False)
 
     def list(self, prefix: str, *, after: str = "") -> Iterator[Entry]:
         """See :meth:`fedfs.store.base.Store.list`."""

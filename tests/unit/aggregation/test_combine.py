@@ -1,6 +1,7 @@
 """The next version from files: the same bits as from arrays in memory, whoever shares what."""
 
 import math
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -200,6 +201,12 @@ def test_sums_in_one_pass_change_no_bit(tmp_path, monkeypatch, case, shared_by):
     assert_same_bits(read(fused.model), read(plain.model))
     if plain.state.exists():
         assert_same_bits(read(fused.state), read(plain.state))
+
+
+def test_a_version_does_not_wait_for_the_disk(tmp_path, monkeypatch):
+    made = Made(tmp_path / "study")
+    monkeypatch.setattr(os, "fsync", lambda fd: pytest.fail("fsync"))
+    assert made.combine("fedadam", model="int8")[0].has_state
 
 
 def test_without_numba_and_for_few_values_numpy_adds(monkeypatch):

@@ -55,6 +55,16 @@ def failing(monkeypatch, name, code):
 # What goes wrong on the share
 
 
+def test_only_what_the_store_keeps_waits_for_the_disk(store, root, tmp_path, monkeypatch):
+    store.create(KEY, b"data")
+    synced, real = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(os.fstat(fd).st_ino), real(fd)))
+    store.download(KEY, tmp_path / "copy", max_bytes=9)
+    assert not synced
+    store.adopt("sites/a/adopted.bin", tmp_path / "copy")
+    assert (root / "sites/a/adopted.bin").stat().st_ino in synced
+
+
 @pytest.mark.parametrize(
     ("code", "kind", "reason"),
     [
