@@ -96,11 +96,8 @@ def test_at_its_limit_preempted_and_without_its_node_it_goes_on(slurm, site_job)
     wait_for(lambda: slurm.state(site_job.job).startswith("PENDING"))
     with contextlib.suppress(RuntimeError):  # it may have come back by itself
         slurm.call(*node, "State=RESUME")
-
-    def has_ended():
-        if site_job.is_queued():
-            site_job.begin_now()
-        return site_job.has_ended()
-
-    wait_for(has_ended)
+    wait_for(lambda: site_job.is_queued() or site_job.has_ended(), explain=site_job.describe)
+    if site_job.is_queued():
+        site_job.begin_now()
+    wait_for(site_job.has_ended, explain=site_job.describe)
     slurm.wait_for_state(site_job.job, "COMPLETED")
