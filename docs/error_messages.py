@@ -63,6 +63,7 @@ _WORDLESS = {
     "fedfs/store/s3/errors.py": f"{_NOT_DONE}: {GAP}.",
     "fedfs/store/remote/dialect.py": f"{_NOT_DONE}: {GAP}.",
     "fedfs/store/remote/sftp.py": f"{_NOT_DONE}: {GAP}.",
+    "fedfs/store/remote/smb.py": f"{_NOT_DONE}: {GAP}.",
     "fedfs/store/remote/webdav.py": f"{_NOT_DONE}: {GAP}.",
     "fedfs/cli/configuration.py": f"{GAP}, line {GAP}: {GAP}.",
     "fedfs/cli/spelling.py": f"{GAP}, line {GAP}: {GAP}.",

@@ -9,7 +9,15 @@ import pytest
 from hypothesis import settings
 
 from fedfs.simulation.hosts import LENIENT_POLICY
-from support import dav_server, forward_proxy, https_front, s3_server, slurm_node, ssh_server
+from support import (
+    dav_server,
+    forward_proxy,
+    https_front,
+    s3_server,
+    slurm_node,
+    smb_server,
+    ssh_server,
+)
 from support.courier import Courier
 from support.federation import Federation
 from support.servers import skip_without
@@ -121,4 +129,12 @@ def apache() -> Iterator[dav_server.DavServer]:
     """A real WebDAV server."""
     skip_without(dav_server.missing_programs(), on="WEBDAV", packages=dav_server.PACKAGES)
     with dav_server.running() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def samba() -> Iterator[smb_server.SmbServer]:
+    """A real SMB server."""
+    skip_without(smb_server.missing_programs(), on="SMB", packages=smb_server.PACKAGES)
+    with smb_server.running() as server:
         yield server

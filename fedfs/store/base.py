@@ -117,14 +117,16 @@ class ReadableStore(ABC):
 
 
 class Store(ReadableStore):
-    """A place for objects.
+    """A place for objects."""
 
-    Attributes:
-        promises_one_winner: of several creators exactly one wins, whatever happens; otherwise that
-            is likely at best, and no two processes may run in the same role.
-    """
+    @property
+    def promises_one_winner(self) -> bool:
+        """Whether of several creators exactly one wins, whatever happens.
 
-    promises_one_winner: bool = True
+        Otherwise that is likely at best, and no two processes may run in the same role. Some stores
+        find out when something is created.
+        """
+        return True
 
     @abstractmethod
     def create(self, key: str, data: bytes) -> bool:

@@ -48,7 +48,11 @@ class Wrapper(ReadableWrapper, Store):
 
     def __init__(self, inner: Store) -> None:
         super().__init__(inner)
-        self.promises_one_winner = inner.promises_one_winner
+
+    @property
+    def promises_one_winner(self) -> bool:
+        """See :attr:`fedfs.store.base.Store.promises_one_winner`."""
+        return self._inner.promises_one_winner
 
     def create(self, key: str, data: bytes) -> bool:
         """See :meth:`fedfs.store.base.Store.create`."""

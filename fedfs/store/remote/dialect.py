@@ -41,11 +41,11 @@ class Dialect:
     """Any file system of fsspec.
 
     Attributes:
-        promises_one_winner: see :class:`fedfs.store.base.Store`.
+        promises_one_winner: see :attr:`fedfs.store.base.Store.promises_one_winner`.
         has_folders: a folder is something of its own, and not only the beginning of names.
     """
 
-    promises_one_winner: ClassVar[bool] = False
+    promises_one_winner: bool = False
     has_folders: ClassVar[bool] = True
 
     def open(self, url: str) -> tuple[Any, str]:
@@ -153,13 +153,14 @@ def decoded(text: str | None) -> str | None:
     return None if text is None else unquote(text)
 
 
-def quiet(*names: str) -> None:
+def quiet(*names: str, level: int = logging.WARNING) -> None:
     """Keep loggers of packages above DEBUG, where they print headers and paths."""
     for name in names:
-        logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger(name).setLevel(level)
 
 
 _DIALECTS = {
+    "smb": ("smb", "SMB"),
     "sftp": ("sftp", "SFTP"),
     "ssh": ("sftp", "SFTP"),
     "webdav": ("webdav", "WebDAV"),

@@ -60,13 +60,17 @@ class FsspecStore(Store):
         parts = urlsplit(url)
         self.url = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
         self._dialect = dialect or dialect_of(url)
-        self.promises_one_winner = self._dialect.promises_one_winner
         self._connection = Connection(
             url, self.url, self._dialect, must_exist=must_exist and self._dialect.has_folders
         )
         self._errors = self._connection.errors
         self._patience = patience
         self._made: set[str] = set()
+
+    @property
+    def promises_one_winner(self) -> bool:
+        """See :attr:`fedfs.store.base.Store.promises_one_winner`."""
+        return self._dialect.promises_one_winner
 
     def get(self, key: str, *, max_bytes: int) -> bytes:
         """See :meth:`fedfs.store.base.Store.get`."""
