@@ -51,6 +51,7 @@ packages:
 
 # One core each: the real nnU-Net runs beside the fast tests.
 unit: $(READY)
+	sh tests/support/install_azurite.sh "Azure tests will be SKIPPED" $(VENV)/azurite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup
 
 # What depends on versions: nnU-Net, torch, numpy, S3, the command line. Not the documents.

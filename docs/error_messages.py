@@ -62,6 +62,7 @@ _NOT_DONE = f"{GAP} cannot be read, written or listed"
 _WORDLESS = {
     "fedfs/store/s3/errors.py": f"{_NOT_DONE}: {GAP}.",
     "fedfs/store/remote/dialect.py": f"{_NOT_DONE}: {GAP}.",
+    "fedfs/store/remote/azure.py": f"{_NOT_DONE}: {GAP}.",
     "fedfs/store/remote/sftp.py": f"{_NOT_DONE}: {GAP}.",
     "fedfs/store/remote/smb.py": f"{_NOT_DONE}: {GAP}.",
     "fedfs/store/remote/webdav.py": f"{_NOT_DONE}: {GAP}.",

@@ -10,6 +10,7 @@ from hypothesis import settings
 
 from fedfs.simulation.hosts import LENIENT_POLICY
 from support import (
+    azure_server,
     dav_server,
     forward_proxy,
     https_front,
@@ -114,6 +115,16 @@ def slurm(one_node: slurm_node.SlurmNode, monkeypatch: pytest.MonkeyPatch) -> sl
     for name, value in one_node.environment.items():
         monkeypatch.setenv(name, value)
     return one_node
+
+
+@pytest.fixture(scope="session")
+def azurite() -> Iterator[azure_server.AzureServer]:
+    """An emulator of Azure Blob Storage."""
+    missing = azure_server.missing_programs()
+    if missing:
+        pytest.skip(f"NOT TESTED ON AZURE: {missing[0]} not found; {azure_server.INSTALL}")
+    with azure_server.running() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -13,13 +13,12 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from support.servers import wait_until_it_listens
+from support.servers import free_ports, missing_of, wait_until_it_listens
 
 PACKAGES = "samba"
 SHARE = "studies"
@@ -49,7 +48,7 @@ read only = no
 
 def missing_programs() -> list[str]:
     """Return the programs that are needed and not installed."""
-    return [name for name in (_SMBD, "smbpasswd", "setpriv") if not shutil.which(name)]
+    return missing_of(_SMBD, "smbpasswd", "setpriv")
 
 
 class SmbServer:
@@ -68,9 +67,7 @@ class SmbServer:
             (self.folder / name).mkdir()
         self.password = secrets.token_hex(8)
         self._process: subprocess.Popen[bytes] | None = None
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        (self.port,) = free_ports(1)
         text = _CONFIGURATION.format(port=self.port, folder=self.folder, share=SHARE)
         (self.folder / "smb.conf").write_text(text)
         command = ["smbpasswd", "-c", str(self.folder / "smb.conf"), "-a", "-s", getpass.getuser()]

@@ -42,7 +42,9 @@ class Dialect:
 
     Attributes:
         promises_one_winner: see :attr:`fedfs.store.base.Store.promises_one_winner`.
-        has_folders: a folder is something of its own, and not only the beginning of names.
+        has_folders: a folder is something of its own, and not only the beginning of names. Where
+            it is not, :meth:`write` makes an object under its own name, whole and at once, and
+            raises a :class:`FileExistsError` if the name is taken.
     """
 
     promises_one_winner: bool = False
@@ -160,6 +162,7 @@ def quiet(*names: str, level: int = logging.WARNING) -> None:
 
 
 _DIALECTS = {
+    "az": ("azure", "Azure"),
     "smb": ("smb", "SMB"),
     "sftp": ("sftp", "SFTP"),
     "ssh": ("sftp", "SFTP"),

@@ -1,8 +1,9 @@
 """A store on any file system of fsspec.
 
 Rules:
- * An object is written to a hidden file beside its place, which then takes its name; whether two
-   writers may both win is up to the protocol: see :mod:`fedfs.store.remote.dialect`.
+ * An object is written to a hidden file beside its place, which then takes its name; where there
+   are no folders, it is written under its name if that is free. Whether two writers may both win is
+   up to the protocol: see :mod:`fedfs.store.remote.dialect`.
  * A download that broke goes on behind the last byte that came.
 """
 
@@ -180,6 +181,9 @@ class FsspecStore(Store):
         return False
 
     def _write(self, fs: Any, path: str, chunks: Iterable[bytes], size: int) -> None:
+        if not self._dialect.has_folders:
+            self._dialect.write(fs, path, chunks, size)
+            return
         where = path.rpartition("/")[0]
         if where not in self._made:
             _make_folder(fs, where)
