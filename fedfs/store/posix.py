@@ -146,6 +146,11 @@ def link_exclusively(temporary: str, name: str, folder: int) -> bool:
         os.link(temporary, name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
     except FileExistsError:
         return False
+    except PermissionError as error:
+        # sshfs says EPERM where another host has taken the name since this one looked.
+        if error.errno != errno.EPERM or is_free(name, folder):
+            raise
+        return False
     return True
 
 

@@ -346,6 +346,23 @@ def test_a_share_without_links_is_found_out_once(root, monkeypatch, code):
     assert files(root) == ["b", KEY]
 
 
+def test_a_link_that_is_not_permitted_as_the_name_was_taken_is_lost(root, monkeypatch):
+    """As sshfs says it, where another host was faster."""
+    store = FolderStore(root, use_links=True)
+
+    def link(source, name, *, dst_dir_fd, **_):
+        rival = os.open(name, os.O_CREAT | os.O_WRONLY, dir_fd=dst_dir_fd)
+        os.write(rival, b"theirs")
+        os.close(rival)
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", link)
+    with pytest.raises(ObjectExistsError):
+        store.create(KEY, b"ours")
+    assert files(root) == [KEY]
+    assert (root / KEY).read_bytes() == b"theirs"
+
+
 def test_other_failures_of_link_are_errors(root, monkeypatch):
     failing(monkeypatch, "link", errno.EACCES)
     with pytest.raises(StorePermissionError):
