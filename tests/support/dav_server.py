@@ -56,7 +56,7 @@ Mutex file:{folder} default
   AuthName fedfs
   AuthUserFile {folder}/users
   Require valid-user
-  LimitRequestBody 16777216
+  LimitRequestBody {limit_bytes}
 </Directory>
 """
 
@@ -75,7 +75,7 @@ class DavServer:
         port, tls_port: of the server.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, limit_bytes: int) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="fedfs-dav-"))
         self.data = self.folder / "data"
         self.data.mkdir()
@@ -88,7 +88,11 @@ class DavServer:
         subprocess.run(command, check=True, capture_output=True)
         (self.folder / "users").write_text(f"{USER}:{_sha1(self.password)}\n")
         text = _CONFIGURATION.format(
-            port=self.port, tls_port=self.tls_port, folder=self.folder, modules=_MODULES
+            port=self.port,
+            tls_port=self.tls_port,
+            folder=self.folder,
+            modules=_MODULES,
+            limit_bytes=limit_bytes,
         )
         (self.folder / "apache.conf").write_text(text)
         self._as_user: list[str] = []
@@ -132,9 +136,9 @@ def _sha1(password: str) -> str:
 
 
 @contextlib.contextmanager
-def running() -> Iterator[DavServer]:
-    """Run a server as long as the block does."""
-    server = DavServer()
+def running(*, limit_bytes: int = 16 << 20) -> Iterator[DavServer]:
+    """Run a server as long as the block does; it takes files of up to so many bytes, 0 for all."""
+    server = DavServer(limit_bytes)
     try:
         yield server
     finally:
