@@ -54,6 +54,8 @@ CHOICES: tuple[tuple[str, dict[str, float]], ...] = (
     ("topk", {"fraction": 0.02, "bits": 4}),
     ("topk", {"fraction": 0.01}),
     ("topk", {"fraction": 0.01, "bits": 4}),
+    ("topk", {"fraction": 0.03, "bits": 2, "decay": 0.95}),
+    ("topk", {"fraction": 0.01, "bits": 2, "decay": 0.95}),
 )
 
 

@@ -58,6 +58,8 @@ def test_an_unknown_encoding_lists_the_known_ones():
         ("topk", {"bits": 4.5}, "'bits'"),
         ("topk", {"bits": True}, "'bits'"),
         ("topk", {"name": 1.0}, "no option 'name'"),
+        ("topk", {"decay": 0.0}, "'decay'"),
+        ("topk", {"decay": 1.5}, "'decay'"),
         ("fixed", {"fraction": 0.1}, "'fixed' has no option 'fraction'"),
         ("fixed", {"max_change": 0.0}, "'max_change'"),
         ("fixed", {"max_change": 3.0}, "'max_change' of Fixed is 3"),
@@ -270,6 +272,41 @@ def test_topk_keeps_the_first_of_equal_values_on_every_host():
     payload = encodings.by_name("topk", {"fraction": 0.4}).encode("w", delta, 0 * delta).payload
     found = encodings.by_name("topk", {"fraction": 0.4}).decode("w", payload, 0 * delta)
     assert np.flatnonzero(found).tolist() == [0, 1, 2, 6]
+
+
+def test_two_bits_are_a_sign_and_one_of_two_magnitudes():
+    delta = np.float32([1, -1.5, 0.25, -8, 0, 10, 0.5, 1.5, 0, 0])
+    topk = encodings.by_name("topk", {"fraction": 0.6, "bits": 2})
+    encoded = topk.encode("w", delta, 0 * delta)
+    assert encoded.payload["w#scale"].shape == (2,)
+    assert encoded.payload["w#values"].nbytes == 2
+    found = topk.decode("w", encoded.payload, 0 * delta)
+    low, high = encoded.payload["w#scale"].astype(float)
+    assert (low, high) == (pytest.approx(1.0), pytest.approx(6.5))
+    expected = [low, -low, 0, -high, 0, high, low, low, 0, 0]
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_allclose(encoded.residual, delta - found, rtol=1e-6)
+
+
+@pytest.mark.parametrize("pair", [(-1.0, 1.0), (2.0, 1.0)])
+def test_two_magnitudes_have_to_ascend_from_zero(pair):
+    topk = encodings.by_name("topk", {"fraction": 0.5, "bits": 2})
+    payload = {**topk.encode("w", BASE, 0 * BASE).payload, "w#scale": np.float32(pair)}
+    with pytest.raises(TensorError, match="negative or do not ascend"):
+        topk.decode("w", payload, BASE)
+
+
+@pytest.mark.parametrize("decay", [0.5, 0.95])
+def test_what_is_left_decays(decay):
+    delta = np.float32([1, 2, 4, 8])
+    topk = encodings.by_name("topk", {"fraction": 0.25, "decay": decay})
+    first = topk.encode("w", delta, 0 * delta)
+    np.testing.assert_allclose(first.residual, [1, 2, 4, 0], atol=1e-5)  # a scale is rounded up
+    second = topk.encode("w", 0 * delta, 0 * delta, first.residual)
+    np.testing.assert_allclose(
+        topk.decode("w", second.payload, 0 * delta), [0, 0, 4 * decay, 0], atol=1e-5
+    )
+    np.testing.assert_allclose(second.residual, [decay, 2 * decay, 0, 0], atol=1e-5)
 
 
 def test_topk_is_small():
