@@ -177,7 +177,7 @@ def _facts_of(charter: Charter, request: JoinRequest) -> dict[str, Any]:
     "--personal-learning-rate",
     type=float,
     section=TRAINING,
-    help="Learning rate that the personal model's schedule begins with; default: the study's.",
+    help="Learning rate that the personal model's schedule begins with; default: the trainer's.",
 )
 @option(
     "--no-final-validation",

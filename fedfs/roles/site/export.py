@@ -144,6 +144,6 @@ def _personal(state: StudyState, folder: Path, scratch: Path) -> tuple[Path, Mod
     n_epochs = made.tuning.n_epochs(schedule.rounds * schedule.local_epochs)
     text = (
         f"version {state.newest}, trained further for {format_count(n_epochs, 'epoch')} from "
-        f"{made.tuning.of_study(schedule.learning_rate).schedule}"
+        f"{made.tuning.schedule}"
     )
     return path, ModelKind("personal", text), before + n_epochs

@@ -1,6 +1,6 @@
 """Budget and schedule of a personal model; their defaults have their home here."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from fedfs.errors import UserError
 from fedfs.protocol.ranges import check_learning_rate
@@ -14,8 +14,8 @@ class FineTuning:
 
     Attributes:
         share: of the epochs of the whole federation; at least one epoch is trained.
-        learning_rate: that nnU-Net's schedule over these epochs begins with; None for that of the
-            study, or else the trainer's own: with Adam a tenth of that with SGD.
+        learning_rate: that nnU-Net's schedule over these epochs begins with; None for the
+            trainer's own, whatever the study's is: with Adam a tenth of that with SGD.
     """
 
     share: float = 0.25
@@ -28,10 +28,6 @@ class FineTuning:
                 hint=f"more than 0, at most {_MOST_SHARE:g}; default {FineTuning.share:g}",
             )
         check_learning_rate(self.learning_rate)
-
-    def of_study(self, learning_rate: float | None) -> "FineTuning":
-        """Return it with the study's learning rate, where it has none of its own."""
-        return self if self.learning_rate else replace(self, learning_rate=learning_rate)
 
     @property
     def schedule(self) -> str:

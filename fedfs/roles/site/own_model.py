@@ -182,7 +182,7 @@ class PersonalModel:
             files.write_json(self._record, {"begun": begun, "result": None})
         whole = replace(
             stretched(task, self.tuning.n_epochs(task.total_epochs)),
-            learning_rate=self.tuning.of_study(task.learning_rate).learning_rate,
+            learning_rate=self.tuning.learning_rate,
         )
         result = train_to_the_end(self.learner, plans, fingerprint, whole, tensors, on_progress)
         files.write_json(self._record, {"begun": begun, "result": asdict(result)})

@@ -19,7 +19,9 @@ def test_by_default_the_schedule_begins_as_the_trainer_does(tmp_path):
     assert FineTuning(learning_rate=1e-3).schedule == "a learning rate of 0.001"
 
 
-def test_every_round_and_every_model_of_a_site_begins_with_the_rate_of_the_study(tmp_path):
+def test_rounds_and_local_models_begin_with_the_rate_of_the_study_and_personal_ones_do_not(
+    tmp_path,
+):
     tunings = {"north": FineTuning(), "south": FineTuning(learning_rate=1e-4)}
     federation = Federation(
         tmp_path, personal=tunings, alone=("north",), learning_rate=0.03, rounds=2
@@ -30,11 +32,10 @@ def test_every_round_and_every_model_of_a_site_begins_with_the_rate_of_the_study
         federation.personal["south"].tasks,
         federation.alone["north"].tasks,
     )
-    assert (tuned.learning_rate, own.learning_rate, alone.learning_rate) == (0.03, 1e-4, 0.03)
+    assert (tuned.learning_rate, own.learning_rate, alone.learning_rate) == (None, 1e-4, 0.03)
     rounds = [task for learner in federation.learners.values() for task in learner.tasks]
     assert len(rounds) == 2 * len(federation.learners)
     assert {task.learning_rate for task in rounds} == {0.03}
-    assert FineTuning().of_study(0.03).schedule == "a learning rate of 0.03"
 
 
 @pytest.mark.parametrize("changes", [{"share": 0.0}, {"share": 101.0}, {"learning_rate": 0.0}])
