@@ -70,21 +70,20 @@ docs: $(READY)
 release: $(READY)
 	$(BIN)/python .ci/release.py
 
-# Not compiled: Python does that with what is imported, a small part of 8 million lines.
 # Without the tools of developers, which take as long again: for the demo and the tutorial.
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV) || { echo "on Debian: apt-get install python3.11-venv"; exit 1; }
-	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e .
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
 	touch $@
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV) || { echo "on Debian: apt-get install python3.11-venv"; exit 1; }
-	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $(INSTALLED) $@
 
 $(OLDEST)/ready: pyproject.toml constraints-oldest.txt
 	$(PYTHON) -m venv $(OLDEST) || { echo "on Debian: apt-get install python3.11-venv"; exit 1; }
-	$(OLDEST)/bin/python -m pip install --quiet --no-compile -c constraints-oldest.txt -e '.[dev]'
+	$(OLDEST)/bin/python -m pip install --quiet -c constraints-oldest.txt -e '.[dev]'
 	touch $@
 
 clean:
