@@ -48,6 +48,7 @@ def wait_for_calls(site_job, number):
     wait_for(lambda: len(calls_of(site_job)) == number, explain=site_job.describe)
 
 
+@slow
 def test_a_chain_of_one_job_lasts_until_the_study_ends(slurm, site_job):
     """It worked, reaches its limit, waits for others, finds its store away, ends."""
     give(site_job, 0, "works", EXIT_WAITING, 4, EXIT_NOTHING)

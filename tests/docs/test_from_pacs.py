@@ -14,6 +14,7 @@ import SimpleITK as sitk  # noqa: N813  as everybody calls it
 
 from fedfs.simulation import phantoms
 from support.code_blocks import ROOT
+from support.slow import slow
 from support.terminals import Terminals, follow
 
 PATIENTS = {"organ_001": "patient-1", "organ_002": "patient-2"}
@@ -86,6 +87,7 @@ def patients(tmp_path_factory, same_locale) -> Path:
     return folder
 
 
+@slow
 def test_cases_made_as_the_page_says_are_where_the_patient_was(patients, tmp_path):
     def environment(_: str) -> dict[str, str]:
         folders = {f"nnUNet_{name}": str(tmp_path / name) for name in ("raw", "preprocessed")}

@@ -11,6 +11,7 @@ import pytest
 
 from support.code_blocks import ROOT, blocks_of, simple_commands, steps_of
 from support.installed import InstalledPackage
+from support.slow import slow
 from support.terminals import Terminals, follow
 
 TUTORIAL = ROOT / "docs" / "tutorial.md"
@@ -28,6 +29,7 @@ def test_the_tutorial_has_at_most_eight_commands():
     assert 0 < number <= 8
 
 
+@slow
 @pytest.mark.nnunet
 @pytest.mark.xdist_group("documents")
 def test_the_tutorial_ends_with_a_model_at_both_hospitals(tmp_path):
