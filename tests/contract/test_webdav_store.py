@@ -100,7 +100,7 @@ class TestOnApache(RemoteContract):
 
 
 def test_a_study_needs_a_single_aggregator(url):
-    with pytest.raises(StudyError, match="this kind of store does not promise") as caught:
+    with pytest.raises(StudyError, match="may let several writers of one object win") as caught:
         require_atomic_create(RetryingStore(FsspecStore(url, must_exist=False)))
     assert "--one-aggregator" in caught.value.hint
 
