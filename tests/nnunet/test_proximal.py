@@ -15,6 +15,7 @@ from fedfs.errors import TensorError, TrainingError
 from fedfs.nnunet.nnunet_learner import NnUNetLearner
 from fedfs.nnunet.train import proximal
 from fedfs.tensors.canonical import extract, weights_sha256
+from support.slow import slow
 
 MU = 0.7
 
@@ -275,6 +276,7 @@ def test_a_site_stays_nearer_to_the_base_except_with_what_is_its_own(study, star
     assert sum(one_free[n] for n in others) < sum(free[n] for n in others) / 2
 
 
+@slow
 @nnunet
 def test_mu_0_trains_as_if_there_were_no_fedprox_bit_for_bit(study, start, monkeypatch):
     zero = start("zero").train(a_round(study, proximal_mu=0.0), study.tensors, Reports())

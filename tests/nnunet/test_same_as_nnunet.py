@@ -26,6 +26,7 @@ from fedfs.nnunet.system.environment import HostSettings
 from fedfs.protocol.messages import Schedule
 from fedfs.roles.coordinator.options import StudyOptions
 from support.federation import Federation
+from support.slow import slow
 
 pytestmark = [pytest.mark.nnunet, pytest.mark.xdist_group("same_as_nnunet")]
 
@@ -167,6 +168,7 @@ def test_rounds_are_the_epochs_of_nnunet(federate, tmp_path):
         assert "network_weights" in differences(federated, load(runs[name]["output"])), name
 
 
+@slow
 def test_several_epochs_in_a_round_and_an_augmentation_worker(federate, tmp_path):
     """Looking at versions takes batches from the validation worker, which no weight depends on."""
     site, federated = federate(rounds=2, local_epochs=2, workers=1, configuration="3d_fullres")

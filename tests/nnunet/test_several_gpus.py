@@ -14,6 +14,7 @@ from fedfs.nnunet.nnunet_learner import NnUNetLearner
 from fedfs.nnunet.system.environment import HostSettings
 from fedfs.nnunet.train import parallel
 from fedfs.tensors.canonical import weights_sha256
+from support.slow import slow
 
 pytestmark = [pytest.mark.nnunet, pytest.mark.usefixtures("no_workers")]
 
@@ -79,6 +80,7 @@ def test_there_have_to_be_so_many_devices():
     assert parallel.check_devices(HostSettings(device="cpu", num_gpus=2)) == "cpu"
 
 
+@slow
 def test_a_round_that_is_killed_goes_on_and_a_site_alone_after_it(study, start, tmp_path):
     first = task(0, n_epochs=4, total_epochs=8, weights_sha256="a", iterations=2)
 
