@@ -65,7 +65,7 @@ KINDS = {
             ("compose/compose.yaml", "compose/s3/*"),
         ),
         Kind("kubernetes", "manifests for Kubernetes", ("kubernetes/*.yaml",)),
-        Kind("token", "a program that signs with a key on a token", ("token/*",)),
+        Kind("token", "a program that signs with a token", ("token/*",)),
     )
 }
 
