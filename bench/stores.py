@@ -67,7 +67,7 @@ def folder_place(work: Path) -> Iterator[Place]:
 
 @contextlib.contextmanager
 def sftp_place(work: Path) -> Iterator[Place]:
-    with ssh_server.running() as server:
+    with ssh_server.SshServer() as server:
         os.environ["HOME"] = str(server.home)
         served = work / "served"
         url = urlsplit(server.url(served))
@@ -85,7 +85,7 @@ def sftp_place(work: Path) -> Iterator[Place]:
 @contextlib.contextmanager
 def smb_place(work: Path) -> Iterator[Place]:
     del work
-    with smb_server.running() as server:
+    with smb_server.SmbServer() as server:
         os.environ["FEDFS_STORE_PASSWORD"] = server.password
         url = urlsplit(server.url("organ"))
         share = f"//127.0.0.1/{smb_server.SHARE}"
@@ -102,7 +102,7 @@ def smb_place(work: Path) -> Iterator[Place]:
 @contextlib.contextmanager
 def webdav_place(work: Path) -> Iterator[Place]:
     del work
-    with dav_server.running(limit_bytes=0) as server:
+    with dav_server.DavServer(limit_bytes=0) as server:
         os.environ["FEDFS_STORE_PASSWORD"] = server.password
         there = f"http://127.0.0.1:{server.port}/organ"
         tool = ["curl", "-sSf", "-u", f"{dav_server.USER}:{server.password}"]
@@ -118,7 +118,7 @@ def azure_place(work: Path) -> Iterator[Place]:
     from azure.storage.blob import ContainerClient, ContainerSasPermissions, generate_container_sas
 
     del work
-    with azure_server.running() as server:
+    with azure_server.AzureServer() as server:
         os.environ["AZURE_STORAGE_CONNECTION_STRING"] = server.connection()
         client = ContainerClient.from_connection_string(server.connection(), "organ")
         client.create_container()

@@ -123,7 +123,7 @@ def azurite() -> Iterator[azure_server.AzureServer]:
     missing = azure_server.missing_programs()
     if missing:
         pytest.skip(f"NOT TESTED ON AZURE: {missing[0]} not found; {azure_server.INSTALL}")
-    with azure_server.running() as server:
+    with azure_server.AzureServer() as server:
         yield server
 
 
@@ -131,7 +131,7 @@ def azurite() -> Iterator[azure_server.AzureServer]:
 def openssh() -> Iterator[ssh_server.SshServer]:
     """A real SSH server, and the home of a client that knows it."""
     skip_without(ssh_server.missing_programs(), on="SFTP", packages=ssh_server.PACKAGES)
-    with ssh_server.running() as server:
+    with ssh_server.SshServer() as server:
         yield server
 
 
@@ -139,7 +139,7 @@ def openssh() -> Iterator[ssh_server.SshServer]:
 def apache() -> Iterator[dav_server.DavServer]:
     """A real WebDAV server."""
     skip_without(dav_server.missing_programs(), on="WEBDAV", packages=dav_server.PACKAGES)
-    with dav_server.running() as server:
+    with dav_server.DavServer() as server:
         yield server
 
 
@@ -147,5 +147,5 @@ def apache() -> Iterator[dav_server.DavServer]:
 def samba() -> Iterator[smb_server.SmbServer]:
     """A real SMB server."""
     skip_without(smb_server.missing_programs(), on="SMB", packages=smb_server.PACKAGES)
-    with smb_server.running() as server:
+    with smb_server.SmbServer() as server:
         yield server

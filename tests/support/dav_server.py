@@ -9,18 +9,14 @@ Rules:
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
 import os
 import pwd
 import secrets
-import shutil
 import subprocess
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
 
-from support.servers import free_ports, wait_until_it_listens
+from support.certificates import Authority
+from support.servers import Server, free_ports, missing_of
 
 PACKAGES = "apache2-bin"
 USER = "fedfs"
@@ -46,7 +42,6 @@ LoadModule ssl_module {modules}/mod_ssl.so
 <VirtualHost 127.0.0.1:{tls_port}>
   SSLEngine on
   SSLCertificateFile {folder}/certificate.pem
-  SSLCertificateKeyFile {folder}/key.pem
 </VirtualHost>
 DavLockDB {folder}/locks
 Mutex file:{folder} default
@@ -63,29 +58,31 @@ Mutex file:{folder} default
 
 def missing_programs() -> list[str]:
     """Return the programs that are needed and not installed."""
-    return [name for name in (_APACHE, "openssl", "setpriv") if not shutil.which(name)]
+    return missing_of(_APACHE, "setpriv")
 
 
-class DavServer:
+class DavServer(Server):
     """Apache on a free port.
 
+    Args:
+        limit_bytes: of files; 0 for none.
+
     Attributes:
-        folder: holds everything, and ``data`` for what is served.
+        authority: file of the authority that signed its certificate.
+        data: folder that is served.
         password: of the only user.
         port, tls_port: of the server.
     """
 
-    def __init__(self, limit_bytes: int) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="fedfs-dav-"))
+    def __init__(self, limit_bytes: int = 16 << 20) -> None:
+        super().__init__("dav")
         self.data = self.folder / "data"
         self.data.mkdir()
         self.password = secrets.token_hex(8)
-        self._process: subprocess.Popen[bytes] | None = None
         self.port, self.tls_port = free_ports(2)
-        command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=fedfs",
-                   "-addext", "subjectAltName=IP:127.0.0.1", "-keyout",
-                   f"{self.folder}/key.pem", "-out", str(self.authority)]  # fmt: skip
-        subprocess.run(command, check=True, capture_output=True)
+        authority = Authority(self.folder / "authority.pem")
+        self.authority = authority.path
+        authority.issue(self.folder / "certificate.pem", ["127.0.0.1"])
         (self.folder / "users").write_text(f"{USER}:{_sha1(self.password)}\n")
         text = _CONFIGURATION.format(
             port=self.port,
@@ -103,11 +100,6 @@ class DavServer:
                 os.chown(path, user.pw_uid, user.pw_gid)
         self.start()
 
-    @property
-    def authority(self) -> Path:
-        """The file of the certificate, which is its own authority."""
-        return self.folder / "certificate.pem"
-
     def url(self, name: str, *, port: int = 0) -> str:
         """Return the URL of a folder beneath the served one."""
         return f"webdav://{USER}@127.0.0.1:{port or self.port}/{name}"
@@ -115,32 +107,12 @@ class DavServer:
     def start(self) -> None:
         """Start the server and wait until it answers."""
         command = [_APACHE, "-f", str(self.folder / "apache.conf"), "-D", "FOREGROUND"]
-        with (self.folder / "out").open("ab") as out:
-            self._process = subprocess.Popen(
-                ["setpriv", *self._as_user, "--pdeathsig", "TERM", *command],
-                stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-            )  # fmt: skip
-        wait_until_it_listens(self._process, self.port, self.folder / "out")
+        self.launch(command, self.port, ends_by="TERM", as_user=self._as_user)
 
-    def stop(self) -> None:
-        """End the server and all its connections."""
-        if self._process is not None:
-            self._process.terminate()
-            self._process.wait()
-            self._process = None
+    def _end(self, process: subprocess.Popen[bytes]) -> None:
+        process.terminate()
 
 
 def _sha1(password: str) -> str:
     digest = hashlib.sha1(password.encode(), usedforsecurity=False).digest()
     return "{SHA}" + base64.b64encode(digest).decode()
-
-
-@contextlib.contextmanager
-def running(*, limit_bytes: int = 16 << 20) -> Iterator[DavServer]:
-    """Run a server as long as the block does; it takes files of up to so many bytes, 0 for all."""
-    server = DavServer(limit_bytes)
-    try:
-        yield server
-    finally:
-        server.stop()
-        shutil.rmtree(server.folder, ignore_errors=True)

@@ -10,13 +10,9 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Self
 
-from support.servers import free_ports, missing_of, wait_until_it_listens
+from support.servers import Server, free_ports, missing_of
 
 PACKAGES = "squid"
 _SQUID = "/usr/sbin/squid"
@@ -42,7 +38,7 @@ def missing_programs() -> list[str]:
     return missing_of(_SQUID, "setpriv")
 
 
-class ForwardProxy:
+class ForwardProxy(Server):
     """squid on a free port.
 
     Args:
@@ -53,28 +49,16 @@ class ForwardProxy:
     """
 
     def __init__(self, ports: Sequence[int]) -> None:
-        self._folder = folder = Path(tempfile.mkdtemp(prefix="fedfs-squid-"))
+        super().__init__("squid")
+        folder = self.folder
         (port,) = free_ports(1)
         self.url = f"http://127.0.0.1:{port}"
         text = _CONFIGURATION.format(port=port, ports=" ".join(map(str, ports)), folder=folder)
         (folder / "squid.conf").write_text(text)
         if os.geteuid() == 0:
             shutil.chown(folder, "proxy")  # which it then runs as
-        with (folder / "out").open("wb") as out:
-            self._process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", _SQUID, "-N", "-f", str(folder / "squid.conf")],
-                stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-            )  # fmt: skip
-        wait_until_it_listens(self._process, port, folder / "out")
+        self.launch([_SQUID, "-N", "-f", str(folder / "squid.conf")], port)
 
     def requests(self) -> list[str]:
         """Return the lines of its log."""
-        return (self._folder / "access").read_text().splitlines()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.wait()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        return (self.folder / "access").read_text().splitlines()

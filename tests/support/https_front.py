@@ -8,14 +8,8 @@ Rules:
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import tempfile
-from pathlib import Path
-from typing import Self
-
 from support.certificates import Authority
-from support.servers import free_ports, missing_of, wait_until_it_listens
+from support.servers import Server, free_ports, missing_of
 
 PACKAGES = "nginx-light"
 _NGINX = "/usr/sbin/nginx"
@@ -48,7 +42,7 @@ def missing_programs() -> list[str]:
     return missing_of(_NGINX, "setpriv")
 
 
-class HttpsFront:
+class HttpsFront(Server):
     """nginx before a port of this host.
 
     Args:
@@ -61,7 +55,8 @@ class HttpsFront:
     """
 
     def __init__(self, behind: int) -> None:
-        self._folder = folder = Path(tempfile.mkdtemp(prefix="fedfs-nginx-"))
+        super().__init__("nginx")
+        folder = self.folder
         authority = Authority(folder / "authority.pem")
         self.authority = authority.path
         self.stranger = Authority(folder / "stranger.pem").path
@@ -78,21 +73,8 @@ class HttpsFront:
         text = _CONFIGURATION.format(folder=folder, servers="".join(servers))
         (folder / "nginx.conf").write_text(text)
         command = [_NGINX, "-p", str(folder), "-c", str(folder / "nginx.conf")]
-        with (folder / "log").open("wb") as log:
-            self._process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", *command],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-            )  # fmt: skip
-        wait_until_it_listens(self._process, self.ports["good"], folder / "log")
+        self.launch(command, self.ports["good"])
 
     def endpoint(self, trouble: str = "good") -> str:
         """Return the URL of a port."""
         return f"https://127.0.0.1:{self.ports[trouble]}"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.wait()
-        shutil.rmtree(self._folder, ignore_errors=True)

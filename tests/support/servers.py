@@ -1,4 +1,4 @@
-"""Servers of other packages for the tests: wait until they listen, or skip without them."""
+"""Servers of other packages for the tests: start and end them, or skip without them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import contextlib
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -57,3 +59,60 @@ def wait_until_it_listens(process: subprocess.Popen[bytes], port: int, log: Path
         if time.monotonic() > deadline_s or process.poll() is not None:
             raise RuntimeError(f"{process.args!r} did not start: {log.read_text()}")
         time.sleep(0.05)
+
+
+class Server:
+    """A daemon with a folder of its own, which goes with it; it dies with the process of the tests.
+
+    Args:
+        name: in the name of the folder.
+
+    Attributes:
+        folder: holds everything, and what the daemon prints in ``out``.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix=f"fedfs-{name}-"))
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def launch(
+        self,
+        command: Sequence[str],
+        port: int,
+        *,
+        ends_by: str = "KILL",
+        as_user: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """Start the daemon in its folder and wait until it listens.
+
+        Args:
+            command: that stays in the foreground.
+            port: where it listens.
+            ends_by: signal that ends it when the process of the tests is gone.
+            as_user: options of setpriv.
+            environment: of the daemon; None for that of the tests.
+        """
+        with (self.folder / "out").open("ab") as out:
+            self._process = subprocess.Popen(
+                ["setpriv", *as_user, "--pdeathsig", ends_by, *command],
+                cwd=self.folder, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+            )  # fmt: skip
+        wait_until_it_listens(self._process, port, self.folder / "out")
+
+    def stop(self) -> None:
+        """End the daemon and all its connections."""
+        if self._process is not None:
+            self._end(self._process)
+            self._process.wait()
+            self._process = None
+
+    def _end(self, process: subprocess.Popen[bytes]) -> None:
+        process.kill()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)

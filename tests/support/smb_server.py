@@ -11,14 +11,10 @@ import contextlib
 import getpass
 import os
 import secrets
-import shutil
 import signal
 import subprocess
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
 
-from support.servers import free_ports, missing_of, wait_until_it_listens
+from support.servers import Server, free_ports, missing_of
 
 PACKAGES = "samba"
 SHARE = "studies"
@@ -51,22 +47,21 @@ def missing_programs() -> list[str]:
     return missing_of(_SMBD, "smbpasswd", "setpriv")
 
 
-class SmbServer:
+class SmbServer(Server):
     """Samba on a free port.
 
     Attributes:
-        folder: holds everything, and ``data`` for what is shared.
+        data: folder that is shared.
         password: of the only user, who is the one that runs the tests.
         port: of the server.
     """
 
     def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="fedfs-smb-"))
+        super().__init__("smb")
         self.data = self.folder / "data"
         for name in ("data", "private", "lock", "state", "cache", "run", "ncalrpc"):
             (self.folder / name).mkdir()
         self.password = secrets.token_hex(8)
-        self._process: subprocess.Popen[bytes] | None = None
         (self.port,) = free_ports(1)
         text = _CONFIGURATION.format(port=self.port, folder=self.folder, share=SHARE)
         (self.folder / "smb.conf").write_text(text)
@@ -83,29 +78,9 @@ class SmbServer:
     def start(self) -> None:
         """Start the server and wait until it answers."""
         command = [_SMBD, "--foreground", "--debug-stdout", "-s", str(self.folder / "smb.conf")]
-        with (self.folder / "out").open("ab") as out:
-            # smbd makes its own process group, and ends it when it is told to end.
-            self._process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "TERM", *command],
-                stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-            )  # fmt: skip
-        wait_until_it_listens(self._process, self.port, self.folder / "out")
+        # smbd makes its own process group, and ends it when it is told to end.
+        self.launch(command, self.port, ends_by="TERM")
 
-    def stop(self) -> None:
-        """End the server and all its connections."""
-        if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-            self._process = None
-
-
-@contextlib.contextmanager
-def running() -> Iterator[SmbServer]:
-    """Run a server as long as the block does."""
-    server = SmbServer()
-    try:
-        yield server
-    finally:
-        server.stop()
-        shutil.rmtree(server.folder, ignore_errors=True)
+    def _end(self, process: subprocess.Popen[bytes]) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)

@@ -12,12 +12,11 @@ import contextlib
 import getpass
 import os
 import shutil
+import signal
 import subprocess
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
-from support.servers import free_ports, wait_until_it_listens
+from support.servers import Server, free_ports, missing_of
 
 PACKAGES = "openssh-server"
 _SSHD = "/usr/sbin/sshd"  # which wants to be called by its full path
@@ -39,23 +38,22 @@ Subsystem sftp internal-sftp
 
 def missing_programs() -> list[str]:
     """Return the programs that are needed and not installed."""
-    return [name for name in (_SSHD, "ssh-keygen", "setpriv") if not shutil.which(name)]
+    return missing_of(_SSHD, "ssh-keygen", "setpriv")
 
 
-class SshServer:
+class SshServer(Server):
     """OpenSSH on a free port.
 
     Attributes:
-        folder: holds everything, and ``data`` for what is served.
+        data: folder that is served.
         home: home of a client, with ``.ssh``.
         port: of the server.
     """
 
     def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="fedfs-ssh-"))
+        super().__init__("ssh")
         self.home = self.folder / "home"
         self.data = self.folder / "data"
-        self._process: subprocess.Popen[bytes] | None = None
         self.data.mkdir()
         (self.home / ".ssh").mkdir(mode=0o700, parents=True)
         own = self.home / ".ssh" / "id_ed25519"
@@ -87,36 +85,15 @@ class SshServer:
         """Start the server and wait until it answers."""
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(exist_ok=True)
-        with (self.folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", _SSHD, "-D", "-e", "-f",
-                 str(self.folder / "sshd_config")],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-            )  # fmt: skip
-        wait_until_it_listens(self._process, self.port, self.folder / "log")
+        self.launch([_SSHD, "-D", "-e", "-f", str(self.folder / "sshd_config")], self.port)
 
-    def stop(self) -> None:
-        """End the server and all its connections."""
-        if self._process is not None:
-            for pid in [*_children(self._process.pid), self._process.pid]:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, 9)
-            self._process.wait()
-            self._process = None
+    def _end(self, process: subprocess.Popen[bytes]) -> None:
+        for pid in [*_children(process.pid), process.pid]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def _children(pid: int) -> list[int]:
     """Return the processes that one has started, which sshd lets live on, the youngest first."""
     own = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [*(other for child in own for other in _children(int(child))), *map(int, own)]
-
-
-@contextlib.contextmanager
-def running() -> Iterator[SshServer]:
-    """Run a server as long as the block does."""
-    server = SshServer()
-    try:
-        yield server
-    finally:
-        server.stop()
-        shutil.rmtree(server.folder, ignore_errors=True)
