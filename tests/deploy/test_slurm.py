@@ -10,7 +10,7 @@ import pytest
 
 from fedfs.errors import EXIT_NOTHING, EXIT_WAITING
 from support.command_lines import understood
-from support.jobs import wait_for
+from support.servers import wait_for
 from support.site_job import EXAMPLE, SiteJob
 from support.slow import slow
 

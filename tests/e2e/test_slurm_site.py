@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from fedfs.simulation.jobs import SUCCESS_CODES, Turn
-from support.jobs import wait_for
 from support.phantom_hosts import begin, check_study
+from support.servers import wait_for
 from support.site_job import SiteJob
 from support.slow import slow
 

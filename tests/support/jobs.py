@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,19 +40,6 @@ class Waits:
 def has_begun(host: Host, times: int = 1) -> bool:
     """Return whether tasks of a host have begun so often."""
     return host.log_tail().count("begins") == times
-
-
-def wait_for(
-    something: Callable[[], object],
-    *,
-    at_most_s: float = 120.0,
-    explain: Callable[[], str] = lambda: "waited too long",
-) -> None:
-    """Wait until something is true."""
-    deadline_s = time.monotonic() + at_most_s
-    while not something():
-        assert time.monotonic() < deadline_s, explain()
-        time.sleep(0.05)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -46,19 +46,42 @@ def free_ports(number: int) -> list[int]:
         return [one.getsockname()[1] for one in sockets]
 
 
+def wait_for(
+    something: Callable[[], object],
+    *,
+    at_most_s: float = 120.0,
+    explain: Callable[[], str] = lambda: "waited too long",
+) -> None:
+    """Wait until something is true.
+
+    Raises:
+        RuntimeError: that takes too long; with what ``explain`` returns.
+    """
+    deadline_s = time.monotonic() + at_most_s
+    while not something():
+        if time.monotonic() > deadline_s:
+            raise RuntimeError(explain())
+        time.sleep(0.05)
+
+
 def wait_until_it_listens(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
     """Wait until a server takes connections on loopback.
 
     Raises:
         RuntimeError: it ended, or does not begin to; with its log.
     """
-    deadline_s = time.monotonic() + _START_S
-    while True:
+
+    def explain() -> str:
+        return f"{process.args!r} did not start: {log.read_text()}"
+
+    def listens() -> bool:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-            return
-        if time.monotonic() > deadline_s or process.poll() is not None:
-            raise RuntimeError(f"{process.args!r} did not start: {log.read_text()}")
-        time.sleep(0.05)
+            return True
+        if process.poll() is not None:
+            raise RuntimeError(explain())
+        return False
+
+    wait_for(listens, at_most_s=_START_S, explain=explain)
 
 
 class Server:

@@ -6,7 +6,7 @@ import datetime
 import os
 from pathlib import Path
 
-from support.jobs import wait_for
+from support.servers import wait_for
 from support.slurm_node import SlurmNode
 
 SCRIPT = Path(__file__).parents[2] / "deploy" / "slurm" / "fedfs-site.sbatch"

@@ -16,11 +16,10 @@ import shutil
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from support.servers import free_ports
+from support.servers import free_ports, wait_for
 
 PACKAGES = "slurmctld slurmd slurm-client munge slurmdbd mariadb-server"
 _DAEMONS = ("munged", "mariadbd", "slurmdbd", "slurmctld", "slurmd")
@@ -126,7 +125,11 @@ class SlurmNode:
 
     def wait_for_state(self, job: str, state: str, *, at_most_s: float = 60.0) -> None:
         """Wait until the state of a job begins with ``state``."""
-        _wait(lambda: self.state(job).startswith(state), at_most_s, lambda: self.state(job))
+        wait_for(
+            lambda: self.state(job).startswith(state),
+            at_most_s=at_most_s,
+            explain=lambda: self.state(job),
+        )
 
     def facts(self, job: str) -> dict[str, str]:
         """Return what SLURM knows about a job, by its names."""
@@ -138,7 +141,7 @@ class SlurmNode:
         if len(self._processes) == len(_DAEMONS):
             with contextlib.suppress(RuntimeError, subprocess.TimeoutExpired):
                 self.call("scancel", "--user=root")
-                _wait(lambda: not self.call("squeue", "-h"), 15, lambda: "jobs do not end")
+                wait_for(lambda: not self.call("squeue", "-h"), at_most_s=15)
         for process in reversed(self._processes):
             process.kill()  # nothing that it holds is worth saving
             process.wait()
@@ -185,7 +188,7 @@ class SlurmNode:
                 return ready() is not False
             return False
 
-        _wait(check, _START_S, self.logs)
+        wait_for(check, at_most_s=_START_S, explain=self.logs)
 
     def logs(self) -> str:
         """Return the ends of the daemons' logs."""
@@ -204,14 +207,6 @@ def _output(command: tuple[str, ...], environment: Mapping[str, str]) -> str:
     if done.returncode:
         raise RuntimeError(f"{command}: {done.stderr}")
     return done.stdout
-
-
-def _wait(ready: Callable[[], bool], at_most_s: float, explain: Callable[[], str]) -> None:
-    deadline_s = time.monotonic() + at_most_s
-    while not ready():
-        if time.monotonic() > deadline_s:
-            raise RuntimeError(f"waited for {at_most_s:g} s: {explain()}")
-        time.sleep(0.1)
 
 
 @contextlib.contextmanager

@@ -6,11 +6,10 @@ import contextlib
 import getpass
 import os
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from support.servers import missing_of
+from support.servers import missing_of, wait_for
 from support.ssh_server import SshServer
 
 PACKAGES = "sshfs"
@@ -41,11 +40,13 @@ def mounted(server: SshServer, folder: Path, point: Path) -> Iterator[None]:
         ["setpriv", "--pdeathsig", "TERM", *command], stdin=subprocess.DEVNULL
     )
     try:
-        deadline_s = time.monotonic() + _START_S
-        while not point.is_mount():
-            if time.monotonic() > deadline_s or process.poll() is not None:
-                raise RuntimeError(f"{command} does not mount")
-            time.sleep(0.05)
+        wait_for(
+            lambda: point.is_mount() or process.poll() is not None,
+            at_most_s=_START_S,
+            explain=lambda: f"{command} does not mount",
+        )
+        if not point.is_mount():
+            raise RuntimeError(f"{command} ended")
         yield
     finally:
         subprocess.run(["fusermount3", "-u", "-z", str(point)], check=False, capture_output=True)

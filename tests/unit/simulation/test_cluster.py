@@ -13,7 +13,8 @@ from fedfs.simulation import cluster
 from fedfs.simulation.cluster import Cluster, parse_parameters
 from fedfs.simulation.experiment import ExperimentOptions
 from fedfs.simulation.hosts import Host
-from support.jobs import Waits, has_begun, running, submitter, wait_for
+from support.jobs import Waits, has_begun, running, submitter
+from support.servers import wait_for
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,8 @@ from fedfs.simulation import cluster
 from fedfs.simulation.cluster import Cluster, parse_parameters
 from fedfs.simulation.hosts import Host
 from fedfs.simulation.jobs import Turn
-from support.jobs import Waits, has_begun, running, submitter, wait_for
+from support.jobs import Waits, has_begun, running, submitter
+from support.servers import wait_for
 from support.slow import slow
 
 pytestmark = [pytest.mark.xdist_group("slurm"), pytest.mark.usefixtures("slurm")]
