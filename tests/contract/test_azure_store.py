@@ -1,33 +1,34 @@
 """Azure Blob Storage against the contract, on Azurite; and what is Azure's own."""
 
 import os
-import time
 import uuid
 
 import pytest
 
-pytest.register_assert_rewrite("store_contract")
+pytest.register_assert_rewrite("served_contract", "store_contract")
 
 from azure.storage.blob import ContainerClient  # noqa: E402  as below
-from store_contract import KEY, RemoteContract, races  # noqa: E402  rewritten only if imported afterwards
+from served_contract import (  # noqa: E402  rewritten only if imported afterwards
+    SECRET,
+    check_a_silent_server,
+    check_doctor_finds_one_winner,
+    failure,
+    moved_over_a_bad_line,
+    port_of,
+)
+from store_contract import KEY, RemoteContract, races  # noqa: E402  as above
 
 from fedfs.errors import (  # noqa: E402  as above
-    FedfsError,
     SetupError,
     StorePermissionError,
     StoreUnavailableError,
     UserError,
 )
-from fedfs.roles.doctor.store_checks import check_own_prefix  # noqa: E402  as above
-from fedfs.store import RetryingStore, open_store  # noqa: E402  as above
+from fedfs.store import open_store  # noqa: E402  as above
 from fedfs.store.remote import azure  # noqa: E402  as above
 from fedfs.store.remote.store import FsspecStore  # noqa: E402  as above
-from fedfs.store.retry import Patience  # noqa: E402  as above
 from support.faulty_proxy import Faults, FaultyProxy  # noqa: E402  as above
 from support.slow import SLOW  # noqa: E402  as above
-
-NO_PAUSE = Patience(8, pause=lambda _: None)
-SECRET = "Sup3r5ecretWord"
 
 
 @pytest.fixture
@@ -53,8 +54,13 @@ def url(raw):
     return f"az://{raw.container_name}/studies"
 
 
-def port_of(proxy):
-    return int(proxy.endpoint.rpartition(":")[2])
+@pytest.fixture
+def url_at(place, url, monkeypatch):
+    def at(port):
+        monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", place.connection(port=port))
+        return url
+
+    return at
 
 
 def blobs(raw):
@@ -104,18 +110,8 @@ def test_of_large_objects_one_whole_wins(raw, url, monkeypatch, tmp_path):
 
 
 def test_doctor_finds_that_one_writer_wins(raw, url):
-    found = {one.subject: one for one in check_own_prefix(open_store(url), "sites/a/")}
-    assert {one.level for one in found.values()} == {"ok"}, found
-    assert "one winner in each" in found["atomic create"].text
+    check_doctor_finds_one_winner(open_store(url))
     assert blobs(raw) == {}
-
-
-def failure(url, act=lambda store: store.create(KEY, b"1")):
-    with pytest.raises(FedfsError) as caught:
-        act(FsspecStore(url))
-    assert caught.value.hint
-    assert caught.value.__cause__ is None
-    return caught.value
 
 
 def test_a_wrong_key_is_refused(place, url, monkeypatch):
@@ -152,31 +148,17 @@ def test_a_url_without_a_container_is_refused(place):
         assert isinstance(failure(bad), UserError)
 
 
-def test_a_server_that_is_not_there_is_waited_for(place, url, monkeypatch):
+def test_a_server_that_is_not_there_is_waited_for(place, url_at):
     with FaultyProxy(place.port, Faults(refused=1.0)) as proxy:
-        monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", place.connection(port=port_of(proxy)))
-        assert isinstance(failure(url), StoreUnavailableError)
+        assert isinstance(failure(url_at(port_of(proxy))), StoreUnavailableError)
 
 
-def test_a_server_that_hangs_is_given_up(place, url, monkeypatch):
+def test_a_server_that_hangs_is_given_up(place, url_at, monkeypatch):
     monkeypatch.setattr(azure, "SILENCE_S", 1)
-    with FaultyProxy(place.port, Faults(hangs=True)) as proxy:
-        monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", place.connection(port=port_of(proxy)))
-        began_s = time.monotonic()
-        assert isinstance(failure(url), StoreUnavailableError)
-    assert time.monotonic() - began_s < 10
+    check_a_silent_server(place.port, url_at)
 
 
-def test_nothing_is_lost_on_a_line_that_breaks(place, raw, url, tmp_path, monkeypatch):
+def test_nothing_is_lost_on_a_line_that_breaks(place, raw, url_at, tmp_path, monkeypatch):
     monkeypatch.setattr(azure, "_BLOCK_BYTES", 1 << 20)
-    data = os.urandom(3 << 20)
-    (tmp_path / "source").write_bytes(data)
-    with FaultyProxy(place.port, Faults(seed=3, life_bytes=3 << 20)) as proxy:
-        monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", place.connection(port=port_of(proxy)))
-        store = RetryingStore(FsspecStore(url, patience=NO_PAUSE), NO_PAUSE)
-        for number in range(2):
-            store.upload(f"a/{number}", tmp_path / "source")
-            store.download(f"a/{number}", tmp_path / "target", max_bytes=len(data))
-            assert (tmp_path / "target").read_bytes() == data
-        assert proxy.dropped > 1
-    assert blobs(raw) == {f"a/{number}": data for number in range(2)}
+    moved = moved_over_a_bad_line(place.port, url_at, tmp_path, n_files=2, life_bytes=3 << 20)
+    assert blobs(raw) == moved
