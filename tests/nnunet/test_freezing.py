@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 from hospitals import Hospitals
+from small_net import SmallNet
 from synthetic import Reports, task
-from torch import nn
 
 from fedfs.aggregation.trained_tensors import is_trained
 from fedfs.errors import TensorError
@@ -22,18 +22,6 @@ from support.slow import slow
 
 UNUSED = "decoder.seg_layers.0."
 """Under deep supervision nnU-Net gives the lowest resolution the weight 0."""
-
-
-class Net(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.stem = nn.Conv2d(1, 4, 3, padding=1)
-        self.norm = nn.BatchNorm2d(4)
-        self.head = nn.Conv2d(4, 2, 1)
-        self.decoder = nn.ModuleDict({"encoder": self.stem})
-
-    def forward(self, image):
-        return self.head(self.norm(self.stem(image)).relu())
 
 
 def trainer_of(network):
@@ -56,7 +44,7 @@ def trainer_of(network):
 )
 def test_frozen_tensors_keep_their_bits_and_have_no_part_in_the_optimizer(names):
     torch.manual_seed(0)
-    trainer = trainer_of(Net())
+    trainer = trainer_of(SmallNet())
     freezing.freeze(trainer, names)
     optimizer, _ = trainer.configure_optimizers()
     before = extract(trainer.network)
@@ -75,7 +63,7 @@ def test_frozen_tensors_keep_their_bits_and_have_no_part_in_the_optimizer(names)
 
 
 def test_a_name_that_the_network_lacks_is_refused():
-    trainer = trainer_of(Net())
+    trainer = trainer_of(SmallNet())
     freezing.freeze(trainer, {"stem.wait"})
     with pytest.raises(TensorError, match=r"tensor 'stem\.wait' is to be frozen"):
         trainer.configure_optimizers()

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from small_net import SmallNet
 from synthetic import Reports, Study, task
 from torch import nn
 
@@ -20,18 +21,11 @@ from support.slow import slow
 MU = 0.7
 
 
-class Net(nn.Module):
-    """Two outputs as under deep supervision, a normalisation, and a layer with a second name."""
-
-    def __init__(self):
-        super().__init__()
-        self.stem = nn.Conv2d(1, 4, 3, padding=1)
-        self.norm = nn.BatchNorm2d(4)
-        self.head = nn.Conv2d(4, 2, 1)
-        self.decoder = nn.ModuleDict({"encoder": self.stem})
+class Net(SmallNet):
+    """Two outputs as under deep supervision."""
 
     def forward(self, image):
-        features = self.norm(self.stem(image)).relu()
+        features = self.features(image)
         return [self.head(features), self.head(features[..., ::2, ::2])]
 
 

@@ -230,24 +230,14 @@ def late_updates(federation: Federation) -> list[tuple[str, int]]:
 def test_two_aggregators_at_once_make_one_chain_of_versions(tmp_path):
     federation = Federation(tmp_path).start()
     federation.processes["second"] = federation.make_aggregator(work="second")
-    names = ["aggregator", "second", *federation.targets]
-    finished: set[str] = set()
-    for name in itertools.islice(itertools.cycle(names), 500):
-        if name not in finished and federation.step(name).finished:
-            finished.add(name)
-    assert finished == set(names)
+    federation.run_in_turns("aggregator", "second", *federation.targets)
     check_invariants(federation)
 
 
 def test_two_processes_of_one_site_do_not_harm(tmp_path):
     federation = Federation(tmp_path).start()
     federation.processes["twin"] = federation.make_site("north")
-    names = ["aggregator", "twin", *federation.targets]
-    finished: set[str] = set()
-    for name in itertools.islice(itertools.cycle(names), 500):
-        if name not in finished and federation.step(name).finished:
-            finished.add(name)
-    assert finished == set(names)
+    federation.run_in_turns("aggregator", "twin", *federation.targets)
     check_invariants(federation)
 
 

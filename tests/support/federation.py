@@ -6,6 +6,7 @@ Tests change its state (kill a process, forge an object) and run the real code.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import random
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -381,6 +382,14 @@ class Federation:
             if len(finished) == len(names):
                 return
         raise AssertionError(f"not finished after {max_steps} steps: {set(names) - finished}")
+
+    def run_in_turns(self, *names: str, max_steps: int = 500) -> None:
+        """Step these in turn until all are finished."""
+        finished: set[str] = set()
+        for name in itertools.islice(itertools.cycle(names), max_steps):
+            if name not in finished and self.step(name).finished:
+                finished.add(name)
+        assert finished == set(names)
 
     def run_process(self, name: str) -> Outcome:
         """Step a site or the aggregator until it has to wait."""
