@@ -1,4 +1,4 @@
-"""How fast each store is, beside the tool of its protocol, on the servers of the tests.
+"""Speed of each store beside the tool of its protocol, on the servers of the tests.
 
 Each store is measured in a process of its own: objects that are created one after the other, a
 listing, a large file up and down, and the memory that the transfer took. The tool moves the same

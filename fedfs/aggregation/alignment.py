@@ -1,4 +1,4 @@
-"""Which tensors of unlike networks are the same, and who shares them: asymmetric averaging.
+"""Tensors that unlike networks have in common, and who shares them: asymmetric averaging.
 
 nnU-Net numbers encoder stages from the full resolution and decoder stages from the bottleneck, so
 the decoders of nets of different depth do not line up by name (Skorupko et al. 2025, AsymFedAvg).

@@ -151,6 +151,11 @@ def is_given_up(state: StudyState, version: int) -> bool:
     return state.charter.given_up_sum == version
 
 
+def was_given_up(state: StudyState, version: int) -> bool:
+    """Return whether any charter so far gives up the sum for a version, for looking back."""
+    return any(charter.given_up_sum == version for charter in state.charters.values())
+
+
 def is_void(state: StudyState, version: int) -> bool:
     """Return whether nothing is made of the request for a version."""
     answer = state.mask_sums.get(version)

@@ -121,7 +121,7 @@ class Store(ReadableStore):
 
     @property
     def promises_one_winner(self) -> bool:
-        """Whether of several creators exactly one wins, whatever happens.
+        """Exactly one of several creators wins, whatever happens.
 
         Otherwise that is likely at best, and no two processes may run in the same role. Some stores
         find out when something is created.

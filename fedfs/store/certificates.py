@@ -1,4 +1,4 @@
-"""Why the certificate of a server is refused, from the words of OpenSSL."""
+"""Errors about certificates of servers, told from the words of OpenSSL."""
 
 from fedfs.errors import StoreError
 

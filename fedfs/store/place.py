@@ -65,7 +65,7 @@ class StorePlace:
 
     @property
     def is_folder(self) -> bool:
-        """Whether it is a folder of this host, mounted or not."""
+        """It is a folder of this host, mounted or not."""
         return "://" not in self.url or self.url.startswith("file://")
 
     def __repr__(self) -> str:

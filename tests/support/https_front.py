@@ -34,7 +34,7 @@ _SERVER = """
 """
 _PORTS = ("good", "expired", "other_name", "limited")
 LIMIT = "1m"
-"""What the port ``limited`` takes at once, which is nginx's default."""
+"""Largest body that the port ``limited`` takes, which is nginx's default."""
 
 
 def missing_programs() -> list[str]:

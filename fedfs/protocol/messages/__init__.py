@@ -40,7 +40,13 @@ from fedfs.protocol.messages.base import (
     opened,
     payload_type,
 )
-from fedfs.protocol.messages.coordinator import Charter, TrackCharter, chosen_tracks, track_names
+from fedfs.protocol.messages.coordinator import (
+    Charter,
+    TrackCharter,
+    chooses,
+    chosen_tracks,
+    track_names,
+)
 from fedfs.protocol.messages.given import GivenFold, GivenModel
 from fedfs.protocol.messages.helper import HelperJoin, MaskSum
 from fedfs.protocol.messages.roster import (

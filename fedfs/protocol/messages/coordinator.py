@@ -28,6 +28,14 @@ from fedfs.protocol.messages.specs import (
 from fedfs.protocol.values import Count, Decay, Hash, HashOrNone, StudyName, TrackName, Version
 
 
+def chooses(mode: str, tracks: Sequence[Track]) -> bool:
+    """Return whether a configuration and its postprocessing are chosen in the end of a study.
+
+    It takes several tracks, one plan, and cases that a model has not trained on: no fold ``all``.
+    """
+    return mode == FFE and len(tracks) > 1 and all(track.fold != "all" for track in tracks)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Charter(Message):
     """The study: what is trained, how, by whom. Signed by the coordinator; amended by number.
@@ -147,12 +155,8 @@ class Charter(Message):
 
     @property
     def chooses(self) -> bool:
-        """A configuration and its postprocessing are chosen in the end.
-
-        It takes several tracks, one plan, and cases that a model has not trained on: no fold
-        ``all``.
-        """
-        return self.mode == FFE and len(self.tracks) > 1 and "all" not in self.folds
+        """A configuration and its postprocessing are chosen in the end; see :func:`chooses`."""
+        return chooses(self.mode, self.tracks)
 
     @property
     def configurations(self) -> tuple[str, ...]:

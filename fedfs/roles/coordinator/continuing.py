@@ -151,11 +151,9 @@ def read_finished(
     for difference_ in software.differences(plan.versions, classes.versions()):
         log.warning("%s of study %r", difference_, charter.name)
     version = WeightFiles(observer.store, folder, vault).fetch(state.models, finished.version)
-    weights, sha256 = (
-        complete(charter, version, observer.store, folder, vault),
-        model.weights_sha256,
-    )
-    if weights != version:
+    weights, sha256 = version, model.weights_sha256
+    if charter.train_only is not None:
+        weights = complete(charter, version, observer.store, folder, vault)
         with TensorFile(weights) as file:
             sha256 = weights_sha256(file)
     return FinishedStudy(

@@ -6,7 +6,7 @@ from typing import Any
 
 from fedfs.aggregation import strategies
 from fedfs.errors import UserError
-from fedfs.protocol.messages import FFE, SecureSums
+from fedfs.protocol.messages import SecureSums, chooses
 from fedfs.tensors import encodings
 
 FEWEST_SITES = 3
@@ -71,7 +71,7 @@ def check_secure_sums(options: Choices) -> None:
             "give --policy quorum, or --encoding fixed",
         ),
     }
-    if options.secure_scores and _chooses(options):
+    if options.secure_scores and chooses(options.mode, options.tracks()):
         raise UserError(
             "Secure scores do not go with several configurations or folds in one plan: the best of "
             "them is chosen from scores of every site.",
@@ -81,12 +81,6 @@ def check_secure_sums(options: Choices) -> None:
         if is_wrong:
             text = f"Secure sums do not go with this {name.replace('_', ' ')}: {why}."
             raise UserError(text, hint=hint).of("secure_sums", name)
-
-
-def _chooses(options: Choices) -> bool:
-    """Return whether a configuration is chosen in the end; see :attr:`Charter.chooses`."""
-    tracks = options.tracks()
-    return options.mode == FFE and len(tracks) > 1 and all(one.fold != "all" for one in tracks)
 
 
 def _check_values(options: Choices) -> None:

@@ -14,8 +14,6 @@ from fedfs.protocol.messages import SUPPRESSED, EvaluationMessage, ScoreTotal
 from fedfs.protocol.score_rules import PSEUDO, is_totalled
 from fedfs.protocol.state import StudyState
 
-__all__ = ["PSEUDO"]
-
 IN_TOTALS = "in totals over sites only"
 AT_SITE = "kept at the site"
 

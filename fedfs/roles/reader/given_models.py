@@ -9,7 +9,7 @@ from fedfs.protocol.state import StudyState
 from fedfs.roles.reader.units import format_count, format_size
 
 NOT_TRAINED_HERE = "no model is trained in this study, so that none is kept apart"
-"""Why all cases of a site are scored."""
+"""Reason why all cases of a site are scored."""
 
 
 def scores_of(state: StudyState, model: str) -> dict[str, EvaluationMessage]:

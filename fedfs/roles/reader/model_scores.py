@@ -16,8 +16,9 @@ from fedfs.aggregation.random_effects import cases_needed, error_of_interval, me
 from fedfs.learner import METRICS
 from fedfs.protocol import participation
 from fedfs.protocol.messages import EvaluationMessage, PairedDifference, Summary
+from fedfs.protocol.score_rules import PSEUDO
 from fedfs.protocol.state import StudyState
-from fedfs.roles.reader.evaluations import PSEUDO, is_credible, last_scored
+from fedfs.roles.reader.evaluations import is_credible, last_scored
 
 DICE, LOCAL, FEDERATED = "dice", "local", "full"
 OF = "of-"

@@ -16,8 +16,8 @@ def is_void(state: StudyState, record: RoundRecord) -> bool:
     if record.secure is None:
         return False
     answer = state.mask_sums.get(record.version)
-    given_up = {charter.given_up_sum for charter in state.charters.values()}
-    return record.version in given_up or (answer is not None and answer.payload is None)
+    given_up = sum_rules.was_given_up(state, record.version)
+    return given_up or (answer is not None and answer.payload is None)
 
 
 def verify_request(state: StudyState, record: RoundRecord) -> Iterator[Finding]:
@@ -90,8 +90,7 @@ def verify_totals(state: StudyState) -> Iterator[Finding]:
                 yield Finding(key, PROBLEM, "has totals of scores, and no sum is there for them")
             continue
         yield from _score_rules(state, request)
-        given_up = any(charter.given_up_sum == version for charter in state.charters.values())
-        if given_up or not request.scores:
+        if sum_rules.was_given_up(state, version) or not request.scores:
             continue
         if not secure_scores.can_read(state, version):
             n_hidden += 1

@@ -51,13 +51,13 @@ from fedfs.store.retry import Patience, RetryingStore
 from fedfs.trust.keyring import Keyring
 
 N_PARAMETERS = 4096
-"""Of the network that stands for a large one."""
+"""Size of the network that stands for a large one."""
 
 _LOOK_S = WaitSettings().max_interval_s
 _MOST_S = 20 * 365 * 86_400.0
 AGGREGATOR = "aggregator"
 _POLICY = PolicyInForce(SitePolicy(minimum_cases=1, models_elsewhere=True))
-"""Of every site: what leaves it is not what is forecast."""
+"""Policy of every site: what leaves it is not what is forecast."""
 _AWAITED = {"update", "fingerprint", "site-plan", "attendance"}
 """Kinds of messages that the aggregator waits for."""
 
@@ -160,7 +160,7 @@ class VirtualStudy:
 
     @property
     def state(self) -> StudyState:
-        """What the aggregator has accepted."""
+        """Messages that the aggregator has accepted."""
         return self._observer.state
 
     def run(self, on_version: Callable[[int], None] = lambda _version: None) -> None:

@@ -1,4 +1,4 @@
-"""What differs between file systems of fsspec: how they are opened, written to, and fail.
+"""Differences between file systems of fsspec: how they are opened, written to, and fail.
 
 Rules:
  * :class:`Dialect` itself serves any file system that a package registers with fsspec. It looks

@@ -1,4 +1,4 @@
-"""Why a connection to an S3 server does not come about: certificates, proxies and names.
+"""Errors of connections to S3 servers, explained: certificates, proxies and names.
 
 Rules:
  * What a person has to change is no :class:`~fedfs.errors.StoreUnavailableError`.

@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from fedfs.protocol import score_rules
+from fedfs.protocol import score_rules, sum_rules
 from fedfs.protocol.messages import ScoreTotal, SumRequest
 from fedfs.protocol.state import StudyState
 from fedfs.protocol.values import HELPER_SITE
-from fedfs.roles.reader.evaluations import PSEUDO, total_of
+from fedfs.roles.reader.evaluations import total_of
 from fedfs.roles.reader.helper_status import describe_rules
 from fedfs.roles.reader.model_scores import model_name
 
@@ -105,7 +105,7 @@ def view_of_sums(state: StudyState) -> SecureSumsView | None:
 
 def _rows(state: StudyState, request: SumRequest) -> Iterator[SumRow]:
     version, answer = request.version, state.mask_sums.get(request.version)
-    given_up = any(charter.given_up_sum == version for charter in state.charters.values())
+    given_up = sum_rules.was_given_up(state, version)
     pending = "given up" if given_up else _WAITS
     if request.updates:
         outcome = pending if answer is None or given_up else "made"
@@ -129,7 +129,7 @@ def _rows(state: StudyState, request: SumRequest) -> Iterator[SumRow]:
 
 
 def _last_with_totals(state: StudyState) -> int | None:
-    variants = (PSEUDO, "full")
+    variants = (score_rules.PSEUDO, "full")
     found = (v for v in state.models if any(total_of(state, v, one) for one in variants))
     return max(found, default=None)
 
@@ -143,7 +143,7 @@ def _totals(state: StudyState, version: int) -> Iterator[TotalRow]:
 
 def _total(variant: str, total: ScoreTotal) -> TotalRow:
     return TotalRow(
-        model="pseudo Dice" if variant == PSEUDO else model_name(variant),
+        model="pseudo Dice" if variant == score_rules.PSEUDO else model_name(variant),
         sites=total.sites,
         n_cases=total.n_cases,
         dice=total.mean.mean if total.mean.n else None,

@@ -32,7 +32,7 @@ class PolicyHold:
 
     @property
     def reason(self) -> str:
-        """What ends the pause, for people; "" if there is none."""
+        """Condition that ends the pause, for people; "" if there is none."""
         if not self._keys:
             return ""
         return (

@@ -43,7 +43,7 @@ def test_without_values_the_files_are_as_they_are(kind):
 def test_units_run_this_installation_as_the_user_who_is_named():
     texts = files_of(KINDS["systemd"], HostValues(user="nnunet", program="/home/nnunet/bin/fedfs"))
     services = [text for name, text in texts.items() if name.endswith(".service")]
-    assert len(services) == 4
+    assert len(services) == 6
     for text in services:
         assert "\nUser=nnunet\n" in text
         assert re.search(r"^ExecStart=/home/nnunet/bin/fedfs ", text, re.MULTILINE)

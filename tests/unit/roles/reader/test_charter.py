@@ -61,6 +61,7 @@ OTHERS = {
     "fingerprint_quantiles": 5,
     "encryption": "age",
     "secure_sums": True,
+    "secure_scores": True,
     "min_summed_sites": 4,
     "max_coefficient_share": 0.6,
     "site_clip_norm": 5.0,
@@ -79,7 +80,7 @@ NEEDS = {
 }
 NEEDS |= {
     option: {"secure_sums": True, "encryption": "age", "min_sites": 5}
-    for option in ("min_summed_sites", "max_coefficient_share", "site_clip_norm")
+    for option in ("min_summed_sites", "max_coefficient_share", "site_clip_norm", "secure_scores")
 }
 OF_ASYM = {"alignment": "name", "sharing": "intersection", "min_coverage": 0.25}
 OF_ASYM |= {"cross_evaluation": True}
