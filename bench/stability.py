@@ -33,6 +33,7 @@ from typing import Any
 import numpy as np
 
 from fedfs.aggregation import intervals, secure_sums
+from fedfs.aggregation.local_tensors import is_normalisation
 from fedfs.aggregation.strategies import by_name, proximal_mu
 from fedfs.exchange.payloads import write_update
 from fedfs.learner import RoundTask, Tensors
@@ -76,6 +77,7 @@ class Variant:
         encoding, encoding_options: of updates; one whose levels can be summed is summed under
             masks, by the functions that site, helper and aggregator use.
         nudge: initial weights are larger by this share, to see how far small differences grow.
+        keeps_norm: normalisation layers stay at each site, as with ``--keep-local norm``.
     """
 
     finer: float = 1.0
@@ -92,6 +94,7 @@ class Variant:
     encoding: str = ""
     encoding_options: Mapping[str, float] = field(default_factory=dict)
     nudge: float = 0.0
+    keeps_norm: bool = False
 
 
 VARIANTS: dict[str, Variant] = {
@@ -113,6 +116,7 @@ VARIANTS: dict[str, Variant] = {
     "nesterov": Variant(strategy="Nesterov"),
     "fedprox": Variant(strategy="FedProx", options={"proximal_mu": 0.01}),
     "fedmedian": Variant(strategy="FedMedian"),
+    "keep-local": Variant(keeps_norm=True),
     "twin": Variant(nudge=1e-6),
     "secure": Variant(encoding="fixed"),
     "randk-5": Variant(encoding="randk", encoding_options={"fraction": 0.05}),
@@ -231,7 +235,8 @@ class Federation:
                         variant, base, model, weights, residuals, version
                     )
                 base, state = aggregate(variant, base, trained, counts, state, version + 1)
-                model = dict.fromkeys(learners, base)
+                own = {n for n in base if variant.keeps_norm and is_normalisation(n)}
+                model = {s: {**base, **{n: model[s][n] for n in own}} for s in learners}
             versions.append(dict(model))
             every = max(1, rounds // 5)
             if version + 1 == rounds or (name == "ffe" and (version + 1) % every == 0):

@@ -1,6 +1,7 @@
 """``fedfs demo``: the first command that anybody runs, here with the shortest training there is.
 
-It takes a minute of processor time: seven models of real processes, which nothing else makes.
+It takes a minute of processor time: seven models of real processes, which nothing else makes. That
+it goes on after Ctrl-C takes half a minute more, with ``FEDFS_SLOW_TESTS=1``.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import pytest
 
 from fedfs.exchange.read import open_study
 from fedfs.store import open_store
+from support.slow import slow
 
 pytestmark = pytest.mark.nnunet
 
@@ -25,14 +27,8 @@ LAST_LINE = re.compile(
 )
 
 
-def test_the_demo_goes_on_after_ctrl_c_and_ends_with_a_table_pictures_and_three_commands(
-    tmp_path,
-):
-    place = tmp_path / "demo"
-    command = [
-        sys.executable, "-m", "fedfs", "demo", "--folder", str(place), "--rounds", "1",
-        "--local-iterations", "1", "--device", "cpu",
-    ]  # fmt: skip
+def interrupt(command, place):
+    """Press Ctrl-C when the study is there."""
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as stopped:
         while not (place / "store" / "federation").exists():
             assert stopped.poll() is None
@@ -41,6 +37,19 @@ def test_the_demo_goes_on_after_ctrl_c_and_ends_with_a_table_pictures_and_three_
         _, err = stopped.communicate(timeout=300)
     assert stopped.returncode == 130
     assert "start the same command again to go on" in err
+
+
+@pytest.mark.parametrize(
+    "interrupted", [False, pytest.param(True, marks=slow)], ids=["at once", "after Ctrl-C"]
+)
+def test_the_demo_ends_with_a_table_pictures_and_three_commands(tmp_path, interrupted):
+    place = tmp_path / "demo"
+    command = [
+        sys.executable, "-m", "fedfs", "demo", "--folder", str(place), "--rounds", "1",
+        "--local-iterations", "1", "--device", "cpu",
+    ]  # fmt: skip
+    if interrupted:
+        interrupt(command, place)
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
     assert done.returncode == 0, done.stderr
     *lines, last = done.stdout.splitlines()

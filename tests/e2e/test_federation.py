@@ -20,6 +20,7 @@ from fedfs.simulation.hosts import Host, stop
 from support import s3_server
 from support.one_process import HostHere
 from support.phantom_hosts import DATASET, N_CASES, begin, check_study
+from support.slow import slow
 from support.socket_guard import write_guard
 
 pytestmark = [pytest.mark.nnunet]
@@ -27,6 +28,7 @@ pytestmark = [pytest.mark.nnunet]
 TIMEOUT_S = 420.0
 
 
+@slow
 @pytest.mark.xdist_group("federation")
 def test_processes_killed_at_random_moments_finish_the_study(
     tmp_path, hosts, phantom_images, record_property, monkeypatch

@@ -93,6 +93,7 @@ def test_plans_of_another_site_that_are_refused(study, home, tensors):
             learner.score(plans, tensors, Reports())
 
 
+@pytest.mark.usefixtures("in_one_process")
 def test_tensors_that_are_not_the_networks_are_refused(study, home, tmp_path):
     path = tmp_path / "model.safetensors"
     name, value = max(home[2].items())

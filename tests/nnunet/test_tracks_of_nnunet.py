@@ -23,6 +23,7 @@ from fedfs.roles.reader.model_kind import Chosen
 from fedfs.roles.site.config import SiteConfig
 from fedfs.roles.site.fine_tuning import FineTuning
 from fedfs.roles.site.run import attend
+from support.slow import slow
 
 
 @pytest.mark.nnunet
@@ -114,6 +115,7 @@ def predict(model, images, folds):
     ]
 
 
+@slow
 @pytest.mark.nnunet
 def test_the_cascade_is_federated_after_its_first_stage(tmp_path, monkeypatch, in_one_process):
     hospitals = Hospitals(
