@@ -5,6 +5,7 @@ Rules:
  * Jobs go on when the process that submitted them is killed. The next start takes over what is in
    SLURM's queue; what runs here is waited for by the job that wants to do the same.
  * Interrupted (Ctrl-C), we cancel our jobs.
+ * A job that is suspended is waited for.
  * No job is requeued: preempted, out of time, killed or failed, it is an error with its number and
    the end of the host's log. The jobs beside it end what they do; then the error is raised.
 """
@@ -16,11 +17,11 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedfs.errors import FedfsError, SetupError, Terminated, UserError
+from fedfs.errors import FedfsError, SetupError, Terminated
 from fedfs.roles.lock import hold_lock
 from fedfs.simulation.gpu_slots import set_visible_gpus, visible_gpus
 from fedfs.simulation.jobs import SUCCESS_CODES, Task
@@ -35,47 +36,11 @@ _COMMANDS = ("sbatch", "srun", "sacct", "scancel")
 _LOOK_EVERY_S = 1.0
 _SLURM_MINUTES = 12 * 60
 _LOCAL_MINUTES = 366 * 24 * 60  # submitit ends a process of this machine after two otherwise
-
-_PARAMETERS: Mapping[str, Callable[[str], Any]] = {
-    "timeout_min": int,
-    "mem_gb": float,
-    "cpus_per_task": int,
-    "gpus_per_node": int,
-    "mem_per_gpu": str,
-    "partition": str,
-    "account": str,
-    "qos": str,
-    "gres": str,
-    "constraint": str,
-    "nodelist": str,
-    "exclude": str,
-    "comment": str,
-    "setup": lambda line: [line],
-}
-"""submitit's names, where they are sensible for a job of one process, and their types."""
-
-
-def parse_parameters(pairs: Sequence[str]) -> dict[str, Any]:
-    """Return SLURM's parameters from ``NAME=VALUE`` texts.
-
-    Raises:
-        UserError: a name is unknown, or a value is not what it has to be.
-    """
-    out: dict[str, Any] = {}
-    for pair in pairs:
-        name, _, value = pair.partition("=")
-        if name not in _PARAMETERS:
-            raise UserError(
-                f"--slurm {pair}: there is no parameter {name!r}.",
-                hint=f"some of {', '.join(_PARAMETERS)}; sbatch also reads its SBATCH_ variables",
-            )
-        if not value:
-            raise UserError(f"--slurm {pair} is not NAME=VALUE.")
-        try:
-            out[name] = _PARAMETERS[name](value)
-        except ValueError as error:
-            raise UserError(f"--slurm {pair}: {value!r} is not a number.") from error
-    return out
+_ASK_EVERY_S = 600  # SLURM about all jobs, at the latest
+_SLURM_ENDS_S = 60.0  # it kills what is left of a job after KillWait, by default 30 s
+_AT_WORK = ("RUNNING", "COMPLETING")
+_PAUSED = ("SUSPENDED", "RESIZING")
+"""States that submitit takes for ends, and that are none."""
 
 
 class Cluster:
@@ -83,7 +48,8 @@ class Cluster:
 
     Args:
         kind: ``slurm``, or ``local``: processes of this machine.
-        parameters: SLURM's, as :func:`parse_parameters` returns them.
+        parameters: SLURM's, as :func:`~fedfs.simulation.slurm_parameters.parse_parameters` returns
+            them.
         at_once: jobs that are submitted at the same time; 0 for all.
 
     Attributes:
@@ -95,7 +61,8 @@ class Cluster:
     """
 
     def __init__(self, kind: str, parameters: Mapping[str, Any], *, at_once: int = 0) -> None:
-        _load_submitit()
+        submitit, _ = _load_submitit()
+        submitit.SlurmJob.watcher = _patient_watcher()
         missing = [name for name in _COMMANDS if kind == SLURM and shutil.which(name) is None]
         if missing:
             raise SetupError(
@@ -178,6 +145,8 @@ class Cluster:
             if job.done():
                 code = job.result()
                 how = f"exited with {code}"
+                if code not in SUCCESS_CODES and self.kind == SLURM:
+                    how = _end_by_slurm(job) or how
         except errors.FailedJobError as error:
             how = _why(error)
         except errors.UncompletedJobError:
@@ -229,9 +198,33 @@ def _has_ended(job: Job[int]) -> bool:
     return bool(job.done() or job.state == "PREEMPTED")  # submitit waits for a second run
 
 
+def _patient_watcher() -> Any:
+    """Return what asks SLURM about jobs; a job that is suspended goes on, and has not ended."""
+    from submitit.slurm.slurm import SlurmInfoWatcher  # noqa: PLC0415  an extra
+
+    class Watcher(SlurmInfoWatcher):  # type: ignore[misc]  # submitit has no types
+        def is_done(self, job_id: str, mode: str = "standard") -> bool:
+            return super().is_done(job_id, mode) and self.get_state(job_id, "cache") not in _PAUSED
+
+    return Watcher(delay_s=_ASK_EVERY_S)
+
+
 def _state(job: Job[int]) -> str:
     info = job.get_info(mode="force")
     return info.get("State") or info.get("jobState") or "UNKNOWN"
+
+
+def _end_by_slurm(job: Job[int]) -> str:
+    """Return how SLURM ended a job that has failed; "" where it did not.
+
+    What it ends is first told so by SIGTERM, and fedfs may have left in good order by then.
+    """
+    give_up_s = time.monotonic() + _SLURM_ENDS_S
+    while (state := _state(job)) in _AT_WORK and time.monotonic() < give_up_s:
+        time.sleep(_LOOK_EVERY_S)
+    if state in (*_AT_WORK, "COMPLETED", "FAILED", "UNKNOWN"):
+        return ""
+    return "was preempted" if state == "PREEMPTED" else f"ended as {state}"
 
 
 def _why(error: Exception) -> str:

@@ -27,10 +27,11 @@ from fedfs.simulation.cases import (
     split_cases,
     with_site_names,
 )
-from fedfs.simulation.cluster import SLURM, Cluster, parse_parameters
+from fedfs.simulation.cluster import SLURM, Cluster
 from fedfs.simulation.kept_options import keep_options
 from fedfs.simulation.machine import Machine
 from fedfs.simulation.prediction import Predictor
+from fedfs.simulation.slurm_parameters import parse_parameters
 from fedfs.simulation.studies import Schedule, Studies
 from fedfs.simulation.table import ExperimentResult, tabulate
 from fedfs.simulation.table_text import write_tables

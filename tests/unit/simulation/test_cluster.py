@@ -1,4 +1,4 @@
-"""Jobs as processes of this machine, and parameters of SLURM's."""
+"""Jobs as processes of this machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import submitit
 
 from fedfs.errors import SetupError, UserError
 from fedfs.simulation import cluster
-from fedfs.simulation.cluster import Cluster, parse_parameters
+from fedfs.simulation.cluster import Cluster
 from fedfs.simulation.experiment import ExperimentOptions
 from fedfs.simulation.hosts import Host
 from support.jobs import Waits, has_begun, running, submitter
@@ -44,21 +44,6 @@ def test_on_this_machine_two_jobs_of_a_host_never_work_at_the_same_time(hosts, m
         assert future.result(60) == [0]
     said = north.log_path.read_text().splitlines()
     assert said == ["begins, GPUs 3,1", "ends"] * 2
-
-
-@pytest.mark.parametrize(
-    ("pair", "says"),
-    [
-        ("partitoin=gpu", "there is no parameter 'partitoin'"),
-        ("nodes=2", "there is no parameter 'nodes'"),  # a turn is one process
-        ("mem_gb=lots", "'lots' is not a number"),
-        ("timeout_min=1.5", "'1.5' is not a number"),
-        ("partition", "is not NAME=VALUE"),
-    ],
-)
-def test_parameters_that_cannot_be_are_refused(pair, says):
-    with pytest.raises(UserError, match=says):
-        parse_parameters([pair])
 
 
 def test_options_that_do_not_go_together_are_refused(tmp_path):

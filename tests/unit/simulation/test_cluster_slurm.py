@@ -8,13 +8,13 @@ import sys
 
 import pytest
 import submitit
-from submitit.slurm.slurm import SlurmInfoWatcher
 
 from fedfs.errors import FedfsError
 from fedfs.simulation import cluster
-from fedfs.simulation.cluster import Cluster, parse_parameters
+from fedfs.simulation.cluster import Cluster
 from fedfs.simulation.hosts import Host
 from fedfs.simulation.jobs import Turn
+from fedfs.simulation.slurm_parameters import parse_parameters
 from support.jobs import Waits, has_begun, running, submitter
 from support.servers import wait_for
 from support.slow import slow
@@ -27,7 +27,8 @@ def quick(monkeypatch):
     """Look often: nothing here is slow, nor a file system over a network."""
     monkeypatch.setattr(cluster, "_LOOK_EVERY_S", 0.2)
     monkeypatch.setattr(submitit.Job, "_results_timeout_s", 1)
-    monkeypatch.setattr(submitit.SlurmJob, "watcher", SlurmInfoWatcher(delay_s=1))
+    monkeypatch.setattr(submitit.SlurmJob, "watcher", None)  # set by each Cluster
+    monkeypatch.setattr(cluster, "_ASK_EVERY_S", 1)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
 
 
@@ -94,6 +95,24 @@ def test_the_jobs_of_an_interrupted_process_are_cancelled(slurm, hosts):
     process.send_signal(signal.SIGINT)
     assert process.wait(60) != 0
     slurm.wait_for_state(jobs_of(north)[0], "CANCELLED")
+
+
+@slow
+def test_a_suspended_job_is_waited_for(slurm, hosts):
+    north = hosts[1]
+    with running(Cluster("slurm", {}), [Waits(north)]) as future:
+        wait_for(lambda: has_begun(north))
+        job = submitted(north)
+        slurm.call("scontrol", "suspend", job)
+        try:
+            watcher = submitit.SlurmJob.watcher
+            wait_for(lambda: watcher.get_state(job, "cache") == "SUSPENDED" or future.done())
+            assert not future.done()
+        finally:
+            slurm.call("scontrol", "resume", job)
+        (north.folder / "go").write_text("10")
+        assert future.result(60) == [10]
+    assert len(jobs_of(north)) == 1
 
 
 @slow
