@@ -19,6 +19,7 @@ from fedfs.cli.progress import ProgressDisplay
 from fedfs.cli.terminal import show_json, show_table, start_logging
 from fedfs.errors import EXIT_WAITING, SealedError
 from fedfs.protocol import values
+from fedfs.protocol.values import HELPER_SITE
 from fedfs.roles.reader.units import format_count, format_size
 from fedfs.store import StorePlace, open_store
 
@@ -27,7 +28,7 @@ from fedfs.store import StorePlace, open_store
 def bundle() -> None:
     """Carry a study by USB stick.
 
-    To and from a site without a network.
+    To and from a site without a network, or the helper of secure sums.
     """
 
 
@@ -47,6 +48,8 @@ _identity = option(
 @store_argument
 @option("--for", "for_site", metavar="SITE", help="Export what this site still needs.")
 @option("--from", "from_site", metavar="SITE", help="Export what this site has published.")
+@option("--for-helper", is_flag=True, help="Export what the helper of secure sums still needs.")
+@option("--from-helper", is_flag=True, help="Export what the helper has published.")
 @option("-o", "--output", required=True, type=FILE, help="File to write.")
 @option("--split", metavar="SIZE", help="Split it into parts of this size, e.g. 4GB for FAT32.")
 @option(
@@ -64,6 +67,8 @@ def export_(
     *,
     for_site: str | None,
     from_site: str | None,
+    for_helper: bool,
+    from_helper: bool,
     output: Path,
     split: str | None,
     recipients: tuple[str, ...],
@@ -73,20 +78,22 @@ def export_(
 ) -> None:
     """Write what has to be carried to a file.
 
-    The file is encrypted for whoever has to read it: for the site, or for coordinator and
-    aggregator.
+    The file is encrypted for whoever has to read it: for the site or the helper, or for coordinator
+    and aggregator.
     """
     from fedfs.roles.courier.bundle.parts import parse_size
     from fedfs.roles.courier.needed import FOR, FROM
     from fedfs.roles.courier.outgoing import export_bundle
+    from fedfs.roles.courier.party import party_name
     from fedfs.trust.keyring import default_home
     from fedfs.trust.sealing import parse_recipient
 
-    if (for_site is None) == (from_site is None):
-        raise click.UsageError("Give --for SITE or --from SITE.")
+    if sum([for_site is not None, from_site is not None, for_helper, from_helper]) != 1:
+        raise click.UsageError("Give --for SITE or --from SITE, or --for-helper or --from-helper.")
     if plain and recipients:
         raise click.UsageError("Give --plain or --recipient, not both.")
-    site = values.check_site(for_site or from_site or "")
+    is_helper, direction = for_helper or from_helper, FOR if for_site or for_helper else FROM
+    site = HELPER_SITE if is_helper else values.check_site(for_site or from_site or "")
     for recipient in recipients:
         parse_recipient(recipient)
     start_logging()
@@ -95,7 +102,7 @@ def export_(
             open_store(store),
             output,
             site,
-            FOR if for_site else FROM,
+            direction,
             home=default_home(),
             clock=time.time,
             on_progress=display,
@@ -106,7 +113,7 @@ def export_(
     if as_json:
         show_json(exported or {"n_objects": 0, "paths": []})
     elif exported is None:
-        click.echo(f"nothing to carry {'for' if for_site else 'from'} {site}")
+        click.echo(f"nothing to carry {direction} {party_name(site)}")
     if exported is None:
         raise click.exceptions.Exit(EXIT_WAITING)
     if as_json:
@@ -122,7 +129,8 @@ def export_(
     elif recipients:
         click.echo(f"encrypted for {', '.join(exported.sealed_for)}")
     else:
-        click.echo(f"encrypted for {for_site or 'the coordinator and the aggregator'}")
+        readers = party_name(site) if direction == FOR else "the coordinator and the aggregator"
+        click.echo(f"encrypted for {readers}")
 
 
 @bundle.command("import", example="fedfs bundle import to-north.fedfs /data/organ")
@@ -139,6 +147,7 @@ def import_(
     with a fault. Importing again is harmless.
     """
     from fedfs.roles.courier.incoming import import_bundle
+    from fedfs.roles.courier.party import party_name
     from fedfs.trust.keyring import default_home
     from fedfs.trust.sealing import load_identity
 
@@ -154,7 +163,8 @@ def import_(
     if as_json:
         show_json(done)
         return
-    what = f"bundle {done.header.direction} {done.header.site} of {done.header.created_at}"
+    whom = f"{done.header.direction} {party_name(done.header.site)}"
+    what = f"bundle {whom} of {done.header.created_at}"
     if not done.n_new:
         there = format_count(done.n_there, "object")
         click.echo(f"{what}: nothing new, {there} not needed or there already")
@@ -174,6 +184,7 @@ def show(file: Path, *, identity_files: tuple[Path, ...], as_json: bool) -> None
     """
     from fedfs.roles.courier.bundle.unpack import BundleReader
     from fedfs.roles.courier.incoming import unsealer
+    from fedfs.roles.courier.party import party_name
     from fedfs.trust.keyring import default_home
     from fedfs.trust.sealing import load_identity
 
@@ -188,7 +199,8 @@ def show(file: Path, *, identity_files: tuple[Path, ...], as_json: bool) -> None
             show_json({"header": header, "items": items, "bytes": reader.n_bytes})
             return
         parts = f" in {reader.n_parts} parts" if reader.n_parts > 1 else ""
-        click.echo(f"bundle {header.direction} {header.site}, of {header.created_at}")
+        whom = f"{header.direction} {party_name(header.site)}"
+        click.echo(f"bundle {whom}, of {header.created_at}")
         click.echo(f"study {header.study}")
         sealed = "encrypted" if header.sealed else "not encrypted"
         click.echo(f"{format_size(reader.n_bytes)}{parts}, {sealed}")
@@ -202,7 +214,8 @@ def show(file: Path, *, identity_files: tuple[Path, ...], as_json: bool) -> None
 @command(example="fedfs sync s3://bucket/organ /mnt/internal/organ --site north --watch")
 @store_argument
 @argument("outpost", help="The other store, where the sites work.")
-@option("--site", "sites", multiple=True, required=True, help="A site at OUTPOST. Repeatable.")
+@option("--site", "sites", multiple=True, help="A site at OUTPOST. Repeatable.")
+@option("--helper", is_flag=True, help="The helper of secure sums is at OUTPOST.")
 @option("--watch", is_flag=True, help="Go on until the study is finished.")
 @json_option
 @default_option(
@@ -217,6 +230,7 @@ def sync(
     outpost: str,
     *,
     sites: tuple[str, ...],
+    helper: bool,
     watch: bool,
     poll_interval: float,
     max_poll_interval: float,
@@ -225,19 +239,22 @@ def sync(
 ) -> None:
     """Copy between two stores.
 
-    The aggregator works at STORE, and sites work at OUTPOST. For a host in a DMZ that sees a bucket
-    and an internal share: what the sites need goes to the outpost, what they have published comes
-    back.
+    The aggregator works at STORE, and sites or the helper work at OUTPOST. For a host in a DMZ that
+    sees a bucket and an internal share: what they need goes to the outpost, what they have
+    published comes back.
     """
     from fedfs.roles.courier.sync import run_sync
     from fedfs.roles.polling import WaitSettings
 
+    if not sites and not helper:
+        raise click.UsageError("Give --site SITE or --helper.")
+    parties = [*map(values.check_site, sites), *([HELPER_SITE] if helper else [])]
     start_logging(log_format=log_format)
     with ProgressDisplay() as display:
         outcome = run_sync(
             open_store(store),
             open_store(dataclasses.replace(store, url=outpost), must_exist=False),
-            [values.check_site(site) for site in sites],
+            parties,
             on_progress=display,
             once=not watch,
             settings=WaitSettings(poll_interval, max_poll_interval),

@@ -83,21 +83,31 @@ def worth_a_look(
     return areas
 
 
-def _named(state: StudyState) -> Iterator[Area]:
-    """Yield where the messages of sites are that the request for the next version names."""
+def named_by_request(state: StudyState) -> tuple[str, ...]:
+    """Return the keys of the messages of sites that the request for the next version names."""
     request = state.sum_requests.get(state.newest + 1)
     if request is None:
-        return
-    for one in request.updates:
-        key = layout.update(one.site, one.base_version)
-        if key not in state.digests:
-            yield Area(key.removesuffix("manifest.json"), until=key)
-    for variant, sites in request.scores.items():
-        for site in sites:
-            key = layout.evaluation(site, state.newest, variant)
-            if key not in state.digests:
-                before = layout.evaluation(site, state.newest, "")
-                yield Area(layout.evaluations(site), after=before, until=key)
+        return ()
+    updates = [layout.update(one.site, one.base_version) for one in request.updates]
+    scores = [
+        layout.evaluation(site, state.newest, variant)
+        for variant, sites in request.scores.items()
+        for site in sites
+    ]
+    return (*updates, *scores)
+
+
+def _named(state: StudyState) -> Iterator[Area]:
+    """Yield where what a request names is that has not been accepted yet."""
+    for text in named_by_request(state):
+        key = layout.parse(text)
+        if key is None or text in state.digests:
+            continue
+        prefix, after = text.removesuffix("manifest.json"), ""
+        if key.site is not None and key.kind == "evaluation":
+            prefix = layout.evaluations(key.site)
+            after = layout.evaluation(key.site, state.newest, "")
+        yield Area(prefix, after=after, until=text)
 
 
 def _models(state: StudyState, site: str | None) -> Iterator[Area]:

@@ -128,6 +128,15 @@ def check_site(name: str) -> str:
     return name
 
 
+def check_party(name: str) -> str:
+    """Return the name of a site, or of the helper in place of one, if it has the form of one.
+
+    Raises:
+        UserError: with the rule it breaks.
+    """
+    return name if name == HELPER_SITE else check_site(name)
+
+
 def check_study(text: str) -> str:
     """Return the id of a study if it has the form of one.
 

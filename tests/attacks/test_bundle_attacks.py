@@ -13,10 +13,8 @@ import pytest
 
 from fedfs.errors import BundleError, ObjectExistsError, RejectedError, TensorError, UserError
 from fedfs.protocol import layout
-from fedfs.roles.courier.bundle.format import Header
-from fedfs.roles.courier.bundle.pack import BundleWriter
 from fedfs.roles.courier.bundle.unpack import BundleReader
-from support.courier import Courier
+from support.courier import Courier, write_bundle
 from support.federation import forge
 
 
@@ -49,18 +47,6 @@ def test_a_bundle_that_is_cut_off_anywhere_is_refused(ready, plain):
         with pytest.raises(BundleError):
             ready.load(path, "for")
     assert ready.outpost.objects == before
-
-
-def write_bundle(path: Path, header: dict, entries, has=()):
-    """Write a bundle by the format's rules, of whatever content."""
-
-    said = {"study": "", "site": "north", "direction": "for", "created_at": "", "sealed": False}
-    head = Header(**{**said, **header})
-    writer = BundleWriter(path, head, {})
-    for key, data in entries:
-        writer.add(key, len(data), hashlib.sha256(data).hexdigest(), lambda f, d=data: f.write(d))
-    writer.finish(has, None)
-    return path
 
 
 @pytest.mark.parametrize(

@@ -1,20 +1,26 @@
-"""A federation of which one site has a store of its own, and a stick that goes to and fro."""
+"""A federation of which one site or the helper has a store of its own, and a stick goes between."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from fedfs.exchange.read import open_study
 from fedfs.learner import Progress
-from fedfs.roles.courier.bundle.format import Index
+from fedfs.protocol.values import HELPER_SITE
+from fedfs.roles.courier.bundle.format import Header, Index
+from fedfs.roles.courier.bundle.pack import BundleWriter
 from fedfs.roles.courier.bundle.unpack import BundleReader
 from fedfs.roles.courier.incoming import Imported, import_bundle
 from fedfs.roles.courier.outgoing import Exported, export_bundle
+from fedfs.roles.helper.join import join_as_helper
 from fedfs.roles.site.join import join_study
 from fedfs.store.memory import MemoryStore
 from fedfs.trust import sealing
-from support.federation import Federation
+from support.federation import HELPER, Federation
 
 
 def quiet(_progress: Progress) -> None:
@@ -30,8 +36,13 @@ class Courier:
         self.stick.mkdir()
         self.outpost = MemoryStore(name="outpost", clock=self.federation.clock)
 
+    @property
+    def host(self) -> str:
+        """Host, and process, of the party without a network."""
+        return self.site
+
     def home(self, direction: str) -> Path:
-        return self.federation.home("coordinator" if direction == "for" else self.site)
+        return self.federation.home("coordinator" if direction == "for" else self.host)
 
     def export(
         self, direction: str, name: str = "", **options: Any
@@ -84,7 +95,7 @@ class Courier:
         """Everybody works; the stick goes to the site and back."""
         self.others()
         to = self.carry("for")
-        self.federation.run_process(self.site)
+        self.federation.run_process(self.host)
         return to, self.carry("from")
 
     def run(self) -> None:
@@ -95,10 +106,52 @@ class Courier:
             self.federation.run_process(name)
 
 
+class HelperCourier(Courier):
+    """A federation whose helper has a store of its own."""
+
+    def __init__(self, folder: Path, **options: Any) -> None:
+        super().__init__(folder, HELPER_SITE, **options)
+
+    @property
+    def host(self) -> str:
+        return HELPER
+
+    def join(self) -> None:
+        federation = self.federation
+        federation.join()
+        federation.approve()
+        self.carry("for")
+        join_as_helper(self.outpost, federation.home(HELPER), clock=federation.clock)
+        self.carry("from")
+        federation.approve_helper()
+        federation.processes[HELPER] = federation.new_process(HELPER, self.outpost)
+
+
 def index_of(courier: Courier, path: Path) -> Index:
     with BundleReader(path) as reader:
         direction = reader.header.direction
-        roles = {"for": [f"site-{courier.site}"], "from": ["aggregator", "coordinator"]}[direction]
-        host = courier.site if direction == "for" else "coordinator"
+        own = "helper" if courier.host == HELPER else f"site-{courier.site}"
+        roles = {"for": [own], "from": ["aggregator", "coordinator"]}[direction]
+        host = courier.host if direction == "for" else "coordinator"
         keys = [one for role in roles for one in courier.federation.keyring(host).identities(role)]
         return reader.index(lambda data: sealing.unseal(data, keys))
+
+
+def write_bundle(
+    path: Path,
+    header: Mapping[str, Any],
+    entries: Iterable[tuple[str, bytes]],
+    has: Sequence[str] = (),
+) -> Path:
+    """Write a bundle by the format's rules, of whatever content."""
+    said = {"study": "", "site": "north", "direction": "for", "created_at": "", "sealed": False}
+    writer = BundleWriter(path, Header(**{**said, **header}), {})
+    for key, data in entries:
+        sha256 = hashlib.sha256(data).hexdigest()
+        writer.add(key, len(data), sha256, partial(_put, data))
+    writer.finish(has, None)
+    return path
+
+
+def _put(data: bytes, file: BinaryIO) -> None:
+    file.write(data)

@@ -24,7 +24,8 @@ from fedfs.protocol.track_place import parse_on_store
 from fedfs.roles.courier.bundle.format import CHUNK_BYTES, Header, Index, Item
 from fedfs.roles.courier.bundle.hashing import Hashing
 from fedfs.roles.courier.bundle.unpack import BundleReader
-from fedfs.roles.courier.needed import DIRECTIONS, FOR, FROM, TrackContent, may_carry
+from fedfs.roles.courier.needed import DIRECTIONS, FOR, FROM, may_carry
+from fedfs.roles.courier.party import party_name, party_option
 from fedfs.roles.courier.seen import SiteView, in_order, memory_of
 from fedfs.store.base import Entry, ReadableStore, Store
 from fedfs.trust import sealing
@@ -71,18 +72,19 @@ def import_bundle(
         keys = _identities(header, keyring, identities)
         index = bundle.index(partial(sealing.unseal, identities=keys))
         unpacked = _Unpacked(bundle, index, keys, scratch, on_progress)
-        site, direction = values.check_site(header.site), header.direction
+        site, direction = values.check_party(header.site), header.direction
         if direction not in DIRECTIONS:
             raise BundleError(f"has the unknown direction {direction!r}")
         for key in unpacked.keys:
             parsed = parse_on_store(key)
             if parsed is None or not may_carry(parsed, direction, site):
                 raise BundleError(
-                    f"holds {key}, which does not belong into a bundle {direction} {site}"
+                    f"holds {key}, which does not belong into a bundle {direction} "
+                    f"{party_name(site)}"
                 )
         view, here = _check(unpacked, store, header)
         n_new = 0
-        old = view.select(TrackContent.superseded, keys={*here, *unpacked.keys})
+        old = view.select(lambda track: track.superseded(), keys={*here, *unpacked.keys})
         ordered = in_order(set(unpacked.keys) - set(old))
         for number, key in enumerate(ordered):
             on_progress(Progress("publish", number, len(ordered), "objects"))
@@ -213,8 +215,8 @@ def _check(unpacked: _Unpacked, store: ReadableStore, header: Header) -> tuple[S
     """
     source = "STORE" if header.direction == FOR else "FOLDER"
     again = (
-        f"export everything again: fedfs bundle export {source} --{header.direction} {header.site} "
-        "--everything -o FILE"
+        f"export everything again: fedfs bundle export {source} "
+        f"{party_option(header.direction, header.site)} --everything -o FILE"
     )
     try:
         view = SiteView(_Overlay(store, unpacked), header.site)

@@ -7,6 +7,8 @@ Rules:
    has published and that nobody has used yet.
  * What the other side is known to have does not travel: what it has named itself, and what follows
    from what it has published.
+ * The helper of secure sums stands in a site's place:
+   :mod:`fedfs.roles.courier.needed_by_helper`.
  * Payloads come before the messages that name them, and messages in the order in which one may
    refer to another.
 """
@@ -20,6 +22,7 @@ from fedfs.protocol.layout import Key
 from fedfs.protocol.messages import ASYM, ModelManifest
 from fedfs.protocol.order import publication_rank
 from fedfs.protocol.state import StudyState
+from fedfs.protocol.values import HELPER_SITE
 
 NOT_FOR_SITES = ("sum-request", "mask-sum", "helper-join")
 """Between aggregator, helper and coordinator; a round record says what came of it."""
@@ -30,13 +33,22 @@ FOR, FROM = DIRECTIONS = ("for", "from")
 
 def in_order(keys: Iterable[str]) -> list[str]:
     """Return keys in the order in which they are published."""
-    return [key.text for key in sorted(_parsed(keys), key=publication_rank)]
+    return [key.text for key in sorted(parsed_keys(keys), key=publication_rank)]
 
 
 def may_carry(key: Key, direction: str, site: str) -> bool:
-    """Return True if an object may come in a bundle of this direction."""
+    """Return True if an object may come in a bundle of this direction.
+
+    Args:
+        key: of the object.
+        direction: ``for`` or ``from``.
+        site: whom the bundle is for or from, see :func:`fedfs.protocol.values.check_party`.
+    """
     if key.text.startswith(layout.site_prefix(site)):
         return True
+    if site == HELPER_SITE:
+        of_nobody_else = not key.writer or key.kind in ("update", "evaluation")
+        return direction == FOR and of_nobody_else and not key.is_payload
     is_model = key.kind in ("site-model", "site-model-payload")
     return direction == FOR and (is_model or not key.text.startswith(layout.SITES))
 
@@ -48,7 +60,7 @@ class TrackContent:
     Attributes:
         state: accepted messages; those that a bundle brings are among them once it is imported.
         keys: of all objects.
-        site: the site that is carried for.
+        site: the site that is carried for, or the helper in place of one.
         known: keys that the other side has.
     """
 
@@ -59,8 +71,8 @@ class TrackContent:
 
     def for_site(self) -> list[str]:
         """Return the keys that the site needs and is not known to have, in order."""
-        wanted = set(_newest_statuses(self.keys))
-        for key in _parsed(self.keys):
+        wanted = set(newest_statuses(self.keys))
+        for key in parsed_keys(self.keys):
             if key.is_payload or key.is_status or key.kind in NOT_FOR_SITES:
                 continue
             if key.site is not None and (key.kind != "site-model" or key.site == self.site):
@@ -80,17 +92,18 @@ class TrackContent:
         own = [text for text in self.keys if text.startswith(layout.site_prefix(self.site))]
         needed = {update.payload.key for update in self.state.waiting.values()}
         needed |= {model.payload.key for model in self.state.site_models.values()}
-        wanted = set(_newest_statuses(own))
-        for key in _parsed(own):
+        needed |= self._unused_sums()
+        wanted = set(newest_statuses(own))
+        for key in parsed_keys(own):
             if not key.is_status and (not key.is_payload or key.text in needed):
                 wanted.add(key.text)
         return in_order(wanted - set(self.known))
 
     def holds(self, direction: str) -> set[str]:
         """Return the keys of the sender's store that the other side need not send."""
-        site, parsed = self.site, [key for key in _parsed(self.keys) if not key.is_status]
+        site, parsed = self.site, [key for key in parsed_keys(self.keys) if not key.is_status]
         if direction == FOR:  # the others have of the site what is here, and what they have settled
-            return {key.text for key in parsed if key.site == site}
+            return {key.text for key in parsed if key.writer == site}
         here = {
             key.text
             for key in parsed
@@ -134,8 +147,8 @@ class TrackContent:
 
     def superseded(self) -> set[str]:
         """Return keys in old bundles that nobody needs any more and that may have been deleted."""
-        state, parsed = self.state, _parsed(self.keys)
-        out = {key.text for key in parsed if key.is_status} - set(_newest_statuses(self.keys))
+        state, parsed = self.state, parsed_keys(self.keys)
+        out = {key.text for key in parsed if key.is_status} - set(newest_statuses(self.keys))
         for key in parsed:
             if key.kind == "update-payload" and key.version is not None:
                 if layout.update(self.site, key.version) in state.settled:
@@ -143,6 +156,12 @@ class TrackContent:
             elif key.is_payload and key.version is not None and key.version < state.newest:
                 out.add(key.text)
         return out - payloads_in_use(state.models, [max(state.newest, 0)] if state.models else [])
+
+    def _unused_sums(self) -> set[str]:
+        """Return the payloads of the helper's sums of which no version is made yet."""
+        answers = self.state.mask_sums.values()
+        unused = [one.payload for one in answers if one.version > self.state.newest]
+        return {payload.key for payload in unused if payload is not None}
 
     def _given_by_charter(self) -> set[str]:
         """Return the payloads that the coordinator has published."""
@@ -202,14 +221,15 @@ def _deltas_from_known(
     return None
 
 
-def _parsed(keys: Iterable[str]) -> list[Key]:
+def parsed_keys(keys: Iterable[str]) -> list[Key]:
     """Return the keys that the protocol has."""
     return [key for key in map(layout.parse, keys) if key is not None]
 
 
-def _newest_statuses(keys: Collection[str]) -> Iterator[str]:
+def newest_statuses(keys: Collection[str]) -> Iterator[str]:
+    """Yield the keys of the newest status of each sender."""
     newest: dict[tuple[str, str | None], str] = {}
-    for key in _parsed(sorted(keys)):
+    for key in parsed_keys(sorted(keys)):
         if key.is_status:
             newest[key.kind, key.site] = key.text
     yield from newest.values()

@@ -17,11 +17,13 @@ from fedfs.learner import OnProgress, Progress
 from fedfs.protocol import messages
 from fedfs.protocol.messages import Charter
 from fedfs.protocol.state import StudyState
+from fedfs.protocol.sum_rules import rules_of
 from fedfs.protocol.track_place import parse_on_store
+from fedfs.protocol.values import HELPER_SITE
 from fedfs.roles.courier.bundle.format import CHUNK_BYTES, Header
 from fedfs.roles.courier.bundle.hashing import Hashing
 from fedfs.roles.courier.bundle.pack import BundleWriter
-from fedfs.roles.courier.needed import FOR, TrackContent
+from fedfs.roles.courier.needed import FOR
 from fedfs.roles.courier.seen import SiteView, in_order, memory_of
 from fedfs.store.base import Store
 from fedfs.trust import sealing
@@ -65,32 +67,36 @@ def export_bundle(
     Args:
         store: what it is taken from.
         path: the file, or the name of its parts.
-        site: the site that it is for or from.
+        site: the site that it is for or from, or the helper in place of one.
         direction: ``for`` or ``from``.
         home: this host's fedfs home: remembers what the other side has.
         clock: POSIX seconds.
         on_progress: called with the progress.
         recipients: public keys of age that it is sealed for; empty for nobody; None for those whom
-            the charter names: the site, or coordinator and aggregator.
+            the charter names: the site or helper, or coordinator and aggregator.
         part_bytes: size of parts; 0 for one file.
         everything: also what the other side is known to have.
 
     Raises:
-        StudyError: there is no study, or nobody to seal it for.
+        StudyError: there is no study, or no helper in it, or nobody to seal it for.
         TensorError: a payload on the store is damaged.
         StoreError, SetupError: the store cannot be read, the file not be written.
     """
     view = SiteView(store, site)
     charter, sizes = view.state.charter, view.sizes
+    if site == HELPER_SITE:
+        rules_of(charter)
     memory = Keyring(home, charter.study).memory
     known: set[str] = set()
     if not everything:
         known |= set(memory.recall(memory_of(site, direction)).get("has", ()))
-        known |= set(view.select(TrackContent.implied)) if direction == FOR else set()
-    choose = TrackContent.for_site if direction == FOR else TrackContent.from_site
-    keys = view.select(choose, known=known)
+        known |= set(view.select(lambda track: track.implied())) if direction == FOR else set()
+    if direction == FOR:
+        keys = view.select(lambda track: track.for_site(), known=known)
+    else:
+        keys = view.select(lambda track: track.from_site(), known=known)
     if everything and direction == FOR:
-        keys = in_order({*keys, *view.select(TrackContent.from_site)})
+        keys = in_order({*keys, *view.select(lambda track: track.from_site())})
     if not [key for key in keys if "/status/" not in key]:
         return None
     sealed_for = recipients
@@ -178,10 +184,14 @@ def _add(
 
 
 def _recipients(state: StudyState, charter: Charter, site: str, direction: str) -> tuple[str, ...]:
-    """Return the recipients of a bundle; empty for a site that has not published its key yet."""
+    """Return the recipients of a bundle; empty for one who has not published a key yet."""
     if direction != FOR:
         keys = (charter.aggregator_encryption_key, charter.coordinator_encryption_key)
         return tuple(key for key in keys if key)
+    if site == HELPER_SITE:
+        asked, key = state.helper_join, rules_of(charter).helper_encryption_key
+        key = key or (asked.encryption_key if asked is not None else "")
+        return (key,) if key else ()
     entry, join = charter.entry(site), state.joins.get(site)
     key = entry.encryption_key if entry is not None else join.encryption_key if join else ""
     if key:

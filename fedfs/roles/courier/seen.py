@@ -1,4 +1,4 @@
-"""View of a store as a site has it, and names under which this host remembers the other side.
+"""View of a store as a site or the helper has it, and the memory of what the other side has.
 
 A study is carried as a whole, with all its tracks. Keys are here as they are on the store.
 """
@@ -8,10 +8,13 @@ from collections.abc import Callable, Collection, Iterable
 from fedfs.exchange.observer import Observer
 from fedfs.exchange.read import open_tracks
 from fedfs.protocol import layout, participation
+from fedfs.protocol.areas import named_by_request
 from fedfs.protocol.state import StudyState
 from fedfs.protocol.track_place import TRACKS, split_track
+from fedfs.protocol.values import HELPER_SITE
 from fedfs.roles.courier import needed
 from fedfs.roles.courier.needed import TrackContent
+from fedfs.roles.courier.needed_by_helper import HelperContent
 from fedfs.store.base import ReadableStore
 
 
@@ -20,7 +23,7 @@ class SiteView:
 
     Args:
         store: the store.
-        site: the site.
+        site: the site, or the helper in place of one.
 
     Raises:
         StudyError: it holds no study.
@@ -30,6 +33,8 @@ class SiteView:
     def __init__(self, store: ReadableStore, site: str) -> None:
         self._site = site
         self._observers = open_tracks(store, site=site)
+        if site == HELPER_SITE:
+            self.refresh()  # now that it is known which messages of sites a request names
 
     def refresh(self) -> None:
         """Look at everything again."""
@@ -67,7 +72,8 @@ class SiteView:
     @property
     def is_over(self) -> bool:
         """True once the study is closed and the site has scored all that it should."""
-        return all(participation.is_over(o.state, [self._site]) for o in self._observers.values())
+        scoring = [self._site] if self._site != HELPER_SITE else []
+        return all(participation.is_over(o.state, scoring) for o in self._observers.values())
 
     def select(
         self,
@@ -79,13 +85,14 @@ class SiteView:
         """Return the keys chosen on each track; those that tracks share come with the first.
 
         Args:
-            choose: a method of :class:`fedfs.roles.courier.needed.TrackContent`.
+            choose: which keys of a track.
             keys: of the objects to choose from; None for all on the store.
             known: keys that the other side has.
         """
         chosen: dict[str, None] = {}
+        content_class = HelperContent if self._site == HELPER_SITE else TrackContent
         for one in self._observers.values():
-            content = TrackContent(
+            content = content_class(
                 state=one.state,
                 keys=one.sizes.keys() if keys is None else _within(one, keys),
                 site=self._site,
@@ -101,6 +108,9 @@ class SiteView:
         for observer in self._observers.values():
             behind = observer.track.prefix
             prefixes += [behind + layout.AGGREGATOR, behind + own]
+            if self._site == HELPER_SITE:
+                named = {text.rpartition("/")[0] for text in named_by_request(observer.state)}
+                prefixes += [f"{behind}{folder}/" for folder in sorted(named)]
         return {entry.key for prefix in prefixes for entry in store.list(prefix)}
 
 

@@ -10,7 +10,6 @@ from fedfs.exchange.observer import MAX_ENVELOPE_BYTES
 from fedfs.exchange.payloads import MAX_MODEL_BYTES
 from fedfs.learner import OnProgress, Progress
 from fedfs.protocol.track_place import parse_on_store
-from fedfs.roles.courier.needed import TrackContent
 from fedfs.roles.courier.seen import SiteView
 from fedfs.roles.log_format import set_log_fields
 from fedfs.roles.loop import Outcome, run
@@ -29,7 +28,7 @@ class Sync:
     Args:
         hub: where the aggregator works.
         outpost: where the sites work; may be empty.
-        sites: their names.
+        sites: their names; the helper may be among them.
         on_progress: called with the progress.
     """
 
@@ -52,17 +51,17 @@ class Sync:
         for site in self._sites:
             in_hub = self._look(self._hub, site)
             known = in_hub.keys_of(self._outpost)
-            wanted = in_hub.select(TrackContent.for_site, known=known)
+            wanted = in_hub.select(lambda track: track.for_site(), known=known)
             there += _copy(self._hub, self._outpost, wanted, self._on_progress)
             here = self._look(self._outpost, site)
-            wanted = here.select(TrackContent.from_site, known=in_hub.sizes.keys())
+            wanted = here.select(lambda track: track.from_site(), known=in_hub.sizes.keys())
             back += _copy(self._outpost, self._hub, wanted, self._on_progress)
         return there, back
 
     def step(self) -> Outcome:
         """Copy once; finished when the study is, and the sites' last scores are at the hub."""
         there, back = self.copy()
-        text = f"copied {format_count(there, 'object')} to the sites, {back} from them"
+        text = f"copied {format_count(there, 'object')} to the outpost, {back} back"
         if there or back:
             log.info("%s", text)
         is_over = all(self._views[self._hub.url, site].is_over for site in self._sites)

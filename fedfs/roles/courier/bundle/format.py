@@ -36,7 +36,7 @@ class Header:
 
     Attributes:
         study: id of the study.
-        site: the site that it is for or from.
+        site: the site that it is for or from, or the helper in place of one.
         direction: ``for`` a site or ``from`` it.
         created_at: UTC.
         sealed: whether it is encrypted.
