@@ -262,8 +262,11 @@ class Federation:
         folder.mkdir(parents=True, exist_ok=True)
         payloads: dict[str, Path] = {}
         for site in sorted(trained):
-            payloads[site], left = folder / site, residuals[site]
-            residuals[site] = write_update(payloads[site], encoding, trained[site], base, left)
+            payloads[site], before, left = folder / site, residuals[site], {}
+            write_update(
+                payloads[site], encoding, trained[site], base, before, keep=left.__setitem__
+            )
+            residuals[site] = left
         if not encoding.summable:
             return {s: decoded(path, encoding, base) for s, path in payloads.items()}, weights
         counts, parts = secure_sums.coefficients(weights), []

@@ -4,7 +4,7 @@ What is fetched has the bytes that were signed for, is decrypted, and is kept un
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +22,9 @@ from fedfs.protocol.messages import Charter, PayloadRef
 from fedfs.store.base import ReadableStore
 from fedfs.store.local_files import file_sha256, replacing
 from fedfs.tensors import encodings
-from fedfs.tensors.canonical import TensorFile, write_safetensors
+from fedfs.tensors.canonical import TensorFile
 from fedfs.tensors.encodings import Encoding, Entry
+from fedfs.tensors.safetensors_writer import TensorWriter
 from fedfs.trust import sealing
 from fedfs.trust.recipients import Vault
 
@@ -34,6 +35,10 @@ _SEAL_BYTES = 65_536
 """Bytes that encryption may add to a payload, beside one part in a thousand."""
 
 _BLOCK = 1 << 16
+
+
+def _forget(_name: str, _residual: Array) -> None:
+    """Keep nothing of what an update does not carry."""
 
 
 def update_encoding(charter: Charter) -> Encoding:
@@ -49,8 +54,9 @@ def write_update(
     residual: Tensors,
     *,
     clip_norm: float | None = None,
-) -> dict[str, Array]:
-    """Write the payload of an update.
+    keep: Callable[[str, Array], None] = _forget,
+) -> None:
+    """Write the payload of an update, tensor by tensor: memory is that of a few times the largest.
 
     An update that is longer than ``clip_norm`` is scaled down to it, together with what was not
     carried before: what is cut off is not kept, so that it does not come later all the same.
@@ -62,9 +68,8 @@ def write_update(
         base: the same tensors of the version that was trained from.
         residual: what the last update did not carry; names may be missing.
         clip_norm: largest L2 norm over all tensors of what is encoded; None for any.
-
-    Returns:
-        What this one does not carry; empty if the encoding is lossless.
+        keep: called with the name of each tensor and what this update does not carry of it; not if
+            the encoding is lossless.
 
     Raises:
         TrainingError: values are not finite, or the encoding cannot hold them.
@@ -72,24 +77,23 @@ def write_update(
     scale = 1.0
     if clip_norm is not None:
         scale = min(1.0, clip_norm / max(_norm(trained, base, residual), clip_norm))
+    shapes = {name: values.shape for name, values in base.items()}
     try:
-        encoded = {
-            name: encoding.encode(name, *_scaled(scale, trained[name], values, residual.get(name)))
-            for name, values in base.items()
-        }
+        announced = encodings.payload_layout(encoding, shapes)
+        with TensorWriter(path, announced, synced=False, as_library=True) as file:
+            for name, values in base.items():
+                given = _scaled(scale, trained[name], values, residual.get(name))
+                encoded = encoding.encode(name, *given)
+                for key, array in encoded.payload.items():
+                    file.write(key, array)
+                if encoded.residual is not None:
+                    keep(name, encoded.residual)
     except TensorError as error:
         raise TrainingError(
             f"The trained weights cannot be sent: {error.reason}.",
             kind="not-finite",
             hint="look for extreme intensities in the images; the log of this host has more",
         ) from error
-    announced = encodings.payload_layout(encoding, {n: values.shape for n, values in base.items()})
-    write_safetensors(
-        path,
-        {key: array for e in encoded.values() for key, array in e.payload.items()},
-        dtypes={key: dtype for key, (dtype, _) in announced.items()},
-    )
-    return {n: e.residual for n, e in encoded.items() if e.residual is not None}
 
 
 def _norm(trained: Tensors, base: Tensors, residual: Tensors) -> float:

@@ -1,4 +1,4 @@
-"""The safetensors format: types, layouts, sizes.
+"""The safetensors format: types, layouts, sizes, and the two ways in which fedfs writes a header.
 
 A layout (name -> type and shape) is all that decides how large a file is, so a reader who knows
 what to expect knows the size before the download.
@@ -7,6 +7,7 @@ Format: https://github.com/huggingface/safetensors#format
 """
 
 import itertools
+import json
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -36,10 +37,14 @@ DTYPES: dict[str, tuple[int, str]] = {
     "I32": (4, "<i4"),
     "U32": (4, "<u4"),
     "F32": (4, "<f4"),
-    "I64": (8, "<i8"),
     "F64": (8, "<f8"),
+    "I64": (8, "<i8"),
 }
-"""Types in a file: bytes per value in the file, and numpy's type for arrays of it."""
+"""Types in a file: bytes per value in the file, and numpy's type for arrays of it.
+
+In ascending order, as the safetensors library has it, which puts the highest type first in a file.
+"""
+_RANKS = {name: rank for rank, name in enumerate(DTYPES)}
 _NAMES = {np.dtype(numpy): name for name, (_, numpy) in DTYPES.items() if name != BF16}
 _SHOWN, _SHOWN_CHARACTERS = 3, 80
 
@@ -58,21 +63,42 @@ def dtype_of(array: AnyArray) -> str:
     return name
 
 
-def header_bytes(layout: Mapping[str, Entry], metadata: Mapping[str, str] | None = None) -> bytes:
-    """Return the beginning of a file, up to the data: equal layouts give equal bytes."""
+def header_bytes(
+    layout: Mapping[str, Entry],
+    metadata: Mapping[str, str] | None = None,
+    *,
+    as_library: bool = False,
+) -> bytes:
+    """Return the beginning of a file, up to the data: equal layouts give equal bytes.
+
+    Args:
+        layout: name -> type and shape.
+        metadata: kept in the header; with ``as_library`` at most one entry.
+        as_library: as the safetensors library writes it, instead of canonical JSON.
+    """
     header: dict[str, Any] = {METADATA: dict(metadata)} if metadata else {}
-    for name, (begin, end) in places(layout).items():
+    for name, (begin, end) in places(layout, as_library=as_library).items():
         dtype, shape = layout[name]
         header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
-    raw = codec.dumps(header)
+    if as_library:
+        raw = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    else:
+        raw = codec.dumps(header)
     raw += b" " * (-len(raw) % 8)  # so that tensors are aligned where a reader maps the file
     return len(raw).to_bytes(LENGTH_BYTES, "little") + raw
 
 
-def places(layout: Mapping[str, Entry]) -> dict[str, tuple[int, int]]:
-    """Return name -> first byte and byte after the last, from the end of the header; ascending."""
+def places(layout: Mapping[str, Entry], *, as_library: bool = False) -> dict[str, tuple[int, int]]:
+    """Return name -> first byte and byte after the last, from the end of the header; in order.
+
+    Names ascend; with ``as_library`` those of one type do, and types descend.
+    """
     out, end = {}, 0
-    for name, entry in sorted(layout.items()):
+
+    def place(item: tuple[str, Entry]) -> tuple[int, str]:
+        return (-_RANKS[item[1][0]] if as_library else 0), item[0]
+
+    for name, entry in sorted(layout.items(), key=place):
         begin, end = end, end + _n_bytes(entry)
         out[name] = (begin, end)
     return out

@@ -1,8 +1,9 @@
 """The safetensors library: writes files whose tensors are all in memory, and is a second reader.
 
 Rules:
- * It writes every payload that is written whole: updates, weights to start from, models of sites.
-   Any reader of the format can then read what sites publish, without trusting our writer.
+ * It writes every payload that is written whole: weights to start from, models of sites. Any reader
+   of the format can then read what sites publish, without trusting our writer; updates, which are
+   made piece by piece, are byte for byte what the library writes, and tests compare them.
  * It reads only private local copies, and only to compare: it maps files, and a file that somebody
    cuts off meanwhile kills the process. What has to be read safely or in slices is read by
    :mod:`fedfs.tensors.safetensors_reader`.

@@ -1,7 +1,7 @@
-"""A writer of safetensors files that are made piece by piece, such as those of the aggregator.
+"""A writer of safetensors files that are made piece by piece, such as updates and versions.
 
 The safetensors library writes what is complete in memory, see
-:mod:`fedfs.tensors.safetensors_library`; a version is never in memory as a whole.
+:mod:`fedfs.tensors.safetensors_library`; an update or a version never is, as a whole.
 
 Rules:
  * Tensors, and slices of them, go to their place in any order and from any thread, as the header
@@ -11,7 +11,8 @@ Rules:
  * A large file goes to the disk while more of it is made: waiting for that took as long as
    everything else.
  * Equal tensors make equal files, whatever the host or the version of a library: aggregators and
-   auditors make the same version again, and compare bytes.
+   auditors make the same version again, and compare bytes. Updates are byte for byte what the
+   library would write.
 """
 
 import contextlib
@@ -50,6 +51,7 @@ class TensorWriter:
         metadata: kept in the file's header.
         synced: wait for the disk. What is published does without, as the store waits for its own
             copy, and a cache is compared with a hash.
+        as_library: arrange header and tensors as the safetensors library does.
     """
 
     def __init__(
@@ -59,12 +61,14 @@ class TensorWriter:
         metadata: Mapping[str, str] | None = None,
         *,
         synced: bool = True,
+        as_library: bool = False,
     ) -> None:
         self._path = path
         self._synced = synced
         self._layout = layout
-        self._header = header_bytes(layout, metadata)
-        self._begins = {name: begin for name, (begin, _) in places(layout).items()}
+        self._header = header_bytes(layout, metadata, as_library=as_library)
+        ends = places(layout, as_library=as_library)
+        self._begins = {name: begin for name, (begin, _) in ends.items()}
         self._syncer = ThreadPoolExecutor(1)  # begins its thread when it is needed
         self._syncs: list[Future[None]] = []
         self._unsynced = 0

@@ -7,7 +7,8 @@ Before its first, they are the version's, where it has them, or as the trainer i
 
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from fedfs.exchange.global_weights import WeightFiles
 from fedfs.learner import Array, Learner, OnProgress, OwnPlan, Tensors
 from fedfs.protocol.messages import ASYM, SitePlan
 from fedfs.protocol.state import StudyState
-from fedfs.roles.site.residual import KeptTensorFiles, KeptTensors
+from fedfs.roles.site.residual import KeptTensorFiles
 from fedfs.store.base import ReadableStore
 from fedfs.tensors.canonical import TensorFile, weights_sha256
 from fedfs.trust.recipients import Vault
@@ -39,8 +40,8 @@ class SiteNetwork:
         shared: canonical name -> tensor of the version, as far as it is in the site's updates.
         frozen: own name -> tensor that the study leaves as it is.
         tensors: own name -> tensor, all of the site's network.
-        residual: what the site's last update did not carry. Of local tensors there is none: the
-            site trains on from its own values, which have it.
+        residual: what the site's last update did not carry, read when it is looked up. Of local
+            tensors there is none: the site trains on from its own values, which have it.
     """
 
     version: int
@@ -160,7 +161,7 @@ class SiteNetworks:
             share = share_of(state, self._site, file.names)
             of_version = {name: file.read(name) for name in share.in_versions}
         before = {number for number in self._published(state) if number < version}
-        kept = self._kept_files.load(version, before)
+        kept = self._kept_files.load(version, before, without=share.local)
         private = self._private(share, state, kept.private, is_first=not before)
         if self._frozen is None:
             self._frozen = load_frozen(
@@ -173,7 +174,7 @@ class SiteNetworks:
             shared={name: of_version[name] for name in share.own},
             frozen=self._frozen,
             tensors={**share.compose(of_version, private), **self._frozen},
-            residual={name: r for name, r in kept.residual.items() if name not in share.local},
+            residual=kept.residual,
         )
         return self._loaded
 
@@ -202,13 +203,26 @@ class SiteNetworks:
                 tensors = network.with_shared({n: file.read(n) for n in network.share.in_versions})
         return tensors, weights_sha256(tensors)
 
-    def keep(
-        self, network: SiteNetwork, state: StudyState, *, trained: Tensors, residual: Tensors
-    ) -> None:
-        """Keep what an update from ``network`` leaves behind, before it is published."""
-        private = {name: trained[name] for name in network.private}
-        self._kept_files.save(
-            network.version, KeptTensors(residual, private), self._published(state)
+    def keeping(
+        self, network: SiteNetwork, state: StudyState, *, trained: Tensors, is_lossless: bool
+    ) -> AbstractContextManager[Callable[[str, Array], None]]:
+        """Keep what an update from ``network`` leaves behind, while it is encoded.
+
+        Args:
+            network: that was trained.
+            state: accepted messages.
+            trained: its tensors, by own name.
+            is_lossless: the update leaves no residual.
+
+        Returns:
+            A context that gives a function, which takes the residual of each tensor.
+        """
+        shapes = {name: values.shape for name, values in network.shared.items()}
+        return self._kept_files.writing(
+            network.version,
+            self._published(state),
+            residual={} if is_lossless else shapes,
+            private={name: trained[name] for name in network.private},
         )
 
     def _read_own_plan(self, state: StudyState) -> None:

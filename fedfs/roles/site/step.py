@@ -285,15 +285,19 @@ class Site(Role[SiteAction]):
         rules = charter.secure_sums
         with tempfile.TemporaryDirectory(dir=self._folder) as folder:
             path = Path(folder) / "update.safetensors"
-            residual = write_update(
-                path,
-                update_encoding(charter),
-                network.share.shared(result.tensors),
-                network.shared,
-                network.residual,
-                clip_norm=rules.clip_norm if rules is not None else None,
-            )
-            self._networks.keep(network, state, trained=result.tensors, residual=residual)
+            encoding = update_encoding(charter)
+            with self._networks.keeping(
+                network, state, trained=result.tensors, is_lossless=encoding.lossless
+            ) as keep:
+                write_update(
+                    path,
+                    encoding,
+                    network.share.shared(result.tensors),
+                    network.shared,
+                    network.residual,
+                    clip_norm=rules.clip_norm if rules is not None else None,
+                    keep=keep,
+                )
             masked = mask(path, charter, self.name, version)
             ref = self._publisher.payload(
                 masked.path,
