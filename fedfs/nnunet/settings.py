@@ -95,7 +95,8 @@ class LearnerSettings(TrainerSettings):
         dataset: ``DatasetXXX_NAME`` or its number.
         state_dir: fedfs's own folder for this study and site.
         checkpoint_interval_s: shortest time between two checkpoints within a round.
-        plot_interval_s: shortest time between two drawings of nnU-Net's ``progress.png``.
+        plot_interval_s: shortest time between two drawings of nnU-Net's ``progress.png``, and
+            before the first one. That after the last epoch is always made.
         full_validation: run nnU-Net's validation of whole cases at the end; else the final model
             has no scores.
         planning: how to plan for this site alone; None where the aggregator plans for all.

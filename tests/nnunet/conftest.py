@@ -1,6 +1,7 @@
 """nnU-Net on a small machine: no pools, no compiler, data loading in the training process."""
 
 import os
+from pathlib import Path
 
 # Read by nnU-Net when it is imported, so before anything else.
 os.environ.setdefault("nnUNet_def_n_proc", "1")
@@ -17,6 +18,21 @@ from support.one_process import fork_pools, run_children_here
 def paths(tmp_path):
     """nnU-Net's three folders, empty."""
     return make_paths(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def undrawn(monkeypatch, request):
+    """Let only tests with the mark ``drawn`` draw ``progress.png``: it takes longer than training.
+
+    The others find a file of that name.
+    """
+    if "drawn" not in request.keywords:
+        logger = "nnunetv2.training.logging.nnunet_logger.LocalLogger"
+        monkeypatch.setattr(f"{logger}.plot_progress_png", write_nothing)
+
+
+def write_nothing(_, folder):
+    (Path(folder) / "progress.png").write_text("not drawn")
 
 
 @pytest.fixture

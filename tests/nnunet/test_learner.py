@@ -203,6 +203,7 @@ def test_a_damaged_checkpoint_starts_the_round_over(study, start, tmp_path, capl
     assert "damaged" in caplog.text
 
 
+@pytest.mark.drawn
 def test_epochs_in_which_the_site_was_away_repeat_the_last_value(study, start):
     learner = start(plot_interval_s=0)
     first = learner.train(the_round(0, study.tensors), study.tensors, Reports()).tensors
@@ -213,6 +214,7 @@ def test_epochs_in_which_the_site_was_away_repeat_the_last_value(study, start):
     assert (Path(trainer_of(learner).output_folder) / "progress.png").stat().st_size > 0
 
 
+@pytest.mark.drawn
 def test_a_site_that_joins_late_keeps_nnunets_log_in_order(study, start):
     learner = start(plot_interval_s=0)
     learner.train(the_round(3, study.tensors), study.tensors, Reports())

@@ -262,7 +262,7 @@ class Session:
 
     def _plot_rarely(self, interval_s: float) -> None:
         # It takes a second: an epoch of nnU-Net's 250 iterations does not feel it, a shorter does.
-        logger, plotted = self.trainer.logger, -math.inf
+        logger, plotted = self.trainer.logger, self.clock()
         original = logger.plot_progress_png
 
         def plot(folder: str) -> None:
