@@ -27,6 +27,10 @@ from fedfs.store.memory import IndexedMemoryStore
 from support import federation as fake
 
 
+N_CASES = 10
+"""Of each site."""
+
+
 class CountingStore(IndexedMemoryStore):
     """Counts what it lists."""
 
@@ -48,6 +52,7 @@ def measure(n_sites: int, n_versions: int) -> dict[str, float]:
     spent_s, slowest_s, listed = 0.0, [], []
     with tempfile.TemporaryDirectory() as folder:
         study = fake.Federation(Path(folder), targets=targets, rounds=n_versions, store=store)
+        study.learners = {n: fake.FakeLearner(t, N_CASES) for n, t in targets.items()}
         study.start()
         for _ in track(range(n_versions + 1), f"{n_sites} sites"):
             for name in targets:
