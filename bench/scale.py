@@ -26,7 +26,6 @@ from fedfs.store.base import Entry
 from fedfs.store.memory import IndexedMemoryStore
 from support import federation as fake
 
-
 N_CASES = 10
 """Of each site."""
 
