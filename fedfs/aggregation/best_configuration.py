@@ -9,6 +9,9 @@ Postprocessing keeps the largest component: of the whole foreground (:data:`FORE
 one class after the other. ``steps`` names what was done, in that order. Classes that do not overlap
 do not touch each other's Dice, so that each is only scored with the foreground's step before it;
 regions overlap, and are scored in all combinations (:func:`steps_of`).
+
+Where only totals over sites can be seen, the choice is among the configurations alone, by their
+totals: neither ensembles nor postprocessing are scored.
 """
 
 import itertools
@@ -17,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fedfs.errors import StudyError
-from fedfs.protocol.messages.scores import DiceSum
+from fedfs.protocol.messages.scores import DiceSum, ScoreTotal
 
 FOREGROUND = "foreground"
 JOINT = "+"
@@ -135,6 +138,53 @@ def choose(
         classes={name: (before[name], after[name]) for name in before},
         n_cases=n_cases,
     )
+
+
+def choose_by_totals(
+    totals: Mapping[str, Sequence[ScoreTotal] | None], classes: Mapping[str, str]
+) -> Chosen:
+    """Return the best configuration by totals over sites; nothing is done to its predictions.
+
+    Args:
+        totals: of each configuration, in the order in which they are tried, that of the last
+            version of each fold; None for one that has not all of them.
+        classes: name -> key, in nnU-Net's order.
+
+    Raises:
+        StudyError: totals are of different sites, or there are none.
+    """
+    there = {name: of for name, of in totals.items() if of is not None}
+    if len({tuple(one.sites for one in of) for of in there.values()}) > 1:
+        raise StudyError(
+            "The totals of the configurations are of different sites, so that they say nothing "
+            "about which configuration is better.",
+            hint="take the track that you want: fedfs export --track NAME",
+        )
+    means = {name: _means_of_totals(of, classes) for name, of in there.items()}
+    dice = {name: _mean(means[name]) if name in means else math.nan for name in totals}
+    if all(math.isnan(value) for value in dice.values()):
+        raise StudyError(
+            "No configuration has a total of each of its folds.",
+            hint="take the track that you want: fedfs export --track NAME",
+        )
+    best = max(dice, key=lambda name: -math.inf if math.isnan(dice[name]) else dice[name])
+    return Chosen(
+        candidate=best,
+        steps=(),
+        dice=dice,
+        dice_after=dice[best],
+        classes={key: (mean, mean) for key, mean in means[best].items()},
+        n_cases=sum(one.n_cases for one in there[best]),
+    )
+
+
+def _means_of_totals(totals: Sequence[ScoreTotal], classes: Mapping[str, str]) -> dict[str, float]:
+    """Return key of a class -> mean Dice over folds; NaN for one that never occurs."""
+    out = {}
+    for name, key in classes.items():
+        parts = [one.classes[name] for one in totals if name in one.classes]
+        out[key] = DiceSum(math.fsum(p.total for p in parts), sum(p.n for p in parts)).mean
+    return out
 
 
 def _added(sites: Mapping[str, Candidates], candidate: str, steps: str, name: str) -> DiceSum:

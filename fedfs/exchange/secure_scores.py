@@ -3,34 +3,70 @@
 By the aggregator, and by whoever checks a version: the same inputs give the same totals.
 """
 
+from collections.abc import Collection, Mapping
+
 from fedfs.aggregation.score_totals import total_of
 from fedfs.errors import TensorError
+from fedfs.exchange.observer import Observer
 from fedfs.protocol import layout, score_rules
 from fedfs.protocol.messages import ScoreTotal, SumRequest
+from fedfs.protocol.score_rules import NOWHERE_ELSE, SetsElsewhere
 from fedfs.protocol.state import StudyState
 from fedfs.protocol.sum_rules import is_given_up
 from fedfs.trust.masks import from_text, words_in
 
 
-def scores_to_ask_for(state: StudyState) -> dict[str, dict[str, str]]:
-    """Return variant -> site -> hash of its evaluation, of the newest version."""
+def scores_to_ask_for(
+    state: StudyState, elsewhere: SetsElsewhere = NOWHERE_ELSE
+) -> dict[str, dict[str, str]]:
+    """Return variant -> site -> hash of its evaluation, of the newest version.
+
+    Args:
+        state: of the track.
+        elsewhere: sets of sites whose totals are known on other tracks.
+    """
     return {
         variant: {
             site: state.digests[layout.evaluation(site, state.newest, variant)] for site in sites
         }
-        for variant, sites in score_rules.sets_to_ask_for(state).items()
+        for variant, sites in score_rules.sets_to_ask_for(state, elsewhere).items()
     }
 
 
-def request_for_last(state: StudyState) -> SumRequest:
-    """Return the request for the scores of the last version, which is for nothing else."""
+def request_for_last(state: StudyState, elsewhere: SetsElsewhere = NOWHERE_ELSE) -> SumRequest:
+    """Return the request for the scores of the last version, which is for nothing else.
+
+    See :func:`scores_to_ask_for`.
+    """
     version = state.newest + 1
     return SumRequest(
         key=layout.sum_request(version),
         version=version,
         updates=(),
         tensors={},
-        scores=scores_to_ask_for(state),
+        scores=scores_to_ask_for(state, elsewhere),
+    )
+
+
+def sets_elsewhere(
+    observers: Mapping[str, Observer], track: str, *, worked_on: Collection[str]
+) -> SetsElsewhere:
+    """Return the sets of sites whose totals are known on the other tracks of a study.
+
+    Args:
+        observers: of all tracks.
+        track: whose totals are asked for, or answered.
+        worked_on: tracks of this process, which looks at them anyway; others are looked at now.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    if len(observers) == 1 or not observers[track].state.charter.secure_scores:
+        return NOWHERE_ELSE
+    return score_rules.sets_of(
+        one.state if name in worked_on else one.refresh()
+        for name, one in observers.items()
+        if name != track
     )
 
 

@@ -26,6 +26,7 @@ from fedfs.protocol.messages import (
     SumRequest,
     UpdateManifest,
 )
+from fedfs.protocol.score_rules import NOWHERE_ELSE, SetsElsewhere
 from fedfs.protocol.state import StudyState
 from fedfs.tensors.encodings import SummedLevels
 from fedfs.tensors.encodings.base import VALUES, part_name
@@ -86,6 +87,8 @@ def make_request(
     updates: Sequence[UpdateManifest],
     shapes: Mapping[str, Shape],
     version: int,
+    *,
+    elsewhere: SetsElsewhere = NOWHERE_ELSE,
 ) -> SumRequest:
     """Return the request for the sum of updates.
 
@@ -94,6 +97,7 @@ def make_request(
         updates: one of a site.
         shapes: canonical name -> shape of the tensors of versions.
         version: to be made of the sum.
+        elsewhere: sets of sites whose totals of scores are known on other tracks.
 
     Raises:
         StudyError: no tensor may be summed.
@@ -124,7 +128,7 @@ def make_request(
         ),
         tensors=level_shapes(update_encoding(charter), {name: shapes[name] for name in tensors}),
         shared=grouped(tensors) if shared else (),
-        scores=scores_to_ask_for(state),
+        scores=scores_to_ask_for(state, elsewhere),
     )
 
 

@@ -169,18 +169,18 @@ def decide_aggregator(  # noqa: PLR0911  one for each state of a track
     if version not in state.models:
         return actions.CompleteVersion(version)
     if version >= charter.schedule.rounds:
-        return _decide_end(state, version)
+        return _decide_end(state, version, checked)
     newcomer = _newcomer(state, {*checked.refused, *checked.absent}, barred)
     if newcomer is not None:
         return actions.Admit(newcomer)
     return _decide_round(state, version, now_s, checked, fewest_updates)
 
 
-def _decide_end(state: StudyState, version: int) -> AggregatorAction:
+def _decide_end(state: StudyState, version: int, checked: Checked) -> AggregatorAction:
     awaited = ensemble.awaited_models(state)
     if awaited:
         return Wait(f"the models of {', '.join(awaited)}, for the ensemble")
-    return decide_last_scores(state) or actions.CloseStudy(version)
+    return decide_last_scores(state, checked) or actions.CloseStudy(version)
 
 
 def _decide_round(

@@ -61,7 +61,7 @@ def lacking_scores(state: StudyState) -> tuple[str, ...]:
     )
 
 
-def decide_last_scores(state: StudyState) -> actions.RequestSum | Wait | None:
+def decide_last_scores(state: StudyState, checked: Checked) -> actions.RequestSum | Wait | None:
     """Return what the aggregator does about scores of the last version; None if it is done."""
     version, charter = state.newest, state.charter
     if not charter.secure_scores:
@@ -77,7 +77,8 @@ def decide_last_scores(state: StudyState) -> actions.RequestSum | Wait | None:
             f"the scores of version {version} of {', '.join(missing)}; the coordinator may pause a "
             "site that will not come back, or end without its scores: fedfs close-round"
         )
-    return actions.RequestSum(version, ()) if score_rules.sets_to_ask_for(state) else None
+    sets = score_rules.sets_to_ask_for(state, checked.totals_elsewhere)
+    return actions.RequestSum(version, ()) if sets else None
 
 
 def decide_helper(

@@ -65,9 +65,14 @@ def decide_site_after_tracks(
 def decide_aggregator_after_tracks(
     state: StudyState, tracks: Mapping[str, StudyState]
 ) -> actions.ChooseConfiguration | Wait | Done:
-    """Return what the aggregator does once all tracks are done: see the site's counterpart."""
+    """Return what the aggregator does once all tracks are done: see the site's counterpart.
+
+    With secure scores the totals of all tracks are there then, and nothing else is waited for.
+    """
     if state.choice is not None:
         return Done(f"chose {state.choice.words}")
+    if not state.charter.cross_validates:
+        return actions.ChooseConfiguration()
     scoring = set.intersection(*(set(participants(track)) for track in tracks.values()))
     missing = sorted(scoring - set(state.cross_validations))
     if missing:

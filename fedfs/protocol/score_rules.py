@@ -4,7 +4,8 @@ Totals of the same scores over two sets of sites show more than each of them: th
 sets that differ in one site is about the score of that site, as scores change little from version
 to version. So sites come in groups: two sites are in one group if no set has one of them without
 the other. Whatever is computed of totals is then made of totals over groups, and none of these has
-fewer sites than a sum may have.
+fewer sites than a sum may have. Models of several tracks score alike at one site, so that the sets
+of all tracks count together.
 
 Rules:
  * Each score counts once, whatever coefficient the site's update has, and is in one total only.
@@ -18,6 +19,7 @@ Rules:
 import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
+from types import MappingProxyType
 
 from fedfs.protocol import layout
 from fedfs.protocol.messages import Charter, EvaluationMessage, MaskSum, SumRequest
@@ -29,6 +31,11 @@ PSEUDO, FULL = "pseudo", "full"
 
 Sets = Mapping[str, Collection[str]]
 """Variant of an evaluation -> sites."""
+
+SetsElsewhere = Mapping[str, Collection[frozenset[str]]]
+"""Variant of an evaluation -> sets of sites whose totals are known on other tracks."""
+
+NOWHERE_ELSE: SetsElsewhere = MappingProxyType({})
 
 
 def totalled(charter: Charter, version: int) -> tuple[str, ...]:
@@ -65,10 +72,16 @@ def too_small(sets: Iterable[Collection[str]], min_sites: int) -> bool:
     return any(size < min_sites for size in sizes.values())
 
 
-def sets_to_ask_for(state: StudyState) -> dict[str, tuple[str, ...]]:
+def sets_to_ask_for(
+    state: StudyState, elsewhere: SetsElsewhere = NOWHERE_ELSE
+) -> dict[str, tuple[str, ...]]:
     """Return variant -> sites whose scores of the newest version the aggregator asks for.
 
     Of the sites that have scored as many as the rules allow; a variant without any is left out.
+
+    Args:
+        state: of the track.
+        elsewhere: sets of other tracks.
     """
     rules, version = state.charter.secure_sums, state.newest
     if rules is None or not rules.scores:
@@ -77,7 +90,7 @@ def sets_to_ask_for(state: StudyState) -> dict[str, tuple[str, ...]]:
     last = [sites for variant, sites in found.items() if variant != PSEUDO]
     both = set.intersection(*last) if last else set()
     wanted = {variant: sites if variant == PSEUDO else both for variant, sites in found.items()}
-    before = earlier_sets(answered_scores(state))
+    before = together(earlier_sets(answered_scores(state)), elsewhere)
     out = {v: _largest(sites, before.get(v, ()), rules.min_sites) for v, sites in wanted.items()}
     return {variant: sites for variant, sites in out.items() if sites}
 
@@ -142,6 +155,20 @@ def earlier_sets(answered: Iterable[str]) -> dict[str, set[frozenset[str]]]:
     return out
 
 
+def together(*several: SetsElsewhere) -> dict[str, set[frozenset[str]]]:
+    """Return variant -> sets of sites, of all that are given."""
+    out: dict[str, set[frozenset[str]]] = defaultdict(set)
+    for one in several:
+        for variant, sets in one.items():
+            out[variant] |= set(sets)
+    return out
+
+
+def sets_of(states: Iterable[StudyState]) -> dict[str, set[frozenset[str]]]:
+    """Return variant -> sets of sites whose totals are known on these tracks."""
+    return together(*(earlier_sets(answered_scores(state)) for state in states))
+
+
 def missing_scores(state: StudyState, request: SumRequest) -> list[str]:
     """Return the sites whose evaluations a request names and that are not accepted, or others."""
     return sorted(
@@ -155,7 +182,11 @@ def missing_scores(state: StudyState, request: SumRequest) -> list[str]:
 
 
 def fault_of_scores(
-    state: StudyState, request: SumRequest, sets: Sets, answered: Mapping[str, str]
+    state: StudyState,
+    request: SumRequest,
+    sets: Sets,
+    answered: Mapping[str, str],
+    elsewhere: SetsElsewhere = NOWHERE_ELSE,
 ) -> dict[str, str]:
     """Return variant -> why the helper makes no sum of the masks of its scores.
 
@@ -164,12 +195,14 @@ def fault_of_scores(
         request: that asks for scores.
         sets: variant -> sites whose masks the helper knows, of those that the request names.
         answered: key of an evaluation -> hash of the request that it was in.
+        elsewhere: sets of other tracks.
     """
     rules, version, own = state.charter.secure_sums, request.version - 1, state.digests[request.key]
     if rules is None or not rules.scores:
         return dict.fromkeys(sets, "the charter asks for no secure scores")
     before = {key for key, sha256 in answered.items() if sha256 != own}
-    earlier, allowed = earlier_sets(before), totalled(state.charter, version)
+    earlier = together(earlier_sets(before), elsewhere)
+    allowed = totalled(state.charter, version)
     last = {frozenset(sites) for variant, sites in sets.items() if variant != PSEUDO}
     out = {}
     for variant, sites in sets.items():

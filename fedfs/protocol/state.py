@@ -42,12 +42,14 @@ class Checked:
             decrypt.
         refused: key of an update, a fingerprint or a site's plan -> why it cannot be used.
         seen_s: key of an update that waits -> POSIX seconds at which this process first saw it.
+        totals_elsewhere: variant of scores -> sets of sites whose totals are on other tracks.
     """
 
     usable: Collection[str] = ()
     absent: Collection[str] = ()
     refused: Mapping[str, str] = field(default_factory=dict)
     seen_s: Mapping[str, float] = field(default_factory=dict)
+    totals_elsewhere: Mapping[str, Collection[frozenset[str]]] = field(default_factory=dict)
 
 
 NOTHING_CHECKED = Checked()

@@ -65,6 +65,15 @@ def test_the_helper_adds_no_masks_that_would_show_scores_of_a_site(waiting, name
     assert says in " ".join(faults.values())
 
 
+def test_totals_of_another_track_count_as_known(waiting):
+    state, sites = waiting.observe(HELPER).state, tuple(TARGETS)
+    request, elsewhere = state.sum_requests[1], {"pseudo": {frozenset(sites[:3])}}
+    faults = fault_of_scores(state, request, {"pseudo": sites}, {}, elsewhere)
+    assert "would show one of fewer than 3" in faults["pseudo"]
+    assert fault_of_scores(state, request, {"pseudo": sites[:3]}, {}, elsewhere) == {}
+    assert fault_of_scores(state, request, {"pseudo": sites}, {}, {"full": {frozenset("a")}}) == {}
+
+
 def test_an_honest_request_has_no_fault(waiting):
     state = waiting.observe(HELPER).state
     sets = {variant: tuple(sites) for variant, sites in state.sum_requests[1].scores.items()}

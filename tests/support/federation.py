@@ -24,6 +24,7 @@ from fedfs.exchange.observer import Observer
 from fedfs.exchange.progress import StatusReporter
 from fedfs.exchange.publish import Publisher
 from fedfs.exchange.read import open_study
+from fedfs.exchange.secure_scores import sets_elsewhere
 from fedfs.protocol import participation
 from fedfs.protocol.messages import Attendance, DiceSum, track_names
 from fedfs.protocol.track_place import TrackPlace
@@ -317,13 +318,17 @@ class Federation:
         tracks = {track: worker._observer for track, worker in workers.items()}
         for track in self.charter.tracks if name == "aggregator" else ():
             workers[track.name]._before = [tracks[other] for other in track.after]
+        for track_name in self.tracks if not is_site else ():
+            workers[track_name]._elsewhere = partial(
+                sets_elsewhere, tracks, track_name, worked_on=tracks
+            )
 
         def is_done(track: str) -> bool:
             state = tracks[track].state
             is_made = bool(state.finished) or participation.lacks_configuration(state)
             return is_made and (not is_site or participation.is_over(state, [name]))
 
-        if self.charter.chooses and name != HELPER:
+        if self.charter.cross_validates if is_site else self.charter.chooses and name != HELPER:
             workers[AFTER_TRACKS] = self.make_choice(name, tracks, store or self.store)
         step = at_once(self.charter, workers, is_done)
         if len(self.tracks) == 1:

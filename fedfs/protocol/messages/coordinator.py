@@ -159,6 +159,11 @@ class Charter(Message):
         return chooses(self.mode, self.tracks)
 
     @property
+    def cross_validates(self) -> bool:
+        """Sites score all models together for that choice; else it is made of totals."""
+        return self.chooses and not self.secure_scores
+
+    @property
     def configurations(self) -> tuple[str, ...]:
         """nnU-Net configurations of the tracks, in order."""
         return tuple(dict.fromkeys(track.configuration for track in self.tracks))

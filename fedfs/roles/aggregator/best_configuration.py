@@ -2,7 +2,11 @@
 
 from collections.abc import Mapping
 
-from fedfs.exchange.choose_configuration import choose_configuration, scored_sites
+from fedfs.exchange.choose_configuration import (
+    choose_by_totals,
+    choose_configuration,
+    scored_sites,
+)
 from fedfs.exchange.observer import Observer
 from fedfs.exchange.progress import StatusReporter
 from fedfs.exchange.publish import Publisher
@@ -14,7 +18,7 @@ from fedfs.trust import key_validity
 
 
 class AggregatorChoice(AfterTracks[ChooseConfiguration]):
-    """Chooses once all sites that take part have scored."""
+    """Chooses once all sites that take part have scored, or of the tracks' totals."""
 
     def __init__(
         self,
@@ -39,6 +43,9 @@ class AggregatorChoice(AfterTracks[ChooseConfiguration]):
         Raises:
             StudyError: what the sites scored does not fit together.
         """
-        sites = scored_sites(state, self._tracks)
-        chosen = self._publisher.publish(choose_configuration(state, sites))
+        if state.charter.cross_validates:
+            choice = choose_configuration(state, scored_sites(state, self._tracks))
+        else:
+            choice = choose_by_totals(state, self._tracks)
+        chosen = self._publisher.publish(choice)
         return f"chose {chosen.words}"

@@ -3,7 +3,8 @@
 import contextlib
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from fedfs.exchange.gate import OTHER_ROLES
 from fedfs.exchange.make_version import strategy_of
 from fedfs.exchange.observer import Observer
 from fedfs.exchange.read import open_study, open_tracks
+from fedfs.exchange.secure_scores import sets_elsewhere
 from fedfs.learner import OnProgress
 from fedfs.nnunet.plan.planner import NnUNetPlanner
 from fedfs.protocol import layout, participation
@@ -71,6 +73,7 @@ def run_aggregator(config: AggregatorConfig, listener: OnProgress) -> Outcome:
                 store,
                 observers,
                 name,
+                names=names,
                 keyring=keyring,
                 listener=listener,
                 folder=folders[name],
@@ -101,6 +104,7 @@ def _make_aggregator(
     observers: Mapping[str, Observer],
     name: str,
     *,
+    names: Collection[str],
     keyring: Keyring,
     listener: OnProgress,
     folder: Path,
@@ -118,6 +122,7 @@ def _make_aggregator(
         clock=time.time,
         before=[observers[track] for track in observer.state.charter.track.after],
         keep_versions=config.keep_versions,
+        elsewhere=partial(sets_elsewhere, observers, name, worked_on=names),
     )
 
 

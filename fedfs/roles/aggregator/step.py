@@ -10,7 +10,8 @@ import contextlib
 import logging
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from fedfs.aggregation.shared_tensors import tensor_participation
@@ -37,6 +38,7 @@ from fedfs.protocol.decide import decide_aggregator
 from fedfs.protocol.decide_sum import updates_in_sum
 from fedfs.protocol.messages import FAILED, PayloadRef, UpdateManifest
 from fedfs.protocol.round_status import expected_s
+from fedfs.protocol.score_rules import NOWHERE_ELSE, SetsElsewhere
 from fedfs.protocol.state import StudyState
 from fedfs.roles.aggregator import initial_version, planning
 from fedfs.roles.aggregator.closing import closing_message
@@ -63,6 +65,7 @@ class Aggregator(Role[AggregatorAction]):
         before: observers of the tracks that have to be done before anybody begins with this one.
         keep_versions: newest versions whose payloads are kept; None keeps all.
         timer: seconds that the work on a version takes, from any origin.
+        elsewhere: returns the sets of sites whose totals of scores are known on other tracks.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class Aggregator(Role[AggregatorAction]):
         before: Sequence[Observer] = (),
         keep_versions: int | None = None,
         timer: Clock = time.perf_counter,
+        elsewhere: Callable[[], SetsElsewhere] = lambda: NOWHERE_ELSE,
     ) -> None:
         super().__init__("the aggregator", observer, publisher, status)
         self._clock = clock
@@ -90,6 +94,8 @@ class Aggregator(Role[AggregatorAction]):
         self._memory = MemoryFiles(self._weights, self._cache, self._fetch)
         self._checks = UpdateChecks(self._weights, self._fetch)
         self._only_checked = False
+        self._elsewhere = elsewhere
+        self._sets_elsewhere = NOWHERE_ELSE
 
     @property
     def refused(self) -> Mapping[str, str]:
@@ -140,10 +146,11 @@ class Aggregator(Role[AggregatorAction]):
         }
         now_s = self._clock()
         self._checks.note(state, now_s)
+        self._sets_elsewhere = self._elsewhere()
         return decide_aggregator(
             state,
             now_s=now_s,
-            checked=self._checks.results,
+            checked=replace(self._checks.results, totals_elsewhere=self._sets_elsewhere),
             barred=barred,
             fewest_updates=strategy_of(state.charter).fewest_updates,
         )
@@ -234,12 +241,14 @@ class Aggregator(Role[AggregatorAction]):
 
     def _request_sum(self, action: actions.RequestSum, state: StudyState) -> str:
         if not action.keys:
-            self._publisher.publish(secure_scores.request_for_last(state))
+            self._publisher.publish(secure_scores.request_for_last(state, self._sets_elsewhere))
             return f"asked the helper for totals of the scores of version {action.base}"
         updates = [state.waiting[key] for key in action.keys]
         with TensorFile(self._weights.fetch(state.models, action.base)) as base:
             shapes = {name: base.shape(name) for name in base.names}
-        request = secure_sum.make_request(state, updates, shapes, action.base + 1)
+        request = secure_sum.make_request(
+            state, updates, shapes, action.base + 1, elsewhere=self._sets_elsewhere
+        )
         self._publisher.publish(request)
         sites = ", ".join(one.site for one in request.updates)
         return f"asked the helper for the sum for version {request.version} ({sites})"

@@ -6,7 +6,7 @@ from typing import Any
 
 from fedfs.aggregation import strategies
 from fedfs.errors import UserError
-from fedfs.protocol.messages import SecureSums, chooses
+from fedfs.protocol.messages import SecureSums
 from fedfs.tensors import encodings
 
 FEWEST_SITES = 3
@@ -71,12 +71,6 @@ def check_secure_sums(options: Choices) -> None:
             "give --policy quorum, or --encoding fixed",
         ),
     }
-    if options.secure_scores and chooses(options.mode, options.tracks()):
-        raise UserError(
-            "Secure scores do not go with several configurations or folds in one plan: the best of "
-            "them is chosen from scores of every site.",
-            hint="give one configuration and fold, or -f all",
-        ).of("secure_scores", "configuration", "fold")
     for name, (is_wrong, why, hint) in faults.items():
         if is_wrong:
             text = f"Secure sums do not go with this {name.replace('_', ' ')}: {why}."

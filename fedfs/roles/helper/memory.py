@@ -31,6 +31,15 @@ class AnsweredUpdates:
         """
         return dict(self._memory.recall(ROLE).get(self._name, {}))
 
+    def elsewhere(self, tracks: Iterable[str]) -> list[str]:
+        """Return the keys of messages of other tracks that this host has answered for.
+
+        Raises:
+            SetupError: the file cannot be read.
+        """
+        answered = self._memory.recall(ROLE)
+        return [key for track in tracks for key in answered.get(f"answered {track}", {})]
+
     def note(self, keys: Iterable[str], sha256: str) -> None:
         """Note messages in a request that is about to be answered.
 

@@ -3,12 +3,14 @@
 import contextlib
 import random
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from fedfs.errors import StudyError
 from fedfs.exchange.gate import OTHER_ROLES
 from fedfs.exchange.observer import Observer
 from fedfs.exchange.read import open_tracks
+from fedfs.exchange.secure_scores import sets_elsewhere
 from fedfs.learner import OnProgress
 from fedfs.protocol.messages import chosen_tracks
 from fedfs.protocol.values import HELPER_SITE
@@ -64,7 +66,7 @@ def run_helper(config: HelperConfig, listener: OnProgress) -> Outcome:
             return busy
         stack.enter_context(guard_against_rollback(keyring, ROLE, observers, names))
         helpers = {
-            name: _make_helper(config, store, observers[name], keyring, listener, folders[name])
+            name: _make_helper(config, store, observers, name, keyring, listener, folders)
             for name in names
         }
         step = at_once(charter, helpers, lambda name: _is_done(observers, name))
@@ -79,12 +81,14 @@ def _is_done(observers: Mapping[str, Observer], name: str) -> bool:
 def _make_helper(
     config: HelperConfig,
     place: Store,
-    observer: Observer,
+    observers: Mapping[str, Observer],
+    name: str,
     keyring: Keyring,
     listener: OnProgress,
-    folder: Path,
+    folders: Mapping[str, Path],
 ) -> Helper:
     """Return the helper of one track of a study."""
+    observer = observers[name]
     store = ReportingStore(TrackStore(place, observer.track), listener)
     publisher = publisher_on(store, observer, keyring, ROLE, OTHER_ROLES)
     return Helper(
@@ -93,6 +97,7 @@ def _make_helper(
         status=start_status(publisher, config.status_interval_s, store, HELPER_SITE),
         memory=AnsweredUpdates(keyring.memory, observer.track.name),
         identities=lambda: keyring.identities(ROLE),
-        folder=folder,
+        folder=folders[name],
         keep_versions=config.keep_versions,
+        elsewhere=partial(sets_elsewhere, observers, name, worked_on=folders),
     )

@@ -20,6 +20,7 @@ from fedfs.protocol import layout, score_rules, sum_rules
 from fedfs.protocol.actions import AnswerRequest, Done, RefuseRequest, Wait
 from fedfs.protocol.decide_sum import decide_helper
 from fedfs.protocol.messages import MaskSum, PayloadRef, SumRequest
+from fedfs.protocol.score_rules import NOWHERE_ELSE, SetsElsewhere
 from fedfs.protocol.state import StudyState
 from fedfs.protocol.sum_rules import rules_of
 from fedfs.roles.helper.memory import AnsweredUpdates
@@ -44,6 +45,8 @@ class Helper(Role[AnswerRequest]):
         identities: returns the helper's keys of age on this host.
         folder: for sums that are being made.
         keep_versions: sums for older versions are deleted once used; None keeps all.
+        elsewhere: returns the sets of sites whose totals of scores are known on other tracks, by
+            the store; what this host has answered there is added.
     """
 
     def __init__(
@@ -56,12 +59,14 @@ class Helper(Role[AnswerRequest]):
         identities: Callable[[], Sequence[Identity]],
         folder: Path,
         keep_versions: int | None = None,
+        elsewhere: Callable[[], SetsElsewhere] = lambda: NOWHERE_ELSE,
     ) -> None:
         super().__init__("the helper", observer, publisher, status)
         self._memory = memory
         self._identities = identities
         self._folder = folder
         self._keep_versions = keep_versions
+        self._elsewhere = elsewhere
         self._refused: dict[str, str] = {}
 
     @property
@@ -165,7 +170,9 @@ class Helper(Role[AnswerRequest]):
         charter, version = state.charter, request.version - 1
         seeds, left_out = open_score_seeds(state, request, self._identities())
         answered = {**score_rules.answered_scores(state), **self._memory.read()}
-        refused = score_rules.fault_of_scores(state, request, seeds, answered)
+        refused = score_rules.fault_of_scores(
+            state, request, seeds, answered, self._sets_elsewhere(state)
+        )
         masks = {
             variant: masks_of(
                 [
@@ -179,6 +186,12 @@ class Helper(Role[AnswerRequest]):
             if variant not in refused
         }
         return {variant: as_text(total) for variant, total in masks.items()}, left_out, refused
+
+    def _sets_elsewhere(self, state: StudyState) -> SetsElsewhere:
+        charter = state.charter
+        others = [track.name for track in charter.tracks if track.name != charter.track.name]
+        remembered = score_rules.earlier_sets(self._memory.elsewhere(others))
+        return score_rules.together(self._elsewhere(), remembered)
 
     def _publish_sum(
         self,

@@ -4,7 +4,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from fedfs.errors import StudyError
-from fedfs.exchange.choose_configuration import choose_configuration, scored_sites
+from fedfs.exchange.choose_configuration import (
+    choose_by_totals,
+    choose_configuration,
+    scored_sites,
+)
 from fedfs.exchange.observer import Observer
 from fedfs.protocol import layout, participation
 from fedfs.roles.reader.finding import NOTE, OK, PROBLEM, Finding
@@ -24,9 +28,9 @@ def verify_choice(observer: Observer, tracks: Mapping[str, Observer]) -> Iterato
     choice, key = state.choice, layout.choice()
     if choice is None:
         return
-    scored = scored_sites(
-        state, participation.active_tracks({name: one.state for name, one in tracks.items()})
-    )
+    active = participation.active_tracks({name: one.state for name, one in tracks.items()})
+    by_totals = not state.charter.cross_validates
+    scored = [] if by_totals else scored_sites(state, active)
     for site, sha256 in choice.sites.items():
         if site not in scored or state.digests[layout.cross_validation(site)] != sha256:
             yield Finding(key, PROBLEM, f"counts scores of {site} that are not there")
@@ -34,7 +38,10 @@ def verify_choice(observer: Observer, tracks: Mapping[str, Observer]) -> Iterato
     if later := sorted(set(scored) - set(choice.sites)):
         yield Finding(key, NOTE, f"was made without {', '.join(later)}, whose scores are there now")
     try:
-        again = choose_configuration(state, list(choice.sites))
+        if by_totals:
+            again = choose_by_totals(state, active)
+        else:
+            again = choose_configuration(state, list(choice.sites))
     except StudyError as error:
         yield Finding(key, PROBLEM, f"cannot be made again: {error}")
         return
@@ -43,4 +50,5 @@ def verify_choice(observer: Observer, tracks: Mapping[str, Observer]) -> Iterato
     if differs:
         yield Finding(key, PROBLEM, f"made again, it has another {differs[0]}")
     else:
-        yield Finding(key, OK, f"made again from {len(choice.sites)} sites: the same")
+        source = "the totals of all tracks" if by_totals else f"{len(choice.sites)} sites"
+        yield Finding(key, OK, f"made again from {source}: the same")

@@ -211,6 +211,8 @@ def _choice_waits_for(state: StudyState, charter: Charter) -> tuple[str, ...]:
         return ()
     taking_part = sorted(participation.participants(state))
     missing = tuple(site for site in taking_part if site not in state.cross_validations)
+    if not charter.cross_validates:
+        missing = ()
     return missing or ("aggregator",)
 
 

@@ -104,7 +104,7 @@ def run_site(config: SiteConfig, listener: OnProgress) -> Outcome:
             return participation.is_over(state, [config.site])
 
         workers: dict[str, Role[Any]] = dict(sites)
-        if charter.chooses and names[0] == charter.tracks[0].name:  # one process does
+        if charter.cross_validates and names[0] == charter.tracks[0].name:  # one process does
             workers[AFTER_TRACKS] = _make_choice(
                 config, policy, store, observers, keyring, listener, paths
             )

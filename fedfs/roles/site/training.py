@@ -89,7 +89,7 @@ def make_learner(
                 other.configuration for other in charter.tracks if charter.track.name in other.after
             ),
             scores=scores,
-            save_probabilities=charter.chooses and len(charter.configurations) > 1,
+            save_probabilities=charter.cross_validates and len(charter.configurations) > 1,
             full_validation=final_validation,
         )
     )

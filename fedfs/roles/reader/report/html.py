@@ -203,8 +203,8 @@ def _answer_of_all(overview: Overview) -> str:
         return (
             f"The best model is {_model_name(chosen.candidate)}"
             + (f", after which only the largest component of {steps} is kept" if steps else "")
-            + f": mean Dice {chosen.dice_after:.3f} over {chosen.n_cases} validation cases of "
-            f"{len(chosen.sites)} sites."
+            + f": mean Dice {chosen.dice_after:.3f} over {chosen.n_cases} validation cases "
+            + (f"of {len(chosen.sites)} sites." if chosen.sites else "in totals over sites.")
         )
     best = max(overview.tracks, key=lambda row: -1 if row.last_dice is None else row.last_dice)
     if best.last_dice is None:
