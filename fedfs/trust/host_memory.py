@@ -5,6 +5,7 @@
     site-<name>.json                                  what `site join` was told: dataset, store
     seen.json                                         newest charter and version seen here
     lock                                              held while one of the last two is written
+    <role>.lock                                       held while a role decides by what it knows
 """
 
 import contextlib
@@ -40,6 +41,16 @@ class HostMemory:
         """Return what :meth:`remember` kept; empty if nothing."""
         return self._read(self._folder / f"{role}.json")
 
+    @contextlib.contextmanager
+    def alone(self, role: str) -> Iterator[None]:
+        """Let other processes of a role wait, while this one decides by what it knows and adds it.
+
+        Raises:
+            SetupError: the folder cannot be written.
+        """
+        with self._locked(f"{role}.lock"):
+            yield
+
     def note_charter(self, number: int, sha256: str) -> None:
         """Check the newest charter on the store against the newest ever seen here; remember it.
 
@@ -74,13 +85,13 @@ class HostMemory:
                 self._write(path, {**seen, "versions": {**versions, name: (number, sha256)}})
 
     @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _locked(self, name: str = "lock") -> Iterator[None]:
         """Hold this host's memory of the study: processes of several roles and tracks write it.
 
         Raises:
             SetupError: the folder cannot be written.
         """
-        path = self._folder / "lock"
+        path = self._folder / name
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -5,6 +5,7 @@ that one. Noted before an answer is published; the same request may be answered 
 """
 
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 
 from fedfs.trust.host_memory import HostMemory
 
@@ -30,6 +31,14 @@ class AnsweredUpdates:
             SetupError: the file cannot be read; without it, nothing may be answered.
         """
         return dict(self._memory.recall(ROLE).get(self._name, {}))
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Let helpers of other tracks on this host wait, between a decision and its note.
+
+        Raises:
+            SetupError: the folder cannot be written.
+        """
+        return self._memory.alone(ROLE)
 
     def elsewhere(self, tracks: Iterable[str]) -> list[str]:
         """Return the keys of messages of other tracks that this host has answered for.

@@ -123,15 +123,16 @@ class Helper(Role[AnswerRequest]):
         seeds, faults = open_seeds(state, request, self._identities())
         counts = {one.site: one.coefficient for one in request.updates if one.site in seeds}
         tensors = sum_rules.summed(request.sharing, counts, rules)
-        masks, left_out, refused = self._sum_score_masks(request, state)
-        counted = {
-            layout.evaluation(site, request.version - 1, variant)
-            for variant in masks
-            for site in request.scores[variant]
-            if site not in left_out
-        }
-        named = {sum_rules.update_key(one) for one in request.updates}
-        self._memory.note(named | counted, state.digests[request.key])
+        with self._memory.alone():
+            masks, left_out, refused = self._sum_score_masks(request, state)
+            counted = {
+                layout.evaluation(site, request.version - 1, variant)
+                for variant in masks
+                for site in request.scores[variant]
+                if site not in left_out
+            }
+            named = {sum_rules.update_key(one) for one in request.updates}
+            self._memory.note(named | counted, state.digests[request.key])
         payload = None
         if tensors:
             payload = self._publish_sum(request, state, seeds, tensors)
