@@ -7,8 +7,8 @@ and weights between rounds, no store. One plan and the same initial weights for 
 seed is that of the initial weights and of nnU-Net's random numbers. A quarter of each site's cases
 is kept away and predicted without mirroring, slices as a whole. Prints, for each variant, Dice and
 HD95 over seeds, and the paired difference to ``--reference``, with a 95 % interval over cases and
-the standard deviation over seeds. What is in OUT is not trained again; ``--only`` with nothing in
-it prints what is there.
+the standard deviation over seeds; then ``bench/paper.py``'s criteria. What is in OUT is not trained
+again; ``--only`` with nothing in it prints what is there.
 
 Variants that go on from ``ffe``: ``last-K`` (mean of the last K versions), ``ema-B`` (exponential
 average of versions, B of the average before), ``component`` (only the largest component of each
@@ -31,6 +31,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
+import paper
 
 from fedfs.aggregation import intervals, secure_sums
 from fedfs.aggregation.local_tensors import is_normalisation
@@ -513,6 +514,30 @@ def report(folder: Path, reference: str) -> None:
                 )
                 text += f"; by seed {' '.join(f'{value:+.3f}' for value in by_seed)}"
         print(text)
+    for line in paper.criteria(arms(found)):
+        print(line)
+
+
+def arms(found: Mapping[str, Mapping[int, Any]]) -> dict[str, dict[str, list[dict[str, float]]]]:
+    """Return arm -> site, and ``all`` -> for each seed that all have, case -> Dice.
+
+    Of several personal models it is the first.
+    """
+    chosen: dict[str, Mapping[int, Any]] = {}
+    for name, lines in found.items():
+        arm = "personal" if name.startswith("personal-") else name
+        if arm in (*paper.FEDERATED, "local", paper.EQUAL_LOCAL, paper.EQUAL_CENTRAL):
+            chosen.setdefault(arm, lines)
+    seeds = sorted(set.intersection(*(set(lines) for lines in chosen.values()))) if chosen else []
+    out: dict[str, dict[str, list[dict[str, float]]]] = {}
+    for arm, lines in chosen.items() if seeds else ():
+        for seed in seeds:
+            by_site: dict[str, dict[str, float]] = {"all": lines[seed]["dice"]}
+            for case, dice in lines[seed]["dice"].items():
+                by_site.setdefault(case.split("/")[0], {})[case] = dice
+            for site, cases in by_site.items():
+                out.setdefault(arm, {}).setdefault(site, []).append(cases)
+    return out
 
 
 def main() -> None:
