@@ -108,9 +108,18 @@ def sweep_temporary_files(folder: int, now_s: float) -> None:
             if not is_temporary(item.name):
                 continue
             with contextlib.suppress(OSError):
-                if now_s - item.stat(follow_symlinks=False).st_mtime > SWEEP_AGE_S:
+                if now_s - _last_change_s(item.stat(follow_symlinks=False)) > SWEEP_AGE_S:
                     os.unlink(item.name, dir_fd=folder)
                     _log.info("removed %s, which a killed writer had left", item.name)
+
+
+def _last_change_s(info: os.stat_result) -> float:
+    """Return when a file was last changed, by the share's clock.
+
+    On NFS, the time of writing of a file that is just being created is any number: until the writer
+    sets it, servers keep there what tells a repeated request from a rival's (RFC 8881, 18.16.3).
+    """
+    return max(info.st_mtime, info.st_ctime)
 
 
 def has_links(temporary: str, folder: int) -> bool:

@@ -457,12 +457,20 @@ def test_a_writer_that_was_taken_for_dead_does_not_rename(root, folder, monkeypa
 # What killed writers leave
 
 
-def test_old_temporary_files_are_swept_by_the_shares_clock(store, root, folder):
+def test_old_temporary_files_are_swept_by_the_shares_clock(store, root, folder, monkeypatch):
     for where in (root, folder):
         for name in (f".fedfs-{'0' * 32}.tmp", ".DS_Store", f".fedfs-{'1' * 32}.tmp"):
             (where / name).write_bytes(b"")
-            if "1" not in name:
-                age(where / name, posix.SWEEP_AGE_S + 60)
+            if "1" in name:
+                age(where / name, -posix.SWEEP_AGE_S)
+    real = os.fsync
+
+    def later(fd):
+        real(fd)
+        later_s = os.fstat(fd).st_mtime + posix.SWEEP_AGE_S + 60
+        os.utime(fd, (later_s, later_s))
+
+    monkeypatch.setattr("os.fsync", later)
     store.create(KEY, b"1")
     assert sorted(path.name for path in folder.iterdir()) == [
         ".DS_Store",
@@ -470,6 +478,14 @@ def test_old_temporary_files_are_swept_by_the_shares_clock(store, root, folder):
         NAME,
     ]
     assert (root / f".fedfs-{'0' * 32}.tmp").exists()  # only where something is written
+
+
+def test_a_file_that_a_rival_is_just_creating_is_not_swept(store, folder):
+    rivals = folder / f".fedfs-{'0' * 32}.tmp"
+    rivals.write_bytes(b"")
+    os.utime(rivals, (463, 463))  # as another host sees it on NFS
+    store.create(KEY, b"1")
+    assert rivals.exists()
 
 
 def test_sweeping_is_rare_and_its_failure_harmless(store, root, monkeypatch):
