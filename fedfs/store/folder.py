@@ -35,6 +35,8 @@ _log = logging.getLogger(__name__)
 _SWEEP_EVERY_S = 3600.0
 _SCRATCH, _SCRATCH_STALE_S = ".fedfs-scratch-", 86_400.0
 _OPEN_AGAIN_S = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
+"""Linux keeps a file of SMB open for a second after it was closed, and Samba lets a client hold it
+open under one name only."""
 
 
 class FolderStore(Store):
@@ -93,8 +95,9 @@ class FolderStore(Store):
                 local_files.sync(path)
                 try:
                     os.link(path, name, dst_dir_fd=folder, follow_symlinks=False)
-                except FileExistsError:
-                    pass  # upload compares
+                except FileExistsError:  # upload compares, unless there is nothing to compare
+                    if posix.is_same(path, name, folder):
+                        return False
                 except OSError as error:
                     # EIO: of a mount without links; upload tells it from a share that went away.
                     if error.errno not in {errno.EXDEV, errno.EIO, *local_files.NO_LINKS}:
@@ -183,15 +186,20 @@ class FolderStore(Store):
         raise foreign(key, self.url)
 
     def _open_again(self, name: str, folder: int) -> int:
-        """Open a file; on SMB that fails for as long as its writer's temporary name goes."""
-        for pause_s in _OPEN_AGAIN_S:
+        """Open a file; on SMB that fails while it is open under its writer's temporary name.
+
+        Raises:
+            OSError: it cannot be opened; EBUSY if it is open under another name all the time.
+        """
+        for pause_s in (*_OPEN_AGAIN_S, None):
             try:
                 return os.open(name, posix.READ_FLAGS, dir_fd=folder)
             except OSError as error:
                 if error.errno != errno.EINVAL:
                     raise
-            self._pause(pause_s)
-        return os.open(name, posix.READ_FLAGS, dir_fd=folder)
+            if pause_s is not None:
+                self._pause(pause_s)
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), name)
 
     def _read(self, fd: int, key: str, max_bytes: int) -> Iterator[bytes]:
         with self._errors(key, "read"):

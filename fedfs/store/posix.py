@@ -15,6 +15,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 from fedfs.store.local_files import NO_LINKS, NO_SYNC, temporary_name
 
@@ -49,6 +50,11 @@ def is_free(name: str, folder: int) -> bool:
     except FileNotFoundError:
         return True
     return False
+
+
+def is_same(path: Path, name: str, folder: int) -> bool:
+    """Return whether a name is another one of the file ``path``, as a hard link is."""
+    return os.path.samestat(path.lstat(), os.stat(name, dir_fd=folder, follow_symlinks=False))
 
 
 @contextlib.contextmanager

@@ -324,8 +324,23 @@ def test_a_loser_opens_again_while_the_temporary_name_of_its_rival_goes(store, m
     assert store.create(KEY, b"1") is False
     assert left == [0]
     left[0] = 100
-    with pytest.raises(StoreError, match="cannot be read"):
+    with pytest.raises(StoreUnavailableError, match="cannot be read"):
         store.get(KEY, max_bytes=1)
+
+
+def test_a_file_that_is_adopted_already_is_not_opened_under_its_second_name(root, monkeypatch):
+    store, real = FolderStore(root, pause=lambda _: None), os.open
+
+    def busy(path, flags, *args, **kwargs):
+        if path == NAME:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))  # as on SMB
+        return real(path, flags, *args, **kwargs)
+
+    with store.scratch() as folder:
+        (folder / "made").write_bytes(b"1")
+        assert store.adopt(KEY, folder / "made") is True
+        monkeypatch.setattr("os.open", busy)
+        assert store.adopt(KEY, folder / "made") is False
 
 
 @pytest.mark.parametrize("code", sorted(local_files.NO_LINKS))
