@@ -47,6 +47,9 @@ packages:
 	sh tests/support/install_packages.sh "SLURM tests will be SKIPPED" slurmctld:/usr/sbin/slurmctld \
 		slurmd:/usr/sbin/slurmd slurmdbd:/usr/sbin/slurmdbd munge:/usr/sbin/munged \
 		slurm-client:sbatch mariadb-server:/usr/sbin/mariadbd
+	[ -z "$$FEDFS_SLOW_TESTS" ] || sh tests/support/install_packages.sh "kernel mounts and systemd will NOT be tested" \
+		nfs-ganesha:/usr/bin/ganesha.nfsd nfs-ganesha-vfs:/usr/bin/ganesha.nfsd \
+		user-mode-linux:linux.uml busybox-static:busybox e2fsprogs:mke2fs systemd:systemctl iproute2:ip
 	sh tests/support/install_packages.sh "the report will NOT be tested in a browser" chromium
 	sh tests/support/install_packages.sh "payloads will NOT be opened by age" age
 

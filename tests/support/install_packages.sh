@@ -13,7 +13,7 @@ done
 say="$lost; as root: apt-get install -y --no-install-recommends$all"
 [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1 || { echo "$say"; exit 0; }
 export DEBIAN_FRONTEND=noninteractive
-install="apt-get install -y -qq --no-install-recommends$all"
+install="apt-get -o DPkg::Lock::Timeout=300 install -y -qq --no-install-recommends$all"
 echo "installing$all for the tests"
 { $install || { apt-get update -qq && $install; }; } >/dev/null 2>&1 || echo "$say"
 exit 0

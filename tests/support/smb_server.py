@@ -75,6 +75,21 @@ class SmbServer(Server):
         user = user or getpass.getuser()
         return f"smb://{user}@127.0.0.1:{port or self.port}/{SHARE}/{name}"
 
+    def fstab(self, host: str, point: str, *, owner: int = 0, more: str = "nofail") -> str:
+        """Return the line of ``/etc/fstab`` by which a client that sees it at ``host`` mounts it.
+
+        Each mount is as one of another client: it has a connection of its own.
+
+        Args:
+            host: address of the server, as the client sees it.
+            point: where it is mounted.
+            owner: number of the user and of the group there to whom all files belong.
+            more: options of systemd.
+        """
+        user = f"username={getpass.getuser()},password={self.password},uid={owner},gid={owner}"
+        options = f"vers=3.1.1,nosharesock,ip={host},port={self.port},{user},_netdev,{more}"
+        return f"//{host}/{SHARE} {point} cifs {options} 0 0\n"
+
     def start(self) -> None:
         """Start the server and wait until it answers."""
         command = [_SMBD, "--foreground", "--debug-stdout", "-s", str(self.folder / "smb.conf")]
