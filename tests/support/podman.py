@@ -11,14 +11,15 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from support.servers import missing_of
 
-PACKAGES = "podman runc mmdebstrap netavark aardvark-dns"
+PACKAGES = "podman runc mmdebstrap netavark aardvark-dns iptables catatonit"
 DISK_GB = 45
-_PROGRAMS = ("podman", "runc", "mmdebstrap", "unshare")
+_PROGRAMS = ("podman", "runc", "mmdebstrap", "iptables", "unshare", "nsenter", "setpriv")
 _CONTAINERS = """\
 [containers]
 default_ulimits = ["nofile=1024:1024", "nproc=4096:4096"]
@@ -110,3 +111,51 @@ def _output(command: Sequence[str], environment: Mapping[str, str], timeout_s: f
     if done.returncode:
         raise RuntimeError(f"{command}: {done.stdout[-4000:]}\n{done.stderr[-4000:]}")
     return done.stdout
+
+
+class Compose:
+    """podman-compose with a file, in a network of its own.
+
+    Args:
+        podman: has the images.
+        folder: for podman-compose, which pip fetches.
+        file: of compose.
+        variables: that the file names.
+    """
+
+    def __init__(
+        self, podman: Podman, folder: Path, file: Path, variables: Mapping[str, str]
+    ) -> None:
+        install = ("-m", "pip", "install", "--quiet", "--target", str(folder), "podman-compose")
+        _output([sys.executable, *install], os.environ, 300.0)
+        self._environment = {**podman.environment, **variables, "PYTHONPATH": str(folder)}
+        self._command = [sys.executable, "-m", "podman_compose", "--profile", "commands"]
+        self._command += ["--file", str(file)]
+        network = ["unshare", "--net", "--mount", "sh", "-c", "ip link set lo up; exec sleep inf"]
+        self._network = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *network])
+        self._inside = ["nsenter", f"--target={self._network.pid}", "--net", "--mount"]
+
+    def build(self, service: str) -> None:
+        """Build the image of a service, with this machine's network."""
+        _output([*self._command, "build", service], self._environment, 1800.0)
+
+    def call(self, *words: str) -> str:
+        """Return what a command of podman-compose prints; raises RuntimeError if it failed."""
+        return _output([*self._inside, *self._command, *words], self._environment, 300.0)
+
+    def podman(self, *words: str) -> str:
+        """Return what a command of podman prints; raises RuntimeError if it failed."""
+        return _output([*self._inside, "podman", *words], self._environment, 300.0)
+
+    def log(self, container: str) -> str:
+        """Return all that a container has said."""
+        both = ["sh", "-c", 'exec podman logs "$0" 2>&1', container]
+        return _output([*self._inside, *both], self._environment, 300.0)
+
+    def stop(self) -> None:
+        """End and remove all containers and volumes, and the network."""
+        try:
+            self.call("down", "--volumes", "--timeout=10")
+        finally:
+            self._network.kill()
+            self._network.wait()
