@@ -144,8 +144,7 @@ def assert_same_bits(found, expected):
 
 @pytest.fixture(autouse=True)
 def _small_pieces(monkeypatch):
-    for size in ("_PIECE", "_STACKED"):
-        monkeypatch.setattr(update_reader, size, 15_000)
+    monkeypatch.setattr(update_reader, "_PIECE", 15_000)
 
 
 def test_federated_averaging_gives_the_bits_of_plain_numpy(tmp_path):
@@ -179,8 +178,7 @@ def test_federated_averaging_gives_the_bits_of_plain_numpy(tmp_path):
 @pytest.mark.parametrize(("piece", "n_threads"), [(1000, 4), (7777, 1), (10**6, 2)])
 def test_neither_pieces_nor_threads_change_a_bit(tmp_path, monkeypatch, piece, n_threads):
     one = Made(tmp_path / "one").combine("fedadam")[1]
-    for size in ("_PIECE", "_STACKED"):
-        monkeypatch.setattr(update_reader, size, piece)
+    monkeypatch.setattr(update_reader, "_PIECE", piece)
     monkeypatch.setattr(update_reader, "_MAX_THREADS", n_threads)
     monkeypatch.setattr(update_reader.os, "cpu_count", lambda: 8)
     other = Made(tmp_path / "other").combine("fedadam")[1]
