@@ -37,8 +37,10 @@ SLICE = 32_768
 """Values that are scanned at a time. Part of the protocol."""
 
 _PIECE = 131_072
-"""Values that are combined at a time: still in the processor's cache, and few calls: with a third of
-them one thread is faster, and two that wait for Python's lock are slower."""
+"""Values that are combined at a time: still in the processor's cache, and few calls.
+
+With a third of them one thread is faster, and two, which wait for Python's lock, are slower.
+"""
 
 _MAX_THREADS = 4
 
