@@ -16,6 +16,7 @@ import datetime
 import json
 import os
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -184,6 +185,9 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder, PLACES[name](Path(folder)) as place:
         work = Path(folder)
         source, target = work / "source", work / "target"
+        tool = place.put(source, "own")[0]
+        if shutil.which(tool) is None:
+            sys.exit(f"{tool}, the tool that {name} is measured beside, is not installed")
         with source.open("wb") as file:
             for _ in range(options.mb):
                 file.write(os.urandom(1_000_000))
@@ -208,6 +212,8 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
             )
             command = place.get("own", work / "own")
             tool_down.append(seconds(lambda command=command: subprocess.run(command, check=True)))
+            if target.stat().st_size != source.stat().st_size:
+                raise RuntimeError(f"{name} brought {target.stat().st_size} bytes")
             store.delete(key)
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     speeds = {

@@ -109,7 +109,7 @@ class _Reader(io.RawIOBase):
 
     def __init__(self, blob: Any) -> None:
         self._blob = blob
-        self._at, self._size = 0, -1
+        self._at, self._has_ended = 0, False
 
     def readable(self) -> bool:
         return True
@@ -120,11 +120,11 @@ class _Reader(io.RawIOBase):
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         if whence != io.SEEK_SET:
             raise ValueError(whence)
-        self._at = offset
+        self._at, self._has_ended = offset, False
         return offset
 
     def read(self, size: int = -1) -> bytes:
-        if self._at == self._size or not size:
+        if self._has_ended or not size:
             return b""
         try:
             with _found():
@@ -135,7 +135,8 @@ class _Reader(io.RawIOBase):
             if error.status_code != HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
                 raise
             return b""  # nothing is behind this place: as of an empty blob
-        self._at, self._size = self._at + len(data), answer.properties.size
+        # Less than was asked for is the end; the size in the answer is that of this part.
+        self._at, self._has_ended = self._at + len(data), size < 0 or len(data) < size
         return data
 
 
