@@ -62,13 +62,14 @@ class Cluster:
 
     def __init__(self, kind: str, parameters: Mapping[str, Any], *, at_once: int = 0) -> None:
         submitit, _ = _load_submitit()
-        submitit.SlurmJob.watcher = _patient_watcher()
         missing = [name for name in _COMMANDS if kind == SLURM and shutil.which(name) is None]
         if missing:
             raise SetupError(
                 f"This host has no SLURM: there is no command {missing[0]}.",
                 hint="run it where jobs are submitted, or with --cluster local on this machine",
             )
+        if kind == SLURM:
+            submitit.SlurmJob.watcher = _patient_watcher()
         self.kind = kind
         self._parameters = _as_submitit_wants(kind, parameters)
         self._at_once = at_once

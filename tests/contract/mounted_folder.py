@@ -17,7 +17,7 @@ pytest.register_assert_rewrite("store_contract")
 
 from store_contract import (  # noqa: E402  rewritten only if imported afterwards
     N_WRITERS,
-    RemoteContract,
+    MountContract,
     outcome,
 )
 
@@ -57,7 +57,7 @@ def race_of_processes(roots, n_races):
     return found
 
 
-class TestOnMounts(RemoteContract):
+class TestOnMounts(MountContract):
     @pytest.fixture
     def store(self):
         name = uuid.uuid4().hex
@@ -65,20 +65,6 @@ class TestOnMounts(RemoteContract):
         (FIRST / name).mkdir()
         yield FolderStore(FIRST / name)
         shutil.rmtree(self.root)
-
-    def put_raw(self, store, name, data):
-        path = self.root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-
-    def raw_objects(self, store):
-        found = {path.relative_to(self.root).as_posix(): path for path in self.root.rglob("*")}
-        assert [name for name in found if "/." in f"/{name}"] == []
-        return {name: path.read_bytes() for name, path in found.items() if path.is_file()}
-
-    def test_links_are_used(self, store):
-        store.create("a", b"1")
-        assert store._links is True
 
     def test_of_processes_on_two_mounts_one_wins(self, store):
         wait_for(self.other.exists, at_most_s=SEEN_S)

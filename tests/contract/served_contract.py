@@ -5,7 +5,7 @@ import shutil
 import time
 
 import pytest
-from store_contract import KEY, RemoteContract, races
+from store_contract import KEY, FolderBehind, races
 
 from fedfs.errors import (
     FedfsError,
@@ -21,12 +21,6 @@ from support.faulty_proxy import Faults, FaultyProxy
 
 SECRET = "Sup3r5ecretWord"
 NO_PAUSE = Patience(8, pause=lambda _: None)
-
-
-def files(root):
-    """Return name -> bytes of every file beneath a folder, hidden ones included."""
-    found = {path.relative_to(root).as_posix(): path for path in root.rglob("*")}
-    return {name: path.read_bytes() for name, path in found.items() if path.is_file()}
 
 
 def failure(url, act=lambda store: store.create(KEY, b"1"), *, must_exist=False):
@@ -66,7 +60,7 @@ def check_a_stranger(error):
 
 
 def check_one_wins(stores, raw_objects):
-    for key, outcomes in races(stores, RemoteContract.n_races, start_s=60):
+    for key, outcomes in races(stores, FolderBehind.n_races, start_s=60):
         assert outcomes.count("won") == 1
         assert raw_objects()[key] == b"%d" % outcomes.index("won")
 
@@ -100,7 +94,7 @@ def moved_over_a_bad_line(port, url_at, folder, *, n_files=4, life_bytes=6 << 20
     return {f"a/{number}": data for number in range(n_files)}
 
 
-class ServedContract(RemoteContract):
+class ServedContract(FolderBehind):
     """The suite on a server before a folder.
 
     A store's tests give it the fixtures ``place`` (the server), ``root`` (the folder), ``url_at``
@@ -117,14 +111,6 @@ class ServedContract(RemoteContract):
     @pytest.fixture(autouse=True)
     def _look_behind(self, root):
         self.root = root
-
-    def put_raw(self, store, name, data):
-        path = self.root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-
-    def raw_objects(self, store):
-        return files(self.root)
 
     def test_a_folder_and_a_link_are_no_objects(self, store):
         store.create("a/b", b"1")

@@ -68,6 +68,12 @@ def races(stores, n_races, *, start_s=10):
             yield key, list(pool.map(write, range(N_WRITERS)))
 
 
+def files(root):
+    """Return name -> bytes of every file beneath a folder, hidden ones included."""
+    found = {path.relative_to(root).as_posix(): path for path in root.rglob("*")}
+    return {name: path.read_bytes() for name, path in found.items() if path.is_file()}
+
+
 class StoreContract:
     """The suite.
 
@@ -325,3 +331,27 @@ class RemoteContract(StoreContract):
     n_races = 100 if SLOW else 3
     n_reads = 10_000 if SLOW else 0
     torn_bytes = 2**16
+
+
+class FolderBehind(RemoteContract):
+    """The suite where a folder is behind the store: ``root``, which a fixture sets."""
+
+    def put_raw(self, store, name, data):
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+    def raw_objects(self, store):
+        return files(self.root)
+
+
+class MountContract(FolderBehind):
+    """The suite on a folder that is mounted, where names are given by hard links."""
+
+    def raw_objects(self, store):
+        assert list(self.root.rglob(".*")) == []
+        return super().raw_objects(store)
+
+    def test_links_are_used(self, store):
+        store.create("a", b"1")
+        assert store._links is True

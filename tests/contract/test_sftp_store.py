@@ -15,9 +15,8 @@ from served_contract import (  # noqa: E402  as above
     check_doctor_finds_one_winner,
     check_one_wins,
     connected,
-    files,
 )
-from store_contract import KEY  # noqa: E402  as above
+from store_contract import KEY, files  # noqa: E402  as above
 
 from fedfs.errors import (  # noqa: E402  as above
     StoreError,

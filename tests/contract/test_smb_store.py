@@ -14,11 +14,10 @@ from served_contract import (  # noqa: E402  rewritten only if imported afterwar
     check_one_wins,
     connected,
     failure,
-    files,
 )
 from smbprotocol.exceptions import SMBOSError  # noqa: E402  as below
 from smbprotocol.header import NtStatus  # noqa: E402  as below
-from store_contract import KEY  # noqa: E402  as above
+from store_contract import KEY, files  # noqa: E402  as above
 
 from fedfs.errors import (  # noqa: E402  as above
     ObjectExistsError,

@@ -6,7 +6,7 @@ import pytest
 
 pytest.register_assert_rewrite("store_contract")
 
-from store_contract import RemoteContract, races  # noqa: E402  rewritten only if imported afterwards
+from store_contract import MountContract, races  # noqa: E402  rewritten only if imported afterwards
 
 from fedfs.store import FolderStore  # noqa: E402  as above
 from support import sshfs_mount  # noqa: E402  as above
@@ -22,27 +22,13 @@ def mount(openssh, tmp_path_factory):
         yield served, point
 
 
-class TestOnSshfs(RemoteContract):
+class TestOnSshfs(MountContract):
     @pytest.fixture
     def store(self, mount):
         served, point = mount
         self.root = served / uuid.uuid4().hex
         self.root.mkdir()
         return FolderStore(point / self.root.name)
-
-    def put_raw(self, store, name, data):
-        path = self.root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-
-    def raw_objects(self, store):
-        found = {path.relative_to(self.root).as_posix(): path for path in self.root.rglob("*")}
-        assert [name for name in found if "/." in f"/{name}"] == []
-        return {name: path.read_bytes() for name, path in found.items() if path.is_file()}
-
-    def test_links_are_used(self, store):
-        store.create("a", b"1")
-        assert store._links is True
 
     def test_of_two_mounts_one_wins(self, store, openssh, tmp_path):
         with sshfs_mount.mounted(openssh, self.root, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 
 pytest.register_assert_rewrite("served_contract", "store_contract")
 
-import served_contract  # noqa: E402  rewritten only if imported afterwards
+import store_contract  # noqa: E402  rewritten only if imported afterwards
 from served_contract import (  # noqa: E402  as above
     NO_PAUSE,
     SECRET,
@@ -50,7 +50,7 @@ def url_at(place, url):
 
 
 def files(root):
-    found = served_contract.files(root)
+    found = store_contract.files(root)
     return {name: data for name, data in found.items() if "/.DAV/" not in f"/{name}"}
 
 

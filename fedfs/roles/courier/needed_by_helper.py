@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from fedfs.protocol import layout
 from fedfs.protocol.areas import named_by_request
+from fedfs.protocol.layout import Key
 from fedfs.roles.courier.needed import FROM, TrackContent, in_order, parsed_keys
 
 
@@ -21,17 +22,13 @@ class HelperContent(TrackContent):
 
     def for_site(self) -> list[str]:
         """Return the keys that the helper needs and is not known to have, in order."""
-        common = {key.text for key in parsed_keys(self.keys) if not key.writer}
-        common -= {key.text for key in parsed_keys(common) if key.is_payload or key.is_status}
-        named = set(named_by_request(self.state)) & set(self.state.digests)
-        return in_order((common | named) - set(self.known))
+        common = {key.text for key in self._messages() if not key.writer}
+        return in_order((common | self._named()) - set(self.known))
 
     def holds(self, direction: str) -> set[str]:
         """Return the keys of the sender's store that the other side need not send."""
         if direction == FROM:
-            here = [key for key in parsed_keys(self.keys) if not (key.is_payload or key.is_status)]
-            named = set(named_by_request(self.state)) & set(self.state.digests)
-            return {key.text for key in here} | named
+            return {key.text for key in self._messages()} | self._named()
         return super().holds(direction)
 
     def implied(self) -> set[str]:
@@ -52,3 +49,11 @@ class HelperContent(TrackContent):
         """Return keys that nobody needs there, or not any more."""
         of_sites = (key.text for key in parsed_keys(self.keys) if key.site is not None)
         return super().superseded() | {key for key in of_sites if key not in self.state.digests}
+
+    def _messages(self) -> list[Key]:
+        """Return the keys of all objects but payloads and statuses."""
+        return [key for key in parsed_keys(self.keys) if not (key.is_payload or key.is_status)]
+
+    def _named(self) -> set[str]:
+        """Return the keys of sites' messages that a request names and that are accepted."""
+        return set(named_by_request(self.state)) & set(self.state.digests)

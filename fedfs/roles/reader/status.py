@@ -209,10 +209,8 @@ def _seen(waiting: tuple[str, ...], seen_by: str | None, charter: Charter) -> tu
 def _choice_waits_for(state: StudyState, charter: Charter) -> tuple[str, ...]:
     if not charter.chooses or state.choice is not None or state.finished is None:
         return ()
-    taking_part = sorted(participation.participants(state))
-    missing = tuple(site for site in taking_part if site not in state.cross_validations)
-    if not charter.cross_validates:
-        missing = ()
+    scoring = participation.participants(state) if charter.cross_validates else ()
+    missing = tuple(site for site in sorted(scoring) if site not in state.cross_validations)
     return missing or ("aggregator",)
 
 
