@@ -38,7 +38,8 @@ _SLURM_MINUTES = 12 * 60
 _LOCAL_MINUTES = 366 * 24 * 60  # submitit ends a process of this machine after two otherwise
 _ASK_EVERY_S = 600  # SLURM about all jobs, at the latest
 _SLURM_ENDS_S = 60.0  # it kills what is left of a job after KillWait, by default 30 s
-_AT_WORK = ("RUNNING", "COMPLETING")
+_NOT_ENDED = ("PENDING", "RUNNING", "COMPLETING")
+"""States that SLURM's accounting may still have of a job that has ended."""
 _PAUSED = ("SUSPENDED", "RESIZING")
 """States that submitit takes for ends, and that are none."""
 
@@ -221,9 +222,9 @@ def _end_by_slurm(job: Job[int]) -> str:
     What it ends is first told so by SIGTERM, and fedfs may have left in good order by then.
     """
     give_up_s = time.monotonic() + _SLURM_ENDS_S
-    while (state := _state(job)) in _AT_WORK and time.monotonic() < give_up_s:
+    while (state := _state(job)) in _NOT_ENDED and time.monotonic() < give_up_s:
         time.sleep(_LOOK_EVERY_S)
-    if state in (*_AT_WORK, "COMPLETED", "FAILED", "UNKNOWN"):
+    if state in (*_NOT_ENDED, "COMPLETED", "FAILED", "UNKNOWN"):
         return ""
     return "was preempted" if state == "PREEMPTED" else f"ended as {state}"
 

@@ -62,3 +62,18 @@ def test_without_slurm_or_the_library_it_says_what_to_do(monkeypatch, tmp_path):
     with pytest.raises(SetupError, match="--cluster needs the package submitit") as caught:
         Cluster("local", {})
     assert caught.value.hint == "run: pip install 'fedfs[cluster]'"
+
+
+@pytest.mark.parametrize(
+    ("states", "how"),
+    [
+        (["PENDING", "FAILED"], ""),
+        (["RUNNING", "COMPLETING", "PREEMPTED"], "was preempted"),
+        (["PENDING", "OUT_OF_MEMORY"], "ended as OUT_OF_MEMORY"),
+    ],
+)
+def test_slurms_accounting_may_come_late(monkeypatch, states, how):
+    """The job has ended; its state is asked for until the accounting knows."""
+    coming = iter(states)
+    monkeypatch.setattr(cluster, "_state", lambda _: next(coming))
+    assert cluster._end_by_slurm(None) == how
