@@ -132,6 +132,35 @@ def test_a_name_of_the_clients_configuration_is_a_host(place, root, monkeypatch,
     assert files(root) == {KEY: b"1"}
 
 
+def configure(place, tmp_path, monkeypatch, text):
+    (tmp_path / ".ssh").mkdir()
+    for name in ("known_hosts", "id_ed25519"):
+        (tmp_path / ".ssh" / name).symlink_to(place.home / ".ssh" / name)
+    (tmp_path / ".ssh" / "config").write_text(text)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("text", "cipher"), [("", "aes256-gcm@openssh.com"), ("Ciphers aes128-ctr\n", "aes128-ctr")]
+)
+def test_a_cipher_of_the_processor_comes_first_where_none_is_named(
+    place, root, monkeypatch, tmp_path, text, cipher
+):
+    configure(place, tmp_path, monkeypatch, text)
+    fs, _ = SFTP().open(place.url(root))
+    assert fs.client.get_extra_info("recv_cipher") == cipher
+
+
+def test_requests_are_as_long_as_the_server_allows(place, root):
+    (root / "a").write_bytes(b"1")
+    fs, path = SFTP().open(place.url(root))
+    lengths = {}
+    for mode in ("rb", "wb"):
+        with fs.open(f"{path}/a", mode) as file:
+            lengths[mode] = file.blocksize // file.max_requests
+    assert lengths == {"rb": 261_120, "wb": 261_120}  # of OpenSSH
+
+
 def test_a_password_is_no_part_of_a_url(place):
     with pytest.raises(UserError, match="holds a password") as caught:
         open_store(f"sftp://me:{SECRET}@host/folder")

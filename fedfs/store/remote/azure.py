@@ -11,11 +11,11 @@ Rules:
 
 import contextlib
 import errno
-import io
 import os
 import re
 import uuid
 from collections.abc import Iterable, Iterator
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -37,6 +37,7 @@ from fedfs.errors import (
     StoreUnavailableError,
     UserError,
 )
+from fedfs.store.ahead import in_order
 from fedfs.store.certificates import certificate_error
 from fedfs.store.place import redact
 from fedfs.store.remote.dialect import DENIED, UNREACHABLE, Dialect, quiet
@@ -46,6 +47,9 @@ SILENCE_S = 15
 
 _CONNECT_S = 8
 _BLOCK_BYTES = 8 << 20
+_READ_BYTES = 6 << 20  # with each request, of which four are on their way
+_AT_ONCE = 4
+_RECEIVE_BYTES = 256 << 10  # at a time, from a connection
 _CONNECTION = "AZURE_STORAGE_CONNECTION_STRING"
 _ACCOUNT = "AZURE_STORAGE_ACCOUNT_NAME"
 _SECRETS = ("AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_SAS_TOKEN")
@@ -98,47 +102,6 @@ class _Container(AbstractFileSystem):  # type: ignore[misc] # comes without type
         """Return the client of a blob."""
         return self._client.get_blob_client(path.strip("/"))
 
-    def _open(self, path: str, mode: str = "rb", **_: Any) -> "_Reader":
-        if mode != "rb":
-            raise ValueError(mode)
-        return _Reader(self.blob(path))
-
-
-class _Reader(io.RawIOBase):
-    """A blob as a file: each reading is a request."""
-
-    def __init__(self, blob: Any) -> None:
-        self._blob = blob
-        self._at, self._has_ended = 0, False
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        if whence != io.SEEK_SET:
-            raise ValueError(whence)
-        self._at, self._has_ended = offset, False
-        return offset
-
-    def read(self, size: int = -1) -> bytes:
-        if self._has_ended or not size:
-            return b""
-        try:
-            with _found():
-                length = size if size > 0 else None
-                answer = self._blob.download_blob(offset=self._at, length=length)
-                data = bytes(answer.readall())
-        except HttpResponseError as error:
-            if error.status_code != HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-                raise
-            return b""  # nothing is behind this place: as of an empty blob
-        # Less than was asked for is the end; the size in the answer is that of this part.
-        self._at, self._has_ended = self._at + len(data), size < 0 or len(data) < size
-        return data
-
 
 class Azure(Dialect):
     """``az://container/prefix``; the account is that of Azure's variables."""
@@ -155,9 +118,19 @@ class Azure(Dialect):
         # Whoever called tries again, and transfers go in pieces.
         options: dict[str, Any] = {
             "retry_total": 0, "connection_timeout": _CONNECT_S, "read_timeout": SILENCE_S,
-            "max_single_get_size": _BLOCK_BYTES, "max_chunk_get_size": _BLOCK_BYTES,
+            "max_single_get_size": _READ_BYTES, "max_chunk_get_size": _READ_BYTES,
+            "connection_data_block_size": _RECEIVE_BYTES,
         }  # fmt: skip
         return _Container(_client(place[1], options)), place[2] or ""
+
+    def read(self, fs: Any, path: str, start: int, n_bytes: int) -> Iterator[bytes]:
+        """See :meth:`Dialect.read`."""
+        blob, end = fs.blob(path), start + n_bytes
+        first, size = _part(blob, start, min(_READ_BYTES, n_bytes))
+        yield first
+        starts = range(start + len(first), min(size, end), _READ_BYTES)
+        parts = (partial(_part, blob, at, min(_READ_BYTES, end - at)) for at in starts)
+        yield from (data for data, _ in in_order(parts, at_once=_AT_ONCE))
 
     def write(self, fs: Any, path: str, chunks: Iterable[bytes], size: int) -> None:
         """See :meth:`Dialect.write`."""
@@ -264,6 +237,20 @@ def _file(properties: Any) -> dict[str, Any]:
         "type": "file",
         "mtime": properties.last_modified,
     }
+
+
+def _part(blob: Any, start: int, length: int) -> tuple[bytes, int]:
+    """Return a part of a blob, and the size of the whole."""
+    try:
+        with _found():
+            answer = blob.download_blob(offset=start, length=length)
+            data = bytes(answer.readall())
+    except HttpResponseError as error:
+        if error.status_code != HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            raise
+        return b"", start  # nothing is behind this place: as of an empty blob
+    _, _, size = str(answer.properties.content_range).rpartition("/")
+    return data, int(size)
 
 
 def _pieces(chunks: Iterable[bytes]) -> Iterator[bytes]:

@@ -11,7 +11,9 @@ import errno
 import importlib
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from functools import partial
+from itertools import takewhile
 from typing import Any, ClassVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -27,8 +29,12 @@ from fedfs.errors import (
     StoreUnavailableError,
     UserError,
 )
+from fedfs.store.ahead import in_order
 from fedfs.store.folder_errors import PASSING
 from fedfs.store.place import redact
+
+CHUNK_BYTES = 4 << 20
+"""Memory that a transfer takes: what is on its way at a time."""
 
 UNREACHABLE = "check the URL, the network and the server"
 DENIED = "whoever runs the store has to allow it: check the user and the permissions there"
@@ -58,6 +64,22 @@ class Dialect:
         """
         fs, root = url_to_fs(url, use_listings_cache=False, skip_instance_cache=True)
         return fs, str(root)
+
+    def read(self, fs: Any, path: str, start: int, n_bytes: int) -> Iterator[bytes]:
+        """Yield the bytes of a file that follow on the first ``start``, but no more than asked for.
+
+        Args:
+            fs: the file system.
+            path: of the file.
+            start: no less than 0, and no more than the length of the file.
+            n_bytes: that are asked for; the file may hold fewer, or more.
+        """
+        with fs.open(path, "rb") as file:
+            if start:
+                file.seek(start)
+            lengths = (min(CHUNK_BYTES, n_bytes - at) for at in range(0, n_bytes, CHUNK_BYTES))
+            calls = (partial(file.read, length) for length in lengths)
+            yield from takewhile(bool, in_order(calls, at_once=1))
 
     def write(self, fs: Any, path: str, chunks: Iterable[bytes], size: int) -> None:
         """Write a file that nobody reads yet, through to the disk where the protocol can.

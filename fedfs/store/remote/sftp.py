@@ -11,13 +11,16 @@ import contextlib
 import errno
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import asyncssh
 from fsspec.asyn import sync_wrapper
 from sshfs import SSHFileSystem
+from sshfs.file import SSHFile
 
 from fedfs.errors import (
     FedfsError,
@@ -27,6 +30,7 @@ from fedfs.errors import (
     StorePermissionError,
     StoreUnavailableError,
 )
+from fedfs.store.ahead import in_order
 from fedfs.store.remote.credentials import password_for
 from fedfs.store.remote.dialect import DENIED, UNREACHABLE, Dialect, decoded, quiet, split
 
@@ -36,14 +40,30 @@ SILENCE_S = 10.0
 """Seconds without an answer, of a host that is connected to or of one that was."""
 
 _KEEPALIVES = 2
+_READ_BYTES = 1 << 20
+_AT_ONCE = 4
+_FAST = "^aes256-gcm@openssh.com,aes128-gcm@openssh.com"  # by the processor; asyncssh has it later
 _CONFIGURATIONS = ("~/.ssh/config", "/etc/ssh/ssh_config")
 _KNOWN_HOSTS = ("~/.ssh/known_hosts", "~/.ssh/known_hosts2", "/etc/ssh/ssh_known_hosts")
+
+
+class _File(SSHFile):  # type: ignore[misc] # comes without types
+    """A file whose requests are as long as the server allows."""
+
+    def _determine_block_size(self, channel: asyncssh.SFTPClient) -> int:
+        # As sshfs has it, unless the server tells more, which sshfs does not see.
+        limits = channel.limits
+        told = limits.max_read_len if self.readable() else limits.max_write_len
+        return max(told, int(super()._determine_block_size(channel)))
 
 
 class _FileSystem(SSHFileSystem):  # type: ignore[misc] # comes without types
     """Files over SFTP whose move does not overwrite."""
 
     rmdir = sync_wrapper(SSHFileSystem._rmdir)  # noqa: SLF001  otherwise it does nothing
+
+    def _open(self, path: str, *args: Any, **options: Any) -> _File:
+        return _File(self, path, *args, **options)
 
     async def _mv(self, lpath: str, rpath: str, **_: Any) -> None:
         async with self._pool.get() as channel:
@@ -67,19 +87,21 @@ class SFTP(Dialect):
         parts = split(url)
         host, user = str(parts.hostname), decoded(parts.username)
         where = {"port": parts.port, "username": user, "password": password_for(host, user)}
-        given = {name: value for name, value in where.items() if value is not None}
+        given: dict[str, Any] = {name: value for name, value in where.items() if value is not None}
         config = _readable(_CONFIGURATIONS)
-        known = asyncssh.SSHClientConnectionOptions(host=host, config=config).known_hosts
-        if known is None:
+        told = asyncssh.SSHClientConnectionOptions(host=host, config=config)
+        if told.known_hosts is None:
             raise SetupError(
                 "The configuration of ssh turns the check of host keys off.",
                 hint="take UserKnownHostsFile none out of ~/.ssh/config",
             )
+        if told.config.get("Ciphers") is None:
+            given["encryption_algs"] = _FAST
         fs = _FileSystem(
             host,
             **given,
             config=config,
-            known_hosts=known or _readable(_KNOWN_HOSTS) or b"",
+            known_hosts=told.known_hosts or _readable(_KNOWN_HOSTS) or b"",
             connect_timeout=SILENCE_S,
             keepalive_interval=SILENCE_S / _KEEPALIVES,
             keepalive_count_max=_KEEPALIVES,
@@ -88,6 +110,13 @@ class SFTP(Dialect):
         # One request of many fails for all; the others' errors would be printed.
         fs.loop.set_exception_handler(lambda _, what: _log.debug("%s", what.get("message")))
         return fs, str(decoded(parts.path))
+
+    def read(self, fs: Any, path: str, start: int, n_bytes: int) -> Iterator[bytes]:
+        """See :meth:`Dialect.read`."""
+        with fs.open(path, "rb") as file:
+            parts = range(0, n_bytes, _READ_BYTES)
+            calls = (partial(file.read, min(_READ_BYTES, n_bytes - at), start + at) for at in parts)
+            yield from takewhile(bool, in_order(calls, at_once=_AT_ONCE))
 
     def write(self, fs: Any, path: str, chunks: Iterable[bytes], size: int) -> None:
         """See :meth:`Dialect.write`."""

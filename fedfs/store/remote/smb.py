@@ -14,6 +14,7 @@ import logging
 import os
 import stat
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import smbclient
@@ -23,6 +24,7 @@ from smbprotocol.file_info import FileAttributes
 from smbprotocol.header import NtStatus
 
 from fedfs.errors import FedfsError, StorePermissionError, StoreUnavailableError
+from fedfs.store.ahead import in_order
 from fedfs.store.remote.credentials import VARIABLE, login_for
 from fedfs.store.remote.dialect import UNREACHABLE, Dialect, decoded, quiet, split
 
@@ -32,6 +34,7 @@ SILENCE_S = 8
 """Seconds without a byte after which a server is asked whether it is there."""
 
 _CHUNK_BYTES = 1 << 20
+_AT_ONCE = 2  # readings: the next one is on its way while one is written down
 _CREDITS = 512  # of which a request takes one for each 64 KiB: many threads send at the same time
 _CODES = {
     NtStatus.STATUS_OBJECT_NAME_NOT_FOUND: errno.ENOENT,
@@ -154,9 +157,9 @@ class _FileSystem(AbstractFileSystem):  # type: ignore[misc] # comes without typ
         with self._call(path1) as (unc, options):
             smbclient.rename(unc, self._unc(path2), **options)
 
-    def _open(self, path: str, mode: str = "rb", **_: Any) -> Any:
+    def _open(self, path: str, mode: str = "rb", buffering: int = -1, **_: Any) -> Any:
         with self._call(path) as (unc, options):
-            return smbclient.open_file(unc, mode, share_access="rwd", **options)
+            return smbclient.open_file(unc, mode, buffering, share_access="rwd", **options)
 
     def _unc(self, path: str) -> str:
         return f"\\\\{self._host}{path}".replace("/", "\\")
@@ -193,6 +196,14 @@ class SMB(Dialect):
         if not fs.isdir(share):  # smbclient would try for ever to make it
             raise SMBOSError(NtStatus.STATUS_BAD_NETWORK_NAME, share)
         return fs, path
+
+    def read(self, fs: Any, path: str, start: int, n_bytes: int) -> Iterator[bytes]:
+        """See :meth:`Dialect.read`."""
+        with fs.open(path, "rb", buffering=0) as file:
+            end = min(file.fd.end_of_file, start + n_bytes)
+            starts = range(start, end, _CHUNK_BYTES)
+            parts = (partial(file.fd.read, at, min(_CHUNK_BYTES, end - at)) for at in starts)
+            yield from in_order(parts, at_once=_AT_ONCE)
 
     def move(self, fs: Any, source: str, target: str) -> None:
         """See :meth:`Dialect.move`."""

@@ -24,13 +24,10 @@ from fedfs.store.base import Entry, Store, check_prefix, is_key
 from fedfs.store.folder_errors import ABSENT
 from fedfs.store.posix import SWEEP_AGE_S, is_temporary
 from fedfs.store.remote.connection import Connection
-from fedfs.store.remote.dialect import Dialect, check_url, dialect_of
+from fedfs.store.remote.dialect import CHUNK_BYTES, Dialect, check_url, dialect_of
 from fedfs.store.retry import Attempts, Patience
 
 _log = logging.getLogger(__name__)
-
-CHUNK_BYTES = 8 << 20
-"""Memory that a transfer takes: what is on its way at a time."""
 
 
 class FsspecStore(Store):
@@ -134,13 +131,9 @@ class FsspecStore(Store):
 
     def _read_from(self, done: int, key: str, max_bytes: int) -> Iterator[bytes]:
         try:
-            with (
-                self._errors(f"{key} cannot be read") as (fs, root),
-                fs.open(f"{root}/{key}", "rb") as file,
-            ):
-                if done:
-                    file.seek(done)
-                while chunk := file.read(min(CHUNK_BYTES, max_bytes + 1 - done)):
+            with self._errors(f"{key} cannot be read") as (fs, root):
+                left = max_bytes + 1 - done
+                for chunk in self._dialect.read(fs, f"{root}/{key}", done, left):
                     done += len(chunk)
                     if done > max_bytes:
                         raise self._too_large(key, max_bytes)

@@ -10,7 +10,7 @@ Rules:
 import errno
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from http import HTTPStatus
 from typing import Any
 
@@ -82,6 +82,19 @@ class WebDAV(Dialect):
             skip_instance_cache=True,
         )
         return fs, str(decoded(parts.path))
+
+    def read(self, fs: Any, path: str, start: int, n_bytes: int) -> Iterator[bytes]:
+        """See :meth:`Dialect.read`."""
+        headers = {"Range": f"bytes={start}-{start + n_bytes - 1}", "Accept-Encoding": "identity"}
+        url = fs.client.join_url(path)
+        with fs.client.http.stream("GET", url, headers=headers, follow_redirects=True) as answer:
+            if answer.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+                return  # nothing is behind this place: as of an empty file
+            answer.raise_for_status()
+            skipped = 0 if answer.status_code == HTTPStatus.PARTIAL_CONTENT else start
+            for chunk in answer.iter_raw():
+                yield chunk[skipped:]
+                skipped = max(0, skipped - len(chunk))
 
     def write(self, fs: Any, path: str, chunks: Iterable[bytes], size: int) -> None:
         """See :meth:`Dialect.write`."""

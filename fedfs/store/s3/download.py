@@ -8,13 +8,13 @@ Rules:
  * An object that is not there, or a server that is not, is the caller's to deal with.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from itertools import repeat
 from typing import Any
 
 from fedfs.errors import StoreError, StoreUnavailableError
+from fedfs.store.ahead import in_order
 from fedfs.store.s3.client import Transfer
 from fedfs.store.s3.errors import RefusedError
 
@@ -60,27 +60,15 @@ class Download(Transfer):
         return bytes(got)
 
     def rest(self, start: int, window_bytes: int, *, at_once: int) -> Iterator[bytes]:
-        """Yield what is behind the beginning of ``start`` bytes, in order.
+        """Return what is behind the beginning of ``start`` bytes, window by window.
 
         Raises:
             StoreError: it cannot be read.
         """
         starts = range(start, self.total, window_bytes)
-        if not starts:
-            return
-        with ThreadPoolExecutor(min(at_once, len(starts))) as pool:
-            coming: deque[Future[bytes]] = deque()
-            try:
-                for begin in starts:
-                    if len(coming) == at_once:
-                        yield coming.popleft().result()
-                    length = min(window_bytes, self.total - begin)
-                    coming.append(pool.submit(self._window, begin, length))
-                while coming:
-                    yield coming.popleft().result()
-            finally:
-                for future in coming:
-                    future.cancel()
+        lengths = (min(window_bytes, self.total - begin) for begin in starts)
+        windows = map(partial, repeat(self._window), starts, lengths)
+        return in_order(windows, at_once=at_once)
 
     def _window(self, start: int, length: int) -> bytes:
         got = bytearray()
