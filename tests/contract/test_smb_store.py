@@ -1,8 +1,10 @@
 """SMB against the contract, on Samba; and what is SMB's own."""
 
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import smbclient
 
 pytest.register_assert_rewrite("served_contract", "store_contract")
 
@@ -14,6 +16,7 @@ from served_contract import (  # noqa: E402  rewritten only if imported afterwar
     check_one_wins,
     connected,
     failure,
+    port_of,
 )
 from smbprotocol.exceptions import SMBOSError  # noqa: E402  as below
 from smbprotocol.header import NtStatus  # noqa: E402  as below
@@ -28,6 +31,7 @@ from fedfs.store import open_store  # noqa: E402  as above
 from fedfs.store.remote import smb  # noqa: E402  as above
 from fedfs.store.remote.smb import SMB  # noqa: E402  as above
 from fedfs.store.remote.store import FsspecStore  # noqa: E402  as above
+from support.faulty_proxy import Faults, FaultyProxy  # noqa: E402  as above
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +120,33 @@ def test_a_share_that_is_not_there_is_told(place):
 
 
 # What goes away
+
+
+def test_a_server_that_falls_silent_at_the_login_is_given_up(place, url_at, monkeypatch):
+    monkeypatch.setattr(smb, "SILENCE_S", 1)
+    register = smbclient.register_session
+    with FaultyProxy(place.port, Faults()) as proxy:
+
+        def fall_silent(*args, **options):
+            proxy.faults = Faults(hangs=True)
+            return register(*args, **options)
+
+        monkeypatch.setattr(smbclient, "register_session", fall_silent)
+        with ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(failure, url_at(port_of(proxy)))
+            try:
+                assert isinstance(asked.result(timeout=20), StoreUnavailableError)
+            finally:
+                proxy.stop()
+
+
+def test_each_connection_is_a_client_of_its_own_to_the_server(place, url):
+    # Samba has one process serve all that say that they are the same, where one waits for another.
+    clients = set()
+    for _ in range(2):
+        fs, _ = SMB().open(url.rpartition("/")[0])
+        clients.add(fs.connection.client_guid)
+    assert len(clients) == 2
 
 
 def test_a_server_that_is_not_there_may_come_back(place, url):

@@ -13,12 +13,15 @@ import errno
 import logging
 import os
 import stat
+import threading
+import uuid
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import smbclient
 from fsspec import AbstractFileSystem
+from smbprotocol.connection import Connection
 from smbprotocol.exceptions import SMBAuthenticationError, SMBException, SMBOSError
 from smbprotocol.file_info import FileAttributes
 from smbprotocol.header import NtStatus
@@ -79,6 +82,9 @@ class _FileSystem(AbstractFileSystem):  # type: ignore[misc] # comes without typ
     Args:
         host: name or address of the server.
         login: port, user name and password as :mod:`smbclient` takes them.
+
+    Attributes:
+        connection: to the server.
     """
 
     protocol = "smb"
@@ -87,14 +93,31 @@ class _FileSystem(AbstractFileSystem):  # type: ignore[misc] # comes without typ
     def __init__(self, host: str, **login: Any) -> None:
         super().__init__()
         self._host = host
-        # One connection for each file system: those that smbclient keeps do not survive a fork.
-        self._options = {**login, "connection_timeout": SILENCE_S, "connection_cache": {}}
-        session = smbclient.register_session(host, **self._options)
-        self._connection = session.connection
+        # A connection for each file system: those that smbclient keeps do not survive a fork. And a
+        # name for each: Samba lets one process serve those of one name, whose logins then may wait
+        # for each other for ever.
+        self.connection = Connection(uuid.uuid4(), host, login["port"])
+        self.connection.connect(timeout=SILENCE_S)
+        cache = {f"{host.lower()}:{login['port']}": self.connection}
+        self._options = {**login, "connection_cache": cache}
+        session = self._log_in()
         for kind in ("max_read_size", "max_write_size"):
-            size = min(getattr(self._connection, kind), _CHUNK_BYTES)
-            setattr(self._connection, kind, size)
-        self._connection.echo(session.session_id, timeout=SILENCE_S, credit_request=_CREDITS)
+            size = min(getattr(self.connection, kind), _CHUNK_BYTES)
+            setattr(self.connection, kind, size)
+        self.connection.echo(session.session_id, timeout=SILENCE_S, credit_request=_CREDITS)
+
+    def _log_in(self) -> Any:
+        """Return the session; smbprotocol would wait for it without an end."""
+        end = threading.Timer(2 * SILENCE_S, self.connection.disconnect, kwargs={"close": False})
+        end.daemon = True
+        end.start()
+        try:
+            return smbclient.register_session(self._host, **self._options)
+        except BaseException:
+            self.connection.disconnect(close=False)
+            raise
+        finally:
+            end.cancel()
 
     def exists(self, path: str, **_: Any) -> bool:
         try:
@@ -167,7 +190,7 @@ class _FileSystem(AbstractFileSystem):  # type: ignore[misc] # comes without typ
     @contextlib.contextmanager
     def _call(self, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield path and options for smbclient; say as the operating system what is not there."""
-        if not self._connection.transport.connected:
+        if not self.connection.transport.connected:
             raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
         try:
             yield self._unc(path), self._options
