@@ -41,6 +41,7 @@ packages:
 	sh tests/support/install_packages.sh "HTTPS and proxy tests will be SKIPPED" nginx-light:/usr/sbin/nginx squid:/usr/sbin/squid
 	sh tests/support/install_packages.sh "SFTP tests will be SKIPPED" openssh-server:/usr/sbin/sshd
 	sh tests/support/install_packages.sh "sshfs mounts will NOT be tested" sshfs
+	sh tests/support/install_packages.sh "rclone mounts will NOT be tested" rclone fuse3:fusermount3
 	sh tests/support/install_packages.sh "SMB tests will be SKIPPED" samba:/usr/sbin/smbd
 	sh tests/support/install_packages.sh "WebDAV tests will be SKIPPED" apache2-bin:/usr/sbin/apache2
 	sh tests/support/install_packages.sh "keys on a token will NOT be tested" softhsm2:softhsm2-util opensc:pkcs11-tool
