@@ -6,15 +6,17 @@ of rounds the machine loses its power, the share its server, and the disk its sp
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 
 from support import guest, nfs_server, smb_server
 from support.federation import Federation
-from support.guest_hospital import HOME, SERVICES, SITE, Hospital
+from support.guest_hospital import HOME, SERVICES, SITE, TIMERS, Hospital
 from support.guest_line import GuestLine
 from support.made_up_fedfs import TARGET
-from support.servers import skip_without
+from support.servers import skip_without, wait_for
 from support.slow import slow
 
 pytestmark = [slow, pytest.mark.xdist_group("guest")]
@@ -31,17 +33,24 @@ AWAY = {
 """How it shows that a service waits for the share: the kernel waits for it, or fedfs does."""
 
 
-@pytest.fixture(params=SERVERS)
-def hospital(request, tmp_path):
-    module, kind = SERVERS[request.param]
-    what = f"SYSTEMD AND {request.param}"
+@contextlib.contextmanager
+def working(share, folder, units):
+    """A hospital's machine, switched on."""
+    module, kind = SERVERS[share]
+    what = f"SYSTEMD AND {share}"
     skip_without(module.missing_programs(), on=what, packages=module.PACKAGES)
     skip_without(guest.missing_programs(), on=what, packages=guest.PACKAGES)
     with kind() as server, GuestLine([server.port]) as line:
-        hospital = Hospital(tmp_path, server, line, rounds=ROUNDS)
-        hospital.away = AWAY[request.param].format(unit=SERVICES[1])
+        hospital = Hospital(folder, server, line, rounds=ROUNDS, units=units)
         with hospital.machine:
             yield hospital
+
+
+@pytest.fixture(params=SERVERS)
+def hospital(request, tmp_path):
+    with working(request.param, tmp_path, SERVICES) as hospital:
+        hospital.away = AWAY[request.param].format(unit=SERVICES[1])
+        yield hospital
 
 
 def test_a_study_lives_through_what_happens_to_machines(hospital, tmp_path):
@@ -75,6 +84,23 @@ def test_a_study_lives_through_what_happens_to_machines(hospital, tmp_path):
     for unit in ("fedfs-aggregate-once", f"fedfs-site-once@{SITE}"):
         machine.run("systemctl", "start", unit)  # nothing is left to do, which is no failure
     check_study(hospital, tmp_path)
+
+
+def test_timers_alone_bring_a_study_to_its_end(tmp_path):
+    with working("NFS", tmp_path, TIMERS) as hospital:
+        hospital.wait_for_training(0)
+        hospital.machine.kill()
+        hospital.machine.start()
+        hospital.wait_for_training(0, times=2)
+        hospital.hold(-1)
+        state = hospital.study.observe
+        wait_for(
+            lambda: state().state.finished is not None, at_most_s=600, explain=hospital.describe
+        )
+        for unit in TIMERS:
+            assert hospital.property(unit, "ActiveState") == "active"
+            assert hospital.property(unit.replace(".timer", ".service"), "Result") == "success"
+        check_study(hospital, tmp_path)
 
 
 def check_study(hospital, folder):

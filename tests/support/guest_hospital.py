@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,22 @@ from support.smb_server import SmbServer
 
 SITE = "north"
 SERVICES = ("fedfs-aggregate.service", f"fedfs-site@{SITE}.service")
+TIMERS = ("fedfs-aggregate-once.timer", f"fedfs-site-once@{SITE}.timer")
 HOME = "/var/lib/fedfs"
 _POINT = "/mnt/share"
 _FOLDERS = ("raw", "preprocessed", "results")
 _UNITS = "etc/systemd/system"
 _TRAINING_S = 900.0
+_SOON = """\
+[Timer]
+OnBootSec=
+OnUnitInactiveSec=
+OnBootSec=1
+OnUnitInactiveSec=2
+RandomizedDelaySec=0
+AccuracySec=1
+"""
+"""What ``systemctl edit`` would make of timers of ten minutes."""
 _AT_NEED = "x-systemd.automount,x-systemd.mount-timeout=30"
 """A share that is away when the machine starts is mounted once it is back."""
 _PROGRAM = f"""\
@@ -54,6 +66,7 @@ class Hospital:
         server: whose share holds the study.
         line: of the machine to it.
         rounds: of the study.
+        units: that the machine starts.
 
     Attributes:
         machine: is switched off; its first training will wait.
@@ -61,7 +74,13 @@ class Hospital:
     """
 
     def __init__(
-        self, folder: Path, server: NfsServer | SmbServer, line: GuestLine, *, rounds: int
+        self,
+        folder: Path,
+        server: NfsServer | SmbServer,
+        line: GuestLine,
+        *,
+        rounds: int,
+        units: Sequence[str] = SERVICES,
     ) -> None:
         self.server = server
         store = FolderStore(server.data / "organ", must_exist=False)
@@ -78,7 +97,7 @@ class Hospital:
         fstab = server.fstab(line.host, _POINT, owner=guest.USER_ID, more=_AT_NEED)
         files = {"etc/fstab": fstab, **_printed(folder / "units")}
         self.machine = guest.Guest(files, server.data, line, disk=disk)
-        self.machine.enable(*SERVICES)
+        self.machine.enable(*units)
         self._rounds = self.machine.folder / "rounds"
         self._rounds.mkdir()
         (self._rounds / "begun").touch()
@@ -123,6 +142,8 @@ def _printed(folder: Path) -> dict[str, str]:
     command = [sys.executable, "-m", "fedfs", "deploy", "print", "systemd", "-o", str(folder)]
     subprocess.run(command, check=True, capture_output=True, env=environment)
     files = {f"{_UNITS}/{path.name}": path.read_text() for path in folder.iterdir()}
+    for path in folder.glob("*.timer"):
+        files[f"{_UNITS}/{path.name}.d/soon.conf"] = _SOON
     files["etc/fedfs/fedfs.env"] = files.pop(f"{_UNITS}/fedfs.env")
     starts = files[f"{_UNITS}/{SERVICES[0]}"].partition("ExecStart=")[2]
     program = Path(shlex.split(starts)[0])
