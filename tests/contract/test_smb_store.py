@@ -1,5 +1,7 @@
 """SMB against the contract, on Samba; and what is SMB's own."""
 
+import errno
+import os
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
@@ -138,6 +140,12 @@ def test_a_server_that_falls_silent_at_the_login_is_given_up(place, url_at, monk
                 assert isinstance(asked.result(timeout=20), StoreUnavailableError)
             finally:
                 proxy.stop()
+
+
+def test_a_socket_that_is_closed_while_one_sends_is_a_lost_connection():
+    closed = OSError(errno.EBADF, os.strerror(errno.EBADF))
+    error = SMB().translate(closed, "a cannot be written", "smb://host/share")
+    assert isinstance(error, StoreUnavailableError)
 
 
 def test_each_connection_is_a_client_of_its_own_to_the_server(place, url):

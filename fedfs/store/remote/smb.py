@@ -247,6 +247,9 @@ class SMB(Dialect):
     def translate(self, error: Exception, what: str, store: str) -> FedfsError:
         """See :meth:`Dialect.translate`."""
         status = _status(error)
+        if isinstance(error, OSError) and error.errno == errno.EBADF:
+            # The thread that receives has closed the socket under the one that sends.
+            error = ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
         if code := _CODES.get(status):
             return super().translate(OSError(code, os.strerror(code)), what, store)
         if isinstance(error, SMBAuthenticationError) or status in _STRANGERS:
