@@ -13,11 +13,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Executor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import PIPE
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 from weakref import WeakSet
 
 from fedfs.errors import FedfsError, Terminated
@@ -28,6 +29,8 @@ from fedfs.roles.site.policy.file import NAME
 from fedfs.simulation.gpu_slots import Slot
 from fedfs.store.local_files import create_secret
 
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 _TERMINATE_S = 20.0
 _LOOK_EVERY_S = 1.0
 LENIENT_POLICY = """\
@@ -190,6 +193,28 @@ def ended_with_us() -> Iterator[None]:
             started = list(_processes)
         stop(started)
         raise
+
+
+def all_results(pool: Executor, act: Callable[[_T], _R], items: Iterable[_T]) -> list[_R]:
+    """Return what a call for each item returns, as ``pool.map`` does.
+
+    The wait ends every second and goes on: Python heeds a signal that comes right before a wait
+    only after it.
+
+    Raises:
+        Exception: of a call; those that have not begun are not made.
+    """
+    futures = [pool.submit(act, item) for item in items]
+    try:
+        while True:
+            done, waiting = wait(futures, timeout=_LOOK_EVERY_S, return_when=FIRST_EXCEPTION)
+            for future in done:
+                future.result()  # which raises
+            if not waiting:
+                return [future.result() for future in futures]
+    finally:
+        for future in futures:
+            future.cancel()
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from fedfs.nnunet.score.predict import ScoreRequests
 from fedfs.nnunet.score.scored_folder import ScoreRequest
 from fedfs.nnunet.system.environment import HostSettings
 from fedfs.nnunet.system.isolated import run_isolated
-from fedfs.simulation.hosts import Host, LocalStudy, ended_with_us, stop
+from fedfs.simulation.hosts import Host, LocalStudy, all_results, ended_with_us, stop
 
 SUCCESS_CODES = (EXIT_OK, EXIT_WAITING, EXIT_NOTHING)
 """Exit codes of a process that has done what it could do."""
@@ -137,7 +137,7 @@ def run_here(tasks: Sequence[Task], at_once: int) -> list[int]:
     if at_once == 1:  # an interruption reaches the task itself
         return [run(task) for task in tasks]
     with ThreadPoolExecutor(at_once) as pool, ended_with_us():
-        return list(pool.map(run, tasks))
+        return all_results(pool, run, tasks)
 
 
 def take_turns(study: LocalStudy, run: RunTasks, *, is_over: Callable[[], bool]) -> None:

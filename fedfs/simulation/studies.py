@@ -15,7 +15,7 @@ from fedfs.roles.site.training import training_folder
 from fedfs.simulation.arms import ALONE, ARMS, OF_SITE, PERSONAL, POOLED, Arm, Run
 from fedfs.simulation.cases import place_dataset
 from fedfs.simulation.heartbeat import heartbeat, look_at
-from fedfs.simulation.hosts import Host, LocalStudy, ended_with_us
+from fedfs.simulation.hosts import Host, LocalStudy, all_results, ended_with_us
 from fedfs.simulation.jobs import take_turns
 from fedfs.simulation.machine import Machine
 from fedfs.store import open_store
@@ -84,7 +84,7 @@ class Studies:
             self.machine.cancelled_with_us(),
             ended_with_us(),
         ):
-            return dict(zip(training, pool.map(alone, training), strict=True))
+            return dict(zip(training, all_results(pool, alone, training), strict=True))
 
     def _study(self, run: Run, folder: Path, sites: Mapping[str, Sequence[str]]) -> dict[str, Path]:
         arm, schedule = ARMS[run.arm], self.schedule

@@ -6,9 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+
+from fedfs.simulation.hosts import all_results
 
 # Instead of fedfs: what ends at once, and what works for ever and tells its process.
 STAND_IN = """#!/bin/sh
@@ -110,3 +114,47 @@ def test_a_site_ends_in_good_order_with_a_simulation_that_is_killed(tmp_path):
         assert time.monotonic() < deadline_s
         time.sleep(0.05)
     assert pids.read_text() == "released"
+
+
+class Asked(BaseException):
+    """What a signal raises."""
+
+
+def test_a_signal_that_does_not_interrupt_the_wait_is_heeded_all_the_same():
+    may_end = threading.Event()
+
+    def end(_number, _frame):
+        raise Asked
+
+    def act(_):
+        time.sleep(0.5)  # until the other one waits
+        signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)  # which does not wake it
+        return may_end.wait(30)
+
+    before = signal.signal(signal.SIGUSR1, end)
+    try:
+        began_s = time.monotonic()
+        with ThreadPoolExecutor(1) as pool:
+            with pytest.raises(Asked):
+                all_results(pool, act, [0])
+            assert time.monotonic() - began_s < 20
+            may_end.set()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_results_come_in_order_and_the_first_failure_ends_the_rest():
+    made = []
+
+    def act(number):
+        made.append(number)
+        if number == 2:
+            raise ValueError("two")
+        time.sleep(0.02)
+        return number
+
+    with ThreadPoolExecutor(2) as pool:
+        assert all_results(pool, act, [4, 3, 5]) == [4, 3, 5]
+    with ThreadPoolExecutor(1) as pool, pytest.raises(ValueError, match="two"):
+        all_results(pool, act, [*range(100)])
+    assert len(made) < 50
