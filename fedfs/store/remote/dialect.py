@@ -34,7 +34,7 @@ from fedfs.store.folder_errors import PASSING
 from fedfs.store.place import redact
 
 CHUNK_BYTES = 4 << 20
-"""Memory that a transfer takes: what is on its way at a time."""
+"""Of a file that are read or written at a time."""
 
 UNREACHABLE = "check the URL, the network and the server"
 DENIED = "whoever runs the store has to allow it: check the user and the permissions there"

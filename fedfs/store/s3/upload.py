@@ -13,12 +13,12 @@ import hashlib
 import logging
 import os
 import threading
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, BinaryIO
 
 from fedfs.errors import FedfsError, StoreError, StorePermissionError, StoreUnavailableError
+from fedfs.store.ahead import in_order
 from fedfs.store.local_files import local_chunks
 from fedfs.store.retry import Patience
 from fedfs.store.s3.client import S3Client, Transfer
@@ -127,24 +127,17 @@ class Upload(Transfer):
     def _send_parts(
         self, source: Source, upload_id: str, held: dict[int, tuple[int, str]], at_once: int
     ) -> list[dict[str, Any]]:
-        tags: dict[int, str] = {}
-        with ThreadPoolExecutor(at_once) as pool:
-            going: deque[tuple[int, Future[str]]] = deque()
-            for number, data in enumerate(source.parts(), 1):
-                size, tag = held.get(number, (-1, ""))
-                if size == len(data) and tag.strip('"') == _md5(data).hexdigest():
-                    tags[number] = tag
-                    continue
-                if len(going) == at_once:
-                    done, future = going.popleft()
-                    tags[done] = future.result()
-                future = pool.submit(self._send_part, upload_id, number, data)
-                going.append((number, future))
-            for number, future in going:
-                tags[number] = future.result()
-        return [{"PartNumber": number, "ETag": tags[number]} for number in sorted(tags)]
+        calls = (
+            partial(self._send_part, upload_id, number, data, held.get(number, (-1, "")))
+            for number, data in enumerate(source.parts(), 1)
+        )
+        tags = in_order(calls, at_once=at_once)
+        return [{"PartNumber": number, "ETag": tag} for number, tag in enumerate(tags, 1)]
 
-    def _send_part(self, upload_id: str, number: int, data: bytes) -> str:
+    def _send_part(self, upload_id: str, number: int, data: bytes, there: tuple[int, str]) -> str:
+        size, tag = there
+        if size == len(data) and tag.strip('"') == _md5(data).hexdigest():
+            return tag
         where = {"UploadId": upload_id, "PartNumber": number}
         alone: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
 
