@@ -7,7 +7,8 @@ it copies the update from the store, compares its hash, checks its values, makes
 it, copies it to the store and waits for the disk.
 
 The bound is to read every update once and to write one model, with fsync, on the same disk in turn
-with the rounds; the bound of the last one reads the last update alone.
+with the rounds; the bound of the last one reads the last update alone. Before each, 40 times
+as much memory is touched: pages of a virtual machine that were idle are slow.
 
     python bench/round.py                # three sites, four rounds
     python bench/round.py --sites 16
@@ -32,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from aggregate import read_and_write_once
 from alignment import default_net
+from touched import touch_memory
 
 from fedfs.simulation.virtual.fake_learner import FakePlanner
 from fedfs.store.folder import FolderStore
@@ -57,7 +59,8 @@ def measure(folder: Path, *, n_sites: int, n_stages: int, rounds: int) -> dict[s
     study.start()
     for name in (*targets, "aggregator"):
         study.run_process(name)
-    rows = []
+    size = sum(4 * int(np.prod(shape)) for shape in shapes.values())
+    rows, megabytes = [], 40 * size // 10**6
     for version in range(1, rounds + 1):
         *first, last = targets
         for name in first:
@@ -66,6 +69,7 @@ def measure(folder: Path, *, n_sites: int, n_stages: int, rounds: int) -> dict[s
         study.run_process("aggregator")
         study.run_process(last)
         study.learners[last].seen.clear()
+        touch_memory(folder, megabytes)
         row = {"round": timed(study.run_process, "aggregator")}
         state = study.observe().state
         if state.newest != version:
@@ -77,13 +81,14 @@ def measure(folder: Path, *, n_sites: int, n_stages: int, rounds: int) -> dict[s
         ]
         base = folder / "base"
         base.symlink_to(updates[0])
+        touch_memory(folder, megabytes)
         row["bound"] = timed(read_and_write_once, folder, updates)
+        touch_memory(folder, megabytes)
         row["bound_last"] = timed(read_and_write_once, folder, updates[-1:])
         base.unlink()
         record = state.rounds[version].seconds
         rows.append({**row, "record": dict(record)})
         print(json.dumps(rows[-1]), file=sys.stderr)
-    size = sum(4 * int(np.prod(shape)) for shape in shapes.values())
     own = rows[1:] or rows  # the first holds imports
 
     def median(what: str, unit: str = "s") -> float:

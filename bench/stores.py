@@ -36,6 +36,8 @@ from urllib.parse import urlsplit
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
+from touched import touch_memory
+
 from fedfs.store import open_store
 from fedfs.store.base import Store
 from support import azure_server, dav_server, s3_server, smb_server, ssh_server
@@ -249,14 +251,6 @@ PLACES = {
 
 def run(command: list[str]) -> None:
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-
-
-def touch_memory(work: Path, megabytes: int) -> None:
-    """Make the machine have so much memory that is free and was used just now."""
-    with (work / "touched").open("wb") as file:
-        for _ in range(megabytes):
-            file.write(bytes(1_000_000))
-    (work / "touched").unlink()
 
 
 def seconds(act: Callable[[], object]) -> float:

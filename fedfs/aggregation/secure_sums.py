@@ -31,6 +31,7 @@ from fedfs.protocol.sum_rules import MAX_TOTAL
 from fedfs.tensors.encodings import Encoding
 from fedfs.tensors.encodings.base import VALUES, part_name
 from fedfs.tensors.encodings.summed import TOTAL, check_sum
+from fedfs.tensors.norms import sum_of_squares
 from fedfs.tensors.safetensors_layout import Entry, Shape
 from fedfs.tensors.safetensors_reader import TensorFile
 from fedfs.tensors.safetensors_writer import TensorWriter
@@ -219,8 +220,7 @@ def write_sum(
                         about="the mask sum",
                     ) from error
                 written.write_slice(key, start, signed)
-                mean = signed / total
-                squares += float(mean @ mean)
+                squares += sum_of_squares(signed / total)
             written.write(part_name(name, TOTAL), np.asarray(total, dtype=np.int32))
         _check_norm(math.sqrt(squares), max_norm, n_values, n_sites=len(updates), n_sets=len(sets))
 

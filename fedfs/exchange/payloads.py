@@ -4,7 +4,7 @@ What is fetched has the bytes that were signed for, is decrypted, and is kept un
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,10 @@ from fedfs.store.local_files import file_sha256, replacing
 from fedfs.tensors import encodings
 from fedfs.tensors.canonical import TensorFile
 from fedfs.tensors.encodings import Encoding, Entry
+from fedfs.tensors.encodings.base import Delta
+from fedfs.tensors.encodings.slices import read_parts
+from fedfs.tensors.norms import sum_of_squares
+from fedfs.tensors.safetensors_layout import AnyArray
 from fedfs.tensors.safetensors_writer import TensorWriter
 from fedfs.trust import sealing
 from fedfs.trust.recipients import Vault
@@ -34,7 +38,8 @@ MAX_MODEL_BYTES = 32 * 2**30
 _SEAL_BYTES = 65_536
 """Bytes that encryption may add to a payload, beside one part in a thousand."""
 
-_BLOCK = 1 << 16
+_SLICE = 1 << 16
+"""Values of an update that are checked at a time: they stay in the processor's cache."""
 
 
 def _forget(_name: str, _residual: Array) -> None:
@@ -101,8 +106,7 @@ def _norm(trained: Tensors, base: Tensors, residual: Tensors) -> float:
     squares = 0.0
     for name, values in base.items():
         delta = np.subtract(trained[name], values, dtype=np.float64)
-        delta = np.ravel(delta + residual[name] if name in residual else delta)
-        squares += float(delta @ delta)
+        squares += sum_of_squares(delta + residual[name] if name in residual else delta)
     return math.sqrt(squares)
 
 
@@ -141,13 +145,24 @@ def check_values(
     """
     squares, n_values = 0.0, 0
     for name in names:
-        delta = encoding.decode(name, payload, base.read(name)).ravel()
-        # In blocks, so that float64 takes no second copy of a tensor.
-        for start in range(0, delta.size, _BLOCK):
-            block = np.asarray(delta[start : start + _BLOCK], dtype=np.float64)
-            squares += float(block @ block)
-        n_values += delta.size
+        n_values += math.prod(base.shape(name))
+        squares += sum(map(sum_of_squares, _deltas(encoding, name, payload, base)))
     return math.sqrt(squares / n_values) if n_values else 0.0
+
+
+def _deltas(
+    encoding: Encoding, name: str, payload: TensorFile, base: TensorFile
+) -> Iterator[Delta]:
+    """Yield a tensor's decoded delta, in slices where the encoding has them."""
+    if not encoding.elementwise:
+        yield encoding.decode(name, payload, base.read(name))
+        return
+    parts: dict[str, AnyArray] = {}
+    n = math.prod(base.shape(name))
+    for start in range(0, n, _SLICE):
+        stop = min(start + _SLICE, n)
+        read_parts(encoding, name, payload, start, stop, parts)
+        yield encoding.decode(name, parts, base.read_slice(name, start, stop))
 
 
 def fetch_payload(

@@ -3,8 +3,9 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from fedfs.errors import TrainingError
-from fedfs.exchange.payloads import write_update
+from fedfs.errors import TensorError, TrainingError
+from fedfs.exchange import payloads
+from fedfs.exchange.payloads import check_values, write_update
 from fedfs.tensors import encodings
 from fedfs.tensors.canonical import TensorFile, write_safetensors
 
@@ -48,6 +49,35 @@ def test_values_that_are_not_finite_are_refused_at_any_length(tmp_path):
     broken = {**TRAINED, "b": np.float32(np.nan).reshape(())}
     with pytest.raises(TrainingError, match="'b' holds NaN"):
         sent(tmp_path, "fixed", {}, 0.5, broken)
+
+
+@pytest.mark.parametrize("name", sorted(encodings.ENCODINGS))
+def test_an_update_is_checked_as_well_in_slices(tmp_path, monkeypatch, name):
+    sent(tmp_path, name, {}, None)
+    write_safetensors(tmp_path / "base", BASE)
+    encoding, names = encodings.by_name(name), {n: n for n in BASE}
+    with TensorFile(tmp_path / "update") as update, TensorFile(tmp_path / "base") as base:
+        whole = check_values(encoding, update, base, names)
+        monkeypatch.setattr(payloads, "_SLICE", 4)
+        assert check_values(encoding, update, base, names) == pytest.approx(whole, rel=1e-12)
+        decoded = [encoding.decode(n, update, BASE[n]) for n in BASE]
+    squares = sum(float((delta**2).sum()) for delta in decoded)
+    assert whole == pytest.approx(np.sqrt(squares / 16), rel=1e-12)
+
+
+@pytest.mark.parametrize("place", [0, 7, 14])
+def test_a_value_that_is_not_finite_is_found_in_any_slice(tmp_path, monkeypatch, place):
+    monkeypatch.setattr(payloads, "_SLICE", 4)
+    broken = {**TRAINED, "a": TRAINED["a"].copy()}
+    broken["a"].flat[place] = np.inf
+    write_safetensors(tmp_path / "base", BASE)
+    write_safetensors(tmp_path / "update", broken)
+    with (
+        TensorFile(tmp_path / "update") as update,
+        TensorFile(tmp_path / "base") as base,
+        pytest.raises(TensorError, match="'a' holds NaN"),
+    ):
+        check_values(encodings.by_name("fp32"), update, base, {n: n for n in BASE})
 
 
 @pytest.mark.parametrize("name", sorted(encodings.ENCODINGS))
