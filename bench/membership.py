@@ -90,7 +90,7 @@ class Scenario:
 
 
 SCENARIOS = {
-    "usual": Scenario(20, 5, 40, QUICK.trainer),
+    "usual": Scenario(20, 20, 50, QUICK.trainer),
     "worst": Scenario(5, 6, 60, TRAINER),
 }
 

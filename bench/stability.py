@@ -37,7 +37,7 @@ from fedfs.aggregation import intervals, secure_sums
 from fedfs.aggregation.local_tensors import is_normalisation
 from fedfs.aggregation.strategies import by_name, proximal_mu
 from fedfs.exchange.payloads import write_update
-from fedfs.learner import RoundTask, Tensors
+from fedfs.learner import PartialTraining, RoundTask, Tensors
 from fedfs.simulation.cases import (
     place_dataset,
     raw_dataset_json,
@@ -49,6 +49,7 @@ from fedfs.simulation.cases import (
 from fedfs.simulation.demo_effort import PLANNER_OPTIONS, QUICK
 from fedfs.tensors import encodings
 from fedfs.tensors.canonical import TensorFile
+from fedfs.tensors.encodings.randk import n_positions
 from fedfs.trust.masks import MaskContext
 
 DATASET = "Dataset001_Stability"
@@ -75,8 +76,9 @@ class Variant:
         epochs: into which a round's iterations are divided.
         pooled: all cases in one place.
         is_equal: a round has the iterations of all sites together.
-        encoding, encoding_options: of updates; one whose levels can be summed is summed under
-            masks, by the functions that site, helper and aggregator use.
+        encoding: of updates; one whose levels can be summed is summed under masks, by the functions
+            that site, helper and aggregator use.
+        sent: part of all values that updates in ``randk`` carry.
         nudge: initial weights are larger by this share, to see how far small differences grow.
         keeps_norm: normalisation layers stay at each site, as with ``--keep-local norm``.
     """
@@ -93,7 +95,7 @@ class Variant:
     pooled: bool = False
     is_equal: bool = False
     encoding: str = ""
-    encoding_options: Mapping[str, float] = field(default_factory=dict)
+    sent: float = 1.0
     nudge: float = 0.0
     keeps_norm: bool = False
 
@@ -120,8 +122,8 @@ VARIANTS: dict[str, Variant] = {
     "keep-local": Variant(keeps_norm=True),
     "twin": Variant(nudge=1e-6),
     "secure": Variant(encoding="fixed"),
-    "randk-5": Variant(encoding="randk", encoding_options={"fraction": 0.05}),
-    "randk-20": Variant(encoding="randk", encoding_options={"fraction": 0.2}),
+    "randk-5": Variant(encoding="randk", sent=0.05),
+    "randk-20": Variant(encoding="randk", sent=0.2),
 }
 
 
@@ -200,8 +202,24 @@ class Federation:
             n_epochs=variant.epochs, total_epochs=rounds * variant.epochs,
             iterations_per_epoch=iterations, val_iterations_per_epoch=1,
             learning_rate=variant.rate or self.given.learning_rate,
+            partial=self.partial(variant),
             proximal_mu=proximal_mu(variant.strategy, variant.options),
         )  # fmt: skip
+
+    def partial(self, variant: Variant) -> PartialTraining | None:
+        """Return which values are trained, so that the part of all is what the variant says."""
+        if variant.encoding != "randk":
+            return None
+        sizes = [values.size for values in self.initial.values()]
+
+        def too_many(fraction: float) -> bool:
+            return sum(n_positions(n, fraction) for n in sizes) > variant.sent * sum(sizes)
+
+        low, high = 0.0, 1.0
+        for _ in range(40):
+            middle = (low + high) / 2
+            low, high = (low, middle) if too_many(middle) else (middle, high)
+        return PartialTraining({name: name for name in self.initial}, low)
 
     def run(self, name: str, variant: Variant) -> None:
         """Train, and write the scores of every version and of what follows from them."""
@@ -258,7 +276,9 @@ class Federation:
         version: int,
     ) -> tuple[dict[str, Tensors], Mapping[str, float]]:
         """Return what the aggregator sees as trained: decoded updates, or their sum."""
-        encoding = encodings.by_name(variant.encoding, variant.encoding_options)
+        partial = self.partial(variant)
+        options = {"fraction": partial.fraction} if partial else {}
+        encoding = encodings.by_name(variant.encoding, options)
         folder = self.folder / "exchange"
         folder.mkdir(parents=True, exist_ok=True)
         payloads: dict[str, Path] = {}

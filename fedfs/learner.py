@@ -107,6 +107,19 @@ class OwnPlan:
 
 
 @dataclass(frozen=True)
+class PartialTraining:
+    """Only those values of some tensors are trained that an update carries.
+
+    Attributes:
+        names: the site's own name of a tensor -> its canonical name in updates.
+        fraction: as of the encoding ``randk``, which says which values these are.
+    """
+
+    names: Mapping[str, str]
+    fraction: float
+
+
+@dataclass(frozen=True)
 class RoundTask:
     """One round's local training, in nnU-Net epochs.
 
@@ -123,6 +136,7 @@ class RoundTask:
         private: canonical names of tensors that no other site has; they are not held to the base.
         frozen: canonical names of tensors that keep their bits: no gradient, no optimizer, no
             running statistics.
+        partial: which values are trained, where it is not all of those that are not frozen.
         learning_rate: that nnU-Net's schedule begins with; None for the trainer's own.
         max_seconds: seconds after which this round's training iterations end at this site, over
             all processes that worked on it, as of their last checkpoints; None for the whole
@@ -139,6 +153,7 @@ class RoundTask:
     proximal_mu: float = 0.0
     private: frozenset[str] = frozenset()
     frozen: frozenset[str] = frozenset()
+    partial: PartialTraining | None = None
     learning_rate: float | None = None
     max_seconds: float | None = None
 

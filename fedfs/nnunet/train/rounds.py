@@ -110,7 +110,7 @@ class Rounds:
             progress = self.checkpoints().fresh(task)
             session.load(tensors)
         session.start_at(task.first_epoch + progress.epochs_done)
-        session.set_proximal_base(tensors, task)
+        session.set_base(tensors, task)
         return session, progress
 
     def recover(self, task: RoundTask) -> tuple[Session, RoundProgress | None]:

@@ -68,6 +68,7 @@ class Session:
     ) -> None:
         self.clock = clock
         self._budget = _budget(task)
+        self._held: Any = None
         self._on_line: Callable[[str], None] = lambda _: None
         self.trainer = classes.make_trainer(
             settings, plans, dataset.dataset_json, wandb=settings.host.wandb
@@ -167,15 +168,18 @@ class Session:
                 self.save(Path(folder, "checkpoint.pth"))
                 self.restore(Path(folder, "checkpoint.pth"))
 
-    def set_proximal_base(self, base: Tensors, task: RoundTask) -> None:
-        """Add FedProx's term around ``base`` to the training loss if the round has one, else none.
+    def set_base(self, base: Tensors, task: RoundTask) -> None:
+        """Say where the round began, for FedProx's term and for values that are not trained.
 
         Raises:
             TensorError: names or shapes are not the network's.
         """
-        from fedfs.nnunet.train import proximal
+        from fedfs.nnunet.train import partial, proximal
 
         proximal.attach(self.trainer, base, mu=task.proximal_mu, private=task.private)
+        if self._held is not None:
+            self._held.remove()
+        self._held = partial.hold(self.trainer, base, task.partial)
 
     def train_epoch(
         self, on_progress: OnProgress, *, task: RoundTask, until_s: float = math.inf

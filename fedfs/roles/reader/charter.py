@@ -273,7 +273,8 @@ def _how_often(charter: Charter) -> str:
     if not isinstance(encoding, RandK):
         return ""
     rounds = charter.schedule.rounds
-    return f": each value in about {encoding.fraction * rounds:.3g} of {rounds} rounds"
+    times = f"{encoding.fraction * rounds:.3g} of {rounds} rounds"
+    return f": in large layers, a value is trained in about {times}"
 
 
 def _named(named: Named) -> str:

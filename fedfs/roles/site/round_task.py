@@ -1,8 +1,13 @@
 """The task of a round at a site, as the charter says it."""
 
+from collections.abc import Mapping
+
 from fedfs.aggregation import strategies
-from fedfs.learner import RoundTask
+from fedfs.exchange.payloads import update_encoding
+from fedfs.learner import PartialTraining, RoundTask
+from fedfs.protocol.messages import Charter
 from fedfs.protocol.state import StudyState
+from fedfs.tensors.encodings.randk import RandK
 
 
 def round_task(
@@ -11,6 +16,7 @@ def round_task(
     *,
     private: frozenset[str],
     frozen: frozenset[str],
+    shared: Mapping[str, str],
     local_minutes: float | None,
 ) -> RoundTask:
     """Return the training of one round.
@@ -20,6 +26,7 @@ def round_task(
         state: accepted messages.
         private: own names of the tensors of which the site has its own values.
         frozen: those of the tensors that the study leaves as they are.
+        shared: own name -> canonical name of the tensors of the site's updates.
         local_minutes: as of the charter, where this site wants less.
     """
     charter, schedule = state.charter, state.charter.schedule
@@ -36,5 +43,14 @@ def round_task(
         proximal_mu=strategies.proximal_mu(charter.strategy.name, charter.strategy.options),
         private=private,
         frozen=frozen,
+        partial=_partial(charter, shared),
         learning_rate=schedule.learning_rate,
     )
+
+
+def _partial(charter: Charter, shared: Mapping[str, str]) -> PartialTraining | None:
+    """Return which values are trained, where updates carry only some: no others are."""
+    encoding = update_encoding(charter)
+    if not shared or not isinstance(encoding, RandK):
+        return None
+    return PartialTraining(shared, encoding.fraction)

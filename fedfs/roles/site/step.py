@@ -343,6 +343,7 @@ class Site(Role[SiteAction]):
             state,
             private=frozenset() if network is None or is_own else network.private,
             frozen=frozenset(network.frozen if network else ()),
+            shared={} if network is None or is_own else network.share.by_own_name,
             local_minutes=self._local_minutes,
         )
 

@@ -27,6 +27,7 @@ from fedfs.learner import (
 from fedfs.nnunet.plan.plans import PlanResult
 from fedfs.protocol import codec
 from fedfs.tensors.canonical import TensorFile, write_safetensors
+from fedfs.tensors.encodings.randk import is_sent
 
 DATASET_JSON = {
     "channel_names": {"0": "MRI"},
@@ -119,6 +120,9 @@ class FakeLearner:
             name: value if name in task.frozen else value + (self.target - value) / 2
             for name, value in tensors.items()
         }
+        for own, name in task.partial.names.items() if task.partial else ():
+            moves = is_sent(name, tensors[own], task.partial.fraction)
+            trained[own] = np.where(moves, trained[own], tensors[own])
         iterations = task.n_epochs * task.iterations_per_epoch
         return TrainResult(
             trained, self.n_cases, task.n_epochs, iterations, {"train_loss": 0.1}, {}

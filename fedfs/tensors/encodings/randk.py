@@ -1,8 +1,6 @@
 """randk: the levels of some values of every tensor, at positions that all sites draw alike.
 
-Source: Wangni et al. 2017 (arXiv:1710.09854) and Stich et al. 2018 (arXiv:1809.07599) for random
-positions with error feedback. The positions are public, so that levels of sites can be added where
-they are, and no index travels.
+The positions are public, so that levels of sites can be added where they are, and no index travels.
 """
 
 import hashlib
@@ -21,17 +19,28 @@ from fedfs.tensors.encodings.base import Base, Delta, Encoded, delta_of, part_na
 from fedfs.tensors.encodings.fixed import Fixed
 from fedfs.tensors.safetensors_layout import AnyArray, Entry, Shape
 
+LAYER = 1_769_472
+"""Values of a convolution from 256 to 256 channels, of which ``fraction`` travels.
+
+Of a smaller tensor a larger part does, as the square root says: about as many values of each
+channel, which in small layers are a larger part of it.
+"""
+
 _SEED_BYTES = 16
 _HALF = np.uint64(32)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RandK(Fixed):
-    """``ceil(fraction * n)`` values of each tensor of n, as levels like those of ``fixed``.
+    """Levels like those of ``fixed`` for ``ceil(fraction * sqrt(n * LAYER))`` of n values.
 
-    The positions follow from the tensor's name and the bits of its base: all sites that train from
-    one version choose the same, and other ones from the next version. A tensor that no site moves
-    keeps its positions, but what is left of it at these positions adds up until it moves.
+    A site trains these values alone, and leaves the others as they are (see
+    :class:`fedfs.learner.PartialTraining`), so that nothing waits to be sent later: what waits is
+    formed again in every round, and is too much once it arrives. Source: Yang et al. 2021
+    (arXiv:2110.05607), by layers instead of values.
+
+    Other positions are chosen with every version. A tensor that no site moves keeps its positions,
+    but what is left of it at these positions adds up until it moves.
     """
 
     name: ClassVar[str] = "randk"
@@ -40,25 +49,11 @@ class RandK(Fixed):
 
     def n_values(self, shape: Shape) -> int:
         """Return how many values a payload holds of a tensor."""
-        n = math.prod(shape)
-        return min(n, math.ceil(self.fraction * n))
+        return n_positions(math.prod(shape), self.fraction)
 
     def positions(self, name: str, base: Base) -> npt.NDArray[np.int64]:
-        """Return the ascending positions, in C order, of the values that a payload holds.
-
-        The tensor is cut into as many stretches as there are positions, whose lengths differ by one
-        at most, and each has one position. Only the raw 64-bit numbers of PCG64 are used, which are
-        the same with every version of numpy.
-        """
-        values = np.asarray(base, dtype="<f4", order="C")
-        digest = hashlib.sha256(codec.dumps(name) + b"\n")
-        digest.update(values.reshape(-1).view(np.uint8).data)
-        generator = np.random.PCG64(int.from_bytes(digest.digest()[:_SEED_BYTES], "little"))
-        n, k = values.size, self.n_values(values.shape)
-        ends = np.arange(k + 1, dtype=np.int64) * n // max(k, 1)
-        lengths = np.diff(ends).astype(np.uint64)
-        raw = np.asarray(generator.random_raw(k), dtype=np.uint64) >> _HALF
-        return ends[:-1] + (raw * lengths >> _HALF).astype(np.int64)
+        """See :func:`positions`."""
+        return positions(name, base, self.fraction)
 
     def place(self, name: str, values: Delta, base: Base) -> Delta:
         """Return the values in place, zero elsewhere."""
@@ -85,3 +80,39 @@ class RandK(Fixed):
         self, name: str, payload: Mapping[str, AnyArray], base: Base, *, finite: bool = True
     ) -> Delta:
         return self.place(name, super()._decode(name, payload, base, finite=finite), base)
+
+
+def n_positions(n: int, fraction: float) -> int:
+    """Return how many of ``n`` values travel, all of them if n is small."""
+    return min(n, math.ceil(fraction * math.sqrt(n * LAYER)))
+
+
+def positions(name: str, base: Base, fraction: float) -> npt.NDArray[np.int64]:
+    """Return the ascending positions, in C order, of the values that travel.
+
+    They follow from the tensor's name and the bits of its base: all sites that train from one
+    version choose the same. The tensor is cut into as many stretches as there are positions, whose
+    lengths differ by one at most, and each has one position. Only the raw 64-bit numbers of PCG64
+    are used, which are the same with every version of numpy.
+
+    Args:
+        name: canonical name of the tensor.
+        base: its values in the version, of any shape.
+        fraction: as of :class:`RandK`.
+    """
+    values = np.asarray(base, dtype="<f4", order="C")
+    digest = hashlib.sha256(codec.dumps(name) + b"\n")
+    digest.update(values.reshape(-1).view(np.uint8).data)
+    generator = np.random.PCG64(int.from_bytes(digest.digest()[:_SEED_BYTES], "little"))
+    n, k = values.size, n_positions(values.size, fraction)
+    ends = np.arange(k + 1, dtype=np.int64) * n // max(k, 1)
+    lengths = np.diff(ends).astype(np.uint64)
+    raw = np.asarray(generator.random_raw(k), dtype=np.uint64) >> _HALF
+    return ends[:-1] + (raw * lengths >> _HALF).astype(np.int64)
+
+
+def is_sent(name: str, base: Base, fraction: float) -> npt.NDArray[np.bool_]:
+    """Return, for each value of a tensor, whether it travels; see :func:`positions`."""
+    sent = np.zeros(base.size, dtype=bool)
+    sent[positions(name, base, fraction)] = True
+    return sent.reshape(base.shape)

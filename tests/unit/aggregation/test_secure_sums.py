@@ -70,7 +70,7 @@ class Round:
 
 @pytest.fixture(params=["fixed", "randk"])
 def made(tmp_path, request):
-    options = {"fraction": 0.2} if request.param == "randk" else {}
+    options = {"fraction": 0.001} if request.param == "randk" else {}
     return Round(tmp_path, encodings.by_name(request.param, options))
 
 

@@ -255,7 +255,7 @@ class _Track:
         schedule = self._state.charter.schedule
         first = round_task(
             0, self._state, private=frozenset(), frozen=frozenset(models.network.frozen),
-            local_minutes=None,
+            shared={}, local_minutes=None,
         )  # fmt: skip
         task = stretched(first, schedule.rounds * schedule.local_epochs)
         begin = models.tensors(Target(0, VERSION))

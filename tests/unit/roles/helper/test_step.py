@@ -123,7 +123,7 @@ def test_late_updates_are_added_where_the_encoding_can(tmp_path, encoding):
     policy = {"policy": "quorum", "policy_options": {"sites": 3, "grace_minutes": 0}}
     options = {**SECURE, "targets": FOUR, "encoding": encoding, "rounds": 3, **policy}
     if encoding == "randk":
-        options["encoding_options"] = {"fraction": 0.5}
+        options["encoding_options"] = {"fraction": 0.001}
     federation = Federation(tmp_path, **options).start()
     site = federation.learners["west"]
     train_now = site.train

@@ -108,7 +108,9 @@ def test_every_choice_of_the_coordinator_shows(option, tmp_path):
 
 def test_it_shows_how_often_each_value_travels_where_most_stay_at_home():
     text = described(encoding="randk", rounds=25)["Storage"]["updates"]
-    assert text == "travel as randk: each value in about 1.25 of 25 rounds"
+    assert text == (
+        "travel as randk: in large layers, a value is trained in about 1.25 of 25 rounds"
+    )
 
 
 def test_a_buffer_and_a_share_of_cases_are_told():
