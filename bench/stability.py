@@ -76,8 +76,8 @@ class Variant:
         epochs: into which a round's iterations are divided.
         pooled: all cases in one place.
         is_equal: a round has the iterations of all sites together.
-        encoding: of updates; one whose levels can be summed is summed under masks, by the functions
-            that site, helper and aggregator use.
+        encoding, encoding_options: of updates; one whose levels can be summed is summed under
+            masks, by the functions that site, helper and aggregator use.
         sent: part of all values that updates in ``randk`` carry.
         nudge: initial weights are larger by this share, to see how far small differences grow.
         keeps_norm: normalisation layers stay at each site, as with ``--keep-local norm``.
@@ -95,6 +95,7 @@ class Variant:
     pooled: bool = False
     is_equal: bool = False
     encoding: str = ""
+    encoding_options: Mapping[str, float] = field(default_factory=dict)
     sent: float = 1.0
     nudge: float = 0.0
     keeps_norm: bool = False
@@ -124,6 +125,10 @@ VARIANTS: dict[str, Variant] = {
     "secure": Variant(encoding="fixed"),
     "randk-5": Variant(encoding="randk", sent=0.05),
     "randk-20": Variant(encoding="randk", sent=0.2),
+    "topk-5": Variant(encoding="topk"),
+    "topk-3-2": Variant(
+        encoding="topk", encoding_options={"fraction": 0.03, "bits": 2, "decay": 0.95}
+    ),
 }
 
 
@@ -277,7 +282,7 @@ class Federation:
     ) -> tuple[dict[str, Tensors], Mapping[str, float]]:
         """Return what the aggregator sees as trained: decoded updates, or their sum."""
         partial = self.partial(variant)
-        options = {"fraction": partial.fraction} if partial else {}
+        options = {"fraction": partial.fraction} if partial else variant.encoding_options
         encoding = encodings.by_name(variant.encoding, options)
         folder = self.folder / "exchange"
         folder.mkdir(parents=True, exist_ok=True)
