@@ -1,5 +1,6 @@
 """Requests to child processes come back from JSON as they went in."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -39,10 +40,10 @@ def test_a_request_survives_json():
         request = RoundRequest(
             settings=settings(**changes),
             plans={"patch_size": [1, 2], "none": None},
-            task=RoundTask(
-                1, "hash", 0, 1, 2, 3, 4, private=frozenset({"b", "a"}),
+            task=dataclasses.replace(
+                RoundTask(1, "hash", 0, 1, 2, 3, 4, private=frozenset({"b", "a"})),
                 partial=PartialTraining({"own": "name"}, 0.05),
-            ),  # fmt: skip
+            ),
             tensors=Path("/start"),
             output=Path("/end"),
         )
